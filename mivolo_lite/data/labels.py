@@ -1,0 +1,41 @@
+"""The vocabulary of labels, shared by shards, batches, methods and metrics."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GENDERS = ("M", "F")
+"""Gender classes in logit order; male first, as in MiVOLO's published checkpoints."""
+
+MIN_AGE, MAX_AGE = 0, 120
+"""Ages in years that packing accepts."""
+
+
+@dataclass(frozen=True)
+class AgeRange:
+    """Ages of a batch, each known exactly (``lo == hi``), as a closed range, or not at all.
+
+    Attributes:
+        lo: (B,) float32, youngest possible age in years.
+        hi: (B,) float32, oldest possible age in years.
+        known: (B,) bool. Where it is False, ``lo`` and ``hi`` hold finite filler that no one may learn from.
+    """
+
+    lo: Tensor
+    hi: Tensor
+    known: Tensor
+
+    @classmethod
+    def exact(cls, age: Tensor) -> "AgeRange":
+        """Ages (B,) in years that are all known to the year."""
+        age = age.float()
+        return cls(age, age, torch.ones_like(age, dtype=torch.bool))
+
+    @property
+    def middle(self) -> Tensor:
+        """(B,) the middle of each range, which for an exact age is the age."""
+        return (self.lo + self.hi) / 2
+
+    def to(self, device: torch.device | str) -> "AgeRange":
+        return AgeRange(*(column.to(device, non_blocking=True) for column in (self.lo, self.hi, self.known)))

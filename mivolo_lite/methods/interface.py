@@ -1,0 +1,100 @@
+"""What every way of estimating age looks like to the rest of the package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mivolo_lite.data.labels import MAX_AGE, MIN_AGE, AgeRange
+
+MakeHead = Callable[..., nn.Module]
+"""``make_head(outputs, bias=True)`` gives the module that maps a model's features to ``(B, outputs)``.
+
+For most models it is ``nn.Linear(num_features, outputs)``; MiVOLO adds its token head. Methods build their layers with
+it, so that each of them sits on every model.
+"""
+
+
+@dataclass(frozen=True)
+class AgeSpan:
+    """The ages that a model can tell apart, in whole years, both ends included. Ages outside are clamped to it."""
+
+    min_age: int = MIN_AGE
+    max_age: int = MAX_AGE
+
+    def __len__(self) -> int:
+        return self.max_age - self.min_age + 1
+
+    def ages(self, device: torch.device | str | None = None) -> Tensor:
+        """(A,) float32: every age of the span, in years."""
+        return torch.arange(self.min_age, self.max_age + 1, dtype=torch.float32, device=device)
+
+    def clamp(self, age: AgeRange) -> AgeRange:
+        """The same ages, moved to the nearer end of the span where they lie outside it."""
+        return AgeRange(age.lo.clamp(self.min_age, self.max_age), age.hi.clamp(self.min_age, self.max_age), age.known)
+
+
+@dataclass(frozen=True)
+class AgeEstimate:
+    """What a method says about the ages of a batch.
+
+    Attributes:
+        mean: (B,) float32, expected age in years.
+        probability: (B, A) float32 over ``AgeSpan.ages()``, or None where the method has no distribution.
+        age: (B,) float32, the answer in years by the method's configured decoding; ``mean`` unless told otherwise.
+    """
+
+    mean: Tensor
+    probability: Tensor | None = None
+    age: Tensor | None = None
+
+    def __post_init__(self):
+        if self.age is None:
+            object.__setattr__(self, "age", self.mean)
+
+
+class AgeMethod(nn.Module):
+    """The head, the loss and the decoding of one way to estimate age.
+
+    A subclass has a nested dataclass ``Config`` with its options, one file, and one line in ``METHODS``.
+    Masking of unknown ages, weighting and averaging over the batch happen once, in the training step.
+
+    Attributes:
+        span: the ages the method covers.
+        progress: share of the training done, from 0 to 1; the trainer sets it before every step.
+    """
+
+    Config: ClassVar[type]
+    progress: float = 0.0
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__()
+        self.span = span
+        self.config = config
+
+    def forward(self, features) -> Tensor:
+        """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, age: AgeRange) -> Tensor:
+        """(B,) float32, no reduction. Finite everywhere, also where the age is not known."""
+        raise NotImplementedError
+
+    def estimate(self, output: Tensor) -> AgeEstimate:
+        """The ages, in years, that the raw output means."""
+        raise NotImplementedError
+
+    def fit_prior(self, age_counts: Tensor) -> None:
+        """Take what the method wants to know of the training labels before training starts, and only then.
+
+        Args:
+            age_counts: (A,) how many training samples have each age of the span (the middle of a range).
+        """
+
+    def refit(self, output: Tensor, age: AgeRange) -> None:
+        """A second kind of update, after every optimizer step, from the step's outputs on this rank. Usually none.
+
+        Must leave the method equal on every rank, whatever the ranks were given.
+        """
