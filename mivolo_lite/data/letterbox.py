@@ -1,0 +1,39 @@
+"""Fitting a crop into a square without changing its shape, as MiVOLO does."""
+
+import cv2
+import numpy as np
+
+
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """``image`` (H, W, 3) uint8 at another size: averaged where it shrinks, bilinear where it grows."""
+    shrinks = width * height < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def fitted(width: int, height: int, size: int) -> tuple[int, int]:
+    """The width and height of a picture scaled so that its larger side is ``size``; neither falls below 1."""
+    ratio = min(size / height, size / width)
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def letterbox(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales a picture to fit a square, up or down, and pads it with black on both sides.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the square in pixels.
+
+    Returns:
+        (size, size, 3) uint8; ``image`` itself where it already has that shape. An odd row or column of padding goes
+        to the bottom or right.
+    """
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    new_width, new_height = fitted(width, height, size)
+    if (new_width, new_height) != (width, height):
+        image = resize(image, new_width, new_height)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square = np.zeros((size, size, 3), np.uint8)
+    square[top : top + new_height, left : left + new_width] = image
+    return square
