@@ -1,0 +1,318 @@
+"""The index of a folder of shards: where every member lies and what is known of every sample.
+
+One scan of the tars gives ``index.safetensors`` (columns, read through the page cache) and ``dataset.json`` (for
+people). With it, any sample is one ``pread`` away, so the order of training need not follow the order on disk.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from mivolo_lite.data.labels import GENDERS, MAX_AGE
+from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+from mivolo_lite.errors import UserError
+
+SCHEMA_VERSION = 1
+INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rejected.jsonl"
+NO_CODE = 255
+"""Stored in the ``gender`` and ``group`` columns where the label is unknown; batches carry masks instead."""
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+
+
+@dataclass
+class ShardScan:
+    """What one tar holds. Columns are per sample, in the order of the tar."""
+
+    name: str
+    size: int
+    sha256: str
+    keys: list[str] = field(default_factory=list)
+    face: list[tuple[int, int]] = field(default_factory=list)
+    body: list[tuple[int, int]] = field(default_factory=list)
+    labels: list[Labels] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
+
+
+class ShardIndex:
+    """Every sample of a folder of shards.
+
+    Attributes:
+        folder: where the tars lie.
+        info: the content of ``dataset.json``.
+        columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
+            in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
+            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``key_end`` into the bytes of ``keys``.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any], columns: dict[str, np.ndarray]):
+        self.folder, self.info, self.columns = Path(folder), info, columns
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "ShardIndex":
+        """Read the index of a folder. Raises UserError where there is none, or the shards are not the indexed ones."""
+        folder = Path(folder)
+        if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
+            raise UserError(f"{folder}: no indexed shards here; pack a data set or run `mivolo-lite index {folder}`")
+        info = json.loads((folder / INFO_FILE).read_text())
+        if info.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{folder / INFO_FILE}: schema version {info.get('schema_version')}, this release reads {SCHEMA_VERSION}; "
+                f"run `mivolo-lite index {folder}`"
+            )
+        for shard in info["shards"]:
+            path = folder / shard["file"]
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise UserError(f"{path}: missing or changed since it was indexed; run `mivolo-lite index {folder}`")
+        # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
+        with safe_open(folder / INDEX_FILE, framework="pt") as file:
+            columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
+        return cls(folder, info, columns)
+
+    def save(self) -> None:
+        save_file(self.columns, self.folder / INDEX_FILE)
+        (self.folder / INFO_FILE).write_text(json.dumps(self.info, indent=2) + "\n")
+
+    def __len__(self) -> int:
+        return len(self.columns["shard"])
+
+    @property
+    def digest(self) -> str:
+        """Names exactly these shards; part of every checkpoint."""
+        return self.info["digest"]
+
+    @property
+    def groups(self) -> list[str]:
+        return self.info["groups"]
+
+    @property
+    def shard_sizes(self) -> np.ndarray:
+        """(shards,) samples in each shard."""
+        return np.array([shard["samples"] for shard in self.info["shards"]])
+
+    def shard_path(self, shard: int) -> Path:
+        return self.folder / self.info["shards"][shard]["file"]
+
+    def key(self, sample: int) -> str:
+        ends = self.columns["key_end"]
+        start = 0 if sample == 0 else ends[sample - 1]
+        return self.columns["keys"][start : ends[sample]].tobytes().decode()
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, the rest not."""
+        middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2
+        ages = np.clip(np.rint(middle[~np.isnan(middle)]), min_age, max_age).astype(np.int64)
+        return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
+
+
+def index_shards(
+    folder: Path | str,
+    crop_policy: dict[str, Any] | None = None,
+    groups: list[str] | None = None,
+    max_reject_rate: float = 0.01,
+    workers: int = 1,
+) -> ShardIndex:
+    """Scan a folder's tars, and write its index, ``dataset.json`` and, where needed, ``rejected.jsonl``.
+
+    Args:
+        folder: holds uncompressed ``.tar`` shards, also such as somebody else wrote (``.jpg`` with ``.json`` or ``.cls``).
+        crop_policy: how the crops were made, where that is known.
+        groups: group names in code order; otherwise those found, sorted.
+        max_reject_rate: largest share of samples that may be unusable.
+        workers: processes that scan.
+
+    Raises:
+        UserError: no shards, compressed or truncated shards, a key that occurs twice, or too many rejects.
+    """
+    folder = Path(folder)
+    scans = _scan_all(_shard_paths(folder), workers)
+    rejected = [reject for scan in scans for reject in scan.rejected]
+    samples = sum(len(scan.keys) for scan in scans)
+    _name_apart(scans)
+    check_reject_rate(len(rejected), samples, max_reject_rate, folder)
+    if rejected:
+        write_rejected(folder / REJECTED_FILE, rejected)
+    labels = [label for scan in scans for label in scan.labels]
+    groups = groups or sorted({label.group for label in labels if label.group is not None})
+    if len(groups) >= NO_CODE:
+        raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
+    index = ShardIndex(folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups))
+    index.save()
+    return index
+
+
+def check_reject_rate(rejected: int, kept: int, limit: float, where: Path) -> None:
+    """Raise UserError when nothing is left, or more than the share ``limit`` was rejected."""
+    if kept == 0:
+        raise UserError(f"{where}: not one usable sample among {rejected}; see the reasons above")
+    if rejected > limit * (rejected + kept):
+        share = rejected / (rejected + kept)
+        raise UserError(
+            f"{where}: {rejected} of {rejected + kept} rejected ({share:.1%}), over --max-reject-rate {limit:.1%}; "
+            "mend the input or raise the limit"
+        )
+
+
+def write_rejected(path: Path, rejected: list[dict]) -> None:
+    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected))
+
+
+def _shard_paths(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    compressed = sorted(path.name for path in folder.iterdir() if ".tar." in path.name or path.suffix == ".tgz")
+    if compressed:
+        raise UserError(f"{folder / compressed[0]}: compressed tars cannot be read at an offset; unpack it to a plain .tar")
+    paths = sorted(folder.glob("*.tar"))
+    if not paths:
+        raise UserError(f"{folder}: holds no .tar shards")
+    return paths
+
+
+def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
+    if workers <= 1 or len(paths) == 1:
+        return [scan_shard(path) for path in paths]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(scan_shard, paths))
+
+
+def scan_shard(path: Path) -> ShardScan:
+    """Offsets and labels of every sample of one tar. Raises UserError for a compressed or damaged one."""
+    with open(path, "rb") as file:
+        head = file.read(6)
+        for magic, name in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    scan = ShardScan(path.name, path.stat().st_size, digest)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for key, members in _grouped(tar):
+                _scan_sample(scan, tar, key, members)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{path}: damaged or truncated tar ({error}); write it again") from None
+    return scan
+
+
+def _grouped(tar: tarfile.TarFile):
+    """(key, {extension: member}) of neighbouring members with one key, as WebDataset groups them."""
+    key, members, end = None, {}, 0
+    for member in tar:
+        if not member.isfile():
+            continue
+        end = max(end, member.offset_data + member.size)
+        folder, slash, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if folder + slash + stem != key:
+            if members:
+                yield key, members
+            key, members = folder + slash + stem, {}
+        members[extension.lower()] = member
+    if members:
+        yield key, members
+    # tarfile takes a file that ends inside its last member for a whole one.
+    if end > Path(tar.name).stat().st_size:
+        raise tarfile.ReadError("ends inside its last member")
+
+
+def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> None:
+    face = next((members[name] for name in FACE_EXTENSIONS if name in members), None)
+    body = next((members[name] for name in BODY_EXTENSIONS if name in members), None)
+    try:
+        if not any(member is not None and member.size for member in (face, body)):
+            raise ValueError(f"no face or body picture among its members ({', '.join(sorted(members))})")
+        labels = _read_labels(tar, members)
+    except ValueError as error:
+        scan.rejected.append({"picture": f"{scan.name}:{key}", "reason": str(error)})
+        return
+    scan.keys.append(key)
+    scan.face.append((face.offset_data, face.size) if face else (0, 0))
+    scan.body.append((body.offset_data, body.size) if body else (0, 0))
+    scan.labels.append(labels)
+
+
+def _read_labels(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> Labels:
+    if "json" in members:
+        record = json.loads(tar.extractfile(members["json"]).read())
+        if not isinstance(record, dict):
+            raise ValueError("its JSON is not an object")
+        return Labels.from_json(record)
+    if "cls" in members:
+        return Labels.from_json({"age": tar.extractfile(members["cls"]).read().decode().strip()})
+    raise ValueError("no .json or .cls with its labels")
+
+
+def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
+    genders, group_codes = {name: code for code, name in enumerate(GENDERS)}, {name: code for code, name in enumerate(groups)}
+    keys = [key.encode() for scan in scans for key in scan.keys]
+    face = np.array([place for scan in scans for place in scan.face], dtype=np.int64)
+    body = np.array([place for scan in scans for place in scan.body], dtype=np.int64)
+    ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
+    return {
+        "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.keys) for scan in scans]),
+        "face_offset": face[:, 0].copy(),
+        "face_size": face[:, 1].astype(np.int32),
+        "body_offset": body[:, 0].copy(),
+        "body_size": body[:, 1].astype(np.int32),
+        "age_lo": ages[:, 0].copy(),
+        "age_hi": ages[:, 1].copy(),
+        "gender": np.array([genders.get(label.gender, NO_CODE) for label in labels], dtype=np.uint8),
+        "group": np.array([group_codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
+        "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
+        "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
+    }
+
+
+def _info(scans, labels, groups, crop_policy, rejected) -> dict[str, Any]:
+    shards = [
+        {"file": scan.name, "samples": len(scan.keys), "bytes": scan.size, "sha256": scan.sha256} for scan in scans
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "digest": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
+        "samples": len(labels),
+        "rejected": rejected,
+        "crop_policy": crop_policy or {},
+        "groups": groups,
+        "labels": _statistics(scans, labels, groups),
+        "shards": shards,
+    }
+
+
+def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
+    ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
+    tens = np.arange(0, MAX_AGE + 10, 10)
+    counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
+    age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
+    if len(ages):
+        age |= {"min": ages.min(), "max": ages.max(), "mean": round(float(ages.mean()), 4)}
+        age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
+    return {
+        "face": sum(size > 0 for scan in scans for _, size in scan.face),
+        "body": sum(size > 0 for scan in scans for _, size in scan.body),
+        "age": age,
+        "gender": {name: sum(label.gender == name for label in labels) for name in GENDERS},
+        "group": {name: sum(label.group == name for label in labels) for name in groups},
+    }
+
+
+def _name_apart(scans: list[ShardScan]) -> None:
+    """Make keys unique: where two tars share one, every key is prefixed with its tar's name."""
+    keys = [key for scan in scans for key in scan.keys]
+    if len(set(keys)) == len(keys):
+        return
+    for scan in scans:
+        repeated = [key for key, times in Counter(scan.keys).items() if times > 1]
+        if repeated:
+            raise UserError(f"{scan.name}: key {repeated[0]} occurs more than once; give each sample its own key")
+        scan.keys = [f"{Path(scan.name).stem}/{key}" for key in scan.keys]

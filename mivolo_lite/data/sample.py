@@ -1,0 +1,103 @@
+"""One person's crops and labels, and their layout in a shard.
+
+A sample is ``<key>.face.jpg``, ``<key>.body.jpg`` (either may be absent, not both) and ``<key>.json``.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from mivolo_lite.data.labels import GENDERS, MAX_AGE, MIN_AGE
+
+FACE_EXTENSIONS = ("face.jpg", "face.jpeg", "jpg", "jpeg")
+"""Member extensions read as the face crop; the plain ones for shards that somebody else wrote."""
+BODY_EXTENSIONS = ("body.jpg", "body.jpeg")
+
+_GENDER_WORDS = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F"}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of a person. None stands for unknown.
+
+    Attributes:
+        age: closed range (lo, hi) in years; both ends are equal for an exact age.
+        gender: one of ``GENDERS``.
+        group: ethnicity or any other group that the data set names.
+        extra: anything else the sample's JSON holds.
+    """
+
+    age: tuple[float, float] | None = None
+    gender: str | None = None
+    group: str | None = None
+    extra: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, record: dict) -> "Labels":
+        """Labels from a sample's JSON object. Raises ValueError with the reason where they cannot be meant."""
+        extra = {name: value for name, value in record.items() if name not in ("age", "gender", "group")}
+        group = record.get("group")
+        return cls(
+            parse_age(record.get("age")), parse_gender(record.get("gender")), None if group is None else str(group), extra
+        )
+
+    def to_json(self) -> dict:
+        """The JSON object of a shard: unknown labels are left out, an exact age is one number."""
+        record = dict(self.extra)
+        if self.age is not None:
+            lo, hi = (int(end) if float(end).is_integer() else end for end in self.age)
+            record["age"] = lo if lo == hi else [lo, hi]
+        if self.gender is not None:
+            record["gender"] = self.gender
+        if self.group is not None:
+            record["group"] = self.group
+        return record
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A person as it lies in a shard: JPEG bytes of the face and body crop, and the labels."""
+
+    key: str
+    face: bytes | None
+    body: bytes | None
+    labels: Labels
+
+    def members(self) -> dict[str, bytes]:
+        """The sample's members by extension, JSON with sorted keys so that equal samples are equal bytes."""
+        pictures = {"face.jpg": self.face, "body.jpg": self.body}
+        present = {extension: picture for extension, picture in pictures.items() if picture is not None}
+        return present | {"json": json.dumps(self.labels.to_json(), sort_keys=True).encode()}
+
+
+def parse_age(value) -> tuple[float, float] | None:
+    """An age or ``[lo, hi]`` in years as a closed range; None stays None.
+
+    Raises:
+        ValueError: not a number or a pair of numbers, upside down, or outside ``MIN_AGE`` to ``MAX_AGE``.
+    """
+    if value is None:
+        return None
+    ends = value if isinstance(value, list | tuple) else (value, value)
+    try:
+        lo, hi = (float(end) for end in ends)
+    except (TypeError, ValueError):
+        raise ValueError(f"age {value!r} is neither a number nor a pair [lo, hi]") from None
+    if not MIN_AGE <= lo <= hi <= MAX_AGE:
+        raise ValueError(f"age {value!r} does not lie in {MIN_AGE} to {MAX_AGE}")
+    return lo, hi
+
+
+def parse_gender(value) -> str | None:
+    """``"M"``, ``"F"`` or None from the usual spellings. Raises ValueError for anything else."""
+    if value is None or value in GENDERS:
+        return value
+    try:
+        return _GENDER_WORDS[str(value).lower()]
+    except KeyError:
+        raise ValueError(f"gender {value!r} is not one of {', '.join(GENDERS)}") from None
+
+
+def key_of(name: str) -> str:
+    """A shard key from a picture's relative path: no dot, since WebDataset ends the key at the first one."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")

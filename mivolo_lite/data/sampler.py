@@ -1,0 +1,98 @@
+"""Which samples each rank reads at each step: positions of the stream, dealt out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch.utils.data import Sampler
+
+from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.errors import UserError
+
+
+class Draw(NamedTuple):
+    """One sample to read.
+
+    Attributes:
+        epoch: which pass over the data, for the augmentation.
+        sample: its number in the index.
+        counted: False for a repetition that only fills up a rank's last evaluation batch.
+    """
+
+    epoch: int
+    sample: int
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the optimizer's batch is made up: ``global_batch = micro_batch * world_size * accumulation``."""
+
+    global_batch: int
+    micro_batch: int
+    world_size: int
+    accumulation: int
+
+    @classmethod
+    def resolve(cls, global_batch: int, max_micro_batch: int | None, world_size: int) -> "BatchPlan":
+        """The fewest equal micro-batches that fit.
+
+        Args:
+            global_batch: samples of one optimizer step, over all ranks.
+            max_micro_batch: most samples of one forward pass on one rank; None for no limit.
+            world_size: ranks.
+
+        Raises:
+            UserError: the global batch cannot be dealt out equally.
+        """
+        share, rest = divmod(global_batch, world_size)
+        if rest or not share:
+            nearest = max(1, round(global_batch / world_size)) * world_size
+            raise UserError(
+                f"optim.global_batch {global_batch} cannot be shared by {world_size} processes; use {nearest}, "
+                "or start another number of processes"
+            )
+        limit = min(share, max_micro_batch or share)
+        micro_batch = next(size for size in range(limit, 0, -1) if share % size == 0)
+        return cls(global_batch, micro_batch, world_size, share // micro_batch)
+
+
+class TrainSampler(Sampler):
+    """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
+
+    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on; its micro-batch ``m`` on rank ``r`` the
+    ``(m * world_size + r)``-th stretch of them. So the samples of a step do not depend on the world size.
+    """
+
+    def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
+        self.order, self.plan, self.rank, self.samples_seen, self.steps = order, plan, rank, samples_seen, steps
+
+    def __len__(self) -> int:
+        return self.steps * self.plan.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        size, stride = self.plan.micro_batch, self.plan.micro_batch * self.plan.world_size
+        for batch in range(len(self)):
+            first = self.samples_seen + batch * stride + self.rank * size
+            epochs, samples = self.order.samples(first, size)
+            yield [Draw(*draw) for draw in zip(epochs.tolist(), samples.tolist(), strict=True)]
+
+
+class EvalSampler(Sampler):
+    """Every sample once, in the order of the index, as equally many batches on every rank.
+
+    ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are
+    filled up with the first sample, not counted.
+    """
+
+    def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
+        self.samples, self.batch_size, self.rank, self.world_size = samples, batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-self.samples // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for batch in range(len(self)):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            numbers = range(first, first + self.batch_size)
+            yield [Draw(0, number) if number < self.samples else Draw(0, 0, counted=False) for number in numbers]

@@ -1,0 +1,51 @@
+"""UTKFace (Zhang, Song and Qi, CVPR 2017): labels in the file name, one aligned face a picture."""
+
+import re
+from pathlib import Path
+
+from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.data.jpeg import BrokenJpeg, decode
+from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age
+from mivolo_lite.data.sources.source import Picture, Rejected, Source
+from mivolo_lite.errors import UserError
+
+GROUPS = ("White", "Black", "Asian", "Indian", "Others")
+
+_NAME = re.compile(r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+\.jpg(\.chip\.jpg)?", re.IGNORECASE)
+
+
+class UTKFaceSource(Source):
+    """UTKFace's pictures, stored byte for byte.
+
+    Args:
+        images: folder with ``[age]_[gender]_[race]_[date].jpg[.chip.jpg]``, nested folders included.
+    """
+
+    crop_policy = {"face": "the data set's own picture, byte for byte"}
+
+    def __init__(self, images: Path):
+        self.images = Path(images)
+
+    def items(self) -> list[str]:
+        if not self.images.is_dir():
+            raise UserError(f"--images {self.images}: no such folder; give the folder of UTKFace's pictures")
+        names = sorted(path.relative_to(self.images).as_posix() for path in self.images.rglob("*.[jJ][pP][gG]"))
+        if not names:
+            raise UserError(f"--images {self.images}: holds no .jpg; give the folder of UTKFace's pictures")
+        return names
+
+    def read(self, item: str) -> Picture:
+        name = _NAME.fullmatch(Path(item).name)
+        if name is None:
+            raise Rejected("file name is not [age]_[gender]_[race]_[date].jpg")
+        try:
+            age = parse_age(int(name["age"]))
+        except ValueError as error:
+            raise Rejected(str(error)) from None
+        face = (self.images / item).read_bytes()
+        try:
+            decode(face)
+        except BrokenJpeg as error:
+            raise Rejected(str(error)) from None
+        labels = Labels(age, GENDERS[int(name["gender"])], GROUPS[int(name["group"])], {"source": item})
+        return Picture(face, [Sample(key_of(item.removesuffix(".chip.jpg").removesuffix(".jpg")), face, None, labels)])
