@@ -36,6 +36,3 @@ class AgeRange:
     def middle(self) -> Tensor:
         """(B,) the middle of each range, which for an exact age is the age."""
         return (self.lo + self.hi) / 2
-
-    def to(self, device: torch.device | str) -> "AgeRange":
-        return AgeRange(*(column.to(device, non_blocking=True) for column in (self.lo, self.hi, self.known)))

@@ -1,0 +1,145 @@
+"""Samples read from shards by number, a whole batch at a time."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.index import NO_CODE, ShardIndex
+from mivolo_lite.data.jpeg import BrokenJpeg, decode
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.data.randomness import hash_of, seed_of
+from mivolo_lite.data.sampler import Draw
+from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
+
+_DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
+_OPEN_SHARDS = 256
+
+
+@dataclass(frozen=True)
+class TrainingChanges:
+    """What training does to its samples by chance, as a function of (seed, epoch, sample).
+
+    Attributes:
+        augment: changes to each picture; face and body of a sample share their draws, so both are flipped or neither.
+        drop: probability of hiding each input. The last one is never hidden.
+        seed: another seed draws otherwise.
+    """
+
+    augment: AugmentConfig
+    drop: dict[str, float]
+    seed: int
+
+
+class ShardFiles:
+    """Reads stretches of shards at their offsets, keeping the latest files open in each process."""
+
+    def __init__(self, index: ShardIndex):
+        self.index = index
+        self._files: dict[int, int] = {}
+        self._process = os.getpid()
+
+    def read(self, shard: int, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor(shard), size, offset)
+
+    def _descriptor(self, shard: int) -> int:
+        # A forked worker must not share the parent's bookkeeping, though it could share its files.
+        if self._process != os.getpid():
+            self._files, self._process = {}, os.getpid()
+        if shard not in self._files:
+            if len(self._files) >= _OPEN_SHARDS:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[shard] = os.open(self.index.shard_path(shard), os.O_RDONLY)
+        return self._files[shard]
+
+
+class ShardDataset(Dataset):
+    """Batches of samples by number.
+
+    Args:
+        index: the shards.
+        inputs: pictures to decode, of ``face`` and ``body``.
+        image_size: side of the square pictures in pixels.
+        changes: what training does to them, None for evaluation.
+    """
+
+    def __init__(
+        self, index: ShardIndex, inputs: Sequence[str], image_size: int, changes: TrainingChanges | None = None
+    ):
+        self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
+        self.files = ShardFiles(index)
+        self.augment = Augment(changes.augment) if changes else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        columns = self.index.columns
+        samples = np.array([draw.sample for draw in draws], dtype=np.int64)
+        present = self._present(draws, samples)
+        broken: list[str] = []
+        pictures = {name: self._pictures(name, draws, present[name], broken) for name in self.inputs}
+        has = {name: torch.from_numpy(present[name]) for name in self.inputs}
+        # A sample that lost its only picture has nothing to learn from.
+        seen = np.logical_or.reduce(list(present.values()))
+        return Batch(
+            face=pictures.get("face"),
+            body=pictures.get("body"),
+            has_face=has.get("face"),
+            has_body=has.get("body"),
+            age=_age_range(columns["age_lo"][samples], columns["age_hi"][samples], seen),
+            gender=torch.from_numpy(np.where(columns["gender"][samples] == NO_CODE, 0, columns["gender"][samples])).long(),
+            gender_known=torch.from_numpy((columns["gender"][samples] != NO_CODE) & seen),
+            sample=torch.from_numpy(samples),
+            counted=torch.tensor([draw.counted for draw in draws]),
+            broken=tuple(broken),
+        )
+
+    def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) bool for each input: which pictures there are, after hiding some by chance."""
+        present = {name: self.index.columns[f"{name}_size"][samples] > 0 for name in self.inputs}
+        if self.changes is None or len(self.inputs) < 2:
+            return present
+        epochs = np.array([draw.epoch for draw in draws], dtype=np.int64)
+        for place, name in enumerate(self.inputs):
+            chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
+            others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
+            present[name] = present[name] & ~(others & (chance < self.changes.drop.get(name, 0.0)))
+        return present
+
+    def _pictures(self, name: str, draws: Sequence[Draw], present: np.ndarray, broken: list[str]) -> Tensor:
+        """(B, 3, S, S) uint8, read in the order on disk. Clears ``present`` where a picture cannot be decoded."""
+        columns, size = self.index.columns, self.image_size
+        batch = torch.zeros(len(draws), 3, size, size, dtype=torch.uint8, memory_format=torch.channels_last)
+        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
+            sample = draws[place].sample
+            data = self.files.read(
+                int(columns["shard"][sample]), int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
+            )
+            try:
+                batch[place] = self._prepare(data, draws[place])
+            except BrokenJpeg as error:
+                broken.append(f"{self.index.key(sample)}.{name}: {error}")
+                present[place] = False
+        return batch
+
+    def _prepare(self, data: bytes, draw: Draw) -> Tensor:
+        image = decode(data)
+        if self.augment is None:
+            return prepare(image, self.image_size)
+        with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
+            return prepare(image, self.image_size, self.augment)
+
+
+def _age_range(lo: np.ndarray, hi: np.ndarray, seen: np.ndarray) -> AgeRange:
+    known = ~np.isnan(lo) & seen
+    return AgeRange(
+        torch.from_numpy(np.where(known, lo, 0.0).astype(np.float32)),
+        torch.from_numpy(np.where(known, hi, 0.0).astype(np.float32)),
+        torch.from_numpy(known),
+    )

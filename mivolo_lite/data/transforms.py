@@ -1,0 +1,76 @@
+"""What happens to a picture between decoding and the batch: the same preparation for training, evaluation and export,
+and for training augmentation that depends on (seed, epoch, sample) alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mivolo_lite.data.letterbox import letterbox
+
+
+@dataclass
+class AugmentConfig:
+    """Augmentation of the training pictures.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        crop_scale: smallest share of the picture's area that a random crop keeps; 1 switches it off.
+        randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each picture; 0 switches it off.
+        randaugment_magnitude: their strength, 0 to 30.
+        erase: probability of erasing a random rectangle (Zhong et al., 2020).
+    """
+
+    flip: float = 0.5
+    crop_scale: float = 0.8
+    randaugment_ops: int = 2
+    randaugment_magnitude: int = 9
+    erase: float = 0.25
+
+
+class Augment:
+    """Random changes to a training picture, drawn from torch's generator: use inside ``seeded``."""
+
+    def __init__(self, config: AugmentConfig):
+        self.crop_scale = config.crop_scale
+        steps: list[v2.Transform] = [v2.RandomHorizontalFlip(config.flip)]
+        if config.randaugment_ops:
+            steps.append(v2.RandAugment(config.randaugment_ops, config.randaugment_magnitude))
+        if config.erase:
+            steps.append(v2.RandomErasing(config.erase, scale=(0.02, 0.2)))
+        self.steps = v2.Compose(steps)
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """A random part (h, w, 3) of the picture (H, W, 3) with its aspect ratio, before any resizing."""
+        scale, top, left = torch.rand(3).tolist()
+        side = (1 - scale * (1 - self.crop_scale)) ** 0.5
+        height, width = (max(1, round(edge * side)) for edge in image.shape[:2])
+        top, left = round(top * (image.shape[0] - height)), round(left * (image.shape[1] - width))
+        return image[top : top + height, left : left + width]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, S, S) uint8 in, the same out."""
+        return self.steps(image)
+
+
+def prepare(image: np.ndarray, size: int, augment: Augment | None = None) -> Tensor:
+    """A decoded picture (H, W, 3) uint8 as the model takes it: letterboxed to (3, size, size) uint8."""
+    if augment is None:
+        return torch.from_numpy(letterbox(image, size)).permute(2, 0, 1)
+    square = letterbox(augment.crop(image), size)
+    return augment(torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's CPU generator as seeded here, and leave it as it was."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
