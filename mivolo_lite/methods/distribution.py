@@ -1,0 +1,106 @@
+"""What all methods share that predict a probability for every age."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
+
+
+def class_bounds(age: AgeRange, span: AgeSpan) -> tuple[Tensor, Tensor]:
+    """The first and the last class that each age allows, rounded to whole years (half to even).
+
+    Returns:
+        Two (B,) int64 tensors of indices into ``span.ages()``, ``first <= last``. They are equal for an exact age.
+    """
+    age = span.clamp(age)
+    first = age.lo.round().long() - span.min_age
+    last = age.hi.round().long() - span.min_age
+    return first, torch.maximum(first, last)
+
+
+def log_mass(log_probability: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """(B,) log of the probability inside the classes ``first..last``, from (B, A) log probabilities."""
+    index = torch.arange(log_probability.shape[-1], device=log_probability.device)
+    outside = (index < first[:, None]) | (index > last[:, None])
+    return log_probability.masked_fill(outside, -torch.inf).logsumexp(-1)
+
+
+def cross_entropy(log_probability: Tensor, target: Tensor) -> Tensor:
+    """(B,) cross entropy of (B, A) log probabilities against a (B, A) target distribution."""
+    return -(target * log_probability).sum(-1)
+
+
+def nearest_class_cross_entropy(log_probability: Tensor, age: Tensor, ages: Tensor) -> Tensor:
+    """(B,) cross entropy of (B, A) log probabilities against the class nearest to each age (B,) in years."""
+    index = age.round().long() - ages[0].long()
+    return -log_probability.gather(-1, index[:, None]).squeeze(-1)
+
+
+def expectation(probability: Tensor, values: Tensor) -> Tensor:
+    """(B,) expected value. A product and a sum, since autocast would run a matrix product in half precision."""
+    return (probability * values).sum(-1)
+
+
+def mean_and_variance(probability: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) mean in years and (B,) variance in years squared of (B, A) probabilities."""
+    mean = expectation(probability, ages)
+    return mean, expectation(probability, (ages - mean[:, None]).square())
+
+
+def median(probability: Tensor, ages: Tensor) -> Tensor:
+    """(B,) the smallest age with a cumulative probability of at least one half; it minimises the expected error."""
+    index = (probability.cumsum(-1) < 0.5).sum(-1)
+    return ages[index.clamp(max=len(ages) - 1)]
+
+
+class DistributionMethod(AgeMethod):
+    """A softmax over the ages of the span.
+
+    A subclass says what the loss of an exactly known age is. An age known as a range always costs minus the log of the
+    probability inside the range, which says nothing of how that mass is spread.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            decode: the age that is answered: the expectation, the expectation rounded to whole years, or the median.
+        """
+
+        decode: Literal["expectation", "rounded", "median"] = "expectation"
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        self.head = make_head(len(span))
+        self.register_buffer("ages", span.ages(), persistent=False)
+
+    def forward(self, features) -> Tensor:
+        """(B, A) logits."""
+        return self.head(features)
+
+    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+        """(B,) loss of exactly known ages.
+
+        Args:
+            log_probability: (B, A) float32.
+            age: (B,) float32, years inside the span.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, age: AgeRange) -> Tensor:
+        log_probability = output.float().log_softmax(-1)
+        age = self.span.clamp(age)
+        exact = self.exact_loss(log_probability, age.lo)
+        ranged = -log_mass(log_probability, *class_bounds(age, self.span))
+        return torch.where(age.lo == age.hi, exact, ranged)
+
+    def estimate(self, output: Tensor) -> AgeEstimate:
+        probability = output.float().softmax(-1)
+        mean = expectation(probability, self.ages)
+        decoded = {"expectation": lambda: mean, "rounded": mean.round, "median": lambda: median(probability, self.ages)}
+        return AgeEstimate(mean, probability, decoded[self.config.decode]())
