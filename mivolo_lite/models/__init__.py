@@ -1,0 +1,9 @@
+"""Models, one file each, behind one interface."""
+
+from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.single import SingleModel
+
+MODELS: dict[str, type[AgeModel]] = {
+    "single": SingleModel,
+}
+"""Every model by its name in a configuration."""

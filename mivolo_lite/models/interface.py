@@ -1,0 +1,46 @@
+"""What every model looks like to the rest of the package."""
+
+from typing import ClassVar
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+
+class AgeModel(nn.Module):
+    """Pictures in, features out. Heads belong to the age method and the estimator, and are made by :meth:`make_head`.
+
+    A subclass has a nested dataclass ``Config`` with its options and one line in ``MODELS``.
+
+    Attributes:
+        inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
+        num_features: width D of what the heads read.
+        mean: normalisation of each of the three channels, of pictures in [0, 1], that the caller applies.
+        std: the same.
+    """
+
+    Config: ClassVar[type]
+    inputs: tuple[str, ...]
+    num_features: int
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+
+    def __init__(self, config, image_size: int):
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+
+    def forward(self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None, has_body: Tensor | None):
+        """Features: (B, D), or whatever the heads of this model accept.
+
+        Args:
+            face: (B, 3, S, S) normalised pictures, or None where the whole batch has none.
+            body: the same of the body.
+            has_face: (B,) bool, False where ``face`` holds filler; None where it is the same for the whole batch:
+                present if ``face`` is given, absent if it is None.
+            has_body: the same of the body.
+        """
+        raise NotImplementedError
+
+    def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
+        """A new module that maps the features to (B, outputs)."""
+        return nn.Linear(self.num_features, outputs, bias)

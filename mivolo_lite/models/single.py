@@ -1,0 +1,53 @@
+"""One input, one backbone from timm: the baseline of every method."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from mivolo_lite.models.backbone import make_backbone
+from mivolo_lite.models.interface import AgeModel
+
+
+class SingleModel(AgeModel):
+    """The pooled features (B, D) of any timm backbone, from the face or from the body."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            input: what the model looks at, face or body.
+            backbone: timm's name of the backbone.
+            pretrained: start from timm's weights, which may download them.
+            weights: start from this local .safetensors or torch file; its classifier is left out.
+            drop_rate: dropout before the head.
+            drop_path_rate: stochastic depth.
+        """
+
+        input: Literal["face", "body"] = "face"
+        backbone: str = "resnet18"
+        pretrained: bool = False
+        weights: str | None = None
+        drop_rate: float = 0.0
+        drop_path_rate: float = 0.0
+
+    def __init__(self, config: Config, image_size: int):
+        super().__init__(config, image_size)
+        self.inputs = (config.input,)
+        self.backbone = make_backbone(
+            config.backbone,
+            image_size,
+            pretrained=config.pretrained,
+            weights=config.weights,
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+        )
+        self.num_features = self.backbone.head_hidden_size
+        self.mean, self.std = self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"]
+
+    def forward(
+        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
+    ) -> Tensor:
+        """(B, D) pooled features. A missing picture counts as what filler the batch holds."""
+        return self.backbone(face if self.config.input == "face" else body)

@@ -1,0 +1,112 @@
+"""Reads weights from local files, and loads them so that nothing is left out in silence."""
+
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+
+StateDict = dict[str, Tensor]
+
+SHOWN = 8
+"""How many names an error lists before it only counts the rest."""
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Everything in a ``.safetensors`` or torch file, on the CPU. No object that pickle could run is ever built.
+
+    Raises:
+        UserError: there is no such file, or it holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file; give the path of a .safetensors or torch file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not a dictionary of weights")
+    return checkpoint
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def state_dict_in(checkpoint: Mapping) -> StateDict:
+    """The weights in a checkpoint as timm's trainer writes it: the averaged ones first, without wrappers' prefixes."""
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    return clean_state_dict(checkpoint)
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """The weights in a local file; see :func:`read_checkpoint` and :func:`state_dict_in`."""
+    return state_dict_in(read_checkpoint(path))
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
+    """Load a timm backbone, made with ``num_classes=0``, from a local file. The file's classifier is left out.
+
+    Raises:
+        UserError: as :func:`read_checkpoint` and :func:`load_exactly`.
+    """
+    config = backbone.pretrained_cfg
+    classifiers = config.get("classifier") or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    state = read_state_dict(path)
+    own = backbone.state_dict()
+    state = {
+        name: value
+        for name, value in state.items()
+        if name in own or not any(name.startswith(f"{head}.") for head in classifiers)
+    }
+    # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    load_exactly(backbone, convert(state, backbone) if convert else state, source=path)
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load weights that must match in names and shapes.
+
+    Raises:
+        UserError: names the first few missing, unexpected or misshapen tensors.
+    """
+    check_state(module.state_dict(), state, source)
+    module.load_state_dict(state)
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise a :class:`UserError` that lists how ``state`` differs from ``expected`` in names and shapes, if it does."""
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    problems = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "wrong shape": shapes,
+    }
+    found = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise UserError(f"{source}: these weights do not fit the model; " + "; ".join(found))
+
+
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
