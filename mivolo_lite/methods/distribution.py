@@ -9,6 +9,8 @@ from torch import Tensor
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 
+Decode = Literal["expectation", "rounded", "median"]
+
 
 def class_bounds(age: AgeRange, span: AgeSpan) -> tuple[Tensor, Tensor]:
     """The first and the last class that each age allows, rounded to whole years (half to even).
@@ -72,7 +74,7 @@ class DistributionMethod(AgeMethod):
             decode: the age that is answered: the expectation, the expectation rounded to whole years, or the median.
         """
 
-        decode: Literal["expectation", "rounded", "median"] = "expectation"
+        decode: Decode = "expectation"
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)

@@ -127,7 +127,6 @@ def test_loss_and_estimate_are_float32_under_autocast(name, dtype):
     output = method(features()).to(dtype)
     plain, plain_estimate = method.loss(output, mixed_ages()), method.estimate(output)
     with torch.autocast("cpu", dtype=dtype):
-        assert method(features()).dtype == dtype
         cast, cast_estimate = method.loss(output, mixed_ages()), method.estimate(output)
     assert torch.equal(plain, cast) and torch.equal(plain_estimate.mean, cast_estimate.mean)
     if plain_estimate.probability is not None:

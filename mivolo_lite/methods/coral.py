@@ -1,0 +1,57 @@
+"""CORAL: rank-consistent ordinal regression with one shared weight vector."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.methods.interface import AgeSpan, MakeHead
+from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
+
+
+class Coral(OrdinalMethod):
+    """Questions "older than a_k?" that share one score and differ in their biases.
+
+    Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
+    estimation", Pattern Recognition Letters 2020::
+
+        z_k = w^T x + b_k        loss = sum_k lambda_k BCE(sigmoid(z_k), [y > a_k])
+        age = a_0 + #{k: sigmoid(z_k) > 0.5}
+
+    The P(age > a_k) fall with k exactly where the biases do. They start so (1, ..., 1 / (A - 1), as coral-pytorch has
+    it) and the paper proves it of the optimum; no step enforces it. The loss is a sum over about a hundred questions,
+    so it starts near 70 where cross entropy starts near 5. A range decides only the questions outside it.
+
+    Shapes: features (B, D), output z (B, A - 1), loss (B,).
+    """
+
+    @dataclass(frozen=True)
+    class Config(OrdinalMethod.Config):
+        """Options.
+
+        Attributes:
+            importance: weight question k by the square root of its more frequent answer's count, 1 at most.
+        """
+
+        importance: bool = False
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        questions = len(span) - 1
+        self.head = make_head(1, bias=False)
+        self.bias = nn.Parameter(torch.arange(questions, 0, -1) / questions)
+        self.register_buffer("question_weight", torch.ones(questions))
+
+    def fit_prior(self, age_counts: Tensor) -> None:
+        if self.config.importance:
+            older = age_counts.sum() - age_counts.cumsum(0)[:-1]
+            majority = torch.maximum(older, age_counts.sum() - older).float().sqrt()
+            self.question_weight.copy_(majority / majority.max())
+
+    def forward(self, features) -> Tensor:
+        """(B, A - 1) logits of "older than a_k"."""
+        return self.head(features) + self.bias
+
+    def loss(self, output: Tensor, age: AgeRange) -> Tensor:
+        return (self.question_weight * threshold_loss(output.float(), age, self.span)).sum(-1)

@@ -1,0 +1,52 @@
+"""CORN: rank-consistent ordinal regression by conditional probabilities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.methods.distribution import class_bounds, log_mass
+from mivolo_lite.methods.interface import AgeSpan, MakeHead
+from mivolo_lite.methods.ordinal import OrdinalMethod
+
+
+class Corn(OrdinalMethod):
+    """Questions "older than a_k, given that older than a_{k-1}?".
+
+    Shi, Cao and Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
+    Probabilities", arXiv 2111.08851::
+
+        P(y > a_k) = prod_{j <= k} sigmoid(z_j)        age = a_0 + #{k: P(y > a_k) > 0.5}
+        loss = 1/M sum_k sum_{i: y_i >= a_k} BCE(sigmoid(z_ik), [y_i > a_k])        M = sum_k #{i: y_i >= a_k}
+
+    The terms of one sample add up to minus the log probability of its age, so a range costs minus the log of the mass
+    inside it. M counts the questions asked in a batch; here it is the batch size times the questions that a training
+    sample is asked on average (from ``fit_prior``), so that the loss of a sample does not depend on which others share
+    its batch or its GPU. On a batch with the ages of the training set the two are the same number.
+
+    Shapes: features (B, D), output z (B, A - 1), loss (B,).
+    """
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        self.head = make_head(len(span) - 1)
+        self.register_buffer("questions_asked", torch.tensor(1.0))
+        self.fit_prior(torch.ones(len(span)))
+
+    def fit_prior(self, age_counts: Tensor) -> None:
+        counts = age_counts.float()
+        asked = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
+        self.questions_asked.copy_((counts * asked).sum() / counts.sum())
+
+    def forward(self, features) -> Tensor:
+        """(B, A - 1) logits of "older than a_k, given that older than a_{k-1}"."""
+        return self.head(features)
+
+    def exceedance(self, output: Tensor) -> Tensor:
+        return F.logsigmoid(output.float()).cumsum(-1).exp()
+
+    def loss(self, output: Tensor, age: AgeRange) -> Tensor:
+        logits = output.float()
+        log_exceedance = F.logsigmoid(logits).cumsum(-1)
+        log_probability = F.pad(log_exceedance, (1, 0)) + F.pad(F.logsigmoid(-logits), (0, 1))
+        return -log_mass(log_probability, *class_bounds(age, self.span)) / self.questions_asked

@@ -1,0 +1,42 @@
+"""Deep label distribution learning: cross entropy against a Gaussian around the age."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy
+from mivolo_lite.methods.interface import AgeSpan, MakeHead
+from mivolo_lite.methods.options import require_positive
+
+
+class Dldl(DistributionMethod):
+    """A softmax that imitates a Gaussian.
+
+    Gao, Xing, Xie, Wu and Geng, "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017::
+
+        t_j = exp(-(a_j - y)^2 / 2 sigma^2) / sum_i exp(-(a_i - y)^2 / 2 sigma^2)        loss = -sum_j t_j log p_j
+
+    which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is cut off at the ends of
+    the span, so the target of the youngest age has a mean above it.
+
+    Shapes: features (B, D), output (B, A), loss (B,).
+    """
+
+    @dataclass(frozen=True)
+    class Config(DistributionMethod.Config):
+        """Options.
+
+        Attributes:
+            sigma: width of the Gaussian target in years.
+        """
+
+        decode: Decode = "median"
+        sigma: float = 2.0
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        require_positive(config, "sigma")
+
+    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+        distance = (self.ages - age[:, None]) / self.config.sigma
+        return cross_entropy(log_probability, (-0.5 * distance.square()).softmax(-1))

@@ -1,0 +1,37 @@
+"""DLDL-v2: the Gaussian label distribution and the error of the expectation, learned together."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mivolo_lite.methods.distribution import Decode, expectation
+from mivolo_lite.methods.dldl import Dldl
+
+
+class DldlV2(Dldl):
+    """DLDL with an L1 loss on its expectation.
+
+    Gao, Zhou, Wu and Geng, "Age Estimation Using Expectation of Label Distribution Learning", IJCAI 2018::
+
+        loss = -sum_j t_j log p_j + lambda |sum_j a_j p_j - y|
+
+    An age known as a range is only asked for the mass inside it; no expectation is wanted of it.
+
+    Shapes: features (B, D), output (B, A), loss (B,).
+    """
+
+    @dataclass(frozen=True)
+    class Config(Dldl.Config):
+        """Options.
+
+        Attributes:
+            sigma: width of the Gaussian target in years.
+            expectation_weight: weight (lambda) of the error of the expectation, per year.
+        """
+
+        decode: Decode = "expectation"
+        expectation_weight: float = 1.0
+
+    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+        error = (expectation(log_probability.exp(), self.ages) - age).abs()
+        return super().exact_loss(log_probability, age) + self.config.expectation_weight * error

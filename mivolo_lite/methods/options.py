@@ -1,0 +1,10 @@
+"""Checks of options that a type cannot express."""
+
+from mivolo_lite.errors import UserError
+
+
+def require_positive(config, *names: str) -> None:
+    """Raise UserError unless each of the named options is above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name}={getattr(config, name)}: give a number above 0")

@@ -1,0 +1,31 @@
+"""OR-CNN: ordinal regression by independent binary classifiers."""
+
+from torch import Tensor
+
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.methods.interface import AgeSpan, MakeHead
+from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
+
+
+class OrCnn(OrdinalMethod):
+    """One binary classifier for each question "older than a_k?", with weights of its own.
+
+    Niu, Zhou, Wang, Gao and Hua, "Ordinal Regression With Multiple Output CNN for Age Estimation", CVPR 2016::
+
+        loss = sum_k BCE(sigmoid(z_k), [y > a_k])        age = a_0 + #{k: sigmoid(z_k) > 0.5}
+
+    All questions have weight 1. The P(age > a_k) need not fall with k. A range decides only the questions outside it.
+
+    Shapes: features (B, D), output z (B, A - 1), loss (B,).
+    """
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        self.head = make_head(len(span) - 1)
+
+    def forward(self, features) -> Tensor:
+        """(B, A - 1) logits of "older than a_k"."""
+        return self.head(features)
+
+    def loss(self, output: Tensor, age: AgeRange) -> Tensor:
+        return threshold_loss(output.float(), age, self.span).sum(-1)

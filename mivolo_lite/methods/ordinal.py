@@ -1,0 +1,58 @@
+"""What the ordinal methods share: one binary question "older than a_k?" for every age of the span but the last."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.methods.distribution import class_bounds
+from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan
+
+
+def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
+    """(B, A - 1) binary cross entropy of each question, 0 where a range leaves the answer open.
+
+    Args:
+        logits: (B, A - 1) float32, of "older than a_k".
+        age: ages (B,); a range [lo, hi] decides only the questions below lo and from hi on.
+        span: the ages a_k.
+    """
+    first, last = class_bounds(age, span)
+    index = torch.arange(logits.shape[-1], device=logits.device)
+    older, younger = index < first[:, None], index >= last[:, None]
+    decided = (older | younger).float()
+    return F.binary_cross_entropy_with_logits(logits, older.float(), weight=decided, reduction="none")
+
+
+class OrdinalMethod(AgeMethod):
+    """Questions "older than a_k?", answered by independent sigmoids unless a subclass says otherwise."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            decode: the age that is answered: the count of questions answered yes (published), or the expectation.
+        """
+
+        decode: Literal["count", "expectation"] = "count"
+
+    def exceedance(self, output: Tensor) -> Tensor:
+        """(B, A - 1) float32 P(age > a_k) from the output."""
+        return output.float().sigmoid()
+
+    def estimate(self, output: Tensor) -> AgeEstimate:
+        """The mean is the youngest age plus the sum of the P(age > a_k), and the probabilities are their steps.
+
+        Where a P(age > a_k) rises with k, which nothing forbids independent questions, that step counts as 0 and the
+        others are scaled to sum to 1. The mean is then not exactly that of the probabilities.
+        """
+        exceedance = self.exceedance(output)
+        mean = self.span.min_age + exceedance.sum(-1)
+        steps = (F.pad(exceedance, (1, 0), value=1.0) - F.pad(exceedance, (0, 1))).clamp(min=0)
+        probability = steps / steps.sum(-1, keepdim=True)
+        count = self.span.min_age + (exceedance > 0.5).sum(-1).float()
+        return AgeEstimate(mean, probability, count if self.config.decode == "count" else mean)

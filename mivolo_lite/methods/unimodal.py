@@ -1,0 +1,44 @@
+"""Unimodal-concentrated loss: one peak at the age, as narrow as the error of its mean allows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.methods.distribution import Decode, DistributionMethod, mean_and_variance
+
+EPSILON = 1e-10
+
+
+class Unimodal(DistributionMethod):
+    """A softmax that rises up to the age, falls after it, and is a good Gaussian in mean and variance.
+
+    Li et al., "Unimodal-Concentrated Loss: Fully Adaptive Label Distribution Learning for Ordinal Regression", CVPR
+    2022, as re-implemented by Paplham and Franc (CVPR 2024), since the official code is withheld::
+
+        loss = log(v + e) / 2 + (mu - y)^2 / (2 v + e) + lambda sum_j max(0, s_j (p_{j+1} - p_j))        e = 1e-10
+        mu = sum_j a_j p_j        v = sum_j p_j (a_j - mu)^2        s_j = -1 before the age, +1 from it on
+
+    An age known as a range is only asked for the mass inside it.
+
+    Shapes: features (B, D), output (B, A), loss (B,).
+    """
+
+    @dataclass(frozen=True)
+    class Config(DistributionMethod.Config):
+        """Options.
+
+        Attributes:
+            unimodal_weight: weight (lambda) of the steps in the wrong direction.
+        """
+
+        decode: Decode = "median"
+        unimodal_weight: float = 1000.0
+
+    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+        probability = log_probability.exp()
+        mean, variance = mean_and_variance(probability, self.ages)
+        concentrated = (variance + EPSILON).log() / 2 + (mean - age).square() / (2 * variance + EPSILON)
+        rise = probability.diff()
+        wrong = torch.where(self.ages[:-1] < age.round()[:, None], -rise, rise).relu().sum(-1)
+        return concentrated + self.config.unimodal_weight * wrong
