@@ -1,0 +1,102 @@
+"""Cutting a person's face and body out of a picture, by MiVOLO's training rules (Kuprashevich and Tolstykh, 2023)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import simplejpeg
+
+from mivolo_lite.data.letterbox import fitted, resize
+
+Box = tuple[float, float, float, float]
+"""Corners x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside."""
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class CropRules:
+    """Which boxes give a crop.
+
+    Args:
+        crop_size: largest side in pixels that a crop is stored with; larger ones are shrunk, none is enlarged.
+        min_face: a face with a shorter side, in pixels, is absent.
+        min_body: a body with a shorter side, in pixels, is absent.
+        min_overlap: a box of somebody else is blanked out of a body from this intersection over union on.
+        min_kept: a body of whose pixel values less than this share is not black after blanking is absent.
+    """
+
+    crop_size: int = 448
+    min_face: int = 5
+    min_body: int = 100
+    min_overlap: float = 1e-4
+    min_kept: float = 0.4
+
+    def policy(self) -> dict:
+        """The rules as ``dataset.json`` writes them down."""
+        return asdict(self) | {"jpeg_quality": JPEG_QUALITY}
+
+
+def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray | None:
+    """The face crop (H, W, 3) of a picture, at full size, or None where it is too small. Nothing is blanked."""
+    left, top, right, bottom = inside(face, image)
+    if min(right - left, bottom - top) < rules.min_face:
+        return None
+    return image[top:bottom, left:right]
+
+
+def cut_body(
+    image: np.ndarray, body: Box, own_face: Box | None, others: Sequence[Box], rules: CropRules
+) -> np.ndarray | None:
+    """The body crop (H, W, 3) of a picture, at full size, with everybody else and the own face blacked out.
+
+    The own face is blacked out wherever it lies, so that the two crops of a person share no evidence; the boxes of
+    others only where they overlap the body.
+
+    Returns:
+        None where the body is too small, or too little of it is left.
+    """
+    left, top, right, bottom = inside(body, image)
+    if min(right - left, bottom - top) < rules.min_body:
+        return None
+    crop = image[top:bottom, left:right].copy()
+    hidden = [inside(other, image) for other in others]
+    hidden = [other for other in hidden if overlap(other, (left, top, right, bottom)) >= rules.min_overlap]
+    if own_face is not None:
+        hidden.append(inside(own_face, image))
+    for x0, y0, x1, y1 in hidden:
+        # Both edges are clamped from both sides: a box beyond the crop's edge would become a negative slice, which
+        # counts from the other end (MiVOLO's reader blanks a quarter of such a crop).
+        rows = slice(max(y0 - top, 0), max(y1 - top, 0))
+        columns = slice(max(x0 - left, 0), max(x1 - left, 0))
+        crop[rows, columns] = 0
+    # Counts channel values, so that naturally black pixels count as blanked: MiVOLO's rule, needed to drop the same.
+    return crop if np.count_nonzero(crop) >= rules.min_kept * crop.size else None
+
+
+def inside(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
+    """The box in whole pixels, clipped to the picture."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (int(edge) for edge in box)
+    return min(max(x0, 0), width), min(max(y0, 0), height), min(max(x1, 0), width), min(max(y1, 0), height)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 where both are empty."""
+    width = max(min(one[2], other[2]) - max(one[0], other[0]), 0)
+    height = max(min(one[3], other[3]) - max(one[1], other[1]), 0)
+    shared = width * height
+    union = _area(one) + _area(other) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def encode(crop: np.ndarray, crop_size: int) -> bytes:
+    """A crop as the JPEG that a shard holds, shrunk where its larger side exceeds ``crop_size``."""
+    height, width = crop.shape[:2]
+    if max(height, width) > crop_size:
+        crop = resize(crop, *fitted(width, height, crop_size))
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(crop), JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
+
+
+def _area(box: Box) -> float:
+    return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)

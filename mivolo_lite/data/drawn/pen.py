@@ -1,0 +1,97 @@
+"""Smooth, anti-aliased shapes in coordinates of one's own."""
+
+from functools import cache
+from math import cos, degrees, sin
+
+import cv2
+import numpy as np
+
+_SHIFT = 4  # OpenCV takes fixed-point coordinates: sixteenths of a pixel
+_PARTS = 5  # straight pieces that a smooth curve has from one given point to the next
+
+
+def mix(one, other, share: float) -> tuple[float, float, float]:
+    """The colour between two colours, ``share`` of the way to the other."""
+    return tuple(a + (b - a) * share for a, b in zip(one, other, strict=True))
+
+
+def shade(colour, factor: float) -> tuple[float, float, float]:
+    """A colour made darker (``factor`` below 1) or lighter, within what a byte holds."""
+    return tuple(min(255.0, channel * factor) for channel in colour)
+
+
+class Pen:
+    """Draws on a picture in coordinates of its own: shifted, scaled and turned.
+
+    Args:
+        image: (H, W, 3) uint8, drawn on in place.
+        origin: where (0, 0) lies, in pixels.
+        scale: length of a unit in pixels.
+        angle: turn in radians, clockwise on the screen.
+    """
+
+    def __init__(self, image: np.ndarray, origin: tuple[float, float], scale: float, angle: float = 0.0):
+        self.image = image
+        self.origin = origin
+        self.scale = scale
+        self.angle = angle
+        self._cos, self._sin = scale * cos(angle), scale * sin(angle)
+        unit = 1 << _SHIFT
+        self._turn = unit * np.array([[self._cos, self._sin], [-self._sin, self._cos]])
+        self._start = unit * np.array(origin) + 0.5  # astype cuts off, so that this rounds
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """A point in pixels."""
+        return self.origin[0] + x * self._cos - y * self._sin, self.origin[1] + x * self._sin + y * self._cos
+
+    def child(self, origin: tuple[float, float], scale: float, angle: float = 0.0) -> "Pen":
+        """A pen whose coordinates lie within this one's."""
+        return Pen(self.image, self.place(*origin), self.scale * scale, self.angle + angle)
+
+    def fill(self, points, colour) -> None:
+        """A polygon."""
+        cv2.fillPoly(self.image, [self._fixed(points)], colour, cv2.LINE_AA, _SHIFT)
+
+    def blob(self, points, colour) -> None:
+        """A closed smooth curve through the points, filled."""
+        self.fill(curve(points, closed=True), colour)
+
+    def ellipse(self, x: float, y: float, rx: float, ry: float, colour) -> None:
+        unit = 1 << _SHIFT
+        centre = [round(unit * place) for place in self.place(x, y)]
+        axes = (round(unit * self.scale * rx), round(unit * self.scale * ry))
+        cv2.ellipse(self.image, centre, axes, degrees(self.angle), 0, 360, colour, -1, cv2.LINE_AA, _SHIFT)
+
+    def line(self, points, width: float, colour) -> None:
+        """Straight pieces with round ends; never thinner than a pixel."""
+        thickness = max(1, round(width * self.scale))
+        cv2.polylines(self.image, [self._fixed(points)], False, colour, thickness, cv2.LINE_AA, _SHIFT)
+
+    def stroke(self, points, width: float, colour) -> None:
+        """A smooth curve through the points."""
+        self.line(curve(points, closed=False), width, colour)
+
+    def _fixed(self, points) -> np.ndarray:
+        return (np.asarray(points) @ self._turn + self._start).astype(np.int32)
+
+
+def curve(points, closed: bool) -> np.ndarray:
+    """Points along the Catmull-Rom spline through the given ones, (n, 2)."""
+    return _spline(len(points), closed) @ np.asarray(points)
+
+
+@cache
+def _spline(points: int, closed: bool) -> np.ndarray:
+    """The weights (n, points) that turn given points into points along the curve through them."""
+    t = np.linspace(0, 1, _PARTS, endpoint=False)
+    weights = 0.5 * np.stack(
+        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1
+    )
+    pieces = points if closed else points - 1
+    spline = np.zeros((pieces, _PARTS, points))
+    for piece in range(pieces):
+        for neighbour in range(4):
+            point = piece + neighbour - 1
+            spline[piece, :, point % points if closed else min(max(point, 0), points - 1)] += weights[:, neighbour]
+    spline = spline.reshape(-1, points)
+    return spline if closed else np.concatenate([spline, np.eye(points)[-1:]])
