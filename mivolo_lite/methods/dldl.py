@@ -16,8 +16,8 @@ class Dldl(DistributionMethod):
 
         t_j = exp(-(a_j - y)^2 / 2 sigma^2) / sum_i exp(-(a_i - y)^2 / 2 sigma^2)        loss = -sum_j t_j log p_j
 
-    which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is cut off at the ends of
-    the span, so the target of the youngest age has a mean above it.
+    which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is cut off at the ends
+    of the span, so the target of the youngest age has a mean above it.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

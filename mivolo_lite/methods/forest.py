@@ -25,12 +25,12 @@ def log_normal(age: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Probability that Gaussians give to lo..hi, exact in both tails."""
-    deviation = variance.sqrt()
-    start, end = (lo - mean) / deviation, (hi - mean) / deviation
-    mirrored = start > 0
-    start, end = torch.where(mirrored, -end, start), torch.where(mirrored, -start, end)
-    return torch.special.ndtr(end) - torch.special.ndtr(start)
+    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not)."""
+    width = (2 * variance).sqrt()
+    start, end = (lo - mean) / width, (hi - mean) / width
+    above = start > 0
+    nearer, farther = torch.where(above, start, -end), torch.where(above, end, -start)
+    return (torch.erfc(nearer) - torch.erfc(farther)) / 2
 
 
 def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str, iterations: int = 100):
@@ -122,9 +122,9 @@ class Forest(AgeMethod):
     their gradients (the code keeps the last one).
 
     Gradients train the splits only. The leaves start as clusters of the training ages (k-means, as recalled of the
-    paper, not verified, or quantiles) and are refitted every ``refit_every`` steps by ``refit_leaves`` on the outputs of
-    the latest training samples with an exactly known age, gathered from all ranks and kept in a ring of fixed size. All
-    of that is in the state dict, so a resumed run goes on exactly.
+    paper, not verified, or quantiles) and are refitted every ``refit_every`` steps by ``refit_leaves`` on the outputs
+    of the latest training samples with an exactly known age, gathered from all ranks and kept in a ring of fixed size.
+    All of that is in the state dict, so a resumed run goes on exactly.
 
     With ``nll`` a range costs minus the mean log mass of the trees inside it, with the outermost whole years reaching
     to infinity; with ``l2`` half the squared distance to its nearer edge, in the same unit as for an exact age.

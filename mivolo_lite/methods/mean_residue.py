@@ -14,8 +14,8 @@ def residue(log_probability: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """The entropy of the classes less probable than the true one, which the loss drives to 0.
 
     The top K are the classes at least as probable as the true class, ties included. They are masked out, but as in the
-    published code they stay in the sum as 0, so the residue is never below -A epsilon log(epsilon). Where the true class
-    is the least probable, everything is masked and there is no gradient.
+    published code they stay in the sum as 0, so the residue is never below -A epsilon log(epsilon). Where the true
+    class is the least probable, everything is masked and there is no gradient.
 
     Args:
         log_probability: (B, A) float32.
@@ -38,8 +38,8 @@ class MeanResidue(DistributionMethod):
         mu = sum_j a_j p_j        q_j = p_j where p_j < p_y else 0        e = 0.001
 
     The equation is that of the authors' code; whether the paper's sum leaves masked classes out is not verified, nor
-    whether its tables used lambda_2 = 0.05 (the scripts, our default) or 0.25 (the code's own default). The code answers
-    the rounded expectation. An age known as a range is only asked for the mass inside it.
+    whether its tables used lambda_2 = 0.05 (the scripts, our default) or 0.25 (the code's own default). The code
+    answers the rounded expectation. An age known as a range is only asked for the mass inside it.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

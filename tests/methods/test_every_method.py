@@ -161,4 +161,4 @@ def test_learns(name):
         method.loss(output, age).mean().backward()
         optimizer.step()
         method.refit(output.detach(), age)
-    assert error() < 0.4 * before
+    assert error() < 0.5 * before
