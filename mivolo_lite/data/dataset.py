@@ -93,7 +93,9 @@ class ShardDataset(Dataset):
             has_face=has.get("face"),
             has_body=has.get("body"),
             age=_age_range(columns["age_lo"][samples], columns["age_hi"][samples], seen),
-            gender=torch.from_numpy(np.where(columns["gender"][samples] == NO_CODE, 0, columns["gender"][samples])).long(),
+            gender=torch.from_numpy(
+                np.where(columns["gender"][samples] == NO_CODE, 0, columns["gender"][samples])
+            ).long(),
             gender_known=torch.from_numpy((columns["gender"][samples] != NO_CODE) & seen),
             sample=torch.from_numpy(samples),
             counted=torch.tensor([draw.counted for draw in draws]),
@@ -115,11 +117,13 @@ class ShardDataset(Dataset):
     def _pictures(self, name: str, draws: Sequence[Draw], present: np.ndarray, broken: list[str]) -> Tensor:
         """(B, 3, S, S) uint8, read in the order on disk. Clears ``present`` where a picture cannot be decoded."""
         columns, size = self.index.columns, self.image_size
-        batch = torch.zeros(len(draws), 3, size, size, dtype=torch.uint8, memory_format=torch.channels_last)
+        batch = torch.zeros(len(draws), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
             sample = draws[place].sample
             data = self.files.read(
-                int(columns["shard"][sample]), int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
+                int(columns["shard"][sample]),
+                int(columns[f"{name}_offset"][sample]),
+                int(columns[f"{name}_size"][sample]),
             )
             try:
                 batch[place] = self._prepare(data, draws[place])

@@ -26,7 +26,13 @@ INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rej
 NO_CODE = 255
 """Stored in the ``gender`` and ``group`` columns where the label is unknown; batches carry masks instead."""
 
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+}
 
 
 @dataclass
@@ -66,8 +72,8 @@ class ShardIndex:
         info = json.loads((folder / INFO_FILE).read_text())
         if info.get("schema_version") != SCHEMA_VERSION:
             raise UserError(
-                f"{folder / INFO_FILE}: schema version {info.get('schema_version')}, this release reads {SCHEMA_VERSION}; "
-                f"run `mivolo-lite index {folder}`"
+                f"{folder / INFO_FILE}: schema version {info.get('schema_version')}, "
+                f"this release reads {SCHEMA_VERSION}; run `mivolo-lite index {folder}`"
             )
         for shard in info["shards"]:
             path = folder / shard["file"]
@@ -124,7 +130,7 @@ def index_shards(
     """Scan a folder's tars, and write its index, ``dataset.json`` and, where needed, ``rejected.jsonl``.
 
     Args:
-        folder: holds uncompressed ``.tar`` shards, also such as somebody else wrote (``.jpg`` with ``.json`` or ``.cls``).
+        folder: holds uncompressed ``.tar`` shards, also other people's (``.jpg`` with ``.json`` or ``.cls``).
         crop_policy: how the crops were made, where that is known.
         groups: group names in code order; otherwise those found, sorted.
         max_reject_rate: largest share of samples that may be unusable.
@@ -145,7 +151,9 @@ def index_shards(
     groups = groups or sorted({label.group for label in labels if label.group is not None})
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
-    index = ShardIndex(folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups))
+    index = ShardIndex(
+        folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups)
+    )
     index.save()
     return index
 
@@ -171,7 +179,9 @@ def _shard_paths(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: no such folder")
     compressed = sorted(path.name for path in folder.iterdir() if ".tar." in path.name or path.suffix == ".tgz")
     if compressed:
-        raise UserError(f"{folder / compressed[0]}: compressed tars cannot be read at an offset; unpack it to a plain .tar")
+        raise UserError(
+            f"{folder / compressed[0]}: compressed tars cannot be read at an offset; unpack it to a plain .tar"
+        )
     paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise UserError(f"{folder}: holds no .tar shards")
@@ -191,7 +201,9 @@ def scan_shard(path: Path) -> ShardScan:
         head = file.read(6)
         for magic, name in _COMPRESSED.items():
             if head.startswith(magic):
-                raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
+                raise UserError(
+                    f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar"
+                )
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     scan = ShardScan(path.name, path.stat().st_size, digest)
@@ -253,7 +265,10 @@ def _read_labels(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> L
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
-    genders, group_codes = {name: code for code, name in enumerate(GENDERS)}, {name: code for code, name in enumerate(groups)}
+    genders, group_codes = (
+        {name: code for code, name in enumerate(GENDERS)},
+        {name: code for code, name in enumerate(groups)},
+    )
     keys = [key.encode() for scan in scans for key in scan.keys]
     face = np.array([place for scan in scans for place in scan.face], dtype=np.int64)
     body = np.array([place for scan in scans for place in scan.body], dtype=np.int64)

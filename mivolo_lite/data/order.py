@@ -48,7 +48,7 @@ class GlobalOrder:
         return self.size
 
     def samples(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The epochs and sample numbers, (count,) int64 each, at ``count`` positions of the stream from ``first`` on."""
+        """The epochs and sample numbers, (count,) int64 each, at the stream's positions from ``first`` on."""
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         done = 0
         while done < count:
@@ -74,7 +74,7 @@ class GlobalOrder:
 
 
 def cut_into_blocks(shard_sizes: np.ndarray, block_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """First sample and size, (blocks,) int64 each, of nearly equal blocks of at most ``block_samples``, none across shards."""
+    """First sample and size, (blocks,) int64 each, of nearly equal blocks that do not reach across shards."""
     shard_start = np.cumsum(shard_sizes) - shard_sizes
     blocks = -(-shard_sizes // block_samples)
     shard = np.repeat(np.arange(len(shard_sizes)), blocks)

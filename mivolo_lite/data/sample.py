@@ -38,7 +38,10 @@ class Labels:
         extra = {name: value for name, value in record.items() if name not in ("age", "gender", "group")}
         group = record.get("group")
         return cls(
-            parse_age(record.get("age")), parse_gender(record.get("gender")), None if group is None else str(group), extra
+            parse_age(record.get("age")),
+            parse_gender(record.get("gender")),
+            None if group is None else str(group),
+            extra,
         )
 
     def to_json(self) -> dict:

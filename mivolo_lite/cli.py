@@ -1,0 +1,117 @@
+"""The command lines: ``mivolo-lite pack | index | train | evaluate``."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+
+from mivolo_lite.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``mivolo-lite``; errors that the user can mend are one line and exit code 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    usage = f"usage: mivolo-lite {{{','.join(COMMANDS)}}} ...\nmivolo-lite COMMAND --help tells a command's options"
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
+        COMMANDS[argv[0]](argv[1:])
+    except UserError as error:
+        print(f"mivolo-lite: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def pack_command(argv: Sequence[str]) -> None:
+    """``pack SOURCE --out OUT ...``: pictures become shards."""
+    from mivolo_lite.data.pack import pack, parse_split
+    from mivolo_lite.data.sources import SOURCES
+
+    if not argv or argv[0] not in SOURCES:
+        if argv and argv[0] not in ("-h", "--help"):
+            raise UserError(f"pack: no source {argv[0]!r}; there are {', '.join(SOURCES)}")
+        print(f"usage: pack {{{','.join(SOURCES)}}} --out OUT ...\npack SOURCE --help tells a source's options")
+        return
+    parser = _parser(f"pack {argv[0]}", pack_command)
+    parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
+    parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the pictures by split")
+    parser.add_argument("--samples-per-shard", type=PositiveInt, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
+    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
+    parser.add_argument("--max-reject-rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    source_options = [name.replace("-", "_") for name in parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})]
+    options = vars(parser.parse_args(list(argv[1:])))
+    options["split"] = parse_split(options["split"])
+    own = {name: options.pop(name) for name in source_options}
+    if "seed" in signature(SOURCES[argv[0]]).parameters:
+        own["seed"] = options["seed"]
+    source = SOURCES[argv[0]](**own)
+    packed = pack(source, **options)
+    for name, index in packed.splits.items():
+        labels = index.info["labels"]
+        genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())
+        span = f"ages {labels['age']['min']:g} to {labels['age']['max']:g}" if labels["age"]["known"] else "no ages"
+        print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {span}, {genders}: {index.folder}")
+    if packed.rejected:
+        print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
+
+
+def index_command(argv: Sequence[str]) -> None:
+    """``index DIR``: an index for shards that somebody else wrote."""
+    from mivolo_lite.data.index import index_shards
+
+    parser = _parser("index", index_command)
+    parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
+    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
+    parser.add_argument("--max-reject-rate", type=ClosedUnitInterval, default=0.01, help="share of unusable samples")
+    options = vars(parser.parse_args(list(argv)))
+    index = index_shards(**options)
+    print(
+        f"{index.folder}: {len(index)} samples in {len(index.info['shards'])} shards, {index.info['rejected']} rejected"
+    )
+
+
+def train_command(argv: Sequence[str]) -> None:
+    """``train --config FILE ...``: what ``train.py`` does, in one process."""
+    from mivolo_lite.config import help_text, read_run_config
+    from mivolo_lite.training.loop import Trainer
+
+    if "-h" in argv or "--help" in argv:
+        print(help_text(argv))
+        return
+    Trainer(read_run_config(argv)).train()
+
+
+def evaluate_command(argv: Sequence[str]) -> None:
+    """``evaluate --checkpoint RUN/best --data DIR --out OUT``."""
+    from mivolo_lite.evaluation.evaluate import evaluate
+    from mivolo_lite.evaluation.table import metrics_table
+
+    parser = _parser("evaluate", evaluate_command)
+    parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards")
+    parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
+    parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    options = vars(parser.parse_args(list(argv)))
+    metrics = evaluate(**options)
+    print(metrics_table(metrics))
+    print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
+
+
+def _parser(command: str, function: Callable) -> ArgumentParser:
+    return ArgumentParser(prog=f"mivolo-lite {command}", description=function.__doc__)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "pack": pack_command,
+    "index": index_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+}

@@ -1,0 +1,122 @@
+"""A model, an age method and a gender head as one module, and the files that inference needs of it."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.errors import UserError
+from mivolo_lite.methods import METHODS
+from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
+from mivolo_lite.models import MODELS
+
+MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+
+
+@dataclass
+class Card:
+    """Everything needed to build an estimator again, and where it came from.
+
+    Attributes:
+        model, method: their names and options.
+        span: the ages it covers.
+        image_size: side of its square pictures in pixels.
+        crop_policy: how the crops it was trained on were made.
+        data_digest: names the shards it was trained on.
+        metrics: what it reached on its validation data.
+    """
+
+    model: dict[str, Any]
+    method: dict[str, Any]
+    span: dict[str, int]
+    image_size: int
+    crop_policy: dict[str, Any] = field(default_factory=dict)
+    data_digest: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Estimator(nn.Module):
+    """Estimates age and gender from uint8 pictures. Normalisation is part of it, on the device.
+
+    Args:
+        card: what to build.
+    """
+
+    def __init__(self, card: Card):
+        super().__init__()
+        self.card = card
+        self.model = _build(MODELS, card.model, "model", lambda cls, config: cls(config, card.image_size))
+        span = AgeSpan(**card.span)
+        self.method = _build(
+            METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config)
+        )
+        self.gender_head = self.model.make_head(len(GENDERS))
+        for name in ("mean", "std"):
+            value = torch.tensor(getattr(self.model, name)).view(1, 3, 1, 1) * 255
+            self.register_buffer(f"pixel_{name}", value, persistent=False)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The pictures it looks at, of ``face`` and ``body``."""
+        return self.model.inputs
+
+    def forward(
+        self,
+        face: Tensor | None = None,
+        body: Tensor | None = None,
+        has_face: Tensor | None = None,
+        has_body: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Raw outputs for a batch.
+
+        Args:
+            face, body: (B, 3, S, S) uint8 RGB, or None where the model has no such input.
+            has_face, has_body: (B,) bool, which of them are there.
+
+        Returns:
+            ``age``, the method's raw output, and ``gender``, (B, 2) logits over ``GENDERS``.
+        """
+        features = self.model(self._normalise(face), self._normalise(body), has_face, has_body)
+        return {"age": self.method(features), "gender": self.gender_head(features)}
+
+    def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
+        """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""
+        return self.method.estimate(output["age"]), output["gender"].float().softmax(dim=1)
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``model.safetensors`` and ``model.yaml``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / MODEL_FILE)
+        (folder / CARD_FILE).write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Estimator":
+        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not in the folder."""
+        folder = Path(folder)
+        missing = [name for name in (MODEL_FILE, CARD_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder}: no {missing[0]} here; give the `best` folder of a run")
+        card = Card(**yaml.safe_load((folder / CARD_FILE).read_text()))
+        # What the training started from is in the weights by now, and need not lie where it lay then.
+        card.model |= {name: None for name in ("weights",) if name in card.model}
+        card.model |= {name: False for name in ("pretrained",) if name in card.model}
+        estimator = cls(card)
+        estimator.load_state_dict(load_file(folder / MODEL_FILE))
+        return estimator.eval()
+
+    def _normalise(self, picture: Tensor | None) -> Tensor | None:
+        return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std
+
+
+def _build(registry: dict[str, type], options: dict[str, Any], kind: str, construct):
+    options = dict(options)
+    name = options.pop("name")
+    if name not in registry:
+        raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
+    return construct(registry[name], registry[name].Config(**options))

@@ -1,0 +1,87 @@
+"""How good a set of predictions is, in all and for every kind of person."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.evaluation.predictions import Predictions
+
+_TOLERANCE = 1e-6
+"""MiVOLO counts an error of exactly n years as within n, rounding included."""
+
+
+def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    """(N,) signed errors in years: estimate minus truth; for a range, the distance to its nearer edge, 0 inside.
+
+    NaN where the truth is unknown.
+    """
+    return np.where(np.isnan(lo), np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
+
+
+def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
+    """``n``, ``mae`` and ``bias`` in years, ``cs5`` (share of errors of at most 5 years); NaN is left out."""
+    errors = errors[~np.isnan(errors)]
+    if not len(errors):
+        return {"n": 0, "mae": None, "cs5": None, "bias": None}
+    distance = np.abs(errors)
+    return {
+        "n": len(errors),
+        "mae": float(distance.mean()),
+        "cs5": float((distance <= 5 + _TOLERANCE).mean()),
+        "bias": float(errors.mean()),
+    }
+
+
+def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
+    """``n`` and ``accuracy`` where the gender is known."""
+    right = [(probability > 0.5) == (name == "F") for probability, name in zip(female, gender, strict=True) if name]
+    return {"n": len(right), "accuracy": float(np.mean(right)) if right else None}
+
+
+def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
+    """(N,) the decade of each true age, ``"20-29"``; of a range's middle; None where unknown."""
+    middle = (age_lo + age_hi) / 2
+    tens = [None if np.isnan(age) else int(age // 10) * 10 for age in middle]
+    return [None if ten is None else f"{ten}-{ten + 9}" for ten in tens]
+
+
+def evaluate_predictions(predictions: Predictions) -> dict:
+    """All metrics, as they go to ``metrics.json``.
+
+    Returns:
+        ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
+        the mean age of these samples), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
+        ``group``.
+    """
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
+    gender = gender_accuracy(predictions.female, predictions.gender)
+    return {
+        **age_metrics(errors),
+        "gender_accuracy": gender["accuracy"],
+        "gender_n": gender["n"],
+        "baseline_mae": _baseline_mae(predictions),
+        "by": {
+            "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
+            "gender": _by(errors, predictions.gender, GENDERS.index),
+            "group": _by(errors, predictions.group, str),
+        },
+    }
+
+
+def _baseline_mae(predictions: Predictions) -> float | None:
+    middle = (predictions.age_lo + predictions.age_hi) / 2
+    if np.isnan(middle).all():
+        return None
+    constant = np.full(len(middle), np.nanmean(middle))
+    return age_metrics(age_errors(constant, predictions.age_lo, predictions.age_hi))["mae"]
+
+
+def _by(errors: np.ndarray, names: Iterable[str | None], order) -> dict[str, dict]:
+    names = np.array(list(names), dtype=object)
+    present = sorted({name for name in names if name is not None}, key=order)
+    return {name: age_metrics(errors[names == name]) for name in present}
+
+
+def _first_number(decade: str) -> int:
+    return int(decade.split("-")[0])

@@ -1,0 +1,73 @@
+"""What a run says while it works: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
+
+import sys
+import time
+from importlib.util import find_spec
+from typing import Any
+
+from tqdm import tqdm
+
+from mivolo_lite.training.run_folder import RunFolder
+
+
+class Journal:
+    """The main process's records; silent on all others.
+
+    Args:
+        folder: gets ``metrics.jsonl`` and TensorBoard's files.
+        total_steps: of the whole run.
+        first_step: where it starts or goes on.
+        active: whether this is the main process.
+    """
+
+    def __init__(self, folder: RunFolder, total_steps: int, first_step: int, active: bool):
+        self.folder, self.active = folder, active
+        self.total_steps = total_steps
+        # A bar redraws itself; in a log file it would be thousands of lines.
+        self.interactive = sys.stderr.isatty()
+        self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
+        self.tensorboard = _summary_writer(folder) if active else None
+        self._clock = time.monotonic()
+
+    def step(self) -> None:
+        """One optimizer step is done."""
+        self.bar.update()
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Numbers of a step, under ``train`` or ``val``."""
+        if not self.active:
+            return
+        self.folder.log({"kind": kind, "step": step, **values})
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            if self.tensorboard is not None:
+                self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        if self.interactive and kind == "train":
+            self.bar.set_postfix_str(text)
+        else:
+            self.say(f"[{step}/{self.total_steps}] {kind}  {text}")
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if self.active:
+            self.bar.write(text) if self.interactive else print(text, flush=True)
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        return seconds
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+
+def _summary_writer(folder: RunFolder):
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"))

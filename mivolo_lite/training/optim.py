@@ -1,0 +1,69 @@
+"""AdamW without decay on norms and biases, and a learning rate that is a function of the step alone."""
+
+import math
+from dataclasses import dataclass
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+@dataclass
+class OptimConfig:
+    """How the weights are learnt.
+
+    Attributes:
+        epochs: passes over the training data.
+        global_batch: samples of one optimizer step, over all processes and micro-batches.
+        micro_batch: most samples of one forward pass in one process; null for no limit. Accumulation follows from it.
+        lr: highest learning rate.
+        min_lr: learning rate at the end of the cosine.
+        warmup_epochs: passes over which the learning rate rises linearly from nought.
+        weight_decay: AdamW's, on weight matrices and kernels.
+        beta1: AdamW's first moment decay.
+        beta2: AdamW's second moment decay.
+        clip_norm: largest gradient norm; 0 for no clipping.
+        gender_weight: weight of the gender loss beside the age loss; 0 to train age alone.
+        ema_decay: decay of the averaged weights that are evaluated and kept; 0 for no averaging.
+    """
+
+    epochs: PositiveFloat = 10
+    global_batch: PositiveInt = 128
+    micro_batch: PositiveInt | None = None
+    lr: PositiveFloat = 1e-3
+    min_lr: NonNegativeFloat = 1e-6
+    warmup_epochs: NonNegativeFloat = 1
+    weight_decay: NonNegativeFloat = 0.05
+    beta1: ClosedUnitInterval = 0.9
+    beta2: ClosedUnitInterval = 0.999
+    clip_norm: NonNegativeFloat = 5.0
+    gender_weight: NonNegativeFloat = 1.0
+    ema_decay: ClosedUnitInterval = 0.0
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019) over the parameters that are trained."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+
+
+def learning_rate(step: int, total_steps: int, steps_per_epoch: float, config: OptimConfig) -> float:
+    """Linear warm-up, then a cosine from ``lr`` to ``min_lr`` (Loshchilov and Hutter, 2017).
+
+    Without state of its own, there is nothing in it to save, and no world size to be multiplied by.
+    """
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / math.ceil(warmup)
+    share = (step - warmup) / max(1.0, total_steps - warmup)
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """The same learning rate for all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

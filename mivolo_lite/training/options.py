@@ -1,0 +1,35 @@
+"""How a run is carried out, apart from what is learnt."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@dataclass
+class TrainConfig:
+    """How a run is carried out.
+
+    Attributes:
+        seed: of the initial weights, the order, the augmentation and the dropout.
+        precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32.
+        channels_last: memory format of pictures and kernels; faster on most devices.
+        compile: compile the model with ``torch.compile``.
+        eval_every: epochs between evaluations.
+        eval_batch: pictures of one forward pass of evaluation in one process.
+        save_every: steps between checkpoints; one is also saved with each evaluation.
+        keep: checkpoints kept, the latest ones.
+        log_every: steps between lines of the log.
+        max_broken: most training pictures that may turn out undecodable before the run stops.
+    """
+
+    seed: NonNegativeInt = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = True
+    compile: bool = False
+    eval_every: PositiveFloat = 1.0
+    eval_batch: PositiveInt = 128
+    save_every: PositiveInt = 1000
+    keep: PositiveInt = 2
+    log_every: PositiveInt = 10
+    max_broken: NonNegativeInt = 100
