@@ -104,5 +104,6 @@ class DistributionMethod(AgeMethod):
     def estimate(self, output: Tensor) -> AgeEstimate:
         probability = output.float().softmax(-1)
         mean = expectation(probability, self.ages)
-        decoded = {"expectation": lambda: mean, "rounded": mean.round, "median": lambda: median(probability, self.ages)}
-        return AgeEstimate(mean, probability, decoded[self.config.decode]())
+        if self.config.decode == "median":
+            return AgeEstimate(mean, probability, median(probability, self.ages))
+        return AgeEstimate(mean, probability, mean.round() if self.config.decode == "rounded" else mean)

@@ -187,15 +187,6 @@ class Forest(AgeMethod):
         super()._load_from_state_dict(*args)
         self._steps = int(self.steps)
 
-    def _apply(self, fn, recurse=True):
-        """Keeps the leaves in float32 where a training engine casts the whole model to half precision."""
-        before = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, buffer in self.named_buffers(recurse=False):
-            if buffer.dtype != before[name].dtype:
-                setattr(self, name, before[name].to(buffer.device))
-        return self
-
     def fit_prior(self, age_counts: Tensor) -> None:
         age_counts = age_counts.to(self.leaf_mean.device)
         ages = self.span.ages(age_counts.device)

@@ -74,6 +74,15 @@ class AgeMethod(nn.Module):
         self.span = span
         self.config = config
 
+    def _apply(self, fn, recurse=True):
+        """Keeps buffers (ages, weights, leaves) as they are where an engine casts the whole model to half precision."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
+        return self
+
     def forward(self, features) -> Tensor:
         """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
         raise NotImplementedError

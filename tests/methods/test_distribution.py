@@ -9,7 +9,6 @@ from mivolo_lite.methods.classification import Classification
 from mivolo_lite.methods.distribution import class_bounds, log_mass, mean_and_variance, median
 from mivolo_lite.methods.interface import AgeSpan
 
-
 BENCHMARK_SPAN = AgeSpan(0, 101)
 
 

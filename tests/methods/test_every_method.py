@@ -11,11 +11,20 @@ from mivolo_lite.methods.interface import AgeSpan
 SPAN = AgeSpan(0, 100)
 FEATURES = 16
 BATCH = 8
+VARIANTS = {name: (name, {}) for name in METHODS} | {
+    "regression_raw_l2": ("regression", {"loss": "l2", "normalise": False}),
+    "regression_huber_lds": ("regression", {"loss": "huber", "lds": True}),
+    "regression_annealed": ("regression", {"loss": "annealed"}),
+    "sord_squared": ("sord", {"squared": True}),
+    "coral_importance": ("coral", {"importance": True}),
+    "forest_l2": ("forest", {"loss": "l2"}),
+}
 
 
-def build(name, span=SPAN, **options):
+def build(variant, span=SPAN):
     """A method on plain features, with a seed of its own."""
     torch.manual_seed(0)
+    name, options = VARIANTS[variant]
     method = METHODS[name](
         lambda outputs, bias=True: nn.Linear(FEATURES, outputs, bias), span, METHODS[name].Config(**options)
     )
@@ -35,7 +44,7 @@ def mixed_ages():
     return AgeRange(lo, hi, known)
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=VARIANTS)
 def name(request):
     return request.param
 
@@ -133,6 +142,19 @@ def test_loss_and_estimate_are_float32_under_autocast(name, dtype):
         assert torch.equal(plain_estimate.probability, cast_estimate.probability)
 
 
+def test_a_half_precision_model_keeps_its_ages_weights_and_leaves(name):
+    method = build(name)
+    before = {label: buffer.clone() for label, buffer in method.named_buffers()}
+    nn.Sequential(method).bfloat16()
+    assert all(parameter.dtype == torch.bfloat16 for parameter in method.parameters())
+    for label, buffer in method.named_buffers():
+        assert torch.equal(buffer, before[label]), label
+    output = method(features().bfloat16())
+    estimate = method.estimate(output)
+    assert output.dtype == torch.bfloat16
+    assert estimate.mean.dtype == estimate.age.dtype == method.loss(output, mixed_ages()).dtype == torch.float32
+
+
 def test_state_dict_round_trip(name):
     method, other = build(name), build(name)
     with torch.no_grad():
@@ -149,16 +171,16 @@ def test_state_dict_round_trip(name):
 def test_learns(name):
     method = build(name)
     x, age = features(64), AgeRange.exact(features(64)[:, 0] * 12 + 40)
-    optimizer = torch.optim.Adam(method.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
 
     def error():
         return (method.estimate(method(x)).mean - age.lo).abs().mean().item()
 
     before = error()
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         output = method(x)
         method.loss(output, age).mean().backward()
         optimizer.step()
         method.refit(output.detach(), age)
-    assert error() < 0.5 * before
+    assert error() < 0.6 * before

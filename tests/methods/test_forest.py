@@ -322,15 +322,6 @@ def test_leaves_are_no_parameters_and_get_no_gradient():
     assert not method.leaf_mean.requires_grad and method.leaf_mean.grad is None
 
 
-def test_leaves_stay_float32_in_a_half_precision_model():
-    method = forest()
-    method.leaf_mean += 1 / 3
-    before = method.leaf_mean.clone()
-    method.bfloat16()
-    assert method.head.weight.dtype == torch.bfloat16 and torch.equal(method.leaf_mean, before)
-    method.refit(method(torch.randn(4, 8).bfloat16()), AgeRange.exact(AGE))
-
-
 @pytest.mark.parametrize(
     "options", [dict(depth=9, outputs=100), dict(depth=1), dict(trees=0), dict(variance_floor=0.0)]
 )

@@ -11,7 +11,6 @@ from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.lds import kernel_window, smoothed_weights
 from mivolo_lite.methods.regression import Regression
 
-
 MIVOLO_SPAN = AgeSpan(1, 116)
 
 
