@@ -1,0 +1,11 @@
+"""Which pictures a batch has none of."""
+
+from torch import Tensor
+
+
+def missing_everywhere(picture: Tensor | None, has: Tensor | None) -> bool:
+    """Whether no sample of the batch has this picture.
+
+    Reading the mask waits for the device. Models ask only in evaluation, where it may save a whole backbone.
+    """
+    return picture is None or (has is not None and not has.any())

@@ -1,0 +1,165 @@
+"""MiVOLO (Kuprashevich and Tolstykh, arXiv 2307.04616): timm's VOLO with a stem for the face and one for the body.
+
+The parameters under ``volo`` have the names of the published checkpoints; ``mivolo_official`` converts whole files.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.backbone import make_backbone
+from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.missing import missing_everywhere
+from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
+from mivolo_lite.models.mivolo_weights import start_from
+from mivolo_lite.models.weights import read_state_dict
+
+PATCH = 8
+"""Pixels per cell of the stems' grid."""
+
+SIZES = {"d1": (112, 224, 384), "d2": (224, 384), "d3": (224, 448), "d4": (224, 448), "d5": (224, 448, 512)}
+"""Sides of the pictures for which each VOLO is offered. All but 112 have ImageNet weights in timm."""
+
+
+class TwoStems(nn.Module):
+    """The face's and the body's own stem, and the enhancer that joins their maps. Replaces VOLO's patch embedding."""
+
+    def __init__(self, stem: nn.Module, side: int):
+        super().__init__()
+        self.conv1, self.proj1 = stem.conv, stem.proj
+        self.conv2, self.proj2 = copy.deepcopy(stem.conv), copy.deepcopy(stem.proj)
+        self.map = MivoloEnhancer(stem.proj.out_channels, side)
+
+    def forward(self, face: Tensor, body: Tensor) -> Tensor:
+        """(B, C, S/8, S/8) from normalised pictures (B, 3, S, S)."""
+        return self.map(self.face_map(face), self.body_map(body))
+
+    def face_map(self, face: Tensor) -> Tensor:
+        return self.proj1(self.conv1(face))
+
+    def body_map(self, body: Tensor) -> Tensor:
+        return self.proj2(self.conv2(body))
+
+
+class MivoloHead(nn.Module):
+    """One Linear layer on the class token plus half the maximum over the patches of another (token labelling's head)."""
+
+    def __init__(self, num_features: int, outputs: int, bias: bool = True):
+        super().__init__()
+        self.head = nn.Linear(num_features, outputs, bias)
+        self.aux_head = nn.Linear(num_features, outputs, bias)
+        for layer in (self.head, self.aux_head):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if bias:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, outputs) from (B, 1 + N, D), the class token first."""
+        return self.head(tokens[:, 0]) + 0.5 * self.aux_head(tokens[:, 1:]).amax(dim=1)
+
+
+class MivoloModel(AgeModel):
+    """Tokens (B, 1 + N, D), the class token first, of the face or of the face and the body.
+
+    A missing picture is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs nothing:
+    every cell of a black picture's map that is not at its border is the same, so 3 x 3 cells tell all.
+    """
+
+    variant: ClassVar[str]
+    size: ClassVar[int]
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            input: what the model looks at: ``both``, or the face alone.
+            pretrained: start from timm's ImageNet VOLO, which may download it.
+            weights: start from this local file: MiVOLO (published or ours) or timm's VOLO, of one or two inputs and of
+                any picture size; heads are left out.
+            drop_rate: dropout before the heads.
+            drop_path_rate: stochastic depth.
+        """
+
+        input: Literal["face", "both"] = "both"
+        pretrained: bool = False
+        weights: str | None = None
+        drop_rate: float = 0.0
+        drop_path_rate: float = 0.0
+
+    def __init__(self, config: Config, image_size: int):
+        super().__init__(config, image_size)
+        if image_size != self.size:
+            sizes = ", ".join(f"mivolo_{self.variant}_{size}" for size in SIZES[self.variant])
+            raise UserError(
+                f"model mivolo_{self.variant}_{self.size} takes pictures of {self.size} pixels, not {image_size}; "
+                f"there are {sizes}"
+            )
+        if config.pretrained and config.weights:
+            raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
+        rates = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
+        self.volo = make_backbone(f"volo_{self.variant}_224", image_size, **rates)
+        self.num_features = self.volo.num_features
+        self.inputs = ("face", "body") if config.input == "both" else ("face",)
+        if config.input == "both":
+            self.volo.patch_embed = TwoStems(self.volo.patch_embed, image_size // PATCH)
+        black = -torch.tensor(self.mean) / torch.tensor(self.std)
+        self.register_buffer("black", black.view(1, 3, 1, 1), persistent=False)
+        if config.weights:
+            start_from(self.volo, read_state_dict(config.weights), source=config.weights)
+        elif config.pretrained:
+            size = image_size if timm.is_model(f"volo_{self.variant}_{image_size}") else 224
+            donor = make_backbone(f"volo_{self.variant}_{size}", size, pretrained=True)
+            start_from(self.volo, donor.state_dict(), source=f"volo_{self.variant}_{size}")
+
+    def forward(
+        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
+    ) -> Tensor:
+        """(B, 1 + N, D), the class token first."""
+        stem = self.volo.patch_embed
+        if self.inputs == ("face",):
+            grid = stem(self.blackened(face, has_face))
+        else:
+            batch = len(body if face is None else face)
+            face_map = self.map_of(stem.face_map, face, has_face, batch)
+            grid = stem.map(face_map, self.map_of(stem.body_map, body, has_body, batch))
+        tokens = self.volo.forward_tokens(grid.permute(0, 2, 3, 1))
+        return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
+
+    def map_of(self, stem, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
+        """The stem's map (B or 1, C, S/8, S/8) of a picture that may be missing."""
+        if not self.training and missing_everywhere(picture, has):
+            return self.black_map(stem)
+        if picture is None:  # in training every parameter wants a gradient, on every rank
+            picture = self.black.expand(batch, -1, self.image_size, self.image_size)
+        return stem(self.blackened(picture, has))
+
+    def blackened(self, picture: Tensor, has: Tensor | None) -> Tensor:
+        """The pictures, black where they are missing."""
+        return picture if has is None else torch.where(has.view(-1, 1, 1, 1), picture, self.black.to(picture.dtype))
+
+    def black_map(self, stem) -> Tensor:
+        """The stem's map (1, C, S/8, S/8) of a black picture: its corners and edges, and the middle repeated."""
+        small = stem(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
+        side = self.image_size // PATCH
+        cell = torch.ones(side, dtype=torch.long, device=small.device)
+        cell[0], cell[-1] = 0, 2
+        return small[:, :, cell[:, None], cell]
+
+    def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
+        return MivoloHead(self.num_features, outputs, bias)
+
+
+MIVOLO: dict[str, type[MivoloModel]] = {
+    f"mivolo_{variant}_{size}": type(
+        f"Mivolo{variant.upper()}At{size}", (MivoloModel,), {"variant": variant, "size": size, "__module__": __name__}
+    )
+    for variant, sizes in SIZES.items()
+    for size in sizes
+}
+"""Every MiVOLO by its published name."""

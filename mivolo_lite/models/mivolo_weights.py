@@ -1,0 +1,74 @@
+"""Where a MiVOLO may start from: any VOLO or MiVOLO of its variant, with one input or two, at any picture size."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import resample_abs_pos_embed_nhwc
+from torch import Tensor, nn
+
+from mivolo_lite.models.weights import StateDict, load_exactly
+
+OURS = "model.volo."
+"""Prefix of the model's parameters in an estimator of this package."""
+
+ONE_STEM = {"patch_embed.conv.": ("patch_embed.conv1.", "patch_embed.conv2.")} | {
+    "patch_embed.proj.": ("patch_embed.proj1.", "patch_embed.proj2.")
+}
+"""The parts of a one-input stem, and where two-input models have them for the face and for the body."""
+
+ENHANCER = "patch_embed.map."
+HEADS = ("head.", "aux_head.", "fds.")
+"""Not part of the model: heads, and what feature distribution smoothing leaves in published training checkpoints."""
+
+
+def start_from(volo: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load what ``state`` has for this VOLO.
+
+    Position tables and the enhancer's norm are interpolated to the model's resolution. One stem is copied to both;
+    the enhancer then stays new.
+
+    Raises:
+        UserError: anything else is missing, left over or misshapen; lists it.
+    """
+    own = volo.state_dict()
+    state = backbone_state(state)
+    if any(name.startswith(ENHANCER) for name in own) and any(name.startswith("patch_embed.conv.") for name in state):
+        state = with_two_stems(state) | {name: own[name] for name in own if name.startswith(ENHANCER)}
+    state = {name: resized(name, value, own[name]) if name in own else value for name, value in state.items()}
+    load_exactly(volo, state, source)
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> StateDict:
+    """The VOLO's own weights in a file of this package, of MiVOLO or of timm, by their names in timm and MiVOLO."""
+    if any(name.startswith(OURS) for name in state):
+        return {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
+    return {name: value for name, value in state.items() if not name.startswith(HEADS)}
+
+
+def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
+    """The weights of a one-input model by the names of a two-input one, the stem twice."""
+    result = {}
+    for name, value in state.items():
+        for one, two in ONE_STEM.items():
+            if name.startswith(one):
+                result |= {stem + name.removeprefix(one): value for stem in two}
+                break
+        else:
+            result[name] = value
+    return result
+
+
+def resized(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """A table tied to the picture's size, at the size of ``like``. Anything else, and what fits already, as it is."""
+    if value.shape == like.shape or value.ndim != like.ndim:
+        return value
+    if name == "pos_embed":
+        return resample_abs_pos_embed_nhwc(value, like.shape[1:3])
+    if name.endswith(("height_rel", "width_rel")):  # distances: the two ends mean the same at every size
+        table = F.interpolate(rearrange(value, "n d -> 1 d n"), size=len(like), mode="linear", align_corners=True)
+        return rearrange(table, "1 d n -> n d")
+    if name.startswith(f"{ENHANCER}norm."):
+        return F.interpolate(value[None], size=like.shape[1:], mode="bilinear")[0]
+    return value
