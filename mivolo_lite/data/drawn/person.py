@@ -62,9 +62,9 @@ class Person:
         group = GROUPS[rng.integers(len(GROUPS))]
 
         # Nobody looks exactly their age: some of it shows everywhere, some in the face, the hair or the body alone.
-        life = rng.normal(0, 0.5 + 0.035 * exact_age)
-        face_age = max(0.0, exact_age + life + rng.normal(0, 0.4 + 0.04 * exact_age))
-        body_age = max(0.0, exact_age + life + rng.normal(0, 0.8 + 0.08 * exact_age))
+        life = rng.normal(0, 0.5 + 0.025 * exact_age)
+        face_age = max(0.0, exact_age + life + rng.normal(0, 0.5 + 0.065 * exact_age))
+        body_age = max(0.0, exact_age + life + rng.normal(0, 0.7 + 0.07 * exact_age))
         grey = _sigmoid((exact_age + life - rng.normal(52, 8)) / 5)
         balding_rate = rng.beta(1.3, 1.6) if gender == "M" else rng.beta(1, 9)
         balding = balding_rate * float(np.interp(exact_age, (22, 75), (0, 1)))
