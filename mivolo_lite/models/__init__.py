@@ -1,11 +1,13 @@
 """Models, one file each, behind one interface."""
 
+from mivolo_lite.models.dual import DualModel
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.mivolo import MIVOLO
 from mivolo_lite.models.single import SingleModel
 
 MODELS: dict[str, type[AgeModel]] = {
     "single": SingleModel,
+    "dual": DualModel,
     **MIVOLO,
 }
 """Every model by its name in a configuration."""

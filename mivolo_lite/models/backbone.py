@@ -4,7 +4,9 @@ import difflib
 from pathlib import Path
 
 import timm
-from torch import nn
+import torch
+from einops import rearrange
+from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.weights import first_line, load_backbone
@@ -16,8 +18,7 @@ def make_backbone(
     *,
     pretrained: bool = False,
     weights: str | Path | None = None,
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
+    **options,
 ) -> nn.Module:
     """A timm model without its classifier, for square pictures of a given size.
 
@@ -26,11 +27,10 @@ def make_backbone(
         image_size: side of the pictures in pixels.
         pretrained: ask timm for its weights, which may download them.
         weights: a local file to load instead.
-        drop_rate: dropout before the head.
-        drop_path_rate: stochastic depth.
+        options: timm's own, such as ``drop_rate``, ``drop_path_rate`` and ``global_pool``.
 
     Raises:
-        UserError: unknown name, an option that this backbone does not have, no such weights.
+        UserError: unknown name, an option or a picture size that this backbone does not take, no such weights.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
@@ -40,9 +40,10 @@ def make_backbone(
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
     # Only these have position tables or windows that are tied to the picture's size.
     sized = timm.get_pretrained_cfg(name).fixed_input_size
-    size = {"img_size": image_size} if sized else {}
+    if sized:
+        options["img_size"] = image_size
     try:
-        backbone = create(name, pretrained=pretrained, drop_rate=drop_rate, drop_path_rate=drop_path_rate, **size)
+        backbone = create(name, pretrained=pretrained, **options)
     except TypeError as error:  # an option that this architecture does not know
         raise UserError(f"model backbone {name}: {first_line(error)}") from error
     except Exception as error:
@@ -55,6 +56,50 @@ def make_backbone(
     if weights:
         load_backbone(backbone, weights)
     return backbone
+
+
+def try_out(backbone: nn.Module, image_size: int) -> Tensor:
+    """What the backbone says of one empty picture. Raises a :class:`UserError` where it cannot take this size."""
+    name, training = backbone.pretrained_cfg["architecture"], backbone.training
+    try:
+        with torch.no_grad():
+            return backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"model backbone {name} does not take pictures of {image_size} pixels: {first_line(error)}"
+        ) from error
+    finally:
+        backbone.train(training)
+
+
+class Tokens(nn.Module):
+    """A timm backbone without pooling, its last map or its tokens as (B, N, D).
+
+    Attributes:
+        num_features: D.
+        mean, std: the normalisation that it wants.
+    """
+
+    def __init__(self, name: str, image_size: int, **options):
+        super().__init__()
+        self.backbone = make_backbone(name, image_size, global_pool="", **options)
+        self.num_features = self.backbone.head_hidden_size
+        self.mean, self.std = self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"]
+        # timm's mark of those, like Swin, whose maps are (B, H, W, D) and not (B, D, H, W).
+        self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        found = try_out(self.backbone, image_size)
+        if found.ndim not in (3, 4) or self.flat(found).shape[-1] != self.num_features:
+            raise UserError(f"model backbone {name}: gives neither a map nor tokens; take another")
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, N, D) of normalised pictures (B, 3, S, S)."""
+        return self.flat(self.backbone(picture))
+
+    def flat(self, found: Tensor) -> Tensor:
+        """A map, or tokens, as tokens."""
+        if found.ndim == 3:
+            return found
+        return rearrange(found, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")
 
 
 def create(name: str, **options) -> nn.Module:

@@ -47,7 +47,7 @@ class TwoStems(nn.Module):
 
 
 class MivoloHead(nn.Module):
-    """One Linear layer on the class token plus half the maximum over the patches of another (token labelling's head)."""
+    """One Linear layer on the class token plus half the maximum over the patches of another, as VOLO has."""
 
     def __init__(self, num_features: int, outputs: int, bias: bool = True):
         super().__init__()

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mivolo_lite.models.backbone import make_backbone
+from mivolo_lite.models.backbone import make_backbone, try_out
 from mivolo_lite.models.interface import AgeModel
 
 
@@ -43,7 +43,7 @@ class SingleModel(AgeModel):
             drop_rate=config.drop_rate,
             drop_path_rate=config.drop_path_rate,
         )
-        self.num_features = self.backbone.head_hidden_size
+        self.num_features = try_out(self.backbone, image_size).shape[1]
         self.mean, self.std = self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"]
 
     def forward(

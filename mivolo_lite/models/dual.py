@@ -1,0 +1,92 @@
+"""A backbone for the face, a backbone for the body, and an enhancer that joins them. Either picture may be missing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.backbone import Tokens
+from mivolo_lite.models.enhancer import Enhancer
+from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.missing import missing_everywhere
+
+
+class Branch(nn.Module):
+    """One picture's tokens (B, N, D), or a learned stand-in for the picture that is missing."""
+
+    def __init__(self, tokens: Tokens, dim: int, image_size: int):
+        super().__init__()
+        self.image_size = image_size
+        self.tokens = tokens
+        self.project = nn.Linear(tokens.num_features, dim)
+        self.stand_in = nn.Parameter(torch.empty(1, 1, dim))
+        nn.init.trunc_normal_(self.stand_in, std=0.02)
+
+    def forward(self, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
+        """(B, N, D), where ``has`` is False the stand-in; (B, 1, D) in evaluation if the whole batch has no picture."""
+        if not self.training and missing_everywhere(picture, has):
+            return self.stand_in.expand(batch, -1, -1)
+        # In training every parameter takes part in every step, whatever is missing: other ranks wait for its gradient.
+        device = self.stand_in.device
+        if has is None:
+            has = torch.full((batch,), picture is not None, device=device)
+        if picture is None:
+            picture = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
+        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(picture)), self.stand_in)
+
+
+class DualModel(AgeModel):
+    """Features (B, dim) of a face and a body, of which any sample may lack one."""
+
+    inputs = ("face", "body")
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            face: timm's name of the face's backbone.
+            body: timm's name of the body's backbone.
+            pretrained: start both from timm's weights, which may download them.
+            face_weights: start the face's backbone from this local file; its classifier is left out.
+            body_weights: the same for the body's.
+            dim: width of the tokens that the two exchange, and of the features.
+            heads: attention heads of the exchange.
+            drop_path_rate: stochastic depth of both backbones.
+        """
+
+        face: str = "resnet18"
+        body: str = "resnet18"
+        pretrained: bool = False
+        face_weights: str | None = None
+        body_weights: str | None = None
+        dim: int = 256
+        heads: int = 4
+        drop_path_rate: float = 0.0
+
+    def __init__(self, config: Config, image_size: int):
+        super().__init__(config, image_size)
+        if config.heads < 1 or config.dim < 1 or config.dim % config.heads:
+            raise UserError(f"model.dim {config.dim} must be a multiple of model.heads {config.heads}, both at least 1")
+        options = {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
+        face = Tokens(config.face, image_size, weights=config.face_weights, **options)
+        body = Tokens(config.body, image_size, weights=config.body_weights, **options)
+        self.face = Branch(face, config.dim, image_size)
+        self.body = Branch(body, config.dim, image_size)
+        self.enhancer = Enhancer(config.dim, config.heads)
+        self.num_features = config.dim
+        self.mean, self.std = face.mean, face.std
+        # The caller normalises both pictures as the face's backbone wants it; the body's may want it otherwise.
+        mean, std = torch.tensor([face.mean, body.mean]), torch.tensor([face.std, body.std])
+        self.register_buffer("body_scale", (std[0] / std[1]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("body_shift", ((mean[0] - mean[1]) / std[1]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
+    ) -> Tensor:
+        """(B, dim)."""
+        batch = len(body if face is None else face)
+        if body is not None:
+            body = body * self.body_scale + self.body_shift
+        return self.enhancer(self.face(face, has_face, batch), self.body(body, has_body, batch))
