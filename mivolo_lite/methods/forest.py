@@ -156,7 +156,7 @@ class Forest(AgeMethod):
         init: Literal["kmeans", "quantile"] = "kmeans"
         refit_every: int = 50
         refit_iterations: int = 20
-        refit_samples: int = 4096
+        refit_samples: int = 2048
         variance_floor: float = 1.0
         seed: int = 0
 
