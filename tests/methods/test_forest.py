@@ -360,7 +360,7 @@ def test_two_ranks_are_one_process_with_all_samples(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(90)
+        worker.join(240)
         worker.kill()
     assert [worker.exitcode for worker in workers] == [0, 0]
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
