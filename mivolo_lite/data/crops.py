@@ -12,6 +12,8 @@ Box = tuple[float, float, float, float]
 """Corners x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside."""
 
 JPEG_QUALITY = 95
+# Halved chroma costs a quarter fewer bytes, but more than 2 grey levels on noisy bodies stored at 224 px.
+JPEG_CHROMA = "444"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CropRules:
 
     def policy(self) -> dict:
         """The rules as ``dataset.json`` writes them down."""
-        return asdict(self) | {"jpeg_quality": JPEG_QUALITY}
+        return asdict(self) | {"jpeg_quality": JPEG_QUALITY, "jpeg_chroma": JPEG_CHROMA}
 
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray | None:
@@ -95,7 +97,9 @@ def encode(crop: np.ndarray, crop_size: int) -> bytes:
     height, width = crop.shape[:2]
     if max(height, width) > crop_size:
         crop = resize(crop, *fitted(width, height, crop_size))
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(crop), JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(crop), JPEG_QUALITY, colorspace="RGB", colorsubsampling=JPEG_CHROMA
+    )
 
 
 def _area(box: Box) -> float:

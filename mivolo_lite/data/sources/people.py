@@ -1,8 +1,9 @@
 """Drawn people: the embedded data set. Nothing is downloaded, and nobody's picture is shipped."""
 
-from mivolo_lite.data.crops import CropRules, cut_body, cut_face, encode
+from mivolo_lite.data.crops import CropRules
 from mivolo_lite.data.drawn.picture import draw_picture
 from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.sources.cutting import cut_person
 from mivolo_lite.data.sources.source import Picture, Source
 from mivolo_lite.errors import UserError
 
@@ -40,9 +41,7 @@ class PeopleSource(Source):
         drawn = draw_picture(self.seed, int(item), self.covered)
         person = drawn.person
         extra = {"covered": drawn.covered, "face_box": list(drawn.face), "body_box": list(drawn.body)}
-        face = cut_face(drawn.image, drawn.face, self.rules)
-        body = cut_body(drawn.image, drawn.body, drawn.face, [], self.rules)
-        crops = (encode(crop, self.rules.crop_size) if crop is not None else None for crop in (face, body))
+        crops = cut_person(drawn.image, drawn.face, drawn.body, [], self.rules)
         name = f"people_{self.seed}_{item}"
         labels = Labels((person.age, person.age), person.gender, person.group, extra)
         return Picture(name.encode(), [Sample(name, *crops, labels)])

@@ -1,0 +1,92 @@
+"""Whole pictures from disk as upright 8-bit RGB, in bounded memory."""
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from mivolo_lite.data.jpeg import BrokenJpeg, decode
+
+MAX_MEGAPIXELS = 64.0
+"""Default limit: about 0.5 GB while such a picture is decoded, in every worker."""
+
+_MAX_FILE_BYTES = 1 << 28
+# Pillow would also open formats that start other programs; these are the ones that pictures of people come in.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnusablePicture(Exception):
+    """A picture that cannot be used, with the reason."""
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """A picture as it lies on disk, and its pixels.
+
+    Attributes:
+        data: the file's bytes.
+        image: (H, W, 3) uint8 RGB, turned upright as its EXIF data say.
+        is_plain_jpeg: ``data`` is a JPEG that any decoder shows as ``image``, so that it can be stored as it is.
+    """
+
+    data: bytes
+    image: np.ndarray
+    is_plain_jpeg: bool
+
+
+def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePicture:
+    """Reads a picture. Its size is checked before anything is decoded.
+
+    Grey, CMYK and palette pictures become RGB (embedded colour profiles are ignored), 16 bits are scaled to 8,
+    transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
+    counts.
+
+    Raises:
+        UnusablePicture: no such file, too large, damaged, or of a kind not named above.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise UnusablePicture(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnusablePicture(f"cannot be read: {error.strerror}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as opened:
+            width, height = opened.size
+            if width * height > max_megapixels * 1e6:
+                raise UnusablePicture(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
+            if _is_plain_jpeg(opened):
+                return WholePicture(data, decode(data), is_plain_jpeg=True)
+            return WholePicture(data, np.asarray(_as_rgb(ImageOps.exif_transpose(opened))), is_plain_jpeg=False)
+    except UnusablePicture:
+        raise
+    # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
+    except Exception as error:
+        raise UnusablePicture(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BrokenJpeg):
+        return str(error)
+    return f"unreadable picture: {str(error).partition(chr(10))[0] or type(error).__name__}"
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return image.format == "JPEG" and image.mode in ("RGB", "L") and upright
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnusablePicture(f"32 bits a pixel ({image.mode}), whose white is unknown")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image.convert("RGB")
