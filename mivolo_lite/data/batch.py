@@ -1,11 +1,13 @@
 """A batch: uint8 pictures, masks and labels. Normalisation happens on the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.data.labels import NO_CODE, AgeRange
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,42 @@ class Batch:
     sample: Tensor
     counted: Tensor
     broken: tuple[str, ...] = ()
+
+    @classmethod
+    def assemble(
+        cls,
+        pictures: dict[str, Tensor],
+        present: dict[str, np.ndarray],
+        labels: dict[str, np.ndarray],
+        sample: np.ndarray,
+        counted: np.ndarray,
+        broken: Sequence[str] = (),
+    ) -> "Batch":
+        """A batch from the columns of an index.
+
+        Args:
+            pictures: (B, 3, S, S) uint8 for each input.
+            present: (B,) bool for each input.
+            labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
+            sample, counted, broken: see the attributes.
+        """
+        # A sample without any picture has nothing to learn from.
+        seen = np.logical_or.reduce(list(present.values()))
+        age_known = ~np.isnan(labels["age_lo"]) & seen
+        gender_known = (labels["gender"] != NO_CODE) & seen
+        lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
+        return cls(
+            face=pictures.get("face"),
+            body=pictures.get("body"),
+            has_face=torch.from_numpy(present["face"]) if "face" in present else None,
+            has_body=torch.from_numpy(present["body"]) if "body" in present else None,
+            age=AgeRange(torch.from_numpy(lo), torch.from_numpy(hi), torch.from_numpy(age_known)),
+            gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
+            gender_known=torch.from_numpy(gender_known),
+            sample=torch.from_numpy(sample),
+            counted=torch.from_numpy(counted),
+            broken=tuple(broken),
+        )
 
     def __len__(self) -> int:
         return len(self.sample)

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.index import NO_CODE, ShardIndex
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
-from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.data.randomness import hash_of, seed_of
 from mivolo_lite.data.sampler import Draw
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
@@ -79,28 +78,13 @@ class ShardDataset(Dataset):
         return len(self.index)
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
-        columns = self.index.columns
         samples = np.array([draw.sample for draw in draws], dtype=np.int64)
         present = self._present(draws, samples)
         broken: list[str] = []
         pictures = {name: self._pictures(name, draws, present[name], broken) for name in self.inputs}
-        has = {name: torch.from_numpy(present[name]) for name in self.inputs}
-        # A sample that lost its only picture has nothing to learn from.
-        seen = np.logical_or.reduce(list(present.values()))
-        return Batch(
-            face=pictures.get("face"),
-            body=pictures.get("body"),
-            has_face=has.get("face"),
-            has_body=has.get("body"),
-            age=_age_range(columns["age_lo"][samples], columns["age_hi"][samples], seen),
-            gender=torch.from_numpy(
-                np.where(columns["gender"][samples] == NO_CODE, 0, columns["gender"][samples])
-            ).long(),
-            gender_known=torch.from_numpy((columns["gender"][samples] != NO_CODE) & seen),
-            sample=torch.from_numpy(samples),
-            counted=torch.tensor([draw.counted for draw in draws]),
-            broken=tuple(broken),
-        )
+        labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
+        counted = np.array([draw.counted for draw in draws])
+        return Batch.assemble(pictures, present, labels, samples, counted, broken)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""
@@ -138,12 +122,3 @@ class ShardDataset(Dataset):
             return prepare(image, self.image_size)
         with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
             return prepare(image, self.image_size, self.augment)
-
-
-def _age_range(lo: np.ndarray, hi: np.ndarray, seen: np.ndarray) -> AgeRange:
-    known = ~np.isnan(lo) & seen
-    return AgeRange(
-        torch.from_numpy(np.where(known, lo, 0.0).astype(np.float32)),
-        torch.from_numpy(np.where(known, hi, 0.0).astype(np.float32)),
-        torch.from_numpy(known),
-    )

@@ -17,14 +17,12 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from mivolo_lite.data.labels import GENDERS, MAX_AGE
+from mivolo_lite.data.labels import GENDERS, MAX_AGE, NO_CODE
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
 
 SCHEMA_VERSION = 1
 INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rejected.jsonl"
-NO_CODE = 255
-"""Stored in the ``gender`` and ``group`` columns where the label is unknown; batches carry masks instead."""
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",

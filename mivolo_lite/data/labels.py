@@ -12,6 +12,10 @@ MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
 
 
+NO_CODE = 255
+"""Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
+
+
 @dataclass(frozen=True)
 class AgeRange:
     """Ages of a batch, each known exactly (``lo == hi``), as a closed range, or not at all.

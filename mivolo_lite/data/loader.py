@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.order import GlobalOrder
-from mivolo_lite.data.sampler import BatchPlan, EvalSampler, TrainSampler
+from mivolo_lite.data.sampler import EvalSampler, TrainSampler
 from mivolo_lite.data.transforms import AugmentConfig
 
 
@@ -55,22 +54,6 @@ class DataConfig:
         return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed)
 
 
-def train_loader(
-    index: ShardIndex,
-    inputs: tuple[str, ...],
-    config: DataConfig,
-    plan: BatchPlan,
-    seed: int,
-    rank: int,
-    samples_seen: int,
-    steps: int,
-) -> DataLoader:
-    """The micro-batches of one rank for the next ``steps`` optimizer steps of the stream."""
-    order = GlobalOrder(index.shard_sizes, seed, config.block_samples, config.window_blocks)
-    dataset = ShardDataset(index, inputs, config.image_size, config.changes(seed))
-    return _loader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
-
-
 def eval_loader(
     index: ShardIndex,
     inputs: tuple[str, ...],
@@ -82,10 +65,11 @@ def eval_loader(
 ) -> DataLoader:
     """Every sample of the index once, over all ranks."""
     dataset = ShardDataset(index, inputs, image_size)
-    return _loader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)
+    return batch_loader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)
 
 
-def _loader(dataset: ShardDataset, sampler: TrainSampler | EvalSampler, workers: int) -> DataLoader:
+def batch_loader(dataset: ShardDataset, sampler: TrainSampler | EvalSampler, workers: int) -> DataLoader:
+    """Batches as the sampler deals them, decoded by worker processes."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
-from mivolo_lite.data.index import NO_CODE, ShardIndex
-from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 

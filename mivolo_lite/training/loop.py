@@ -13,7 +13,8 @@ from timm.utils import ModelEmaV3
 from mivolo_lite.config import RunConfig, dump_run_config, named_options
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.loader import eval_loader, train_loader
+from mivolo_lite.data.loader import eval_loader
+from mivolo_lite.data.readers import READERS
 from mivolo_lite.data.sampler import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
@@ -36,12 +37,13 @@ class Trainer:
 
     def __init__(self, config: RunConfig):
         self.config = config
-        self.train_index, self.val_index = ShardIndex.load(config.data.train), ShardIndex.load(config.data.val)
+        self.reader = READERS[config.data.reader](config.data, config.train.seed)
+        self.val_index = ShardIndex.load(config.data.val)
         self.accelerator = start_accelerator(config.train.precision)
         self.plan = BatchPlan.resolve(
             config.optim.global_batch, config.optim.micro_batch, self.accelerator.num_processes
         )
-        self.steps_per_epoch = len(self.train_index) / config.optim.global_batch
+        self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.broken = 0
         self.total_steps = max(1, math.ceil(config.optim.epochs * self.steps_per_epoch))
         self.folder = RunFolder(config.run)
@@ -80,7 +82,7 @@ class Trainer:
         config = self.config
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card())
-        self.estimator.method.fit_prior(torch.from_numpy(self.train_index.age_counts(**asdict(config.ages))))
+        self.estimator.method.fit_prior(torch.from_numpy(self.reader.age_counts(**asdict(config.ages))))
         if config.train.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
         self.estimator.to(self.accelerator.device)
@@ -97,7 +99,7 @@ class Trainer:
             config.optim.clip_norm,
             config.train.seed,
         )
-        self.state = TrainState(self.train_index.digest, config.train.seed)
+        self.state = TrainState(self.reader.digest, config.train.seed)
         self.accelerator.register_for_checkpointing(self.state)
         if self.ema is not None:
             self.accelerator.register_for_checkpointing(self.ema)
@@ -110,8 +112,8 @@ class Trainer:
             method=named_options(config.method),
             span=asdict(config.ages),
             image_size=config.data.image_size,
-            crop_policy=self.train_index.info["crop_policy"],
-            data_digest=self.train_index.digest,
+            crop_policy=self.reader.crop_policy,
+            data_digest=self.reader.digest,
         )
 
     def _resume(self) -> bool:
@@ -123,18 +125,16 @@ class Trainer:
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
         loader = iter(
-            train_loader(
-                self.train_index,
+            self.reader.batches(
                 self.estimator.inputs,
-                self.config.data,
                 self.plan,
-                self.config.train.seed,
                 self.accelerator.process_index,
                 self.state.samples_seen,
                 self.total_steps - self.state.step,
             )
         )
-        while batches := list(islice(loader, self.plan.accumulation)):
+        for _ in range(self.state.step, self.total_steps):
+            batches = list(islice(loader, self.plan.accumulation))
             for batch in batches:
                 self._count_broken(batch)
             yield [batch.to(self.accelerator.device) for batch in batches]
@@ -215,7 +215,7 @@ class Trainer:
                 "gender_loss": gender_loss,
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": self.optimizer.param_groups[0]["lr"],
-                "epoch": self.state.samples_seen / len(self.train_index),
+                "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
                 "samples_per_second": speed,
             },
@@ -225,7 +225,7 @@ class Trainer:
         plan, parameters = self.plan, sum(parameter.numel() for parameter in self.estimator.parameters())
         self.journal.say(
             f"{self.config.model.name} with {self.config.method.name}, {parameters / 1e6:.1f} M parameters; "
-            f"{len(self.train_index)} training and {len(self.val_index)} validation samples; "
+            f"{self.reader.samples} training and {len(self.val_index)} validation samples; "
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}"
         )

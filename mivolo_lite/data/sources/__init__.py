@@ -1,6 +1,7 @@
 """The data sets that can be packed: one file a data set."""
 
+from mivolo_lite.data.sources.people import PeopleSource
 from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 
-SOURCES: dict[str, type[Source]] = {"utkface": UTKFaceSource}
+SOURCES: dict[str, type[Source]] = {"people": PeopleSource, "utkface": UTKFaceSource}

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
+from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age
 from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.errors import UserError

@@ -1,0 +1,71 @@
+"""The two ways to read training data, behind one face: an index and its exact order, or stock webdataset."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.dataset import ShardDataset
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.loader import DataConfig, batch_loader
+from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.data.sampler import BatchPlan, TrainSampler
+from mivolo_lite.data.stream import stream_loader
+from mivolo_lite.errors import UserError
+
+
+class IndexReader:
+    """Every sample exactly once an epoch, in an order that no rank, worker or interruption can change.
+
+    Attributes:
+        samples: in one epoch.
+        digest: names the data; part of every checkpoint.
+        crop_policy: how the crops were made.
+    """
+
+    def __init__(self, config: DataConfig, seed: int):
+        self.config, self.seed = config, seed
+        self.index = ShardIndex.load(config.train)
+        self.samples, self.digest = len(self.index), self.index.digest
+        self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """(max_age - min_age + 1,) how many samples have each age."""
+        return self.index.age_counts(min_age, max_age)
+
+    def batches(
+        self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
+    ) -> Iterable[Batch]:
+        """One rank's micro-batches for the next ``steps`` optimizer steps."""
+        config = self.config
+        order = GlobalOrder(self.index.shard_sizes, self.seed, config.block_samples, config.window_blocks)
+        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed))
+        return batch_loader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
+
+
+class StreamReader:
+    """What webdataset gives; ``stream_loader`` says what it does not. Attributes and methods as in ``IndexReader``."""
+
+    def __init__(self, config: DataConfig, seed: int):
+        if config.stream_samples is None:
+            raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
+        self.config, self.seed = config, seed
+        self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
+        self.crop_policy: dict[str, Any] = {}
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """Every age alike, since the labels are unknown before they are read."""
+        return np.ones(max_age - min_age + 1, dtype=np.int64)
+
+    def batches(
+        self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
+    ) -> Iterable[Batch]:
+        """One rank's micro-batches, without end. Where a resumed run stood does not matter to it."""
+        config = self.config
+        return stream_loader(
+            config.train, inputs, config.image_size, plan.micro_batch, config.augment, self.seed, config.workers
+        )
+
+
+READERS: dict[str, type[IndexReader] | type[StreamReader]] = {"index": IndexReader, "stream": StreamReader}
