@@ -6,14 +6,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 
 MAX_MEGAPIXELS = 64.0
-"""Default limit: about 0.5 GB while such a picture is decoded, in every worker."""
+"""Default limit: at most about 0.5 GB while such a picture is decoded, in every worker."""
 
 _MAX_FILE_BYTES = 1 << 28
+_STRIP_ROWS = 256
 # Pillow would also open formats that start other programs; these are the ones that pictures of people come in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -59,9 +60,10 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePic
             width, height = opened.size
             if width * height > max_megapixels * 1e6:
                 raise UnusablePicture(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
-            if _is_plain_jpeg(opened):
-                return WholePicture(data, decode(data), is_plain_jpeg=True)
-            return WholePicture(data, np.asarray(_as_rgb(ImageOps.exif_transpose(opened))), is_plain_jpeg=False)
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+            is_rgb_jpeg = opened.format == "JPEG" and opened.mode in ("RGB", "L")
+            pixels = decode(data) if is_rgb_jpeg else _pixels(opened)
+            return WholePicture(data, _upright(pixels, orientation), is_rgb_jpeg and orientation == 1)
     except UnusablePicture:
         raise
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
@@ -75,9 +77,26 @@ def _reason(error: Exception) -> str:
     return f"unreadable picture: {str(error).partition(chr(10))[0] or type(error).__name__}"
 
 
-def _is_plain_jpeg(image: Image.Image) -> bool:
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return image.format == "JPEG" and image.mode in ("RGB", "L") and upright
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The picture turned and mirrored as EXIF's orientation, 1 to 8, says; anything else leaves it as it is."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Converted in strips, since every step of a conversion copies what it is given."""
+    width, height = image.size
+    image.load()
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(top + _STRIP_ROWS, height)
+        pixels[top:bottom] = np.asarray(_as_rgb(image.crop((0, top, width, bottom))))
+    return pixels
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,8 @@
 """Whole pictures of every kind become upright 8-bit RGB, or a reason."""
 
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
@@ -145,6 +147,25 @@ def test_unknown_white_is_rejected(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(UnusablePicture, match="32 bits"):
         read_picture(tmp_path / "a.tiff")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode, suffix", [("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "png")])
+def test_memory_is_bounded_by_the_number_of_pixels(tmp_path, scene, mode, suffix):
+    path = tmp_path / f"large.{suffix}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    scene.resize((6000, 6000)).convert(mode).save(path, exif=exif)
+    script = """
+import resource, sys
+from pathlib import Path
+from mivolo_lite.data.pictures import read_picture
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+read_picture(Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    kilobytes = int(subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True).stdout)
+    assert kilobytes * 1024 < 12 * 6000 * 6000
 
 
 def png(chunks) -> bytes:

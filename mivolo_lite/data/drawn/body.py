@@ -5,9 +5,7 @@ import colorsys
 import numpy as np
 
 from mivolo_lite.data.drawn.pen import Pen, curve, mix, shade
-from mivolo_lite.data.drawn.person import Person
-
-_FULL_TURN_OF_CLOTHES = 0.16
+from mivolo_lite.data.drawn.person import Person, at_age
 
 
 class Body:
@@ -27,15 +25,15 @@ class Body:
         age, male = person.body_age, person.masculine
         self.person = person
         self.rng = rng
-        heads = float(np.interp(age, (0, 1, 3, 6, 10, 14, 18, 25, 90), (3.3, 3.5, 3.9, 4.4, 4.9, 5.3, 5.6, 5.7, 5.6)))
+        heads = at_age(age, (0, 1, 3, 6, 10, 14, 18, 25, 90), (3.3, 3.5, 3.9, 4.4, 4.9, 5.3, 5.6, 5.7, 5.6))
         self.head_height = 1 / (heads * float(np.exp(rng.normal(0, 0.025))))
-        self.hip_y = -float(np.interp(age, (0, 2, 6, 12, 18), (0.28, 0.32, 0.38, 0.43, 0.455)))
+        self.hip_y = -at_age(age, (0, 2, 6, 12, 18), (0.28, 0.32, 0.38, 0.43, 0.455))
         self.build = float(np.exp(rng.normal(0, 0.12)))
-        grown = float(np.interp(age, (10, 18), (0, 1)))
-        self.shoulder = float(np.interp(age, (0, 4, 12, 18, 60, 90), (0.125, 0.118, 0.115, 0.122, 0.122, 0.11)))
+        grown = at_age(age, (10, 18), (0, 1))
+        self.shoulder = at_age(age, (0, 4, 12, 18, 60, 90), (0.125, 0.118, 0.115, 0.122, 0.122, 0.11))
         self.shoulder += 0.014 * male * grown
-        self.hip = float(np.interp(age, (0, 4, 12, 18, 60), (0.11, 0.098, 0.09, 0.093, 0.103))) - 0.006 * male * grown
-        spread = float(np.interp(age, (0, 2, 8, 22, 45, 65, 90), (0.125, 0.112, 0.088, 0.08, 0.1, 0.115, 0.108)))
+        self.hip = at_age(age, (0, 4, 12, 18, 60), (0.11, 0.098, 0.09, 0.093, 0.103)) - 0.006 * male * grown
+        spread = at_age(age, (0, 2, 8, 22, 45, 65, 90), (0.125, 0.112, 0.088, 0.08, 0.1, 0.115, 0.108))
         self.waist = spread * self.build + 0.006 * male * grown
         self.bent = float(np.clip((age - 52) / 38, 0, 1.2)) * rng.uniform(0.35, 1.15)
         self.facing = 1 if rng.random() < 0.5 else -1
@@ -53,15 +51,15 @@ class Body:
     def _dress(self) -> None:
         """Clothes by lot; what old and young wear differs a little, and colours fade with age."""
         rng, age = self.rng, self.person.body_age
-        vivid = float(np.interp(age, (3, 20, 50, 85), (0.62, 0.5, 0.42, 0.26)))
+        vivid = at_age(age, (3, 20, 50, 85), (0.62, 0.5, 0.42, 0.26))
         self.top = _cloth(rng, vivid)
         self.bottom = _cloth(rng, vivid * 0.6)
         self.shoes = shade(_cloth(rng, 0.25), 0.6)
         woman = self.person.gender == "F"
         self.skirt = rng.random() < (0.42 if woman else 0.02)
         self.skirt_end = self.hip_y * rng.uniform(0.3, 0.75)
-        self.shorts = rng.random() < float(np.interp(age, (1, 10, 20, 60), (0.5, 0.4, 0.22, 0.06)))
-        self.long_sleeves = rng.random() < float(np.interp(age, (2, 20, 70), (0.4, 0.45, 0.72)))
+        self.shorts = rng.random() < at_age(age, (1, 10, 20, 60), (0.5, 0.4, 0.22, 0.06))
+        self.long_sleeves = rng.random() < at_age(age, (2, 20, 70), (0.4, 0.45, 0.72))
         self.pattern = rng.choice(("plain", "stripes", "print", "jacket", "cardigan"), p=_pattern_odds(age))
 
     def draw(self, pen: Pen) -> None:
@@ -84,7 +82,7 @@ class Body:
 
     def _legs(self, pen: Pen) -> None:
         rng = self.rng
-        thick = float(np.interp(self.person.body_age, (0, 3, 10, 25, 60, 90), (0.088, 0.08, 0.068, 0.072, 0.07, 0.055)))
+        thick = at_age(self.person.body_age, (0, 3, 10, 25, 60, 90), (0.088, 0.08, 0.068, 0.072, 0.07, 0.055))
         thick *= 0.5 + 0.5 * self.build
         stance = rng.uniform(0.035, 0.08)
         cover = self.person.skin if self.skirt else self.bottom
@@ -181,8 +179,8 @@ class Body:
         rng, age = self.rng, self.person.body_age
         shoulder_y = self._shoulder_y() + 0.02
         shoulder = (side * self.shoulder * 0.92 + self._spine(shoulder_y), shoulder_y)
-        length = float(np.interp(age, (0, 6, 18), (0.125, 0.15, 0.175)))
-        raised = rng.random() < float(np.interp(age, (1, 8, 20, 60), (0.3, 0.22, 0.12, 0.05)))
+        length = at_age(age, (0, 6, 18), (0.125, 0.15, 0.175))
+        raised = rng.random() < at_age(age, (1, 8, 20, 60), (0.3, 0.22, 0.12, 0.05))
         upper = rng.uniform(0.7, 2.2) if raised else rng.uniform(0.08, 0.4)
         fore = upper + (rng.uniform(0.2, 1.0) if raised else -rng.uniform(0.1, 0.75))
         elbow = (shoulder[0] + side * length * np.sin(upper), shoulder[1] + length * np.cos(upper))
@@ -191,7 +189,7 @@ class Body:
 
     def _arm(self, pen: Pen, side: int, pose: tuple[tuple, tuple, tuple]) -> None:
         shoulder, elbow, hand = pose
-        thick = float(np.interp(self.person.body_age, (0, 3, 12, 25, 60, 90), (0.06, 0.052, 0.042, 0.048, 0.05, 0.04)))
+        thick = at_age(self.person.body_age, (0, 3, 12, 25, 60, 90), (0.06, 0.052, 0.042, 0.048, 0.05, 0.04))
         thick *= (0.6 + 0.4 * self.build) * (1 + 0.08 * self.person.masculine)
         sleeve = shade(self.top, 0.93)
         pen.ellipse(*hand, 0.024, 0.026, self.person.skin)
@@ -204,7 +202,7 @@ class Body:
             pen.line([shoulder, middle], thick, sleeve)
 
     def _stick(self, pen: Pen, hand: tuple[float, float]) -> None:
-        if self.rng.random() < float(np.interp(self.person.body_age, (60, 72, 92), (0, 0.22, 0.65))):
+        if self.rng.random() < at_age(self.person.body_age, (60, 72, 92), (0, 0.22, 0.65)):
             pen.line([(hand[0], hand[1] - 0.01), (hand[0] + self.facing * 0.03, -0.005)], 0.014, (92, 62, 40))
 
 
@@ -213,11 +211,11 @@ def _pattern_odds(age: float) -> np.ndarray:
     ages = (0, 14, 30, 55, 85)
     odds = ((0.3, 0.36, 0.36, 0.36, 0.3), (0.32, 0.22, 0.18, 0.14, 0.1), (0.32, 0.24, 0.12, 0.06, 0.04))
     odds += ((0.0, 0.08, 0.24, 0.28, 0.22), (0.06, 0.1, 0.1, 0.16, 0.34))
-    weights = np.array([np.interp(age, ages, line) for line in odds])
+    weights = np.array([at_age(age, ages, line) for line in odds])
     return weights / weights.sum()
 
 
 def _cloth(rng: np.random.Generator, vivid: float) -> tuple[float, float, float]:
     """A colour of clothes; ``vivid`` is its usual saturation."""
-    saturation = float(np.clip(rng.normal(vivid, _FULL_TURN_OF_CLOTHES), 0.03, 0.9))
+    saturation = float(np.clip(rng.normal(vivid, 0.16), 0.03, 0.9))
     return tuple(255 * channel for channel in colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.25, 0.92)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mivolo_lite.data.drawn.pen import Pen, mix, shade
-from mivolo_lite.data.drawn.person import Person
+from mivolo_lite.data.drawn.person import Person, at_age
 
 _LIPS = (176.0, 70.0, 76.0)
 _DARK = (30.0, 24.0, 26.0)
@@ -25,16 +25,12 @@ class Head:
         self.rng = rng
         self.yaw = float(np.clip(rng.normal(0, 0.5), -1.2, 1.2))
         self.half_width = (
-            float(np.interp(age, (0, 3, 10, 18, 60, 90), (0.44, 0.425, 0.395, 0.37, 0.375, 0.36)))
+            at_age(age, (0, 3, 10, 18, 60, 90), (0.44, 0.425, 0.395, 0.37, 0.375, 0.36))
             + 0.008 * male
             + rng.normal(0, 0.009)
         )
-        self.eye_y = float(np.interp(age, (0, 3, 10, 18, 90), (0.115, 0.085, 0.045, 0.01, 0.0))) + rng.normal(0, 0.008)
-        self.jaw = (
-            float(np.interp(age, (0, 8, 18, 50, 80), (0.72, 0.68, 0.66, 0.70, 0.75)))
-            + 0.045 * male
-            + rng.normal(0, 0.02)
-        )
+        self.eye_y = at_age(age, (0, 3, 10, 18, 90), (0.115, 0.085, 0.045, 0.01, 0.0)) + rng.normal(0, 0.008)
+        self.jaw = at_age(age, (0, 8, 18, 50, 80), (0.72, 0.68, 0.66, 0.70, 0.75)) + 0.045 * male + rng.normal(0, 0.02)
         self.smile = float(np.clip(rng.normal(0.35, 0.5), -0.6, 1.1))
         self.weathered = float(np.exp(rng.normal(0, 0.22)))
 
@@ -44,7 +40,7 @@ class Head:
         self.volume = max(0.015, rng.normal(0.045, 0.015)) * (1 - 0.5 * person.balding)
         self.length = self._hair_length()
         self.hat = None if rng.random() > 0.06 else tuple(rng.uniform(40, 220, 3))
-        self.glasses = rng.random() < float(np.interp(age, (3, 10, 40, 60, 80), (0.02, 0.12, 0.22, 0.42, 0.5)))
+        self.glasses = rng.random() < at_age(age, (3, 10, 40, 60, 80), (0.02, 0.12, 0.22, 0.42, 0.5))
 
     def draw_behind(self, pen: Pen) -> None:
         """What hangs down behind the shoulders; to be drawn before the body."""
@@ -83,7 +79,7 @@ class Head:
             return 0.0
         if self.person.gender == "M":
             return rng.uniform(0.2, 0.5) if rng.random() < 0.08 else 0.0
-        short = float(np.interp(age, (2, 5, 20, 50, 75), (0.4, 0.2, 0.15, 0.4, 0.65)))
+        short = at_age(age, (2, 5, 20, 50, 75), (0.4, 0.2, 0.15, 0.4, 0.65))
         return 0.0 if rng.random() < short else rng.uniform(0.15, 0.85)
 
     def _outline(self) -> list[tuple[float, float]]:
@@ -106,7 +102,7 @@ class Head:
         return min(max((self.person.face_age - start) / years, 0.0), 1.15) * self.weathered
 
     def _ears(self, pen: Pen) -> None:
-        size = float(np.interp(self.person.face_age, (0, 10, 25, 90), (0.085, 0.09, 0.095, 0.135)))
+        size = at_age(self.person.face_age, (0, 10, 25, 90), (0.085, 0.09, 0.095, 0.135))
         for side in (-1, 1):
             x = side * (self.half_width + 0.012) * (1 - 0.06 * side * self.yaw)
             pen.ellipse(x, self.eye_y + 0.07, 0.045, size, shade(self.person.skin, 0.93))
@@ -131,16 +127,14 @@ class Head:
                 )
 
     def _cheeks(self, pen: Pen) -> None:
-        rosy = float(np.interp(self.person.face_age, (0, 6, 16, 40), (0.30, 0.25, 0.12, 0.04))) * self.rng.uniform(
-            0.5, 1.4
-        )
+        rosy = at_age(self.person.face_age, (0, 6, 16, 40), (0.30, 0.25, 0.12, 0.04)) * self.rng.uniform(0.5, 1.4)
         for side in (-1, 1):
             pen.ellipse(side * 0.2, self.eye_y + 0.17, 0.085, 0.07, mix(self.person.skin, (214, 96, 90), rosy))
 
     def _spots(self, pen: Pen) -> None:
         age, rng = self.person.face_age, self.rng
-        acne = rng.poisson(float(np.interp(age, (11, 14, 18, 24), (0, 3, 3, 0))))
-        stains = rng.poisson(float(np.interp(age, (50, 65, 95), (0, 3, 10))))
+        acne = rng.poisson(at_age(age, (11, 14, 18, 24), (0, 3, 3, 0)))
+        stains = rng.poisson(at_age(age, (50, 65, 95), (0, 3, 10)))
         for count, colour, size in (
             (acne, mix(self.person.skin, (196, 60, 60), 0.5), 0.011),
             (stains, self._line_colour(0.35), 0.017),
@@ -208,9 +202,9 @@ class Head:
         person, rng = self.person, self.rng
         age = person.face_age
         x, y = side * 0.155, self.eye_y
-        rx = float(np.interp(age, (0, 4, 12, 20, 60, 90), (0.092, 0.086, 0.076, 0.070, 0.064, 0.058)))
-        open_ = rx * float(np.interp(age, (0, 12, 40, 85), (0.74, 0.62, 0.5, 0.36))) * rng.uniform(0.85, 1.1)
-        iris = float(np.interp(age, (0, 6, 18), (0.056, 0.048, 0.037)))
+        rx = at_age(age, (0, 4, 12, 20, 60, 90), (0.092, 0.086, 0.076, 0.070, 0.064, 0.058))
+        open_ = rx * at_age(age, (0, 12, 40, 85), (0.74, 0.62, 0.5, 0.36)) * rng.uniform(0.85, 1.1)
+        iris = at_age(age, (0, 6, 18), (0.056, 0.048, 0.037))
         pen.ellipse(x, y, rx, open_, mix((250, 250, 248), (226, 214, 196), self._onset(40, 50)))
         gaze = 0.02 * self.yaw
         pen.ellipse(x + gaze, y, min(iris, open_ * 1.05), min(iris, open_ * 1.05), self._eye_colour())
@@ -225,10 +219,10 @@ class Head:
             fold = [(x - side * rx, y - 0.035), (x, y - open_ - 0.022), (x + side * rx * 1.15, y + droop * 0.8)]
             pen.stroke(fold, 0.014, self._line_colour(0.6 * self._onset(42, 40)))
 
-        thick = (0.016 + 0.009 * max(0.0, person.masculine)) * float(np.interp(age, (0, 10, 20), (0.6, 0.85, 1.1)))
-        brow_y = y - open_ - float(np.interp(age, (0, 15, 40, 90), (0.075, 0.062, 0.058, 0.048)))
+        thick = (0.016 + 0.009 * max(0.0, person.masculine)) * at_age(age, (0, 10, 20), (0.6, 0.85, 1.1))
+        brow_y = y - open_ - at_age(age, (0, 15, 40, 90), (0.075, 0.062, 0.058, 0.048))
         brow = [(x - side * rx, brow_y + 0.012), (x, brow_y - 0.015), (x + side * rx * 1.25, brow_y + 0.012)]
-        faint = float(np.interp(person.age, (0, 2, 8), (0.6, 0.3, 0.0)))
+        faint = at_age(person.age, (0, 2, 8), (0.6, 0.3, 0.0))
         pen.stroke(brow, thick, mix(shade(person.hair, 0.85), person.skin, faint))
 
     def _eye_colour(self) -> tuple[float, float, float]:
@@ -237,13 +231,13 @@ class Head:
 
     def _nose(self, pen: Pen) -> None:
         age, male = self.person.face_age, self.person.masculine
-        tip = float(np.interp(age, (0, 4, 12, 20, 90), (0.165, 0.165, 0.17, 0.18, 0.205)))
-        width = float(np.interp(age, (0, 12, 20, 90), (0.05, 0.056, 0.062, 0.08))) + 0.006 * male
+        tip = at_age(age, (0, 4, 12, 20, 90), (0.165, 0.165, 0.17, 0.18, 0.205))
+        width = at_age(age, (0, 12, 20, 90), (0.05, 0.056, 0.062, 0.08)) + 0.006 * male
         lean = 0.03 * self.yaw
         pen.stroke(
             [(0.02 + lean * 0.3, self.eye_y + 0.01), (0.03 + lean, tip - 0.05), (0.012 + lean, tip)],
             0.012,
-            self._line_colour(0.25 + 0.25 * float(np.interp(age, (3, 25), (0, 1)))),
+            self._line_colour(0.25 + 0.25 * at_age(age, (3, 25), (0, 1))),
         )
         pen.ellipse(lean, tip, width, width * 0.55, shade(self.person.skin, 0.94))
         for side in (-1, 1):
@@ -251,8 +245,8 @@ class Head:
 
     def _mouth(self, pen: Pen) -> None:
         age, male, rng = self.person.face_age, self.person.masculine, self.rng
-        half = float(np.interp(age, (0, 5, 18, 90), (0.075, 0.09, 0.118, 0.112))) * (1 + 0.12 * self.smile)
-        full = float(np.interp(age, (0, 15, 30, 85), (0.028, 0.03, 0.028, 0.011))) * (1 - 0.2 * male)
+        half = at_age(age, (0, 5, 18, 90), (0.075, 0.09, 0.118, 0.112)) * (1 + 0.12 * self.smile)
+        full = at_age(age, (0, 15, 30, 85), (0.028, 0.03, 0.028, 0.011)) * (1 - 0.2 * male)
         y, bend = 0.305, 0.035 * self.smile
         colour = mix(self.person.skin, _LIPS, 0.45)
         if self.person.gender == "F" and age > 16 and rng.random() < 0.4:
@@ -283,7 +277,7 @@ class Head:
         person, w, v = self.person, self.half_width, self.volume
         colour = person.hair
         if person.age < 2:
-            colour = mix(colour, person.skin, float(np.interp(person.face_age, (0, 2), (0.75, 0.25))))
+            colour = mix(colour, person.skin, at_age(person.face_age, (0, 2), (0.75, 0.25)))
         side_end = 0.16 + min(self.length, 0.25) if self.length else 0.02
         if person.balding > 0.62:  # a crown of hair is left
             for side in (-1, 1):

@@ -9,7 +9,7 @@ from mivolo_lite.data.drawn.body import Body
 from mivolo_lite.data.drawn.cover import draw_cover
 from mivolo_lite.data.drawn.head import Head
 from mivolo_lite.data.drawn.pen import Pen
-from mivolo_lite.data.drawn.person import Person
+from mivolo_lite.data.drawn.person import Person, at_age
 from mivolo_lite.data.drawn.scene import background, expose
 
 WIDTH, HEIGHT = 432, 576
@@ -49,7 +49,7 @@ def draw_picture(seed: int, number: int, covered: float = 0.0) -> DrawnPicture:
     head, body = Head(person, rng), Body(person, rng)
 
     # Children come closer to the camera, so that height in the picture tells little.
-    tall = float(np.interp(person.body_age, (0, 6, 18), (0.72, 0.84, 1.0))) * rng.uniform(0.84, 1.0) * 0.9 * HEIGHT
+    tall = at_age(person.body_age, (0, 6, 18), (0.72, 0.84, 1.0)) * rng.uniform(0.84, 1.0) * 0.9 * HEIGHT
     ground = (rng.uniform(0.4, 0.6) * WIDTH, rng.uniform(0.955, 0.985) * HEIGHT)
     image = background(WIDTH, HEIGHT, int(ground[1] - rng.uniform(0.06, 0.25) * HEIGHT), rng)
     pen = Pen(image, ground, tall, rng.normal(0, 0.025))
