@@ -7,6 +7,7 @@ import numpy as np
 import simplejpeg
 
 from mivolo_lite.data.letterbox import fitted, resize
+from mivolo_lite.errors import UserError
 
 Box = tuple[float, float, float, float]
 """Corners x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside."""
@@ -33,6 +34,10 @@ class CropRules:
     min_body: int = 100
     min_overlap: float = 1e-4
     min_kept: float = 0.4
+
+    def __post_init__(self):
+        if self.crop_size < 1:
+            raise UserError(f"--crop-size {self.crop_size}: give the crops' largest side in pixels, 1 or more")
 
     def policy(self) -> dict:
         """The rules as ``dataset.json`` writes them down."""

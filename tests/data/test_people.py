@@ -109,7 +109,9 @@ def test_covered_share():
     assert 0.3 < share < 0.7
 
 
-@pytest.mark.parametrize("options", [{"count": 0}, {"count": 5, "seed": -1}, {"count": 5, "covered": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"count": 0}, {"count": 5, "seed": -1}, {"count": 5, "covered": 1.5}, {"count": 5, "crop_size": 0}]
+)
 def test_impossible_options_are_one_clear_line(options):
     with pytest.raises(UserError, match="^--") as error:
         PeopleSource(**options)

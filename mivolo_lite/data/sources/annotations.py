@@ -41,7 +41,8 @@ class AnnotationSource(Source):
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
             in pixels of the upright picture, age a number or ``lo;hi``, gender M or F, -1 for whatever is absent.
         crop_size: largest side in pixels that a crop is stored with.
-        body_from_face: give people without a body box the one of ``body_around``.
+        body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
+            four faces below it.
         max_megapixels: larger pictures are rejected before they are decoded.
     """
 

@@ -31,8 +31,8 @@ class FairFaceSource(Source):
         images: folder that the CSV's ``file`` is relative to.
         csv: ``file,age,gender[,race][,face_x0,face_y0,face_x1,face_y1]``; ages such as ``30-39``, ``70+`` or
             ``more than 70`` become ranges.
-        face: also cut the face out: from the CSV's box where it has one, else from ``face_in_the_middle``. Without it
-            the sample is the picture as it is, face and all, as the body.
+        face: also cut the face out: by the CSV's box where it has one, else by a centred square whose side is
+            ``1.3 / (1 + 2 margin)`` of the picture's. Without it the picture as it is, face and all, is the body.
         margin: the margin that FairFace's pictures were cut with, 1.25 or 0.25 faces on every side.
         crop_size: largest side in pixels that a crop is stored with.
         max_megapixels: larger pictures are rejected before they are decoded.
