@@ -2,7 +2,11 @@
 
 import sys
 
-from mivolo_lite.cli import main
+from mivolo_lite.affinity import spread_over_cpus
 
 if __name__ == "__main__":
+    spread_over_cpus()  # before torch is imported, which reads where its threads may run
+
+    from mivolo_lite.cli import main
+
     main(["train", *sys.argv[1:]])

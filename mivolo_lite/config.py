@@ -109,6 +109,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold keys and values, as in `run: runs/first`")
     return content
@@ -172,6 +174,9 @@ def _named_config(kind: str, registry: dict[str, type], name: str | None, origin
 
 def _check_keys(values: dict[str, Any], groups: dict[str, type], origin: dict[str, str]) -> None:
     known = {"run": None, "resume": None} | groups
+    for key in groups:
+        if not isinstance(values.get(key, {}), dict):
+            raise UserError(f"{_where(key, origin)}: {key} must hold options, as in `{key}: {{option: value}}`")
     for key in _unknown(values, known, ""):
         options = list(_all_keys(known, ""))
         raise UserError(f"{_where(key, origin)}: {key} is not an option{_suggest(key, options)}")

@@ -24,6 +24,10 @@ class AgeSpan:
     min_age: int = MIN_AGE
     max_age: int = MAX_AGE
 
+    def __post_init__(self):
+        if self.min_age >= self.max_age:
+            raise ValueError(f"ages from min_age {self.min_age} to max_age {self.max_age} are no span")
+
     def __len__(self) -> int:
         return self.max_age - self.min_age + 1
 

@@ -1,0 +1,38 @@
+# make quickstart   everything once on drawn people: install, pack, train, evaluate
+# make test         all tests
+# make check        formatting, lint and the quick tests
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/
+QUICK  := runs/quickstart
+
+.PHONY: quickstart test lint check clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/installed
+	rm -rf data/quickstart $(QUICK)
+	$(RUN)mivolo-lite pack people --count 2000 --out data/quickstart
+	$(RUN)accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	    train.py --config configs/quickstart.yaml
+	$(RUN)mivolo-lite evaluate --checkpoint $(QUICK)/best --data data/quickstart/val --out $(QUICK)/evaluation
+	@echo
+	@echo "Done. $(QUICK)/evaluation holds metrics.json and predictions.csv; $(QUICK)/best is the model."
+	@echo "The last line of the table is what the model is worth: its error beside that of always answering the mean age."
+
+test: $(VENV)/installed
+	$(RUN)pytest
+
+lint: $(VENV)/installed
+	$(RUN)ruff format --check
+	$(RUN)ruff check
+
+check: lint
+	$(RUN)pytest -m 'not slow'
+
+clean:
+	rm -rf $(VENV) data/quickstart $(QUICK)

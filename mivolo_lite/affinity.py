@@ -1,0 +1,20 @@
+"""Which CPUs a process that trains without a GPU runs on. Needs to be called before torch is imported."""
+
+import os
+from pathlib import Path
+
+
+def spread_over_cpus() -> None:
+    """Give each process of a CPU run CPUs of its own, and each of its OpenMP threads one of them.
+
+    Threads of one process that share a core spin against each other at every barrier: on two cores that the kernel did
+    not balance, training ran at 7 pictures a second, and at 30 once bound. With a GPU the launcher's placement stays.
+    """
+    if Path("/dev/nvidiactl").exists() or not hasattr(os, "sched_setaffinity"):
+        return
+    rank, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    allowed = sorted(os.sched_getaffinity(0))
+    own = allowed[rank::ranks] or [allowed[rank % len(allowed)]]
+    os.sched_setaffinity(0, own)
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(own)))
+    os.environ.setdefault("OMP_PROC_BIND", "true")

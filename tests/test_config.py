@@ -1,0 +1,72 @@
+"""A run's configuration: what it reads, and the one line it answers when it cannot."""
+
+import pytest
+
+from mivolo_lite.config import dump_run_config, read_run_config
+from mivolo_lite.errors import UserError
+from mivolo_lite.methods import METHODS
+
+
+def write(path, text):
+    path.write_text(text)
+    return ["--config", str(path)]
+
+
+def test_overrides_win_over_files_and_later_files_over_earlier(tmp_path):
+    first = write(tmp_path / "a.yaml", "run: runs/a\noptim: {lr: 1e-3, epochs: 4}\n")
+    second = write(tmp_path / "b.yaml", "optim: {lr: 2e-3, global_batch: 32}\n")
+    config = read_run_config([*first, *second, "--optim.global_batch", "16", "--data.augment.flip=0"])
+    assert (config.run, config.optim.lr, config.optim.epochs, config.optim.global_batch) == ("runs/a", 2e-3, 4, 16)
+    assert config.data.augment.flip == 0
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
+    config = read_run_config(write(tmp_path / "a.yaml", "run: r\nmethod: {name: regression, loss: huber}\n"))
+    text = dump_run_config(config)
+    assert dump_run_config(read_run_config(write(tmp_path / "b.yaml", text))) == text
+    assert "huber" in text
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_one_word_away(tmp_path, name):
+    file = write(tmp_path / "a.yaml", "run: r\nmethod: {name: classification, decode: median}\n")
+    assert read_run_config([*file, "--method", name]).method.name == name
+
+
+def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
+    file = write(tmp_path / "a.yaml", "run: r\nmethod: {name: classification, decode: median}\n")
+    assert read_run_config([*file, "--method", "regression"]).method.loss == "l1"
+
+
+@pytest.mark.parametrize(
+    "text, overrides, parts",
+    [
+        ("optim: {learning_rate: 1}", [], ["a.yaml", "optim.learning_rate", "optim."]),
+        ("epochs: 3", [], ["a.yaml", "epochs", "optim.epochs"]),
+        ("optim: {epochs: three}", [], ["a.yaml", "optim.epochs", "three"]),
+        ("optim: {lr: -1}", [], ["a.yaml", "optim.lr", "-1"]),
+        ("optim: 3", [], ["a.yaml", "optim"]),
+        ("", ["--optim.global_batch", "3.5"], ["command line", "optim.global_batch", "3.5"]),
+        ("", ["--train.precision", "fp8"], ["command line", "train.precision", "fp8"]),
+        ("", ["--method", "corall"], ["command line", "corall", "did you mean coral?"]),
+        ("model: {name: dul}", [], ["a.yaml", "dul", "dual"]),
+        ("method: {name: regression, decode: median}", [], ["a.yaml", "method.decode"]),
+        ("ages: {min_age: 50, max_age: 20}", [], ["a.yaml", "ages", "50", "20"]),
+        ("", ["optim.lr", "3"], ["command line", "optim.lr"]),
+        ("", ["--optim.lr"], ["command line", "optim.lr"]),
+        ("- 1", [], ["a.yaml"]),
+        ("a: [", [], ["a.yaml", "YAML"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_where_and_what(tmp_path, text, overrides, parts):
+    with pytest.raises(UserError) as error:
+        read_run_config([*write(tmp_path / "a.yaml", text), *overrides])
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere.yaml: No such file"):
+        read_run_config(["--config", str(tmp_path / "nowhere.yaml")])
