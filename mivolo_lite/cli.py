@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from mivolo_lite.errors import UserError
@@ -41,12 +41,12 @@ def pack_command(argv: Sequence[str]) -> None:
     parser = _parser(f"pack {argv[0]}", pack_command)
     parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
     parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the pictures by split")
-    parser.add_argument("--samples-per-shard", type=PositiveInt, default=1000)
+    parser.add_argument("--samples_per_shard", type=PositiveInt, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
-    parser.add_argument("--max-reject-rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
-    source_options = [name.replace("-", "_") for name in parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})]
-    options = vars(parser.parse_args(list(argv[1:])))
+    parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
+    options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
     own = {name: options.pop(name) for name in source_options}
     if "seed" in signature(SOURCES[argv[0]]).parameters:
@@ -69,8 +69,8 @@ def index_command(argv: Sequence[str]) -> None:
     parser = _parser("index", index_command)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
-    parser.add_argument("--max-reject-rate", type=ClosedUnitInterval, default=0.01, help="share of unusable samples")
-    options = vars(parser.parse_args(list(argv)))
+    parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable samples")
+    options = _parse(parser, argv)
     index = index_shards(**options)
     print(
         f"{index.folder}: {len(index)} samples in {len(index.info['shards'])} shards, {index.info['rejected']} rejected"
@@ -99,14 +99,27 @@ def evaluate_command(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
     parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
-    options = vars(parser.parse_args(list(argv)))
+    options = _parse(parser, argv)
     metrics = evaluate(**options)
     print(metrics_table(metrics))
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
 
 
 def _parser(command: str, function: Callable) -> ArgumentParser:
-    return ArgumentParser(prog=f"mivolo-lite {command}", description=function.__doc__)
+    return ArgumentParser(prog=f"mivolo-lite {command}", description=function.__doc__, exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
+    """The options by name. Dashes and underscores in their names are the same."""
+    try:
+        return vars(parser.parse_args([_underscored(word) if word.startswith("--") else word for word in argv]))
+    except ArgumentError as error:
+        raise UserError(f"{parser.prog}: {' '.join(str(error).split())}") from None
+
+
+def _underscored(option: str) -> str:
+    name, equals, value = option[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

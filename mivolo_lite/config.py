@@ -212,9 +212,9 @@ def _suggest(word: str, choices) -> str:
 def _explained(error: Exception, origin: dict[str, str]) -> UserError:
     """jsonargparse's message in one line, headed by where the value was written."""
     message = " ".join(str(error).split())
-    key = next(
-        (key for key in sorted(origin, key=len, reverse=True) if f'"{key}"' in message or f"{key}:" in message), ""
-    )
+    longest_first = sorted(origin, key=len, reverse=True)
+    named = [key for key in longest_first if f'"{key}"' in message or f"{key}:" in message]
+    key = next(iter(named or [key for key in longest_first if key.rpartition(".")[2] in message.split()]), "")
     return UserError(f"{_where(key, origin)}: {message}")
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import webdataset as wds
 from tqdm import tqdm
 
@@ -86,7 +86,7 @@ def pack(
     partial = _fresh_folder(out)
     spool = partial / "spool"
     spool.mkdir()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (source, spool, seed)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, spool, seed)) as pool:
         spooled, rejected = _read_pictures(pool, items)
         check_reject_rate(len(rejected), len(items) - len(rejected), max_reject_rate, _first_reject(out, rejected))
         groups = sorted({sample.labels.group for sample in spooled if sample.labels.group is not None})
@@ -152,6 +152,7 @@ class _Worker:
 
 def _start_worker(source: Source, spool: Path, seed: int) -> None:
     _Worker.source, _Worker.spool, _Worker.seed = source, spool, seed
+    cv2.setNumThreads(1)
 
 
 def _spool(number: int, items: Sequence[str]) -> tuple[list[Spooled], list[dict]]:

@@ -1,0 +1,46 @@
+"""The optimizer's groups and the learning rate's course."""
+
+import pytest
+import torch
+from torch import nn
+
+from mivolo_lite.training.optim import OptimConfig, build_optimizer, learning_rate
+
+
+def test_norms_and_biases_do_not_decay_and_nothing_is_left_out():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    decayed, free = build_optimizer(module, OptimConfig(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    assert {id(p) for p in decayed["params"]} == {id(module[0].weight), id(module[2].weight)}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(module.parameters()))
+
+
+def test_frozen_parameters_are_not_trained():
+    module = nn.Linear(2, 2).requires_grad_(False)
+    module.bias.requires_grad_(True)
+    groups = build_optimizer(module, OptimConfig()).param_groups
+    assert [len(group["params"]) for group in groups] == [0, 1]
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
+    config = OptimConfig(lr=1.0, min_lr=0.1, warmup_epochs=2)
+    course = [learning_rate(step, 100, 5.0, config) for step in range(101)]
+    assert course[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert course[10] == 1.0 and course[100] == pytest.approx(0.1)
+    assert course[55] == pytest.approx(0.55)  # half way down
+    assert all(after < before for before, after in zip(course[10:], course[11:], strict=False))
+
+
+def test_without_warmup_it_starts_at_its_highest():
+    assert learning_rate(0, 10, 3.3, OptimConfig(lr=0.5, warmup_epochs=0)) == 0.5
+
+
+def test_a_fractional_warmup_never_exceeds_the_highest():
+    config = OptimConfig(lr=1.0, warmup_epochs=0.5)
+    assert max(learning_rate(step, 50, 7.3, config) for step in range(50)) <= 1.0
+
+
+def test_moments_are_those_of_the_configuration():
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimConfig(beta1=0.8, beta2=0.95))
+    assert optimizer.defaults["betas"] == (0.8, 0.95)
+    assert isinstance(optimizer, torch.optim.AdamW)

@@ -1,0 +1,109 @@
+"""A run that is killed and resumed ends where an undisturbed one does, to the last bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 24
+OPTIONS = {
+    "model.backbone": "test_efficientnet",
+    "model.drop_rate": "0.3",
+    "data.image_size": "64",
+    "data.workers": "2",
+    "data.block_samples": "8",
+    "data.window_blocks": "3",
+    "optim.global_batch": "10",
+    "optim.micro_batch": "5",
+    "optim.ema_decay": "0.9",
+    "train.save_every": "4",
+    "train.log_every": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def command(people):
+    """The command line of a small run, without its folder."""
+    samples = json.loads((people / "train" / "dataset.json").read_text())["samples"]
+    options = OPTIONS | {
+        "data.train": str(people / "train"),
+        "data.val": str(people / "val"),
+        "optim.epochs": str(STEPS * int(OPTIONS["optim.global_batch"]) / samples),
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return [sys.executable, str(REPOSITORY / "train.py"), *arguments]
+
+
+def start(command, run, resume="no"):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--run", str(run), "--resume", resume], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output.decode()
+
+
+def steps_logged(run):
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return [record["step"] for record in map(json.loads, lines) if record["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(command, tmp_path_factory):
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start(command, run))
+    return run
+
+
+def last_checkpoint(run):
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    stop = random.randint(5, STEPS - 2)
+    process = start(command, run)
+    while process.poll() is None and len(steps_logged(run)) < stop:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"ended by itself before step {stop}"
+    finish(start(command, run, resume="auto"))
+
+    assert last_checkpoint(run).name == f"step-{STEPS:09d}"
+    for name in ("model.safetensors",):
+        expected, found = load_file(last_checkpoint(undisturbed) / name), load_file(last_checkpoint(run) / name)
+        assert expected.keys() == found.keys()
+        assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
+    best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
+    assert all(best[key].equal(found[key]) for key in best)
+    assert steps_logged(run) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_begun_again(command, undisturbed):
+    before = (undisturbed / "metrics.jsonl").read_bytes()
+    process = start(command, undisturbed)
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 2 and "--resume auto" in output and "Traceback" not in output
+    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_another_seed_cannot_resume_it(command, undisturbed):
+    process = start([*command, "--train.seed", "1"], undisturbed, resume="auto")
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 2 and "another seed" in output and "Traceback" not in output

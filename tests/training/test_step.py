@@ -1,0 +1,86 @@
+"""One optimizer step: what it minimises does not depend on how the batch is cut up."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.step import OptimizerStep
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    torch.manual_seed(0)
+    model = {"name": "single", "backbone": "test_vit"}  # no batch statistics
+    return Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, image_size=64))
+
+
+def batch_of(size, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    age = torch.randint(0, 100, (size,), generator=draw).float()
+    return Batch(
+        face=torch.randint(0, 256, (size, 3, 64, 64), generator=draw, dtype=torch.uint8),
+        body=None,
+        has_face=torch.ones(size, dtype=torch.bool),
+        has_body=None,
+        age=AgeRange(age, age, torch.rand(size, generator=draw) > 0.4),
+        gender=torch.randint(0, 2, (size,), generator=draw),
+        gender_known=torch.rand(size, generator=draw) > 0.6,
+        sample=torch.arange(size),
+        counted=torch.ones(size, dtype=torch.bool),
+    )
+
+
+def part(batch, rows):
+    def cut(value):
+        if isinstance(value, AgeRange):
+            return AgeRange(value.lo[rows], value.hi[rows], value.known[rows])
+        return value[rows] if isinstance(value, torch.Tensor) else value
+
+    return Batch(**{name: cut(value) for name, value in vars(batch).items()})
+
+
+def updated(estimator, batches, clip_norm=0.0):
+    estimator = copy.deepcopy(estimator)
+    optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
+    step = OptimizerStep(Accelerator(cpu=True), estimator, optimizer, gender_weight=0.5, clip_norm=clip_norm, seed=0)
+    result = step(batches, step=0)
+    return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
+
+
+def test_unequal_micro_batches_learn_the_same_as_the_whole(estimator):
+    batch = batch_of(12)
+    whole, one = updated(estimator, [batch])
+    parts, three = updated(estimator, [part(batch, slice(0, 2)), part(batch, slice(2, 3)), part(batch, slice(3, 12))])
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.age_loss, three.age_loss)
+    torch.testing.assert_close(one.gender_loss, three.gender_loss)
+
+
+def test_unknown_labels_teach_nothing(estimator):
+    batch = batch_of(8)
+    age = batch.age
+    lied = AgeRange(torch.where(age.known, age.lo, 99.0), torch.where(age.known, age.hi, 99.0), age.known)
+    gender = torch.where(batch.gender_known, batch.gender, 1 - batch.gender)
+    assert torch.equal(updated(estimator, [batch])[0], updated(estimator, [replace(batch, age=lied, gender=gender)])[0])
+
+
+def test_a_batch_without_any_label_changes_nothing(estimator):
+    batch = batch_of(4)
+    nothing = torch.zeros(4, dtype=torch.bool)
+    age = AgeRange(batch.age.lo, batch.age.hi, nothing)
+    after, result = updated(estimator, [replace(batch, age=age, gender_known=nothing)])
+    before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
+    assert torch.equal(after, before) and result.age_loss == 0 and torch.isfinite(result.grad_norm)
+
+
+def test_clipping_bounds_the_update(estimator):
+    before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
+    after, result = updated(estimator, [batch_of(6)], clip_norm=0.01)
+    assert result.grad_norm > 0.01
+    assert (after - before).norm() == pytest.approx(0.01, rel=1e-3)
