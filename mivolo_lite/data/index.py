@@ -6,25 +6,30 @@ people). With it, any sample is one ``pread`` away, so the order of training nee
 
 import hashlib
 import json
+import os
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from tqdm import tqdm
 
 from mivolo_lite.data.labels import GENDERS, MAX_AGE, NO_CODE
-from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
 
 SCHEMA_VERSION = 1
 INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rejected.jsonl"
 
-_COMPRESSED = {
+_COMPRESSED_NAMES = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".lz4")
+_COMPRESSED_HEADS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz",
@@ -67,24 +72,40 @@ class ShardIndex:
         folder = Path(folder)
         if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
             raise UserError(f"{folder}: no indexed shards here; pack a data set or run `mivolo-lite index {folder}`")
-        info = json.loads((folder / INFO_FILE).read_text())
+        mend = f"run `mivolo-lite index {folder}`"
+        try:
+            info = json.loads((folder / INFO_FILE).read_text())
+            # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
+            with safe_open(folder / INDEX_FILE, framework="pt") as file:
+                digest = (file.metadata() or {}).get("digest")
+                columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
+        except (ValueError, SafetensorError) as error:
+            raise UserError(f"{folder}: damaged index ({' '.join(str(error).split())}); {mend}") from None
         if info.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{folder / INFO_FILE}: schema version {info.get('schema_version')}, "
-                f"this release reads {SCHEMA_VERSION}; run `mivolo-lite index {folder}`"
-            )
+            version = info.get("schema_version")
+            raise UserError(f"{folder / INFO_FILE}: schema version {version}, not {SCHEMA_VERSION}; {mend}")
+        if info["digest"] != digest:
+            raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
         for shard in info["shards"]:
             path = folder / shard["file"]
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                raise UserError(f"{path}: missing or changed since it was indexed; run `mivolo-lite index {folder}`")
-        # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
-        with safe_open(folder / INDEX_FILE, framework="pt") as file:
-            columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
+                raise UserError(f"{path}: missing or changed since it was indexed; {mend}")
         return cls(folder, info, columns)
 
+    def __reduce__(self):
+        # A worker process that is not forked maps the columns anew instead of being sent them.
+        return ShardIndex.load, (self.folder,)
+
     def save(self) -> None:
-        save_file(self.columns, self.folder / INDEX_FILE)
-        (self.folder / INFO_FILE).write_text(json.dumps(self.info, indent=2) + "\n")
+        """Write both files, each by a rename. Raises UserError where they cannot be written."""
+        columns, info = (self.folder / f"{name}.partial" for name in (INDEX_FILE, INFO_FILE))
+        try:
+            save_file(self.columns, columns, {"digest": self.digest})
+            info.write_text(json.dumps(self.info, indent=2) + "\n")
+            os.replace(columns, self.folder / INDEX_FILE)
+            os.replace(info, self.folder / INFO_FILE)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.folder}: the index cannot be written: {error}") from None
 
     def __len__(self) -> int:
         return len(self.columns["shard"])
@@ -140,11 +161,8 @@ def index_shards(
     folder = Path(folder)
     scans = _scan_all(_shard_paths(folder), workers)
     rejected = [reject for scan in scans for reject in scan.rejected]
-    samples = sum(len(scan.keys) for scan in scans)
+    check_reject_rate(rejected, sum(len(scan.keys) for scan in scans), max_reject_rate, folder)
     _name_apart(scans)
-    check_reject_rate(len(rejected), samples, max_reject_rate, folder)
-    if rejected:
-        write_rejected(folder / REJECTED_FILE, rejected)
     labels = [label for scan in scans for label in scan.labels]
     groups = groups or sorted({label.group for label in labels if label.group is not None})
     if len(groups) >= NO_CODE:
@@ -153,29 +171,34 @@ def index_shards(
         folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups)
     )
     index.save()
+    (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
+    if rejected:
+        write_rejected(folder / REJECTED_FILE, rejected)
     return index
 
 
-def check_reject_rate(rejected: int, kept: int, limit: float, where: Path) -> None:
-    """Raise UserError when nothing is left, or more than the share ``limit`` was rejected."""
+def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
+    """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
+    total = len(rejected) + kept
+    first = f"; the first is {rejected[0]['picture']}: {rejected[0]['reason']}" if rejected else ""
     if kept == 0:
-        raise UserError(f"{where}: not one usable sample among {rejected}; see the reasons above")
-    if rejected > limit * (rejected + kept):
-        share = rejected / (rejected + kept)
+        raise UserError(f"{where}: not one usable picture among {total}{first}")
+    if len(rejected) > limit * total:
         raise UserError(
-            f"{where}: {rejected} of {rejected + kept} rejected ({share:.1%}), over --max-reject-rate {limit:.1%}; "
-            "mend the input or raise the limit"
+            f"{where}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
+            f"mend the input or raise the limit{first}"
         )
 
 
 def write_rejected(path: Path, rejected: list[dict]) -> None:
+    """One JSON object a line, with ``picture`` and ``reason``."""
     path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected))
 
 
 def _shard_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    compressed = sorted(path.name for path in folder.iterdir() if ".tar." in path.name or path.suffix == ".tgz")
+    compressed = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_COMPRESSED_NAMES))
     if compressed:
         raise UserError(
             f"{folder / compressed[0]}: compressed tars cannot be read at an offset; unpack it to a plain .tar"
@@ -187,40 +210,53 @@ def _shard_paths(folder: Path) -> list[Path]:
 
 
 def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
-    if workers <= 1 or len(paths) == 1:
-        return [scan_shard(path) for path in paths]
+    bar = partial(tqdm, total=len(paths), desc="index", unit=" shards", disable=None)
+    if workers == 1 or len(paths) == 1:
+        return list(bar(map(scan_shard, paths)))
     with ProcessPoolExecutor(workers) as pool:
-        return list(pool.map(scan_shard, paths))
+        return list(bar(pool.map(scan_shard, paths)))
 
 
 def scan_shard(path: Path) -> ShardScan:
-    """Offsets and labels of every sample of one tar. Raises UserError for a compressed or damaged one."""
-    with open(path, "rb") as file:
-        head = file.read(6)
-        for magic, name in _COMPRESSED.items():
-            if head.startswith(magic):
-                raise UserError(
-                    f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar"
-                )
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    scan = ShardScan(path.name, path.stat().st_size, digest)
+    """Offsets and labels of every sample of one tar. Raises UserError for a compressed, damaged or unreadable one."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            for key, members in _grouped(tar):
-                _scan_sample(scan, tar, key, members)
-    except (tarfile.TarError, EOFError) as error:
+        with open(path, "rb") as file:
+            _refuse_compressed(path, file.read(6))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            scan = ShardScan(path.name, file.tell(), digest)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for key, members in _grouped(tar):
+                    _scan_sample(scan, tar, key, members)
+                _check_end(tar)
+    except tarfile.TarError as error:
         raise UserError(f"{path}: damaged or truncated tar ({error}); write it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     return scan
 
 
-def _grouped(tar: tarfile.TarFile):
+def _refuse_compressed(path: Path, head: bytes) -> None:
+    for magic, name in _COMPRESSED_HEADS.items():
+        if head.startswith(magic):
+            raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError where the members do not end in zeros: tarfile takes a cut or damaged header for the end."""
+    tar.fileobj.seek(tar.offset)
+    end = tar.fileobj.read(tarfile.RECORDSIZE)
+    if len(end) < tarfile.BLOCKSIZE or end.strip(b"\0"):
+        raise tarfile.ReadError("no end of archive behind its last member")
+
+
+def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """(key, {extension: member}) of neighbouring members with one key, as WebDataset groups them."""
-    key, members, end = None, {}, 0
+    key, members = None, {}
     for member in tar:
         if not member.isfile():
             continue
-        end = max(end, member.offset_data + member.size)
         folder, slash, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if folder + slash + stem != key:
@@ -230,9 +266,6 @@ def _grouped(tar: tarfile.TarFile):
         members[extension.lower()] = member
     if members:
         yield key, members
-    # tarfile takes a file that ends inside its last member for a whole one.
-    if end > Path(tar.name).stat().st_size:
-        raise tarfile.ReadError("ends inside its last member")
 
 
 def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> None:
@@ -241,7 +274,9 @@ def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[
     try:
         if not any(member is not None and member.size for member in (face, body)):
             raise ValueError(f"no face or body picture among its members ({', '.join(sorted(members))})")
-        labels = _read_labels(tar, members)
+        labels = Labels.from_members(
+            {name: tar.extractfile(members[name]).read() for name in LABEL_EXTENSIONS if name in members}
+        )
     except ValueError as error:
         scan.rejected.append({"picture": f"{scan.name}:{key}", "reason": str(error)})
         return
@@ -251,22 +286,8 @@ def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[
     scan.labels.append(labels)
 
 
-def _read_labels(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> Labels:
-    if "json" in members:
-        record = json.loads(tar.extractfile(members["json"]).read())
-        if not isinstance(record, dict):
-            raise ValueError("its JSON is not an object")
-        return Labels.from_json(record)
-    if "cls" in members:
-        return Labels.from_json({"age": tar.extractfile(members["cls"]).read().decode().strip()})
-    raise ValueError("no .json or .cls with its labels")
-
-
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
-    genders, group_codes = (
-        {name: code for code, name in enumerate(GENDERS)},
-        {name: code for code, name in enumerate(groups)},
-    )
+    genders, group_codes = ({name: code for code, name in enumerate(names)} for names in (GENDERS, groups))
     keys = [key.encode() for scan in scans for key in scan.keys]
     face = np.array([place for scan in scans for place in scan.face], dtype=np.int64)
     body = np.array([place for scan in scans for place in scan.body], dtype=np.int64)

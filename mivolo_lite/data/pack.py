@@ -6,9 +6,11 @@ comes from digests of the pictures, so neither the number of workers nor the mom
 
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +26,7 @@ from mivolo_lite.data.sources.source import Rejected, Source
 from mivolo_lite.errors import UserError
 
 _PICTURES_PER_TASK = 64
+_SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
 
 
 class Stretch(NamedTuple):
@@ -83,30 +86,31 @@ def pack(
     out = Path(out)
     _check(out, split, samples_per_shard)
     items = source.items()
-    partial = _fresh_folder(out)
-    spool = partial / "spool"
-    spool.mkdir()
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, spool, seed)) as pool:
-        spooled, rejected = _read_pictures(pool, items)
-        check_reject_rate(len(rejected), len(items) - len(rejected), max_reject_rate, _first_reject(out, rejected))
-        groups = sorted({sample.labels.group for sample in spooled if sample.labels.group is not None})
-        by_split = _deal_out(_name_apart(spooled), split)
-        _write_shards(pool, partial, by_split, samples_per_shard)
-    shutil.rmtree(spool)
-    for name in by_split:
-        index_shards(partial / name, source.crop_policy, groups, workers=workers)
-    write_rejected(partial / REJECTED_FILE, rejected)
-    os.rename(partial, out)
+    with _appearing_whole(out) as partial:
+        spool = partial / "spool"
+        spool.mkdir()
+        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, spool, seed)) as pool:
+            spooled, rejected = _read_pictures(pool, items)
+            check_reject_rate(rejected, len(items) - len(rejected), max_reject_rate, out)
+            groups = sorted({sample.labels.group for sample in spooled if sample.labels.group is not None})
+            by_split = _deal_out(_name_apart(spooled), split)
+            _write_shards(pool, partial, by_split, samples_per_shard)
+        shutil.rmtree(spool)
+        for name in by_split:
+            index_shards(partial / name, source.crop_policy, groups, workers=workers)
+        write_rejected(partial / REJECTED_FILE, rejected)
     return Packed({name: ShardIndex.load(out / name) for name in by_split}, rejected)
 
 
 def parse_split(text: str) -> dict[str, float]:
     """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
-    try:
-        pairs = (part.split("=") for part in text.split(","))
-        return {name.strip(): float(share) for name, share in pairs}
-    except ValueError:
-        raise UserError(f"--split {text}: write it as train=0.9,val=0.1") from None
+    shares = {}
+    for part in text.split(","):
+        match = _SHARE.fullmatch(part.strip())
+        if match is None or match["name"] in shares:
+            raise UserError(f"--split {text!r}: write it as train=0.9,val=0.1")
+        shares[match["name"]] = float(match["share"])
+    return shares
 
 
 def _check(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
@@ -118,12 +122,19 @@ def _check(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
         raise UserError(f"--samples-per-shard {samples_per_shard}: must be at least 1")
 
 
-def _fresh_folder(out: Path) -> Path:
-    """The folder that becomes ``out``; what a killed run left in it goes."""
+@contextmanager
+def _appearing_whole(out: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it."""
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.rename(partial, out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_pictures(pool: ProcessPoolExecutor, items: Sequence[str]) -> tuple[list[Spooled], list[dict]]:
@@ -135,11 +146,6 @@ def _read_pictures(pool: ProcessPoolExecutor, items: Sequence[str]) -> tuple[lis
             rejected += refused
             bar.update(len(task))
     return spooled, rejected
-
-
-def _first_reject(out: Path, rejected: list[dict]) -> str:
-    """Where a failed packing stopped, with an example, since it leaves no list behind."""
-    return f"{out}: first {rejected[0]['picture']}: {rejected[0]['reason']}" if rejected else str(out)
 
 
 class _Worker:

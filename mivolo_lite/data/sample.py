@@ -5,6 +5,7 @@ A sample is ``<key>.face.jpg``, ``<key>.body.jpg`` (either may be absent, not bo
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mivolo_lite.data.labels import GENDERS, MAX_AGE, MIN_AGE
@@ -12,6 +13,8 @@ from mivolo_lite.data.labels import GENDERS, MAX_AGE, MIN_AGE
 FACE_EXTENSIONS = ("face.jpg", "face.jpeg", "jpg", "jpeg")
 """Member extensions read as the face crop; the plain ones for shards that somebody else wrote."""
 BODY_EXTENSIONS = ("body.jpg", "body.jpeg")
+
+LABEL_EXTENSIONS = ("json", "cls")
 
 _GENDER_WORDS = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F"}
 
@@ -31,6 +34,25 @@ class Labels:
     gender: str | None = None
     group: str | None = None
     extra: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, bytes]) -> "Labels":
+        """Labels from a sample's members by extension: its ``json``, or a bare age in its ``cls``.
+
+        Raises:
+            ValueError: there is neither, or it cannot be meant.
+        """
+        if "json" in members:
+            try:
+                record = json.loads(members["json"])
+            except (ValueError, RecursionError):
+                raise ValueError("its .json is not JSON") from None
+            if not isinstance(record, dict):
+                raise ValueError("its .json is not an object")
+            return cls.from_json(record)
+        if "cls" in members:
+            return cls.from_json({"age": members["cls"].decode().strip()})
+        raise ValueError("no .json or .cls with its labels")
 
     @classmethod
     def from_json(cls, record: dict) -> "Labels":
@@ -84,7 +106,7 @@ def parse_age(value) -> tuple[float, float] | None:
     ends = value if isinstance(value, list | tuple) else (value, value)
     try:
         lo, hi = (float(end) for end in ends)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"age {value!r} is neither a number nor a pair [lo, hi]") from None
     if not MIN_AGE <= lo <= hi <= MAX_AGE:
         raise ValueError(f"age {value!r} does not lie in {MIN_AGE} to {MAX_AGE}")

@@ -42,9 +42,11 @@ class UTKFaceSource(Source):
             age = parse_age(int(name["age"]))
         except ValueError as error:
             raise Rejected(str(error)) from None
-        face = (self.images / item).read_bytes()
         try:
+            face = (self.images / item).read_bytes()
             decode(face)
+        except OSError as error:
+            raise Rejected(f"cannot be read: {error.strerror}") from None
         except BrokenJpeg as error:
             raise Rejected(str(error)) from None
         labels = Labels(age, GENDERS[int(name["gender"])], GROUPS[int(name["group"])], {"source": item})
