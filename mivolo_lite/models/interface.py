@@ -41,6 +41,10 @@ class AgeModel(nn.Module):
         """
         raise NotImplementedError
 
+    def for_inference(self) -> "AgeModel":
+        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself."""
+        return self
+
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
         """A new module that maps the features to (B, outputs)."""
         return nn.Linear(self.num_features, outputs, bias)

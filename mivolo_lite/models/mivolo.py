@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import timm
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
@@ -16,6 +17,7 @@ from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import missing_everywhere
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
+from mivolo_lite.models.mivolo_inference import for_inference
 from mivolo_lite.models.mivolo_weights import start_from
 from mivolo_lite.models.weights import read_state_dict
 
@@ -35,15 +37,18 @@ class TwoStems(nn.Module):
         self.conv2, self.proj2 = copy.deepcopy(stem.conv), copy.deepcopy(stem.proj)
         self.map = MivoloEnhancer(stem.proj.out_channels, side)
 
-    def forward(self, face: Tensor, body: Tensor) -> Tensor:
+    def face(self, picture: Tensor) -> Tensor:
         """(B, C, S/8, S/8) from normalised pictures (B, 3, S, S)."""
-        return self.map(self.face_map(face), self.body_map(body))
+        return self.proj1(self.conv1(picture))
 
-    def face_map(self, face: Tensor) -> Tensor:
-        return self.proj1(self.conv1(face))
+    def body(self, picture: Tensor) -> Tensor:
+        """The same of bodies."""
+        return self.proj2(self.conv2(picture))
 
-    def body_map(self, body: Tensor) -> Tensor:
-        return self.proj2(self.conv2(body))
+    def join(self, face: Tensor, body: Tensor) -> Tensor:
+        """One map (B, C, S/8, S/8) of two, either of which may be the 3 x 3 cells (1, C, 3, 3) of a black picture."""
+        face, body = (rearrange(grid, "b c h w -> b (h w) c") for grid in (face, body))
+        return rearrange(self.map(face, body), "b (h w) c -> b c h w", h=self.map.pos_embed.side)
 
 
 class MivoloHead(nn.Module):
@@ -66,8 +71,8 @@ class MivoloHead(nn.Module):
 class MivoloModel(AgeModel):
     """Tokens (B, 1 + N, D), the class token first, of the face or of the face and the body.
 
-    A missing picture is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs nothing:
-    every cell of a black picture's map that is not at its border is the same, so 3 x 3 cells tell all.
+    A missing picture is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs next to
+    nothing: all cells of its map that are not at the border are the same, so a picture of 3 x 3 cells tells all.
     """
 
     variant: ClassVar[str]
@@ -110,6 +115,8 @@ class MivoloModel(AgeModel):
             self.volo.patch_embed = TwoStems(self.volo.patch_embed, image_size // PATCH)
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
         self.register_buffer("black", black.view(1, 3, 1, 1), persistent=False)
+        for name in self.inputs:  # the stems' cells of a black picture, once the weights are final
+            self.register_buffer(f"black_{name}", None, persistent=False)
         if config.weights:
             start_from(self.volo, read_state_dict(config.weights), source=config.weights)
         elif config.pretrained:
@@ -126,30 +133,30 @@ class MivoloModel(AgeModel):
             grid = stem(self.blackened(face, has_face))
         else:
             batch = len(body if face is None else face)
-            face_map = self.map_of(stem.face_map, face, has_face, batch)
-            grid = stem.map(face_map, self.map_of(stem.body_map, body, has_body, batch))
-        tokens = self.volo.forward_tokens(grid.permute(0, 2, 3, 1))
+            face_map = self.map_of("face", face, has_face, batch)
+            grid = stem.join(face_map, self.map_of("body", body, has_body, batch))
+        tokens = self.volo.forward_tokens(rearrange(grid, "b c h w -> b h w c"))
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 
-    def map_of(self, stem, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """The stem's map (B or 1, C, S/8, S/8) of a picture that may be missing."""
+    def map_of(self, name: str, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
+        """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black where the whole batch has no picture."""
         if not self.training and missing_everywhere(picture, has):
-            return self.black_map(stem)
+            known = getattr(self, f"black_{name}")
+            return self.black_cells(name) if known is None else known
         if picture is None:  # in training every parameter wants a gradient, on every rank
             picture = self.black.expand(batch, -1, self.image_size, self.image_size)
-        return stem(self.blackened(picture, has))
+        return getattr(self.volo.patch_embed, name)(self.blackened(picture, has))
+
+    def black_cells(self, name: str) -> Tensor:
+        """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
+        return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
     def blackened(self, picture: Tensor, has: Tensor | None) -> Tensor:
         """The pictures, black where they are missing."""
         return picture if has is None else torch.where(has.view(-1, 1, 1, 1), picture, self.black.to(picture.dtype))
 
-    def black_map(self, stem) -> Tensor:
-        """The stem's map (1, C, S/8, S/8) of a black picture: its corners and edges, and the middle repeated."""
-        small = stem(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
-        side = self.image_size // PATCH
-        cell = torch.ones(side, dtype=torch.long, device=small.device)
-        cell[0], cell[-1] = 0, 2
-        return small[:, :, cell[:, None], cell]
+    def for_inference(self) -> "MivoloModel":
+        return for_inference(self)
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
         return MivoloHead(self.num_features, outputs, bias)

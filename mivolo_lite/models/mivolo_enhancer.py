@@ -1,13 +1,47 @@
 """MiVOLO's feature enhancer: face and body read each other, then one map of both goes on (arXiv 2307.04616, figure 3).
 
+It works on tokens, row by row; the parameters keep the shapes of the published convolutions.
 Axes: B batch, C channels, H and W rows and columns of the grid, N = H W tokens, D width of a token.
 """
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import Mlp, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
+
+CELLS = 9
+"""Kinds of places in a picture of one colour: corners, edges between them, the middle."""
+
+
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution of tokens (B, N, D)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, self.weight.flatten(1), self.bias)
+
+
+class VolumeNorm(nn.LayerNorm):
+    """Layer norm over all channels and places together, with weights (C, H, W), of tokens (B, N, C)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        weight, bias = (rearrange(affine, "c h w -> (h w) c") for affine in (self.weight, self.bias))
+        return F.layer_norm(tokens, weight.shape, weight, bias, self.eps)
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU between them, token by token."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.fc1 = Pointwise(inputs, hidden)
+        self.fc2 = Pointwise(hidden, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class RelativePositions(nn.Module):
@@ -26,10 +60,12 @@ class RelativePositions(nn.Module):
         place = torch.arange(side)
         self.register_buffer("distance", place - place[:, None] + side - 1, persistent=False)
         rows, columns = torch.meshgrid(place, place, indexing="ij")
-        where = torch.cat([F.one_hot(rows, side), F.one_hot(columns, side)], dim=-1)
-        self.register_buffer("where", rearrange(where.float(), "h w two_sides -> (h w) two_sides"), persistent=False)
+        codes = torch.cat([F.one_hot(rows, side), F.one_hot(columns, side)], dim=-1).float()
+        self.register_buffer("codes", rearrange(codes, "h w two_sides -> (h w) two_sides"), persistent=False)
+        band = place.clamp(max=1) + (place == side - 1)  # 0 first, 1 between, 2 last
+        self.register_buffer("cell", rearrange(3 * band[:, None] + band, "h w -> (h w)"), persistent=False)
 
-    def logits(self, query: Tensor) -> Tensor:
+    def forward(self, query: Tensor) -> Tensor:
         """(B, N, 2 side): the logits that queries (B, N, D) give to each row, then to each column, of keys."""
         query = rearrange(query, "b (h w) d -> b h w d", h=self.side)
         rows = torch.einsum("b h w d, h k d -> b h w k", query, self.height_rel[self.distance])
@@ -44,8 +80,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositio
     channels of q and k, and no (N, N) table of biases is ever made, forward or backward.
     """
     dim = query.shape[-1]
-    codes = positions.where.to(key.dtype).expand(len(key), -1, -1)
-    query = torch.cat([query * dim**-0.5, positions.logits(query).to(query.dtype)], dim=-1)
+    codes = positions.codes.to(key.dtype).expand(len(key), -1, -1)
+    query = torch.cat([query * dim**-0.5, positions(query).to(query.dtype)], dim=-1)
     key = torch.cat([key, codes], dim=-1)
     value = F.pad(value, (0, codes.shape[-1]))  # the fused kernels want one width for all three
     query, key, value = (rearrange(x, "b n d -> b 1 n d") for x in (query, key, value))
@@ -53,33 +89,50 @@ def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositio
     return rearrange(attended, "b 1 n d -> b n d")[..., :dim]
 
 
+def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
+    """:func:`attend` to a picture with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
+
+    All places of a cell have the same q k^T and v, and e^(row + column) summed over a block is a product of two sums;
+    so the logit of a whole cell is q k^T plus the log-sum-exp of its rows and that of its columns.
+    """
+    rows, columns = (
+        torch.cat([side[..., :1], side[..., 1:-1].logsumexp(dim=-1, keepdim=True), side[..., -1:]], dim=-1)
+        for side in positions(query).chunk(2, dim=-1)
+    )
+    blocks = rearrange(rows[..., :, None] + columns[..., None, :], "b n row column -> b n (row column)")
+    weights = (query @ key.transpose(1, 2) * query.shape[-1] ** -0.5 + blocks).softmax(dim=-1)
+    return weights @ value
+
+
 class MivoloEnhancer(nn.Module):
     """Cross attention in both directions, a norm over the whole volume, and an MLP. No residual.
 
-    Either input may have a batch of 1, when all samples share it (a picture that is missing everywhere).
+    A picture of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C): the corners, the edges
+    between them and the middle, as a stem maps such a picture to equal tokens within each.
     """
 
     def __init__(self, dim: int, side: int):
         super().__init__()
-        self.qkv_f = nn.Conv2d(dim, 3 * dim, 1, bias=False)
-        self.qkv_p = nn.Conv2d(dim, 3 * dim, 1, bias=False)
+        self.qkv_f = Pointwise(dim, 3 * dim, bias=False)
+        self.qkv_p = Pointwise(dim, 3 * dim, bias=False)
         self.pos_embed = RelativePositions(side, dim)
-        self.norm = nn.LayerNorm([2 * dim, side, side])
-        self.mlp = Mlp(2 * dim, 4 * dim, dim, use_conv=True)
-        for conv in (self.qkv_f, self.qkv_p):
-            trunc_normal_(conv.weight, std=dim**-0.5)
+        self.norm = VolumeNorm([2 * dim, side, side])
+        self.mlp = Mlp(2 * dim, 4 * dim, dim)
+        for projection in (self.qkv_f, self.qkv_p):
+            trunc_normal_(projection.weight, std=dim**-0.5)
 
     def forward(self, face: Tensor, body: Tensor) -> Tensor:
-        """(B, C, H, W) from the stems' maps of the face and of the body, (B, C, H, W) each."""
-        side = self.pos_embed.side
-        face_query, face_key, face_value = self.split(self.qkv_f(face))
-        body_query, body_key, body_value = self.split(self.qkv_p(body))
-        face = attend(face_query, body_key, body_value, self.pos_embed)
-        body = attend(body_query, face_key, face_value, self.pos_embed)
-        both = rearrange([face, body], "two b (h w) c -> b (two c) h w", h=side)
-        return self.mlp(self.norm(both))
+        """(B, N, C) from the stems' tokens of the face and of the body, (B, N, C) each."""
+        face_query, face_key, face_value = self.qkv_f(face).chunk(3, dim=-1)
+        body_query, body_key, body_value = self.qkv_p(body).chunk(3, dim=-1)
+        face = self.read(face_query, body_key, body_value)
+        body = self.read(body_query, face_key, face_value)
+        return self.mlp(self.norm(torch.cat([face, body], dim=-1)))
 
-    @staticmethod
-    def split(qkv: Tensor) -> Tensor:
-        """Queries, keys and values, (B, N, C) each, from (B, 3 C, H, W)."""
-        return rearrange(qkv, "b (three c) h w -> three b (h w) c", three=3)
+    def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, N, C): what one picture reads from the other. Queries, or keys and values, may be those of cells."""
+        if key.shape[1] == CELLS:
+            return attend_to_cells(query, key, value, self.pos_embed)
+        if query.shape[1] == CELLS:
+            query = query[:, self.pos_embed.cell].expand(len(key), -1, -1)
+        return attend(query, key, value, self.pos_embed)

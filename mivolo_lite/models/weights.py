@@ -1,10 +1,12 @@
 """Reads weights from local files, and loads them so that nothing is left out in silence."""
 
+import argparse
 import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,9 +20,18 @@ StateDict = dict[str, Tensor]
 SHOWN = 8
 """How many names an error lists before it only counts the rest."""
 
+NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+HARMLESS = [
+    argparse.Namespace,
+    *((NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+]
+"""What trainers leave in their checkpoints beside tensors: their arguments, and numbers that numpy computed."""
+
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Everything in a ``.safetensors`` or torch file, on the CPU. No object that pickle could run is ever built.
+    """Everything in a ``.safetensors`` or torch file, on the CPU. Only tensors and plain values are ever built.
 
     Raises:
         UserError: there is no such file, or it holds anything but tensors and plain values.
@@ -31,7 +42,8 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
     if not isinstance(checkpoint, dict):
