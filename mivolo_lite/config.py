@@ -79,12 +79,12 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for key, value in _options(argv):
-        layer, where = (_read_yaml(value), value) if key == "config" else (_nested(key, value), "command line")
-        for name in DEFAULT_NAMES:  # `method: coral` is short for `method: {name: coral}`
-            if isinstance(layer.get(name), str):
-                layer[name] = {"name": layer[name]}
-        _merge(values, layer)
-        origin.update((dotted, where) for dotted in _dotted(layer))
+        for layer, where in _read_files(Path(value)) if key == "config" else [(_nested(key, value), "command line")]:
+            for name in DEFAULT_NAMES:  # `method: coral` is short for `method: {name: coral}`
+                if isinstance(layer.get(name), str):
+                    layer[name] = {"name": layer[name]}
+            _merge(values, layer)
+            origin.update((dotted, where) for dotted in _dotted(layer))
     return values, origin
 
 
@@ -102,9 +102,18 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_files(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """A file's values, after those of the file that its ``base`` names, relative to it; each with where it stood."""
+    layer = _read_yaml(path)
+    base = layer.pop("base", None)
+    if base is not None:
+        yield from _read_files(path.parent / base)
+    yield layer, str(path)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except yaml.YAMLError as error:

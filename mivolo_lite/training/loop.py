@@ -86,7 +86,7 @@ class Trainer:
         if config.train.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
         self.estimator.to(self.accelerator.device)
-        self.ema = ModelEmaV3(self.estimator, decay=config.optim.ema_decay) if config.optim.ema_decay else None
+        self.ema = ModelEmaV3(self.estimator, config.optim.ema_decay, use_warmup=True) if config.optim.ema_decay else None
         if config.train.compile:
             self.estimator.compile()
         optimizer = build_optimizer(self.estimator, config.optim)
