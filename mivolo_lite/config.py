@@ -52,10 +52,13 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
     values, origin = _gather(argv)
     parser = _parser(values, origin)
     try:
-        parsed = parser.parse_object(values)
-        return _plain(RunConfig(**vars(parser.instantiate(parsed))))
+        config = _plain(RunConfig(**vars(parser.instantiate(parser.parse_object(values)))))
     except (ArgumentError, ValueError) as error:
         raise _explained(error, origin) from None
+    for key, value in (("run", config.run), ("data.train", config.data.train), ("data.val", config.data.val)):
+        if not value:
+            raise UserError(f"configuration: {key} is missing; give it in the file or as --{key} FOLDER")
+    return config
 
 
 def dump_run_config(config: RunConfig) -> str:

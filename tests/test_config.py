@@ -1,15 +1,19 @@
 """A run's configuration: what it reads, and the one line it answers when it cannot."""
 
+from pathlib import Path
+
 import pytest
 
 from mivolo_lite.config import dump_run_config, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 
+REPOSITORY = Path(__file__).parents[1]
+
 
 def write(path, text):
     path.write_text(text)
-    return ["--config", str(path)]
+    return ["--config", str(path), "--data.train", "t", "--data.val", "v"]
 
 
 def test_overrides_win_over_files_and_later_files_over_earlier(tmp_path):
@@ -70,3 +74,27 @@ def test_a_mistake_is_one_line_that_names_where_and_what(tmp_path, text, overrid
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.yaml: No such file"):
         read_run_config(["--config", str(tmp_path / "nowhere.yaml")])
+
+
+@pytest.mark.parametrize("key", ["run", "data.train", "data.val"])
+def test_what_has_no_sensible_default_must_be_said(key):
+    given = {"run": "r", "data.train": "t", "data.val": "v"}
+    del given[key]
+    with pytest.raises(UserError, match=f"{key} is missing"):
+        read_run_config([word for name, value in given.items() for word in (f"--{name}", value)])
+
+
+def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
+    write(tmp_path / "base.yaml", "optim: {lr: 1, epochs: 2}\n")
+    (tmp_path / "deeper").mkdir()
+    file = write(tmp_path / "deeper" / "a.yaml", "base: ../base.yaml\nrun: r\noptim: {lr: 3}\n")
+    config = read_run_config(file)
+    assert (config.optim.lr, config.optim.epochs) == (3, 2)
+    write(tmp_path / "base.yaml", "optim: {lrr: 1}\n")
+    with pytest.raises(UserError, match="base.yaml: optim.lrr"):
+        read_run_config(file)
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/**/*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_reads(path):
+    assert read_run_config(["--config", str(path), "--run", "r"]).data.train

@@ -45,7 +45,10 @@ def command(people):
 def start(command, run, resume="no"):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, "--run", str(run), "--resume", resume], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, "--run", str(run), "--resume", resume],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

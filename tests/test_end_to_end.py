@@ -1,0 +1,87 @@
+"""The commands of the README, one after another, on a few drawn people."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mivolo_lite.cli import main
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = [
+    "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0",
+    "--optim.global_batch", "16", "--optim.epochs", "1",
+]  # fmt: skip
+
+
+def launch(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "train.py", *map(str, words)],
+        cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_train_through_accelerate_then_evaluate(people, tmp_path, capsys):
+    run = tmp_path / "run"
+    done = launch("--run", run, "--data.train", people / "train", "--data.val", people / "val", *SMALL)
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["backbone"] == "test_resnet" and config["optim"]["lr"] == 1e-3
+    card = yaml.safe_load((run / "best" / "model.yaml").read_text())
+    info = json.loads((people / "train" / "dataset.json").read_text())
+    assert card["data_digest"] == info["digest"] and card["image_size"] == 32 and card["crop_policy"]
+
+    main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{people}/val", "--out", f"{tmp_path}/out"])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    samples = json.loads((people / "val" / "dataset.json").read_text())["samples"]
+    assert metrics["n"] == len(rows) == len({row["key"] for row in rows}) == samples
+    errors = [abs(float(row["age_pred"]) - float(row["age"])) for row in rows]
+    assert metrics["mae"] == pytest.approx(sum(errors) / len(errors), abs=1e-3)
+    assert metrics["mae"] == pytest.approx(card["metrics"]["mae"], abs=1e-3)
+    assert "always answering the mean age" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_user_error_through_the_launcher_is_one_line(tmp_path):
+    done = launch("--run", tmp_path / "run", "--data.train", tmp_path / "nothing")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("mivolo-lite:")]
+    assert len(lines) == 1 and "no indexed shards" in lines[0] and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["trian"], "no such command"),
+        (["pack", "imdb"], "no source 'imdb'"),
+        (["pack", "people", "--count", "x", "--out", "o"], "count"),
+        (["evaluate", "--checkpoint", "nowhere", "--data", "d", "--out", "o"], "nowhere"),
+        (["train", "--optim.lr", "1"], "run"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR does not name UTKFace's pictures")
+def test_real_faces_are_packed_and_read(tmp_path):
+    main(["pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", f"{tmp_path}/utkface", "--workers", "2"])
+    rejected = (tmp_path / "utkface" / "rejected.jsonl").read_text().splitlines()
+    splits = [json.loads((tmp_path / "utkface" / name / "dataset.json").read_text()) for name in ("train", "val")]
+    assert sum(split["samples"] for split in splits) + len(rejected) > 7000
+    assert all("file name" in line for line in rejected) and len(rejected) < 10
