@@ -65,7 +65,7 @@ def write_table(names: list[str], work: Path) -> None:
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     head = (
         "# Every method on the same faces\n\n"
-        f"UTKFace part 1, {rows[0]['n']} validation faces of a random 90/10 split (seed 0; no subject ids: a person may "
+        f"UTKFace part 1, {rows[0]['n']} validation faces of a random 90/10 split (seed 0; a person may "
         f"lie in both), {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, "
         f"{base['optim']['epochs']} epochs, best of the evaluations after each epoch. "
         "Each method decodes as its paper does. Written by `python benchmarks/methods.py`.\n\n"

@@ -86,7 +86,7 @@ class Trainer:
         if config.train.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
         self.estimator.to(self.accelerator.device)
-        self.ema = ModelEmaV3(self.estimator, config.optim.ema_decay, use_warmup=True) if config.optim.ema_decay else None
+        self.ema = averaged(self.estimator, config.optim.ema_decay)
         if config.train.compile:
             self.estimator.compile()
         optimizer = build_optimizer(self.estimator, config.optim)
@@ -231,3 +231,12 @@ class Trainer:
         )
         if self.resumed:
             self.journal.say(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")
+
+
+def averaged(estimator: Estimator, decay: float) -> ModelEmaV3 | None:
+    """A running average of the weights that remembers more as the run gets longer, up to ``decay``; None for 0.
+
+    With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
+    4.95 beside the trained weights' own 4.51, two thirds of the way.
+    """
+    return ModelEmaV3(estimator, decay, use_warmup=True) if decay else None
