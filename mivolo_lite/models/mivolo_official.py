@@ -23,6 +23,9 @@ from mivolo_lite.models.weights import StateDict, check_state, read_checkpoint, 
 GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
 """Where an estimator of this package has its heads."""
 
+VARIANTS = {(384, 4): "d1", (512, 6): "d2", (512, 8): "d3", (768, 8): "d4", (768, 12): "d5"}
+"""VOLO's variants by their width and their number of outlookers."""
+
 HEAD_PARTS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
 
 
@@ -139,14 +142,11 @@ def has_body(state: Mapping[str, Tensor]) -> bool:
 def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
     """Our name of the model with these weights by MiVOLO's names, its options, and its pictures' side in pixels."""
     size = 2 * PATCH * state["pos_embed"].shape[1]
-    width, outlookers = state["norm.weight"].shape[0], count_blocks(state, "network.0.")
-    variant = {384: "d1", 512: "d2" if outlookers < 8 else "d3", 768: "d4" if outlookers < 12 else "d5"}.get(width)
+    width, outlookers = len(state["norm.weight"]), {name.split(".")[2] for name in state if name[:10] == "network.0."}
+    # The nearest number: a file that lacks a block is told so, and not that nobody knows such a model.
+    near = {variant: abs(blocks - len(outlookers)) for (dim, blocks), variant in VARIANTS.items() if dim == width}
+    variant = min(near, key=near.get, default=f"of width {width}")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
-
-
-def count_blocks(state: Mapping[str, Tensor], stage: str) -> int:
-    """How many blocks of a stage have any weights."""
-    return len({name.removeprefix(stage).partition(".")[0] for name in state if name.startswith(stage)})
 
 
 def expected_state(state: Mapping[str, Tensor], outputs: int, source: str | Path) -> StateDict:

@@ -1,0 +1,88 @@
+"""Laws that every model obeys."""
+
+import pytest
+import torch
+
+from mivolo_lite.models import MODELS
+from mivolo_lite.models.mivolo import MIVOLO
+from tests.models.tiny import BATCH, SIDE, pictures, tiny_mivolo
+
+BUILDERS = {
+    "single, a convolutional face": ("single", {"backbone": "test_resnet"}),
+    "single, a transformer's body": ("single", {"backbone": "test_vit", "input": "body"}),
+    "dual, maps": ("dual", {"face": "test_resnet", "body": "test_convnext", "dim": 32}),
+    "dual, tokens and a map": ("dual", {"face": "test_vit", "body": "test_efficientnet", "dim": 32}),
+    "mivolo, face": ("mivolo", {"input": "face"}),
+    "mivolo, face and body": ("mivolo", {}),
+}
+
+
+@pytest.fixture(params=BUILDERS, scope="module")
+def model(request):
+    torch.manual_seed(0)
+    name, options = BUILDERS[request.param]
+    return tiny_mivolo(**options) if name == "mivolo" else MODELS[name](MODELS[name].Config(**options), SIDE)
+
+
+def asked(model, face, body):
+    """The two pictures, None where the model has no such input."""
+    return (face if "face" in model.inputs else None), (body if "body" in model.inputs else None)
+
+
+def test_every_model_is_built_here():
+    built = {name for name, _ in BUILDERS.values()}
+    assert set(MODELS) == built - {"mivolo"} | set(MIVOLO)
+
+
+def test_heads_read_the_features(model):
+    model.eval()
+    features = model(*asked(model, pictures(0), pictures(1)), None, None)
+    for bias in (True, False):
+        output = model.make_head(3, bias)(features)
+        assert output.shape == (BATCH, 3) and output.isfinite().all()
+    assert len(model.mean) == len(model.std) == 3 and model.inputs
+
+
+@pytest.mark.parametrize("missing", ["nothing", "some", "a whole input"])
+def test_gradient_on_every_parameter(model, missing):
+    """What DDP without the search for unused parameters needs, on every rank and in every step."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    head = model.make_head(2)
+    face, body = asked(model, pictures(0), pictures(1))
+    has_body = {"nothing": [True, True], "some": [True, False], "a whole input": [False, False]}[missing]
+    head(model(face, body, torch.tensor([True, True]), torch.tensor(has_body))).square().sum().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without
+    assert all(parameter.grad.isfinite().all() for parameter in [*model.parameters(), *head.parameters()])
+
+
+def test_samples_do_not_see_each_other(model):
+    model.eval()
+    face, body = asked(model, pictures(0), pictures(1))
+    with torch.no_grad():
+        together = model(face, body, None, None)
+        alone = model(*(None if picture is None else picture[1:] for picture in (face, body)), None, None)
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_inference_has_the_same_outputs(model):
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = model.for_inference()
+    combinations = [asked(model, pictures(0), pictures(1))]
+    if len(model.inputs) == 2:
+        combinations += [(pictures(0), None), (None, pictures(1))]
+    with torch.no_grad():
+        for face, body in combinations:
+            torch.testing.assert_close(
+                fast(face, body, None, None), model(face, body, None, None), atol=1e-4, rtol=1e-4
+            )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_size_of_the_features_is_announced(model):
+    model.eval()
+    with torch.no_grad():
+        assert model(*asked(model, pictures(0), pictures(1)), None, None).shape[-1] == model.num_features

@@ -1,0 +1,92 @@
+"""What the models of two inputs make of a picture that is not there."""
+
+import pytest
+import torch
+
+from mivolo_lite.models import MODELS
+from tests.models.tiny import SIDE, TinyMivolo, pictures, tiny_mivolo
+
+
+def yes(*values):
+    return torch.tensor(values)
+
+
+@pytest.fixture(scope="module", params=["dual", "mivolo"])
+def model(request):
+    torch.manual_seed(0)
+    if request.param == "mivolo":
+        return tiny_mivolo()
+    dual = MODELS["dual"]
+    return dual(dual.Config(face="test_resnet", body="test_vit", dim=32), SIDE).eval()
+
+
+def stems(model, name):
+    """The first modules that a picture of this name goes through."""
+    if isinstance(model, TinyMivolo):
+        return getattr(model.volo.patch_embed, {"face": "conv1", "body": "conv2"}[name])
+    return getattr(model, name).tokens
+
+
+def sizes_seen(module):
+    """A list that fills with the shape of what the module is given."""
+    seen = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", ["face", "body"])
+def test_what_a_missing_picture_holds_does_not_matter(model, missing):
+    given = {"face": pictures(0), "body": pictures(1)}
+    mask = {f"has_{name}": yes(True, name != missing) for name in given}
+    one = model(**given, **mask)
+    other = model(**given | {missing: given[missing].clone().index_fill_(0, yes(1), 7.0)}, **mask)
+    assert torch.equal(one, other)
+    here = model(**given, has_face=None, has_body=None)
+    torch.testing.assert_close(one[0], here[0], atol=1e-4, rtol=1e-4)
+    assert (one[1] - here[1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", ["face", "body"])
+def test_missing_for_all_is_missing_for_each(model, missing):
+    """However a picture's absence is said, the answer is the same, though then no backbone runs."""
+    given = {"face": pictures(0), "body": pictures(1)}
+    masks = {"has_face": None, "has_body": None}
+    nothing = model(**given | {missing: None}, **masks)
+    none_left = model(**given, **masks | {f"has_{missing}": yes(False, False)})
+    one_by_one = model(**given, **masks | {f"has_{missing}": yes(True, False)})
+    assert torch.equal(nothing, none_left)
+    torch.testing.assert_close(nothing[1], one_by_one[1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", ["face", "body"])
+def test_the_backbone_of_what_all_miss_is_not_run(model, missing):
+    """MiVOLO looks at 24 pixels of black instead, and not even at those once it is prepared for inference."""
+    given = {"face": pictures(0), "body": pictures(1), missing: None}
+    seen = sizes_seen(stems(model, missing))
+    model(**given, has_face=None, has_body=None)
+    assert all(shape[0] == 1 and shape[-1] <= 24 for shape in seen)
+    fast = model.for_inference()
+    seen = sizes_seen(stems(fast, missing))
+    fast(**given, has_face=None, has_body=None)
+    assert not seen
+
+
+@torch.no_grad()
+def test_mivolo_takes_black_for_a_missing_picture():
+    model = tiny_mivolo()
+    face = pictures(0)
+    black = (torch.zeros_like(face) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1)
+    for given, instead in (((face, None), (face, black)), ((None, face), (black, face))):
+        torch.testing.assert_close(model(*given), model(*instead), atol=1e-4, rtol=1e-4)
+
+
+def test_the_stand_in_learns_from_samples_that_miss_the_picture():
+    dual = MODELS["dual"]
+    model = dual(dual.Config(face="test_resnet", body="test_resnet", dim=32), SIDE)
+    for has_body, learns in ((yes(True, True), False), (yes(True, False), True)):
+        model.zero_grad(set_to_none=True)
+        model(pictures(0), pictures(1), None, has_body).square().sum().backward()
+        assert bool(model.body.stand_in.grad.abs().max() > 0) == learns

@@ -1,0 +1,166 @@
+"""MiVOLO against its description, timm's VOLO, and loops that spell its attention out."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.volo import ClassAttention, OutlookAttention
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.mivolo import MIVOLO, MivoloHead
+from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, RelativePositions, attend
+from mivolo_lite.models.mivolo_inference import GatheredOutlook, OneQueryAttention, for_inference
+from tests.models.tiny import SIDE, TinyMivolo, pictures, tiny_mivolo
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "size, input, outputs, parameters, patch_embed",
+    [
+        (224, "face", 3, 25_864_350, 280_320),
+        (224, "face", 1, 25_862_810, 280_320),
+        (224, "both", 3, 27_432_414, 1_848_384),
+        (224, "both", 1, 27_430_874, 1_848_384),
+        (384, "both", 3, 28_761_054, 3_031_104),
+    ],
+)
+def test_as_many_parameters_as_published(size, input, outputs, parameters, patch_embed):
+    cls = MIVOLO[f"mivolo_d1_{size}"]
+    with torch.device("meta"):
+        model = cls(cls.Config(input=input), size)
+        head = model.make_head(outputs)
+    assert count(model) + count(head) == parameters
+    assert count(model.volo.patch_embed) == patch_embed
+
+
+def test_a_picture_of_another_size_is_an_error():
+    with pytest.raises(UserError, match="mivolo_d1_224 takes pictures of 224 pixels, not 384.*mivolo_d1_384"):
+        MIVOLO["mivolo_d1_224"](MIVOLO["mivolo_d1_224"].Config(), 384)
+
+
+@torch.no_grad()
+def test_one_input_is_timms_volo():
+    model = tiny_mivolo(input="face")
+    head = model.make_head(3)
+    volo = timm.create_model("volo_tiny_224", img_size=SIDE, num_classes=3).eval()
+    volo.load_state_dict(model.volo.state_dict() | head.state_dict())
+    torch.testing.assert_close(head(model(pictures(), None)), volo(pictures()))
+
+
+@torch.no_grad()
+def test_the_head_adds_half_the_largest_patch():
+    head = MivoloHead(4, 2)
+    tokens = torch.randn(3, 6, 4)
+    expected = head.head(tokens[:, 0]) + 0.5 * torch.stack([head.aux_head(t) for t in tokens[:, 1:]]).max(1).values
+    torch.testing.assert_close(head(tokens), expected)
+
+
+def slow_attention(query, key, value, positions):
+    """softmax(s q k^T + R(q)) v, one query at a time."""
+    side, dim = positions.side, query.shape[-1]
+    places = [(row, column) for row in range(side) for column in range(side)]
+    result = torch.zeros_like(query)
+    for sample in range(len(query)):
+        for n, (row, column) in enumerate(places):
+            q = query[sample, n]
+            logits = []
+            for m, (key_row, key_column) in enumerate(places):
+                down = positions.height_rel[key_row - row + side - 1]
+                right = positions.width_rel[key_column - column + side - 1]
+                logits.append(dim**-0.5 * q @ key[sample, m] + q @ down + q @ right)
+            result[sample, n] = torch.stack(logits).softmax(0) @ value[sample]
+    return result
+
+
+@torch.no_grad()
+def test_attention_with_positions_as_defined():
+    torch.manual_seed(0)
+    positions = RelativePositions(side=4, dim=6)
+    query, key, value = torch.randn(3, 2, 16, 6)
+    torch.testing.assert_close(attend(query, key, value, positions), slow_attention(query, key, value, positions))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("black", ["face", "body"])
+def test_cells_stand_for_all_their_places(black):
+    torch.manual_seed(0)
+    enhancer = MivoloEnhancer(dim=6, side=5)
+    for affine in (enhancer.norm.weight, enhancer.norm.bias):
+        affine.normal_()
+    given = {"face": torch.randn(2, 25, 6), "body": torch.randn(2, 25, 6)}
+    cells = torch.randn(1, 9, 6)
+    line = torch.tensor([0, 1, 1, 1, 2])
+    spread = cells.view(1, 3, 3, 6)[:, line[:, None], line].reshape(1, 25, 6).expand(2, -1, -1)
+    torch.testing.assert_close(enhancer(**given | {black: cells}), enhancer(**given | {black: spread}))
+
+
+@torch.no_grad()
+def test_the_enhancer_is_symmetric_in_its_inputs():
+    """Swapping the pictures together with every weight that belongs to one of them changes nothing."""
+    model, other = tiny_mivolo(), tiny_mivolo()
+    state = model.volo.state_dict()
+    swapped = {}
+    for name, value in state.items():
+        for one, two in (("conv1", "conv2"), ("proj1", "proj2"), ("qkv_f", "qkv_p")):
+            if one in name:
+                name = name.replace(one, two)
+            elif two in name:
+                name = name.replace(two, one)
+        if ".map.norm." in name:
+            value = value.roll(len(value) // 2, 0)
+        if name.endswith("map.mlp.fc1.weight"):
+            value = value.roll(value.shape[1] // 2, 1)
+        swapped[name] = value
+    other.volo.load_state_dict(swapped)
+    face, body = pictures(0), pictures(1)
+    torch.testing.assert_close(other(body, face), model(face, body), atol=1e-5, rtol=1e-5)
+    assert (model(body, face) - model(face, body)).abs().max() > 1e-3
+
+
+def test_initialisation_of_the_enhancer():
+    torch.manual_seed(0)
+    enhancer = MivoloEnhancer(dim=192, side=28)
+    for weight in (enhancer.qkv_f.weight, enhancer.qkv_p.weight, enhancer.pos_embed.height_rel):
+        assert weight.std().item() == pytest.approx(192**-0.5, rel=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width, stride, window", [(6, 6, 2, 3), (7, 5, 2, 3), (6, 4, 1, 3), (9, 9, 3, 3)])
+def test_gathered_windows_are_timms(height, width, stride, window):
+    torch.manual_seed(0)
+    attention = OutlookAttention(8, 2, kernel_size=window, padding=1, stride=stride)
+    x = torch.randn(2, height, width, 8)
+    torch.testing.assert_close(GatheredOutlook(attention)(x), attention(x))
+
+
+@torch.no_grad()
+def test_one_query_is_timms_class_attention():
+    torch.manual_seed(0)
+    attention = ClassAttention(12, 3)
+    x = torch.randn(2, 7, 12)
+    torch.testing.assert_close(OneQueryAttention(attention)(x), attention(x))
+
+
+def test_a_model_for_inference_is_frozen():
+    fast = for_inference(tiny_mivolo())
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+
+
+@torch.no_grad()
+def test_no_dropout_in_evaluation():
+    model = tiny_mivolo(drop_rate=0.5, drop_path_rate=0.5)
+    face, body = pictures(0), pictures(1)
+    assert torch.equal(model(face, body), model(face, body))
+    model.train()
+    dropped = model(face, body)
+    assert (dropped == 0).float().mean() > 0.3
+    assert F.mse_loss(dropped, model(face, body)) > 0
+
+
+def test_pretrained_and_weights_exclude_each_other():
+    with pytest.raises(UserError, match="not both"):
+        TinyMivolo(TinyMivolo.Config(pretrained=True, weights="some.safetensors"), SIDE)

@@ -1,0 +1,55 @@
+"""Names, shapes and outputs of the published MiVOLO, for weights and pictures that both sides can make."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mivolo_lite.models import MODELS
+from mivolo_lite.models.mivolo_official import from_checkpoint, to_estimator
+
+FIXTURES = Path(os.environ.get("PARITY_DIR", ""))
+NAMES = ["mivolo_d1_224_6ch_3out", "mivolo_d1_224_3ch_3out", "mivolo_d1_224_3ch_1out"]
+
+pytestmark = pytest.mark.skipif(
+    not (FIXTURES / f"{NAMES[0]}.json").is_file(), reason=f"PARITY_DIR names no folder with {NAMES[0]}.json"
+)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_published_outputs(name):
+    spec = importlib.util.spec_from_file_location("fill", FIXTURES / "fill.py")
+    fixture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fixture)
+    want = json.loads((FIXTURES / f"{name}.json").read_text())
+
+    cls = MODELS[want["model"]]
+    model = cls(cls.Config(input="both" if want["in_chans"] == 6 else "face"), want["input_size"]).eval()
+    state = model.volo.state_dict() | model.make_head(want["num_classes"]).state_dict()
+    shapes = {key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in state.items()}
+    assert shapes == want["state"]
+
+    state = fixture.fill(state, want["seed"])
+    published = from_checkpoint(
+        {"state_dict": state, "min_age": 0, "max_age": 100, "avg_age": 50, "no_gender": want["num_classes"] == 1}, name
+    )
+    assert published.model == (want["model"], model.config, want["input_size"])
+    converted = to_estimator(published)
+    model.load_state_dict({key[6:]: value for key, value in converted.items() if key.startswith("model.")})
+    pictures = fixture.wave((want["batch"], want["in_chans"], want["input_size"], want["input_size"]), want["seed"])
+    face, body = pictures[:, :3], pictures[:, 3:] if want["in_chans"] == 6 else None
+    columns = []
+    for prefix, outputs in (("gender_head.", 2), ("method.head.", 1)):
+        parts = {key.removeprefix(prefix): value for key, value in converted.items() if key.startswith(prefix)}
+        if parts:
+            head = model.make_head(outputs)
+            head.load_state_dict(parts)
+            columns.append(head)
+    for prepared in (model, model.for_inference()):
+        features = prepared(face, body)
+        output = torch.cat([head(features) for head in columns], dim=1)
+        torch.testing.assert_close(output, torch.tensor(want["output"]), atol=1e-4, rtol=0)

@@ -1,0 +1,45 @@
+"""A MiVOLO of a few thousand weights: timm's VOLO with every kind of layer once, at 48 pixels."""
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.volo import VOLO
+
+from mivolo_lite.models.mivolo import MivoloModel
+
+SIDE = 48
+BATCH = 2
+
+default_cfgs = generate_default_cfgs({"volo_tiny_224.": {"input_size": (3, 224, 224), "fixed_input_size": True}})
+
+
+@register_model
+def volo_tiny_224(pretrained=False, **options):
+    size = {"layers": (1, 1, 1, 1), "embed_dims": (24, 48, 48, 48), "num_heads": (2, 4, 4, 4), "stem_hidden_dim": 8}
+    return build_model_with_cfg(VOLO, "volo_tiny_224", pretrained, **size, **options)
+
+
+class TinyMivolo(MivoloModel):
+    variant, size = "tiny", SIDE
+
+
+class LargerTinyMivolo(MivoloModel):
+    variant, size = "tiny", 64
+
+
+def tiny_mivolo(cls=TinyMivolo, seed=0, **options):
+    """With weights and batch statistics in which no two parts are alike by chance or by initialisation."""
+    generator = torch.Generator().manual_seed(seed)
+    model = cls(cls.Config(**options), cls.size).eval()
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        noise = torch.rand(value.shape, generator=generator) * 2 - 1
+        if value.ndim == 1 or "map.norm" in name:
+            value.copy_(0.2 * noise + (1.0 if name.endswith(("weight", "running_var")) else 0.0))
+        else:
+            value.copy_(noise * (3 / value[0].numel()) ** 0.5)
+    return model
+
+
+def pictures(seed=0, side=SIDE):
+    return torch.randn(BATCH, 3, side, side, generator=torch.Generator().manual_seed(seed))
