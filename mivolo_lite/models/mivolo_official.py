@@ -142,9 +142,10 @@ def has_body(state: Mapping[str, Tensor]) -> bool:
 def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
     """Our name of the model with these weights by MiVOLO's names, its options, and its pictures' side in pixels."""
     size = 2 * PATCH * state["pos_embed"].shape[1]
-    width, outlookers = len(state["norm.weight"]), {name.split(".")[2] for name in state if name[:10] == "network.0."}
+    width, outlookers = len(state["norm.weight"]), [name.split(".")[2] for name in state if name[:10] == "network.0."]
+    blocks = 1 + max(map(int, outlookers), default=0)
     # The nearest number: a file that lacks a block is told so, and not that nobody knows such a model.
-    near = {variant: abs(blocks - len(outlookers)) for (dim, blocks), variant in VARIANTS.items() if dim == width}
+    near = {variant: abs(number - blocks) for (dim, number), variant in VARIANTS.items() if dim == width}
     variant = min(near, key=near.get, default=f"of width {width}")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
 
