@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/
 QUICK  := runs/quickstart
+# As many test processes as CPUs, each with one thread: threads that share a CPU wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(RUN)pytest -n auto --dist loadfile
 
 .PHONY: quickstart test lint check clean
 
@@ -25,14 +27,14 @@ quickstart: $(VENV)/installed
 	@echo "The last line of the table is what the model is worth: its error beside that of always answering the mean age."
 
 test: $(VENV)/installed
-	$(RUN)pytest
+	$(PYTEST)
 
 lint: $(VENV)/installed
 	$(RUN)ruff format --check
 	$(RUN)ruff check
 
 check: lint
-	$(RUN)pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 clean:
 	rm -rf $(VENV) data/quickstart $(QUICK)
