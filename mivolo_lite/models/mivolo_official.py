@@ -111,7 +111,8 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
     """What an estimator of this package, with the method ``regression``, is published as.
 
     Args:
-        state: the estimator's weights. Without ``gender_head.`` it is published as age only.
+        state: the estimator's weights. Without ``gender_head.`` it is published as age only. Its method must predict
+            MiVOLO's normalised age (``normalise: true``), which the weights do not tell.
         span: the ages it covers.
         source: named in errors.
 
@@ -146,7 +147,7 @@ def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int
     blocks = 1 + max(map(int, outlookers), default=0)
     # The nearest number: a file that lacks a block is told so, and not that nobody knows such a model.
     near = {variant: abs(number - blocks) for (dim, number), variant in VARIANTS.items() if dim == width}
-    variant = min(near, key=near.get, default=f"of width {width}")
+    variant = min(near, key=near.get, default="?")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
 
 

@@ -1,5 +1,7 @@
 """What the models of two inputs make of a picture that is not there."""
 
+import copy
+
 import pytest
 import torch
 
@@ -72,6 +74,18 @@ def test_the_backbone_of_what_all_miss_is_not_run(model, missing):
     seen = sizes_seen(stems(fast, missing))
     fast(**given, has_face=None, has_body=None)
     assert not seen
+
+
+@pytest.mark.parametrize("missing", ["face", "body"])
+def test_training_without_a_picture(model, missing):
+    """None is what a mask of nothing is, and every parameter still gets a gradient."""
+    given = {"face": pictures(0), "body": pictures(1)}
+    training = copy.deepcopy(model).train()
+    masked = training(**given, **{"has_face": None, "has_body": None} | {f"has_{missing}": yes(False, False)})
+    nothing = training(**given | {missing: None}, has_face=None, has_body=None)
+    torch.testing.assert_close(nothing, masked)
+    nothing.square().sum().backward()
+    assert not [name for name, parameter in training.named_parameters() if parameter.grad is None]
 
 
 @torch.no_grad()
