@@ -84,12 +84,19 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Called by the data loader, so that copies to a GPU overlap with its work."""
+        """In memory from which copies to a GPU overlap with its work."""
         return self._map(Tensor.pin_memory)
+
+    def __getstate__(self) -> dict:
+        # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
+        return vars(self._map(lambda tensor: tensor.numpy() if tensor.dim() == 1 else tensor))
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(vars(Batch(**state)._map(torch.as_tensor)))
 
     def _map(self, function) -> "Batch":
         def over(value):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | np.ndarray):
                 return function(value)
             if isinstance(value, AgeRange):
                 return AgeRange(function(value.lo), function(value.hi), function(value.known))

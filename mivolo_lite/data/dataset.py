@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
@@ -36,15 +35,18 @@ class TrainingChanges:
 
 
 class ShardFiles:
-    """Reads stretches of shards at their offsets, keeping the latest files open in each process."""
+    """Reads members of shards at their offsets, keeping the latest files open in each process."""
 
     def __init__(self, index: ShardIndex):
         self.index = index
         self._files: dict[int, int] = {}
         self._process = os.getpid()
 
-    def read(self, shard: int, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(shard), size, offset)
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``."""
+        columns = self.index.columns
+        offset, size = int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
+        return os.pread(self._descriptor(int(columns["shard"][sample])), size, offset)
 
     def _descriptor(self, shard: int) -> int:
         # A forked worker must not share the parent's bookkeeping, though it could share its files.
@@ -57,8 +59,8 @@ class ShardFiles:
         return self._files[shard]
 
 
-class ShardDataset(Dataset):
-    """Batches of samples by number.
+class ShardDataset:
+    """Reads batches of samples by number.
 
     Args:
         index: the shards.
@@ -74,14 +76,19 @@ class ShardDataset(Dataset):
         self.files = ShardFiles(index)
         self.augment = Augment(changes.augment) if changes else None
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def room(self, *count: int) -> dict[str, Tensor]:
+        """Memory for pictures, (*count, 3, S, S) uint8 channels-last for each input."""
+        shape = (*count, self.image_size, self.image_size, 3)
+        return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+    def read(self, draws: Sequence[Draw], pictures: dict[str, Tensor] | None = None) -> Batch:
+        """The batch of these draws, its pictures in new memory or in the ``room`` given."""
+        pictures = pictures or self.room(len(draws))
         samples = np.array([draw.sample for draw in draws], dtype=np.int64)
         present = self._present(draws, samples)
         broken: list[str] = []
-        pictures = {name: self._pictures(name, draws, present[name], broken) for name in self.inputs}
+        for name in self.inputs:
+            self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
         return Batch.assemble(pictures, present, labels, samples, counted, broken)
@@ -98,27 +105,21 @@ class ShardDataset(Dataset):
             present[name] = present[name] & ~(others & (chance < self.changes.drop.get(name, 0.0)))
         return present
 
-    def _pictures(self, name: str, draws: Sequence[Draw], present: np.ndarray, broken: list[str]) -> Tensor:
-        """(B, 3, S, S) uint8, read in the order on disk. Clears ``present`` where a picture cannot be decoded."""
-        columns, size = self.index.columns, self.image_size
-        batch = torch.zeros(len(draws), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    def _decode(
+        self, name: str, draws: Sequence[Draw], present: np.ndarray, squares: np.ndarray, broken: list[str]
+    ) -> None:
+        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where a picture is broken."""
         for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
-            sample = draws[place].sample
-            data = self.files.read(
-                int(columns["shard"][sample]),
-                int(columns[f"{name}_offset"][sample]),
-                int(columns[f"{name}_size"][sample]),
-            )
             try:
-                batch[place] = self._prepare(data, draws[place])
+                self._prepare(self.files.read(name, draws[place].sample), draws[place], squares[place])
             except BrokenJpeg as error:
-                broken.append(f"{self.index.key(sample)}.{name}: {error}")
+                broken.append(f"{self.index.key(draws[place].sample)}.{name}: {error}")
                 present[place] = False
-        return batch
+        squares[~present] = 0
 
-    def _prepare(self, data: bytes, draw: Draw) -> Tensor:
+    def _prepare(self, data: bytes, draw: Draw, square: np.ndarray) -> None:
         image = decode(data)
         if self.augment is None:
-            return prepare(image, self.image_size)
+            return prepare(image, square)
         with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
-            return prepare(image, self.image_size, self.augment)
+            prepare(image, square, self.augment)

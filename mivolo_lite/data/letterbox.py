@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 
 
-def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """``image`` (H, W, 3) uint8 at another size.
+def resize(image: np.ndarray, width: int, height: int, out: np.ndarray | None = None) -> np.ndarray:
+    """``image`` (H, W, 3) uint8 at another size, written to ``out`` (height, width, 3) where that is given.
 
     Bilinear, as in MiVOLO, down to half the size, where bilinear and averaging are the same; averaged below that,
     where bilinear would skip pixels.
     """
     averages = 4 * width * height < image.shape[0] * image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if averages else cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if averages else cv2.INTER_LINEAR)
 
 
 def fitted(width: int, height: int, size: int) -> tuple[int, int]:
@@ -20,24 +20,30 @@ def fitted(width: int, height: int, size: int) -> tuple[int, int]:
     return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
-def letterbox(image: np.ndarray, size: int) -> np.ndarray:
+def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
     """Scales a picture to fit a square, up or down, and pads it with black on both sides.
 
     Args:
         image: (H, W, 3) uint8.
         size: side of the square in pixels.
+        out: (size, size, 3) uint8 to write to, such as a batch's place for the picture.
 
     Returns:
-        (size, size, 3) uint8; ``image`` itself where it already has that shape. An odd row or column of padding goes
-        to the bottom or right.
+        (size, size, 3) uint8; without ``out`` it is ``image`` itself where that already has this shape. An odd row or
+        column of padding goes to the bottom or right.
     """
     height, width = image.shape[:2]
-    if height == width == size:
-        return image
+    if out is None:
+        if height == width == size:
+            return image
+        out = np.empty((size, size, 3), np.uint8)
     new_width, new_height = fitted(width, height, size)
-    if (new_width, new_height) != (width, height):
-        image = resize(image, new_width, new_height)
+    if new_width != new_height:
+        out[:] = 0
     top, left = (size - new_height) // 2, (size - new_width) // 2
-    square = np.zeros((size, size, 3), np.uint8)
-    square[top : top + new_height, left : left + new_width] = image
-    return square
+    part = out[top : top + new_height, left : left + new_width]
+    if (new_width, new_height) == (width, height):
+        part[:] = image
+    else:
+        resize(image, new_width, new_height, part)
+    return out

@@ -1,22 +1,15 @@
-"""The loaders of training and evaluation: samplers and data sets behind torch's worker processes.
-
-They are never handed to ``accelerator.prepare``: Accelerate would deal the batches out a second time, or read them all
-on one rank. Every rank already reads its own samples and no others.
-"""
+"""What a run says of its data, and the loader of an evaluation."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-import cv2
-import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
-from torch.utils.data import DataLoader
 
-from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.sampler import EvalSampler, TrainSampler
+from mivolo_lite.data.sampler import EvalSampler
 from mivolo_lite.data.transforms import AugmentConfig
+from mivolo_lite.data.workers import BatchLoader
 
 
 @dataclass
@@ -62,31 +55,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
+) -> BatchLoader:
     """Every sample of the index once, over all ranks."""
     dataset = ShardDataset(index, inputs, image_size)
-    return batch_loader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)
-
-
-def batch_loader(dataset: ShardDataset, sampler: TrainSampler | EvalSampler, workers: int) -> DataLoader:
-    """Batches as the sampler deals them, decoded by worker processes."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
-        # Without its own generator, making an iterator would draw from the global one and shift the model's dropout.
-        generator=torch.Generator(),
-    )
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
-def _one_thread(_worker: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+    return BatchLoader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)

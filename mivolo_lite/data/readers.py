@@ -8,10 +8,11 @@ import numpy as np
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.loader import DataConfig, batch_loader
+from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
 from mivolo_lite.data.stream import stream_loader
+from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 
 
@@ -41,7 +42,7 @@ class IndexReader:
         config = self.config
         order = GlobalOrder(self.index.shard_sizes, self.seed, config.block_samples, config.window_blocks)
         dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed))
-        return batch_loader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
+        return BatchLoader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
 
 
 class StreamReader:

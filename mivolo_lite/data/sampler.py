@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch.utils.data import Sampler
-
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.errors import UserError
 
@@ -57,7 +55,7 @@ class BatchPlan:
         return cls(global_batch, micro_batch, world_size, share // micro_batch)
 
 
-class TrainSampler(Sampler):
+class TrainSampler:
     """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
 
     Step ``k`` uses positions ``samples_seen + k * global_batch`` and on; its micro-batch ``m`` on rank ``r`` the
@@ -66,19 +64,19 @@ class TrainSampler(Sampler):
 
     def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
         self.order, self.plan, self.rank, self.samples_seen, self.steps = order, plan, rank, samples_seen, steps
+        self.batch_size = plan.micro_batch
 
     def __len__(self) -> int:
         return self.steps * self.plan.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        size, stride = self.plan.micro_batch, self.plan.micro_batch * self.plan.world_size
         for batch in range(len(self)):
-            first = self.samples_seen + batch * stride + self.rank * size
-            epochs, samples = self.order.samples(first, size)
+            first = self.samples_seen + (batch * self.plan.world_size + self.rank) * self.batch_size
+            epochs, samples = self.order.samples(first, self.batch_size)
             yield [Draw(*draw) for draw in zip(epochs.tolist(), samples.tolist(), strict=True)]
 
 
-class EvalSampler(Sampler):
+class EvalSampler:
     """Every sample once, in the order of the index, as equally many batches on every rank.
 
     ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are

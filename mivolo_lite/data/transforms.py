@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.transforms import v2
 
 from mivolo_lite.data.letterbox import letterbox
@@ -52,17 +51,17 @@ class Augment:
         top, left = round(top * (image.shape[0] - height)), round(left * (image.shape[1] - width))
         return image[top : top + height, left : left + width]
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """(3, S, S) uint8 in, the same out."""
-        return self.steps(image)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(S, S, 3) uint8 in, the same out."""
+        return self.steps(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
 
-def prepare(image: np.ndarray, size: int, augment: Augment | None = None) -> Tensor:
-    """A decoded picture (H, W, 3) uint8 as the model takes it: letterboxed to (3, size, size) uint8."""
+def prepare(image: np.ndarray, square: np.ndarray, augment: Augment | None = None) -> None:
+    """Letterbox a decoded picture (H, W, 3) uint8 into its place in a batch, (S, S, 3) uint8."""
     if augment is None:
-        return torch.from_numpy(letterbox(image, size)).permute(2, 0, 1)
-    square = letterbox(augment.crop(image), size)
-    return augment(torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1))
+        letterbox(image, len(square), square)
+    else:
+        square[:] = augment(letterbox(augment.crop(image), len(square)))
 
 
 @contextmanager

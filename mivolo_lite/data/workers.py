@@ -1,0 +1,91 @@
+"""Worker processes that decode batches into shared memory, again and again into the same places.
+
+Left to itself, torch moves every tensor of every batch into new shared memory. On a virtual machine, the kernel finding
+and clearing all those pages took half as long as decoding the pictures that they were for.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.dataset import ShardDataset
+from mivolo_lite.data.sampler import Draw, EvalSampler, TrainSampler
+from mivolo_lite.errors import UserError
+
+PREFETCHED = 4
+"""Batches that each worker may be ahead."""
+
+
+class BatchLoader:
+    """Batches as a sampler deals them, anew each time it is iterated.
+
+    It is not to be handed to ``accelerator.prepare``: Accelerate would deal the batches out a second time, or read
+    them all on one rank. Every rank already reads its own samples and no others.
+
+    Args:
+        dataset: what is read.
+        sampler: which samples make the batches.
+        workers: decoding processes; with 0 this process decodes.
+    """
+
+    def __init__(self, dataset: ShardDataset, sampler: TrainSampler | EvalSampler, workers: int):
+        self.dataset, self.sampler, self.workers = dataset, sampler, workers
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._from_workers() if self.workers else map(self.dataset.read, self.sampler)
+        return map(Batch.pin_memory, batches) if torch.cuda.is_available() else iter(batches)
+
+    def _from_workers(self) -> Iterator[Batch]:
+        # One place more than batches on their way: a worker may begin a new one before the latest is copied below.
+        places = min(self.workers * PREFETCHED + 1, len(self))
+        room = self._shared_room(places)
+        loader = DataLoader(
+            _IntoPlaces(self.dataset, room),
+            batch_size=None,
+            sampler=zip(cycle(range(places)), self.sampler),
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED,
+            worker_init_fn=use_one_thread,
+            generator=torch.Generator(),  # otherwise the global one is drawn from, which shifts the model's dropout
+        )
+        copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
+        for place, batch in loader:
+            yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
+
+    def _shared_room(self, places: int) -> dict[str, Tensor]:
+        """(places, B, 3, S, S) uint8 for each input."""
+        room = self.dataset.room(places, self.sampler.batch_size)
+        try:
+            return {name: pictures.share_memory_() for name, pictures in room.items()}
+        except RuntimeError as error:
+            raise UserError(
+                f"data.workers {self.workers}: no room for {places} batches in shared memory; use fewer workers, "
+                f"or give a container more with --shm-size ({error})"
+            ) from None
+
+
+class _IntoPlaces(Dataset):
+    """What a worker does: it decodes a batch's pictures into a place of shared memory, and sends the rest."""
+
+    def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
+        self.dataset, self.room = dataset, room
+
+    def __getitem__(self, task: tuple[int, Sequence[Draw]]) -> tuple[int, Batch]:
+        place, draws = task
+        batch = self.dataset.read(draws, {name: pictures[place] for name, pictures in self.room.items()})
+        return place, replace(batch, face=None, body=None)
+
+
+def use_one_thread(_worker: int) -> None:
+    """Each worker process is one thread of work already."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
