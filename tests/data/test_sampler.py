@@ -1,0 +1,65 @@
+"""Laws of dealing the order out to ranks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.data.sampler import BatchPlan, EvalSampler, TrainSampler
+from mivolo_lite.errors import UserError
+
+ORDER = GlobalOrder(np.array([37, 11, 50, 23, 8]), seed=0, block_samples=8, window_blocks=3)
+
+
+def global_batches(world_size, samples_seen, steps, global_batch=24, max_micro_batch=None):
+    """The sets of draws of every step, from all ranks together."""
+    plan = BatchPlan.resolve(global_batch, max_micro_batch, world_size)
+    ranks = [list(TrainSampler(ORDER, plan, rank, samples_seen, steps)) for rank in range(world_size)]
+    assert {len(batches) for batches in ranks} == {steps * plan.accumulation}
+    assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
+    steps_of = [
+        [draw for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for draw in batch]
+        for k in range(steps)
+    ]
+    return [sorted(draws) for draws in steps_of]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 8, 12, 24])
+@pytest.mark.parametrize("max_micro_batch", [None, 5, 1])
+def test_the_same_global_batches_at_every_world_size(world_size, max_micro_batch):
+    assert global_batches(world_size, 0, 12, max_micro_batch=max_micro_batch) == global_batches(1, 0, 12)
+
+
+@given(stop=st.integers(1, 11), before=st.sampled_from([1, 2, 4]), after=st.sampled_from([1, 2, 3, 8]))
+@settings(max_examples=30, deadline=None)
+def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, after):
+    resumed = global_batches(before, 0, stop) + global_batches(after, stop * 24, 12 - stop)
+    assert resumed == global_batches(1, 0, 12)
+
+
+def test_steps_of_an_epoch_hold_every_sample_once():
+    draws = [draw for step in global_batches(4, 0, 16) for draw in step]  # 384 positions are almost three epochs of 129
+    first_epoch = [draw.sample for draw in draws if draw.epoch == 0]
+    assert sorted(first_epoch) == list(range(129))
+
+
+@given(samples=st.integers(1, 70), batch=st.integers(1, 16), world_size=st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, batch, world_size):
+    ranks = [list(EvalSampler(samples, batch, rank, world_size)) for rank in range(world_size)]
+    assert len({len(batches) for batches in ranks}) == 1
+    counted = [draw.sample for batches in ranks for batch in batches for draw in batch if draw.counted]
+    assert sorted(counted) == list(range(samples))
+
+
+@given(global_batch=st.integers(1, 300), limit=st.none() | st.integers(1, 64), world_size=st.integers(1, 16))
+@settings(max_examples=80, deadline=None)
+def test_a_plan_makes_up_the_global_batch_or_says_which_one_it_could(global_batch, limit, world_size):
+    if global_batch % world_size:
+        with pytest.raises(UserError, match=f"global_batch {global_batch} .* {world_size} processes; use "):
+            BatchPlan.resolve(global_batch, limit, world_size)
+        return
+    plan = BatchPlan.resolve(global_batch, limit, world_size)
+    assert plan.micro_batch * plan.world_size * plan.accumulation == global_batch
+    assert limit is None or plan.micro_batch <= limit
