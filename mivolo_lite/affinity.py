@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+_own: list[int] = []
+
 
 def spread_over_cpus() -> None:
     """Give each process of a CPU run CPUs of its own, and each of its OpenMP threads one of them.
@@ -16,5 +18,12 @@ def spread_over_cpus() -> None:
     allowed = sorted(os.sched_getaffinity(0))
     own = allowed[rank::ranks] or [allowed[rank % len(allowed)]]
     os.sched_setaffinity(0, own)
+    _own[:] = own
     os.environ.setdefault("OMP_NUM_THREADS", str(len(own)))
     os.environ.setdefault("OMP_PROC_BIND", "true")
+
+
+def place_loader_worker(number: int) -> None:
+    """Let a loader's worker run on its process's last CPUs: it is forked from the thread that is bound to the first."""
+    if _own:
+        os.sched_setaffinity(0, {_own[-1 - number % len(_own)]})

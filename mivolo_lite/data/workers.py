@@ -4,6 +4,7 @@ Left to itself, torch moves every tensor of every batch into new shared memory. 
 and clearing all those pages took half as long as decoding the pictures that they were for.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mivolo_lite.affinity import place_loader_worker
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.sampler import Draw, EvalSampler, TrainSampler
@@ -45,6 +47,8 @@ class BatchLoader:
         return map(Batch.pin_memory, batches) if torch.cuda.is_available() else iter(batches)
 
     def _from_workers(self) -> Iterator[Batch]:
+        # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
+        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
         # One place more than batches on their way: a worker may begin a new one before the latest is copied below.
         places = min(self.workers * PREFETCHED + 1, len(self))
         room = self._shared_room(places)
@@ -85,7 +89,8 @@ class _IntoPlaces(Dataset):
         return place, replace(batch, face=None, body=None)
 
 
-def use_one_thread(_worker: int) -> None:
+def use_one_thread(worker: int) -> None:
     """Each worker process is one thread of work already."""
+    place_loader_worker(worker)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
