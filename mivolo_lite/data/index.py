@@ -9,7 +9,7 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -177,6 +177,13 @@ def index_shards(
     return index
 
 
+def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
+    """``age_lo``, ``age_hi`` and ``gender`` as ``ShardIndex`` has them."""
+    ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
+    genders = [NO_CODE if label.gender is None else GENDERS.index(label.gender) for label in labels]
+    return {"age_lo": ages[:, 0].copy(), "age_hi": ages[:, 1].copy(), "gender": np.array(genders, dtype=np.uint8)}
+
+
 def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
     """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
     total = len(rejected) + kept
@@ -287,21 +294,18 @@ def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
-    genders, group_codes = ({name: code for code, name in enumerate(names)} for names in (GENDERS, groups))
+    codes = {name: code for code, name in enumerate(groups)}
     keys = [key.encode() for scan in scans for key in scan.keys]
     face = np.array([place for scan in scans for place in scan.face], dtype=np.int64)
     body = np.array([place for scan in scans for place in scan.body], dtype=np.int64)
-    ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
     return {
         "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.keys) for scan in scans]),
         "face_offset": face[:, 0].copy(),
         "face_size": face[:, 1].astype(np.int32),
         "body_offset": body[:, 0].copy(),
         "body_size": body[:, 1].astype(np.int32),
-        "age_lo": ages[:, 0].copy(),
-        "age_hi": ages[:, 1].copy(),
-        "gender": np.array([genders.get(label.gender, NO_CODE) for label in labels], dtype=np.uint8),
-        "group": np.array([group_codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
+        **label_columns(labels),
+        "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
         "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
         "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
     }

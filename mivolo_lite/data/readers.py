@@ -11,7 +11,7 @@ from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
-from mivolo_lite.data.stream import stream_loader
+from mivolo_lite.data.stream import check_address, stream_loader
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 
@@ -51,6 +51,7 @@ class StreamReader:
     def __init__(self, config: DataConfig, seed: int):
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
+        check_address(config.train)
         self.config, self.seed = config, seed
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
         self.crop_policy: dict[str, Any] = {}

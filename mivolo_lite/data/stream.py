@@ -1,21 +1,24 @@
 """The stock webdataset pipeline, for shards that cannot be read at an offset (``pipe:...``, standard input)."""
 
-import json
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
 import webdataset as wds
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.index import label_columns
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
-from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
+from mivolo_lite.data.workers import use_one_thread
+from mivolo_lite.errors import UserError
 
 _EXTENSIONS = {"face": FACE_EXTENSIONS, "body": BODY_EXTENSIONS}
 _SHUFFLED_SAMPLES = 1000
@@ -34,49 +37,79 @@ def stream_loader(
 
     What it does not promise, and ``reader: index`` does: shards are drawn with replacement, anew by every worker of
     every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
-    does not go on where it stopped; samples that cannot be decoded are passed over; inputs are never hidden.
+    does not go on where it stopped; inputs are never hidden.
     """
     # Drawing with replacement is the only way in which webdataset gives all ranks equally many batches.
-    dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False)
-    make = partial(_batches, inputs=tuple(inputs), size=image_size, batch_size=batch_size, augment=augment, seed=seed)
-    dataset = dataset.shuffle(_SHUFFLED_SAMPLES).compose(make)
-    return DataLoader(dataset, batch_size=None, num_workers=workers, generator=torch.Generator())
-
-
-def _batches(
-    samples: Iterator[dict], inputs: tuple[str, ...], size: int, batch_size: int, augment: AugmentConfig, seed: int
-) -> Iterator[Batch]:
-    changes, rows = Augment(augment), []
-    for number, sample in enumerate(samples):
-        try:
-            with seeded(seed_of(seed, number)):
-                rows.append(_row(sample, inputs, size, changes))
-        except (BrokenJpeg, ValueError):
-            continue
-        if len(rows) == batch_size:
-            yield _collate(rows, inputs, size, number)
-            rows = []
-
-
-def _row(sample: dict, inputs: tuple[str, ...], size: int, changes: Augment) -> tuple[dict[str, Tensor], Labels]:
-    """The pictures that there are, and the labels."""
-    found = {name: next((sample[ext] for ext in _EXTENSIONS[name] if ext in sample), None) for name in inputs}
-    pictures = {name: prepare(decode(data), size, changes) for name, data in found.items() if data is not None}
-    if not pictures:
-        raise ValueError("no picture")
-    record = json.loads(sample["json"]) if "json" in sample else {"age": sample["cls"].decode()}
-    return pictures, Labels.from_json(record)
-
-
-def _collate(rows: list[tuple[dict[str, Tensor], Labels]], inputs: tuple[str, ...], size: int, last: int) -> Batch:
-    blank = torch.zeros(3, size, size, dtype=torch.uint8)
-    labels = [label for _, label in rows]
-    ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
-    genders = [NO_CODE if label.gender is None else GENDERS.index(label.gender) for label in labels]
-    return Batch.assemble(
-        {name: torch.stack([pictures.get(name, blank) for pictures, _ in rows]) for name in inputs},
-        {name: np.array([name in pictures for pictures, _ in rows]) for name in inputs},
-        {"age_lo": ages[:, 0], "age_hi": ages[:, 1], "gender": np.array(genders, dtype=np.uint8)},
-        np.arange(last + 1 - len(rows), last + 1),
-        np.ones(len(rows), dtype=bool),
+    dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False, nodesplitter=None, workersplitter=None)
+    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed)
+    return DataLoader(
+        dataset.shuffle(_SHUFFLED_SAMPLES).compose(batches),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=use_one_thread,
+        generator=torch.Generator(),
     )
+
+
+def check_address(urls: str) -> None:
+    """Raise UserError where an address names a file that is not there."""
+    for url in wds.shardlists.expand_urls(urls):
+        if ":" not in url and not Path(url).is_file():
+            raise UserError(
+                f"data.train {url!r}: no such file; reader: stream takes tars, as in train-{{000..099}}.tar"
+            )
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The pipeline's last stage. What cannot be decoded is absent, unknown and reported, as with the other reader."""
+
+    inputs: tuple[str, ...]
+    image_size: int
+    batch_size: int
+    augment: Augment
+    seed: int
+
+    def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
+        numbered = enumerate(samples)
+        while rows := list(islice(numbered, self.batch_size)):
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[tuple[int, dict]]) -> Batch:
+        broken: list[str] = []
+        squares = {name: np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8) for name in self.inputs}
+        present = {name: np.zeros(len(rows), dtype=bool) for name in self.inputs}
+        for place, (number, sample) in enumerate(rows):
+            for name in self.inputs:
+                present[name][place] = self._fill(squares[name][place], name, number, sample, broken)
+        return Batch.assemble(
+            {name: torch.from_numpy(square).movedim(-1, -3) for name, square in squares.items()},
+            present,
+            label_columns([_labels(sample, broken) for _, sample in rows]),
+            np.array([number for number, _ in rows]),
+            np.ones(len(rows), dtype=bool),
+            broken,
+        )
+
+    def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
+        """Put a sample's picture into its square. False where there is none that can be decoded."""
+        data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
+        if data is None:
+            return False
+        key = sample["__key__"]
+        try:
+            image = decode(data)
+        except BrokenJpeg as error:
+            broken.append(f"{key}.{name}: {error}")
+            return False
+        with seeded(seed_of(self.seed, number, crc32(key.encode()))):
+            prepare(image, square, self.augment)
+        return True
+
+
+def _labels(sample: dict, broken: list[str]) -> Labels:
+    try:
+        return Labels.from_members(sample)
+    except ValueError as error:
+        broken.append(f"{sample['__key__']}: {error}")
+        return Labels()
