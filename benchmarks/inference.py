@@ -1,18 +1,18 @@
 """How much faster mivolo_d1_224 answers than the same model written plainly, on 2 CPU cores in float32.
 
-    python benchmarks/inference.py [--rounds 15] [--out benchmarks/results/inference.json]
+    python benchmarks/inference.py --rounds 15
 
 Plainly means: softmax attention spelled out, batch norms as layers, and the body's branch run on a black picture where
 there is no body. Both have the same random weights, take turns within one process, and must agree to 1e-4.
+Where others use the machine too, ``--clock cpu`` with ``OMP_WAIT_POLICY=passive`` counts only what each of them did.
 """
 
 import argparse
 import copy
-import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from mivolo_lite.models import MODELS
-from mivolo_lite.models.mivolo_inference import for_inference
 
-CORES = 2
 BATCHES = (1, 8)
 TOLERANCE = 1e-4
 MODEL, SIDE = "mivolo_d1_224", 224
+RESULTS = Path(__file__).parent / "results" / "inference.md"
 
 
 class PlainMivolo(nn.Module):
@@ -72,56 +71,69 @@ class PlainMivolo(nn.Module):
         return qkv.flatten(2).transpose(1, 2).chunk(3, dim=-1)
 
 
-def interleaved(functions: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Median seconds of each function; they take turns, so that a busy machine slows all alike."""
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def interleaved(functions: dict[str, Callable], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of each function in each round; they take turns, so that a busy machine slows all alike."""
     seconds = {name: [] for name in functions}
-    for name in list(functions) * 2:
-        functions[name]()
+    for function in functions.values():
+        function()
     for _ in range(rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(clock() - start)
+    return seconds
 
 
-def measure(rounds: int) -> list[dict]:
+def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
+    """One row of the table after the other."""
     torch.manual_seed(0)
     model = MODELS[MODEL](MODELS[MODEL].Config(), SIDE).eval()
-    plain, ours = PlainMivolo(model).eval(), for_inference(model)
-    rows = []
+    plain, ours = PlainMivolo(model).eval(), model.for_inference()
     for batch in BATCHES:
         face, drawn = (torch.randn(batch, 3, SIDE, SIDE) for _ in range(2))
         for pictures, body in {"face and body": drawn, "face only": None}.items():
-            error = (plain(face, body) - ours(face, body)).abs().max().item()
-            if error > TOLERANCE:
-                raise SystemExit(f"{pictures}, batch {batch}: the outputs differ by {error:.1e}")
-            times = interleaved({"plain": partial(plain, face, body), "ours": partial(ours, face, body)}, rounds)
-            rows.append(
-                {
-                    "pictures": pictures,
-                    "batch": batch,
-                    "plain_ms": round(1e3 * times["plain"], 1),
-                    "ours_ms": round(1e3 * times["ours"], 1),
-                    "times_as_fast": round(times["plain"] / times["ours"], 2),
-                    "largest_difference": float(f"{error:.1e}"),
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+            difference = (plain(face, body) - ours(face, body)).abs().max().item()
+            if difference > TOLERANCE:
+                raise SystemExit(f"{pictures}, batch {batch}: the outputs differ by {difference:.1e}")
+            functions = {"plain": partial(plain, face, body), "ours": partial(ours, face, body)}
+            seconds = interleaved(functions, rounds, clock)
+            ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
+            slow, fast = (1000 * statistics.median(seconds[name]) for name in ("plain", "ours"))
+            yield f"| {pictures} | {batch} | {slow:.0f} | {fast:.0f} | {ratio:.2f} | {difference:.0e} |"
+
+
+def header(options: argparse.Namespace) -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"""# {MODEL} in float32 against the same model written plainly
+
+`python benchmarks/inference.py --rounds {options.rounds} --threads {options.threads} --clock {options.clock}`
+on {names[0] if names else platform.processor()}, {options.threads} thread(s), torch {torch.__version__}.
+Medians over {options.rounds} interleaved rounds; the last column is the largest difference of any output.
+
+| pictures | batch | plain ms | ours ms | times as fast | difference |
+| --- | ---: | ---: | ---: | ---: | ---: |"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(CORES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    lines = [header(options)]
+    print(lines[0])
     with torch.inference_mode():
-        rows = measure(arguments.rounds)
-    machine = {"machine": platform.machine(), "torch": torch.__version__, "threads": CORES, "rounds": arguments.rounds}
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"model": MODEL, **machine, "rows": rows}, indent=1))
+        for row in measure(options.rounds, CLOCKS[options.clock]):
+            print(row, flush=True)
+            lines.append(row)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
