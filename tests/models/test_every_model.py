@@ -82,6 +82,20 @@ def test_inference_has_the_same_outputs(model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_mixed_precision(model):
+    """Training in bfloat16: finite gradients everywhere, and nearly the same features."""
+    face, body = asked(model, pictures(0), pictures(1))
+    mask = torch.tensor([True, False]) if len(model.inputs) == 2 else None
+    model.eval()
+    exact = model(face, body, None, mask)
+    model.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model(face, body, None, mask)
+    features.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert (features - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
 def test_the_size_of_the_features_is_announced(model):
     model.eval()
     with torch.no_grad():
