@@ -1,0 +1,106 @@
+"""The order of a very large data set: what it takes to begin and to go on, beyond the index's own columns.
+
+    python benchmarks/order.py --samples 100000000
+
+The shards are synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is
+what Python and numpy allocated at most, from ``tracemalloc``, in a run of its own since that slows everything down.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.data.order import GlobalOrder
+
+RESULTS = Path(__file__).parent / "results" / "order.md"
+BATCH = 256
+TARGETS = {"start-up, s": 1.0, "memory at start-up, MB": 100.0, "memory after jumps all over two epochs, MB": 100.0}
+
+
+def begin(options: argparse.Namespace) -> GlobalOrder:
+    """An order that has given its first batch."""
+    shards = -(-options.samples // options.shard_samples)
+    order = GlobalOrder(np.full(shards, options.shard_samples), options.seed, options.block_samples)
+    order.samples(0, BATCH)
+    return order
+
+
+def speeds(options: argparse.Namespace) -> dict[str, float]:
+    start = time.perf_counter()
+    order = begin(options)
+    figures = {"start-up, s": time.perf_counter() - start}
+    figures["samples/s, batch after batch"] = per_second(order, range(BATCH, 1000 * BATCH, BATCH), BATCH)
+    anywhere = np.random.default_rng(options.seed).integers(0, len(order), 200).tolist()
+    return figures | {"jumps/s to anywhere in an epoch": per_second(order, anywhere, 1)}
+
+
+def per_second(order: GlobalOrder, positions: Iterable[int], count: int) -> float:
+    start, asked = time.perf_counter(), 0
+    for position in positions:
+        order.samples(position, count)
+        asked += count
+    return asked / (time.perf_counter() - start)
+
+
+def memory(options: argparse.Namespace) -> dict[str, float]:
+    tracemalloc.start()
+    order = begin(options)
+    figures = {"memory at start-up, MB": tracemalloc.get_traced_memory()[1] / 1e6}
+    for position in np.random.default_rng(options.seed).integers(0, 2 * len(order), 50).tolist():
+        order.samples(position, BATCH)
+    figures["memory after jumps all over two epochs, MB"] = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return figures
+
+
+def report(options: argparse.Namespace, figures: dict[str, float]) -> str:
+    """The table as markdown."""
+    lines = [
+        "# The order of a very large data set",
+        "",
+        f"`python benchmarks/order.py --samples {options.samples} --shard-samples {options.shard_samples} "
+        f"--block-samples {options.block_samples} --repeats {options.repeats}`",
+        f"on {processor()}, load average {os.getloadavg()[1]:.1f}; medians over {options.repeats} repetitions.",
+        "",
+        "| | measured | at most |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [
+        f"| {name} | {value:,.{2 if value < 100 else 0}f} | {TARGETS.get(name, '')} |"
+        for name, value in figures.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=100_000_000)
+    parser.add_argument("--shard-samples", type=int, default=1000)
+    parser.add_argument("--block-samples", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    repeated = [speeds(options) for _ in range(options.repeats)]
+    figures = {name: statistics.median(each[name] for each in repeated) for name in repeated[0]}
+    text = report(options, figures | memory(options))
+    print(text)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
