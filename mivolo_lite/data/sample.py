@@ -107,9 +107,9 @@ def parse_age(value) -> tuple[float, float] | None:
     try:
         lo, hi = (float(end) for end in ends)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"age {value!r} is neither a number nor a pair [lo, hi]") from None
+        raise ValueError(f"age {value!r:.50} is neither a number nor a pair [lo, hi]") from None
     if not MIN_AGE <= lo <= hi <= MAX_AGE:
-        raise ValueError(f"age {value!r} does not lie in {MIN_AGE} to {MAX_AGE}")
+        raise ValueError(f"age {value!r:.50} does not lie in {MIN_AGE} to {MAX_AGE}")
     return lo, hi
 
 
@@ -120,7 +120,7 @@ def parse_gender(value) -> str | None:
     try:
         return _GENDER_WORDS[str(value).lower()]
     except KeyError:
-        raise ValueError(f"gender {value!r} is not one of {', '.join(GENDERS)}") from None
+        raise ValueError(f"gender {value!r:.50} is not one of {', '.join(GENDERS)}") from None
 
 
 def key_of(name: str) -> str:
