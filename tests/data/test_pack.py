@@ -1,16 +1,20 @@
 """Laws of packing, on pictures named as UTKFace names them."""
 
+import errno
 import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
+import tarfile
+from multiprocessing import get_context
 
 import pytest
 
+from mivolo_lite.cli import main
 from mivolo_lite.data.pack import pack, parse_split
+from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.sources.source import Picture, Source
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import noise_jpeg
@@ -104,20 +108,31 @@ def test_unusable_pictures_are_listed_with_their_reason(images, tmp_path, name, 
     assert sum(map(len, packed.splits.values())) == 60
 
 
-def test_a_killed_run_leaves_no_half_data_set(images, tmp_path):
-    for number in range(2000):
-        (images / f"1_0_0_2020{number:013d}.jpg").write_bytes(noise_jpeg(number))
-    words = ["pack", "utkface", "--images", str(images), "--out", str(tmp_path / "out"), "--workers", "1"]
-    code = f"from mivolo_lite.cli import main; main({words})"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "out.partial").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "out").exists()
-    pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
-    assert not (tmp_path / "out.partial").exists()
+@pytest.mark.parametrize("step", ["_deal_out", "index_shards", "write_rejected"])
+def test_a_run_killed_at_any_step_leaves_no_half_data_set(images, tmp_path, step):
+    process = get_context("fork").Process(target=pack_until_killed_at, args=(step, images, tmp_path / "out"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / "out.partial").exists() and not (tmp_path / "out").exists()
+    packed = pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
+    assert sum(map(len, packed.splits.values())) == 60 and not (tmp_path / "out.partial").exists()
+
+
+def pack_until_killed_at(step, images, out):
+    os.setsid()
+    setattr(sys.modules[pack.__module__], step, lambda *_, **__: os.killpg(0, signal.SIGKILL))
+    pack(UTKFaceSource(images), out, SPLIT)
+
+
+def test_a_failure_at_the_very_end_leaves_nothing(images, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mivolo_lite.data.pack.write_rejected", fail)
+    with pytest.raises(UserError, match="--out .*out: cannot be written: .*No space left"):
+        pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
+    assert {path.name for path in tmp_path.iterdir()} == {"UTKFace"}
 
 
 def test_an_existing_folder_is_not_overwritten(images, tmp_path):
@@ -127,7 +142,20 @@ def test_an_existing_folder_is_not_overwritten(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["train", "train=x", "=1", "train=0.5,val=0.4", "train=1.5,val=-0.5", "train=0.5,train=0.5"]
+    "text",
+    [
+        "train",
+        "train=x",
+        "=1",
+        "train=0.5,val=0.4",
+        "train=1.5,val=-0.5",
+        "train=0.5,train=0.5",
+        "train=nan,val=1",
+        "../train=1",
+        "a/b=1",
+        "train=1,val=0",
+        "train=0.9999999,val=0.0000001",
+    ],
 )
 def test_impossible_splits_are_told(images, tmp_path, text):
     with pytest.raises(UserError, match="--split"):
@@ -141,3 +169,73 @@ def test_a_folder_without_pictures_is_told(tmp_path):
         with pytest.raises(UserError, match=message):
             pack(UTKFaceSource(tmp_path / name), tmp_path / "out", SPLIT)
     assert not (tmp_path / "out.partial").exists()
+
+
+class GroupPictures(Source):
+    """Pictures of several people, who all have the same name."""
+
+    def items(self):
+        return [f"{number:03d}" for number in range(40)]
+
+    def read(self, item):
+        people = [
+            Sample("someone", noise_jpeg(10 * int(item) + place), None, Labels((place, place), extra={"picture": item}))
+            for place in range(int(item) % 4 + 1)
+        ]
+        return Picture(item.encode(), people)
+
+
+def test_people_of_one_picture_stay_together_and_get_names_of_their_own(tmp_path):
+    packed = pack(GroupPictures(), tmp_path / "out", {"a": 0.5, "b": 0.5}, samples_per_shard=7, workers=2)
+    pictures = {
+        name: [read_json(index, number)["picture"] for number in range(len(index))]
+        for name, index in packed.splits.items()
+    }
+    assert not set(pictures["a"]) & set(pictures["b"])
+    everybody = pictures["a"] + pictures["b"]
+    assert {item: everybody.count(item) for item in set(everybody)} == {
+        f"{number:03d}": number % 4 + 1 for number in range(40)
+    }
+    keys = {index.key(number) for index in packed.splits.values() for number in range(len(index))}
+    assert len(keys) == 100 and {"someone", "someone_2", "someone_100"} <= keys
+
+
+def read_json(index, number):
+    with tarfile.open(index.shard_path(int(index.columns["shard"][number]))) as tar:
+        return json.load(tar.extractfile(f"{index.key(number)}.json"))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("pack nobody", "no source 'nobody'"),
+        ("pack utkface --out {tmp}/out", "images"),
+        ("pack utkface --images {tmp}/UTKFace", "out"),
+        ("pack utkface --images {tmp}/nowhere --out {tmp}/out", "no such folder"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}", "already exists"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}/UTKFace/1/out --split train", "--split"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}/a-file/out", "cannot be written"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}/out --workers 0", "workers"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}/out --max-reject-rate 2", "max_reject_rate"),
+        ("pack utkface --images {tmp}/UTKFace --out {tmp}/out --speed 2", "speed"),
+        ("index", "folder"),
+        ("index {tmp}/nowhere", "no such folder"),
+        ("index {tmp}/a-file", "no such folder"),
+        ("index {tmp}/UTKFace", "no .tar"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(images, tmp_path, capsys, words, message):
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main(words.format(tmp=tmp_path).split())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and message in error
+    assert {path.name for path in tmp_path.iterdir()} == {"UTKFace", "a-file"}
+
+
+def test_packing_tells_what_it_made(images, tmp_path, capsys):
+    (images / "61_1_2017.jpg").write_bytes(b"")
+    main(f"pack utkface --images {images} --out {tmp_path}/out --max-reject-rate 0.1 --split all=1".split())
+    summary = capsys.readouterr().out
+    assert "all: 60 samples in 1 shards, ages 0 to 59, 30 M, 30 F" in summary
+    assert f"1 pictures rejected, listed in {tmp_path}/out/rejected.jsonl" in summary

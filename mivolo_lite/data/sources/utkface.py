@@ -11,7 +11,7 @@ from mivolo_lite.errors import UserError
 
 GROUPS = ("White", "Black", "Asian", "Indian", "Others")
 
-_NAME = re.compile(r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+\.jpg(\.chip\.jpg)?", re.IGNORECASE)
+_NAME = re.compile(r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+(?P<ending>\.jpg(\.chip\.jpg)?)", re.IGNORECASE)
 
 
 class UTKFaceSource(Source):
@@ -50,4 +50,4 @@ class UTKFaceSource(Source):
         except BrokenJpeg as error:
             raise Rejected(str(error)) from None
         labels = Labels(age, GENDERS[int(name["gender"])], GROUPS[int(name["group"])], {"source": item})
-        return Picture(face, [Sample(key_of(item.removesuffix(".chip.jpg").removesuffix(".jpg")), face, None, labels)])
+        return Picture(face, [Sample(key_of(item.removesuffix(name["ending"])), face, None, labels)])
