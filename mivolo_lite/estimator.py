@@ -26,6 +26,7 @@ class Card:
         model, method: their names and options.
         span: the ages it covers.
         image_size: side of its square pictures in pixels.
+        normalisation: ``mean`` and ``std`` of the three channels, of pictures in [0, 1]; the model's own where empty.
         crop_policy: how the crops it was trained on were made.
         data_digest: names the shards it was trained on.
         metrics: what it reached on its validation data.
@@ -35,6 +36,7 @@ class Card:
     method: dict[str, Any]
     span: dict[str, int]
     image_size: int
+    normalisation: dict[str, list[float]] = field(default_factory=dict)
     crop_policy: dict[str, Any] = field(default_factory=dict)
     data_digest: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -56,8 +58,10 @@ class Estimator(nn.Module):
             METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config)
         )
         self.gender_head = self.model.make_head(len(GENDERS))
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(self.model, name)).view(1, 3, 1, 1) * 255
+        if not card.normalisation:
+            card.normalisation = {"mean": list(self.model.mean), "std": list(self.model.std)}
+        for name, channels in card.normalisation.items():
+            value = torch.tensor(channels).view(1, 3, 1, 1) * 255
             self.register_buffer(f"pixel_{name}", value, persistent=False)
 
     @property

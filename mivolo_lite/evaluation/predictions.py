@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -54,7 +55,7 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(estimator: Estimator, loader: DataLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
+def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
     """Run the estimator over the index. Every rank gets all predictions.
 
     Raises:
@@ -62,7 +63,7 @@ def predict(estimator: Estimator, loader: DataLoader, index: ShardIndex, acceler
     """
     estimator.eval()
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for batch in loader:
+    for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         if batch.broken:
             raise UserError(f"{index.folder}: {batch.broken[0]}; pack the data set again, or mend the shard")
         batch = batch.to(accelerator.device)
@@ -72,6 +73,11 @@ def predict(estimator: Estimator, loader: DataLoader, index: ShardIndex, acceler
         columns = (batch.sample, age.age, gender[:, GENDERS.index("F")])
         rows.append(tuple(column[batch.counted].cpu().numpy() for column in columns))
     return _assemble(gather_object(rows), index)
+
+
+def _bar_hidden(accelerator: Accelerator) -> bool | None:
+    """On other ranks, and by tqdm's own judgement where nobody looks."""
+    return None if accelerator.is_main_process else True
 
 
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predictions:

@@ -16,8 +16,10 @@ def start_accelerator(precision: str) -> Accelerator:
     backward pass.
 
     Raises:
-        UserError: fewer processes came together than were launched.
+        UserError: fewer processes came together than were launched, or the device has no such precision.
     """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.precision fp16 needs a GPU; use bf16 or no")
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
