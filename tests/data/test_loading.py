@@ -1,19 +1,24 @@
 """Laws of the loaders: what comes out does not depend on how it was read."""
 
+import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
+from mivolo_lite.data.index import ShardIndex, index_shards
 from mivolo_lite.data.jpeg import decode
 from mivolo_lite.data.letterbox import letterbox
 from mivolo_lite.data.loader import DataConfig, eval_loader
 from mivolo_lite.data.readers import IndexReader
-from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.data.transforms import AugmentConfig, seeded
-from tests.data.tiny_shards import make_shards, noise_jpeg, sample
+from mivolo_lite.errors import UserError
+from tests.data.tiny_shards import make_shards, noise_jpeg, sample, write_shard
 
 SIZES = [37, 11, 50, 23, 8]
 INPUTS = ("face", "body")
@@ -67,6 +72,15 @@ def test_pictures_and_labels_do_not_depend_on_ranks_or_workers(folder, reference
     assert epoch(folder, world_size, workers) == reference
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_batch_stays_as_it_is_while_workers_write_the_next_ones(folder, workers):
+    reader = IndexReader(replace(config(folder), workers=workers), seed=5)
+    batches = list(reader.batches(INPUTS, BatchPlan.resolve(4, None, 1), 0, 0, 40))
+    assert rows(batches) == epoch(folder, global_batch=4, steps=40)
+    assert len({batch.face.data_ptr() for batch in batches}) == 40
+    assert all(batch.face.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
 def test_augmentation_does_not_depend_on_the_batch_or_on_where_the_run_was_resumed(folder, reference):
     resumed = epoch(folder, samples_seen=48, global_batch=6, steps=4)
     assert len(resumed) == 24 and all(resumed[number] == reference[number][:1] for number in resumed)
@@ -88,6 +102,25 @@ def test_hidden_inputs_never_leave_a_sample_without_any(folder, reference):
         face, body, has_face, has_body = copies[0][:4]
         assert has_face or not any(face)
         assert has_body or not any(body)
+
+
+def test_inputs_are_hidden_as_often_as_was_asked(tmp_path):
+    """Both are there; of 2000 draws, a half hides the face, and a quarter of the rest the body."""
+    index = ShardIndex(tmp_path, {}, {"face_size": np.ones(2000), "body_size": np.ones(2000)})
+    changes = TrainingChanges(AugmentConfig(), {"face": 0.5, "body": 0.25}, seed=1)
+    present = ShardDataset(index, INPUTS, 16, changes)._present([Draw(0, n) for n in range(2000)], np.arange(2000))
+    assert (present["face"] | present["body"]).all()
+    assert present["face"].mean() == pytest.approx(0.5, abs=0.05)
+    assert present["body"].mean() == pytest.approx(1 - 0.5 * 0.25, abs=0.03)
+
+
+def test_face_and_body_of_a_person_are_changed_alike(tmp_path):
+    picture = noise_jpeg(1)
+    write_shard(tmp_path / "s.tar", [Sample(f"{number}", picture, picture, Labels()) for number in range(20)])
+    index_shards(tmp_path)
+    table = epoch(tmp_path, steps=1, global_batch=20)
+    assert all(face == body for face, body, *_ in (copies[0] for copies in table.values()))
+    assert len({copies[0][0] for copies in table.values()}) == 20
 
 
 def test_evaluation_gives_every_sample_as_it_was_packed(folder):
@@ -124,6 +157,42 @@ def test_a_broken_picture_is_absent_told_and_teaches_nothing(folder, tmp_path):
     assert len(batch.broken) == 1 and "sample00000.face" in batch.broken[0] and "JPEG" in batch.broken[0]
     assert not batch.has_face[0] and not batch.age.known[0] and not batch.gender_known[0] and not batch.face[0].any()
     assert batch.has_face[2] and batch.face[2].any()
+    path.write_bytes(_without_picture(data, index, "face", 2))
+    (batch,) = eval_loader(index, INPUTS, 16, 6)
+    assert [text.partition(":")[0] for text in batch.broken] == ["sample00000.face", "sample00002.face"]
+    assert not batch.has_face[2] and batch.has_body[2]
+    assert batch.gender_known[2] == (sample(2).labels.gender is not None)
+
+
+def _without_picture(data, index, name, number):
+    offset = int(index.columns[f"{name}_offset"][number])
+    return data[:offset] + b"\0" * 20 + data[offset + 20 :]
+
+
+def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.data.dataset._OPEN_SHARDS", 3)
+    index = make_shards(tmp_path, [2] * 9)
+    before = len(os.listdir("/proc/self/fd"))
+    dataset = ShardDataset(index, INPUTS, 16)
+    for _ in range(2):
+        batch = dataset.read([Draw(0, number) for number in reversed(range(18))])
+    assert not batch.broken and len(os.listdir("/proc/self/fd")) <= before + 3
+
+
+def test_more_batches_than_shared_memory_holds_are_one_clear_line(folder, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    with pytest.raises(UserError, match="data.workers 2: .*--shm-size"):
+        next(iter(eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers=2)))
+
+
+def test_a_batch_is_the_same_behind_a_pipe(folder):
+    batch = next(iter(eval_loader(ShardIndex.load(folder), INPUTS, 16, 10)))
+    received = pickle.loads(pickle.dumps(batch))
+    assert rows([received]) == rows([batch])
+    assert all(isinstance(tensor, torch.Tensor) for tensor in (received.sample, received.counted, received.age.lo))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
