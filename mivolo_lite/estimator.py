@@ -108,8 +108,8 @@ class Estimator(nn.Module):
             raise UserError(f"{folder}: no {missing[0]} here; give the `best` folder of a run")
         card = Card(**yaml.safe_load((folder / CARD_FILE).read_text()))
         # What the training started from is in the weights by now, and need not lie where it lay then.
-        card.model |= {name: None for name in ("weights",) if name in card.model}
-        card.model |= {name: False for name in ("pretrained",) if name in card.model}
+        card.model |= {name: None for name in card.model if name.endswith("weights")}
+        card.model |= {name: False for name in card.model if name == "pretrained"}
         estimator = cls(card)
         estimator.load_state_dict(load_file(folder / MODEL_FILE))
         return estimator.eval()

@@ -43,11 +43,23 @@ def test_the_card_holds_what_inference_needs_and_decides_the_normalisation(tmp_p
     assert loaded._normalise(white).eq(1).all()
 
 
-def test_what_training_started_from_need_not_be_there_any_more(tmp_path):
-    estimator = Estimator(card())
-    estimator.card.model |= {"weights": "/gone/away.safetensors", "pretrained": True}
+@pytest.mark.parametrize(
+    "model, started_from, inputs",
+    [
+        ({}, {"weights": "gone.safetensors", "pretrained": True}, ("face",)),
+        (
+            {"name": "dual", "backbone": None, "face": "test_resnet", "body": "test_resnet"},
+            {"face_weights": "gone.safetensors", "body_weights": "gone.safetensors"},
+            ("face", "body"),
+        ),
+    ],
+)
+def test_what_training_started_from_need_not_be_there_any_more(model, started_from, inputs, tmp_path):
+    options = {name: value for name, value in (card(**model).model).items() if value is not None}
+    estimator = Estimator(Card(options, {"name": "classification"}, dict(SPAN), image_size=32))
+    estimator.card.model |= started_from
     estimator.save(tmp_path)
-    assert Estimator.load(tmp_path).inputs == ("face",)
+    assert Estimator.load(tmp_path).inputs == inputs
 
 
 def test_another_folder_is_told(tmp_path):
