@@ -1,4 +1,4 @@
-"""The command lines: ``mivolo-lite pack | index | train | evaluate``."""
+"""The command lines: ``mivolo-lite pack | index | train | evaluate | convert``."""
 
 import os
 import sys
@@ -105,6 +105,17 @@ def evaluate_command(argv: Sequence[str]) -> None:
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
 
 
+def convert_command(argv: Sequence[str]) -> None:
+    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's published layout."""
+    from mivolo_lite.convert import convert
+
+    parser = _parser("convert", convert_command)
+    parser.add_argument("source", type=str, help="MiVOLO's published file, or the `best` folder of a MiVOLO run")
+    parser.add_argument("out", type=str, help="the folder, or the file, to write")
+    options = _parse(parser, argv)
+    print(f"written to {convert(**options)}")
+
+
 def _parser(command: str, function: Callable) -> ArgumentParser:
     return ArgumentParser(prog=f"mivolo-lite {command}", description=function.__doc__, exit_on_error=False)
 
@@ -127,4 +138,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "index": index_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "convert": convert_command,
 }

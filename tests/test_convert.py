@@ -1,0 +1,61 @@
+"""MiVOLO's published layout to this package's and back, through the command."""
+
+import torch
+
+from mivolo_lite.cli import main
+from mivolo_lite.estimator import Card, Estimator
+
+MODEL = {"name": "mivolo_d1_112", "input": "face"}
+METHOD = {"name": "regression", "normalise": True}
+SPAN = {"min_age": 1, "max_age": 95}
+
+
+def made_here(folder, model=MODEL, method=METHOD):
+    torch.manual_seed(0)
+    Estimator(Card(dict(model), dict(method), dict(SPAN), image_size=112)).save(folder)
+    return folder
+
+
+def answers(folder):
+    face = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    estimator = Estimator.load(folder)
+    with torch.inference_mode():
+        age, gender = estimator.estimate(estimator(face))
+    return torch.cat([age.mean[:, None], gender], dim=1)
+
+
+def test_there_and_back_it_answers_the_same(tmp_path):
+    best = made_here(tmp_path / "best")
+    main(["convert", str(best), str(tmp_path / "official.pth.tar")])
+    published = torch.load(tmp_path / "official.pth.tar", weights_only=True)
+    assert (published["min_age"], published["max_age"], published["avg_age"]) == (1, 95, 48)
+    assert published["no_gender"] is False and published["state_dict"]["head.weight"].shape == (3, 384)
+    main(["convert", str(tmp_path / "official.pth.tar"), str(tmp_path / "again")])
+    torch.testing.assert_close(answers(tmp_path / "again"), answers(best), atol=1e-4, rtol=0)
+
+
+def test_without_gender_it_says_one_half(tmp_path):
+    best = made_here(tmp_path / "best")
+    main(["convert", str(best), str(tmp_path / "official.pth.tar")])
+    published = torch.load(tmp_path / "official.pth.tar", weights_only=True)
+    for name in ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias"):
+        published["state_dict"][name] = published["state_dict"][name][2:].clone()
+    torch.save(published | {"no_gender": True}, tmp_path / "age.pth.tar")
+    main(["convert", str(tmp_path / "age.pth.tar"), str(tmp_path / "age")])
+    found = answers(tmp_path / "age")
+    torch.testing.assert_close(found[:, 0], answers(best)[:, 0], atol=1e-4, rtol=0)
+    assert found[:, 1:].eq(0.5).all()
+
+
+def test_what_is_no_mivolo_is_told_in_one_line(tmp_path, capsys):
+    single = made_here(tmp_path / "single", {"name": "single", "backbone": "test_resnet"})
+    other = made_here(tmp_path / "other", method={"name": "coral"})
+    (tmp_path / "text.pth.tar").write_text("no checkpoint")
+    for source, part in ((single, "single model"), (other, "regression"), (tmp_path / "text.pth.tar", "text.pth.tar")):
+        try:
+            main(["convert", str(source), str(tmp_path / "out")])
+        except SystemExit as stop:
+            assert stop.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and part in error
+    assert not (tmp_path / "out").exists()
