@@ -52,3 +52,12 @@ def test_a_flat_picture_stays_flat_and_touches_two_edges(height, width, size):
     assert square.astype(bool).sum() == 3 * new_width * new_height
     left, right, top, bottom = padding(square)
     assert right - left in (0, 1) and bottom - top in (0, 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 64))
+def test_a_place_that_was_used_before_holds_nothing_but_the_picture(height, width, size):
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    places = np.full((3, size, size, 3), WHITE, np.uint8)
+    letterbox(image, size, places[1])
+    assert np.array_equal(places[1], letterbox(image, size)) and (places[[0, 2]] == WHITE).all()

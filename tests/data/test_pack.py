@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tarfile
+from itertools import groupby
 from multiprocessing import get_context
 
 import pytest
@@ -193,6 +194,8 @@ def test_people_of_one_picture_stay_together_and_get_names_of_their_own(tmp_path
     }
     assert not set(pictures["a"]) & set(pictures["b"])
     everybody = pictures["a"] + pictures["b"]
+    together = [item for item, _ in groupby(everybody)]
+    assert len(together) == 40 and together != sorted(together)
     assert {item: everybody.count(item) for item in set(everybody)} == {
         f"{number:03d}": number % 4 + 1 for number in range(40)
     }
