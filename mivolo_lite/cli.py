@@ -125,7 +125,7 @@ def _parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
     try:
         return vars(parser.parse_args([_underscored(word) if word.startswith("--") else word for word in argv]))
     except ArgumentError as error:
-        raise UserError(f"{parser.prog}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{parser.prog.removeprefix('mivolo-lite ')}: {' '.join(str(error).split())}") from None
 
 
 def _underscored(option: str) -> str:
