@@ -1,7 +1,7 @@
 """Samples read from shards by number, a whole batch at a time."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from torch import Tensor
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
-from mivolo_lite.data.randomness import hash_of, seeds_of
-from mivolo_lite.data.sampler import Draws
+from mivolo_lite.data.randomness import hash_of, seed_of
+from mivolo_lite.data.sampler import Draw
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
 
 _DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
@@ -35,15 +35,18 @@ class TrainingChanges:
 
 
 class ShardFiles:
-    """Reads stretches of shards at their offsets, keeping the latest files open in each process."""
+    """Reads members of shards at their offsets, keeping the latest files open in each process."""
 
     def __init__(self, index: ShardIndex):
         self.index = index
         self._files: dict[int, int] = {}
         self._process = os.getpid()
 
-    def read(self, shard: int, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(shard), size, offset)
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``."""
+        columns = self.index.columns
+        offset, size = int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
+        return os.pread(self._descriptor(int(columns["shard"][sample])), size, offset)
 
     def _descriptor(self, shard: int) -> int:
         # A forked worker must not share the parent's bookkeeping, though it could share its files.
@@ -78,49 +81,45 @@ class ShardDataset:
         shape = (*count, self.image_size, self.image_size, 3)
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
-    def read(self, draws: Draws, pictures: dict[str, Tensor] | None = None) -> Batch:
+    def read(self, draws: Sequence[Draw], pictures: dict[str, Tensor] | None = None) -> Batch:
         """The batch of these draws, its pictures in new memory or in the ``room`` given."""
         pictures = pictures or self.room(len(draws))
-        present = self._present(draws)
+        samples = np.array([draw.sample for draw in draws], dtype=np.int64)
+        present = self._present(draws, samples)
         broken: list[str] = []
         for name in self.inputs:
             self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
-        labels = {name: self.index.columns[name][draws.sample] for name in ("age_lo", "age_hi", "gender")}
-        return Batch.assemble(pictures, present, labels, draws.sample, draws.counted, broken)
+        labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
+        counted = np.array([draw.counted for draw in draws])
+        return Batch.assemble(pictures, present, labels, samples, counted, broken)
 
-    def _present(self, draws: Draws) -> dict[str, np.ndarray]:
+    def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""
-        present = {name: self.index.columns[f"{name}_size"][draws.sample] > 0 for name in self.inputs}
+        present = {name: self.index.columns[f"{name}_size"][samples] > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
+        epochs = np.array([draw.epoch for draw in draws], dtype=np.int64)
         for place, name in enumerate(self.inputs):
-            chance = hash_of(self.changes.seed, draws.epoch, draws.sample, _DROP, place) / 2.0**64
+            chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
             others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
             present[name] = present[name] & ~(others & (chance < self.changes.drop.get(name, 0.0)))
         return present
 
-    def _decode(self, name: str, draws: Draws, present: np.ndarray, squares: np.ndarray, broken: list[str]) -> None:
-        """Fill ``squares`` (B, S, S, 3). Clears ``present`` where a picture is broken."""
-        seeds = seeds_of(self.changes.seed, draws.epoch, draws.sample, _AUGMENT) if self.changes else None
-        for place, data in self._members(name, draws.sample, present):
+    def _decode(
+        self, name: str, draws: Sequence[Draw], present: np.ndarray, squares: np.ndarray, broken: list[str]
+    ) -> None:
+        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where a picture is broken."""
+        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
             try:
-                image = decode(data)
+                self._prepare(self.files.read(name, draws[place].sample), draws[place], squares[place])
             except BrokenJpeg as error:
-                broken.append(f"{self.index.key(draws.sample[place])}.{name}: {error}")
+                broken.append(f"{self.index.key(draws[place].sample)}.{name}: {error}")
                 present[place] = False
-                continue
-            if seeds is None:
-                prepare(image, squares[place])
-            else:
-                with seeded(seeds[place]):
-                    prepare(image, squares[place], self.augment)
         squares[~present] = 0
 
-    def _members(self, name: str, samples: np.ndarray, present: np.ndarray) -> Iterator[tuple[int, bytes]]:
-        """The place in the batch and the JPEG of every picture there is, in the order on disk."""
-        places = np.flatnonzero(present)
-        places = places[np.argsort(samples[places], kind="stable")]
-        columns = (self.index.columns[column] for column in ("shard", f"{name}_offset", f"{name}_size"))
-        stretches = zip(*(column[samples[places]].tolist() for column in columns), strict=True)
-        for place, stretch in zip(places.tolist(), stretches, strict=True):
-            yield place, self.files.read(*stretch)
+    def _prepare(self, data: bytes, draw: Draw, square: np.ndarray) -> None:
+        image = decode(data)
+        if self.augment is None:
+            return prepare(image, square)
+        with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
+            prepare(image, square, self.augment)

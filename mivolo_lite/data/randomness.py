@@ -25,14 +25,9 @@ def permutation_of(numbers: np.ndarray, *parts) -> np.ndarray:
     return numbers[np.argsort(hash_of(*parts, numbers), kind="stable")]
 
 
-def seed_of(*parts: int) -> int:
+def seed_of(*parts) -> int:
     """A seed for torch from integers: 63 bits."""
     return int(hash_of(*parts)) >> 1
-
-
-def seeds_of(*parts) -> list[int]:
-    """``seed_of`` for each element of arrays."""
-    return (hash_of(*parts) >> np.uint64(1)).tolist()
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -2,29 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.errors import UserError
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The samples of a batch.
+class Draw(NamedTuple):
+    """One sample to read.
 
     Attributes:
-        epoch: (B,) int64, which pass over the data, for the augmentation.
-        sample: (B,) int64 number in the index.
-        counted: (B,) bool, False for repetitions that only fill up a rank's last evaluation batch.
+        epoch: which pass over the data, for the augmentation.
+        sample: its number in the index.
+        counted: False for a repetition that only fills up a rank's last evaluation batch.
     """
 
-    epoch: np.ndarray
-    sample: np.ndarray
-    counted: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.sample)
+    epoch: int
+    sample: int
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,11 @@ class TrainSampler:
     def __len__(self) -> int:
         return self.steps * self.plan.accumulation
 
-    def __iter__(self) -> Iterator[Draws]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         for batch in range(len(self)):
             first = self.samples_seen + (batch * self.plan.world_size + self.rank) * self.batch_size
-            epoch, sample = self.order.samples(first, self.batch_size)
-            yield Draws(epoch, sample, np.ones(self.batch_size, dtype=bool))
+            epochs, samples = self.order.samples(first, self.batch_size)
+            yield [Draw(*draw) for draw in zip(epochs.tolist(), samples.tolist(), strict=True)]
 
 
 class EvalSampler:
@@ -94,8 +89,8 @@ class EvalSampler:
     def __len__(self) -> int:
         return -(-self.samples // (self.batch_size * self.world_size))
 
-    def __iter__(self) -> Iterator[Draws]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         for batch in range(len(self)):
-            sample = np.arange(self.batch_size) + (batch * self.world_size + self.rank) * self.batch_size
-            counted = sample < self.samples
-            yield Draws(np.zeros_like(sample), np.where(counted, sample, 0), counted)
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            numbers = range(first, first + self.batch_size)
+            yield [Draw(0, number) if number < self.samples else Draw(0, 0, counted=False) for number in numbers]

@@ -5,7 +5,7 @@ and clearing all those pages took half as long as decoding the pictures that the
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mivolo_lite.affinity import place_loader_worker
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.sampler import Draws, EvalSampler, TrainSampler
+from mivolo_lite.data.sampler import Draw, EvalSampler, TrainSampler
 from mivolo_lite.errors import UserError
 
 PREFETCHED = 4
@@ -83,7 +83,7 @@ class _IntoPlaces(Dataset):
     def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
         self.dataset, self.room = dataset, room
 
-    def __getitem__(self, task: tuple[int, Draws]) -> tuple[int, Batch]:
+    def __getitem__(self, task: tuple[int, Sequence[Draw]]) -> tuple[int, Batch]:
         place, draws = task
         batch = self.dataset.read(draws, {name: pictures[place] for name, pictures in self.room.items()})
         return place, replace(batch, face=None, body=None)

@@ -15,7 +15,7 @@ from mivolo_lite.data.letterbox import letterbox
 from mivolo_lite.data.loader import DataConfig, eval_loader
 from mivolo_lite.data.readers import IndexReader
 from mivolo_lite.data.sample import Labels, Sample
-from mivolo_lite.data.sampler import BatchPlan, Draws
+from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.data.transforms import AugmentConfig, seeded
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import make_shards, noise_jpeg, sample, write_shard
@@ -108,8 +108,7 @@ def test_inputs_are_hidden_as_often_as_was_asked(tmp_path):
     """Both are there; of 2000 draws, a half hides the face, and a quarter of the rest the body."""
     index = ShardIndex(tmp_path, {}, {"face_size": np.ones(2000), "body_size": np.ones(2000)})
     changes = TrainingChanges(AugmentConfig(), {"face": 0.5, "body": 0.25}, seed=1)
-    draws = Draws(np.zeros(2000, dtype=int), np.arange(2000), np.ones(2000, dtype=bool))
-    present = ShardDataset(index, INPUTS, 16, changes)._present(draws)
+    present = ShardDataset(index, INPUTS, 16, changes)._present([Draw(0, n) for n in range(2000)], np.arange(2000))
     assert (present["face"] | present["body"]).all()
     assert present["face"].mean() == pytest.approx(0.5, abs=0.05)
     assert present["body"].mean() == pytest.approx(1 - 0.5 * 0.25, abs=0.03)
@@ -176,7 +175,7 @@ def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeyp
     before = len(os.listdir("/proc/self/fd"))
     dataset = ShardDataset(index, INPUTS, 16)
     for _ in range(2):
-        batch = dataset.read(Draws(np.zeros(18, dtype=int), np.arange(18)[::-1].copy(), np.ones(18, dtype=bool)))
+        batch = dataset.read([Draw(0, number) for number in reversed(range(18))])
     assert not batch.broken and len(os.listdir("/proc/self/fd")) <= before + 3
 
 

