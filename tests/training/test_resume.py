@@ -77,7 +77,7 @@ def last_checkpoint(run):
 @pytest.mark.slow
 def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     run = tmp_path / "run"
-    stop = random.randint(5, STEPS - 2)
+    stop = random.randint(5, STEPS - 8)
     process = start(command, run)
     while process.poll() is None and len(steps_logged(run)) < stop:
         time.sleep(0.01)
