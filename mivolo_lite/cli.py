@@ -81,11 +81,13 @@ def train_command(argv: Sequence[str]) -> None:
     """``train --config FILE ...``: what ``train.py`` does, in one process."""
     from mivolo_lite.config import help_text, read_run_config
     from mivolo_lite.training.loop import Trainer
+    from mivolo_lite.training.preemption import EXIT_CODE
 
     if "-h" in argv or "--help" in argv:
         print(help_text(argv))
         return
-    Trainer(read_run_config(argv)).train()
+    if not Trainer(read_run_config(argv)).train():
+        sys.exit(EXIT_CODE)
 
 
 def evaluate_command(argv: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from mivolo_lite.training.checkpoint import Checkpointer, TrainState
 from mivolo_lite.training.journal import Journal
 from mivolo_lite.training.launch import seed_everything, start_accelerator
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
+from mivolo_lite.training.preemption import Preemption
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import OptimizerStep, StepResult
 
@@ -52,9 +53,14 @@ class Trainer:
         self.resumed = self._resume()
         self.journal = Journal(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
 
-    def train(self) -> None:
-        """Learn until the last step, evaluating, saving and logging on the way."""
+    def train(self) -> bool:
+        """Learn until the last step, evaluating, saving and logging on the way.
+
+        Returns:
+            Whether the run is complete; otherwise it was warned to end, and saved.
+        """
         self._announce()
+        preemption = Preemption(self.accelerator)
         results: list[StepResult] = []
         for batches in self._steps():
             set_learning_rate(self.optimizer, self._learning_rate())
@@ -69,9 +75,14 @@ class Trainer:
                 self._evaluate()
             if self._evaluation_due() or self._due(self.config.train.save_every):
                 self.checkpointer.save(self.state.step)
+            if preemption.warned() and self.state.step < self.total_steps:
+                self.checkpointer.save(self.state.step)
+                self.journal.say(f"warned to end: saved at step {self.state.step}")
+                break
         self.journal.close()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+        return self.state.step == self.total_steps
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
