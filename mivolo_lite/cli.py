@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def pack_command(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: pictures become shards."""
     from mivolo_lite.data.pack import pack, parse_split
+    from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
 
     if not argv or argv[0] not in SOURCES:
@@ -45,6 +46,7 @@ def pack_command(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
@@ -52,7 +54,11 @@ def pack_command(argv: Sequence[str]) -> None:
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
     source = SOURCES[argv[0]](**own)
-    packed = pack(source, **options)
+    part = options.pop("part")
+    packed = pack_part(source, part=Part.parse(part), **options) if part else pack(source, **options)
+    if packed is None:
+        print(f"part {part} is read; {options['out']} appears when the last one is")
+        return
     for name, index in packed.splits.items():
         labels = index.info["labels"]
         genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())

@@ -1,4 +1,4 @@
-"""What train.sbatch needs to know of a run, as lines of shell: ``python launch/slurm/settings.py --config FILE ...``."""
+"""What train.sbatch needs to know of a run, as a shell's assignments: ``settings.py --config FILE ...``."""
 
 import os
 import platform
@@ -8,9 +8,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 
@@ -18,13 +15,9 @@ ENGINE_VARIABLES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
 
 
 def settings(argv: list[str]) -> list[str]:
-    """Assignments for a shell. Raises UserError for a mistake in the configuration or the engine's name."""
+    """Lines of shell. Raises UserError for a mistake in the configuration, or an engine that has no launch file."""
     config = read_run_config(argv)
-    variables = {
-        "RUN_FOLDER": config.run,
-        "TRAIN_FOLDER": config.data.train,
-        "VERSIONS": versions(),
-    }
+    variables = {"RUN_FOLDER": config.run, "TRAIN_DATA": config.data.train, "VERSIONS": versions()}
     engine = os.environ.get("ENGINE")
     exports = engine_environment(Path("launch/accelerate") / f"{engine}.yaml") if engine else {}
     return [f"{name}={shlex.quote(value)}" for name, value in variables.items()] + [
@@ -33,10 +26,13 @@ def settings(argv: list[str]) -> list[str]:
 
 
 def engine_environment(file: Path) -> dict[str, str]:
-    """What ``accelerate launch --config_file FILE`` would set for its processes to find their engine."""
+    """What ``accelerate launch --config_file FILE`` sets for its processes to find their engine."""
     if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
-        raise UserError(f"ENGINE {file.stem}: no {file}; there are {names}")
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
+        raise UserError(f"ENGINE={file.stem}: there is no {file}; there are {known}")
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+
     arguments = launch_command_parser().parse_args(["--config_file", str(file), "--main_process_port", "0", "train.py"])
     arguments, _, _ = _validate_launch_command(arguments)
     if arguments.use_deepspeed:

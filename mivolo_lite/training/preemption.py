@@ -1,6 +1,6 @@
 """Warnings that a run must end soon: a signal before its time limit, or before it makes room for another job.
 
-A handler only notes the warning. It is heard between two steps, by all ranks at the same one, so that they save together.
+A handler only notes the warning. All ranks hear of it between the same two steps, so that they save together.
 """
 
 import signal
