@@ -21,6 +21,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.metrics import evaluate_predictions
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.heartbeat import Heartbeat
 from mivolo_lite.training.journal import Journal
 from mivolo_lite.training.launch import seed_everything, start_accelerator
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
@@ -41,6 +42,7 @@ class Trainer:
         self.reader = READERS[config.data.reader](config.data, config.train.seed)
         self.val_index = ShardIndex.load(config.data.val)
         self.accelerator = start_accelerator(config.train.precision)
+        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
         self.plan = BatchPlan.resolve(
             config.optim.global_batch, config.optim.micro_batch, self.accelerator.num_processes
         )
@@ -80,6 +82,7 @@ class Trainer:
                 self.journal.say(f"warned to end: saved at step {self.state.step}")
                 break
         self.journal.close()
+        self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.state.step == self.total_steps
