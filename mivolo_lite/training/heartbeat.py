@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 EVERY = 4
 """Seconds between two signs of life."""
-PATIENCE = 30
+PATIENCE = 25
 """Seconds without one, after which a rank is given up."""
 
 

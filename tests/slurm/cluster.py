@@ -96,6 +96,10 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}"
         return done.stdout.strip()
 
+    def node(self, name: str) -> subprocess.Popen:
+        """A node's daemon."""
+        return next(daemon for daemon in self.daemons if daemon.args[-1] == name)
+
     def _start_daemons(self) -> None:
         (self.folder / "state").mkdir()
         key = self.folder / "munge.key"
@@ -171,8 +175,9 @@ class Job:
         wait_until(there, seconds, lambda: f"{state}: {self.cluster.run('scontrol', 'show', 'job', self.number)}")
 
     def go_on(self) -> None:
-        """Start a requeued job at once; SLURM would let it wait for two minutes."""
-        self.wait("PENDING", 60)
+        """Start a requeued job soon; SLURM would let it wait for two minutes."""
+        self.wait("PENDING", 120)
+        time.sleep(2)  # a node refuses what was allowed in the second in which the job ended there
         self.update(StartTime="now")
 
     def update(self, **fields: str) -> None:
@@ -189,6 +194,17 @@ def wait_until(true: Callable[[], bool], seconds: float, what: Callable[[], str]
     while not true():
         assert time.monotonic() < end, f"not within {seconds} seconds: {what()}"
         time.sleep(0.1)
+
+
+def parent(process: int) -> int:
+    """The process that started one."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def descendants(process: int) -> list[int]:
+    """What a process started, and what that started."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [found for child in map(int, children) for found in (child, *descendants(child))]
 
 
 def free_ports(count: int) -> list[int]:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.slurm.cluster import Job, wait_until
+from tests.slurm.cluster import Job, descendants, parent, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS, BATCH = 60, 10
+WAIT = 240
+"""Seconds; a start takes five where nothing else runs."""
 
 
 @dataclass
@@ -35,6 +36,12 @@ class Training:
     def log(self, rank: int) -> str:
         return (self.logs / f"rank-{rank}.log").read_text()
 
+    def processes(self, rank: int) -> list[int]:
+        """A rank's process, then all that share its node: SLURM's step daemon and what it started."""
+        process = int(re.findall(rf"rank {rank} .* process (\d+)", self.log(rank))[-1])
+        daemon = parent(process)
+        return [process, daemon, *(other for other in descendants(daemon) if other != process)]
+
     def steps(self) -> list[int]:
         metrics = self.run / "metrics.jsonl"
         lines = metrics.read_text().splitlines() if metrics.exists() else []
@@ -44,10 +51,10 @@ class Training:
         return sorted(path.name for path in (self.run / "checkpoints").glob("step-*") if path.suffix != ".partial")
 
     def reach(self, step: int) -> None:
-        wait_until(lambda: self.steps()[-1:] >= [step], 120, lambda: f"step {step}: {self.head}")
+        wait_until(lambda: self.steps()[-1:] >= [step], WAIT, lambda: f"step {step}: {self.head}")
 
     def finish(self, starts: int) -> None:
-        self.job.wait("COMPLETED", 150, starts)
+        self.job.wait("COMPLETED", WAIT, starts)
         assert self.steps() == list(range(1, STEPS + 1)) and self.checkpoints()[-1] == f"step-{STEPS:09d}"
 
     def weights(self) -> dict:
@@ -104,7 +111,7 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
     for starts, (step, warning) in enumerate([(5, "USR2"), (25, "TERM")], start=1):
         training.reach(step)
         training.job.signal(warning)
-        training.job.wait("PENDING", 60, starts)
+        training.job.wait("PENDING", WAIT, starts)
         saved = int(training.checkpoints()[-1][5:])
         assert step <= saved < step + 10 and training.head.count("requeued: warned, saved") == starts
         training.job.go_on()
@@ -118,28 +125,41 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
 def test_a_killed_rank_ends_the_step_and_the_requeued_job_finishes(submit, undisturbed, tmp_path):
     training = submit(tmp_path / "run")
     training.reach(22)
-    process = re.search(r"rank 1 .* process (\d+)", training.log(1))[1]
-    killed = time.monotonic()
-    os.kill(int(process), signal.SIGKILL)
+    os.kill(training.processes(1)[0], signal.SIGKILL)
     wait_until(lambda: "ended with exit code 137" in training.head, 60, lambda: training.head)
-    print(f"over {time.monotonic() - killed:.1f} seconds after a rank was killed")
     training.job.go_on()
     training.finish(starts=1)
     assert "resumed at step 20" in training.log(0)
     assert_same_weights(training, undisturbed)
 
 
+def test_a_node_that_falls_silent_ends_the_step_and_the_requeued_job_finishes(submit, cluster, undisturbed, tmp_path):
+    training = submit(tmp_path / "run")
+    training.reach(22)
+    node = [*training.processes(1), cluster.node("n2").pid]
+    for process in node:
+        os.kill(process, signal.SIGSTOP)  # nothing is closed, as when the power goes
+    wait_until(lambda: "ended with exit code" in training.head, 60, lambda: training.head)
+    assert "no sign of life from rank 1 for 25 seconds" in training.log(0)
+    for process in node[:-1]:
+        os.kill(process, signal.SIGKILL)
+    os.kill(node[-1], signal.SIGCONT)  # the node is up again, and knows of no step
+    training.job.go_on()
+    training.finish(starts=1)
+    assert_same_weights(training, undisturbed)
+
+
 def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_until_it_is_cancelled(submit, tmp_path):
     # SLURM looks at time limits every 30 seconds, and warns up to as much too early.
     training = submit(tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=1", "--signal=USR2@20"))
-    training.job.wait("PENDING", 120, starts=1)
+    training.job.wait("PENDING", WAIT, starts=1)
     saved = int(training.checkpoints()[-1][5:])
     assert "requeued: warned, saved" in training.head
     training.job.update(NumNodes="1", NumTasks="1")
     training.job.go_on()
     training.reach(saved + 5)
     training.job.cluster.run("scancel", training.job.number)
-    training.job.wait("CANCELLED", 60)
+    training.job.wait("CANCELLED", WAIT)
     assert f"resumed at step {saved}" in training.log(0) and "x 1 processes x" in training.log(0)
     assert training.steps() == list(range(1, training.steps()[-1] + 1))
     assert training.head.count("requeued") == 1
@@ -150,14 +170,14 @@ def test_a_job_that_dies_without_progress_is_not_requeued_for_ever(submit, undis
     (weights,) = (tmp_path / "run" / "checkpoints").glob(f"step-{STEPS:09d}/model.safetensors")
     weights.write_bytes(b"damaged")
     training = submit(tmp_path / "run", MAX_FAILURES="1")
-    training.job.wait("PENDING", 60, starts=1)
+    training.job.wait("PENDING", WAIT, starts=1)
     training.job.go_on()
-    training.job.wait("FAILED", 60, starts=1)
+    training.job.wait("FAILED", WAIT, starts=1)
     assert training.head.count("requeued: failed") == 1 and "failed too often" in training.head
 
 
 def test_a_mistake_in_the_configuration_ends_the_job_at_once(submit, tmp_path):
     training = submit(tmp_path / "run", "--optim.speed", "3", options=("--nodes=1",))
-    training.job.wait("FAILED", 60, starts=0)
+    training.job.wait("FAILED", WAIT, starts=0)
     assert training.job.field("ExitCode") == "2:0" and not (tmp_path / "run").exists()
     assert "train.sbatch: command line: optim.speed is not an option" in training.head
