@@ -113,7 +113,7 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
         training.job.signal(warning)
         training.job.wait("PENDING", WAIT, starts)
         saved = int(training.checkpoints()[-1][5:])
-        assert step <= saved < step + 10 and training.head.count("requeued: warned, saved") == starts
+        assert step <= saved < step + 10 and training.head.count("requeued: warned") == starts
         training.job.go_on()
     training.finish(starts=2)
     assert f"resumed at step {saved}" in training.log(0)
@@ -154,7 +154,7 @@ def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_unti
     training = submit(tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=1", "--signal=USR2@20"))
     training.job.wait("PENDING", WAIT, starts=1)
     saved = int(training.checkpoints()[-1][5:])
-    assert "requeued: warned, saved" in training.head
+    assert "requeued: warned" in training.head
     training.job.update(NumNodes="1", NumTasks="1")
     training.job.go_on()
     training.reach(saved + 5)
@@ -169,7 +169,7 @@ def test_a_job_that_dies_without_progress_is_not_requeued_for_ever(submit, undis
     shutil.copytree(undisturbed.run, tmp_path / "run")
     (weights,) = (tmp_path / "run" / "checkpoints").glob(f"step-{STEPS:09d}/model.safetensors")
     weights.write_bytes(b"damaged")
-    training = submit(tmp_path / "run", MAX_FAILURES="1")
+    training = submit(tmp_path / "run", RETRIES="1")
     training.job.wait("PENDING", WAIT, starts=1)
     training.job.go_on()
     training.job.wait("FAILED", WAIT, starts=1)
