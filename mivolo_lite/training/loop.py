@@ -75,10 +75,10 @@ class Trainer:
                 results = []
             if self._evaluation_due():
                 self._evaluate()
-            if self._evaluation_due() or self._due(self.config.train.save_every):
+            warned = preemption.warned()
+            if warned or self._evaluation_due() or self._due(self.config.train.save_every):
                 self.checkpointer.save(self.state.step)
-            if preemption.warned() and self.state.step < self.total_steps:
-                self.checkpointer.save(self.state.step)
+            if warned:
                 self.journal.say(f"warned to end: saved at step {self.state.step}")
                 break
         self.journal.close()
