@@ -122,7 +122,8 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
         "",
         f"`python benchmarks/loader.py --samples {options.samples} --batch {options.batch} --size {options.size} "
         f"--repeats {options.repeats}`",
-        f"on {os.cpu_count()} CPUs of {processor()}, load average {load:.1f}; medians over {options.repeats} interleaved repetitions.",
+        f"on {os.cpu_count()} CPUs of {processor()}, load average {load:.1f}; "
+        f"medians over {options.repeats} interleaved repetitions.",
         "",
         "| | samples/s | of the bare loop |",
         "| --- | ---: | ---: |",
