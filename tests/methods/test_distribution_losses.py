@@ -104,14 +104,6 @@ def test_a_single_peak_at_the_age_has_no_wrong_steps():
     assert full.loss(logits, off_peak) > free.loss(logits, off_peak) + 1
 
 
-@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.2, 0.5), (0.4, 1.0), (1.0, 1.0)])
-def test_the_weight_of_wrong_steps_rises(progress, share):
-    age = AgeRange.exact(torch.tensor([0.0, 30, 57, 101, 99, 12]))
-    rising, fixed = build("unimodal", unimodal_warmup=0.4), build("unimodal", unimodal_weight=1000 * share)
-    rising.progress = progress
-    torch.testing.assert_close(rising.loss(random_logits(), age), fixed.loss(random_logits(), age))
-
-
 @pytest.mark.parametrize("name", ["dldl_v2", "mean_variance", "mean_residue", "unimodal", "sord", "dldl"])
 def test_a_range_is_only_asked_for_its_mass(name):
     age = AgeRange(torch.full((6,), 20.0), torch.full((6,), 29.0), torch.ones(6, dtype=torch.bool))
