@@ -1,6 +1,6 @@
-"""The same MiVOLO for evaluation alone: equal outputs, less time.
+"""The same MiVOLO for evaluation alone, on a CPU: equal outputs, less time.
 
-Axes: B batch, H and W the grid, C channels = heads D, N tokens.
+Axes: B batch, H and W the grid, C channels = heads D, N = H W tokens.
 """
 
 import copy
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from timm.layers import Mlp
-from timm.models.volo import Attention, ClassAttention, OutlookAttention
+from timm.models.volo import ClassAttention, ClassBlock, OutlookAttention
 from torch import Tensor, nn
 
 from mivolo_lite.models import mivolo_enhancer
-from mivolo_lite.models.mivolo_enhancer import Pointwise, VolumeNorm
+from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, RelativePositions, VolumeNorm
 
 
 def for_inference(model: nn.Module) -> nn.Module:
@@ -32,12 +32,12 @@ def for_inference(model: nn.Module) -> nn.Module:
 
 
 def replace(module: nn.Module) -> None:
-    """Put what is in ``FASTER`` in place of the parts of a module, and of their parts."""
+    """Put what is in ``FASTER`` in place of the parts of a module, however deep they lie."""
     for name, part in module.named_children():
         if type(part) in FASTER:
-            part = FASTER[type(part)](part)
-            setattr(module, name, part)
-        replace(part)
+            setattr(module, name, FASTER[type(part)](part))
+        else:
+            replace(part)
 
 
 def folded(stem: nn.Sequential) -> nn.Sequential:
@@ -53,7 +53,8 @@ def folded(stem: nn.Sequential) -> nn.Sequential:
 class PackedLinear(nn.Module):
     """A linear layer, perhaps with a GELU, by oneDNN from weights that are laid out for it once.
 
-    The ordinary layer is MKL's, which takes a tenth longer, and the GELU would be another pass over the memory.
+    The ordinary layer is MKL's, which takes a tenth longer, and the GELU would be another pass over the memory. With
+    few rows the ordinary layer is faster.
     """
 
     def __init__(self, layer: nn.Linear | Pointwise, then: str = "none"):
@@ -65,8 +66,40 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.then, [], "none")
 
 
-def packed_mlp(mlp: nn.Module) -> nn.Sequential:
+def packable(layer: nn.Module) -> bool:
+    """Whether oneDNN is there, with torch's inner operators for it, and the weights are where and what it takes."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and layer.weight.is_cpu and layer.weight.dtype == torch.float32
+
+
+def packed(layer: nn.Linear | Pointwise) -> nn.Module:
+    return PackedLinear(layer) if packable(layer) else layer
+
+
+def packed_mlp(mlp: nn.Module) -> nn.Module:
+    if not packable(mlp.fc1):
+        return mlp
     return nn.Sequential(PackedLinear(mlp.fc1, then="gelu"), PackedLinear(mlp.fc2))
+
+
+def masked_enhancer(enhancer: MivoloEnhancer) -> MivoloEnhancer:
+    enhancer.attend = attend_by_sample
+    replace(enhancer)
+    return enhancer
+
+
+def attend_by_sample(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
+    """``mivolo_enhancer.attend`` with R(q) made in full, one sample after the other.
+
+    With no gradient to keep it for, it costs less than its codes as further channels.
+    """
+    rows, columns = positions(query).chunk(2, dim=-1)
+    samples = []
+    for q, k, v, row, column in zip(*(x.split(1) for x in (query, key, value, rows, columns)), strict=True):
+        bias = rearrange(row[..., :, None] + column[..., None, :], "b n h w -> b 1 n (h w)")
+        q, k, v = (rearrange(x, "b n d -> b 1 n d") for x in (q, k, v))
+        samples.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+    return rearrange(samples, "sample 1 1 n d -> sample n d")
 
 
 class TokenNorm(nn.Module):
@@ -84,20 +117,6 @@ class TokenNorm(nn.Module):
         return F.layer_norm(tokens, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-class ContiguousAttention(nn.Module):
-    """timm's Attention of VOLO. The fused kernel is faster by more than the copy that lays each head's rows together."""
-
-    def __init__(self, attention: Attention):
-        super().__init__()
-        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, attention.num_heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to the same."""
-        qkv = rearrange(self.qkv(x), "b h w (three heads d) -> three b heads (h w) d", three=3, heads=self.heads)
-        attended = F.scaled_dot_product_attention(*qkv.contiguous())
-        return self.proj(rearrange(attended, "b heads (h w) d -> b h w (heads d)", h=x.shape[1]))
-
-
 class GatheredOutlook(nn.Module):
     """timm's OutlookAttention, windows gathered from and added to channels-last maps, whose channels lie together.
 
@@ -107,13 +126,13 @@ class GatheredOutlook(nn.Module):
 
     def __init__(self, attention: OutlookAttention):
         super().__init__()
-        self.v, self.proj, self.attn = attention.v, attention.proj, attention.attn
-        self.heads, self.scale = attention.num_heads, attention.scale
+        self.heads, scale = attention.num_heads, attention.scale
         self.window, self.stride, self.padding = attention.kernel_size, attention.stride, attention.padding
-        for name in ("weight", "bias"):
-            rows = getattr(self.attn, name).data * self.scale
-            rows = rearrange(rows, "(heads out kk) ... -> (kk heads out) ...", heads=self.heads, kk=self.window**2)
-            setattr(self.attn, name, nn.Parameter(rows.contiguous(), False))
+        logits = attention.attn
+        for parameter in (logits.weight, logits.bias):
+            rows = "(heads out kk) ... -> (kk heads out) ..."
+            parameter.copy_(scale * rearrange(parameter, rows, heads=self.heads, kk=self.window**2))
+        self.v, self.attn, self.proj = packed(attention.v), packed(logits), packed(attention.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
@@ -158,18 +177,25 @@ class OneQueryAttention(nn.Module):
         return self.proj(rearrange(read, "b heads d -> b 1 (heads d)"))
 
 
+def one_query_block(block: ClassBlock) -> ClassBlock:
+    block.attn = OneQueryAttention(block.attn)
+    return block
+
+
 def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
+    """Its output is in the same format, in which the tokens that are made of it lie one after the other."""
     return conv.to(memory_format=torch.channels_last)
 
 
 FASTER = {
     nn.Conv2d: channels_last,
-    nn.Linear: PackedLinear,
-    Pointwise: PackedLinear,
-    Mlp: packed_mlp,
+    nn.Linear: packed,
+    MivoloEnhancer: masked_enhancer,
+    Pointwise: packed,
     mivolo_enhancer.Mlp: packed_mlp,
     VolumeNorm: TokenNorm,
-    Attention: ContiguousAttention,
     OutlookAttention: GatheredOutlook,
-    ClassAttention: OneQueryAttention,
+    Mlp: packed_mlp,
+    ClassBlock: one_query_block,
 }
+"""What stands in for which part."""
