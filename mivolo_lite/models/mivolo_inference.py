@@ -128,7 +128,7 @@ class GatheredOutlook(nn.Module):
         super().__init__()
         self.heads, scale = attention.num_heads, attention.scale
         self.window, self.stride, self.padding = attention.kernel_size, attention.stride, attention.padding
-        logits = attention.attn
+        logits = copy.deepcopy(attention.attn)
         for parameter in (logits.weight, logits.bias):
             rows = "(heads out kk) ... -> (kk heads out) ..."
             parameter.copy_(scale * rearrange(parameter, rows, heads=self.heads, kk=self.window**2))
