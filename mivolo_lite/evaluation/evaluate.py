@@ -27,7 +27,10 @@ def evaluate(checkpoint: Path | str, data: Path | str, out: Path | str, batch: i
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), Accelerator()
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
-    predictions = predict(estimator.to(accelerator.device), loader, index, accelerator)
+    estimator.to(accelerator.device)
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
+        estimator.model = estimator.model.for_inference()
+    predictions = predict(estimator, loader, index, accelerator)
     metrics = {
         "checkpoint": str(checkpoint),
         "data": {"folder": str(data), "digest": index.digest},
