@@ -21,6 +21,7 @@ from mivolo_lite.evaluation.evaluate import COLUMNS
 REPOSITORY = Path(__file__).parents[1]
 TABLE = REPOSITORY / "benchmarks" / "results" / "covered.md"
 CONFIG = REPOSITORY / "configs" / "quickstart.yaml"
+EPOCHS = 10
 PEOPLE = {"people": ("--count", 4000, "--seed", 1, "--split", "train=0.95,val=0.05")}
 PEOPLE |= {"others": ("--count", 1000, "--seed", 2, "--split", "test=1")}
 
@@ -35,7 +36,7 @@ def main() -> None:
     run, test = work / "run", work / "others" / "test"
     if not (run / "evaluation").exists():
         data = ("--data.train", work / "people" / "train", "--data.val", work / "people" / "val")
-        ordinary("train", "--config", CONFIG, "--run", run, "--resume", "auto", *data)
+        ordinary("train", "--config", CONFIG, "--run", run, "--resume", "auto", "--optim.epochs", EPOCHS, *data)
         words = ("--data", test, "--out", run / "evaluation", "--inputs", ",".join(COLUMNS))
         ordinary("evaluate", "--checkpoint", run / "best", *words)
     text = report(errors_by_half(run / "evaluation" / "predictions.csv", covered(test)))
