@@ -93,7 +93,7 @@ def report(errors: dict[str, dict[str, np.ndarray]]) -> str:
         "",
         f"MAE in years on {len(errors['all']['both'])} drawn people, something hiding the face of every second. One "
         "dual model that saw 3,800",
-        f"others likewise for {EPOCHS} epochs (configs/quickstart.yaml) is shown the face alone, the body alone, or both.",
+        f"others likewise for {EPOCHS} epochs (configs/quickstart.yaml) is shown the face, the body, or both.",
         "In training it missed three faces of ten but one body of ten, so that the face alone is what it knows least.",
         "Written by `python benchmarks/covered.py`.",
         "",
