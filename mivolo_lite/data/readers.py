@@ -27,7 +27,7 @@ class IndexReader:
 
     def __init__(self, config: DataConfig, seed: int):
         self.config, self.seed = config, seed
-        self.index = ShardIndex.load(config.train)
+        self.index = ShardIndex.load(config.train, config.cache)
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
 
@@ -41,7 +41,7 @@ class IndexReader:
         """One rank's micro-batches for the next ``steps`` optimizer steps."""
         config = self.config
         order = GlobalOrder(self.index.shard_sizes, self.seed, config.block_samples, config.window_blocks)
-        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed))
+        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples)
         return BatchLoader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
 
 

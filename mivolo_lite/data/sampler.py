@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.errors import UserError
 
@@ -58,8 +60,9 @@ class BatchPlan:
 class TrainSampler:
     """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
 
-    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on; its micro-batch ``m`` on rank ``r`` the
-    ``(m * world_size + r)``-th stretch of them. So the samples of a step do not depend on the world size.
+    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
+    Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
+    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window.
     """
 
     def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
@@ -70,10 +73,24 @@ class TrainSampler:
         return self.steps * self.plan.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for batch in range(len(self)):
-            first = self.samples_seen + (batch * self.plan.world_size + self.rank) * self.batch_size
-            epochs, samples = self.order.samples(first, self.batch_size)
-            yield [Draw(*draw) for draw in zip(epochs.tolist(), samples.tolist(), strict=True)]
+        for step in range(self.steps):
+            draws = self._share(self.samples_seen + step * self.plan.global_batch)
+            for batch in range(self.plan.accumulation):
+                yield draws[batch * self.batch_size :][: self.batch_size]
+
+    def _share(self, first: int) -> list[Draw]:
+        """What this rank reads of the step that begins at a position, in the order of the stream."""
+        size = self.plan.global_batch // self.plan.world_size
+        begin, draws = self.rank * size, []
+        for piece in self.order.pieces(first, self.plan.global_batch):
+            if begin < piece.end - piece.begin:
+                samples = self.order.samples_of(piece)
+                places = np.sort(np.argsort(samples)[begin : begin + size - len(draws)])
+                draws += [Draw(piece.epoch, sample) for sample in samples[places].tolist()]
+            if len(draws) == size:
+                break
+            begin = max(0, begin - (piece.end - piece.begin))
+        return draws
 
 
 class EvalSampler:

@@ -170,7 +170,7 @@ def _without_picture(data, index, name, number):
 
 
 def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.data.dataset._OPEN_SHARDS", 3)
+    monkeypatch.setattr("mivolo_lite.data.storage._OPEN_SHARDS", 3)
     index = make_shards(tmp_path, [2] * 9)
     before = len(os.listdir("/proc/self/fd"))
     dataset = ShardDataset(index, INPUTS, 16)
