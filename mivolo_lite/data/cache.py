@@ -161,8 +161,10 @@ class NodeCache:
 
     def _clear(self, limit: int) -> tuple[int, int]:
         """Evict, those used longest ago first. Returns the bytes there are now, and those that are never evicted."""
-        evictable, used, kept = [], 0, 0
+        evictable, used, kept = [], _PAGE, _PAGE  # the ledger's own
         for entry in os.scandir(self.folder):
+            if entry.name == _LEDGER:
+                continue
             size = _on_disk(entry.stat().st_size)
             used += size
             if entry.name.endswith(EVICTABLE):
@@ -204,7 +206,8 @@ def _on_disk(size: int) -> int:
 
 
 def _read_used(ledger: int) -> int | None:
-    return int(os.pread(ledger, 20, 0) or -1) if os.fstat(ledger).st_size else None
+    count = os.pread(ledger, 20, 0)
+    return int(count) if count else None
 
 
 def _write_used(ledger: int, used: int) -> None:

@@ -44,6 +44,27 @@ def test_steps_of_an_epoch_hold_every_sample_once():
     assert sorted(first_epoch) == list(range(129))
 
 
+@pytest.mark.parametrize("max_micro_batch", [None, 8, 3])
+def test_one_process_reads_the_stream_as_it_comes(max_micro_batch):
+    plan = BatchPlan.resolve(24, max_micro_batch, 1)
+    draws = [draw for batch in TrainSampler(ORDER, plan, 0, 7, 12) for draw in batch]
+    epochs, samples = ORDER.samples(7, 12 * 24)
+    assert draws == list(zip(epochs.tolist(), samples.tolist(), [True] * len(draws), strict=True))
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8, 16])
+def test_a_rank_reads_few_blocks(world_size):
+    """Of windows of 16 blocks, half as much again as its share at most, instead of nearly all."""
+    order = GlobalOrder(np.full(64, 256), seed=1, block_samples=64, window_blocks=16)
+    plan = BatchPlan.resolve(256, None, world_size)
+    read = [
+        {draw.sample // 64 for batch in TrainSampler(order, plan, rank, 0, 64) for draw in batch}
+        for rank in range(world_size)
+    ]
+    assert len(set.union(*read)) == 256  # the whole epoch
+    assert sum(map(len, read)) / 256 <= 1 + 2.5 * world_size / 16
+
+
 @given(samples=st.integers(1, 70), batch=st.integers(1, 16), world_size=st.integers(1, 9))
 @settings(max_examples=80, deadline=None)
 def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, batch, world_size):
