@@ -49,6 +49,7 @@ class GlobalOrder:
         self.seed, self.window_blocks = seed, window_blocks
         self.block_start, self.block_size = cut_into_blocks(np.asarray(shard_sizes, dtype=np.int64), block_samples)
         self.size = int(self.block_size.sum())
+        self.window_samples = self.size * window_blocks // len(self.block_size)  # on average
         # A batch may straddle two epochs, and neighbouring positions share a window.
         self._epoch = lru_cache(maxsize=2)(self._order_blocks)
         self._window = lru_cache(maxsize=4)(self._order_window)

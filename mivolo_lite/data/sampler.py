@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
-from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.data.order import GlobalOrder, Piece
 from mivolo_lite.errors import UserError
 
 
@@ -62,7 +63,8 @@ class TrainSampler:
 
     Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
     Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
-    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window.
+    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window
+    (benchmarks/results/scale.md).
     """
 
     def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
@@ -80,17 +82,26 @@ class TrainSampler:
 
     def _share(self, first: int) -> list[Draw]:
         """What this rank reads of the step that begins at a position, in the order of the stream."""
-        size = self.plan.global_batch // self.plan.world_size
-        begin, draws = self.rank * size, []
-        for piece in self.order.pieces(first, self.plan.global_batch):
-            if begin < piece.end - piece.begin:
+        pieces, draws = list(self.order.pieces(first, self.plan.global_batch)), []
+        for piece, begin, end in zip(
+            pieces, self._dealt(pieces, self.rank), self._dealt(pieces, self.rank + 1), strict=True
+        ):
+            if begin < end:
                 samples = self.order.samples_of(piece)
-                places = np.sort(np.argsort(samples)[begin : begin + size - len(draws)])
+                places = np.sort(np.argsort(samples)[begin:end])
                 draws += [Draw(piece.epoch, sample) for sample in samples[places].tolist()]
-            if len(draws) == size:
-                break
-            begin = max(0, begin - (piece.end - piece.begin))
         return draws
+
+    def _dealt(self, pieces: list[Piece], ranks: int) -> list[int]:
+        """How many samples of each window the first ``ranks`` ranks get together."""
+        step = self.plan.global_batch
+        dealt, lengths = ranks * step // self.plan.world_size, [piece.end - piece.begin for piece in pieces]
+        if len(pieces) == 2 and step <= self.order.window_samples:
+            # A share of each, or a window's blocks would change hands in the step that begins it.
+            of_first = dealt * lengths[0] // step
+            return [of_first, dealt - of_first]
+        ends = accumulate(lengths)
+        return [min(max(dealt - end + length, 0), length) for end, length in zip(ends, lengths, strict=True)]
 
 
 class EvalSampler:
