@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -178,17 +178,19 @@ def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
         raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {mend}")
     size, digest = info["index"]["bytes"], info["index"]["sha256"]
     name = f"{digest}.safetensors"
-    with cache.open(name, size, partial(_fetch_index, folder, size, digest)):
+    with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)):
         return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
 
 
-def _fetch_index(folder: RemoteFolder, size: int, digest: str, file: int) -> None:
-    found = hashlib.sha256()
-    with open(file, "wb", closefd=False) as out:
-        for start in range(0, size, _INDEX_PART):
-            part = folder.read(INDEX_FILE, start, min(start + _INDEX_PART, size))
-            found.update(part)
-            out.write(part)
+def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
+    found, step = hashlib.sha256(), connections * _INDEX_PART
+    with open(file, "wb", closefd=False) as out, ThreadPoolExecutor(connections) as pool:
+        for begin in range(0, size, step):  # so many parts at once and not more, for the memory's sake
+            starts = range(begin, min(begin + step, size), _INDEX_PART)
+            ends = [min(start + _INDEX_PART, size) for start in starts]
+            for part in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
+                found.update(part)
+                out.write(part)
     if found.hexdigest() != digest:
         raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; upload both again")
 

@@ -71,7 +71,8 @@ class RemoteFolder:
                 if isinstance(error, UserError):
                     raise
                 if _is_final(error) or attempt == TRIES - 1:
-                    raise UserError(f"{self.url}/{name}: {_reason(error)}") from None
+                    tried = f" (tried {attempt + 1} times)" if attempt else ""
+                    raise UserError(f"{self.url}/{name}: {_reason(error)}{tried}") from None
             # At random, so that ranks that failed together do not come back together.
             time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))
 
@@ -107,7 +108,7 @@ class RemoteFolder:
                 f"{self.url}: needs a package ({_line(error)}); pip install 'mivolo-lite[{extra}]'"
             ) from None
         except Exception as error:  # of credentials or settings
-            raise UserError(f"{self.url}: cannot be opened: {_reason(error)}") from None
+            raise UserError(f"{self.url}: {_reason(error)}") from None
         # Those that are not asynchronous read through a buffer that fetches more than was asked for.
         self._options = {} if self._files.async_impl else {"cache_type": "none"}
         self._process = os.getpid()
@@ -122,12 +123,12 @@ def _is_final(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "not there"
+        return "not there; upload the whole folder that was packed or indexed"
     if isinstance(error, PermissionError):
-        return f"may not be read with the credentials of this environment ({_line(error)})"
+        return f"may not be read with the credentials of this environment: {_line(error)}"
     if isinstance(error, DamagedBytes):
         return str(error)
-    return f"cannot be read after {TRIES} tries: {type(error).__name__}: {_line(error)}"
+    return f"cannot be read: {type(error).__name__}: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

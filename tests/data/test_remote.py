@@ -4,6 +4,7 @@ import fcntl
 import json
 import pickle
 import shutil
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -109,6 +110,7 @@ def test_the_same_batches_as_from_disk(server, from_disk, tmp_path, workers):
     assert batches(server.url, cache(tmp_path), workers) == from_disk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_batches_though_requests_fail_and_a_connection_is_cut(server, from_disk, tmp_path, workers):
     server.mishaps = Mishaps(share=0.05, cut_at=11)
@@ -150,6 +152,7 @@ class watched:
         self.thread.join()
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_cache_fetch_each_block_once(http, from_disk, tmp_path):
     http.asked.clear()
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
@@ -264,11 +267,11 @@ def test_shards_that_were_replaced_are_read_anew(copy, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_stays_impossible_is_one_clear_line(copy, tmp_path, workers):
     (copy.folder / "part-0002.tar").unlink()
-    with pytest.raises(UserError, match="part-0002.tar: not there$"):
+    with pytest.raises(UserError, match="part-0002.tar: not there; upload the whole folder"):
         batches(copy.url, cache(tmp_path), workers)
     data = reader(copy.url, cache(tmp_path / "other"), workers)
     copy.mishaps = Mishaps(share=1)
-    with pytest.raises(UserError, match=r"part-000\d.tar: cannot be read after 9 tries: .*500") as error:
+    with pytest.raises(UserError, match=r"part-000\d.tar: cannot be read: .*500.*tried 9 times") as error:
         list(data.batches(INPUTS, BatchPlan.resolve(12, None, 1), 0, 0, 2))
     assert "\n" not in str(error.value)
 
@@ -283,11 +286,11 @@ def test_a_server_without_ranges_is_named(copy, tmp_path):
 def test_addresses_that_lead_nowhere_are_named(http, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="ftp://x: no such kind of address; there are folders, s3://"):
         ShardIndex.load("ftp://x", cache(tmp_path))
-    with pytest.raises(UserError, match="/nothing/dataset.json: not there"):
+    with pytest.raises(UserError, match="/nothing/dataset.json: not there; upload"):
         ShardIndex.load(f"{http.url}/nothing", cache(tmp_path))
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(UserError, match=r"s3://bucket/x: needs a package .*pip install 'mivolo-lite\[s3\]'"):
-        ShardIndex.load("s3://bucket/x", cache(tmp_path))
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match=r"gs://bucket/x: needs a package .*pip install 'mivolo-lite\[gs\]'"):
+        ShardIndex.load("gs://bucket/x", cache(tmp_path))
 
 
 def test_an_index_of_before_the_checks_still_reads_from_disk(folder, tmp_path, from_disk):
