@@ -45,17 +45,17 @@ COLUMNS = {
 }
 
 BREAKS_FIRST = """\
-**What would break first.** Not the order, nor memory: to deal out a step takes each rank milliseconds, and what it needs
-of its own is nearly all the parsed `dataset.json`. From a URL it is the number of requests. 1,024 ranks that train on
-1,000 pictures a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for 8,000 blocks
-a second, where S3 speaks of 5,500 for one prefix. Larger blocks make fewer requests, smaller ones fewer bytes that are
-not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes, the same nodes
-would fetch sixty times what they use. Next comes the start: every node fetches the whole index (6.6 GB, 0.8 TB for 128
-nodes), though it needs few of its pages, and every rank `dataset.json`. From a folder on a network file system, it is
-the start that breaks first: each rank asks for the size of each shard, 100 million questions from 1,024 ranks. Shards of
-10,000 samples make that and `dataset.json` ten times smaller. A cache that does not hold the blocks in use (and those
-read ahead, `data.cache.readahead_blocks` of each rank) fetches them again for nearly every batch: see the column with
-0.25 GB."""
+**What would break first.** Not the order, nor memory: to deal out a step takes each rank milliseconds, and what it
+needs of its own is nearly all the parsed `dataset.json`. From a URL it is the number of requests. 1,024 ranks that
+train on 1,000 pictures a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for
+8,000 blocks a second, where S3 speaks of 5,500 for one prefix. Larger blocks make fewer requests, smaller ones fewer
+bytes that are not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes,
+the same nodes would fetch sixty times what they use. Next comes the start: every node fetches the whole index (6.6
+GB, 0.8 TB for 128 nodes), though it needs few of its pages, and every rank `dataset.json`. From a folder on a network
+file system, it is the start that breaks first: each rank asks for the size of each shard, 100 million questions from
+1,024 ranks. Shards of 10,000 samples make that and `dataset.json` ten times smaller. A cache that does not hold the
+blocks in use (and those read ahead, `data.cache.readahead_blocks` of each rank) fetches them again for nearly every
+batch: see the column with 0.25 GB."""
 
 
 @dataclass(frozen=True)
