@@ -20,8 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from timing import processor
 
-from benchmarks.order import processor
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import INDEX_FILE, INFO_FILE, SCHEMA_VERSION, ShardIndex
 from mivolo_lite.data.order import GlobalOrder
@@ -210,7 +210,7 @@ def report(options: argparse.Namespace) -> str:
     lines = [
         "# What a very large run reads",
         "",
-        f"`python -m benchmarks.scale` on {processor()}, load average {os.getloadavg()[1]:.1f}.",
+        f"`python benchmarks/scale.py` on {processor()}, load average {os.getloadavg()[1]:.1f}.",
         f"{options.samples:,} samples of {options.sample_bytes:,} bytes in {options.shards:,} shards; "
         f"{options.micro_batch} samples a rank and step, {options.ranks_per_node} ranks a node.",
         "",

@@ -119,6 +119,10 @@ class ShardIndex:
         return self.info["digest"]
 
     @property
+    def is_remote(self) -> bool:
+        return isinstance(self.folder, RemoteFolder)
+
+    @property
     def groups(self) -> list[str]:
         return self.info["groups"]
 

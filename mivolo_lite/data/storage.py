@@ -13,7 +13,7 @@ import numpy as np
 from mivolo_lite.data.cache import EVICTABLE, NodeCache
 from mivolo_lite.data.index import ShardIndex, check_of
 from mivolo_lite.data.order import cut_into_blocks
-from mivolo_lite.data.remote import DamagedBytes, RemoteFolder
+from mivolo_lite.data.remote import DamagedBytes
 from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 
@@ -199,4 +199,4 @@ class _Threads:
 
 def open_shards(index: ShardIndex, block_samples: int) -> ShardFiles | FetchedShards:
     """The way to an index's samples."""
-    return FetchedShards(index, block_samples) if isinstance(index.folder, RemoteFolder) else ShardFiles(index)
+    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

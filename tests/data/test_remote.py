@@ -114,18 +114,18 @@ def test_the_same_batches_as_from_disk(server, from_disk, tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_batches_though_requests_fail_and_a_connection_is_cut(server, from_disk, tmp_path, workers):
     server.mishaps = Mishaps(share=0.05, cut_at=11)
-    assert batches(server.url, cache(tmp_path, gb=2e-4), workers) == from_disk
+    assert batches(server.url, cache(tmp_path, gb=3.2e-4), workers) == from_disk
     assert server.mishaps.failed > 0 and server.mishaps.cut == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_cache_is_never_over_its_bound_though_more_is_read(http, from_disk, tmp_path, workers):
     http.asked.clear()
-    small = cache(tmp_path, gb=2e-4, readahead_blocks=2)
+    small = cache(tmp_path, gb=3.2e-4, readahead_blocks=2)
     with watched(tmp_path / "cache") as sizes:
         assert batches(http.url, small, workers) == from_disk
-    assert 50_000 < max(sizes) <= 200_000 and len(sizes) > 100
-    assert sum(last + 1 - first for _, first, last in http.asked.elements()) > 500_000
+    assert 100_000 < max(sizes) <= 320_000 and len(sizes) > 100
+    assert sum(last + 1 - first for _, first, last in http.asked.elements()) > 700_000
 
 
 class watched:
@@ -217,6 +217,13 @@ def test_the_schedule_does_not_run_away_where_all_blocks_are_known(http, tmp_pat
     for _ in range(5):
         next(schedule)
     assert len(taken) <= 5 + 11
+
+
+def test_a_cache_that_would_fetch_everything_again_and_again_is_named(http, tmp_path):
+    with pytest.raises(
+        UserError, match="data.cache.gb 0.0001: the index and two windows of blocks take 0.000[0-9]+ GB"
+    ):
+        reader(http.url, cache(tmp_path, gb=1e-4))
 
 
 @pytest.fixture
