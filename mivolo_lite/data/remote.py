@@ -12,7 +12,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds: at most this long before the second try, twice that before the third, and so on; about a minute in all."""
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "https", "http": "https", "hf": "hf", "file": "file"}
-"""What is known to work, and the extra that installs it."""
+"""What an address may begin with, and the extra that installs what reads it."""
 
 _SILENCE = 60.0  # seconds without a byte after which a connection is given up
 _WORTH_ANOTHER_TRY = (408, 425, 429)  # of the statuses that blame the client

@@ -31,6 +31,13 @@ def test_the_same_global_batches_at_every_world_size(world_size, max_micro_batch
     assert global_batches(world_size, 0, 12, max_micro_batch=max_micro_batch) == global_batches(1, 0, 12)
 
 
+@pytest.mark.parametrize("global_batch", [6, 18, 36, 60, 150, 300])  # a window is 24, an epoch 129
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_steps_within_a_window_and_over_many_are_dealt_out_whole(global_batch, world_size):
+    alone = global_batches(1, 5, 300 // global_batch, global_batch)
+    assert global_batches(world_size, 5, 300 // global_batch, global_batch) == alone
+
+
 @given(stop=st.integers(1, 11), before=st.sampled_from([1, 2, 4]), after=st.sampled_from([1, 2, 3, 8]))
 @settings(max_examples=30, deadline=None)
 def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, after):
