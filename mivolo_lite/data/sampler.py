@@ -64,7 +64,8 @@ class TrainSampler:
     Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
     Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
     blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window
-    (benchmarks/results/scale.md).
+    (benchmarks/results/scale.md). Packing mixes a data set, so few blocks are as varied as many. Of shards that
+    somebody sorted they are not: the gradient is the same, but batch norm sees it unless it is synchronised.
     """
 
     def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
