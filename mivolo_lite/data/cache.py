@@ -56,6 +56,8 @@ class NodeCache:
         self.folder, self.bound = folder, bound
         with self._named_errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._ledger() as ledger:
+                self._reserve(ledger, 0)  # the bound may have been higher
 
     @classmethod
     def of(cls, config: CacheConfig) -> "NodeCache":
@@ -121,11 +123,12 @@ class NodeCache:
                 if free and not reserved:
                     path.unlink()
                     _unlock(file)
-        if wait and free:
-            time.sleep(_PAUSE)
-        elif wait:
-            fcntl.flock(file, fcntl.LOCK_SH)  # until whoever is at it is done, or dead
+        if not free:
+            if wait:
+                fcntl.flock(file, fcntl.LOCK_SH)  # until whoever is at it is done, or dead
             _unlock(file)
+        elif wait:
+            time.sleep(_PAUSE)
         return None
 
     def _fill(self, name: str, size: int, fill: Callable[[int], None], partial: int) -> None:
@@ -218,10 +221,7 @@ def _is_abandoned(path: str) -> bool:
     """Whether an unfinished file's maker is dead."""
     file = os.open(path, os.O_RDWR)
     free = _lock(file)
-    if free:
-        _unlock(file)
-    else:
-        os.close(file)
+    _unlock(file)
     return free
 
 

@@ -65,6 +65,14 @@ def test_what_was_used_longest_ago_makes_way(tmp_path):
     assert "a.block" in blocks(cache) and "d.block" in blocks(cache) and "b.block" not in blocks(cache)
 
 
+def test_a_lower_bound_holds_at_once(tmp_path):
+    cache = NodeCache(tmp_path / "cache", 40 * PAGE)
+    for number in range(20):
+        put(cache, f"{number}.block")
+    assert on_disk(cache) == 21 * PAGE
+    assert on_disk(three_blocks(tmp_path)) <= 4 * PAGE
+
+
 def test_an_open_file_stays_whole_when_it_is_evicted_and_comes_back_when_asked_for_again(tmp_path):
     cache = three_blocks(tmp_path)
     put(cache, "0.block")
@@ -205,8 +213,10 @@ def test_who_does_not_want_to_wait_leaves_a_file_to_whoever_is_at_it(tmp_path):
     maker = Thread(target=cache.make, args=("0.block", 3 * PAGE, lambda file: (begun.set(), go_on.wait(20))))
     maker.start()
     assert begun.wait(20)
+    open_files = len(os.listdir("/proc/self/fd"))
     cache.make("0.block", 3 * PAGE, fill, wait=False)
     cache.make("1.block", PAGE, fill, wait=False)  # no room as long as the other is unfinished
+    assert len(os.listdir("/proc/self/fd")) == open_files
     assert blocks(cache) == ["0.block.partial"]
     go_on.set()
     maker.join()
