@@ -9,7 +9,7 @@ from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 
-BIAS_UNIT = 32.0
+BIAS_UNIT = 128.0
 """What the parameters of the biases are counted in.
 
 AdamW moves every parameter by about the learning rate in a step, and by that alone a bias: 600 steps at 1e-3 could not
