@@ -27,9 +27,11 @@ class IndexReader:
 
     def __init__(self, config: DataConfig, seed: int):
         self.config, self.seed = config, seed
-        self.index = ShardIndex.load(config.train)
+        self.index = ShardIndex.load(config.train, config.cache)
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
+        if self.index.is_remote:
+            self._check_cache()
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age."""
@@ -41,8 +43,21 @@ class IndexReader:
         """One rank's micro-batches for the next ``steps`` optimizer steps."""
         config = self.config
         order = GlobalOrder(self.index.shard_sizes, self.seed, config.block_samples, config.window_blocks)
-        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed))
+        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples)
         return BatchLoader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
+
+    def _check_cache(self) -> None:
+        """Raise UserError for a cache so small that most blocks would be fetched anew for every batch."""
+        config, info = self.config, self.index.info
+        in_use = min(
+            2 * config.window_blocks * config.block_samples / self.samples, 1
+        )  # where one window meets another
+        needed = (info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in info["shards"])) / 1e9
+        if config.cache.gb < needed:
+            raise UserError(
+                f"data.cache.gb {config.cache.gb:g}: the index and two windows of blocks take {needed:.3g} GB; "
+                "allow more, or make data.window_blocks smaller"
+            )
 
 
 class StreamReader:

@@ -38,7 +38,7 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config
         self.reader = READERS[config.data.reader](config.data, config.train.seed)
-        self.val_index = ShardIndex.load(config.data.val)
+        self.val_index = ShardIndex.load(config.data.val, config.data.cache)
         self.accelerator = start_accelerator(config.train.precision)
         self.plan = BatchPlan.resolve(
             config.optim.global_batch, config.optim.micro_batch, self.accelerator.num_processes
