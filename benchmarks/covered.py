@@ -94,7 +94,7 @@ def report(errors: dict[str, dict[str, np.ndarray]]) -> str:
         f"MAE in years on {len(errors['all']['both'])} drawn people, something hiding the face of every second. One "
         "dual model that saw 3,800",
         f"others likewise for {EPOCHS} epochs (configs/quickstart.yaml) is shown the face, the body, or both.",
-        "In training it missed three faces of ten but one body of ten, so that the face alone is what it knows least.",
+        "In training it missed one face and one body of five.",
         "Written by `python benchmarks/covered.py`.",
         "",
         "| faces | n | face only | body only | both | the mean age |",
