@@ -1,4 +1,4 @@
-"""Any timm backbone with feature levels, of which every task reads its own mix of levels and channels, as in SwinFace."""
+"""Any timm backbone with feature levels; every task reads its own mix of levels and channels, as in SwinFace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels whose levels every task mixes in its own way.
+"""SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels; every task mixes its levels its own way.
 
 ``swinface_official`` converts published files.
 """
