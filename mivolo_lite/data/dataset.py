@@ -1,7 +1,7 @@
 """Samples read from shards by number, a whole batch at a time."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,19 @@ class ShardDataset:
         inputs: pictures to decode, of ``face`` and ``body``.
         image_size: side of the square pictures in pixels.
         changes: what training does to them, None for evaluation.
+        tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
     """
 
     def __init__(
-        self, index: ShardIndex, inputs: Sequence[str], image_size: int, changes: TrainingChanges | None = None
+        self,
+        index: ShardIndex,
+        inputs: Sequence[str],
+        image_size: int,
+        changes: TrainingChanges | None = None,
+        tasks: Mapping[str, np.ndarray] | None = None,
     ):
         self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
+        self.tasks = tasks or {}
         self.files = ShardFiles(index)
         self.augment = Augment(changes.augment) if changes else None
 
@@ -91,7 +98,8 @@ class ShardDataset:
             self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
-        return Batch.assemble(pictures, present, labels, samples, counted, broken)
+        tasks = {name: column[samples] for name, column in self.tasks.items()}
+        return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""

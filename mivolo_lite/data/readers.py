@@ -12,6 +12,7 @@ from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
 from mivolo_lite.data.stream import check_address, stream_loader
+from mivolo_lite.data.task_labels import Classes, training_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 
@@ -25,9 +26,10 @@ class IndexReader:
         crop_policy: how the crops were made.
     """
 
-    def __init__(self, config: DataConfig, seed: int):
+    def __init__(self, config: DataConfig, seed: int, classes: Classes):
         self.config, self.seed = config, seed
         self.index = ShardIndex.load(config.train)
+        self.tasks = training_columns(self.index, classes)
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
 
@@ -41,18 +43,18 @@ class IndexReader:
         """One rank's micro-batches for the next ``steps`` optimizer steps."""
         config = self.config
         order = GlobalOrder(self.index.shard_sizes, self.seed, config.block_samples, config.window_blocks)
-        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed))
+        dataset = ShardDataset(self.index, inputs, config.image_size, config.changes(self.seed), tasks=self.tasks)
         return BatchLoader(dataset, TrainSampler(order, plan, rank, samples_seen, steps), config.workers)
 
 
 class StreamReader:
     """What webdataset gives; ``stream_loader`` says what it does not. Attributes and methods as in ``IndexReader``."""
 
-    def __init__(self, config: DataConfig, seed: int):
+    def __init__(self, config: DataConfig, seed: int, classes: Classes):
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         check_address(config.train)
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.classes = config, seed, classes
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
         self.crop_policy: dict[str, Any] = {}
 
@@ -66,7 +68,14 @@ class StreamReader:
         """One rank's micro-batches, without end. Where a resumed run stood does not matter to it."""
         config = self.config
         return stream_loader(
-            config.train, inputs, config.image_size, plan.micro_batch, config.augment, self.seed, config.workers
+            config.train,
+            inputs,
+            config.image_size,
+            plan.micro_batch,
+            config.augment,
+            self.seed,
+            config.workers,
+            self.classes,
         )
 
 

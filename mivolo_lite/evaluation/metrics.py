@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
-from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
@@ -39,6 +39,15 @@ def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, f
     return {"n": len(right), "accuracy": float(np.mean(right)) if right else None}
 
 
+def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int]:
+    """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, and ``<name>_n``, where it is known."""
+    known = ~np.isnan(task.truth)
+    answer, truth = task.answer[known], task.truth[known]
+    if task.kind == "classification":
+        return {f"{name}_accuracy": float((answer == truth).mean()), f"{name}_n": len(truth)}
+    return {f"{name}_mae": float(np.abs(answer - truth).mean()), f"{name}_n": len(truth)}
+
+
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
     """(N,) the decade of each true age, ``"20-29"``; of a range's middle; None where unknown."""
     middle = (age_lo + age_hi) / 2
@@ -51,8 +60,8 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
-        the mean age of these samples), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
-        ``group``.
+        the mean age of these samples), those of ``task_metrics`` for every other task, and under ``by`` the age
+        metrics by ``age`` (ten-year bins), ``gender`` and ``group``.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -61,6 +70,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
+        **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),

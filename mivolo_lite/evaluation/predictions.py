@@ -1,7 +1,7 @@
 """What a model says of every sample of a data set, each exactly once at any world size."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,26 @@ from tqdm import tqdm
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.data.task_labels import task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.tasks import Task
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """What a model says of every sample for one task, beside the truth.
+
+    Attributes:
+        kind: of the task.
+        answer: (N,) place of the likeliest class, or the number.
+        truth: (N,) likewise, NaN where unknown.
+    """
+
+    kind: str
+    answer: np.ndarray
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Predictions:
         female: (N,) estimated probability of gender ``F``.
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
+        tasks: the answers to the other tasks of which these samples know anything, by their names.
     """
 
     key: list[str]
@@ -36,6 +54,7 @@ class Predictions:
     age_hi: np.ndarray
     gender: list[str | None]
     group: list[str | None]
+    tasks: dict[str, TaskAnswers] = field(default_factory=dict)
 
     def write_csv(self, path: Path) -> None:
         """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender,
@@ -62,7 +81,8 @@ def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accele
         UserError: a picture cannot be decoded.
     """
     estimator.eval()
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    tasks = [task for task in estimator.tasks if task.kind != "embedding"]
+    rows: list[tuple[np.ndarray, ...]] = []
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         if batch.broken:
             raise UserError(f"{index.folder}: {batch.broken[0]}; pack the data set again, or mend the shard")
@@ -70,9 +90,10 @@ def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accele
         with accelerator.autocast():
             output = estimator(**batch.pictures())
         age, gender = estimator.estimate(output)
-        columns = (batch.sample, age.age, gender[:, GENDERS.index("F")])
+        answers = [task.answer(output[task.name]) for task in tasks]
+        columns = (batch.sample, age.age, gender[:, GENDERS.index("F")], *answers)
         rows.append(tuple(column[batch.counted].cpu().numpy() for column in columns))
-    return _assemble(gather_object(rows), index)
+    return _assemble(gather_object(rows), index, tasks)
 
 
 def _bar_hidden(accelerator: Accelerator) -> bool | None:
@@ -80,11 +101,12 @@ def _bar_hidden(accelerator: Accelerator) -> bool | None:
     return None if accelerator.is_main_process else True
 
 
-def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predictions:
-    sample, age, female = (np.concatenate(column) for column in zip(*rows, strict=True))
+def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
+    sample, age, female, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns = index.columns
+    truth = task_columns(index, {task.name: task.classes for task in tasks})
     return Predictions(
         [index.key(number) for number in range(len(index))],
         age[order].astype(np.float64),
@@ -93,6 +115,11 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predicti
         columns["age_hi"].astype(np.float64),
         _names(columns["gender"], GENDERS),
         _names(columns["group"], index.groups),
+        {
+            task.name: TaskAnswers(task.kind, answer[order], truth[task.name])
+            for task, answer in zip(tasks, answers, strict=True)
+            if not np.isnan(truth[task.name]).all()
+        },
     )
 
 
