@@ -20,16 +20,21 @@ from mivolo_lite.errors import UserError
 class IndexReader:
     """Every sample exactly once an epoch, in an order that no rank, worker or interruption can change.
 
+    Args:
+        config: where the data is and how it is read.
+        seed: of the order and the changes.
+        classes: the tasks beside age and gender whose labels the batches carry.
+
     Attributes:
         samples: in one epoch.
         digest: names the data; part of every checkpoint.
         crop_policy: how the crops were made.
     """
 
-    def __init__(self, config: DataConfig, seed: int, classes: Classes):
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         self.config, self.seed = config, seed
         self.index = ShardIndex.load(config.train)
-        self.tasks = training_columns(self.index, classes)
+        self.tasks = training_columns(self.index, classes or {})
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
 
@@ -50,7 +55,7 @@ class IndexReader:
 class StreamReader:
     """What webdataset gives; ``stream_loader`` says what it does not. Attributes and methods as in ``IndexReader``."""
 
-    def __init__(self, config: DataConfig, seed: int, classes: Classes):
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         check_address(config.train)

@@ -40,7 +40,7 @@ def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, f
 
 
 def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int]:
-    """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, and ``<name>_n``, where it is known."""
+    """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, and ``<name>_n``, the known labels."""
     known = ~np.isnan(task.truth)
     answer, truth = task.answer[known], task.truth[known]
     if task.kind == "classification":

@@ -6,9 +6,9 @@ def metrics_table(metrics: dict) -> str:
     lines = [f"{'':16}{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}", _row("all", metrics)]
     for kind, rows in metrics["by"].items():
         lines += ["", kind, *(_row(f"  {name}", row) for name, row in rows.items())]
-    rights = {key.removesuffix("_accuracy"): share for key, share in metrics.items() if key.endswith("_accuracy")}
-    known = {name: share for name, share in rights.items() if share is not None}
-    lines += ["", *(f"{name} right for {share:.1%} of {metrics[f'{name}_n']}" for name, share in known.items())]
+    asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
+    rights = [name for name in asked if metrics[f"{name}_n"]]
+    lines += ["", *(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}" for name in rights)]
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
         lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
