@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -98,31 +99,55 @@ def test_weights_say_how_much_a_task_counts(estimator):
     torch.testing.assert_close(steps[0] + steps[1], steps[2], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "model", [["multilevel", "--model.backbone", "test_resnet", "--model.width", "32"], ["swinface"]]
-)
-def test_from_the_command_line(people, tmp_path, capsys, model):
-    """Age, gender and group of drawn people, each with attention of its own, trained and evaluated."""
+SMALL = ["multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
+
+
+@pytest.fixture
+def train(people, tmp_path):
+    """Trains age, gender and group of drawn people, and gives the run's log."""
     groups = json.loads((people / "train" / "dataset.json").read_text())["groups"]
     tasks = json.dumps([{"name": "group", "classes": groups, "weight": 0.5}])
-    common = [
-        "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--model.name", *model,
-        "--method.name", "regression", "--method.normalise", "false", "--method.loss", "annealed", "--tasks", tasks,
-        "--data.image_size", "32", "--data.workers", "0", "--optim.global_batch", "16", "--train.log_every", "1",
-    ]  # fmt: skip
-    run = tmp_path / "run"
-    main(["train", "--run", str(run), "--optim.epochs", "1", *common])
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    train, val = ([line for line in lines if line["kind"] == kind] for kind in ("train", "val"))
-    for line in train:
+
+    def run(name, *options):
+        main([
+            "train", "--run", f"{tmp_path}/{name}", "--data.train", f"{people}/train", "--data.val", f"{people}/val",
+            "--method.name", "regression", "--method.normalise", "false", "--method.loss", "annealed",
+            "--tasks", tasks, "--data.image_size", "32", "--data.workers", "0", "--optim.global_batch", "16",
+            "--optim.epochs", "1", "--train.log_every", "1", *options,
+        ])  # fmt: skip
+        return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [SMALL, ["swinface"]], ids=["multilevel", "swinface"])
+def test_from_the_command_line(people, tmp_path, capsys, train, model):
+    """Age, gender and group, each with attention of its own."""
+    log = train("run", "--model.name", *model)
+    for line in [line for line in log if line["kind"] == "train"]:
         parts = line["age_loss"] + line["gender_loss"] + 0.5 * line["group_loss"]
         assert line["loss"] == pytest.approx(parts, rel=1e-5)
-    assert 0 <= val[-1]["group_accuracy"] <= 1 and val[-1]["group_n"] == val[-1]["n"]
-    main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{people}/val", "--out", f"{tmp_path}/out"])
+    assert 0 <= log[-1]["group_accuracy"] <= 1 and log[-1]["group_n"] == log[-1]["n"]
+    main(["evaluate", "--checkpoint", f"{tmp_path}/run/best", "--data", f"{people}/val", "--out", f"{tmp_path}/out"])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["group_accuracy"] == pytest.approx(val[-1]["group_accuracy"])
+    assert metrics["group_accuracy"] == pytest.approx(log[-1]["group_accuracy"])
     assert f"group right for {metrics['group_accuracy']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_annealing_goes_on_where_it_stopped(tmp_path, capsys, train):
+    """The annealed loss, every task and every subnet's dropout are the same from a checkpoint on, to the last bit."""
+    options = ["--model.name", *SMALL, "--train.save_every", "3"]
+    undisturbed = train("run", *options)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(max((tmp_path / "again" / "checkpoints").iterdir()))
+    resumed = train("again", *options, "--resume", "auto")
+    losses = [
+        [(line["step"], line["loss"]) for line in log if line["kind"] == "train"] for log in (undisturbed, resumed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) > 3
+    assert "resumed at step 3" in capsys.readouterr().out
 
 
 def test_an_embedding_is_not_trained(people, tmp_path, capsys):
