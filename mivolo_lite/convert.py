@@ -13,7 +13,7 @@ from mivolo_lite.models import mivolo_official, swinface_official
 from mivolo_lite.models.weights import read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
 
-_NOT_PUBLISHED = {"method.center", "method.age_weight"}
+_NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
 """Follow from the span; MiVOLO's files do not hold them."""
 
 _SWINFACE_METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
