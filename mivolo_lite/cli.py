@@ -110,11 +110,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
 
 
 def convert_command(argv: Sequence[str]) -> None:
-    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's published layout."""
+    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's or SwinFace's layout."""
     from mivolo_lite.convert import convert
 
     parser = _parser("convert", convert_command)
-    parser.add_argument("source", type=str, help="MiVOLO's published file, or the `best` folder of a MiVOLO run")
+    parser.add_argument("source", type=str, help="a published file, or the `best` folder of such a model")
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = _parse(parser, argv)
     print(f"written to {convert(**options)}")

@@ -1,6 +1,6 @@
 """Samples read from shards by number, a whole batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ class ShardDataset:
         image_size: side of the square pictures in pixels.
         changes: what training does to them, None for evaluation.
         block_samples: neighbouring samples that are fetched together where the shards are at a URL.
+        tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class ShardDataset:
         image_size: int,
         changes: TrainingChanges | None = None,
         block_samples: int = 256,
+        tasks: Mapping[str, np.ndarray] | None = None,
     ):
         self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
+        self.tasks = tasks or {}
         self.shards = open_shards(index, block_samples)
         self.augment = Augment(changes.augment) if changes else None
 
@@ -74,7 +77,8 @@ class ShardDataset:
             self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
-        return Batch.assemble(pictures, present, labels, samples, counted, broken)
+        tasks = {name: column[samples] for name, column in self.tasks.items()}
+        return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""

@@ -34,7 +34,11 @@ SCHEMA_VERSION = 1
 _INDEX_PART = 32 * 2**20  # bytes of one request for an index
 INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rejected.jsonl"
 
+EXTRA = "extra."
+"""Prefix of the columns of what else the samples' JSON says."""
+
 _COMPRESSED_NAMES = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".lz4")
+_LARGEST = 1e30
 _COMPRESSED_HEADS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -67,8 +71,9 @@ class ShardIndex:
         info: the content of ``dataset.json``.
         columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
             in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
-            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``check`` of the pictures (``check_of``; older
-            indexes lack it, which matters to shards at a URL alone); ``key_end`` into the bytes of ``keys``.
+            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``extra.<name>``, see ``extra_columns``;
+            ``check`` of the pictures (``check_of``; older indexes lack it, which matters to shards at a URL alone);
+            ``key_end`` into the bytes of ``keys``.
         cache: where a node keeps what it fetches, for shards at a URL.
     """
 
@@ -256,9 +261,9 @@ def index_shards(
     groups = groups or sorted({label.group for label in labels if label.group is not None})
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
-    index = ShardIndex(
-        folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups)
-    )
+    extra, words = extra_columns(labels)
+    info = _info(scans, labels, groups, crop_policy, len(rejected)) | {"words": words}
+    index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
     (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
     if rejected:
@@ -271,6 +276,26 @@ def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
     ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
     genders = [NO_CODE if label.gender is None else GENDERS.index(label.gender) for label in labels]
     return {"age_lo": ages[:, 0].copy(), "age_hi": ages[:, 1].copy(), "gender": np.array(genders, dtype=np.uint8)}
+
+
+def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """What else the samples' JSON says, where it is a number or one of a few words.
+
+    Returns:
+        ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
+        The words of names that have them, sorted. A name with more words than a task could have classes is left out.
+    """
+    columns, words = {}, {}
+    for name in sorted({name for label in labels for name in label.extra}):
+        values = [label.extra.get(name) for label in labels]
+        known = [value for value in values if value is not None]
+        if known and all(isinstance(value, str) for value in known) and len(set(known)) < NO_CODE:
+            words[name] = sorted(set(known))
+            places = {word: place for place, word in enumerate(words[name])}
+            columns[EXTRA + name] = np.array([places.get(value, np.nan) for value in values], dtype=np.float32)
+        elif known and all(isinstance(value, int | float) and abs(value) < _LARGEST for value in known):
+            columns[EXTRA + name] = np.array(values, dtype=np.float32)
+    return columns, words
 
 
 def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
