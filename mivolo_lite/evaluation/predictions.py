@@ -54,7 +54,7 @@ class Predictions:
         return f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what is gathered of sharded weights in inference mode could not be trained afterwards
 def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
     """Run the estimator over the index. Every rank gets all predictions.
 

@@ -1,18 +1,15 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.randomness import seed_of
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.training.engine import DataParallel
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class StepResult:
 
     age_loss: Tensor
     gender_loss: Tensor
-    grad_norm: Tensor
+    grad_norm: Tensor | float
 
 
 class OptimizerStep:
@@ -31,26 +28,15 @@ class OptimizerStep:
     the accumulation, nor where the unknown labels fall changes the objective.
 
     Args:
-        accelerator: carries out backward and clipping.
-        model: the prepared model.
-        optimizer: the prepared optimizer.
+        engine: carries out backward, clipping and update.
         gender_weight: weight of the gender loss.
-        clip_norm: largest gradient norm, 0 for none.
         seed: of dropout and drop path, which are drawn anew from (seed, step, rank), so that resuming needs no state.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: Optimizer,
-        gender_weight: float,
-        clip_norm: float,
-        seed: int,
-    ):
-        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.estimator: Estimator = accelerator.unwrap_model(model, keep_torch_compile=False)
-        self.gender_weight, self.clip_norm, self.seed = gender_weight, clip_norm, seed
+    def __init__(self, engine: DataParallel, gender_weight: float, seed: int):
+        self.engine, self.gender_weight, self.seed = engine, gender_weight, seed
+        self.accelerator, self.method = engine.accelerator, engine.estimator.method
+        self.statistics = _batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``."""
@@ -59,21 +45,18 @@ class OptimizerStep:
         age_loss, gender_loss = torch.zeros(2, device=self.accelerator.device)
         outputs = []
         for number, batch in enumerate(batches):
-            with self._synchronised(last=number == len(batches) - 1):
-                output = self.model(**batch.pictures())
-                age = _masked_sum(self.estimator.method.loss(output["age"], batch.age), batch.age.known) / known_ages
+            with self.engine.micro_batch(last=number == len(batches) - 1):
+                output = self.engine.model(**batch.pictures())
+                age = _masked_sum(self.method.loss(output["age"], batch.age), batch.age.known) / known_ages
                 gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
                 gender = _masked_sum(gender, batch.gender_known) / known_genders
-                # Data parallel engines average gradients over the ranks; this loss is to be summed over them.
-                loss = (age + self.gender_weight * gender) * self.accelerator.num_processes
-                self.accelerator.backward(loss)
+                self.engine.backward(age + self.gender_weight * gender)
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
             outputs.append(output["age"].detach())
-        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm or float("inf"))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        grad_norm = self.engine.update()
+        self._share_statistics()
         for output, batch in zip(outputs, batches, strict=True):
-            self.estimator.method.refit(output, batch.age)
+            self.method.refit(output, batch.age)
         return StepResult(age_loss, gender_loss, grad_norm)
 
     def _known_labels(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
@@ -84,9 +67,20 @@ class OptimizerStep:
         ages, genders = self.accelerator.reduce(known.float()).clamp(min=1)
         return ages, genders
 
-    def _synchronised(self, last: bool):
-        """Gradients travel between ranks with the last micro-batch alone."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Give every rank the mean of all ranks' running statistics; DDP would hand on rank 0's, the others nothing."""
+        if self.statistics:
+            mean = self.accelerator.reduce(torch.cat(self.statistics), "mean")
+            for own, shared in zip(self.statistics, mean.split([len(own) for own in self.statistics]), strict=True):
+                own.copy_(shared)
+
+
+def _batch_statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances that every rank gathers from its own samples."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
+    return [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
 
 
 def _masked_sum(loss: Tensor, known: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.step import OptimizerStep
 
 
@@ -48,7 +49,8 @@ def part(batch, rows):
 def updated(estimator, batches, clip_norm=0.0):
     estimator = copy.deepcopy(estimator)
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
-    step = OptimizerStep(Accelerator(cpu=True), estimator, optimizer, gender_weight=0.5, clip_norm=clip_norm, seed=0)
+    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm)
+    step = OptimizerStep(engine, gender_weight=0.5, seed=0)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 
