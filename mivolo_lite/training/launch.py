@@ -6,7 +6,7 @@ trains one, a precision in one file overrules that of another. Here each of thes
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from mivolo_lite.data.sampler import BatchPlan
 from mivolo_lite.errors import UserError
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_DEEPSPEED = "ACCELERATE_DEEPSPEED_"
 _BUCKET = 50_000_000
 """Values that ZeRO reduces at once; its own default, ten times as many, allocates 2 GB."""
 _PERSISTENT = 10_000
@@ -119,15 +120,13 @@ class Launch:
             UserError: what came together is not what was launched.
         """
         self.check(precision, plan, clip_norm)
-        # Accelerate cannot shard on CPUs, and elsewhere only by way of plugins; torch itself can (see engine.py).
-        os.environ.pop("ACCELERATE_USE_FSDP", None)
+        _forget(os.environ)
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))
-            settings = self._deepspeed(precision, plan, clip_norm)
-            os.environ.pop("ACCELERATE_DEEPSPEED_CONFIG_FILE", None)  # it is in the settings by now
-            plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
+                _do_without_compiler()
+            plugin = DeepSpeedPlugin(hf_ds_config=self._deepspeed(precision, plan, clip_norm), zero3_init_flag=False)
             accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=plugin, kwargs_handlers=handlers)
         else:
             accelerator = Accelerator(cpu=self.on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
@@ -153,6 +152,8 @@ class Launch:
             "stage3_param_persistence_threshold": _PERSISTENT,
         }
         return {
+            # On CPUs torch's own AdamW is on the host already; DeepSpeed's would be compiled first.
+            "zero_force_ds_cpu_optimizer": not self.on_cpu,
             **self.zero,
             "zero_optimization": zero | self.zero["zero_optimization"],
             "train_batch_size": plan.global_batch,
@@ -180,6 +181,24 @@ def start(precision: str, global_batch: int, micro_batch: int | None, clip_norm:
     launch = Launch.from_environment(os.environ, torch.cuda.device_count())
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
     return launch, plan, launch.start(precision, plan, clip_norm)
+
+
+def _forget(environ: MutableMapping[str, str]) -> None:
+    """Take out of the environment what was read here, and what accelerate would act upon as well."""
+    decided = ("ACCELERATE_CONFIG_DS_FIELDS", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")
+    # accelerate cannot shard on CPUs; torch itself can, and does it everywhere (see engine.py)
+    for name in [*decided, "ACCELERATE_USE_FSDP", *(name for name in environ if name.startswith(_DEEPSPEED))]:
+        environ.pop(name, None)
+
+
+def _do_without_compiler() -> None:
+    """Keep DeepSpeed on CPUs from compiling a way to communicate in shared memory, which only its inference uses.
+
+    That takes half a minute to several ones, and a job killed meanwhile leaves a lock that all later ones wait for.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:
@@ -262,11 +281,11 @@ def _said(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """DeepSpeed's settings, and what they say of matters that the run's configuration decides."""
-    path = environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    path = environ.get(f"{_DEEPSPEED}CONFIG_FILE", "none")
     if path == "none":
-        settings = {"zero_optimization": {"stage": int(environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))}}
+        settings = {"zero_optimization": {"stage": int(environ.get(f"{_DEEPSPEED}ZERO_STAGE", "2"))}}
         for what in ("optimizer", "param"):
-            device = environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what.upper()}_DEVICE", "none")
+            device = environ.get(f"{_DEEPSPEED}OFFLOAD_{what.upper()}_DEVICE", "none")
             if device != "none":
                 settings["zero_optimization"][f"offload_{what}"] = {"device": device}
     else:

@@ -1,0 +1,124 @@
+"""One run on every engine, at several world sizes, killed and resumed at others: the same losses, the same weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
+
+STEPS, BATCH = 50, 8
+OPTIONS = {
+    "model.backbone": "test_vit",  # no batch statistics
+    "data.image_size": 32,
+    "data.workers": 0,
+    "data.block_samples": 8,
+    "data.window_blocks": 3,
+    "optim.global_batch": BATCH,
+    "optim.ema_decay": 0.9,
+    "optim.clip_norm": 1.0,
+    "train.save_every": 7,
+    "train.log_every": 1,
+    "train.eval_every": 100,
+}
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left."""
+
+    folder: Path
+    traces: list[Path]
+
+    def losses(self) -> np.ndarray:
+        return np.array([record["loss"] for record in lines(self.folder / "metrics.jsonl", "train")])
+
+    def norms(self) -> np.ndarray:
+        return np.array([record["grad_norm"] for record in lines(self.folder / "metrics.jsonl", "train")])
+
+    def checkpoint(self, name: str) -> dict:
+        return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
+
+    def samples(self) -> dict[int, list[int]]:
+        """The samples of each step, of all ranks, over all attempts."""
+        steps: dict[int, list[int]] = {}
+        for trace in self.traces:
+            for file in trace.glob("*.jsonl"):
+                for record in map(json.loads, file.read_text().splitlines()):
+                    steps.setdefault(record["step"], []).extend(record["samples"])
+        return {step: sorted(samples) for step, samples in steps.items()}
+
+
+@pytest.fixture(scope="module")
+def trained(people, tmp_path_factory):
+    """``trained((file, processes, last step), ...)``: a run that was killed after each last step but the final one."""
+    count = json.loads((people / "train" / "dataset.json").read_text())["samples"]
+    data = {"data.train": people / "train", "data.val": people / "val", "optim.epochs": STEPS * BATCH / count}
+
+    def train(*attempts, **changed) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        run = Run(folder / "run", [])
+        for number, (file, processes, last) in enumerate(attempts):
+            trace = folder / f"trace{number}"
+            trace.mkdir()
+            done = last == STEPS
+            options = OPTIONS | data | changed | {"run": run.folder, "resume": "auto"}
+            script = REPOSITORY / "tests" / "training" / "traced_train.py"
+            words = [script, trace, 0 if done else last, *arguments(options)]
+            code, output = finish(accelerate(file, *words, processes=processes))
+            assert (code == 0) == done, output
+            if not done:
+                assert (run.folder / "checkpoints" / f"step-{last:09d}").exists(), output
+            run.traces.append(trace)
+        return run
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def one_process(trained):
+    return trained(("single", 1, STEPS))
+
+
+def assert_same(run: Run, reference: Run, rtol: float, moments: bool = True) -> None:
+    assert len(run.losses()) == STEPS
+    np.testing.assert_allclose(run.losses(), reference.losses(), rtol=rtol)
+    np.testing.assert_allclose(run.norms(), reference.norms(), rtol=20 * rtol)
+    for name in ["model.safetensors", "average.safetensors"] + ["moments.safetensors"] * moments:
+        found, expected = run.checkpoint(name), reference.checkpoint(name)
+        assert found.keys() == expected.keys()
+        for key in expected:
+            difference = (found[key] - expected[key]).norm() / expected[key].norm().clamp(min=1e-3)
+            assert difference < rtol * (100 if name.startswith("moments") else 10), (name, key, float(difference))
+    assert run.samples() == reference.samples()
+    best, expected = (load_file(each.folder / "best" / "model.safetensors") for each in (run, reference))
+    assert best.keys() == expected.keys() and all(best[key].shape == expected[key].shape for key in expected)
+
+
+def test_two_processes(trained, one_process):
+    assert_same(trained(("ddp", 2, STEPS)), one_process, 1e-5)
+
+
+def test_accumulation(trained, one_process):
+    assert_same(trained(("single", 1, STEPS), **{"optim.micro_batch": BATCH // 2}), one_process, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [("ddp", 2, 7), ("single", 1, 14), ("ddp", 2, STEPS)],
+        [("zero2", 2, 7), ("zero2", 1, 14), ("zero2", 2, STEPS)],
+        [("zero1", 2, 7), ("zero1", 1, STEPS)],
+        [("zero3", 2, 7), ("zero3", 1, STEPS)],
+        [("fsdp2", 2, 7), ("fsdp2", 1, STEPS)],
+        [("zero3", 1, 7), ("fsdp2", 2, 14), ("zero2", 2, 21), ("ddp", 2, STEPS)],
+    ],
+    ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "from-one-engine-to-another"],
+)
+def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
+    assert_same(trained(*attempts), one_process, 1e-5)
