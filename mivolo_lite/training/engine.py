@@ -135,6 +135,7 @@ class FullySharded(DataParallel):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        _in_torch_order(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         for block in _blocks(self.estimator):
             fully_shard(block, mesh=mesh)
@@ -182,6 +183,10 @@ class FullySharded(DataParallel):
 
 class Zero(DataParallel):
     """DeepSpeed's ZeRO 1, 2 and 3: moments, gradients and, in stage 3, parameters are spread over the ranks."""
+
+    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        _in_torch_order(self.estimator)
+        return super().prepare(optimizer)
 
     @property
     def stage(self) -> int:
@@ -241,6 +246,11 @@ class Zero(DataParallel):
     def has_moments(self, parameter: Tensor) -> bool:
         return bool(self.adam.state) and parameter.requires_grad
 
+    def moments(self) -> dict[str, Tensor]:
+        if self.adam.state:
+            self._link()
+        return super().moments()
+
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -253,8 +263,7 @@ class Zero(DataParallel):
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
             self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
-        if self.stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()
+        self._link()
         super().load_moments(moments)
 
     def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
@@ -266,8 +275,20 @@ class Zero(DataParallel):
             else:
                 safe_set_local_optimizer_state(parameter, self.part(parameter, value), name)
 
+    def _link(self) -> None:
+        """Let stages 1 and 2 find every parameter's moments. By itself DeepSpeed looks once, when the first of several
+        groups was updated and the others have none yet."""
+        if self.stage < 3:
+            self.model.optimizer._hp_optimizer_states_linked = False
+            self.model.optimizer._lazy_init_hp_params_optimizer_state()
+
 
 ENGINES: dict[str, type[DataParallel]] = {"ddp": DataParallel, "zero": Zero, "fsdp2": FullySharded}
+
+
+def _in_torch_order(module: nn.Module) -> None:
+    """Engines that cut parameters up do not know channels-last kernels. Pictures stay in that order all the same."""
+    module.to(memory_format=torch.contiguous_format)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,0 +1,124 @@
+"""A run killed again and again, saves included, beside the same run left alone: the weights must be equal to the bit.
+
+    python benchmarks/kill.py --rounds 20
+
+Every round starts the run, kills it with SIGKILL and resumes it, killed again if it comes to that, to its end. Every
+other round aims at a save: it waits until the folder of a checkpoint, or of the best weights, is being written. The
+table goes to standard output.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[1]
+STEPS, BATCH = 40, 10
+OPTIONS = {
+    "model.backbone": "test_efficientnet",
+    "model.drop_rate": 0.3,
+    "data.image_size": 64,
+    "data.workers": 1,
+    "optim.global_batch": BATCH,
+    "optim.micro_batch": 5,
+    "optim.ema_decay": 0.9,
+    "train.save_every": 3,
+    "train.eval_every": 2,
+    "train.log_every": 1,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        pack(folder / "people")
+        started = time.monotonic()
+        finish(start(folder / "people", folder / "undisturbed"))
+        seconds = time.monotonic() - started
+        expected = weights(folder / "undisturbed")
+        print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s with its start.\n")
+        print("| round | killed | whole checkpoints then, and leftovers | weights, average, moments, best |")
+        print("| ---: | --- | --- | --- |")
+        for number in range(1, options.rounds + 1):
+            run = folder / f"round{number}"
+            kills = [kill(start(folder / "people", run), run, aim=number % 2 == 0, seconds=seconds, draw=draw)]
+            finish(start(folder / "people", run))
+            same = equal(weights(run), expected)
+            print(f"| {number} | {kills[0][0]} | {kills[0][1]} | {'equal' if same else 'DIFFERENT'} |", flush=True)
+            assert same
+
+
+def pack(folder: Path) -> None:
+    command = [sys.executable, "-m", "mivolo_lite", "pack", "people", "--count", "80", "--out", folder]
+    script = "from mivolo_lite.cli import main; main()"
+    subprocess.run([sys.executable, "-c", script, *map(str, command[3:])], check=True, stdout=subprocess.DEVNULL)
+
+
+def start(data: Path, run: Path) -> subprocess.Popen:
+    samples = json.loads((data / "train" / "dataset.json").read_text())["samples"]
+    options = OPTIONS | {"run": run, "resume": "auto", "data.train": data / "train", "data.val": data / "val"}
+    options["optim.epochs"] = STEPS * BATCH / samples
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen, run: Path, aim: bool, seconds: float, draw: random.Random) -> tuple[str, str]:
+    """Kill the run at a random moment, or in the middle of a save. Returns when, and what it left."""
+    begun = time.monotonic()
+    pause = draw.uniform(0.2, 0.95) * seconds
+    while process.poll() is None and time.monotonic() - begun < pause:
+        time.sleep(0.001)
+    if aim:
+        while process.poll() is None and not any(run.glob("**/*.partial/*")):
+            pass
+        time.sleep(draw.uniform(0, 0.02))
+    ended = process.poll() is not None
+    os.killpg(process.pid, signal.SIGKILL) if not ended else None
+    output, _ = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), output.decode()
+    steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
+    whole = [step for step in steps if not step.endswith(".partial")]
+    left = [step for step in steps if step.endswith(".partial")] + [path.name for path in run.glob("best.*")]
+    when = "had ended" if ended else f"after {time.monotonic() - begun:.1f} s" + ", in a save" * aim
+    return when, f"{', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output.decode()
+
+
+def weights(run: Path) -> list[dict]:
+    last = run / "checkpoints" / f"step-{STEPS:09d}"
+    names = ("model", "average", "moments")
+    return [load_file(last / f"{name}.safetensors") for name in names] + [load_file(run / "best" / "model.safetensors")]
+
+
+def equal(found: list[dict], expected: list[dict]) -> bool:
+    return all(
+        one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()
