@@ -224,7 +224,7 @@ class Zero(DataParallel):
     def whole(self, parameter: Tensor) -> Tensor:
         if self.stage < 3:
             return parameter.detach()
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([parameter]):
             return parameter.detach().clone()

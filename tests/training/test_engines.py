@@ -44,14 +44,18 @@ class Run:
     def checkpoint(self, name: str) -> dict:
         return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
 
-    def samples(self) -> dict[int, list[int]]:
-        """The samples of each step, of all ranks, over all attempts."""
-        steps: dict[int, list[int]] = {}
+    def traced(self, name: str) -> dict[int, list]:
+        """What each step used, or was like, in all ranks and over all attempts."""
+        steps: dict[int, list] = {}
         for trace in self.traces:
             for file in trace.glob("*.jsonl"):
                 for record in map(json.loads, file.read_text().splitlines()):
-                    steps.setdefault(record["step"], []).extend(record["samples"])
-        return {step: sorted(samples) for step, samples in steps.items()}
+                    steps.setdefault(record["step"], []).append(record[name])
+        return steps
+
+    def samples(self) -> dict[int, list[int]]:
+        """The samples of each step."""
+        return {step: sorted(sum(samples, [])) for step, samples in self.traced("samples").items()}
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,10 @@ def test_accumulation(trained, one_process):
 )
 def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
     assert_same(trained(*attempts), one_process, 1e-5)
+
+
+def test_every_rank_has_the_same_batch_statistics(trained):
+    run = trained(("ddp", 2, STEPS), **{"model.backbone": "test_efficientnet"})
+    statistics = run.traced("statistics")
+    assert all(len(set(of_ranks)) == 1 and len(of_ranks) == 2 for of_ranks in statistics.values())
+    assert len({of_ranks[0] for of_ranks in statistics.values()}) == STEPS

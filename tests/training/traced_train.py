@@ -1,4 +1,5 @@
-"""``train.py`` that writes down which samples each step used, and that dies after a given one.
+"""``train.py`` that writes down the samples of each step and the batch statistics before it, and that dies after a
+given step.
 
 python traced_train.py TRACE STOP --run ...
 """
@@ -22,7 +23,9 @@ class TracedTrainer(Trainer):
         with open(self.trace / f"{rank}.jsonl", "a") as file:
             for batches in super()._steps():
                 samples = [number for batch in batches for number in batch.sample.tolist()]
-                file.write(json.dumps({"step": self.state.step, "samples": samples}) + "\n")
+                statistics = sum(float(buffer.double().sum()) for buffer in self.estimator.buffers())
+                record = {"step": self.state.step, "samples": samples, "statistics": statistics}
+                file.write(json.dumps(record) + "\n")
                 file.flush()
                 yield batches
                 if self.state.step == self.stop:
