@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
@@ -35,11 +36,9 @@ class Run:
     folder: Path
     traces: list[Path]
 
-    def losses(self) -> np.ndarray:
-        return np.array([record["loss"] for record in lines(self.folder / "metrics.jsonl", "train")])
-
-    def norms(self) -> np.ndarray:
-        return np.array([record["grad_norm"] for record in lines(self.folder / "metrics.jsonl", "train")])
+    def values(self, name: str) -> np.ndarray:
+        """A number of each step of the log."""
+        return np.array([record[name] for record in lines(self.folder / "metrics.jsonl", "train")])
 
     def checkpoint(self, name: str) -> dict:
         return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
@@ -89,27 +88,33 @@ def one_process(trained):
     return trained(("single", 1, STEPS))
 
 
-def assert_same(run: Run, reference: Run, rtol: float, moments: bool = True) -> None:
-    assert len(run.losses()) == STEPS
-    np.testing.assert_allclose(run.losses(), reference.losses(), rtol=rtol)
-    np.testing.assert_allclose(run.norms(), reference.norms(), rtol=20 * rtol)
-    for name in ["model.safetensors", "average.safetensors"] + ["moments.safetensors"] * moments:
-        found, expected = run.checkpoint(name), reference.checkpoint(name)
-        assert found.keys() == expected.keys()
-        for key in expected:
-            difference = (found[key] - expected[key]).norm() / expected[key].norm().clamp(min=1e-3)
-            assert difference < rtol * (100 if name.startswith("moments") else 10), (name, key, float(difference))
+def distance(found: dict, expected: dict) -> float:
+    """Relative to the size of the whole. Tensor by tensor, the attention's key biases would stand out: softmax cancels
+    them, so that their gradients are rounding errors, out of which AdamW makes whole steps."""
+    assert found.keys() == expected.keys()
+    differences = torch.stack([(found[name] - expected[name]).double().norm() for name in expected])
+    return float(differences.norm() / torch.stack([tensor.double().norm() for tensor in expected.values()]).norm())
+
+
+def assert_same(run: Run, reference: Run) -> None:
+    assert len(run.values("loss")) == STEPS
+    for value in ("loss", "grad_norm"):
+        np.testing.assert_allclose(run.values(value), reference.values(value), rtol=1e-5)
+    for name in ("model", "average", "moments"):
+        found, expected = (each.checkpoint(f"{name}.safetensors") for each in (run, reference))
+        assert found.pop("step", 0) == expected.pop("step", 0)
+        assert distance(found, expected) < 1e-5
     assert run.samples() == reference.samples()
-    best, expected = (load_file(each.folder / "best" / "model.safetensors") for each in (run, reference))
-    assert best.keys() == expected.keys() and all(best[key].shape == expected[key].shape for key in expected)
+    best = [load_file(each.folder / "best" / "model.safetensors") for each in (run, reference)]
+    assert distance(*best) < 1e-5
 
 
 def test_two_processes(trained, one_process):
-    assert_same(trained(("ddp", 2, STEPS)), one_process, 1e-5)
+    assert_same(trained(("ddp", 2, STEPS)), one_process)
 
 
 def test_accumulation(trained, one_process):
-    assert_same(trained(("single", 1, STEPS), **{"optim.micro_batch": BATCH // 2}), one_process, 1e-5)
+    assert_same(trained(("single", 1, STEPS), **{"optim.micro_batch": BATCH // 2}), one_process)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_accumulation(trained, one_process):
     ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "from-one-engine-to-another"],
 )
 def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
-    assert_same(trained(*attempts), one_process, 1e-5)
+    assert_same(trained(*attempts), one_process)
 
 
 def test_every_rank_has_the_same_batch_statistics(trained):
