@@ -2,9 +2,8 @@
 
     python benchmarks/kill.py --rounds 20
 
-Every round starts the run, kills it with SIGKILL and resumes it, killed again if it comes to that, to its end. Every
-other round aims at a save: it waits until the folder of a checkpoint, or of the best weights, is being written. The
-table goes to standard output.
+Every round starts the run, kills it with SIGKILL and resumes it to its end. Every other round aims at a save: it waits
+until files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
 """
 
 import argparse
@@ -54,17 +53,18 @@ def main() -> None:
         print("| ---: | --- | --- | --- |")
         for number in range(1, options.rounds + 1):
             run = folder / f"round{number}"
-            kills = [kill(start(folder / "people", run), run, aim=number % 2 == 0, seconds=seconds, draw=draw)]
+            process = start(folder / "people", run)
+            when, left = kill(process, run, aim=number % 2 == 0, seconds=seconds, draw=draw)
             finish(start(folder / "people", run))
             same = equal(weights(run), expected)
-            print(f"| {number} | {kills[0][0]} | {kills[0][1]} | {'equal' if same else 'DIFFERENT'} |", flush=True)
+            print(f"| {number} | {when} | {left} | {'equal' if same else 'DIFFERENT'} |", flush=True)
             assert same
 
 
 def pack(folder: Path) -> None:
-    command = [sys.executable, "-m", "mivolo_lite", "pack", "people", "--count", "80", "--out", folder]
     script = "from mivolo_lite.cli import main; main()"
-    subprocess.run([sys.executable, "-c", script, *map(str, command[3:])], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", script, "pack", "people", "--count", "80", "--out", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def start(data: Path, run: Path) -> subprocess.Popen:
@@ -92,7 +92,8 @@ def kill(process: subprocess.Popen, run: Path, aim: bool, seconds: float, draw: 
             pass
         time.sleep(draw.uniform(0, 0.02))
     ended = process.poll() is not None
-    os.killpg(process.pid, signal.SIGKILL) if not ended else None
+    if not ended:
+        os.killpg(process.pid, signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), output.decode()
     steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
