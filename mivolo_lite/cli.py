@@ -89,7 +89,7 @@ def train_command(argv: Sequence[str]) -> None:
 
 
 def evaluate_command(argv: Sequence[str]) -> None:
-    """``evaluate --checkpoint RUN/best --data DIR --out OUT``."""
+    """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.table import metrics_table
 
@@ -97,6 +97,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
     parser.add_argument("--data", type=str, required=True, help="folder of indexed shards")
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
+    parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
     parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     options = _parse(parser, argv)

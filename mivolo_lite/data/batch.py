@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mivolo_lite.data.labels import NO_CODE, AgeRange
 
+_PICTURES = ("face", "body", "has_face", "has_body")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -76,9 +78,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def pictures(self) -> dict[str, Tensor | None]:
-        """The keyword arguments of an estimator's forward pass."""
-        return {"face": self.face, "body": self.body, "has_face": self.has_face, "has_body": self.has_body}
+    def pictures(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
+        """The keyword arguments of an estimator's forward pass; None for the pictures that are not shown."""
+        names = [name for picture in shown for name in (picture, f"has_{picture}")]
+        return {name: getattr(self, name) if name in names else None for name in _PICTURES}
+
+    def seen(self, shown: Sequence[str]) -> Tensor:
+        """(B,) bool: which samples have any of the pictures shown."""
+        return torch.stack([getattr(self, f"has_{picture}") for picture in shown]).any(dim=0)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))

@@ -14,9 +14,10 @@ _TOLERANCE = 1e-6
 def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     """(N,) signed errors in years: estimate minus truth; for a range, the distance to its nearer edge, 0 inside.
 
-    NaN where the truth is unknown.
+    NaN where the truth or the estimate is unknown.
     """
-    return np.where(np.isnan(lo), np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
+    unknown = np.isnan(lo) | np.isnan(age)
+    return np.where(unknown, np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
 
 
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
@@ -34,8 +35,9 @@ def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
 
 
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
-    """``n`` and ``accuracy`` where the gender is known."""
-    right = [(probability > 0.5) == (name == "F") for probability, name in zip(female, gender, strict=True) if name]
+    """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
+    known = [pair for pair in zip(female, gender, strict=True) if pair[1] and not np.isnan(pair[0])]
+    right = [(probability > 0.5) == (name == "F") for probability, name in known]
     return {"n": len(right), "accuracy": float(np.mean(right)) if right else None}
 
 
@@ -47,12 +49,12 @@ def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
 
 
 def evaluate_predictions(predictions: Predictions) -> dict:
-    """All metrics, as they go to ``metrics.json``.
+    """All metrics, as they go to ``metrics.json``; samples without an estimate are left out.
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
-        the mean age of these samples), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
-        ``group``.
+        the mean age of these samples), ``missing`` (samples without an estimate, where there are any), and under
+        ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and ``group``.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -61,6 +63,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
+        **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
@@ -71,9 +74,10 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
 def _baseline_mae(predictions: Predictions) -> float | None:
     middle = (predictions.age_lo + predictions.age_hi) / 2
+    middle[np.isnan(predictions.age)] = np.nan
     if np.isnan(middle).all():
         return None
-    constant = np.full(len(middle), np.nanmean(middle))
+    constant = np.where(np.isnan(middle), np.nan, np.nanmean(middle))
     return age_metrics(age_errors(constant, predictions.age_lo, predictions.age_hi))["mae"]
 
 

@@ -1,6 +1,7 @@
 """What a model says of every sample of a data set, each exactly once at any world size."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm import tqdm
 
 from mivolo_lite.data.index import ShardIndex
@@ -23,8 +25,8 @@ class Predictions:
 
     Attributes:
         key: (N,) sample keys.
-        age: (N,) estimated age in years, not rounded.
-        female: (N,) estimated probability of gender ``F``.
+        age: (N,) estimated age in years, not rounded; NaN where the sample has none of the pictures shown.
+        female: (N,) estimated probability of gender ``F``, NaN likewise.
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
     """
@@ -37,42 +39,90 @@ class Predictions:
     gender: list[str | None]
     group: list[str | None]
 
-    def write_csv(self, path: Path) -> None:
-        """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender,
-        estimated probability of ``F``, true group; unknown fields are empty."""
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["key", "age", "age_pred", "gender", "gender_prob", "group"])
-            for row, key in enumerate(self.key):
-                age, female = f"{self.age[row]:.4f}", f"{self.female[row]:.6f}"
-                writer.writerow([key, self._true_age(row), age, self.gender[row], female, self.group[row]])
+    @property
+    def missing(self) -> int:
+        """Samples without an estimate."""
+        return int(np.isnan(self.age).sum())
 
-    def _true_age(self, row: int) -> str:
+    def true_age(self, row: int) -> str:
+        """A row's age as the CSV has it: a number, ``lo;hi``, or nothing where it is unknown."""
         lo, hi = self.age_lo[row], self.age_hi[row]
         if np.isnan(lo):
             return ""
         return f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
 
 
-@torch.no_grad()  # what is gathered of sharded weights in inference mode could not be trained afterwards
+def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
+    """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender, estimated
+    probability of ``F``, true group; what is unknown or not estimated is empty.
+
+    Args:
+        columns: estimates for the same samples. ``age_pred`` and ``gender_prob`` of one with a name end in ``_name``.
+        path: the file.
+    """
+    truth = next(iter(columns.values()))
+    ends = ["" if name is None else f"_{name}" for name in columns]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        ages, genders = ([f"{estimate}{end}" for end in ends] for estimate in ("age_pred", "gender_prob"))
+        writer.writerow(["key", "age", *ages, "gender", *genders, "group"])
+        for row, key in enumerate(truth.key):
+            ages = [_number(column.age[row], 4) for column in columns.values()]
+            genders = [_number(column.female[row], 6) for column in columns.values()]
+            writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row]])
+
+
 def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
-    """Run the estimator over the index. Every rank gets all predictions.
+    """What the estimator says of every sample, shown all that it looks at; see ``predict_each``.
 
     Raises:
-        UserError: a picture cannot be decoded.
+        UserError: likewise, or no sample has what it looks at.
+    """
+    predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs})[None]
+    if predictions.missing == len(predictions.key):
+        raise UserError(f"{index.folder}: no sample has a {estimator.inputs[0]}, which is all that the model looks at")
+    return predictions
+
+
+@torch.inference_mode()
+def predict_each(
+    estimator: Estimator,
+    loader: BatchLoader,
+    index: ShardIndex,
+    accelerator: Accelerator,
+    shown: Mapping[str | None, tuple[str, ...]],
+) -> dict[str | None, Predictions]:
+    """Run the estimator over the index, once for each set of pictures shown. Every rank gets all predictions.
+
+    Args:
+        estimator: on the accelerator's device.
+        loader: reads every sample of the index once over all ranks, with all pictures that are to be shown.
+        index, accelerator: the data and the device.
+        shown: of ``face`` and ``body``, by the name of the predictions.
+
+    Raises:
+        UserError: a picture cannot be decoded, or the estimates are no numbers.
     """
     estimator.eval()
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         if batch.broken:
             raise UserError(f"{index.folder}: {batch.broken[0]}; pack the data set again, or mend the shard")
         batch = batch.to(accelerator.device)
-        with accelerator.autocast():
-            output = estimator(**batch.pictures())
-        age, gender = estimator.estimate(output)
-        columns = (batch.sample, age.age, gender[:, GENDERS.index("F")])
-        rows.append(tuple(column[batch.counted].cpu().numpy() for column in columns))
-    return _assemble(gather_object(rows), index)
+        for name, pictures in shown.items():
+            with accelerator.autocast():
+                output = estimator(**batch.pictures(pictures))
+            age, gender = estimator.estimate(output)
+            estimates = _where_seen(batch.seen(pictures), age.age, gender[:, GENDERS.index("F")])
+            rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in (batch.sample, *estimates)))
+    return {name: _assemble(gather_object(rows[name]), index) for name in shown}
+
+
+def _where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
+    """(B,) estimates, NaN for samples of which nothing was seen: what a model says of those is not about them."""
+    if not all(torch.isfinite(estimate[seen]).all() for estimate in estimates):
+        raise UserError("the model's estimates are not numbers: its training diverged; train it with a lower optim.lr")
+    return [torch.where(seen, estimate, torch.nan) for estimate in estimates]
 
 
 def _bar_hidden(accelerator: Accelerator) -> bool | None:
@@ -98,3 +148,7 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predicti
 
 def _names(codes: np.ndarray, names) -> list[str | None]:
     return [None if code == NO_CODE else names[code] for code in codes.tolist()]
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"

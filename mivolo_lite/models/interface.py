@@ -42,7 +42,10 @@ class AgeModel(nn.Module):
         raise NotImplementedError
 
     def for_inference(self) -> "AgeModel":
-        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself."""
+        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself.
+
+        For the device and the precision in which this model is now: neither moved nor autocast nor saved later.
+        """
         return self
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:

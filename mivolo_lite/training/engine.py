@@ -3,6 +3,7 @@
 Everything else in training speaks of whole tensors by name, or of the part of a tensor that this rank holds.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
@@ -45,6 +46,11 @@ class DataParallel:
     def autocast(self):
         """The run's mixed precision, for a forward pass of the estimator itself."""
         return self.accelerator.autocast()
+
+    @contextmanager
+    def whole_estimator(self) -> Iterator[Estimator]:
+        """The estimator for evaluation, all of it on every rank. All ranks must ask for it."""
+        yield self.estimator
 
     def micro_batch(self, last: bool):
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
@@ -128,6 +134,27 @@ class DataParallel:
         self.adam.state[parameter] = {"step": step.clone(), **state}
 
 
+class Replica:
+    """A whole copy of an estimator whose parameters are about to be spread over the ranks, in the host's memory.
+
+    In evaluation a model skips the backbone of a picture that its whole batch lacks. On sharded parameters, the other
+    ranks would wait for ever for this rank's part of that backbone.
+    """
+
+    def __init__(self, estimator: Estimator):
+        self.estimator = copy.deepcopy(estimator).cpu().requires_grad_(False)
+
+    @contextmanager
+    def filled(self, engine: DataParallel) -> Iterator[Estimator]:
+        """On the engine's device, with its weights. All ranks must ask for it."""
+        estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
+        for name, tensor in estimator.state_dict().items():
+            parameter = engine.parameters.get(name)
+            tensor.copy_(current[name] if parameter is None else engine.whole(parameter))
+        yield estimator
+        estimator.cpu()
+
+
 class FullySharded(DataParallel):
     """torch's FSDP2: every rank holds a slice of every parameter, and of its moments and gradient."""
 
@@ -136,6 +163,7 @@ class FullySharded(DataParallel):
         from torch.distributed.fsdp import fully_shard
 
         _in_torch_order(self.estimator)
+        self.replica = Replica(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         for block in _blocks(self.estimator):
             fully_shard(block, mesh=mesh)
@@ -146,6 +174,9 @@ class FullySharded(DataParallel):
             group["params"] = [replaced[id(parameter)] for parameter in group["params"]]
         self.parameters = sharded
         return self.estimator, optimizer
+
+    def whole_estimator(self):
+        return self.replica.filled(self)
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -186,11 +217,12 @@ class Zero(DataParallel):
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         _in_torch_order(self.estimator)
+        self.stage = self.accelerator.deepspeed_plugin.zero_stage
+        self.replica = Replica(self.estimator) if self.stage == 3 else None
         return super().prepare(optimizer)
 
-    @property
-    def stage(self) -> int:
-        return self.model.zero_optimization_stage()
+    def whole_estimator(self):
+        return super().whole_estimator() if self.replica is None else self.replica.filled(self)
 
     def autocast(self):
         enabled = self.model.torch_autocast_enabled()

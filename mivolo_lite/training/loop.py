@@ -179,8 +179,8 @@ class Trainer:
             accelerator.num_processes,
         )
         with self.average.applied() if self.average is not None else nullcontext():
-            with self.engine.autocast():
-                metrics = evaluate_predictions(predict(self.estimator, loader, self.val_index, accelerator))
+            with self.engine.whole_estimator() as estimator, self.engine.autocast():
+                metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
             self.journal.record("val", self.state.step, metrics)
             if metrics["mae"] < self.state.best_mae:
                 self.state.best_mae = metrics["mae"]
