@@ -2,11 +2,12 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN = REPOSITORY / "train.py"
@@ -47,12 +48,11 @@ def finish(command: list[str], timeout: float = 400, **environment) -> tuple[int
     try:
         output, _ = process.communicate(timeout=timeout)
         return process.returncode, output
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
+    finally:  # torchrun's workers have sessions of their own: no signal to a group would reach them
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.wait()
 
 
 def free_port() -> int:

@@ -184,11 +184,9 @@ def test_a_launch_that_would_fall_back_stops(command, environment, message, nowh
     "command, engine",
     [
         (lambda words: torchrun(2, *words), "DDP"),
-        (lambda words: accelerate("ddp", *words), "DDP"),
-        (lambda words: accelerate("fsdp2", *words), "FSDP2"),
         (lambda words: accelerate("zero3_offload", *words), "DeepSpeed ZeRO-3"),
     ],
-    ids=["torchrun", "ddp", "fsdp2", "zero3_offload"],
+    ids=["torchrun", "zero3_offload"],
 )
 def test_two_processes_on_cpus_work_together(command, engine, people, tmp_path):
     options = {"model.backbone": "test_vit", "data.image_size": 32, "data.workers": 0, "optim.global_batch": 20}
