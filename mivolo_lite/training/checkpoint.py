@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mivolo_lite.data.order import ORDER_VERSION
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import MODEL_FILE, Estimator
+from mivolo_lite.models.weights import first_line
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.run_folder import explain_full_disk, sync_files
@@ -122,8 +123,14 @@ class Checkpointer:
         return self._agreed(finished[-1] if finished else None)
 
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
-        """Before an engine is built on them."""
-        estimator.load_state_dict(load_file(checkpoint / MODEL_FILE))
+        """Before an engine is built on them. Raises UserError where they are another model's."""
+        try:
+            estimator.load_state_dict(load_file(checkpoint / MODEL_FILE))
+        except RuntimeError as error:
+            raise UserError(
+                f"--resume: {checkpoint} holds another model ({first_line(error)}); give the model, the method and the "
+                "ages that it was begun with, or start a new run"
+            ) from None
 
     def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: WeightAverage | None) -> None:
         """Everything but the weights.

@@ -109,6 +109,8 @@ class DataParallel:
 
     def load_moments(self, moments: Mapping[str, Tensor]) -> None:
         """Take what ``moments`` gave, on any engine at any world size."""
+        if "step" not in moments:  # saved before the first update
+            return
         step = moments["step"]
         for name, parameter in self.parameters.items():
             if f"{MOMENTS[0]}.{name}" in moments:
@@ -289,14 +291,19 @@ class Zero(DataParallel):
         return safe_get_full_optimizer_state(parameter, moment)
 
     def load_moments(self, moments: Mapping[str, Tensor]) -> None:
-        zero, step = self.model.optimizer, moments["step"]
+        if "step" in moments:
+            self._make_room(moments["step"])
+        super().load_moments(moments)
+
+    def _make_room(self, step: Tensor) -> None:
+        """AdamW makes its moments with its first update; here they are wanted before."""
+        zero = self.model.optimizer
         on_host = not isinstance(self.adam, torch.optim.AdamW)  # DeepSpeed's CPU Adam counts in plain integers
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
             self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
         self._link()
-        super().load_moments(moments)
 
     def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state

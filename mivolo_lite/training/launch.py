@@ -61,16 +61,13 @@ class Launch:
 
         Args:
             environ: the environment.
-            gpus: of this machine.
+            gpus: that this process sees.
 
         Raises:
             UserError: it would train otherwise than asked.
         """
         on_cpu = gpus == 0 or _flag(environ, "ACCELERATE_USE_CPU")
         processes, engine = _processes(environ), _engine(environ)
-        here = int(environ.get("LOCAL_WORLD_SIZE", "1"))
-        if not on_cpu and here > gpus:
-            raise UserError(f"launch: {here} processes on a machine with {gpus} GPUs; start one for each GPU at most")
         said = _said(environ)
         if engine != "zero":
             return cls(engine, processes, on_cpu, {}, **said)

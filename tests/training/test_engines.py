@@ -130,13 +130,13 @@ def test_accumulation(trained, one_process):
     ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "from-one-engine-to-another"],
 )
 def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
-    assert_same(trained(*attempts), one_process)
+    assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
 
 
 def test_bfloat16_is_the_same_autocast_in_every_engine(trained):
     found, expected = (
         trained((file, processes, STEPS), **{"train.precision": "bf16"})
-        for file, processes in (("zero2", 2), ("ddp", 1))
+        for file, processes in (("zero2", 2), ("single", 1))
     )
     np.testing.assert_allclose(found.values("loss"), expected.values("loss"), rtol=0.01)
     assert found.values("loss")[0] == pytest.approx(expected.values("loss")[0], rel=1e-3)

@@ -59,7 +59,6 @@ def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
         (DEEPSPEED | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, 0, "accumulation 4"),
         (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "1.0"}, 0, "optim.clip_norm"),
         (TWO | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 2, "train.precision"),
-        (TWO, 1, "2 processes on a machine with 1 GPUs"),
     ],
 )
 def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):

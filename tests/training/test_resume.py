@@ -134,3 +134,10 @@ def test_another_seed_cannot_resume_it(command, undisturbed):
     process = start([*command, "--train.seed", "1"], undisturbed, resume="auto")
     output = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 2 and "another seed" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_another_model_cannot_resume_it(command, undisturbed):
+    process = start([*command, "--model.backbone", "test_resnet"], undisturbed, resume="auto")
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 2 and "another model" in output and "Traceback" not in output
