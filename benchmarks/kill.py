@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 REPOSITORY = Path(__file__).parents[1]
-STEPS, BATCH = 40, 10
+STEPS, BATCH = 30, 10
 OPTIONS = {
     "model.backbone": "test_efficientnet",
     "model.drop_rate": 0.3,

@@ -41,6 +41,8 @@ class Trainer:
         self.launch, self.plan, self.accelerator = start(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
+        if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
+            raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         self.reader = READERS[config.data.reader](config.data, config.train.seed)
         self.val_index = ShardIndex.load(config.data.val)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
@@ -85,9 +87,7 @@ class Trainer:
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card())
         self.estimator.method.fit_prior(torch.from_numpy(self.reader.age_counts(**asdict(config.ages))))
-        if config.train.sync_batchnorm and self.accelerator.num_processes > 1:
-            if self.launch.on_cpu:
-                raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
+        if config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
         if config.train.channels_last:
             self.estimator.to(memory_format=torch.channels_last)

@@ -36,7 +36,7 @@ class OptimizerStep:
     def __init__(self, engine: DataParallel, gender_weight: float, seed: int):
         self.engine, self.gender_weight, self.seed = engine, gender_weight, seed
         self.accelerator, self.method = engine.accelerator, engine.estimator.method
-        self.statistics = _batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
+        self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``."""
@@ -76,7 +76,7 @@ class OptimizerStep:
                 own.copy_(shared)
 
 
-def _batch_statistics(module: nn.Module) -> list[Tensor]:
+def batch_statistics(module: nn.Module) -> list[Tensor]:
     """Running means and variances that every rank gathers from its own samples."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
