@@ -91,9 +91,10 @@ def report(errors: dict[str, dict[str, np.ndarray]]) -> str:
     head = [
         "# What the body adds where the face is hidden",
         "",
-        f"MAE in years on {len(errors['all']['both'])} drawn people, something hiding the face of every second; one "
+        f"MAE in years on {len(errors['all']['both'])} drawn people, something hiding the face of every second. One "
         "dual model that saw 3,800",
-        "others likewise in training (configs/quickstart.yaml), shown the face alone, the body alone, or both.",
+        f"others likewise for {EPOCHS} epochs (configs/quickstart.yaml) is shown the face, the body, or both.",
+        "In training it missed one face and one body of five.",
         "Written by `python benchmarks/covered.py`.",
         "",
         "| faces | n | face only | body only | both | the mean age |",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
@@ -25,23 +26,25 @@ def evaluate(
     inputs: str | None = None,
     batch: int = 128,
     workers: int = 0,
+    cache: CacheConfig | None = None,
 ) -> dict:
     """Write ``metrics.json`` and ``predictions.csv``, and return the metrics.
 
     Args:
         checkpoint: the ``best`` folder of a run.
-        data: folder of indexed shards.
+        data: folder of indexed shards, or their URL.
         out: folder for the results; made where it is missing.
         inputs: of ``COLUMNS``, separated by commas: evaluate the model once with each, the other picture hidden. The
             metrics are then a section for each, under ``inputs``, and the CSV has an estimate for each. None shows the
             model all that it takes, with the metrics at the top level.
         batch: samples of one forward pass.
         workers: decoding processes.
+        cache: where the node keeps what it fetches from a URL.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
     """
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), Accelerator()
+    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), Accelerator()
     shown = {} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = tuple(name for name in estimator.inputs if not shown or any(name in names for names in shown.values()))
     rank, world_size = accelerator.process_index, accelerator.num_processes

@@ -28,24 +28,33 @@ def _worth(metrics: dict) -> list[str]:
     lines = []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such picture and are left out")
-    if metrics["gender_accuracy"] is not None:
-        lines.append(f"gender right for {metrics['gender_accuracy']:.1%} of {metrics['gender_n']}")
+    for name in _classified(metrics):
+        lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
         lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
     return lines
 
 
+def _classified(metrics: dict) -> list[str]:
+    """The tasks, gender first, of which a share was answered right."""
+    asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
+    return [name for name in asked if metrics[f"{name}_n"]]
+
+
 def _worth_side_by_side(columns: Iterable[dict]) -> list[str]:
+    columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
         "no such picture": lambda column: _cell(column["missing"]),
-        "gender right": lambda column: _cell(column["gender_n"], share=column["gender_accuracy"]),
+        **{
+            f"{name} right": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
+            for name in _classified(columns[0])
+        },
         "always the mean": lambda column: _cell(column["n"], years=column["baseline_mae"]),
         "MAE beside it": lambda column: _cell(
             share=column["mae"] / column["baseline_mae"] if column["baseline_mae"] else None
         ),
     }
-    columns = list(columns)
     return [_line(name, map(cell, columns)) for name, cell in rows.items()]
 
 

@@ -53,9 +53,10 @@ class Coral(OrdinalMethod):
     @property
     def bias(self) -> Tensor:
         """(A - 1,) b_k."""
-        return BIAS_UNIT * self.scaled_bias
+        return BIAS_UNIT * self.scaled_bias + self.start
 
     def fit_prior(self, age_counts: Tensor) -> None:
+        super().fit_prior(age_counts)
         if self.config.importance:
             older = age_counts.sum() - age_counts.cumsum(0)[:-1]
             majority = torch.maximum(older, age_counts.sum() - older).float().sqrt()
@@ -63,7 +64,8 @@ class Coral(OrdinalMethod):
 
     def forward(self, features) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""
-        return self.head(features) + self.bias
+        score = self.head(features)
+        return score + self.bias.to(score.dtype)
 
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:
         return (self.question_weight * threshold_loss(output.float(), age, self.span)).sum(-1)

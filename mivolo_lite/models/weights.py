@@ -94,11 +94,16 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         for name, value in state.items()
         if name in own or not any(name.startswith(f"{head}.") for head in classifiers)
     }
+    load_backbone_state(backbone, state, source=path)
+
+
+def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load a timm backbone from weights of its architecture at any picture size. Raises as :func:`load_exactly`."""
     # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     with suppress(KeyError):  # where they miss what it looks for, they are another model's, and are listed as they are
         state = convert(state, backbone) if convert else state
-    load_exactly(backbone, state, source=path)
+    load_exactly(backbone, state, source)
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

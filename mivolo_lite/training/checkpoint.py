@@ -123,7 +123,9 @@ class Checkpointer:
         return self._agreed(finished[-1] if finished else None)
 
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
-        """Before an engine is built on them. Raises UserError where they are another model's."""
+        """Before an engine is built on them. Raises UserError where they are another model's, or another format's."""
+        if not (checkpoint / STATE_FILE).exists():
+            raise UserError(f"--resume: {checkpoint} has no {STATE_FILE}, as of another version; start a new run")
         try:
             estimator.load_state_dict(load_file(checkpoint / MODEL_FILE))
         except RuntimeError as error:

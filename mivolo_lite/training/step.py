@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.randomness import seed_of
+from mivolo_lite.tasks import Task
 from mivolo_lite.training.engine import DataParallel
 
 
@@ -18,6 +19,7 @@ class StepResult:
 
     age_loss: Tensor
     gender_loss: Tensor
+    task_losses: list[Tensor]
     grad_norm: Tensor | float
 
 
@@ -35,14 +37,14 @@ class OptimizerStep:
 
     def __init__(self, engine: DataParallel, gender_weight: float, seed: int):
         self.engine, self.gender_weight, self.seed = engine, gender_weight, seed
-        self.accelerator, self.method = engine.accelerator, engine.estimator.method
+        self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``."""
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
-        known_ages, known_genders = self._known_labels(batches)
-        age_loss, gender_loss = torch.zeros(2, device=self.accelerator.device)
+        known_ages, known_genders, *known = self._known_labels(batches)
+        age_loss, gender_loss, *task_losses = torch.zeros(2 + len(self.tasks), device=self.accelerator.device)
         outputs = []
         for number, batch in enumerate(batches):
             with self.engine.micro_batch(last=number == len(batches) - 1):
@@ -50,22 +52,26 @@ class OptimizerStep:
                 age = _masked_sum(self.method.loss(output["age"], batch.age), batch.age.known) / known_ages
                 gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
                 gender = _masked_sum(gender, batch.gender_known) / known_genders
-                self.engine.backward(age + self.gender_weight * gender)
+                tasks = [_task_loss(task, output, batch) / count for task, count in zip(self.tasks, known, strict=True)]
+                weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
+                self.engine.backward(age + self.gender_weight * gender + weighted)
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
+            task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
             outputs.append(output["age"].detach())
         grad_norm = self.engine.update()
         self._share_statistics()
         for output, batch in zip(outputs, batches, strict=True):
             self.method.refit(output, batch.age)
-        return StepResult(age_loss, gender_loss, grad_norm)
+        return StepResult(age_loss, gender_loss, task_losses, grad_norm)
 
-    def _known_labels(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """How many ages and genders are known in the whole step, at least 1 each."""
-        known = torch.stack([torch.stack([batch.age.known.sum(), batch.gender_known.sum()]) for batch in batches]).sum(
-            0
-        )
-        ages, genders = self.accelerator.reduce(known.float()).clamp(min=1)
-        return ages, genders
+    def _known_labels(self, batches: Sequence[Batch]) -> Tensor:
+        """(2 + tasks,) how many ages, genders and labels of each task the whole step knows, at least 1 each."""
+        masks = [
+            [batch.age.known, batch.gender_known, *(batch.tasks[task.name].known for task in self.tasks)]
+            for batch in batches
+        ]
+        known = torch.stack([torch.stack([mask.sum() for mask in row]) for row in masks]).sum(0)
+        return self.accelerator.reduce(known.float()).clamp(min=1)
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
@@ -81,6 +87,12 @@ def batch_statistics(module: nn.Module) -> list[Tensor]:
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
     return [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
+
+
+def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The sum of a task's loss over the batch's known labels."""
+    label = batch.tasks[task.name]
+    return _masked_sum(task.penalty(output[task.name], label.value), label.known)
 
 
 def _masked_sum(loss: Tensor, known: Tensor) -> Tensor:
