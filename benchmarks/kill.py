@@ -8,18 +8,24 @@ until files of a checkpoint, or of the best weights, are being written. The tabl
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
-REPOSITORY = Path(__file__).parents[1]
+from mivolo_lite.config import read_run_config
+from mivolo_lite.data.pack import pack
+from mivolo_lite.data.sources.people import PeopleSource
+from mivolo_lite.training.loop import Trainer
+
+FORK = multiprocessing.get_context("fork")  # what takes longest, importing torch, happens once
 STEPS, BATCH = 30, 10
 OPTIONS = {
     "model.backbone": "test_efficientnet",
@@ -40,10 +46,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        pack(folder / "people")
+        pack(PeopleSource(count=80), folder / "people", {"train": 0.75, "val": 0.25})
         started = time.monotonic()
         finish(start(folder / "people", folder / "undisturbed"))
         seconds = time.monotonic() - started
@@ -61,41 +68,40 @@ def main() -> None:
             assert same
 
 
-def pack(folder: Path) -> None:
-    script = "from mivolo_lite.cli import main; main()"
-    command = [sys.executable, "-c", script, "pack", "people", "--count", "80", "--out", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def start(data: Path, run: Path) -> subprocess.Popen:
+def start(data: Path, run: Path) -> BaseProcess:
+    """Begin the run, or go on with it, in a process and a session of its own."""
     samples = json.loads((data / "train" / "dataset.json").read_text())["samples"]
     options = OPTIONS | {"run": run, "resume": "auto", "data.train": data / "train", "data.val": data / "val"}
     options["optim.epochs"] = STEPS * BATCH / samples
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = FORK.Process(target=train, args=(words, run.with_suffix(".log")))
+    process.start()
+    return process
 
 
-def kill(process: subprocess.Popen, run: Path, aim: bool, seconds: float, draw: random.Random) -> tuple[str, str]:
+def train(words: list[str], log: Path) -> None:
+    os.setsid()
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    Trainer(read_run_config(words)).train()
+
+
+def kill(process: BaseProcess, run: Path, aim: bool, seconds: float, draw: random.Random) -> tuple[str, str]:
     """Kill the run at a random moment, or in the middle of a save. Returns when, and what it left."""
     begun = time.monotonic()
     pause = draw.uniform(0.2, 0.95) * seconds
-    while process.poll() is None and time.monotonic() - begun < pause:
+    while process.is_alive() and time.monotonic() - begun < pause:
         time.sleep(0.001)
     if aim:
-        while process.poll() is None and not any(run.glob("**/*.partial/*")):
+        while process.is_alive() and not any(run.glob("**/*.partial/*")):
             pass
         time.sleep(draw.uniform(0, 0.02))
-    ended = process.poll() is not None
+    ended = not process.is_alive()
     if not ended:
         os.killpg(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), output.decode()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), run.with_suffix(".log").read_text()
     steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
     whole = [step for step in steps if not step.endswith(".partial")]
     left = [step for step in steps if step.endswith(".partial")] + [path.name for path in run.glob("best.*")]
@@ -103,9 +109,9 @@ def kill(process: subprocess.Popen, run: Path, aim: bool, seconds: float, draw: 
     return when, f"{', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
 
 
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output.decode()
+def finish(process: BaseProcess) -> None:
+    process.join()
+    assert process.exitcode == 0, f"exit code {process.exitcode}"
 
 
 def weights(run: Path) -> list[dict]:
