@@ -154,7 +154,7 @@ def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_unti
     training.job.wait("PENDING", WAIT, starts=1)
     saved = int(training.checkpoints()[-1][5:])
     assert "requeued: warned" in training.head
-    training.job.update(NumNodes="1", NumTasks="1")
+    training.job.update(NumNodes="1", NumTasks="1", TimeLimit="60")
     training.job.go_on()
     training.reach(saved + 5)
     training.job.cluster.run("scancel", training.job.number)
