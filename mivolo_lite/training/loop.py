@@ -44,11 +44,11 @@ class Trainer:
         self.launch, self.plan, self.accelerator = start(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
+        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         self.reader = READERS[config.data.reader](config.data, config.train.seed, classes_to_learn(config.tasks))
         self.val_index = ShardIndex.load(config.data.val, config.data.cache)
-        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.broken = 0
         self.total_steps = max(1, math.ceil(config.optim.epochs * self.steps_per_epoch))
