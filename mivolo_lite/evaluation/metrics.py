@@ -34,6 +34,18 @@ def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
+def cumulative_scores(errors: np.ndarray, years: Iterable[float] = range(16)) -> list[float]:
+    """CS(n), the share of errors of at most n years, for each n; NaN is left out."""
+    distance = np.abs(errors[~np.isnan(errors)])
+    return [float((distance <= n + _TOLERANCE).mean()) for n in years] if len(distance) else []
+
+
+def gross_error_rate(errors: np.ndarray) -> float | None:
+    """Share of errors of 20 years or more (MiVOLO's "max error"); NaN is left out."""
+    distance = np.abs(errors[~np.isnan(errors)])
+    return float((distance >= 20).mean()) if len(distance) else None
+
+
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
     """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
     known = [pair for pair in zip(female, gender, strict=True) if pair[1] and not np.isnan(pair[0])]
