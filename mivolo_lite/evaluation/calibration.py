@@ -6,7 +6,7 @@ import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, share_interval
 
 BINS = 15
 _POINTS = 100  # of a risk-coverage curve
@@ -63,7 +63,7 @@ def gender_accuracy_by(female: np.ndarray, gender: Names, kind: Names) -> dict[s
         rows[name] = {
             "n": len(right),
             "accuracy": float(right.mean()) if enough else None,
-            "interval": as_pair(bootstrap(counted(right), means)[:, 0, 0]) if enough else None,
+            "interval": as_pair(share_interval(right)) if enough else None,
         }
     return rows
 
@@ -107,11 +107,10 @@ def interval_coverage(
     def row(use: np.ndarray) -> dict:
         if use.sum() < LIMIT:
             return {"n": int(use.sum()), "coverage": None, "interval": None, "width": None}
-        interval = bootstrap(counted(inside[use]), means)[:, 0, 0]
         return {
             "n": int(use.sum()),
             "coverage": float(inside[use].mean()),
-            "interval": as_pair(interval),
+            "interval": as_pair(share_interval(inside[use])),
             "width": float(width[use].mean()),
         }
 

@@ -54,6 +54,13 @@ def bootstrap(
         return np.nanquantile(np.concatenate(results), [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
+def share_interval(hits: np.ndarray, times: int = TIMES, level: float = LEVEL, seed: int = 0) -> np.ndarray:
+    """(2,) ends of the share of hits (N,): drawing hits and misses again is a binomial draw of their number."""
+    n = len(hits)
+    drawn = np.random.default_rng(seed).binomial(n, np.mean(hits), times) / n
+    return np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+
+
 def counted(*columns: np.ndarray) -> np.ndarray:
     """(N, 1 + K) values whose first is 1 for every picture, so that the first sum is their number."""
     return np.stack([np.ones(len(columns[0])), *columns], axis=1)

@@ -20,7 +20,6 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 
-
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 """Columns of the CSV that not every model has, and where they come from."""
 

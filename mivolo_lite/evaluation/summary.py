@@ -12,7 +12,7 @@ from mivolo_lite.evaluation.calibration import (
 )
 from mivolo_lite.evaluation.classes import class_accuracy
 from mivolo_lite.evaluation.groups import LIMIT, gaps, macro_mae
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, share_interval
 from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,
@@ -94,7 +94,7 @@ def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
         ends = bootstrap(counted(np.abs(errors), errors, within), means)[:, 0]
         result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias", "cs5"))}
     if len(right):
-        result["gender_accuracy"] = as_pair(bootstrap(counted(right), means)[:, 0, 0])
+        result["gender_accuracy"] = as_pair(share_interval(right))
     return result
 
 
@@ -113,7 +113,9 @@ def _gender(predictions: Predictions, kinds: dict[str, Sequence[str | None]]) ->
     return gender | {"by": by}
 
 
-def _age_intervals(predictions: Predictions, kinds: dict[str, Sequence[str | None]], level: float | None) -> dict | None:
+def _age_intervals(
+    predictions: Predictions, kinds: dict[str, Sequence[str | None]], level: float | None
+) -> dict | None:
     if level is None or predictions.lower is None:
         return None
     truth = predictions.age_lo, predictions.age_hi
