@@ -3,17 +3,32 @@
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/methods.py [--only coral forest]
 
 Packs UTKFace (90/10, seed 0), trains every configs/methods/*.yaml through the ordinary command and evaluates it. A run
-that was interrupted goes on, a finished one is not repeated, and the table holds what is finished.
+that was interrupted goes on, a finished one is not repeated, and the table holds what is finished. A step's time is
+measured apart from the runs, on random pictures, the methods taking turns.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 import yaml
+from accelerate import Accelerator
+from timing import interleaved, processor
+
+from mivolo_lite.config import RunConfig, named_options, read_run_config
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.optim import build_optimizer
+from mivolo_lite.training.step import OptimizerStep
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "configs" / "methods"
@@ -26,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="METHOD")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "methods", help="shards and runs")
+    parser.add_argument("--rounds", type=int, default=11, help="steps of every method that are timed")
     arguments = parser.parse_args()
     data = arguments.work / "utkface"
     if not data.exists():
@@ -33,7 +49,8 @@ def main() -> None:
     for name in arguments.only:
         if not metrics_file(arguments.work / name).exists():
             train_and_evaluate(name, arguments.work / name, data)
-        write_table(names, arguments.work)
+    finished = [name for name in names if metrics_file(arguments.work / name).exists()]
+    write_table(finished, arguments.work, seconds_per_step(finished, arguments.rounds))
 
 
 def train_and_evaluate(name: str, run: Path, data: Path) -> None:
@@ -59,32 +76,60 @@ def metrics_file(run: Path) -> Path:
     return run / "evaluation" / "metrics.json"
 
 
-def write_table(names: list[str], work: Path) -> None:
+def seconds_per_step(names: list[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds of an optimizer step of each configuration, whole model included, by round."""
+    torch.set_num_threads(1)
+    return interleaved({name: one_step(CONFIGS / f"{name}.yaml") for name in names}, rounds)
+
+
+def one_step(path: Path):
+    """A function that does one optimizer step of a configuration on random pictures."""
+    config = read_run_config(["--config", str(path), "--model.pretrained", "false"])
+    estimator = Estimator(
+        Card(named_options(config.model), named_options(config.method), asdict(config.ages), config.data.image_size)
+    ).to(memory_format=torch.channels_last)
+    optim = config.optim
+    step = OptimizerStep(
+        Accelerator(cpu=True), estimator, build_optimizer(estimator, optim), optim.gender_weight, optim.clip_norm, 0
+    )
+    return partial(step, [random_batch(config)], 0)
+
+
+def random_batch(config: RunConfig) -> Batch:
+    generator, samples = np.random.default_rng(0), config.optim.global_batch
+    side = config.data.image_size
+    pictures = torch.from_numpy(generator.integers(0, 256, (samples, side, side, 3), dtype=np.uint8)).movedim(-1, 1)
+    age = generator.uniform(1, 90, samples).astype(np.float32).round()
+    everyone = np.ones(samples, dtype=bool)
+    labels = {"age_lo": age, "age_hi": age, "gender": generator.integers(0, len(GENDERS), samples)}
+    return Batch.assemble({"face": pictures}, {"face": everyone}, labels, np.arange(samples), everyone)
+
+
+def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:
     """One line a finished method, best first."""
-    rows = [row(name, work / name) for name in names if metrics_file(work / name).exists()]
+    rows = [{"name": name} | json.loads(metrics_file(work / name).read_text()) for name in names]
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
+    against = seconds.get("classification", seconds[names[0]])
     head = (
         "# Every method on the same faces\n\n"
         f"UTKFace part 1, {rows[0]['n']} validation faces of a random 90/10 split (seed 0; a person may "
         f"lie in both), {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, "
         f"{base['optim']['epochs']} epochs, best of the evaluations after each epoch. "
         "Each method decodes as its paper does. Written by `python benchmarks/methods.py`.\n\n"
-        "| method | MAE | CS@5 | bias | seconds a step |\n| --- | ---: | ---: | ---: | ---: |\n"
+        f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
+        f"thread of {processor()}; beside it the median ratio to classification's within a round.\n\n"
+        "| method | MAE | CS@5 | bias | seconds a step | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
     )
-    lines = [
-        f"| {row['name']} | {row['mae']:.2f} | {row['cs5']:.1%} | {row['bias']:+.2f} | {row['step']:.2f} |"
-        for row in sorted(rows, key=lambda row: row["mae"])
-    ]
+    lines = []
+    for row in sorted(rows, key=lambda row: row["mae"]):
+        own = seconds[row["name"]]
+        ratio = statistics.median(one / other for one, other in zip(own, against, strict=True))
+        lines.append(
+            f"| {row['name']} | {row['mae']:.2f} | {row['cs5']:.1%} | {row['bias']:+.2f} | "
+            f"{statistics.median(own):.3f} | {ratio:.2f} |"
+        )
     TABLE.write_text(head + "\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-def row(name: str, run: Path) -> dict:
-    metrics = json.loads(metrics_file(run).read_text())
-    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    speeds = sorted(record["samples_per_second"] for record in log if record["kind"] == "train")
-    batch = yaml.safe_load((run / "config.yaml").read_text())["optim"]["global_batch"]
-    return {"name": name, "step": batch / speeds[len(speeds) // 2]} | metrics
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from mivolo_lite.models.mivolo_official import (
     to_estimator,
 )
 
-_NOT_PUBLISHED = {"method.center", "method.age_weight"}
+_NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
 """Follow from the span; MiVOLO's files do not hold them."""
 
 

@@ -3,7 +3,7 @@
 A published file is a dictionary with ``state_dict`` (or an averaged ``state_dict_ema`` or ``model_ema``), ``min_age``,
 ``max_age``, ``avg_age``, ``no_gender`` and perhaps ``with_persons_model``. Its heads have the columns male, female and
 age, or age alone; years = age * (max_age - min_age) + avg_age. Here gender and age are two heads of an estimator, and
-age is the method ``regression`` with MiVOLO's normalisation.
+age is the method ``regression`` with MiVOLO's normalisation, whose head answers in a unit of its own.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from torch import Tensor
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.methods.regression import head_unit
 from mivolo_lite.models.mivolo import MIVOLO, PATCH, MivoloModel
 from mivolo_lite.models.mivolo_weights import OURS, backbone_state
 from mivolo_lite.models.weights import StateDict, check_state, read_checkpoint, state_dict_in
@@ -101,9 +102,10 @@ def to_estimator(published: Published) -> StateDict:
         gender, age = published.state[part][:-1], published.state[part][-1:]
         if published.has_gender:
             state[GENDER_HEAD + part] = gender.clone()
-        state[AGE_HEAD + part] = age.clone()
+        state[AGE_HEAD + part] = age * head_unit(published.span)
     span = published.span
-    state[f"{AGE_HEAD}head.bias"] += (published.center - middle(span)) / (span.max_age - span.min_age)
+    shift = (published.center - middle(span)) / (span.max_age - span.min_age)
+    state[f"{AGE_HEAD}head.bias"] += shift * head_unit(span)
     return state
 
 
@@ -124,8 +126,9 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
         raise UserError(f"{source}: only a mivolo model with the method regression has MiVOLO's layout")
     published = backbone_state(state)
     for part in HEAD_PARTS:
-        rows = [state[head + part] for head in (GENDER_HEAD, AGE_HEAD) if head + part in state]
-        published[part] = torch.cat(rows)
+        gender = [state[GENDER_HEAD + part]] if GENDER_HEAD + part in state else []
+        published[part] = torch.cat([*gender, state[AGE_HEAD + part] / head_unit(span)])
+    published["head.bias"][-1] += state["method.start"]
     check_state(expected_state(published, len(published["head.weight"]), source), published, source)
     return Published(published, span, middle(span))
 

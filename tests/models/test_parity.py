@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo_official import from_checkpoint, to_estimator
 
@@ -42,13 +44,15 @@ def test_published_outputs(name):
     model.load_state_dict({key[6:]: value for key, value in converted.items() if key.startswith("model.")})
     pictures = fixture.wave((want["batch"], want["in_chans"], want["input_size"], want["input_size"]), want["seed"])
     face, body = pictures[:, :3], pictures[:, 3:] if want["in_chans"] == 6 else None
+    span, heads = AgeSpan(0, 100), {"gender_head.": model.make_head(2)}
+    heads["method."] = Regression(model.make_head, span, Regression.Config())
     columns = []
-    for prefix, outputs in (("gender_head.", 2), ("method.head.", 1)):
+    for prefix, head in heads.items():
         parts = {key.removeprefix(prefix): value for key, value in converted.items() if key.startswith(prefix)}
         if parts:
-            head = model.make_head(outputs)
-            head.load_state_dict(parts)
+            head.load_state_dict(head.state_dict() | parts)
             columns.append(head)
+    assert sum(len(head(model(face, body))[0]) for head in columns) == want["num_classes"]
     for prepared in (model, model.for_inference()):
         features = prepared(face, body)
         output = torch.cat([head(features) for head in columns], dim=1)
