@@ -76,8 +76,8 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
         uncertainty: (N,) any number that grows with it, NaN where unknown.
 
     Returns:
-        ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without pictures
-        or where every picture is equally certain.
+        ``n``, ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without
+        pictures or where every picture is equally certain.
     """
     known = ~np.isnan(loss) & ~np.isnan(uncertainty)
     loss, uncertainty = loss[known], uncertainty[known]

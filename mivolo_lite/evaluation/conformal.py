@@ -2,7 +2,7 @@
 
 A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
 ceil((n + 1) level). A new picture of the same kind then has its true age within the radius of its estimate with
-probability at least ``level``, whatever the model and the distribution of its errors (Vovk et al. 2005; Lei et al. 2018).
+probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
 With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
 prediction): a true age is not known when an interval is asked for, an estimate is.
 """

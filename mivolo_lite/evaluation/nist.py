@@ -1,4 +1,4 @@
-"""What NIST's Face Analysis Technology Evaluation (FATE) of age estimation and verification measures, and a curve of ours.
+"""What NIST's evaluation of age estimation and verification (FATE) measures, and a curve of ours.
 
 Sources: NIST IR 8525 and its live page (pages.nist.gov/frvt/html/frvt_age_estimation.html). NIST averages over cells of
 equal weight: gender x single year of age, or gender x region of birth. The groups of a data set stand in for regions

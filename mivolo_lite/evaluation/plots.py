@@ -20,11 +20,12 @@ from mivolo_lite.evaluation.predictions import Predictions
 
 INK = "#010203"
 BLUE, ORANGE, RED = "#3b82c4", "#d9770f", "#d0453d"
-SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.1, 0.8, 8)])
+SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.1, 0.75, 8)])
 """More is more opaque: the page's ground shows through, so that text on it stays legible."""
+DENSE = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.3, 1, 8)])
 
 STYLE = {
-    "font.size": 9,
+    "font.size": 8.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
     "text.color": INK,
@@ -61,7 +62,7 @@ def plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
     for name, caption, draw in _drawings(metrics, predictions):
         # Names inside an SVG are hashes with this salt: those of one page must not be the same, those of two runs must.
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-            figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+            figure = Figure(figsize=(4.0, 3.1), layout="constrained")
             draw(figure.add_subplot())
             yield Plot(name, caption, _svg(figure), _png(figure))
 
@@ -122,32 +123,32 @@ def _hexbin(ax: Axes, p: Predictions) -> None:
         extent=(0, end, 0, end),
         bins="log",
         mincnt=1,
-        cmap=SHADES,
+        cmap=DENSE,
         linewidths=0,
     )
     ax.plot([0, end], [0, end], color=ORANGE, linewidth=1)
     ax.set(xlabel="true age", ylabel="estimated age", xlim=(0, end), ylim=(0, end), aspect="equal")
-    bar = ax.figure.colorbar(cells, ax=ax, label="pictures", shrink=0.8)
+    bar = ax.figure.colorbar(cells, ax=ax, label="pictures", shrink=0.8, format="%d")
     bar.outline.set_visible(False)
 
 
 def _by_age(ax: Axes, decades: dict[str, dict], metric: str, label: str) -> None:
-    """Points with intervals, hollow where there are too few pictures for one, and the counts below."""
+    """Points with intervals where there are enough pictures, and the counts below."""
     names = list(decades)
+    ax.set_xlim(-0.6, len(names) - 0.4)
     for place, row in enumerate(decades.values()):
-        ends = row[f"{metric}_interval"]
-        if ends:
-            ax.vlines(place, *ends, color=BLUE, linewidth=2)
-        ax.plot(place, row[metric], "o", color=BLUE, markersize=5, markerfacecolor=BLUE if ends else "none")
+        if row["n"] >= LIMIT:
+            ax.vlines(place, *row[f"{metric}_interval"], color=BLUE, linewidth=2)
+            ax.plot(place, row[metric], "o", color=BLUE, markersize=5)
     if metric == "bias":
         ax.axhline(0, color=ORANGE, linewidth=1)
     else:
         ax.set_ylim(bottom=0)
     labels = [f"{name}\nn={row['n']}" for name, row in decades.items()]
-    ax.set_xticks(range(len(names)), labels, rotation=60 if len(names) > 6 else 0, fontsize=7)
+    ax.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 6 else 0, fontsize=7)
     ax.set(ylabel=label)
-    if any(not row[f"{metric}_interval"] for row in decades.values()):
-        ax.set_title(f"hollow: fewer than {LIMIT} pictures, no interval", fontsize=7, loc="right")
+    if any(row["n"] < LIMIT for row in decades.values()):
+        ax.set_title(f"no figure for fewer than {LIMIT} pictures", fontsize=7, loc="right")
 
 
 def _cs(ax: Axes, cs: list[float]) -> None:
@@ -241,5 +242,6 @@ def _threshold(ax: Axes, curve: dict) -> None:
         if line == "-":
             low, high = np.array([(np.nan, np.nan) if pair is None else pair for pair in curve[name]["interval"]]).T
             ax.fill_between(curve["thresholds"], low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.set(xlabel="challenge age T", ylabel="share", ylim=(0, 1))
+    ax.set(xlabel="challenge age T", ylabel="share")
+    ax.set_ylim(bottom=0)
     ax.legend(fontsize=7)

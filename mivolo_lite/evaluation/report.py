@@ -34,19 +34,21 @@ p { margin: .4rem 0; } .faint, figcaption, small { color: var(--faint); } nav a 
 figcaption { font-size: .85rem; } .plots figcaption { margin-bottom: .3rem; color: var(--ink); font-weight: 600; }
 figure svg { display: block; width: 100%; height: auto; } .faces img, .faces .none { display: block; width: 100%;
   aspect-ratio: 1; object-fit: contain; border-radius: .3rem; background: var(--line); }
-.tables { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+.sheets { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
+.sheets section { min-width: 0; } .tables { overflow-x: auto; margin-bottom: .6rem; } 
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .2rem .6rem .2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; } td small { margin-left: .3rem; }
 @media (max-width: 40rem) { td small { display: block; margin: 0; line-height: 1.1; } }
 """
 
 _NOTES = (
-    "Intervals hold 95 % of 1,000 bootstrap draws of the pictures. Where one person is in several pictures they are too "
-    "narrow, since not people but pictures were drawn.",
-    "The gap between the best and the worst treated of several kinds is never 0, not even between equals: beside it stands "
-    "what 95 % of random shuffles of the kinds among pictures of one age bin stay below.",
-    "Standardised means: every kind weighed as if it were as old as all pictures together, over the ten-year bins that all "
-    "kinds have.",
+    "Intervals hold 95 % of 1,000 bootstrap draws of the pictures. Where one person is in several pictures they are "
+    "too narrow, since not people but pictures were drawn.",
+    "The worst treated kind less the best is never 0, not even between equals. By chance alone: what 95 % of random "
+    "shuffles of the kinds among pictures of one age bin stay below.",
+    "Same ages: every kind weighed as if it were as old as all pictures together, over the ten-year bins that all kinds "
+    "have. Babies are easy, and a kind with many of them is not for that reason treated well.",
     "Gender and group are the labels of the data set, made by people or models, with their mistakes.",
 )
 
@@ -101,7 +103,7 @@ def _page(sections: Sequence[Section], about: dict[str, str], body: Iterable[str
     yield f'<title>Evaluation</title>\n<link rel="icon" href="data:,">\n<style>{_STYLE}</style>\n</head>\n<body>'
     yield "<h1>Evaluation</h1>"
     facts = "; ".join(f"{escape(name)} {escape(words)}" for name, words in about.items() if words)
-    yield f'<p class="faint">{facts}</p>'
+    yield _faint(facts)
     if len(sections) > 1:
         links = "".join(f'<a href="#{one.name}">{one.name}</a>' for one in sections)
         yield f"<nav>{links}</nav>"
@@ -116,10 +118,10 @@ def _section(section: Section, drawn: Sequence[Plot]) -> Iterator[str]:
         yield f'<h2 id="{section.name}">Shown: {section.name}</h2>'
     yield _div("tiles", _tiles(metrics))
     yield _div("plots", map(_drawing, drawn))
-    yield from _tables(metrics)
+    yield _div("sheets", (f"<section>{''.join(parts)}</section>" for parts in _sheets(metrics)))
     if section.faces:
         yield f"<h2>The {len(section.faces)} largest errors</h2>"
-        yield '<p class="faint">The most surprising label errors and crops of a data set are found here.</p>'
+        yield _faint("Estimate for true age, and the key. Wrong labels and bad crops show here first.")
         yield _div("faces", _faces(section))
 
 
@@ -146,7 +148,7 @@ def _tiles(metrics: dict) -> Iterator[str]:
     if metrics["gaps"]["group"]:
         gap = metrics["gaps"]["group"]["standardised"]
         if gap["gap"] is not None:
-            small = f"same ages; {_ends(gap['interval'])} chance alone {gap['by_chance']:.2f}"
+            small = f"{_ends(gap['interval'])} same ages; {gap['by_chance']:.2f} by chance alone"
             yield _tile("Gap between groups", f"{gap['gap']:.2f}", small)
     if metrics["gender_accuracy"] is not None:
         small = f"{_ends(ends['gender_accuracy'], '.1%')} n={metrics['gender_n']}"
@@ -164,36 +166,32 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield _tile("Left out", f"{metrics['missing']}", "have no such picture")
 
 
-def _tables(metrics: dict) -> Iterator[str]:
+def _sheets(metrics: dict) -> Iterator[list[str]]:
     for kind, rows in metrics["by"].items():
         if rows:
-            yield f"<h2>By {kind}</h2>"
-            yield _table(("", "n", "MAE", "bias", "CS@5"), (_age_row(name, row) for name, row in rows.items()))
-    found = {kind: gap for kind, gap in metrics["gaps"].items() if gap}
-    if found:
-        yield "<h2>Gaps between kinds of people</h2>"
-        yield _table(
-            ("", "n", "MAE", "same ages"),
-            (
-                (escape(name), row["n"], *(_figure(row[one], row[ends]) for one, ends in _MAES))
-                for gap in found.values()
-                for name, row in gap["rows"].items()
-            ),
-        )
-        yield _table(
-            ("gap, years", "raw", "by chance", "same ages", "by chance"),
-            (
-                (kind, *(cell for one in ("raw", "standardised") for cell in _gap(gap[one])))
-                for kind, gap in found.items()
-            ),
-        )
-        for kind, gap in found.items():
-            if gap["left_out"]:
-                few = ", ".join(f"{escape(name)} (n={n})" for name, n in gap["left_out"].items())
-                yield f'<p class="faint">{kind}: fewer than {gap["limit"]} pictures and left out: {few}</p>'
-    yield "<h2>NIST FATE measures</h2>"
-    yield '<p class="faint">As NIST defines them, with the groups of this data set in place of regions of birth.</p>'
-    yield _table(("", "n", "cells", "value"), (_nist_row(name, row) for name, row in metrics["nist"].items()))
+            cells = (_age_row(name, row) for name, row in rows.items())
+            yield [f"<h2>By {kind}</h2>", _table(("", "n", "MAE", "bias", "CS@5"), cells)]
+    for kind, gap in metrics["gaps"].items():
+        if gap:
+            yield [f"<h2>Gap by {kind}</h2>", *_gap_sheet(gap)]
+    note = "As NIST defines them, with the groups of this data set in place of regions of birth."
+    cells = (_nist_row(name, row) for name, row in metrics["nist"].items())
+    yield ["<h2>NIST FATE measures</h2>", _faint(note), _table(("", "n", "cells", "value"), cells)]
+
+
+def _gap_sheet(gap: dict) -> Iterator[str]:
+    rows = gap["rows"].items()
+    cells = [(escape(name), row["n"], *(_figure(row[one], row[ends]) for one, ends in _MAES)) for name, row in rows]
+    both = gap["raw"], gap["standardised"]
+    cells.append(("<b>worst less best</b>", "", *(_figure(one["gap"], one["interval"]) for one in both)))
+    cells.append(("by chance alone", "", *(_figure(one["by_chance"], None) for one in both)))
+    yield _table(("", "n", "MAE", "same ages"), cells)
+    if gap["common_bins"]:
+        bins = ", ".join(gap["common_bins"])
+        yield _faint(f"same ages: {bins}, {gap['common_share']:.0%} of these pictures")
+    if gap["left_out"]:
+        few = ", ".join(f"{escape(name)} (n={n})" for name, n in gap["left_out"].items())
+        yield _faint(f"left out, fewer than {gap['limit']} pictures: {few}")
 
 
 _MAES = ("mae", "interval"), ("standardised", "standardised_interval")
@@ -211,7 +209,7 @@ _NIST = {
 
 
 def _nist_row(name: str, row: dict) -> tuple:
-    cells = f"{row['cells']}/{row['cells_wanted']}" if "cells_wanted" in row else row["cells"]
+    cells = f"{row['cells']} of {row['cells_wanted']}" if "cells_wanted" in row else row["cells"]
     if row["value"] is None:
         return _NIST[name], row["n"], cells, f"n &lt; {LIMIT}" if row["n"] < LIMIT else "empty cells"
     return _NIST[name], row["n"], cells, _figure(row["value"], row["interval"], ".2f" if "mae" in name else ".1%")
@@ -222,11 +220,6 @@ def _age_row(name: str, row: dict) -> tuple:
         return escape(name), row["n"], f"n &lt; {LIMIT}", "", ""
     mae, bias = _figure(row["mae"], row["mae_interval"]), _figure(row["bias"], row["bias_interval"], "+.2f")
     return escape(name), row["n"], mae, bias, f"{row['cs5']:.1%}"
-
-
-def _gap(gap: dict) -> tuple[str, str]:
-    chance = "" if gap["by_chance"] is None else f"{gap['by_chance']:.2f}"
-    return _figure(gap["gap"], gap["interval"]), chance
 
 
 def _drawing(plot: Plot) -> str:
@@ -245,6 +238,10 @@ def _faces(section: Section) -> Iterator[str]:
 
 def _tile(label: str, number: str, small: str) -> str:
     return f'<div class="tile"><small>{label}</small><b>{number}</b><small>{small}</small></div>'
+
+
+def _faint(words: str) -> str:
+    return f'<p class="faint">{words}</p>'
 
 
 def _div(kind: str, parts: Iterable[str]) -> str:
