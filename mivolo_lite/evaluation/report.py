@@ -47,8 +47,8 @@ _NOTES = (
     "too narrow, since not people but pictures were drawn.",
     "The worst treated kind less the best is never 0, not even between equals. By chance alone: what 95 % of random "
     "shuffles of the kinds among pictures of one age bin stay below.",
-    "Same ages: every kind weighed as if it were as old as all pictures together, over the ten-year bins that all kinds "
-    "have. Babies are easy, and a kind with many of them is not for that reason treated well.",
+    "Same ages: every kind weighed as if it were as old as all pictures together, over the ten-year bins that all "
+    "kinds have. Babies are easy, and a kind with many of them is not for that reason treated well.",
     "Gender and group are the labels of the data set, made by people or models, with their mistakes.",
 )
 
