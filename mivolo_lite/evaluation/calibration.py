@@ -7,6 +7,7 @@ import numpy as np
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import as_pair, share_interval
+from mivolo_lite.evaluation.metrics import by_number
 
 BINS = 15
 _POINTS = 100  # of a risk-coverage curve
@@ -55,7 +56,7 @@ def gender_accuracy_by(female: np.ndarray, gender: Names, kind: Names) -> dict[s
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by kind of person."""
     kind = np.array(kind, dtype=object)
     rows = {}
-    for name in sorted({one for one in kind if one is not None}):
+    for name in sorted({one for one in kind if one is not None}, key=by_number):
         use = np.flatnonzero(kind == name)
         probability, is_female = _known(female[use], [gender[place] for place in use])
         right = (probability > 0.5) == is_female
@@ -117,7 +118,7 @@ def interval_coverage(
     by = {}
     for kind, names in kinds.items():
         names = np.array(names, dtype=object)
-        present = dict.fromkeys(name for name in names if name is not None)
+        present = sorted({name for name in names if name is not None}, key=by_number)
         by[kind] = {name: row(known & (names == name)) for name in present}
     return row(known) | {"by": by}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.metrics import by_number
 
 LIMIT = 30
 """Fewer pictures than this give no figure: their mean says more about them than about their kind."""
@@ -74,7 +75,7 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
     if len(names) < 2:
         return None
     use = known & np.isin(kind, names)
-    bins = sorted(set(decade[use]), key=lambda name: int(name.split("-")[0]))
+    bins = sorted(set(decade[use]), key=by_number)
     row, column = _codes(kind[use], names), _codes(decade[use], bins)
     place, cell = np.unique(row * len(bins) + column, return_inverse=True)
     values = counted(np.abs(errors[use]))

@@ -77,7 +77,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "baseline_mae": _baseline_mae(predictions),
         **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
-            "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
+            "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
             "group": _by(errors, predictions.group, str),
         },
@@ -99,5 +99,7 @@ def _by(errors: np.ndarray, names: Iterable[str | None], order) -> dict[str, dic
     return {name: age_metrics(errors[names == name]) for name in present}
 
 
-def _first_number(decade: str) -> int:
-    return int(decade.split("-")[0])
+def by_number(name: str) -> tuple[int, str]:
+    """Sorts ``"100-109"`` behind ``"20-29"``, and names without a number by letter."""
+    first = name.split("-")[0]
+    return int(first) if first.isdecimal() else 0, name

@@ -224,7 +224,7 @@ def _coverage(ax: Axes, intervals: dict) -> None:
     labels = [f"{name} ({row['width']:.0f} y wide)" for name, row in rows.items()]
     ax.set_yticks(range(len(rows)), labels, fontsize=7)
     ax.invert_yaxis()
-    ax.set(xlabel=f"coverage (nominal {intervals['nominal']:.0%})", xlim=(None, 1.0))
+    ax.set(xlabel=f"coverage (nominal {intervals['nominal']:.0%})", xlim=(None, 1.01))
 
 
 def _threshold(ax: Axes, curve: dict) -> None:

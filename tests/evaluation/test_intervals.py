@@ -39,6 +39,7 @@ def test_replicates_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     np.testing.assert_array_equal(bootstrap(values, means, times=50), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_of_a_mae_hold_the_truth_as_often_as_they_say(level):
     random, hits, trials = np.random.default_rng(3), 0, 400
