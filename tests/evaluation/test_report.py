@@ -17,7 +17,7 @@ import torch
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.conformal import age_intervals, fit_calibration
-from mivolo_lite.evaluation.plots import INK, plots
+from mivolo_lite.evaluation.plots import INK
 from mivolo_lite.evaluation.report import Section, worst_rows, write_report
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.thumbnails import thumbnails
@@ -75,10 +75,13 @@ def test_names_inside_the_page_are_each_of_one_thing(page):
     assert [name for name in repeated if f"#{name}" in (page / "report.html").read_text()] == []
 
 
-def test_plots_take_the_colour_of_the_text_around_them(metrics, everyone):
-    for plot in plots(metrics, everyone):
-        assert INK not in plot.svg and "currentColor" in plot.svg
-        assert not re.search(r"(?:fill|stroke): ?(?:#000|#fff|black|white)", plot.svg), plot.name
+def test_plots_take_the_colour_of_the_text_around_them(page):
+    text = (page / "report.html").read_text()
+    drawings = text[text.index('class="plots"') : text.index('class="sheets"')].split("<figure>")[1:]
+    assert len(drawings) == len(PLOTS)
+    for svg in drawings:
+        assert INK not in svg and "currentColor" in svg
+        assert not re.search(r"(?:fill|stroke): ?(?:#000|#fff|black|white)", svg), svg[:100]
 
 
 def test_it_opens_on_the_numbers_that_matter(page, metrics):
@@ -94,12 +97,19 @@ def test_it_opens_on_the_numbers_that_matter(page, metrics):
     assert "a &lt;model&gt;" in text
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_gives_the_same_page(page, metrics, everyone, tmp_path):
     write_report([Section(None, metrics, everyone, ["data:,x"] * 24)], {"of": "a <model>"}, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == (page / "report.html").read_bytes()
 
 
-def test_few_pictures_have_no_figure(tmp_path):
+@pytest.fixture
+def no_plots(monkeypatch):
+    """For what is not about them; all of them take seconds."""
+    monkeypatch.setattr("mivolo_lite.evaluation.report.plots", lambda *_: [])
+
+
+def test_few_pictures_have_no_figure(tmp_path, no_plots):
     few = people(29)
     found = summarise(few)
     write_report([Section(None, found, few)], {}, tmp_path)
@@ -124,6 +134,7 @@ def test_what_is_not_known_is_left_out(known, tmp_path):
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_words(tmp_path):
     bad = "<script>alert(1)</script>"
     p = people(200)
@@ -132,7 +143,7 @@ def test_hostile_names_stay_words(tmp_path):
     assert "<script" not in (tmp_path / "report.html").read_text()
 
 
-def test_the_worst_pictures_are_those_of_the_largest_errors(tmp_path):
+def test_the_worst_pictures_are_those_of_the_largest_errors(tmp_path, no_plots):
     index = make_shards(tmp_path / "shards", [40])
     known = ~np.isnan(index.columns["age_lo"])
     p = people(40)
