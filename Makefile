@@ -23,7 +23,7 @@ quickstart: $(VENV)/installed
 	    train.py --config configs/quickstart.yaml
 	$(RUN)mivolo-lite evaluate --checkpoint $(QUICK)/best --data data/quickstart/val --out $(QUICK)/evaluation
 	@echo
-	@echo "Done. $(QUICK)/evaluation holds metrics.json and predictions.csv; $(QUICK)/best is the model."
+	@echo "Done. $(QUICK)/evaluation holds report.html, metrics.json and predictions.csv; $(QUICK)/best is the model."
 	@echo "The last line of the table is what the model is worth: its error beside that of always answering the mean age."
 
 test: $(VENV)/installed
