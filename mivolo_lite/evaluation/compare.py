@@ -12,7 +12,7 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means
-from mivolo_lite.evaluation.metrics import age_errors
+from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
 METRICS = ("mae", "cs5", "gender_accuracy")
@@ -131,13 +131,11 @@ def _matched(predictions: Predictions, name: str, first: Predictions, first_name
 
 def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
     """(N,) what each metric is the mean of, NaN where unknown."""
-    distance = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
-    gender = np.array(predictions.gender, dtype=object)
-    right = (predictions.female > 0.5) == (gender == "F")
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     return {
-        "mae": distance,
-        "cs5": np.where(np.isnan(distance), np.nan, distance <= 5 + 1e-6),
-        "gender_accuracy": np.where(np.isnan(predictions.female) | np.equal(gender, None), np.nan, right),
+        "mae": np.abs(errors),
+        "cs5": np.where(np.isnan(errors), np.nan, within(errors, 5)),
+        "gender_accuracy": gender_right(predictions.female, predictions.gender),
     }
 
 

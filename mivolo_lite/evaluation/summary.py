@@ -17,8 +17,10 @@ from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,
     evaluate_predictions,
+    gender_right,
     gross_error_rate,
     ten_year_bin,
+    within,
 )
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
@@ -53,7 +55,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         _add_intervals(metrics["by"][kind], errors, names)
     crossed = _crossed(predictions.gender, predictions.group)
     female = predictions.female
-    right = _right(female, predictions.gender)
+    right = gender_right(female, predictions.gender)
     return metrics | {
         "intervals": _intervals(errors, right),
         "ce20": gross_error_rate(errors),
@@ -90,19 +92,11 @@ def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
     errors, right = errors[~np.isnan(errors)], right[~np.isnan(right)]
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
     if len(errors):
-        within = np.abs(errors) <= 5 + 1e-6
-        ends = bootstrap(counted(np.abs(errors), errors, within), means)[:, 0]
+        ends = bootstrap(counted(np.abs(errors), errors, within(errors, 5)), means)[:, 0]
         result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias", "cs5"))}
     if len(right):
         result["gender_accuracy"] = as_pair(share_interval(right))
     return result
-
-
-def _right(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
-    """(N,) 1 where the estimated gender is the true one, 0 where not, NaN where either is unknown."""
-    gender = np.array(gender, dtype=object)
-    right = (female > 0.5) == (gender == "F")
-    return np.where(np.isnan(female) | np.equal(gender, None), np.nan, right)
 
 
 def _gender(predictions: Predictions, kinds: dict[str, Sequence[str | None]]) -> dict | None:
