@@ -64,13 +64,15 @@ def plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
             figure = Figure(figsize=(4.0, 3.1), layout="constrained")
             draw(figure.add_subplot())
-            yield Plot(name, caption, _svg(figure), _png(figure))
+            plot = Plot(name, caption, _svg(figure), _png(figure))
+        yield plot
 
 
 def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
 def _png(figure: Figure) -> bytes:
