@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def pack_command(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: pictures become shards."""
     from mivolo_lite.data.pack import pack, parse_split
+    from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
 
     if not argv or argv[0] not in SOURCES:
@@ -46,6 +47,7 @@ def pack_command(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
@@ -53,7 +55,11 @@ def pack_command(argv: Sequence[str]) -> None:
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
     source = SOURCES[argv[0]](**own)
-    packed = pack(source, **options)
+    part = options.pop("part")
+    packed = pack_part(source, part=Part.parse(part), **options) if part else pack(source, **options)
+    if packed is None:
+        print(f"part {part} is read; {options['out']} appears when the last one is")
+        return
     for name, index in packed.splits.items():
         labels = index.info["labels"]
         genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())
@@ -82,22 +88,25 @@ def train_command(argv: Sequence[str]) -> None:
     """``train --config FILE ...``: what ``train.py`` does, in one process."""
     from mivolo_lite.config import help_text, read_run_config
     from mivolo_lite.training.loop import Trainer
+    from mivolo_lite.training.preemption import EXIT_CODE
 
     if "-h" in argv or "--help" in argv:
         print(help_text(argv))
         return
-    Trainer(read_run_config(argv)).train()
+    if not Trainer(read_run_config(argv)).train():
+        sys.exit(EXIT_CODE)
 
 
 def evaluate_command(argv: Sequence[str]) -> None:
     """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
+    from mivolo_lite.data.cache import CacheConfig
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.nist import LEGAL_AGES
     from mivolo_lite.evaluation.table import metrics_table
 
     parser = _parser("evaluate", evaluate_command)
     parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
-    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards")
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards, or their URL")
     parser.add_argument(
         "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
     )
@@ -106,7 +115,9 @@ def evaluate_command(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
     parser.add_argument("--legal_ages", type=list[int], default=list(LEGAL_AGES), help="of the challenge-age curves")
+    parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
+    options["cache"] = CacheConfig(**vars(options["cache"]))
     metrics = evaluate(**options)
     print(metrics_table(metrics))
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
@@ -141,11 +152,11 @@ def compare_command(argv: Sequence[str]) -> None:
 
 
 def convert_command(argv: Sequence[str]) -> None:
-    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's published layout."""
+    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's or SwinFace's layout."""
     from mivolo_lite.convert import convert
 
     parser = _parser("convert", convert_command)
-    parser.add_argument("source", type=str, help="MiVOLO's published file, or the `best` folder of a MiVOLO run")
+    parser.add_argument("source", type=str, help="a published file, or the `best` folder of such a model")
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = _parse(parser, argv)
     print(f"written to {convert(**options)}")

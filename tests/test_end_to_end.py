@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
 from mivolo_lite.data.index import ShardIndex
+from tests.data.servers import RangeServer, serving
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -89,6 +92,23 @@ def test_real_faces_are_packed_and_read(tmp_path):
     splits = [json.loads((tmp_path / "utkface" / name / "dataset.json").read_text()) for name in ("train", "val")]
     assert sum(split["samples"] for split in splits) + len(rejected) > 7000
     assert all("file name" in line for line in rejected) and len(rejected) < 10
+
+
+@pytest.mark.slow
+def test_a_run_from_a_url_is_the_run_from_the_folder(people, tmp_path):
+    with serving(RangeServer(people)) as server:
+        for name, address in (("disk", people), ("url", server.url)):
+            data = ["--data.train", f"{address}/train", "--data.val", f"{address}/val"]
+            options = [*SMALL, "--data.block_samples", "8", "--data.cache.folder", tmp_path / "cache"]
+            done = launch("--run", tmp_path / name, *data, *options, OMP_NUM_THREADS="1")
+            assert done.returncode == 0 and "Unclosed" not in done.stderr, done.stderr
+        weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("disk", "url")]
+        assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+        asked = ["--data", f"{server.url}/val", "--cache.folder", f"{tmp_path}/cache", "--workers", "0"]
+        main(["evaluate", "--checkpoint", f"{tmp_path}/url/best", *asked, "--out", f"{tmp_path}/out"])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    card = yaml.safe_load((tmp_path / "disk" / "best" / "model.yaml").read_text())
+    assert metrics["mae"] == pytest.approx(card["metrics"]["mae"], abs=1e-3)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
@@ -29,6 +30,7 @@ def evaluate(
     inputs: str | None = None,
     batch: int = 128,
     workers: int = 0,
+    cache: CacheConfig | None = None,
     report: bool = True,
     legal_ages: Sequence[int] = LEGAL_AGES,
 ) -> dict:
@@ -36,25 +38,28 @@ def evaluate(
 
     Args:
         checkpoint: the ``best`` folder of a run.
-        data: folder of indexed shards.
+        data: folder of indexed shards, or their URL.
         out: folder for the results; made where it is missing.
         inputs: of ``COLUMNS``, separated by commas: evaluate the model once with each, the other picture hidden. The
             metrics are then a section for each, under ``inputs``, and the CSV has an estimate for each. None shows the
             model all that it takes, with the metrics at the top level.
         batch: samples of one forward pass.
         workers: decoding processes.
+        cache: where the node keeps what it fetches from a URL.
         report: also write ``report.html`` and ``plots/*.png``.
         legal_ages: for which to say how often minors and adults pass a challenge age.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
     """
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), Accelerator()
+    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), Accelerator()
     shown = {} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = tuple(name for name in estimator.inputs if not shown or any(name in names for names in shown.values()))
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
     estimator.to(accelerator.device)
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
+        estimator.model = estimator.model.for_inference()
     metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
     if shown:
         columns = predict_each(estimator, loader, index, accelerator, shown)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
-from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
@@ -65,6 +65,14 @@ def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, f
     return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
 
 
+def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
+    """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, over the ``<name>_n`` known."""
+    known = ~np.isnan(task.truth) & ~np.isnan(task.answer)
+    answer, truth = task.answer[known], task.truth[known]
+    score, each = ("accuracy", answer == truth) if task.kind == "classification" else ("mae", np.abs(answer - truth))
+    return {f"{name}_{score}": float(each.mean()) if len(each) else None, f"{name}_n": len(each)}
+
+
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
     """(N,) the decade of each true age, ``"20-29"``; of a range's middle; None where unknown."""
     middle = (age_lo + age_hi) / 2
@@ -77,8 +85,9 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
-        the mean age of these samples), ``missing`` (samples without an estimate, where there are any), and under
-        ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and ``group``.
+        the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
+        estimate, where there are any), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
+        ``group``.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -87,6 +96,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
+        **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),

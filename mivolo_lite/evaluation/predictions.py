@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,31 @@ from tqdm import tqdm
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.data.task_labels import task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
+from mivolo_lite.tasks import Task
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 """Columns of the CSV that not every model has, and where they come from."""
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """What a model says of every sample for one task, beside the truth.
+
+    Attributes:
+        kind: of the task.
+        answer: (N,) place of the likeliest class, or the number.
+        truth: (N,) likewise, NaN where unknown.
+    """
+
+    kind: str
+    answer: np.ndarray
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class Predictions:
         female: (N,) estimated probability of gender ``F``, NaN likewise.
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
+        tasks: the answers to the other tasks of which these samples know anything, by their names.
         spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
     """
@@ -45,6 +63,7 @@ class Predictions:
     age_hi: np.ndarray
     gender: list[str | None]
     group: list[str | None]
+    tasks: dict[str, TaskAnswers] = field(default_factory=dict)
     spread: np.ndarray | None = None
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
@@ -113,7 +132,7 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     return {
         name.removeprefix("_") or None: Predictions(
             keys, columns[f"age_pred{name}"], columns[f"gender_prob{name}"], lo, hi, gender, group,
-            **{field: columns.get(f"{title}{name}") for title, field in _EXTRA.items()},
+            **{attribute: columns.get(f"{title}{name}") for title, attribute in _EXTRA.items()},
         )
         for name in names
     }  # fmt: skip
@@ -151,6 +170,7 @@ def predict_each(
         UserError: a picture cannot be decoded, or the estimates are no numbers.
     """
     estimator.eval()
+    tasks = [task for task in estimator.tasks if task.kind != "embedding"]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         if batch.broken:
@@ -160,10 +180,11 @@ def predict_each(
             with accelerator.autocast():
                 output = estimator(**batch.pictures(pictures))
             age, gender = estimator.estimate(output)
-            estimates = _where_seen(batch.seen(pictures), age.age, gender[:, GENDERS.index("F")])
-            columns = batch.sample, *estimates, _spread(age, estimator.method.span)
+            answers = [task.answer(output[task.name]) for task in tasks]
+            estimates = _where_seen(batch.seen(pictures), age.age, gender[:, GENDERS.index("F")], *answers)
+            columns = batch.sample, _spread(age, estimator.method.span), *estimates
             rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
-    return {name: _assemble(gather_object(rows[name]), index) for name in shown}
+    return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
 
 
 def _where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
@@ -185,12 +206,13 @@ def _bar_hidden(accelerator: Accelerator) -> bool | None:
     return None if accelerator.is_main_process else True
 
 
-def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predictions:
-    sample, age, female, spread = (np.concatenate(column) for column in zip(*rows, strict=True))
+def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
+    sample, spread, age, female, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns = index.columns
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
+    truth = task_columns(index, {task.name: task.classes for task in tasks})
     return Predictions(
         [index.key(number) for number in range(len(index))],
         age[order].astype(np.float64),
@@ -199,6 +221,11 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex) -> Predicti
         columns["age_hi"].astype(np.float64),
         _names(columns["gender"], GENDERS),
         _names(columns["group"], index.groups),
+        {
+            task.name: TaskAnswers(task.kind, answer[order], truth[task.name])
+            for task, answer in zip(tasks, answers, strict=True)
+            if not np.isnan(truth[task.name]).all()
+        },
         None if np.isnan(spread).all() else spread,
     )
 

@@ -30,8 +30,8 @@ def _worth(metrics: dict) -> list[str]:
     lines = [f"rows of fewer than {LIMIT} pictures have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such picture and are left out")
-    if metrics["gender_accuracy"] is not None:
-        lines.append(f"gender right for {metrics['gender_accuracy']:.1%} of {metrics['gender_n']}")
+    for name in _classified(metrics):
+        lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
     lines += _how_sure(metrics)
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
@@ -63,16 +63,25 @@ def _some_are_few(metrics: dict) -> bool:
     return any(row["n"] < LIMIT for rows in metrics["by"].values() for row in rows.values())
 
 
+def _classified(metrics: dict) -> list[str]:
+    """The tasks, gender first, of which a share was answered right."""
+    asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
+    return [name for name in asked if metrics[f"{name}_n"]]
+
+
 def _worth_side_by_side(columns: Iterable[dict]) -> list[str]:
+    columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
         "no such picture": lambda column: _cell(column["missing"]),
-        "gender right": lambda column: _cell(column["gender_n"], share=column["gender_accuracy"]),
+        **{
+            f"{name} right": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
+            for name in _classified(columns[0])
+        },
         "always the mean": lambda column: _cell(column["n"], years=column["baseline_mae"]),
         "MAE beside it": lambda column: _cell(
             share=column["mae"] / column["baseline_mae"] if column["baseline_mae"] else None
         ),
     }
-    columns = list(columns)
     return [_line(name, map(cell, columns)) for name, cell in rows.items()]
 
 

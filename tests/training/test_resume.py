@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from mivolo_lite.training.preemption import EXIT_CODE
+
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 24
 OPTIONS = {
@@ -93,6 +95,25 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
         assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
     best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
     assert all(best[key].equal(found[key]) for key in best)
+    assert steps_logged(run) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("warning", [signal.SIGUSR2, signal.SIGTERM])
+def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_path, warning):
+    run = tmp_path / "run"
+    process = start(command, run)
+    while process.poll() is None and len(steps_logged(run)) < 5:
+        time.sleep(0.01)
+    process.send_signal(warning)
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
+    saved = int(last_checkpoint(run).name[5:])
+    assert saved == steps_logged(run)[-1] < STEPS and f"warned to end: saved at step {saved}" in output
+    finish(start(command, run, resume="auto"))
+
+    expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
+    assert all(expected[key].equal(found[key]) for key in expected)
     assert steps_logged(run) == list(range(1, STEPS + 1))
 
 
