@@ -1,5 +1,8 @@
 """Predictions of made-up people, for laws that need many."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from mivolo_lite.evaluation.predictions import Predictions
@@ -35,3 +38,12 @@ def people(n: int, seed: int = 0, spread: bool = True, unknown: float = 0.0) -> 
         group=group.tolist(),
         spread=sigma if spread else None,
     )
+
+
+def pick(predictions: Predictions, rows: Sequence[int]) -> Predictions:
+    """Some of the rows, in this order."""
+    columns = {name: column for name, column in vars(predictions).items() if isinstance(column, list | np.ndarray)}
+    return replace(predictions, **{
+        name: column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+        for name, column in columns.items()
+    })  # fmt: skip

@@ -1,5 +1,7 @@
 """Confidence against what it promises: gender probabilities, spreads, and split-conformal age intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,7 +107,7 @@ def test_one_radius_for_all_fails_the_old_and_their_own_does_not():
 def test_kinds_of_few_pictures_have_the_common_radius():
     p = people(300)
     names = ["rare" if row < 20 else "common" for row in range(300)]
-    calibration = fit_calibration(type(p)(**vars(p) | {"group": names}), 0.9, "group")
+    calibration = fit_calibration(replace(p, group=names), 0.9, "group")
     assert list(calibration["radii"]) == ["common"]
     lower, upper = age_intervals(calibration, np.array([50.0, 50.0, NAN]), [None] * 3, ["rare", None, "common"])
     assert upper[0] - 50 == upper[1] - 50 == calibration["radius"] and np.isnan([lower[2], upper[2]]).all()

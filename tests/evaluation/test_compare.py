@@ -10,7 +10,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import compare, comparison_table
 from mivolo_lite.evaluation.predictions import read_csv, write_csv
-from tests.evaluation.simulated import people
+from tests.evaluation.simulated import people, pick
 
 
 def saved(folder, predictions=None, **columns):
@@ -74,12 +74,7 @@ def test_more_runs_need_larger_differences(tmp_path):
 
 def test_samples_are_matched_by_key_whatever_their_order(tmp_path):
     first = people(60)
-    turned = np.arange(60)[::-1]
-    columns = {
-        name: None if value is None else (value[turned] if isinstance(value, np.ndarray) else value[::-1])
-        for name, value in vars(first).items()
-    }
-    rows = compare([saved(tmp_path / "a", first), saved(tmp_path / "b", type(first)(**columns))])["rows"]
+    rows = compare([saved(tmp_path / "a", first), saved(tmp_path / "b", pick(first, np.arange(60)[::-1]))])["rows"]
     assert rows[1]["mae"]["difference"]["value"] == 0 == rows[1]["mae"]["difference"]["interval"][1]
 
 
@@ -96,7 +91,7 @@ def test_inputs_of_one_evaluation_are_compared_where_both_have_an_estimate(tmp_p
 def test_what_cannot_be_compared_is_one_line(tmp_path):
     first = people(40)
     a = saved(tmp_path / "a", first)
-    fewer = type(first)(**{name: None if value is None else value[1:] for name, value in vars(first).items()})
+    fewer = pick(first, np.arange(1, 40))
     with pytest.raises(UserError, match="1 only in the first and 0 only in the second, as p000000"):
         compare([a, saved(tmp_path / "fewer", fewer)])
     with pytest.raises(UserError, match="other labels"):

@@ -7,7 +7,7 @@ from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
-from tests.evaluation.simulated import GROUPS, people
+from tests.evaluation.simulated import GROUPS, people, pick
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +40,14 @@ def test_every_measure_is_as_nist_defines_it(everyone):
         assert row["interval"][0] <= row["value"] <= row["interval"][1]
 
 
-def some(p, keep):
-    rows = np.flatnonzero(keep)
-    pick = [[column[row] for row in rows] for column in (p.key, p.gender, p.group)]
-    return Predictions(pick[0], p.age[rows], p.female[rows], p.age_lo[rows], p.age_hi[rows], pick[1], pick[2])
-
-
 def test_a_missing_cell_or_too_few_pictures_give_no_figure(everyone):
     women_of_20 = (everyone.age_lo == 20) & (np.array(everyone.gender) == "F")
-    row = nist_measures(some(everyone, ~women_of_20))["mae_18_30"]
+    row = nist_measures(pick(everyone, np.flatnonzero(~women_of_20)))["mae_18_30"]
     assert row["value"] is row["interval"] is None and (row["cells"], row["cells_wanted"]) == (25, 26)
     seventeen = np.cumsum(everyone.age_lo == 17)
     for limit, figure in ((LIMIT - 1, False), (LIMIT, True)):
-        found = nist_measures(some(everyone, (everyone.age_lo != 17) | (seventeen <= limit)))["challenge_25_fpr"]
+        fewer = pick(everyone, np.flatnonzero((everyone.age_lo != 17) | (seventeen <= limit)))
+        found = nist_measures(fewer)["challenge_25_fpr"]
         assert found["n"] == limit and (found["value"] is not None) == figure
 
 
