@@ -1,13 +1,14 @@
-"""The command lines: ``mivolo-lite pack | index | train | evaluate | convert``."""
+"""The command lines: ``mivolo-lite pack | index | train | evaluate | calibrate | compare | convert``."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
 from mivolo_lite.errors import UserError
 
@@ -100,21 +101,54 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
     from mivolo_lite.data.cache import CacheConfig
     from mivolo_lite.evaluation.evaluate import evaluate
+    from mivolo_lite.evaluation.nist import LEGAL_AGES
     from mivolo_lite.evaluation.table import metrics_table
 
     parser = _parser("evaluate", evaluate_command)
     parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
     parser.add_argument("--data", type=str, required=True, help="folder of indexed shards, or their URL")
-    parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
+    )
     parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
     parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
+    parser.add_argument("--legal_ages", type=list[int], default=list(LEGAL_AGES), help="of the challenge-age curves")
     parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
     metrics = evaluate(**options)
     print(metrics_table(metrics))
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
+
+
+def calibrate_command(argv: Sequence[str]) -> None:
+    """``calibrate --checkpoint RUN/best --data DIR``: age intervals and a gender temperature into the checkpoint."""
+    from mivolo_lite.evaluation.calibrate import calibrate, calibration_table
+    from mivolo_lite.evaluation.conformal import BY
+
+    parser = _parser("calibrate", calibrate_command)
+    parser.add_argument(
+        "--checkpoint", type=str, required=True, help="the `best` folder of a run; its model.yaml changes"
+    )
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards that were not trained on")
+    parser.add_argument("--level", type=OpenUnitInterval, default=0.9, help="share of true ages inside their interval")
+    parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each kind")
+    parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    options = _parse(parser, argv)
+    print(calibration_table(calibrate(**options)))
+    print(f"\nwritten to {Path(options['checkpoint']) / 'model.yaml'}")
+
+
+def compare_command(argv: Sequence[str]) -> None:
+    """``compare A B ...``: evaluations of the same pictures against the first, and whether that is more than noise."""
+    from mivolo_lite.evaluation.compare import compare, comparison_table
+
+    parser = _parser("compare", compare_command)
+    parser.add_argument("folders", type=str, nargs="+", help="folders that `evaluate` wrote")
+    print(comparison_table(compare(_parse(parser, argv)["folders"])))
 
 
 def convert_command(argv: Sequence[str]) -> None:
@@ -150,5 +184,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "index": index_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "calibrate": calibrate_command,
+    "compare": compare_command,
     "convert": convert_command,
 }
