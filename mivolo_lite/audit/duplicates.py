@@ -162,28 +162,3 @@ def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
     pairs = pairs[np.lexsort((-pairs["similarity"], pairs["other"], pairs["one"]))]
     again = (pairs["one"][1:] == pairs["one"][:-1]) & (pairs["other"][1:] == pairs["other"][:-1])
     return pairs[np.append(True, ~again)[: len(pairs)]]
-
-
-class Groups:
-    """Samples that are connected by pairs.
-
-    Attributes:
-        members: of every group, the samples' numbers in ascending order; groups by their first member.
-    """
-
-    def __init__(self, pairs: np.ndarray):
-        parent: dict[int, int] = {}
-
-        def root(number: int) -> int:
-            while parent.setdefault(number, number) != number:
-                parent[number] = parent[parent[number]]
-                number = parent[number]
-            return number
-
-        for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
-            low, high = sorted((root(one), root(other)))
-            parent[high] = low
-        groups: dict[int, list[int]] = {}
-        for number in sorted(parent):
-            groups.setdefault(root(number), []).append(number)
-        self.members = list(groups.values())

@@ -58,7 +58,7 @@ def _thresholds(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _coefficients(thumbnails: np.ndarray) -> np.ndarray:
     """(N, 64) float32 of the cosine transform, whatever the contrast."""
-    basis = cv2.dct(np.eye(THUMBNAIL, dtype=np.float32), flags=cv2.DCT_ROWS).T[: _FREQUENCIES]
+    basis = cv2.dct(np.eye(THUMBNAIL, dtype=np.float32), flags=cv2.DCT_ROWS).T[:_FREQUENCIES]
     transformed = np.einsum("ui,nij,vj->nuv", basis, standardised(thumbnails), basis, optimize=True)
     return transformed[:, _ROWS, _COLUMNS]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import NO_CODE
+from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.errors import UserError
 
 PICTURES = ("face", "body")
@@ -49,6 +49,12 @@ class Samples:
     def key(self, number: int) -> str:
         folder, sample = self.place(number)
         return self.indexes[folder].key(sample)
+
+    def label_texts(self, number: int) -> tuple[str, str, str]:
+        """A sample's age (a range as ``lo;hi``), gender and group, each empty where unknown."""
+        lo, hi, gender, group = (column[number] for column in (self.age_lo, self.age_hi, self.gender, self.group))
+        age = "" if np.isnan(lo) else f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
+        return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
 
     def present(self, picture: str) -> np.ndarray:
         """Numbers of the samples that have a ``face`` or ``body``."""

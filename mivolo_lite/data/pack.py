@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,10 +54,12 @@ class Spooled:
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing gave: the index of every split, and the pictures it could not use, each with its reason."""
+    """What packing gave: the index of every split, the pictures it could not use, each with its reason, and how many
+    samples it left out because it was told to."""
 
     splits: dict[str, ShardIndex]
     rejected: list[dict]
+    excluded: int
 
 
 def pack(
@@ -68,6 +70,7 @@ def pack(
     seed: int = 0,
     workers: int = 1,
     max_reject_rate: float = 0.01,
+    exclude: Collection[str] = (),
 ) -> Packed:
     """Write ``out/<split>/<split>-000000.tar ...`` with index and ``dataset.json``, and ``out/rejected.jsonl``.
 
@@ -79,6 +82,7 @@ def pack(
         seed: another seed splits and mixes otherwise.
         workers: processes.
         max_reject_rate: largest share of pictures that may be unusable.
+        exclude: samples to leave out, by their key or by the name of their picture.
 
     Raises:
         UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many pictures are rejected.
@@ -93,13 +97,14 @@ def pack(
             spooled, rejected = _read_pictures(pool, items)
             check_reject_rate(rejected, len(items) - len(rejected), max_reject_rate, out)
             groups = sorted({sample.labels.group for sample in spooled if sample.labels.group is not None})
-            by_split = _deal_out(_name_apart(spooled), split)
+            kept = _without(_name_apart(spooled), exclude)
+            by_split = _deal_out(kept, split)
             _write_shards(pool, partial, by_split, samples_per_shard)
         shutil.rmtree(spool)
         for name in by_split:
             index_shards(partial / name, source.crop_policy, groups, workers=workers)
         write_rejected(partial / REJECTED_FILE, rejected)
-    return Packed({name: ShardIndex.load(out / name) for name in by_split}, rejected)
+    return Packed({name: ShardIndex.load(out / name) for name in by_split}, rejected, len(spooled) - len(kept))
 
 
 def parse_split(text: str) -> dict[str, float]:
@@ -211,6 +216,10 @@ def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
         taken.add(key)
         apart.append(sample if key == sample.key else replace(sample, key=key))
     return apart
+
+
+def _without(spooled: list[Spooled], exclude: Collection[str]) -> list[Spooled]:
+    return [one for one in spooled if one.key not in exclude and one.labels.extra.get("source") not in exclude]
 
 
 def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list[Spooled]]:
