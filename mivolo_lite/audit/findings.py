@@ -58,7 +58,7 @@ class Group:
     Attributes:
         members: their numbers, ascending.
         pairs: the links between them, of ``PAIR``.
-        age_gap: years between the youngest and the oldest label; for ranges between their nearer ends, 0 where they meet.
+        age_gap: years between the youngest and the oldest label; for ranges between the nearer ends, 0 if they meet.
         genders, groups: how many different known ones.
     """
 

@@ -107,9 +107,9 @@ def _head(numbers: dict, samples: Samples) -> str:
 def _overlap(numbers: dict, samples: Samples) -> str:
     if len(samples.names) < 2:
         return ""
-    heads = "".join(f"<th>{escape(name)}</th>" for name in samples.names)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in samples.short_names)
     rows = ""
-    for name, index, counts in zip(samples.names, samples.indexes, numbers["overlap"], strict=True):
+    for name, index, counts in zip(samples.short_names, samples.indexes, numbers["overlap"], strict=True):
         cells = "".join(f"<td>{count:,} <small>{_percent(count, len(index))}</small></td>" for count in counts)
         rows += f"<tr><th>{escape(name)}</th><td>{len(index):,}</td>{cells}</tr>"
     return _section(
@@ -160,7 +160,7 @@ def _card(group: Group, samples: Samples, pictures: _Thumbnails) -> str:
     words = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(kind, kind) for kind in kinds)
     gap = f" · {group.age_gap:g} years apart" if group.age_gap else ""
     return (
-        f'<article><div class="copies">{figures}</div>'
+        f'<article style="--copies:{min(len(group.members), _MEMBERS)}"><div class="copies">{figures}</div>'
         f"<p>{words} · similarity {group.pairs['similarity'].min():.2f}{gap}{more}</p></article>"
     )
 
@@ -195,7 +195,7 @@ def _labels(numbers: dict, samples: Samples) -> str:
         ("Gender", [(name, [labels["gender"][name] for labels in known]) for name in GENDERS]),
         ("Group", [(name, [labels["group"].get(name, 0) for labels in known]) for name in samples.groups]),
     ]
-    content = "".join(_bars(title, rows, folders) for title, rows in tables if rows)
+    content = "".join(_bars(title, rows, samples) for title, rows in tables if rows)
     notes = [_note(one) for one in folders]
     listed = "".join(f"<li>{note}</li>" for note in notes)
     return _section("Labels", "", f'<div class="bars">{content}</div><ul class="notes">{listed}</ul>')
@@ -215,11 +215,10 @@ def _note(folder: dict) -> str:
     )
 
 
-def _bars(title: str, rows: list[tuple[str, list[int]]], folders: list[dict]) -> str:
+def _bars(title: str, rows: list[tuple[str, list[int]]], samples: Samples) -> str:
     """A table whose cells are drawn as bars, each folder's shares to one scale."""
-    shares = [
-        [count / max(one["samples"], 1) for count, one in zip(counts, folders, strict=True)] for _, counts in rows
-    ]
+    sizes = [max(len(index), 1) for index in samples.indexes]
+    shares = [[count / size for count, size in zip(counts, sizes, strict=True)] for _, counts in rows]
     longest = max((share for row in shares for share in row), default=0) or 1
     body = ""
     for (name, counts), row in zip(rows, shares, strict=True):
@@ -228,7 +227,7 @@ def _bars(title: str, rows: list[tuple[str, list[int]]], folders: list[dict]) ->
             for count, share in zip(counts, row, strict=True)
         )
         body += f"<tr><th>{escape(name)}</th>{cells}</tr>"
-    heads = "".join(f"<th>{escape(Path(one['folder']).name)}</th>" for one in folders)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in samples.short_names)
     return f"<table><caption>{title}</caption><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -253,8 +252,8 @@ def _section(title: str, lead: str, content: str, total: int = 0, shown: int = 0
 
 
 def _where(number: int, samples: Samples) -> str:
-    folder, key = samples.names[samples.folder[number]], samples.key(number)
-    return f'<small title="{escape(folder)}/{escape(key)}">{escape(Path(folder).name)}/{escape(key)}</small>'
+    name = escape(f"{samples.short_names[samples.folder[number]]}/{samples.key(number)}")
+    return f'<small title="{name}">{name}</small>'
 
 
 def _percent(count: int, total: int) -> str:

@@ -18,6 +18,7 @@ class Samples:
     Attributes:
         indexes: of the folders.
         names: the folders as they were given.
+        short_names: their last parts, where these tell them apart.
         folder: (N,) which folder each sample lies in.
         age_lo, age_hi: (N,) in years, NaN where unknown.
         gender, group: (N,) codes, ``NO_CODE`` where unknown; groups are codes into ``groups``.
@@ -30,6 +31,8 @@ class Samples:
         for place, path in enumerate(resolved):
             if path in resolved[:place]:
                 raise UserError(f"{self.names[place]}: given twice; name each folder once")
+        last = [path.name for path in resolved]
+        self.short_names = last if len(set(last)) == len(last) else self.names
         self.indexes = [ShardIndex.load(folder) for folder in folders]
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
