@@ -37,7 +37,7 @@ class AuditOptions:
     """
 
     distance: int = 9
-    similarity: float = 0.85
+    similarity: float = 0.9
     age_tolerance: float = 5.0
     min_side: int = 32
     max_blur: float = 0.6
