@@ -83,7 +83,7 @@ def view(grey):
 
 
 def test_the_same_picture_cut_and_lit_otherwise_is_similar_and_another_one_is_not(greys):
-    smooth = [cv2.GaussianBlur(grey, (0, 0), 1.0) for grey in greys]  # without the noise that is drawn on every pixel
+    smooth = [cv2.GaussianBlur(grey, (0, 0), 1.0) for grey in greys]  # noise of single pixels does not survive resizing
     for grey, other in zip(smooth[:8], smooth[1:9], strict=True):
         height, width = grey.shape
         cut = grey[height // 20 :, : width - width // 20]
@@ -100,7 +100,7 @@ def test_pictures_with_nothing_in_them_are_similar_to_none(greys):
 
 def test_blur_grows_with_blurring_and_does_not_follow_contrast(greys):
     for grey in greys[:6]:
-        steps = [blur(grey)] + [blur(cv2.GaussianBlur(grey, (0, 0), sigma)) for sigma in (2, 4, 8)]
+        steps = [blur(grey)] + [blur(cv2.GaussianBlur(grey, (0, 0), sigma)) for sigma in (1.5, 3)]
         assert steps == sorted(steps) and 0 <= steps[0] < steps[-1] <= 1
         assert blur((grey * 0.5 + 60).astype(np.uint8)) == pytest.approx(steps[0], abs=0.03)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
