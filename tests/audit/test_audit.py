@@ -23,7 +23,7 @@ from mivolo_lite.data.sources.utkface import UTKFaceSource
 from tests.data.tiny_shards import write_shard
 
 ORIGINALS = 40
-OPTIONS = AuditOptions(max_blur=0.75)  # drawn faces have less detail than real ones
+OPTIONS = AuditOptions(max_blur=0.7)  # drawn faces have less detail than real ones
 
 
 def jpeg(image, quality=95):
@@ -45,7 +45,8 @@ def with_comment(data):
 
 
 def watermarked(image):
-    return cv2.putText(image.copy(), "stock", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1)
+    marked = cv2.putText(image.copy(), "stock", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1)
+    return cv2.addWeighted(image, 0.5, marked, 0.5, 0)
 
 
 # What is planted: name, of which original, how it was changed, kind of the link, age, gender.

@@ -35,11 +35,9 @@ def test_every_near_pair_is_found_exactly_once(seed, count, distance, flips):
     assert len(found) == len(set(found)) and set(found) == all_near(hashes, hashes, distance)
 
 
-@pytest.mark.parametrize("distance", [0, 3, 9, 16])
+@pytest.mark.parametrize("distance", [0, 3, 8])
 def test_hashes_that_agree_in_most_bits_are_searched_as_well(distance):
-    hashes = np.unique(
-        np.random.default_rng(0).integers(0, 2**64, 3000, dtype=np.uint64) & np.uint64(0x00FF00FF0000F0F)
-    )
+    hashes = np.unique(np.random.default_rng(0).integers(0, 2**64, 500, dtype=np.uint64) & np.uint64(0x00FF00FF0000F0F))
     search = NearPairs(hashes, distance)
     tables = list(search)
     found = [tuple(pair) for table in tables for pair in table.tolist()]
