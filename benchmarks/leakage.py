@@ -1,5 +1,6 @@
-"""What copies of training pictures do to a model's error: ``python benchmarks/leakage.py --audit OUT --train DIR --val DIR
---predictions RUN/evaluation/predictions.csv ...``, after ``mivolo-lite audit DIR DIR --out OUT``.
+"""What copies of training pictures do to a model's error, after ``mivolo-lite audit TRAIN VAL --out OUT``:
+
+``python benchmarks/leakage.py --audit OUT --train TRAIN --val VAL --predictions RUN/evaluation/predictions.csv ...``
 """
 
 import argparse
@@ -17,9 +18,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, nargs="+", required=True)
     options = parser.parse_args()
     copied = copies_of(options.audit / "pairs.csv", options.val, options.train)
-    print(
-        f"{len(copied)} samples of {options.val} have a copy in {options.train}; 95 % intervals by bootstrap over samples\n"
-    )
+    print(f"{len(copied)} samples of {options.val} have a copy in {options.train}; intervals are 95 %, by bootstrap\n")
     print("| run | n | MAE | without the copied | difference | copied alone | others of their ages |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for path in options.predictions:
