@@ -21,10 +21,12 @@ quickstart: $(VENV)/installed
 	$(RUN)mivolo-lite pack people --count 2000 --out data/quickstart
 	$(RUN)accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	    train.py --config configs/quickstart.yaml
-	$(RUN)mivolo-lite evaluate --checkpoint $(QUICK)/best --data data/quickstart/val --out $(QUICK)/evaluation
+	$(RUN)mivolo-lite evaluate --checkpoint $(QUICK)/best --data data/quickstart/val --out $(QUICK)/evaluation \
+	    --inputs face,body,both
 	@echo
-	@echo "Done. $(QUICK)/evaluation holds metrics.json and predictions.csv; $(QUICK)/best is the model."
-	@echo "The last line of the table is what the model is worth: its error beside that of always answering the mean age."
+	@echo "Done. $(QUICK)/evaluation holds metrics.json and predictions.csv; $(QUICK)/best is the model, shown the face"
+	@echo "alone, the body alone, and both. The last line of the table is what it is worth then: its error beside that of"
+	@echo "always answering the mean age."
 
 test: $(VENV)/installed
 	$(PYTEST)

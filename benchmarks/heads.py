@@ -8,13 +8,13 @@ are taken within a repetition; the table shows their medians, so other load on t
 """
 
 import argparse
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timing import processor
 from torch import nn
 
 from mivolo_lite.data.labels import AgeRange
@@ -81,13 +81,10 @@ def measure(batch, features, repeats, device):
     return times, ratios
 
 
-def processor(device):
+def device_name(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
+    return f"{processor()}, {torch.get_num_threads()} thread(s)"
 
 
 def report(options, times, ratios, device):
@@ -102,7 +99,7 @@ def report(options, times, ratios, device):
         "",
         f"`python benchmarks/heads.py --batch {options.batch} --features {options.features} "
         f"--repeats {options.repeats} --device {options.device}`",
-        f"on {processor(device)}, torch {torch.__version__}, {len(AgeSpan())} ages.",
+        f"on {device_name(device)}, torch {torch.__version__}, {len(AgeSpan())} ages.",
         f"Medians over {options.repeats} interleaved repetitions of {STEPS} steps.",
         "",
         "| method | ms/step | ratio | at most |",

@@ -20,6 +20,8 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from timing import processor
+
 from mivolo_lite.affinity import spread_over_cpus
 
 spread_over_cpus()  # as train.py does, before torch is imported
@@ -120,7 +122,8 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
         "",
         f"`python benchmarks/loader.py --samples {options.samples} --batch {options.batch} --size {options.size} "
         f"--repeats {options.repeats}`",
-        f"on {processor()}, load average {load:.1f}; medians over {options.repeats} interleaved repetitions.",
+        f"on {os.cpu_count()} CPUs of {processor()}, load average {load:.1f}; "
+        f"medians over {options.repeats} interleaved repetitions.",
         "",
         "| | samples/s | of the bare loop |",
         "| --- | ---: | ---: |",
@@ -136,13 +139,6 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
             for other, at_least in others.items()
         ]
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} CPUs of {names[0] if names else 'an unknown kind'}"
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ what Python and numpy allocated at most, from ``tracemalloc``, in a run of its o
 
 import argparse
 import os
-import platform
 import statistics
 import time
 import tracemalloc
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from timing import processor
 
 from mivolo_lite.data.order import GlobalOrder
 
@@ -77,13 +77,6 @@ def report(options: argparse.Namespace, figures: dict[str, float]) -> str:
         for name, value in figures.items()
     ]
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

@@ -109,28 +109,32 @@ def train_command(argv: Sequence[str]) -> None:
 
 
 def evaluate_command(argv: Sequence[str]) -> None:
-    """``evaluate --checkpoint RUN/best --data DIR --out OUT``."""
+    """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
+    from mivolo_lite.data.cache import CacheConfig
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.table import metrics_table
 
     parser = _parser("evaluate", evaluate_command)
     parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
-    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards")
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards, or their URL")
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
+    parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
     parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
+    options["cache"] = CacheConfig(**vars(options["cache"]))
     metrics = evaluate(**options)
     print(metrics_table(metrics))
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
 
 
 def convert_command(argv: Sequence[str]) -> None:
-    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's published layout."""
+    """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's or SwinFace's layout."""
     from mivolo_lite.convert import convert
 
     parser = _parser("convert", convert_command)
-    parser.add_argument("source", type=str, help="MiVOLO's published file, or the `best` folder of a MiVOLO run")
+    parser.add_argument("source", type=str, help="a published file, or the `best` folder of such a model")
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = _parse(parser, argv)
     print(f"written to {convert(**options)}")

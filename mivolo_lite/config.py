@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import MODELS
+from mivolo_lite.tasks import Task
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.options import TrainConfig
 
@@ -29,6 +30,7 @@ class RunConfig:
         run: folder of the run; must be new, or hold the run to resume.
         resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
         ages: the ages that the model covers.
+        tasks: what it learns beside age and gender.
         model: its ``name`` and options.
         method: its ``name`` and options.
     """
@@ -41,6 +43,7 @@ class RunConfig:
     ages: AgeSpan
     optim: OptimConfig
     train: TrainConfig
+    tasks: list[Task] = field(default_factory=list)
 
 
 def read_run_config(argv: Sequence[str]) -> RunConfig:
@@ -164,6 +167,7 @@ def _parser(values: dict[str, Any], origin: dict[str, str]) -> ArgumentParser:
     )
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
+    parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
     for name, group in groups.items():
         parser.add_class_arguments(group, name)
     return parser
@@ -185,7 +189,7 @@ def _named_config(kind: str, registry: dict[str, type], name: str | None, origin
 
 
 def _check_keys(values: dict[str, Any], groups: dict[str, type], origin: dict[str, str]) -> None:
-    known = {"run": None, "resume": None} | groups
+    known = {"run": None, "resume": None, "tasks": None} | groups
     for key in groups:
         if not isinstance(values.get(key, {}), dict):
             raise UserError(f"{_where(key, origin)}: {key} must hold options, as in `{key}: {{option: value}}`")
@@ -238,6 +242,8 @@ def _as_dict(value: Any) -> Any:
     if is_dataclass(value):
         names = sorted((option.name for option in fields(value)), key=lambda name: name != "name")
         return {name: _as_dict(getattr(value, name)) for name in names}
+    if isinstance(value, list):
+        return [_as_dict(item) for item in value]
     return value
 
 
@@ -247,5 +253,7 @@ def _plain(value: Any) -> Any:
         for option in fields(value):
             object.__setattr__(value, option.name, _plain(getattr(value, option.name)))
         return value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
     return value if kind is None else kind(value)

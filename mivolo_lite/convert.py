@@ -1,5 +1,6 @@
-"""MiVOLO's published checkpoints become this package's, and the other way round."""
+"""Published checkpoints of MiVOLO and SwinFace become this package's, and the other way round."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,41 +9,49 @@ import torch
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.methods.interface import AgeSpan
-from mivolo_lite.models.mivolo_official import (
-    from_estimator,
-    read_published,
-    to_checkpoint,
-    to_estimator,
-)
+from mivolo_lite.models import mivolo_official, swinface_official
+from mivolo_lite.models.weights import read_checkpoint
+from mivolo_lite.tasks import Task, read_tasks
 
-_NOT_PUBLISHED = {"method.center", "method.age_weight"}
+_NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
 """Follow from the span; MiVOLO's files do not hold them."""
+
+_SWINFACE_METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
 
 
 def convert(source: Path | str, out: Path | str) -> Path:
     """Convert in the direction that the source asks for.
 
     Args:
-        source: a published ``.pth.tar``, or the ``best`` folder of a MiVOLO trained here.
+        source: a published file, or the ``best`` folder of a MiVOLO or a SwinFace of this package.
         out: the folder, or the file, that is written; must not exist.
 
     Raises:
-        UserError: ``out`` exists, or the source is not a MiVOLO of either kind.
+        UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
     """
     source, out = Path(source), Path(out)
     if out.exists():
         raise UserError(f"{out}: already exists; remove it or choose another name")
     if source.is_dir():
+        checkpoint = _checkpoint(source)
         out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(to_checkpoint(_published(source)), out)
+        torch.save(checkpoint, out)
     else:
         _estimator(source).save(out)
     return out
 
 
 def _estimator(source: Path) -> Estimator:
-    """A published file as an estimator. One without gender answers one half for everybody."""
-    published = read_published(source)
+    """A published file as an estimator."""
+    checkpoint = read_checkpoint(source)
+    if any(part in checkpoint for part in swinface_official.PARTS):
+        return _swinface(checkpoint, source)
+    return _mivolo(checkpoint, source)
+
+
+def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
+    """A published MiVOLO. One without gender answers one half for everybody."""
+    published = mivolo_official.from_checkpoint(checkpoint, source)
     name, config, image_size = published.model
     method = {"name": "regression", "loss": "l2", "normalise": True}
     estimator = Estimator(Card({"name": name, **asdict(config)}, method, asdict(published.span), image_size))
@@ -51,7 +60,7 @@ def _estimator(source: Path) -> Estimator:
         for parameter in estimator.gender_head.parameters():
             torch.nn.init.zeros_(parameter)
         expected |= {f"gender_head.{key}" for key in estimator.gender_head.state_dict()}
-    missing, unexpected = estimator.load_state_dict(to_estimator(published), strict=False)
+    missing, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
     if unexpected or set(missing) != expected:
         raise UserError(
             f"{source}: does not fit {name}: missing {sorted(set(missing) - expected)}, unexpected {unexpected}"
@@ -59,11 +68,49 @@ def _estimator(source: Path) -> Estimator:
     return estimator.eval()
 
 
-def _published(source: Path):
+def _swinface(checkpoint: Mapping, source: Path) -> Estimator:
+    """A published SwinFace, all its tasks included."""
+    card = Card(
+        {"name": "swinface"},
+        dict(_SWINFACE_METHOD),
+        asdict(AgeSpan()),
+        swinface_official.SIZE,
+        tasks=swinface_official.TASKS,
+    )
+    estimator = Estimator(card)
+    estimator.load_state_dict(
+        swinface_official.to_estimator(checkpoint, estimator.state_dict(), estimator.model, source)
+    )
+    return estimator.eval()
+
+
+def _checkpoint(source: Path) -> dict:
+    """What is published of a folder."""
     estimator = Estimator.load(source)
-    model, method = estimator.card.model, estimator.card.method
-    if not model["name"].startswith("mivolo_"):
-        raise UserError(f"{source}: is a {model['name']} model; only MiVOLO's have a published layout")
-    if method["name"] != "regression" or not method.get("normalise", True):
-        raise UserError(f"{source}: MiVOLO's layout holds the normalised age alone; train it with `method: regression`")
-    return from_estimator(estimator.state_dict(), AgeSpan(**estimator.card.span), source)
+    name, method = estimator.card.model["name"], estimator.card.method
+    normalised = method.get("normalise", True) if method["name"] == "regression" else None
+    if name.startswith("mivolo_"):
+        if not normalised:
+            raise UserError(
+                f"{source}: MiVOLO's layout holds the normalised age alone; train it with `method: regression`"
+            )
+        span = AgeSpan(**estimator.card.span)
+        return mivolo_official.to_checkpoint(mivolo_official.from_estimator(estimator.state_dict(), span, source))
+    if name == "swinface":
+        if normalised is not False:
+            raise UserError(
+                f"{source}: SwinFace's layout holds raw years alone; train it with `method: regression` and "
+                "`normalise: false`"
+            )
+        published = read_tasks(swinface_official.TASKS)
+        if estimator.card.image_size != swinface_official.SIZE or not _alike(estimator.tasks, published):
+            raise UserError(
+                f"{source}: SwinFace's layout is for its own tasks, all of them, at {swinface_official.SIZE} pixels"
+            )
+        return swinface_official.from_estimator(estimator.state_dict(), estimator.model)
+    raise UserError(f"{source}: is a {name} model; only MiVOLO's and SwinFace's have a published layout")
+
+
+def _alike(tasks: Sequence[Task], others: Sequence[Task]) -> bool:
+    """Whether they are the same, in whatever order."""
+    return sorted(tasks, key=lambda task: task.name) == sorted(others, key=lambda task: task.name)

@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
+from mivolo_lite.tasks import make_subnets, read_tasks
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
 
@@ -30,6 +31,7 @@ class Card:
         crop_policy: how the crops it was trained on were made.
         data_digest: names the shards it was trained on.
         metrics: what it reached on its validation data.
+        tasks: what it answers beside age and gender, each as the fields of a ``Task``.
     """
 
     model: dict[str, Any]
@@ -40,10 +42,11 @@ class Card:
     crop_policy: dict[str, Any] = field(default_factory=dict)
     data_digest: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Estimator(nn.Module):
-    """Estimates age and gender from uint8 pictures. Normalisation is part of it, on the device.
+    """Estimates age, gender and what its tasks ask from uint8 pictures. Normalisation is part of it, on the device.
 
     Args:
         card: what to build.
@@ -58,6 +61,9 @@ class Estimator(nn.Module):
             METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config)
         )
         self.gender_head = self.model.make_head(len(GENDERS))
+        self.tasks = read_tasks(card.tasks)
+        self.subnets = make_subnets(self.model, self.tasks)
+        self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
         if not card.normalisation:
             card.normalisation = {"mean": list(self.model.mean), "std": list(self.model.std)}
         for name, channels in card.normalisation.items():
@@ -83,10 +89,12 @@ class Estimator(nn.Module):
             has_face, has_body: (B,) bool, which of them are there.
 
         Returns:
-            ``age``, the method's raw output, and ``gender``, (B, 2) logits over ``GENDERS``.
+            ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS``, and every task's by its name.
         """
         features = self.model(self._normalise(face), self._normalise(body), has_face, has_body)
-        return {"age": self.method(features), "gender": self.gender_head(features)}
+        read = {name: subnet(features) for name, subnet in self.subnets.items()}
+        answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
+        return {"age": self.method(read["age"]), "gender": self.gender_head(read["gender"]), **answers}
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
         """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""

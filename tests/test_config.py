@@ -1,11 +1,13 @@
 """A run's configuration: what it reads, and the one line it answers when it cannot."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from mivolo_lite.config import dump_run_config, read_run_config
+from mivolo_lite.config import dump_run_config, named_options, read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.methods import METHODS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -96,5 +98,8 @@ def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/**/*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_configuration_reads(path):
-    assert read_run_config(["--config", str(path), "--run", "r"]).data.train
+def test_every_shipped_configuration_reads_and_builds(path):
+    config = read_run_config(["--config", str(path), "--run", "r", "--model.pretrained", "false"])
+    assert config.data.train and config.data.val
+    card = Card(named_options(config.model), named_options(config.method), asdict(config.ages), config.data.image_size)
+    assert Estimator(card).inputs

@@ -5,12 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
+from mivolo_lite.data.index import ShardIndex
+from tests.data.servers import RangeServer, serving
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -86,3 +92,65 @@ def test_real_faces_are_packed_and_read(tmp_path):
     splits = [json.loads((tmp_path / "utkface" / name / "dataset.json").read_text()) for name in ("train", "val")]
     assert sum(split["samples"] for split in splits) + len(rejected) > 7000
     assert all("file name" in line for line in rejected) and len(rejected) < 10
+
+
+@pytest.mark.slow
+def test_a_run_from_a_url_is_the_run_from_the_folder(people, tmp_path):
+    with serving(RangeServer(people)) as server:
+        for name, address in (("disk", people), ("url", server.url)):
+            data = ["--data.train", f"{address}/train", "--data.val", f"{address}/val"]
+            options = [*SMALL, "--data.block_samples", "8", "--data.cache.folder", tmp_path / "cache"]
+            done = launch("--run", tmp_path / name, *data, *options, OMP_NUM_THREADS="1")
+            assert done.returncode == 0 and "Unclosed" not in done.stderr, done.stderr
+        weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("disk", "url")]
+        assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+        asked = ["--data", f"{server.url}/val", "--cache.folder", f"{tmp_path}/cache", "--workers", "0"]
+        main(["evaluate", "--checkpoint", f"{tmp_path}/url/best", *asked, "--out", f"{tmp_path}/out"])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    card = yaml.safe_load((tmp_path / "disk" / "best" / "model.yaml").read_text())
+    assert metrics["mae"] == pytest.approx(card["metrics"]["mae"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR does not name FairFace's pictures")
+def test_real_faces_and_bodies_with_ages_as_ranges_are_packed_trained_on_and_evaluated(tmp_path):
+    images, data, run, out = Path(os.environ["FAIRFACE_DIR"]), tmp_path / "data", tmp_path / "run", tmp_path / "out"
+    main(["pack", "fairface", "--images", f"{images}", "--csv", f"{images}/labels.csv", "--out", f"{data}",
+          "--split", "train=0.74,val=0.26", "--workers", "2"])  # fmt: skip
+    with open(images / "labels.csv", newline="") as file:
+        labelled = Counter(row["age"] for row in csv.DictReader(file))
+    train, val = (ShardIndex.load(data / split) for split in ("train", "val"))
+    packed = Counter()
+    for index in (train, val):
+        packed += Counter(zip(index.columns["age_lo"].tolist(), index.columns["age_hi"].tolist(), strict=True))
+    assert not (data / "rejected.jsonl").read_text() and len(train) + len(val) == labelled.total()
+    ages = {
+        age: (float(age.split("-")[0].rstrip("+")), float(age.split("-")[-1].replace("70+", "100"))) for age in labelled
+    }
+    assert packed == {ages[age]: count for age, count in labelled.items()}
+    assert 0.6 < len(train) / labelled.total() < 0.85
+
+    done = launch(
+        "--run", run, "--data.train", data / "train", "--data.val", data / "val", "--data.image_size", 64,
+        "--data.workers", 0, "--data.drop_face", 0.3, "--data.drop_body", 0.1, "--model", "dual", "--model.dim", 64,
+        "--model.face", "test_resnet", "--model.body", "test_resnet", "--optim.epochs", 3, "--optim.global_batch", 20,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in log if line["kind"] == "train"]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+    main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{data}/val", "--out", f"{out}",
+          "--inputs", "face,body,both", "--workers", "0"])  # fmt: skip
+    sections = json.loads((out / "metrics.json").read_text())["inputs"]
+    without_body = int((val.columns["body_size"] == 0).sum())
+    assert {name: section["missing"] for name, section in sections.items()} == {
+        "face": 0, "body": without_body, "both": 0
+    }  # fmt: skip
+    for section in sections.values():
+        assert section["n"] + section["missing"] == len(val)
+        assert np.isfinite([section[name] for name in ("mae", "cs5", "bias", "gender_accuracy")]).all()
+    with open(out / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == [val.key(number) for number in range(len(val))]
+    assert {row["age"] for row in rows} <= {f"{lo:g};{hi:g}" for lo, hi in ages.values()}

@@ -14,7 +14,7 @@ def test_every_linked_file_exists():
 
 
 def test_every_configuration_that_a_command_names_exists():
-    named = re.findall(r"configs/[a-z_/]+\.yaml", README)  # X.yaml stands for any
+    named = re.findall(r"configs/[a-z0-9_/]+\.yaml", README)  # X.yaml stands for any
     assert named and all((REPOSITORY / name).exists() for name in named)
 
 

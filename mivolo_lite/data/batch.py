@@ -1,13 +1,15 @@
 """A batch: uint8 pictures, masks and labels. Normalisation happens on the device."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mivolo_lite.data.labels import NO_CODE, AgeRange
+from mivolo_lite.data.labels import NO_CODE, AgeRange, TaskLabel
+
+_PICTURES = ("face", "body", "has_face", "has_body")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Batch:
         sample: (B,) int64 number in the index.
         counted: (B,) bool, False for repetitions that only fill up an evaluation batch.
         broken: "key: reason" of every picture that could not be decoded; such a picture is absent.
+        tasks: labels of the tasks beside age and gender, by their names.
     """
 
     face: Tensor | None
@@ -36,6 +39,7 @@ class Batch:
     sample: Tensor
     counted: Tensor
     broken: tuple[str, ...] = ()
+    tasks: dict[str, TaskLabel] = field(default_factory=dict)
 
     @classmethod
     def assemble(
@@ -46,6 +50,7 @@ class Batch:
         sample: np.ndarray,
         counted: np.ndarray,
         broken: Sequence[str] = (),
+        tasks: Mapping[str, np.ndarray] | None = None,
     ) -> "Batch":
         """A batch from the columns of an index.
 
@@ -54,6 +59,7 @@ class Batch:
             present: (B,) bool for each input.
             labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
             sample, counted, broken: see the attributes.
+            tasks: (B,) labels of every task, NaN where unknown.
         """
         # A sample without any picture has nothing to learn from.
         seen = np.logical_or.reduce(list(present.values()))
@@ -71,14 +77,20 @@ class Batch:
             sample=torch.from_numpy(sample),
             counted=torch.from_numpy(counted),
             broken=tuple(broken),
+            tasks={name: _task_label(column, seen) for name, column in (tasks or {}).items()},
         )
 
     def __len__(self) -> int:
         return len(self.sample)
 
-    def pictures(self) -> dict[str, Tensor | None]:
-        """The keyword arguments of an estimator's forward pass."""
-        return {"face": self.face, "body": self.body, "has_face": self.has_face, "has_body": self.has_body}
+    def pictures(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
+        """The keyword arguments of an estimator's forward pass; None for the pictures that are not shown."""
+        names = [name for picture in shown for name in (picture, f"has_{picture}")]
+        return {name: getattr(self, name) if name in names else None for name in _PICTURES}
+
+    def seen(self, shown: Sequence[str]) -> Tensor:
+        """(B,) bool: which samples have any of the pictures shown."""
+        return torch.stack([getattr(self, f"has_{picture}") for picture in shown]).any(dim=0)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -100,6 +112,15 @@ class Batch:
                 return function(value)
             if isinstance(value, AgeRange):
                 return AgeRange(function(value.lo), function(value.hi), function(value.known))
+            if isinstance(value, TaskLabel):
+                return TaskLabel(function(value.value), function(value.known))
+            if isinstance(value, dict):
+                return {name: over(item) for name, item in value.items()}
             return value
 
         return Batch(**{field.name: over(getattr(self, field.name)) for field in fields(self)})
+
+
+def _task_label(column: np.ndarray, seen: np.ndarray) -> TaskLabel:
+    known = ~np.isnan(column) & seen
+    return TaskLabel(torch.from_numpy(np.where(known, column, 0).astype(np.float32)), torch.from_numpy(known))

@@ -1,7 +1,6 @@
 """Samples read from shards by number, a whole batch at a time."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,10 @@ from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.randomness import hash_of, seed_of
 from mivolo_lite.data.sampler import Draw
+from mivolo_lite.data.storage import open_shards
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
 
 _DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
-_OPEN_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -34,31 +33,6 @@ class TrainingChanges:
     seed: int
 
 
-class ShardFiles:
-    """Reads members of shards at their offsets, keeping the latest files open in each process."""
-
-    def __init__(self, index: ShardIndex):
-        self.index = index
-        self._files: dict[int, int] = {}
-        self._process = os.getpid()
-
-    def read(self, name: str, sample: int) -> bytes:
-        """The JPEG of a sample's ``face`` or ``body``."""
-        columns = self.index.columns
-        offset, size = int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
-        return os.pread(self._descriptor(int(columns["shard"][sample])), size, offset)
-
-    def _descriptor(self, shard: int) -> int:
-        # A forked worker must not share the parent's bookkeeping, though it could share its files.
-        if self._process != os.getpid():
-            self._files, self._process = {}, os.getpid()
-        if shard not in self._files:
-            if len(self._files) >= _OPEN_SHARDS:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[shard] = os.open(self.index.shard_path(shard), os.O_RDONLY)
-        return self._files[shard]
-
-
 class ShardDataset:
     """Reads batches of samples by number.
 
@@ -67,13 +41,22 @@ class ShardDataset:
         inputs: pictures to decode, of ``face`` and ``body``.
         image_size: side of the square pictures in pixels.
         changes: what training does to them, None for evaluation.
+        block_samples: neighbouring samples that are fetched together where the shards are at a URL.
+        tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
     """
 
     def __init__(
-        self, index: ShardIndex, inputs: Sequence[str], image_size: int, changes: TrainingChanges | None = None
+        self,
+        index: ShardIndex,
+        inputs: Sequence[str],
+        image_size: int,
+        changes: TrainingChanges | None = None,
+        block_samples: int = 256,
+        tasks: Mapping[str, np.ndarray] | None = None,
     ):
         self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
-        self.files = ShardFiles(index)
+        self.tasks = tasks or {}
+        self.shards = open_shards(index, block_samples)
         self.augment = Augment(changes.augment) if changes else None
 
     def room(self, *count: int) -> dict[str, Tensor]:
@@ -81,17 +64,21 @@ class ShardDataset:
         shape = (*count, self.image_size, self.image_size, 3)
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
-    def read(self, draws: Sequence[Draw], pictures: dict[str, Tensor] | None = None) -> Batch:
-        """The batch of these draws, its pictures in new memory or in the ``room`` given."""
+    def read(
+        self, draws: Sequence[Draw], ahead: Sequence[int] = (), pictures: dict[str, Tensor] | None = None
+    ) -> Batch:
+        """The batch of these draws, its pictures in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
         pictures = pictures or self.room(len(draws))
         samples = np.array([draw.sample for draw in draws], dtype=np.int64)
+        self.shards.prepare(samples, ahead)
         present = self._present(draws, samples)
         broken: list[str] = []
         for name in self.inputs:
             self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
-        return Batch.assemble(pictures, present, labels, samples, counted, broken)
+        tasks = {name: column[samples] for name, column in self.tasks.items()}
+        return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""
@@ -111,7 +98,7 @@ class ShardDataset:
         """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where a picture is broken."""
         for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
             try:
-                self._prepare(self.files.read(name, draws[place].sample), draws[place], squares[place])
+                self._prepare(self.shards.read(name, draws[place].sample), draws[place], squares[place])
             except BrokenJpeg as error:
                 broken.append(f"{self.index.key(draws[place].sample)}.{name}: {error}")
                 present[place] = False

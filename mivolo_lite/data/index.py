@@ -2,6 +2,9 @@
 
 One scan of the tars gives ``index.safetensors`` (columns, read through the page cache) and ``dataset.json`` (for
 people). With it, any sample is one ``pread`` away, so the order of training need not follow the order on disk.
+
+For shards that are read over a network, ``dataset.json`` holds the digest of ``index.safetensors``, and that one a
+check of every sample's pictures: any stretch of any shard can be told to be what was indexed, without reading the rest.
 """
 
 import hashlib
@@ -10,7 +13,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,14 +24,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from mivolo_lite.data.cache import CacheConfig, NodeCache
 from mivolo_lite.data.labels import GENDERS, MAX_AGE, NO_CODE
+from mivolo_lite.data.remote import RemoteFolder, is_url
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
 
 SCHEMA_VERSION = 1
+_INDEX_PART = 32 * 2**20  # bytes of one request for an index
 INDEX_FILE, INFO_FILE, REJECTED_FILE = "index.safetensors", "dataset.json", "rejected.jsonl"
 
+EXTRA = "extra."
+"""Prefix of the columns of what else the samples' JSON says."""
+
 _COMPRESSED_NAMES = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".lz4")
+_LARGEST = 1e30
 _COMPRESSED_HEADS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -49,6 +59,7 @@ class ShardScan:
     face: list[tuple[int, int]] = field(default_factory=list)
     body: list[tuple[int, int]] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
+    checks: list[int] = field(default_factory=list)
     rejected: list[dict] = field(default_factory=list)
 
 
@@ -56,51 +67,48 @@ class ShardIndex:
     """Every sample of a folder of shards.
 
     Attributes:
-        folder: where the tars lie.
+        folder: where the tars lie: a path, or a RemoteFolder.
         info: the content of ``dataset.json``.
         columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
             in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
-            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``key_end`` into the bytes of ``keys``.
+            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``extra.<name>``, see ``extra_columns``;
+            ``check`` of the pictures (``check_of``; older indexes lack it, which matters to shards at a URL alone);
+            ``key_end`` into the bytes of ``keys``.
+        cache: where a node keeps what it fetches, for shards at a URL.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any], columns: dict[str, np.ndarray]):
-        self.folder, self.info, self.columns = Path(folder), info, columns
+    def __init__(
+        self,
+        folder: Path | RemoteFolder,
+        info: dict[str, Any],
+        columns: dict[str, np.ndarray],
+        cache: CacheConfig | None = None,
+    ):
+        self.folder, self.info, self.columns, self.cache = folder, info, columns, cache
 
     @classmethod
-    def load(cls, folder: Path | str) -> "ShardIndex":
-        """Read the index of a folder. Raises UserError where there is none, or the shards are not the indexed ones."""
-        folder = Path(folder)
-        if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
-            raise UserError(f"{folder}: no indexed shards here; pack a data set or run `mivolo-lite index {folder}`")
-        mend = f"run `mivolo-lite index {folder}`"
-        try:
-            info = json.loads((folder / INFO_FILE).read_text())
-            # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
-            with safe_open(folder / INDEX_FILE, framework="pt") as file:
-                digest = (file.metadata() or {}).get("digest")
-                columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
-        except (ValueError, SafetensorError) as error:
-            raise UserError(f"{folder}: damaged index ({' '.join(str(error).split())}); {mend}") from None
-        if info.get("schema_version") != SCHEMA_VERSION:
-            version = info.get("schema_version")
-            raise UserError(f"{folder / INFO_FILE}: schema version {version}, not {SCHEMA_VERSION}; {mend}")
-        if info["digest"] != digest:
-            raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
-        for shard in info["shards"]:
-            path = folder / shard["file"]
-            if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                raise UserError(f"{path}: missing or changed since it was indexed; {mend}")
-        return cls(folder, info, columns)
+    def load(cls, address: Path | str, cache: CacheConfig | None = None) -> "ShardIndex":
+        """Read the index of a folder, or of shards at a URL.
+
+        Args:
+            address: a folder, or ``s3://``, ``gs://``, ``https://``, ``hf://``.
+            cache: where the node keeps what it fetches from a URL.
+
+        Raises:
+            UserError: there is no index, or it is damaged; or the shards in a folder are not the indexed ones.
+        """
+        return _load_remote(str(address), cache or CacheConfig()) if is_url(address) else _load_local(Path(address))
 
     def __reduce__(self):
         # A worker process that is not forked maps the columns anew instead of being sent them.
-        return ShardIndex.load, (self.folder,)
+        return ShardIndex.load, (str(self.folder), self.cache)
 
     def save(self) -> None:
         """Write both files, each by a rename. Raises UserError where they cannot be written."""
         columns, info = (self.folder / f"{name}.partial" for name in (INDEX_FILE, INFO_FILE))
         try:
             save_file(self.columns, columns, {"digest": self.digest})
+            self.info["index"] = {"bytes": columns.stat().st_size, "sha256": _sha256(columns)}
             info.write_text(json.dumps(self.info, indent=2) + "\n")
             os.replace(columns, self.folder / INDEX_FILE)
             os.replace(info, self.folder / INFO_FILE)
@@ -116,6 +124,10 @@ class ShardIndex:
         return self.info["digest"]
 
     @property
+    def is_remote(self) -> bool:
+        return isinstance(self.folder, RemoteFolder)
+
+    @property
     def groups(self) -> list[str]:
         return self.info["groups"]
 
@@ -124,8 +136,11 @@ class ShardIndex:
         """(shards,) samples in each shard."""
         return np.array([shard["samples"] for shard in self.info["shards"]])
 
+    def shard_name(self, shard: int) -> str:
+        return self.info["shards"][shard]["file"]
+
     def shard_path(self, shard: int) -> Path:
-        return self.folder / self.info["shards"][shard]["file"]
+        return self.folder / self.shard_name(shard)
 
     def key(self, sample: int) -> str:
         ends = self.columns["key_end"]
@@ -137,6 +152,85 @@ class ShardIndex:
         middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2
         ages = np.clip(np.rint(middle[~np.isnan(middle)]), min_age, max_age).astype(np.int64)
         return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
+
+
+def check_of(face: bytes, body: bytes) -> int:
+    """64 bits that tell a sample's pictures from any others."""
+    digest = hashlib.sha256(face)
+    digest.update(body)
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def _load_local(folder: Path) -> ShardIndex:
+    if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
+        raise UserError(f"{folder}: no indexed shards here; pack a data set or run `mivolo-lite index {folder}`")
+    mend = f"run `mivolo-lite index {folder}`"
+    info = _read_info((folder / INFO_FILE).read_bytes(), folder, mend)
+    columns = _map_columns(folder / INDEX_FILE, info, folder, mend)
+    for shard in info["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file() or path.stat().st_size != shard["bytes"]:
+            raise UserError(f"{path}: missing or changed since it was indexed; {mend}")
+    return ShardIndex(folder, info, columns)
+
+
+def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
+    """The index of shards at a URL. Its columns are fetched once a node, under a name that tells their content.
+
+    Nothing is asked of the shards: with 100,000 of them that would be as many requests of each rank. What is read of
+    them is checked when it is read.
+    """
+    folder, cache = RemoteFolder(url), NodeCache.of(config)
+    mend = "run `mivolo-lite index` on the shards and upload them with their index.safetensors and dataset.json"
+    info = _read_info(folder.read(INFO_FILE), folder, mend)
+    if "index" not in info:
+        raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {mend}")
+    size, digest = info["index"]["bytes"], info["index"]["sha256"]
+    name = f"{digest}.safetensors"
+    with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)):
+        return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
+
+
+def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
+    found, step = hashlib.sha256(), connections * _INDEX_PART
+    with open(file, "wb", closefd=False) as out, ThreadPoolExecutor(connections) as pool:
+        for begin in range(0, size, step):  # so many parts at once and not more, for the memory's sake
+            starts = range(begin, min(begin + step, size), _INDEX_PART)
+            ends = [min(start + _INDEX_PART, size) for start in starts]
+            for part in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
+                found.update(part)
+                out.write(part)
+    if found.hexdigest() != digest:
+        raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; upload both again")
+
+
+def _read_info(content: bytes, where: Path | RemoteFolder, mend: str) -> dict[str, Any]:
+    try:
+        info = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{where}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+    version = info.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{where}/{INFO_FILE}: schema version {version}, not {SCHEMA_VERSION}; {mend}")
+    return info
+
+
+def _map_columns(path: Path, info: dict[str, Any], where: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
+    try:
+        # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
+        with safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get("digest")
+            columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"{where}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+    if info["digest"] != digest:
+        raise UserError(f"{where}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+    return columns
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def index_shards(
@@ -167,9 +261,9 @@ def index_shards(
     groups = groups or sorted({label.group for label in labels if label.group is not None})
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
-    index = ShardIndex(
-        folder, _info(scans, labels, groups, crop_policy, len(rejected)), _columns(scans, labels, groups)
-    )
+    extra, words = extra_columns(labels)
+    info = _info(scans, labels, groups, crop_policy, len(rejected)) | {"words": words}
+    index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
     (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
     if rejected:
@@ -182,6 +276,26 @@ def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
     ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
     genders = [NO_CODE if label.gender is None else GENDERS.index(label.gender) for label in labels]
     return {"age_lo": ages[:, 0].copy(), "age_hi": ages[:, 1].copy(), "gender": np.array(genders, dtype=np.uint8)}
+
+
+def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """What else the samples' JSON says, where it is a number or one of a few words.
+
+    Returns:
+        ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
+        The words of names that have them, sorted. A name with more words than a task could have classes is left out.
+    """
+    columns, words = {}, {}
+    for name in sorted({name for label in labels for name in label.extra}):
+        values = [label.extra.get(name) for label in labels]
+        known = [value for value in values if value is not None]
+        if known and all(isinstance(value, str) for value in known) and len(set(known)) < NO_CODE:
+            words[name] = sorted(set(known))
+            places = {word: place for place, word in enumerate(words[name])}
+            columns[EXTRA + name] = np.array([places.get(value, np.nan) for value in values], dtype=np.float32)
+        elif known and all(isinstance(value, int | float) and abs(value) < _LARGEST for value in known):
+            columns[EXTRA + name] = np.array(values, dtype=np.float32)
+    return columns, words
 
 
 def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
@@ -291,6 +405,7 @@ def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[
     scan.face.append((face.offset_data, face.size) if face else (0, 0))
     scan.body.append((body.offset_data, body.size) if body else (0, 0))
     scan.labels.append(labels)
+    scan.checks.append(check_of(*(tar.extractfile(member).read() if member else b"" for member in (face, body))))
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
@@ -306,6 +421,7 @@ def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) ->
         "body_size": body[:, 1].astype(np.int32),
         **label_columns(labels),
         "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
+        "check": np.array([check for scan in scans for check in scan.checks], dtype=np.uint64),
         "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
         "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
     }

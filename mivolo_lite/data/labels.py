@@ -40,3 +40,16 @@ class AgeRange:
     def middle(self) -> Tensor:
         """(B,) the middle of each range, which for an exact age is the age."""
         return (self.lo + self.hi) / 2
+
+
+@dataclass(frozen=True)
+class TaskLabel:
+    """A batch's labels of one task beside age and gender.
+
+    Attributes:
+        value: (B,) float32, the place of the class or the number; 0 where unknown.
+        known: (B,) bool.
+    """
+
+    value: Tensor
+    known: Tensor

@@ -5,6 +5,7 @@ permutes fully inside each window: nearly as good as a full shuffle, while a rea
 window of blocks at a time. Nothing here knows of ranks, workers or batch sizes, so none of them can change the order.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,6 +26,15 @@ class _Epoch(NamedTuple):
     window_start: np.ndarray
 
 
+class Piece(NamedTuple):
+    """The part of a window, from position ``begin`` to ``end`` in it, that a stretch of the stream covers."""
+
+    epoch: int
+    window: int
+    begin: int
+    end: int
+
+
 class GlobalOrder:
     """The endless concatenation of epochs, each a permutation of all samples.
 
@@ -39,6 +49,7 @@ class GlobalOrder:
         self.seed, self.window_blocks = seed, window_blocks
         self.block_start, self.block_size = cut_into_blocks(np.asarray(shard_sizes, dtype=np.int64), block_samples)
         self.size = int(self.block_size.sum())
+        self.window_samples = self.size * window_blocks // len(self.block_size)  # on average
         # A batch may straddle two epochs, and neighbouring positions share a window.
         self._epoch = lru_cache(maxsize=2)(self._order_blocks)
         self._window = lru_cache(maxsize=4)(self._order_window)
@@ -51,15 +62,27 @@ class GlobalOrder:
         """The epochs and sample numbers, (count,) int64 each, at the stream's positions from ``first`` on."""
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         done = 0
-        while done < count:
-            epoch, position = divmod(first + done, self.size)
-            starts = self._epoch(epoch).window_start
-            window = int(np.searchsorted(starts, position, side="right")) - 1
-            part = self._window(epoch, window)[position - starts[window] :][: count - done]
-            epochs[done : done + len(part)] = epoch
+        for piece in self.pieces(first, count):
+            part = self.samples_of(piece)
+            epochs[done : done + len(part)] = piece.epoch
             samples[done : done + len(part)] = part
             done += len(part)
         return epochs, samples
+
+    def pieces(self, first: int, count: int) -> Iterator[Piece]:
+        """The windows that the stream's positions from ``first`` on cover, each as far as they do."""
+        end = first + count
+        while first < end:
+            epoch, position = divmod(first, self.size)
+            starts = self._epoch(epoch).window_start
+            window = int(np.searchsorted(starts, position, side="right")) - 1
+            begin, length = position - int(starts[window]), int(starts[window + 1]) - position
+            yield Piece(epoch, window, begin, begin + min(length, end - first))
+            first += length
+
+    def samples_of(self, piece: Piece) -> np.ndarray:
+        """(end - begin,) int64 sample numbers, in the order of the stream."""
+        return self._window(piece.epoch, piece.window)[piece.begin : piece.end]
 
     def _order_blocks(self, epoch: int) -> _Epoch:
         blocks = permutation_of(np.arange(len(self.block_start)), self.seed, epoch, _BLOCKS)

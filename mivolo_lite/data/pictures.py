@@ -60,9 +60,10 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePic
             width, height = opened.size
             if width * height > max_megapixels * 1e6:
                 raise UnusablePicture(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
-            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             is_rgb_jpeg = opened.format == "JPEG" and opened.mode in ("RGB", "L")
             pixels = decode(data) if is_rgb_jpeg else _pixels(opened)
+            # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             return WholePicture(data, _upright(pixels, orientation), is_rgb_jpeg and orientation == 1)
     except UnusablePicture:
         raise
@@ -90,8 +91,8 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Converted in strips, since every step of a conversion copies what it is given."""
-    width, height = image.size
     image.load()
+    width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIP_ROWS):
         bottom = min(top + _STRIP_ROWS, height)

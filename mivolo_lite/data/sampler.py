@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
-from mivolo_lite.data.order import GlobalOrder
+import numpy as np
+
+from mivolo_lite.data.order import GlobalOrder, Piece
 from mivolo_lite.errors import UserError
 
 
@@ -58,8 +61,11 @@ class BatchPlan:
 class TrainSampler:
     """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
 
-    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on; its micro-batch ``m`` on rank ``r`` the
-    ``(m * world_size + r)``-th stretch of them. So the samples of a step do not depend on the world size.
+    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
+    Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
+    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window
+    (benchmarks/results/scale.md). Packing mixes a data set, so few blocks are as varied as many. Of shards that
+    somebody sorted they are not: the gradient is the same, but batch norm sees it unless it is synchronised.
     """
 
     def __init__(self, order: GlobalOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
@@ -70,10 +76,33 @@ class TrainSampler:
         return self.steps * self.plan.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for batch in range(len(self)):
-            first = self.samples_seen + (batch * self.plan.world_size + self.rank) * self.batch_size
-            epochs, samples = self.order.samples(first, self.batch_size)
-            yield [Draw(*draw) for draw in zip(epochs.tolist(), samples.tolist(), strict=True)]
+        for step in range(self.steps):
+            draws = self._share(self.samples_seen + step * self.plan.global_batch)
+            for batch in range(self.plan.accumulation):
+                yield draws[batch * self.batch_size :][: self.batch_size]
+
+    def _share(self, first: int) -> list[Draw]:
+        """What this rank reads of the step that begins at a position, in the order of the stream."""
+        pieces, draws = list(self.order.pieces(first, self.plan.global_batch)), []
+        for piece, begin, end in zip(
+            pieces, self._dealt(pieces, self.rank), self._dealt(pieces, self.rank + 1), strict=True
+        ):
+            if begin < end:
+                samples = self.order.samples_of(piece)
+                places = np.sort(np.argsort(samples)[begin:end])
+                draws += [Draw(piece.epoch, sample) for sample in samples[places].tolist()]
+        return draws
+
+    def _dealt(self, pieces: list[Piece], ranks: int) -> list[int]:
+        """How many samples of each window the first ``ranks`` ranks get together."""
+        step = self.plan.global_batch
+        dealt, lengths = ranks * step // self.plan.world_size, [piece.end - piece.begin for piece in pieces]
+        if len(pieces) == 2 and step <= self.order.window_samples:
+            # A share of each, or a window's blocks would change hands in the step that begins it.
+            of_first = dealt * lengths[0] // step
+            return [of_first, dealt - of_first]
+        ends = accumulate(lengths)
+        return [min(max(dealt - end + length, 0), length) for end, length in zip(ends, lengths, strict=True)]
 
 
 class EvalSampler:

@@ -16,6 +16,7 @@ from mivolo_lite.data.index import label_columns
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+from mivolo_lite.data.task_labels import Classes, label_number
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
 from mivolo_lite.data.workers import use_one_thread
 from mivolo_lite.errors import UserError
@@ -32,6 +33,7 @@ def stream_loader(
     augment: AugmentConfig,
     seed: int,
     workers: int,
+    classes: Classes | None = None,
 ) -> DataLoader:
     """Endless batches from any address that webdataset takes, ``pipe:`` and braces included.
 
@@ -41,7 +43,7 @@ def stream_loader(
     """
     # Drawing with replacement is the only way in which webdataset gives all ranks equally many batches.
     dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False, nodesplitter=None, workersplitter=None)
-    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed)
+    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {})
     return DataLoader(
         dataset.shuffle(_SHUFFLED_SAMPLES).compose(batches),
         batch_size=None,
@@ -69,6 +71,7 @@ class _Batches:
     batch_size: int
     augment: Augment
     seed: int
+    classes: Classes
 
     def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
         numbered = enumerate(samples)
@@ -82,14 +85,26 @@ class _Batches:
         for place, (number, sample) in enumerate(rows):
             for name in self.inputs:
                 present[name][place] = self._fill(squares[name][place], name, number, sample, broken)
+        labels = [_labels(sample, broken) for _, sample in rows]
         return Batch.assemble(
             {name: torch.from_numpy(square).movedim(-1, -3) for name, square in squares.items()},
             present,
-            label_columns([_labels(sample, broken) for _, sample in rows]),
+            label_columns(labels),
             np.array([number for number, _ in rows]),
             np.ones(len(rows), dtype=bool),
             broken,
+            {name: self._task(name, rows, labels, broken) for name in self.classes},
         )
+
+    def _task(self, name: str, rows: list[tuple[int, dict]], labels: list[Labels], broken: list[str]) -> np.ndarray:
+        """(B,) labels of a task, NaN where unknown."""
+        column = np.full(len(rows), np.nan)
+        for place, (_, sample) in enumerate(rows):
+            try:
+                column[place] = label_number(labels[place], name, self.classes[name])
+            except ValueError as error:
+                broken.append(f"{sample['__key__']}: task {name}: {error}")
+        return column
 
     def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
         """Put a sample's picture into its square. False where there is none that can be decoded."""

@@ -7,7 +7,7 @@ and clearing all those pages took half as long as decoding the pictures that the
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, starmap
 
 import cv2
 import torch
@@ -43,10 +43,11 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._from_workers() if self.workers else map(self.dataset.read, self.sampler)
+        tasks = self.dataset.shards.schedule(self.sampler)
+        batches = self._from_workers(tasks) if self.workers else starmap(self.dataset.read, tasks)
         return map(Batch.pin_memory, batches) if torch.cuda.is_available() else iter(batches)
 
-    def _from_workers(self) -> Iterator[Batch]:
+    def _from_workers(self, tasks: Iterator[tuple]) -> Iterator[Batch]:
         # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
         # One place more than batches on their way: a worker may begin a new one before the latest is copied below.
@@ -55,7 +56,7 @@ class BatchLoader:
         loader = DataLoader(
             _IntoPlaces(self.dataset, room),
             batch_size=None,
-            sampler=zip(cycle(range(places)), self.sampler),
+            sampler=zip(cycle(range(places)), tasks),
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
             worker_init_fn=use_one_thread,
@@ -63,6 +64,8 @@ class BatchLoader:
         )
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
         for place, batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
             yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
 
     def _shared_room(self, places: int) -> dict[str, Tensor]:
@@ -83,9 +86,12 @@ class _IntoPlaces(Dataset):
     def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
         self.dataset, self.room = dataset, room
 
-    def __getitem__(self, task: tuple[int, Sequence[Draw]]) -> tuple[int, Batch]:
-        place, draws = task
-        batch = self.dataset.read(draws, {name: pictures[place] for name, pictures in self.room.items()})
+    def __getitem__(self, task: tuple[int, tuple[Sequence[Draw], Sequence[int]]]) -> tuple[int, Batch | UserError]:
+        place, (draws, ahead) = task
+        try:
+            batch = self.dataset.read(draws, ahead, {name: pictures[place] for name, pictures in self.room.items()})
+        except UserError as error:  # raised here, torch would wrap it in a traceback
+            return place, error
         return place, replace(batch, face=None, body=None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
-from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
@@ -14,9 +14,10 @@ _TOLERANCE = 1e-6
 def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     """(N,) signed errors in years: estimate minus truth; for a range, the distance to its nearer edge, 0 inside.
 
-    NaN where the truth is unknown.
+    NaN where the truth or the estimate is unknown.
     """
-    return np.where(np.isnan(lo), np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
+    unknown = np.isnan(lo) | np.isnan(age)
+    return np.where(unknown, np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
 
 
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
@@ -34,9 +35,18 @@ def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
 
 
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
-    """``n`` and ``accuracy`` where the gender is known."""
-    right = [(probability > 0.5) == (name == "F") for probability, name in zip(female, gender, strict=True) if name]
+    """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
+    known = [pair for pair in zip(female, gender, strict=True) if pair[1] and not np.isnan(pair[0])]
+    right = [(probability > 0.5) == (name == "F") for probability, name in known]
     return {"n": len(right), "accuracy": float(np.mean(right)) if right else None}
+
+
+def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
+    """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, over the ``<name>_n`` known."""
+    known = ~np.isnan(task.truth) & ~np.isnan(task.answer)
+    answer, truth = task.answer[known], task.truth[known]
+    score, each = ("accuracy", answer == truth) if task.kind == "classification" else ("mae", np.abs(answer - truth))
+    return {f"{name}_{score}": float(each.mean()) if len(each) else None, f"{name}_n": len(each)}
 
 
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
@@ -47,11 +57,12 @@ def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
 
 
 def evaluate_predictions(predictions: Predictions) -> dict:
-    """All metrics, as they go to ``metrics.json``.
+    """All metrics, as they go to ``metrics.json``; samples without an estimate are left out.
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
-        the mean age of these samples), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
+        the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
+        estimate, where there are any), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
         ``group``.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
@@ -61,6 +72,8 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
+        **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
+        **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
@@ -71,9 +84,10 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
 def _baseline_mae(predictions: Predictions) -> float | None:
     middle = (predictions.age_lo + predictions.age_hi) / 2
+    middle[np.isnan(predictions.age)] = np.nan
     if np.isnan(middle).all():
         return None
-    constant = np.full(len(middle), np.nanmean(middle))
+    constant = np.where(np.isnan(middle), np.nan, np.nanmean(middle))
     return age_metrics(age_errors(constant, predictions.age_lo, predictions.age_hi))["mae"]
 
 

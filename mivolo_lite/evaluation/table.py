@@ -1,20 +1,74 @@
 """Metrics as a table on the screen."""
 
+from collections.abc import Callable, Iterable
+
 
 def metrics_table(metrics: dict) -> str:
-    """The metrics of ``evaluate_predictions`` as text: the whole first, then every kind of person."""
-    lines = [f"{'':16}{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}", _row("all", metrics)]
-    for kind, rows in metrics["by"].items():
-        lines += ["", kind, *(_row(f"  {name}", row) for name, row in rows.items())]
-    if metrics["gender_accuracy"] is not None:
-        lines += ["", f"gender right for {metrics['gender_accuracy']:.1%} of {metrics['gender_n']}"]
+    """The metrics of ``evaluate`` as text: the whole first, then every kind of person, then what it is worth.
+
+    The sections of several inputs stand side by side.
+    """
+    if "inputs" in metrics:
+        columns = metrics["inputs"]
+        heads = _line("", (f"{name:>32}" for name in columns))
+        return "\n".join([heads, *_ages_by_kind(columns.values()), "", *_worth_side_by_side(columns.values())])
+    return "\n".join([*_ages_by_kind([metrics]), "", *_worth(metrics)]).rstrip()
+
+
+def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
+    columns = list(columns)
+    lines = [_line("", [f"{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}"] * len(columns)), _line("all", map(_ages, columns))]
+    for kind, rows in columns[0]["by"].items():
+        lines += ["", kind]
+        lines += [_line(f"  {name}", (_ages(column["by"][kind][name]) for column in columns)) for name in rows]
+    return lines
+
+
+def _worth(metrics: dict) -> list[str]:
+    lines = []
+    if metrics.get("missing"):
+        lines.append(f"{metrics['missing']} samples have no such picture and are left out")
+    for name in _classified(metrics):
+        lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
         lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
-    return "\n".join(lines)
+    return lines
 
 
-def _row(name: str, row: dict) -> str:
-    if not row["n"]:
-        return f"{name:16}{0:>8}"
-    return f"{name:16}{row['n']:>8}{row['mae']:>8.2f}{row['cs5']:>8.1%}{row['bias']:>+8.2f}"
+def _classified(metrics: dict) -> list[str]:
+    """The tasks, gender first, of which a share was answered right."""
+    asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
+    return [name for name in asked if metrics[f"{name}_n"]]
+
+
+def _worth_side_by_side(columns: Iterable[dict]) -> list[str]:
+    columns = list(columns)
+    rows: dict[str, Callable[[dict], str]] = {
+        "no such picture": lambda column: _cell(column["missing"]),
+        **{
+            f"{name} right": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
+            for name in _classified(columns[0])
+        },
+        "always the mean": lambda column: _cell(column["n"], years=column["baseline_mae"]),
+        "MAE beside it": lambda column: _cell(
+            share=column["mae"] / column["baseline_mae"] if column["baseline_mae"] else None
+        ),
+    }
+    return [_line(name, map(cell, columns)) for name, cell in rows.items()]
+
+
+def _line(name: str, cells: Iterable[str]) -> str:
+    return f"{name:16}{''.join(cells)}".rstrip()
+
+
+def _ages(row: dict) -> str:
+    return _cell(row["n"], row["mae"], row["cs5"], row["bias"])
+
+
+def _cell(
+    n: int | None = None, years: float | None = None, share: float | None = None, bias: float | None = None
+) -> str:
+    """Four columns of a table; what is None stays blank."""
+    formats = (n, ">8"), (years, ">8.2f"), (share, ">8.1%"), (bias, ">+8.2f")
+    return "".join(" " * 8 if value is None else f"{value:{form}}" for value, form in formats)

@@ -31,16 +31,25 @@ class Corn(OrdinalMethod):
         super().__init__(make_head, span, config)
         self.head = make_head(len(span) - 1)
         self.register_buffer("questions_asked", torch.tensor(1.0))
-        self.fit_prior(torch.ones(len(span)))
+        self.count_questions(torch.ones(len(span)))
 
     def fit_prior(self, age_counts: Tensor) -> None:
+        super().fit_prior(age_counts)
+        self.count_questions(age_counts)
+
+    def not_older(self, age_counts: Tensor) -> Tensor:
+        return age_counts[:-1]
+
+    def count_questions(self, age_counts: Tensor) -> None:
+        """Set how many questions a sample with one of these ages is asked on average."""
         counts = age_counts.float()
         asked = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
         self.questions_asked.copy_((counts * asked).sum() / counts.sum())
 
     def forward(self, features) -> Tensor:
         """(B, A - 1) logits of "older than a_k, given that older than a_{k-1}"."""
-        return self.head(features)
+        output = self.head(features)
+        return output + self.start.to(output.dtype)
 
     def exceedance(self, output: Tensor) -> Tensor:
         return F.logsigmoid(output.float()).cumsum(-1).exp()

@@ -64,6 +64,8 @@ class DistributionMethod(AgeMethod):
 
     A subclass says what the loss of an exactly known age is. An age known as a range always costs minus the log of the
     probability inside the range, which says nothing of how that mass is spread.
+
+    A new head starts at the distribution of the training ages: their log shares are added to its logits.
     """
 
     @dataclass(frozen=True)
@@ -80,10 +82,16 @@ class DistributionMethod(AgeMethod):
         super().__init__(make_head, span, config)
         self.head = make_head(len(span))
         self.register_buffer("ages", span.ages(), persistent=False)
+        self.register_buffer("start", torch.zeros(len(span)))
+
+    def fit_prior(self, age_counts: Tensor) -> None:
+        counts = age_counts.float() + 1
+        self.start.copy_((counts / counts.sum()).log())
 
     def forward(self, features) -> Tensor:
         """(B, A) logits."""
-        return self.head(features)
+        output = self.head(features)
+        return output + self.start.to(output.dtype)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         """(B,) loss of exactly known ages.

@@ -25,7 +25,8 @@ class OrCnn(OrdinalMethod):
 
     def forward(self, features) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""
-        return self.head(features)
+        output = self.head(features)
+        return output + self.start.to(output.dtype)
 
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:
         return threshold_loss(output.float(), age, self.span).sum(-1)

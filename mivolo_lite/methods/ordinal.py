@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
-from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan
+from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 
 
 def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
@@ -28,7 +28,10 @@ def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
 
 
 class OrdinalMethod(AgeMethod):
-    """Questions "older than a_k?", answered by independent sigmoids unless a subclass says otherwise."""
+    """Questions "older than a_k?", answered by independent sigmoids unless a subclass says otherwise.
+
+    A new head starts at the answers of the training ages: their log odds are added to its logits.
+    """
 
     @dataclass(frozen=True)
     class Config:
@@ -39,6 +42,19 @@ class OrdinalMethod(AgeMethod):
         """
 
         decode: Literal["count", "expectation"] = "count"
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        super().__init__(make_head, span, config)
+        self.register_buffer("start", torch.zeros(len(span) - 1))
+
+    def fit_prior(self, age_counts: Tensor) -> None:
+        counts = age_counts.float() + 1
+        older = counts.sum() - counts.cumsum(0)[:-1]
+        self.start.copy_((older / self.not_older(counts)).log())
+
+    def not_older(self, age_counts: Tensor) -> Tensor:
+        """(A - 1,) how many of the samples that each question is asked of are not older, from counts (A,) by age."""
+        return age_counts.cumsum(0)[:-1]
 
     def exceedance(self, output: Tensor) -> Tensor:
         """(B, A - 1) float32 P(age > a_k) from the output."""

@@ -29,7 +29,10 @@ class Regression(AgeMethod):
       center = (max + min) / 2 and scale = max - min, so outputs lie in [-0.5, 0.5] over the span. The head itself
       answers in about years, ``head_unit`` to the output's one: an AdamW step moves a linear layer's answer by about
       the learning rate times the sum of its inputs, whatever its unit, and in spans that is 120 times as many years.
-    * otherwise raw years: scale = 1, and center is the mean training age, so that a new head starts there and not at 0.
+    * otherwise raw years: scale = 1, and center is the mean training age.
+
+    Either way a new head starts at the mean training age: from the midrange of UTKFace's ages, 27 years off, the way
+    there takes most of the first epoch (validation MAE 7.1 after it, 6.3 from the mean).
 
     With e = output - target in the unit of the output, and d the same error in years::
 
@@ -80,13 +83,17 @@ class Regression(AgeMethod):
         self.head_unit = head_unit(span) if config.normalise else 1
         midrange = (span.max_age + span.min_age) / 2
         self.register_buffer("center", torch.tensor(midrange))
+        self.register_buffer("start", torch.tensor(0.0))
         self.register_buffer("age_weight", torch.ones(len(span)))
 
     def fit_prior(self, age_counts: Tensor) -> None:
         options = self.config
-        if not options.normalise:
-            counts = age_counts.to(self.center.device).float()
-            self.center.copy_((counts * self.span.ages(counts.device)).sum() / counts.sum())
+        counts = age_counts.to(self.center.device).float()
+        mean = (counts * self.span.ages(counts.device)).sum() / counts.sum()
+        if options.normalise:
+            self.start.copy_((mean - self.center) / self.scale)
+        else:
+            self.center.copy_(mean)
         if options.lds:
             weight = smoothed_weights(
                 age_counts, options.lds_kernel, options.lds_ks, options.lds_sigma, options.lds_reweight
@@ -95,7 +102,7 @@ class Regression(AgeMethod):
 
     def forward(self, features) -> Tensor:
         """(B, 1), in units of ``scale`` years from ``center``."""
-        return self.head(features) / self.head_unit
+        return self.head(features) / self.head_unit + self.start
 
     def years(self, output: Tensor) -> Tensor:
         """(B,) float32 years from the output (B, 1)."""

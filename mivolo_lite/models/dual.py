@@ -33,7 +33,19 @@ class Branch(nn.Module):
             has = torch.full((batch,), picture is not None, device=device)
         if picture is None:
             picture = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
+        if self.training:
+            picture = picture[neighbours(has)]
         return torch.where(has.view(-1, 1, 1), self.project(self.tokens(picture)), self.stand_in)
+
+
+def neighbours(has: Tensor) -> Tensor:
+    """(B,) for each sample its own place, or where it lacks the picture the place of one that has it.
+
+    Of black filler, batch norm would count more in one batch than in the next.
+    """
+    place = torch.arange(len(has), device=has.device)
+    first_those_who_have = has.int().argsort(descending=True, stable=True)
+    return torch.where(has, place, first_those_who_have[place % has.sum().clamp(min=1)])
 
 
 class DualModel(AgeModel):
@@ -49,7 +61,8 @@ class DualModel(AgeModel):
             face: timm's name of the face's backbone.
             body: timm's name of the body's backbone.
             pretrained: start both from timm's weights, which may download them.
-            face_weights: start the face's backbone from this local file; its classifier is left out.
+            face_weights: start the face's backbone from this local file, timm's or that of a run of ``single``; its
+                classifier is left out.
             body_weights: the same for the body's.
             dim: width of the tokens that the two exchange, and of the features.
             heads: attention heads of the exchange.

@@ -5,6 +5,8 @@ from typing import ClassVar
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from mivolo_lite.errors import UserError
+
 
 class AgeModel(nn.Module):
     """Pictures in, features out. Heads belong to the age method and the estimator, and are made by :meth:`make_head`.
@@ -13,7 +15,7 @@ class AgeModel(nn.Module):
 
     Attributes:
         inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
-        num_features: width D of what the heads read.
+        num_features: width D of what the heads read, behind a subnet where the model has them.
         mean: normalisation of each of the three channels, of pictures in [0, 1], that the caller applies.
         std: the same.
     """
@@ -30,7 +32,7 @@ class AgeModel(nn.Module):
         self.image_size = image_size
 
     def forward(self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None, has_body: Tensor | None):
-        """Features: (B, D), or whatever the heads of this model accept.
+        """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
 
         Args:
             face: (B, 3, S, S) normalised pictures, or None where the whole batch has none.
@@ -42,9 +44,20 @@ class AgeModel(nn.Module):
         raise NotImplementedError
 
     def for_inference(self) -> "AgeModel":
-        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself."""
+        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself.
+
+        For the device and the precision in which this model is now: neither moved nor autocast nor saved later.
+        """
         return self
 
+    def make_subnet(self) -> nn.Module:
+        """A new module between the features and the heads of one task, or of a few that share it. Usually nothing."""
+        return nn.Identity()
+
+    def make_embedding(self) -> nn.Module:
+        """A new module that makes of the features a vector (B, E) which tells people apart."""
+        raise UserError("model: this one has no recognition embedding; swinface and multilevel have")
+
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
-        """A new module that maps the features to (B, outputs)."""
+        """A new module that maps what a subnet gives, or the features themselves, to (B, outputs)."""
         return nn.Linear(self.num_features, outputs, bias)

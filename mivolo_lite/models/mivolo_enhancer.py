@@ -111,6 +111,8 @@ class MivoloEnhancer(nn.Module):
     between them and the middle, as a stem maps such a picture to equal tokens within each.
     """
 
+    attend = staticmethod(attend)
+
     def __init__(self, dim: int, side: int):
         super().__init__()
         self.qkv_f = Pointwise(dim, 3 * dim, bias=False)
@@ -135,4 +137,4 @@ class MivoloEnhancer(nn.Module):
             return attend_to_cells(query, key, value, self.pos_embed)
         if query.shape[1] == CELLS:
             query = query[:, self.pos_embed.cell].expand(len(key), -1, -1)
-        return attend(query, key, value, self.pos_embed)
+        return self.attend(query, key, value, self.pos_embed)

@@ -1,6 +1,6 @@
-"""The same MiVOLO for evaluation alone: equal outputs, less time.
+"""The same MiVOLO for evaluation alone, on a CPU: equal outputs, less time.
 
-Axes: B batch, H and W the grid, C channels = heads D, N tokens.
+Axes: B batch, H and W the grid, C channels = heads D, N = H W tokens.
 """
 
 import copy
@@ -8,30 +8,36 @@ import copy
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
-from timm.models.volo import ClassAttention, OutlookAttention
+from timm.layers import Mlp
+from timm.models.volo import ClassAttention, ClassBlock, OutlookAttention
 from torch import Tensor, nn
+
+from mivolo_lite.models import mivolo_enhancer
+from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, RelativePositions, VolumeNorm
 
 
 def for_inference(model: nn.Module) -> nn.Module:
     """A frozen copy of a :class:`MivoloModel` with its slow parts replaced by faster ones of the same outputs."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    stems = model.volo.patch_embed
-    for name, stem in list(stems.named_children()):
-        if name.startswith("conv"):
-            setattr(stems, name, folded(stem))
-        if name.startswith(("conv", "proj")):
-            getattr(stems, name).to(memory_format=torch.channels_last)
-    for block in model.volo.modules():
-        attention = getattr(block, "attn", None)
-        if isinstance(attention, OutlookAttention):
-            block.attn = GatheredOutlook(attention)
-        if isinstance(attention, ClassAttention):
-            block.attn = OneQueryAttention(attention)
-    if len(model.inputs) > 1:
-        with torch.no_grad():
+    with torch.no_grad():
+        stems = model.volo.patch_embed
+        for name, stem in list(stems.named_children()):
+            if name.startswith("conv"):
+                setattr(stems, name, folded(stem))
+        replace(model)
+        if len(model.inputs) > 1:
             for name in model.inputs:
                 setattr(model, f"black_{name}", model.black_cells(name))
     return model
+
+
+def replace(module: nn.Module) -> None:
+    """Put what is in ``FASTER`` in place of the parts of a module, however deep they lie."""
+    for name, part in module.named_children():
+        if type(part) in FASTER:
+            setattr(module, name, FASTER[type(part)](part))
+        else:
+            replace(part)
 
 
 def folded(stem: nn.Sequential) -> nn.Sequential:
@@ -44,17 +50,89 @@ def folded(stem: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class PackedLinear(nn.Module):
+    """A linear layer, perhaps with a GELU, by oneDNN from weights that are laid out for it once.
+
+    The ordinary layer is MKL's, which takes a tenth longer, and the GELU would be another pass over the memory. With
+    few rows the ordinary layer is faster.
+    """
+
+    def __init__(self, layer: nn.Linear | Pointwise, then: str = "none"):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
+        self.bias, self.then = layer.bias, then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.then, [], "none")
+
+
+def packable(layer: nn.Module) -> bool:
+    """Whether oneDNN is there, with torch's inner operators for it, and the weights are where and what it takes."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and layer.weight.is_cpu and layer.weight.dtype == torch.float32
+
+
+def packed(layer: nn.Linear | Pointwise) -> nn.Module:
+    return PackedLinear(layer) if packable(layer) else layer
+
+
+def packed_mlp(mlp: nn.Module) -> nn.Module:
+    if not packable(mlp.fc1):
+        return mlp
+    return nn.Sequential(PackedLinear(mlp.fc1, then="gelu"), PackedLinear(mlp.fc2))
+
+
+def masked_enhancer(enhancer: MivoloEnhancer) -> MivoloEnhancer:
+    enhancer.attend = attend_by_sample
+    replace(enhancer)
+    return enhancer
+
+
+def attend_by_sample(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
+    """``mivolo_enhancer.attend`` with R(q) made in full, one sample after the other.
+
+    With no gradient to keep it for, it costs less than its codes as further channels.
+    """
+    rows, columns = positions(query).chunk(2, dim=-1)
+    samples = []
+    for q, k, v, row, column in zip(*(x.split(1) for x in (query, key, value, rows, columns)), strict=True):
+        bias = rearrange(row[..., :, None] + column[..., None, :], "b n h w -> b 1 n (h w)")
+        q, k, v = (rearrange(x, "b n d -> b 1 n d") for x in (q, k, v))
+        samples.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+    return rearrange(samples, "sample 1 1 n d -> sample n d")
+
+
+class TokenNorm(nn.Module):
+    """The VolumeNorm, its weights in the order of the tokens once and for all."""
+
+    def __init__(self, norm: VolumeNorm):
+        super().__init__()
+        self.eps = norm.eps
+        self.weight, self.bias = (
+            nn.Parameter(rearrange(affine, "c h w -> (h w) c").contiguous(), False)
+            for affine in (norm.weight, norm.bias)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.layer_norm(tokens, self.weight.shape, self.weight, self.bias, self.eps)
+
+
 class GatheredOutlook(nn.Module):
     """timm's OutlookAttention, windows gathered from and added to channels-last maps, whose channels lie together.
 
-    ``unfold`` and ``fold`` take them apart and cost more than the attention itself.
+    ``unfold`` and ``fold`` take them apart and cost more than the attention itself. So does a softmax over nine
+    neighbours in memory; the layer that makes the logits is reordered so that it goes over rows instead.
     """
 
     def __init__(self, attention: OutlookAttention):
         super().__init__()
-        self.v, self.attn, self.proj = attention.v, attention.attn, attention.proj
-        self.heads, self.scale = attention.num_heads, attention.scale
+        self.heads, scale = attention.num_heads, attention.scale
         self.window, self.stride, self.padding = attention.kernel_size, attention.stride, attention.padding
+        logits = copy.deepcopy(attention.attn)
+        for parameter in (logits.weight, logits.bias):
+            rows = "(heads out kk) ... -> (kk heads out) ..."
+            parameter.copy_(scale * rearrange(parameter, rows, heads=self.heads, kk=self.window**2))
+        self.v, self.attn, self.proj = packed(attention.v), packed(logits), packed(attention.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
@@ -64,10 +142,9 @@ class GatheredOutlook(nn.Module):
         windows = value.unfold(1, window, stride).unfold(2, window, stride)
         windows = rearrange(windows, "b h w (heads d) i j -> b h w heads (i j) d", heads=self.heads)
         centers = F.avg_pool2d(rearrange(x, "b h w c -> b c h w"), stride, ceil_mode=True)
-        weights = self.attn(rearrange(centers, "b c h w -> b h w c")) * self.scale
-        weights = rearrange(
-            weights, "b h w (heads out kk) -> b h w heads out kk", heads=self.heads, kk=window**2
-        ).softmax(-1)
+        weights = self.attn(rearrange(centers, "b c h w -> b h w c"))
+        weights = rearrange(weights, "b h w (kk rest) -> b h w kk rest", kk=window**2).softmax(-2)
+        weights = rearrange(weights, "b h w kk (heads out) -> b h w heads out kk", heads=self.heads)
         spread = rearrange(weights @ windows, "b h w heads (i j) d -> i j b h w (heads d)", i=window)
         summed = torch.zeros_like(value)
         rows, columns = windows.shape[1] * stride, windows.shape[2] * stride
@@ -98,3 +175,27 @@ class OneQueryAttention(nn.Module):
         read = einsum(weights, x, "b heads n, b n c -> b heads c")
         read = einsum(read, self.value, "b heads c, heads d c -> b heads d")
         return self.proj(rearrange(read, "b heads d -> b 1 (heads d)"))
+
+
+def one_query_block(block: ClassBlock) -> ClassBlock:
+    block.attn = OneQueryAttention(block.attn)
+    return block
+
+
+def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
+    """Its output is in the same format, in which the tokens that are made of it lie one after the other."""
+    return conv.to(memory_format=torch.channels_last)
+
+
+FASTER = {
+    nn.Conv2d: channels_last,
+    nn.Linear: packed,
+    MivoloEnhancer: masked_enhancer,
+    Pointwise: packed,
+    mivolo_enhancer.Mlp: packed_mlp,
+    VolumeNorm: TokenNorm,
+    OutlookAttention: GatheredOutlook,
+    Mlp: packed_mlp,
+    ClassBlock: one_query_block,
+}
+"""What stands in for which part."""

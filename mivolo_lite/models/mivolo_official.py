@@ -128,6 +128,7 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
     for part in HEAD_PARTS:
         gender = [state[GENDER_HEAD + part]] if GENDER_HEAD + part in state else []
         published[part] = torch.cat([*gender, state[AGE_HEAD + part] / head_unit(span)])
+    published["head.bias"][-1] += state["method.start"]
     check_state(expected_state(published, len(published["head.weight"]), source), published, source)
     return Published(published, span, middle(span))
 

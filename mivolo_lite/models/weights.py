@@ -4,6 +4,7 @@ import argparse
 import pickle
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from mivolo_lite.errors import UserError
 
 StateDict = dict[str, Tensor]
+
+OURS = "model.backbone."
+"""Prefix of the backbone's parameters in an estimator of this package with a ``single`` model."""
 
 SHOWN = 8
 """How many names an error lists before it only counts the rest."""
@@ -71,7 +75,9 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Load a timm backbone, made with ``num_classes=0``, from a local file. The file's classifier is left out.
+    """Load a timm backbone, made with ``num_classes=0``, from a local file of timm's or from a ``single`` model's run.
+
+    The file's classifier, and whatever else a run's file holds, is left out.
 
     Raises:
         UserError: as :func:`read_checkpoint` and :func:`load_exactly`.
@@ -81,14 +87,23 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     state = read_state_dict(path)
     own = backbone.state_dict()
+    if any(name.startswith(OURS) for name in state):
+        state = {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
     state = {
         name: value
         for name, value in state.items()
         if name in own or not any(name.startswith(f"{head}.") for head in classifiers)
     }
+    load_backbone_state(backbone, state, source=path)
+
+
+def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load a timm backbone from weights of its architecture at any picture size. Raises as :func:`load_exactly`."""
     # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    load_exactly(backbone, convert(state, backbone) if convert else state, source=path)
+    with suppress(KeyError):  # where they miss what it looks for, they are another model's, and are listed as they are
+        state = convert(state, backbone) if convert else state
+    load_exactly(backbone, state, source)
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -20,6 +20,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.metrics import evaluate_predictions
 from mivolo_lite.evaluation.predictions import predict
+from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
 from mivolo_lite.training.journal import Journal
 from mivolo_lite.training.launch import seed_everything, start_accelerator
@@ -37,8 +38,8 @@ class Trainer:
 
     def __init__(self, config: RunConfig):
         self.config = config
-        self.reader = READERS[config.data.reader](config.data, config.train.seed)
-        self.val_index = ShardIndex.load(config.data.val)
+        self.reader = READERS[config.data.reader](config.data, config.train.seed, classes_to_learn(config.tasks))
+        self.val_index = ShardIndex.load(config.data.val, config.data.cache)
         self.accelerator = start_accelerator(config.train.precision)
         self.plan = BatchPlan.resolve(
             config.optim.global_batch, config.optim.micro_batch, self.accelerator.num_processes
@@ -114,6 +115,7 @@ class Trainer:
             image_size=config.data.image_size,
             crop_policy=self.reader.crop_policy,
             data_digest=self.reader.digest,
+            tasks=[asdict(task) for task in config.tasks],
         )
 
     def _resume(self) -> bool:
@@ -203,16 +205,20 @@ class Trainer:
 
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
-        losses = torch.stack([torch.stack([result.age_loss, result.gender_loss]) for result in results]).mean(0)
-        age_loss, gender_loss = self.accelerator.reduce(losses).tolist()
+        rows = [[result.age_loss, result.gender_loss, *result.task_losses] for result in results]
+        losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
+        age_loss, gender_loss, *task_losses = self.accelerator.reduce(losses).tolist()
+        tasks = {f"{task.name}_loss": loss for task, loss in zip(self.config.tasks, task_losses, strict=True)}
+        weighted = sum(task.weight * loss for task, loss in zip(self.config.tasks, task_losses, strict=True))
         speed = len(results) * self.plan.global_batch / self.journal.lap()
         self.journal.record(
             "train",
             self.state.step,
             {
-                "loss": age_loss + self.config.optim.gender_weight * gender_loss,
+                "loss": age_loss + self.config.optim.gender_weight * gender_loss + weighted,
                 "age_loss": age_loss,
                 "gender_loss": gender_loss,
+                **tasks,
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "epoch": self.state.samples_seen / self.reader.samples,

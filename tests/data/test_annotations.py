@@ -49,6 +49,12 @@ def test_labels_and_crops_of_a_line(source):
     assert (body[90:] > GREY - 10).all()
 
 
+def test_other_columns_are_labels_of_tasks(source):
+    line = "a.jpg,30,F,20,30,80,100,10,20,200,290"
+    sample = only_sample(source(f"{line},happy,1,-1,,0.5,x", header=f"{HEADER},expression,smiling,bald,hat,pitch,a b"))
+    assert sample.labels.extra == {"source": "a.jpg", "expression": "happy", "smiling": 1, "pitch": 0.5}
+
+
 @pytest.mark.parametrize(
     "age, gender, expected",
     [

@@ -58,8 +58,8 @@ def rows(batches):
 def epoch(folder, world_size=1, workers=0, samples_seen=0, global_batch=12, steps=11, **options):
     reader = IndexReader(replace(config(folder, **options), workers=workers), seed=5)
     plan = BatchPlan.resolve(global_batch, None, world_size)
-    ranks = range(world_size)
-    return rows(b for rank in ranks for b in reader.batches(INPUTS, plan, rank, samples_seen, steps))
+    ranks = [reader.batches(INPUTS, plan, rank, samples_seen, steps) for rank in range(world_size)]
+    return rows(batch for of_all_ranks in zip(*ranks, strict=True) for batch in of_all_ranks)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def _without_picture(data, index, name, number):
 
 
 def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.data.dataset._OPEN_SHARDS", 3)
+    monkeypatch.setattr("mivolo_lite.data.storage._OPEN_SHARDS", 3)
     index = make_shards(tmp_path, [2] * 9)
     before = len(os.listdir("/proc/self/fd"))
     dataset = ShardDataset(index, INPUTS, 16)

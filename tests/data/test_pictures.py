@@ -39,7 +39,8 @@ def test_usual_formats(tmp_path, scene, suffix):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(tmp_path, scene, orientation):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -52,10 +53,10 @@ def test_exif_orientation_is_undone(tmp_path, scene, orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored = scene.transpose(turns[orientation]) if orientation > 1 else scene
-    stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    picture = read_picture(tmp_path / "turned.jpg")
+    stored.save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
+    picture = read_picture(tmp_path / f"turned.{suffix}")
     assert_close(picture.image, scene)
-    assert picture.is_plain_jpeg == (orientation == 1)
+    assert picture.is_plain_jpeg == (orientation == 1 and suffix == "jpg")
 
 
 @pytest.mark.parametrize("mode, suffix", [("L", "jpg"), ("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "jpg")])

@@ -31,6 +31,13 @@ def test_the_same_global_batches_at_every_world_size(world_size, max_micro_batch
     assert global_batches(world_size, 0, 12, max_micro_batch=max_micro_batch) == global_batches(1, 0, 12)
 
 
+@pytest.mark.parametrize("global_batch", [6, 18, 36, 60, 150, 300])  # a window is 24, an epoch 129
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_steps_within_a_window_and_over_many_are_dealt_out_whole(global_batch, world_size):
+    alone = global_batches(1, 5, 300 // global_batch, global_batch)
+    assert global_batches(world_size, 5, 300 // global_batch, global_batch) == alone
+
+
 @given(stop=st.integers(1, 11), before=st.sampled_from([1, 2, 4]), after=st.sampled_from([1, 2, 3, 8]))
 @settings(max_examples=30, deadline=None)
 def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, after):
@@ -42,6 +49,27 @@ def test_steps_of_an_epoch_hold_every_sample_once():
     draws = [draw for step in global_batches(4, 0, 16) for draw in step]  # 384 positions are almost three epochs of 129
     first_epoch = [draw.sample for draw in draws if draw.epoch == 0]
     assert sorted(first_epoch) == list(range(129))
+
+
+@pytest.mark.parametrize("max_micro_batch", [None, 8, 3])
+def test_one_process_reads_the_stream_as_it_comes(max_micro_batch):
+    plan = BatchPlan.resolve(24, max_micro_batch, 1)
+    draws = [draw for batch in TrainSampler(ORDER, plan, 0, 7, 12) for draw in batch]
+    epochs, samples = ORDER.samples(7, 12 * 24)
+    assert draws == list(zip(epochs.tolist(), samples.tolist(), [True] * len(draws), strict=True))
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8, 16])
+def test_a_rank_reads_few_blocks(world_size):
+    """Of windows of 16 blocks, half as much again as its share at most, instead of nearly all."""
+    order = GlobalOrder(np.full(64, 256), seed=1, block_samples=64, window_blocks=16)
+    plan = BatchPlan.resolve(256, None, world_size)
+    read = [
+        {draw.sample // 64 for batch in TrainSampler(order, plan, rank, 0, 64) for draw in batch}
+        for rank in range(world_size)
+    ]
+    assert len(set.union(*read)) == 256  # the whole epoch
+    assert sum(map(len, read)) / 256 <= 1 + 2.5 * world_size / 16
 
 
 @given(samples=st.integers(1, 70), batch=st.integers(1, 16), world_size=st.integers(1, 9))

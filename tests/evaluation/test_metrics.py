@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mivolo_lite.evaluation.metrics import age_errors, age_metrics, evaluate_predictions, ten_year_bin
-from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.table import metrics_table
 
 NAN = float("nan")
@@ -64,7 +64,7 @@ def test_decades_sort_by_number_not_by_letter():
 
 
 def test_the_csv_has_one_row_a_sample_and_empty_fields_for_the_unknown(predictions, tmp_path):
-    predictions.write_csv(tmp_path / "p.csv")
+    write_csv({None: predictions}, tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text().splitlines() == [
         "key,age,age_pred,gender,gender_prob,group",
         "a,12,10.0000,F,0.900000,x",

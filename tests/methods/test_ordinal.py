@@ -165,7 +165,7 @@ def test_coral_biases_become_ordered_by_training():
     age = ((x[:, 0] + 0.3 * torch.randn(400, generator=generator)) * 2 + 4).round().clamp(0, 8)
     method = build("coral", 9)
     with torch.no_grad():
-        method.bias.copy_(method.bias.flip(0))
+        method.scaled_bias.copy_(method.scaled_bias.flip(0))
     optimizer = torch.optim.Adam(method.parameters(), lr=0.1)
     assert not (method.bias.diff() <= 0).any()
     for _ in range(150):

@@ -131,3 +131,14 @@ def test_weights_enter_the_loss_by_age():
     plain = regression(AgeSpan(0, 100)).loss(torch.ones(3, 1), age)
     torch.testing.assert_close(weighted, plain * method.age_weight[[25, 60, 60]])
     assert method.age_weight[60] > 10 * method.age_weight[25]
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_new_head_starts_at_the_mean_training_age(normalise):
+    method = regression(normalise=normalise)
+    counts = torch.zeros(len(MIVOLO_SPAN))
+    counts[[9, 29]] = torch.tensor([1.0, 3.0])  # ages 10 and 30
+    method.fit_prior(counts)
+    for parameter in method.head.parameters():
+        nn.init.zeros_(parameter)
+    assert method.estimate(method(torch.ones(2, 4))).mean.tolist() == pytest.approx([25, 25], abs=1e-4)

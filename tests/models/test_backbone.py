@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from timm.layers import DropPath
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.backbone import Tokens, make_backbone
 from mivolo_lite.models.weights import read_state_dict
@@ -87,6 +88,21 @@ def test_local_weights_without_their_classifier(tmp_path, name, suffix):
         torch.testing.assert_close(
             found, classifier.forward_head(classifier.forward_features(picture()), pre_logits=True)
         )
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_branch_starts_from_a_run_of_a_single_model(tmp_path, name):
+    torch.manual_seed(1)
+    options = {"name": "single", "backbone": name}
+    single = Estimator(Card(options, {"name": "regression"}, {"min_age": 0, "max_age": 100}, SIDE))
+    single.save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    dual = MODELS["dual"](MODELS["dual"].Config(face=name, body="test_vit", face_weights=str(weights), dim=32), SIDE)
+    own = single.model.backbone.state_dict()
+    branch = dual.face.tokens.backbone.state_dict()
+    assert own.keys() == branch.keys() and all(torch.equal(own[key], branch[key]) for key in own)
+    other = raised_by(make_backbone, "test_convnext", SIDE, weights=weights)
+    assert "missing" in other and "unexpected" in other
 
 
 def test_position_tables_follow_the_size(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo import MIVOLO
@@ -14,6 +15,11 @@ BUILDERS = {
     "dual, tokens and a map": ("dual", {"face": "test_vit", "body": "test_efficientnet", "dim": 32}),
     "mivolo, face": ("mivolo", {"input": "face"}),
     "mivolo, face and body": ("mivolo", {}),
+    "multilevel, a residual network's face": ("multilevel", {"backbone": "test_resnet", "width": 64}),
+    "multilevel, a transformer's body": ("multilevel", {"backbone": "test_vit", "input": "body", "levels": 2}),
+    "multilevel, an efficient network": ("multilevel", {"backbone": "test_efficientnet", "levels": 3}),
+    "multilevel, a convolutional network": ("multilevel", {"backbone": "test_convnext", "levels": 3}),
+    "swinface": ("swinface", {}),
 }
 
 
@@ -38,7 +44,7 @@ def test_heads_read_the_features(model):
     model.eval()
     features = model(*asked(model, pictures(0), pictures(1)), None, None)
     for bias in (True, False):
-        output = model.make_head(3, bias)(features)
+        output = model.make_head(3, bias)(model.make_subnet().eval()(features))
         assert output.shape == (BATCH, 3) and output.isfinite().all()
     assert len(model.mean) == len(model.std) == 3 and model.inputs
 
@@ -48,7 +54,7 @@ def test_gradient_on_every_parameter(model, missing):
     """What DDP without the search for unused parameters needs, on every rank and in every step."""
     model.train()
     model.zero_grad(set_to_none=True)
-    head = model.make_head(2)
+    head = nn.Sequential(model.make_subnet(), model.make_head(2))
     face, body = asked(model, pictures(0), pictures(1))
     has_body = {"nothing": [True, True], "some": [True, False], "a whole input": [False, False]}[missing]
     head(model(face, body, torch.tensor([True, True]), torch.tensor(has_body))).square().sum().backward()
@@ -99,4 +105,5 @@ def test_mixed_precision(model):
 def test_the_size_of_the_features_is_announced(model):
     model.eval()
     with torch.no_grad():
-        assert model(*asked(model, pictures(0), pictures(1)), None, None).shape[-1] == model.num_features
+        features = model(*asked(model, pictures(0), pictures(1)), None, None)
+        assert model.make_subnet().eval()(features).shape[-1] == model.num_features

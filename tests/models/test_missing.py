@@ -104,3 +104,18 @@ def test_the_stand_in_learns_from_samples_that_miss_the_picture():
         model.zero_grad(set_to_none=True)
         model(pictures(0), pictures(1), None, has_body).square().sum().backward()
         assert bool(model.body.stand_in.grad.abs().max() > 0) == learns
+
+
+@pytest.mark.parametrize("missing", ["face", "body"])
+def test_batch_norm_never_sees_what_stands_in_for_a_picture(missing):
+    """In training, statistics come from the pictures that are there, however many are not."""
+    torch.manual_seed(0)
+    dual = MODELS["dual"]
+    model = dual(dual.Config(face="test_resnet", body="test_resnet", dim=32), SIDE).train()
+    given = {"face": torch.randn(4, 3, SIDE, SIDE), "body": torch.randn(4, 3, SIDE, SIDE)}
+    alone = copy.deepcopy(model)
+    there = torch.tensor([False, True, True, False])
+    model(**given | {missing: given[missing].masked_fill(~there.view(-1, 1, 1, 1), 7.0)}, **{f"has_{missing}": there})
+    alone(**given | {missing: given[missing][[1, 1, 2, 2]]})
+    for (name, value), expected in zip(model.state_dict().items(), alone.state_dict().values(), strict=True):
+        assert not name.startswith(missing) or torch.allclose(value, expected, atol=1e-6), name

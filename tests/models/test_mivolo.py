@@ -4,12 +4,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.volo import ClassAttention, OutlookAttention
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.mivolo import MIVOLO, MivoloHead
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, RelativePositions, attend
-from mivolo_lite.models.mivolo_inference import GatheredOutlook, OneQueryAttention, for_inference
 from tests.models.tiny import SIDE, TinyMivolo, pictures, tiny_mivolo
 
 
@@ -125,29 +123,6 @@ def test_initialisation_of_the_enhancer():
     enhancer = MivoloEnhancer(dim=192, side=28)
     for weight in (enhancer.qkv_f.weight, enhancer.qkv_p.weight, enhancer.pos_embed.height_rel):
         assert weight.std().item() == pytest.approx(192**-0.5, rel=0.05)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("height, width, stride, window", [(6, 6, 2, 3), (7, 5, 2, 3), (6, 4, 1, 3), (9, 9, 3, 3)])
-def test_gathered_windows_are_timms(height, width, stride, window):
-    torch.manual_seed(0)
-    attention = OutlookAttention(8, 2, kernel_size=window, padding=1, stride=stride)
-    x = torch.randn(2, height, width, 8)
-    torch.testing.assert_close(GatheredOutlook(attention)(x), attention(x))
-
-
-@torch.no_grad()
-def test_one_query_is_timms_class_attention():
-    torch.manual_seed(0)
-    attention = ClassAttention(12, 3)
-    x = torch.randn(2, 7, 12)
-    torch.testing.assert_close(OneQueryAttention(attention)(x), attention(x))
-
-
-def test_a_model_for_inference_is_frozen():
-    fast = for_inference(tiny_mivolo())
-    assert not any(parameter.requires_grad for parameter in fast.parameters())
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Pictures with MiVOLO's annotation CSV: several people a picture, each with labels, a face box and a body box."""
 
 import csv as csv_format
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,7 +40,8 @@ class AnnotationSource(Source):
     Args:
         images: folder that the CSV's ``img_name`` is relative to.
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
-            in pixels of the upright picture, age a number or ``lo;hi``, gender M or F, -1 for whatever is absent.
+            in pixels of the upright picture, age a number or ``lo;hi``, gender M or F, -1 for whatever is absent. What
+            other columns say, numbers or words, goes into the samples' JSON, where tasks find it.
         crop_size: largest side in pixels that a crop is stored with.
         body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
             four faces below it.
@@ -77,7 +79,7 @@ class AnnotationSource(Source):
     def read(self, item: str) -> Picture:
         name, _, number = item.rpartition("#")
         cells = self.people[name][int(number)]
-        labels = _read_labels(cells, {"source": name})
+        labels = _read_labels(cells, {"source": name} | other_labels(cells))
         face, body = parse_box(cells, FACE_COLUMNS), parse_box(cells, BODY_COLUMNS)
         if body is None and face is not None and self.body_from_face:
             body = body_around(face)
@@ -134,6 +136,24 @@ def body_around(face: Box) -> Box:
     x0, y0, x1, y1 = face
     width, height = x1 - x0, y1 - y0
     return x0 - width, y0 - height // 2, x1 + width, y1 + 4 * height
+
+
+def other_labels(cells: Mapping[str, str]) -> dict[str, str | float]:
+    """What the columns that have no meaning of their own say, by their names."""
+    own = (*_COLUMNS, *BODY_COLUMNS, "source")
+    return {
+        column: _number_or_word(cell)
+        for column, cell in cells.items()
+        if column not in own and column.isidentifier() and cell not in _ABSENT
+    }
+
+
+def _number_or_word(cell: str) -> str | float:
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return number if math.isfinite(number) else cell
 
 
 def _read_labels(cells: Mapping[str, str], extra: dict) -> Labels:

@@ -1,0 +1,260 @@
+"""What 1 to 1,024 ranks would read of a very large data set at a URL, what they start with, and what breaks first.
+
+    python benchmarks/scale.py
+
+The order, the dealing and the loading of the index are the real ones; shards and network are not there. The index is a
+sparse file of the size that it would have, with columns of zeros. A node is its ranks' samplers, read step by step, and
+a cache of blocks that drops what was used longest ago. The node in the middle of the run is simulated, where the bounds
+of ranks' shares move most.
+"""
+
+import argparse
+import json
+import os
+import struct
+import tempfile
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from timing import processor
+
+from mivolo_lite.data.cache import CacheConfig
+from mivolo_lite.data.index import INDEX_FILE, INFO_FILE, SCHEMA_VERSION, ShardIndex
+from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.data.sampler import BatchPlan, TrainSampler
+
+RESULTS = Path(__file__).parent / "results" / "scale.md"
+KEY_BYTES = 12
+COLUMNS = {
+    "shard": ("I32", 4),
+    "face_offset": ("I64", 8),
+    "face_size": ("I32", 4),
+    "body_offset": ("I64", 8),
+    "body_size": ("I32", 4),
+    "age_lo": ("F32", 4),
+    "age_hi": ("F32", 4),
+    "gender": ("U8", 1),
+    "group": ("U8", 1),
+    "check": ("U64", 8),
+    "key_end": ("I64", 8),
+    "keys": ("U8", KEY_BYTES),
+}
+
+BREAKS_FIRST = """\
+**What would break first.** Not the order, nor memory: to deal out a step takes each rank milliseconds, and what it
+needs of its own is nearly all the parsed `dataset.json`. From a URL it is the number of requests. 1,024 ranks that
+train on 1,000 pictures a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for
+8,000 blocks a second, where S3 speaks of 5,500 for one prefix. Larger blocks make fewer requests, smaller ones fewer
+bytes that are not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes,
+the same nodes would fetch sixty times what they use. Next comes the start: every node fetches the whole index (6.6
+GB, 0.8 TB for 128 nodes), though it needs few of its pages, and every rank `dataset.json`. From a folder on a network
+file system, it is the start that breaks first: each rank asks for the size of each shard, 100 million questions from
+1,024 ranks. Shards of 10,000 samples make that and `dataset.json` ten times smaller. A cache that does not hold the
+blocks in use (and those read ahead, `data.cache.readahead_blocks` of each rank) fetches them again for nearly every
+batch: see the column with 0.25 GB."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one node asked for.
+
+    Attributes:
+        samples: of all its ranks.
+        blocks: the block of each of them, a rank's batch after the other, each block once a batch.
+        held: most blocks that were between their first and their last use at the same time.
+        seconds: that dealing out one step took each rank.
+    """
+
+    samples: int
+    blocks: list[int]
+    held: int
+    seconds: float
+
+    def fetched(self, cached: int) -> int:
+        """Blocks fetched by a node whose cache has room for so many."""
+        cache, fetched = OrderedDict(), 0
+        for block in self.blocks:
+            fetched += block not in cache
+            cache[block] = None
+            cache.move_to_end(block)
+            if len(cache) > cached:
+                cache.popitem(last=False)
+        return fetched
+
+
+def read(order: GlobalOrder, ranks: int, options: argparse.Namespace, as_it_comes: bool = False) -> Reading:
+    """The middle node's reading over many windows; ``as_it_comes``: were the stream dealt out in plain stretches."""
+    local = min(ranks, options.ranks_per_node)
+    first_rank = ranks // local // 2 * local
+    plan = BatchPlan.resolve(ranks * options.micro_batch, None, ranks)
+    steps = max(options.windows * order.window_samples // plan.global_batch, options.windows)
+    first_piece = next(order.pieces(order.size // 3, 1))
+    begin = order.size // 3 - first_piece.begin  # whole windows, so that only what is asked for twice counts twice
+    samplers = [iter(TrainSampler(order, plan, first_rank + rank, begin, steps)) for rank in range(local)]
+    order.samples(begin, 1)  # the epoch's blocks are put in order before the clock starts
+    blocks, first_use, last_use, seconds = [], {}, {}, 0.0
+    for step in range(steps):
+        start = time.perf_counter()
+        if as_it_comes:
+            first = begin + step * plan.global_batch + first_rank * plan.micro_batch
+            shares = order.samples(first, local * plan.micro_batch)[1].reshape(local, -1)
+        else:
+            shares = [[draw.sample for draw in next(sampler)] for sampler in samplers]
+        seconds += time.perf_counter() - start
+        for share in shares:
+            for block in np.unique(np.searchsorted(order.block_start, share, side="right") - 1).tolist():
+                first_use.setdefault(block, step)
+                last_use[block] = step
+                blocks.append(block)
+    begun, ended = (np.bincount(list(use.values()), minlength=steps) for use in (first_use, last_use))
+    held = int((np.cumsum(begun) - np.cumsum(ended) + ended).max())
+    return Reading(steps * local * plan.micro_batch, blocks, held, seconds / steps / local)
+
+
+def reading_row(order: GlobalOrder, ranks: int, options: argparse.Namespace) -> str:
+    """One line of the table of what is read."""
+    node = read(order, ranks, options)
+    block_gb = options.sample_bytes * order.size / len(order.block_start) / 1e9
+    share_gb = options.sample_bytes * order.size * min(ranks, options.ranks_per_node) / ranks / 1e9
+    ideal = node.samples / order.size * len(order.block_start)  # blocks, if each byte were used
+    fetched, small = (node.fetched(int(gb / block_gb)) for gb in (options.cache_gb, options.small_cache_gb))
+    plain = read(order, ranks, options, as_it_comes=True).fetched(int(options.cache_gb / block_gb))
+    figures = [
+        f"{ranks:,}",
+        f"{-(-ranks // options.ranks_per_node):,}",
+        f"{share_gb:,.0f}",
+        f"{share_gb * fetched / ideal:,.0f}",
+        f"{fetched / ideal:.2f}",
+        f"{plain / ideal:.2f}",
+        f"{1 - fetched / node.samples:.1%}",
+        f"{node.held * block_gb:.2f}",
+        f"{small / ideal:.2f}",
+        f"{node.seconds * 1e3:.1f}",
+    ]
+    return "| " + " | ".join(figures) + " |"
+
+
+def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """The index of shards that are not there, and its sizes: columns of zeros, a real ``dataset.json``."""
+    header, end = {"__metadata__": {"digest": "0" * 64}}, 0
+    for name, (kind, size) in sorted(COLUMNS.items(), key=lambda column: -column[1][1]):  # aligned
+        count = options.samples * (KEY_BYTES if name == "keys" else 1)
+        header[name] = {"dtype": kind, "shape": [count], "data_offsets": [end, end + size * options.samples]}
+        end += size * options.samples
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(folder / INDEX_FILE, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    each = options.samples // options.shards
+    shards = [
+        {"file": f"train-{n:06d}.tar", "samples": each, "bytes": each * options.sample_bytes, "sha256": f"{n:064x}"}
+        for n in range(options.shards)
+    ]
+    index = {"bytes": (folder / INDEX_FILE).stat().st_size, "sha256": "0" * 64}
+    info = {"schema_version": SCHEMA_VERSION, "digest": "0" * 64, "groups": [], "shards": shards, "index": index}
+    (folder / INFO_FILE).write_text(json.dumps(info, indent=2))
+    return {
+        "index.safetensors, GB": index["bytes"] / 1e9,
+        "dataset.json, MB": (folder / INFO_FILE).stat().st_size / 1e6,
+    }
+
+
+def begin_here(address: str, options: argparse.Namespace, cache: CacheConfig) -> dict[str, float]:
+    """What one rank needs until it knows its first batch, with nothing shared but the index's mapped pages."""
+    memory, start = anonymous_memory(), time.perf_counter()
+    index = ShardIndex.load(address, cache)
+    loaded = time.perf_counter()
+    order = GlobalOrder(index.shard_sizes, 0, options.block_samples, options.window_blocks)
+    plan = BatchPlan.resolve(1024 * options.micro_batch, None, 1024)
+    next(iter(TrainSampler(order, plan, 512, 0, 1)))
+    return {
+        "loading the index, s": loaded - start,
+        "order and first batch, s": time.perf_counter() - loaded,
+        "memory of a rank's own, MB": (anonymous_memory() - memory) / 1e6,
+    }
+
+
+def anonymous_memory() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def start_up(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """From a folder, and from a URL of which another rank has fetched the index; each in a process of its own."""
+    cache = CacheConfig(folder=str(folder / "cache"), gb=100)
+    os.mkdir(cache.folder)
+    os.symlink(folder / INDEX_FILE, Path(cache.folder) / f"{'0' * 64}.safetensors")
+    found = {"URL": in_a_process(begin_here, f"file://{folder}", options, cache)}
+    for number in range(options.shards):  # as sparse as the index
+        path = folder / f"train-{number:06d}.tar"
+        path.touch()
+        os.truncate(path, options.samples // options.shards * options.sample_bytes)
+    return found | {"folder": in_a_process(begin_here, str(folder), options, cache)}
+
+
+def in_a_process(function, *arguments):
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def report(options: argparse.Namespace) -> str:
+    """The tables as markdown."""
+    with tempfile.TemporaryDirectory() as name:
+        sizes = write_index(Path(name), options)
+        begun = start_up(Path(name), options)
+    lines = [
+        "# What a very large run reads",
+        "",
+        f"`python benchmarks/scale.py` on {processor()}, load average {os.getloadavg()[1]:.1f}.",
+        f"{options.samples:,} samples of {options.sample_bytes:,} bytes in {options.shards:,} shards; "
+        f"{options.micro_batch} samples a rank and step, {options.ranks_per_node} ranks a node.",
+        "",
+        "Start-up of a rank, of 1 or of 1,024, from a folder and from a URL whose index is in the node's cache:",
+        "",
+        "| | folder | URL |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [f"| {what} | {value:,.2f} | {begun['URL'][what]:,.2f} |" for what, value in begun["folder"].items()]
+    lines += [f"| {what} | {value:,.2f} | {value:,.2f} |" for what, value in sizes.items()]
+    for block_samples, window_blocks in ((options.block_samples, options.window_blocks), (64, 256)):
+        order = GlobalOrder(np.full(options.shards, options.samples // options.shards), 0, block_samples, window_blocks)
+        megabytes = options.sample_bytes * order.size / len(order.block_start) / 1e6
+        lines += [
+            "",
+            f"Reading of a node, `data.block_samples {block_samples}` ({megabytes:.1f} MB a request), "
+            f"`data.window_blocks {window_blocks}`:",
+            "",
+            "| ranks | nodes | its samples, GB an epoch | fetched, GB an epoch | ratio | ratio if dealt as it comes "
+            f"| pictures found in the cache | cache in use, GB | ratio with {options.small_cache_gb:g} GB of cache "
+            "| ms to deal out a step |",
+            "| ---: " * 10 + "|",
+        ]
+        lines += [reading_row(order, ranks, options) for ranks in options.ranks]
+    return "\n".join([*lines, "", BREAKS_FIRST]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=100_000_000)
+    parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument("--sample-bytes", type=int, default=30_000)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8, 16, 64, 128, 256, 512, 1024])
+    parser.add_argument("--ranks-per-node", type=int, default=8)
+    parser.add_argument("--micro-batch", type=int, default=32)
+    parser.add_argument("--block-samples", type=int, default=256)
+    parser.add_argument("--window-blocks", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=30, help="to simulate, and as many steps at least")
+    parser.add_argument("--cache-gb", type=float, default=16)
+    parser.add_argument("--small-cache-gb", type=float, default=0.25)
+    text = report(parser.parse_args())
+    print(text)
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

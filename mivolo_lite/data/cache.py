@@ -1,0 +1,239 @@
+"""A bounded folder of fetched files, shared by all processes of a node.
+
+Whoever needs a file first makes it; the others wait for it. It is written aside and renamed, so a file is whole or not
+there. Its room is reserved before it is written, and what was used longest ago makes way, so the folder is never over
+its bound. All locks are the kernel's: they end with the process that holds them, however it ends.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from mivolo_lite.errors import UserError
+
+EVICTABLE = ".block"
+"""How the names of files end that may make way for others."""
+
+_LEDGER, _PARTIAL = "lock", ".partial"
+_PAGE = 4096  # files take whole pages of a disk
+_FULL_AFTER_CLEARING = 0.9  # looking through 10,000 files takes 50 ms, so not at every new one
+_PAUSE = 0.05
+
+
+@dataclass
+class CacheConfig:
+    """Where each node keeps what it fetched of far away shards; of no effect for shards in a folder.
+
+    Attributes:
+        folder: on a disk of the node; empty for one among the system's temporary files.
+        gb: never more than this on that disk, in 10^9 bytes; the index and the blocks of two windows should fit.
+        readahead_blocks: blocks that each rank has fetched before it needs them.
+        connections: requests at once of each process that reads.
+    """
+
+    folder: str = ""
+    gb: PositiveFloat = 16.0
+    readahead_blocks: NonNegativeInt = 16
+    connections: PositiveInt = 4
+
+
+class NodeCache:
+    """Files whose names tell their content and whose sizes are known before they are made.
+
+    Args:
+        folder: made where it is missing.
+        bound: bytes on disk that are never exceeded.
+    """
+
+    def __init__(self, folder: Path, bound: int):
+        self.folder, self.bound = folder, bound
+        with self._named_errors():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._ledger() as ledger:
+                self._reserve(ledger, 0)  # the bound may have been higher
+
+    @classmethod
+    def of(cls, config: CacheConfig) -> "NodeCache":
+        default = Path(tempfile.gettempdir()) / f"mivolo_lite-{os.getuid()}"
+        return cls(Path(config.folder) if config.folder else default, int(config.gb * 1e9))
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(self.folder / name)
+
+    @contextmanager
+    def open(self, name: str, size: int, fill: Callable[[int], None]) -> Iterator[int]:
+        """A descriptor of a file, which is made where it is missing. An open file stays whole when it is evicted."""
+        while (file := self._opened(name)) is None:
+            self.make(name, size, fill)
+        try:
+            os.utime(file)  # a file system's own note of the last reading is often switched off
+            yield file
+        finally:
+            os.close(file)
+
+    def make(self, name: str, size: int, fill: Callable[[int], None], wait: bool = True) -> None:
+        """Have a file made if it is missing, here or by the process that is at it.
+
+        Args:
+            name: of the file.
+            size: its bytes.
+            fill: writes them to a descriptor.
+            wait: False to leave a file that another process is at, or for which there is no room just now.
+
+        Raises:
+            UserError: there can be no room for it, or the folder cannot be written; and what ``fill`` raises.
+        """
+        with self._named_errors():
+            while not self.has(name):
+                partial = self._claim(name, size, wait)
+                if partial is not None:
+                    self._fill(name, size, fill, partial)
+                if not wait:
+                    return
+
+    def _opened(self, name: str) -> int | None:
+        try:
+            return os.open(self.folder / name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+
+    def _claim(self, name: str, size: int, wait: bool) -> int | None:
+        """A locked descriptor to write to, its room reserved. None where that was not possible, after a wait."""
+        with self._ledger() as ledger:
+            if self.has(name):
+                return None
+            path = self._partial(name)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            free, reserved = _lock(file), False
+            try:
+                if free:
+                    os.ftruncate(file, 0)  # what a process left that was killed
+                    reserved = self._reserve(ledger, size)
+                if reserved:
+                    os.ftruncate(file, size)
+                    return file
+            finally:
+                if free and not reserved:
+                    path.unlink()
+                    _unlock(file)
+        if not free:
+            if wait:
+                fcntl.flock(file, fcntl.LOCK_SH)  # until whoever is at it is done, or dead
+            _unlock(file)
+        elif wait:
+            time.sleep(_PAUSE)
+        return None
+
+    def _fill(self, name: str, size: int, fill: Callable[[int], None], partial: int) -> None:
+        try:
+            fill(partial)
+            os.fdatasync(partial)  # or a node that crashes may come back with a file of zeros
+            with self._ledger():
+                os.replace(self._partial(name), self.folder / name)
+        except BaseException:
+            with self._ledger() as ledger:
+                self._partial(name).unlink()
+                _write_used(ledger, _read_used(ledger) - _on_disk(size))
+            raise
+        finally:
+            _unlock(partial)
+
+    def _reserve(self, ledger: int, size: int) -> bool:
+        """Count so many bytes in, after clearing room for them. False where others' unfinished files take it."""
+        used, need = _read_used(ledger), _on_disk(size)
+        if used is None or used + need > self.bound:
+            used, kept = self._clear(self.bound - need)
+            _write_used(ledger, used)
+            if kept + need > self.bound:
+                raise UserError(
+                    f"data.cache.gb {self.bound / 1e9:g}: {self.folder} has no room for {need / 1e9:.3g} GB beside the "
+                    f"{kept / 1e9:.3g} GB that it keeps; allow more, or choose another folder"
+                )
+            if used + need > self.bound:
+                return False
+        # Counted before it is there, and until after it is gone: a process killed in between leaves too high a count.
+        _write_used(ledger, used + need)
+        return True
+
+    def _clear(self, limit: int) -> tuple[int, int]:
+        """Evict, those used longest ago first. Returns the bytes there are now, and those that are never evicted."""
+        evictable, used, kept = [], _PAGE, _PAGE  # the ledger's own
+        for entry in os.scandir(self.folder):
+            if entry.name == _LEDGER:
+                continue
+            size = _on_disk(entry.stat().st_size)
+            used += size
+            if entry.name.endswith(EVICTABLE):
+                evictable.append((entry.stat().st_mtime_ns, size, entry.path))
+            elif not entry.name.endswith(_PARTIAL):
+                kept += size
+            elif _is_abandoned(entry.path):
+                evictable.append((0, size, entry.path))
+        for _, size, path in sorted(evictable):
+            if used <= min(limit, self.bound * _FULL_AFTER_CLEARING):
+                break
+            os.unlink(path)
+            used -= size
+        return used, kept
+
+    @contextmanager
+    def _ledger(self) -> Iterator[int]:
+        """The file with the count of bytes, locked: one process at a time changes what is in the folder."""
+        file = os.open(self.folder / _LEDGER, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            _unlock(file)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"data.cache.folder {self.folder}: {error.strerror}; choose another folder") from None
+
+    def _partial(self, name: str) -> Path:
+        return self.folder / f"{name}{_PARTIAL}"
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _read_used(ledger: int) -> int | None:
+    count = os.pread(ledger, 20, 0)
+    return int(count) if count else None
+
+
+def _write_used(ledger: int, used: int) -> None:
+    os.pwrite(ledger, b"%020d" % used, 0)
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether an unfinished file's maker is dead."""
+    file = os.open(path, os.O_RDWR)
+    free = _lock(file)
+    _unlock(file)
+    return free
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unlock(file: int) -> None:
+    # Closing alone would not do it where the process was forked meanwhile: the child has a copy.
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)

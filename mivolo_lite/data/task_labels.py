@@ -1,0 +1,63 @@
+"""Labels of tasks beside age and gender, as numbers: what a run asks of the samples' JSON.
+
+A task with classes reads a label as its place among them, be it their name or that place itself; a task without reads
+the number that the label is. Unknown is NaN, as in an index.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mivolo_lite.data.index import EXTRA, ShardIndex
+from mivolo_lite.data.labels import NO_CODE
+from mivolo_lite.data.sample import Labels
+from mivolo_lite.errors import UserError
+
+Classes = Mapping[str, Sequence[str]]
+"""The classes of every task by its name; empty where the label is a number. ``group`` is the sample's own group."""
+
+
+def task_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
+    """(N,) float32 labels of every task. Raises UserError where a label is not what its task expects."""
+    return {name: _column(index, name, choices) for name, choices in classes.items()}
+
+
+def training_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
+    """``task_columns``. Raises UserError also where not one sample has a label of some task."""
+    columns = task_columns(index, classes)
+    for name, column in columns.items():
+        if np.isnan(column).all():
+            raise UserError(f"{index.folder}: no sample's JSON has a {name!r}; leave the task out, or index again")
+    return columns
+
+
+def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:
+    """One sample's label. Raises ValueError where it is not what its task expects."""
+    return _number(labels.group if name == "group" else labels.extra.get(name), choices)
+
+
+def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
+    column, words = index.columns.get(EXTRA + name), index.info.get("words", {}).get(name)
+    if name == "group":
+        codes = index.columns["group"]
+        column, words = np.where(codes == NO_CODE, np.nan, codes), index.groups
+    found = np.full(len(index), np.nan, dtype=np.float32)
+    for value in [] if column is None else np.unique(column[~np.isnan(column)]).tolist():
+        try:
+            found[column == value] = _number(words[int(value)] if words else value, choices)
+        except ValueError as error:
+            raise UserError(f"{index.folder}: task {name}: {error}") from None
+    return found
+
+
+def _number(value, choices: Sequence[str]) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and value in choices:
+        return float(list(choices).index(value))
+    number = value if isinstance(value, int | float) else math.nan
+    if choices and number in range(len(choices)) or not choices and math.isfinite(number):
+        return float(number)
+    expected = f"one of its classes {', '.join(choices)}, nor the place of one" if choices else "a number"
+    raise ValueError(f"{value!r:.50} is not {expected}")

@@ -1,0 +1,85 @@
+"""SwinFace's multi-level channel attention (Qin et al., arXiv 2308.11509): every task mixes levels and channels itself.
+
+Axes: B batch, D channels of all levels together, H and W the coarsest level's grid, C channels a task keeps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+REDUCTION = 16
+"""How much narrower the gate is inside."""
+
+EPS = 2e-5
+"""Of every batch norm here, as published."""
+
+
+def shares(dims: Sequence[int], width: int) -> list[int]:
+    """``width`` channels split in proportion to the levels' own; they add up to it exactly."""
+    ends = [round(width * sum(dims[: level + 1]) / sum(dims)) for level in range(len(dims))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A linear layer as SwinFace starts it."""
+    layer = nn.Linear(inputs, outputs, bias)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class LevelAttention(nn.Module):
+    """A convolution for each level, a gate for each channel, and the largest answer over the picture."""
+
+    def __init__(self, dims: Sequence[int], width: int):
+        super().__init__()
+        self.dims = list(dims)
+        kept = zip(dims, shares(dims, width), strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(dim, share, 3, padding=1, bias=False) for dim, share in kept)
+        hidden = max(1, width // REDUCTION)
+        self.gate = nn.Sequential(linear(width, hidden), nn.ReLU(), linear(hidden, width))
+        self.norm = nn.BatchNorm1d(width, eps=EPS)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """(B, C) of the levels' maps (B, D, H, W), pooled to one grid and joined."""
+        parts = zip(self.convs, levels.split(self.dims, dim=1), strict=True)
+        grid = torch.cat([conv(level) for conv, level in parts], dim=1)
+        gate = torch.sigmoid(self.gate(grid.mean((2, 3))) + self.gate(grid.amax((2, 3))))
+        return self.norm((grid * rearrange(gate, "b c -> b c 1 1")).relu().amax((2, 3)))
+
+
+class TaskSubnet(nn.Module):
+    """What a task, or a few that have much in common, reads of the levels: (B, C) for their linear heads."""
+
+    def __init__(self, dims: Sequence[int], width: int, drop_rate: float):
+        super().__init__()
+        self.attention = LevelAttention(dims, width)
+        layers = [[linear(width, width), nn.ReLU(), nn.Dropout(drop_rate)] for _ in range(2)]
+        self.layers = nn.Sequential(*layers[0], *layers[1])
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """(B, C) of maps (B, D, H, W)."""
+        return self.layers(self.attention(levels))
+
+
+class Embedding(nn.Module):
+    """Whose face it is: a vector (B, E) of the last level alone, to be compared by the cosine."""
+
+    def __init__(self, dim: int, width: int):
+        super().__init__()
+        self.dim = dim
+        self.norm = nn.LayerNorm(dim)
+        self.layers = nn.Sequential(
+            nn.Linear(dim, dim, bias=False),
+            nn.BatchNorm1d(dim, eps=EPS),
+            nn.Linear(dim, width, bias=False),
+            nn.BatchNorm1d(width, eps=EPS),
+        )
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """(B, E) of maps (B, D, H, W)."""
+        last = rearrange(levels[:, -self.dim :], "b d h w -> b (h w) d")
+        return self.layers(self.norm(last).mean(dim=1))

@@ -1,0 +1,112 @@
+"""Any timm backbone with feature levels; every task reads its own mix of levels and channels, as in SwinFace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
+
+
+class FeatureLevels(nn.Module):
+    """The last maps of a timm backbone, (B, D, H, W) each, the finest first. Nothing behind them is kept."""
+
+    def __init__(self, name: str, image_size: int, levels: int, **options):
+        super().__init__()
+        self.backbone = make_backbone(name, image_size, **options)
+        self.pretrained_cfg = self.backbone.pretrained_cfg
+        if not hasattr(self.backbone, "forward_intermediates"):
+            raise UserError(f"model backbone {name}: timm offers no feature levels of it; take another")
+        try:
+            self.indices = self.backbone.prune_intermediate_layers(levels, prune_norm=True)
+        except AssertionError:
+            raise UserError(f"model backbone {name}: has fewer than model.levels {levels}") from None
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        """The maps of normalised pictures (B, 3, S, S)."""
+        return self.backbone.forward_intermediates(picture, indices=self.indices, intermediates_only=True)
+
+
+def joined(levels: Sequence[Tensor]) -> Tensor:
+    """(B, D, H, W): all maps, averaged over cells to the grid of the last and coarsest, one behind the other."""
+    grid = levels[-1].shape[2:]
+    return torch.cat([F.adaptive_avg_pool2d(level, grid) for level in levels], dim=1)
+
+
+class LevelModel(AgeModel):
+    """Features (B, D, H, W) of one picture, which subnets make (B, C) of. A subclass says what the levels are.
+
+    Attributes:
+        dims: channels of each level; they add up to D.
+    """
+
+    dims: list[int]
+
+    def read_by(self, dims: Sequence[int], width: int, drop_rate: float) -> None:
+        """Say how subnets read: the levels' channels, the channels C of a subnet and of the embedding, its dropout."""
+        self.dims, self.num_features, self.subnet_drop_rate = list(dims), width, drop_rate
+
+    def make_subnet(self) -> nn.Module:
+        return TaskSubnet(self.dims, self.num_features, self.subnet_drop_rate)
+
+    def make_embedding(self) -> nn.Module:
+        return Embedding(self.dims[-1], self.num_features)
+
+    def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
+        return linear(self.num_features, outputs, bias)
+
+
+class MultilevelModel(LevelModel):
+    """The levels of a timm backbone, of the face or of the body."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            input: the picture it looks at.
+            backbone: timm's name of the backbone.
+            pretrained: start from timm's weights, which may download them.
+            weights: start from this local .safetensors or torch file; its classifier is left out.
+            levels: how many of the backbone's last feature levels are read.
+            width: channels that a task keeps of them.
+            subnet_drop_rate: dropout in the tasks' subnets.
+            drop_path_rate: stochastic depth of the backbone.
+        """
+
+        input: Literal["face", "body"] = "face"
+        backbone: str = "resnet18"
+        pretrained: bool = False
+        weights: str | None = None
+        levels: PositiveInt = 4
+        width: PositiveInt = 512
+        subnet_drop_rate: ClosedUnitInterval = 0.5
+        drop_path_rate: float = 0.0
+
+    def __init__(self, config: Config, image_size: int):
+        super().__init__(config, image_size)
+        self.inputs = (config.input,)
+        self.levels = FeatureLevels(
+            config.backbone,
+            image_size,
+            config.levels,
+            pretrained=config.pretrained,
+            weights=config.weights,
+            drop_path_rate=config.drop_path_rate,
+        )
+        dims = [level.shape[1] for level in try_out(self.levels, image_size)]
+        self.read_by(dims, config.width, config.subnet_drop_rate)
+        self.mean, self.std = self.levels.pretrained_cfg["mean"], self.levels.pretrained_cfg["std"]
+
+    def forward(
+        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
+    ) -> Tensor:
+        """(B, D, H, W). A missing picture counts as what filler the batch holds."""
+        return joined(self.levels(face if self.config.input == "face" else body))

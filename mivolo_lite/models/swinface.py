@@ -1,0 +1,83 @@
+"""SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels; every task mixes its levels its own way.
+
+``swinface_official`` converts published files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from einops import rearrange
+from jsonargparse.typing import ClosedUnitInterval
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.multilevel import LevelModel, joined
+from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
+
+SWIN = "swin_tiny_patch4_window7_224"
+PATCH = 2
+WIDTH = 512
+
+OURS = "model.swin."
+"""Prefix of the backbone's parameters in an estimator of this package."""
+
+
+class SwinFaceModel(LevelModel):
+    """Four levels of a face: 192, 384 and 768 channels after each merging of patches, 768 at the end.
+
+    At 112 pixels their grids are 28, 14, 7 and 7 cells a side.
+    """
+
+    inputs = ("face",)
+    mean = std = (0.5, 0.5, 0.5)
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            pretrained: start from timm's Swin-T, which may download it.
+            weights: start from the Swin in this local file: SwinFace (published or ours) or timm's Swin-T.
+            subnet_drop_rate: dropout in the tasks' subnets.
+            drop_path_rate: stochastic depth of the Swin.
+        """
+
+        pretrained: bool = False
+        weights: str | None = None
+        subnet_drop_rate: ClosedUnitInterval = 0.5
+        drop_path_rate: float = 0.1
+
+    def __init__(self, config: Config, image_size: int):
+        super().__init__(config, image_size)
+        if config.pretrained and config.weights:
+            raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
+        options = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
+        self.swin = make_backbone(SWIN, image_size, pretrained=config.pretrained, **options)
+        try_out(self.swin, image_size)
+        self.swin.norm = nn.Identity()  # only the embedding has a norm behind the last level, and its own
+        if config.weights:
+            load_backbone_state(self.swin, swin_state(config.weights), config.weights)
+        dims = [stage.downsample.reduction.out_features for stage in self.swin.layers[1:]]
+        self.read_by([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
+
+    def forward(
+        self, face: Tensor, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
+    ) -> Tensor:
+        """(B, 2112, 7, 7) at 112 pixels. A missing picture counts as what filler the batch holds."""
+        tokens, levels = self.swin.patch_embed(face), []
+        for number, stage in enumerate(self.swin.layers):
+            tokens = stage.downsample(tokens)  # the paper's stages end with what timm's begin with
+            if number:
+                levels.append(tokens)
+            tokens = stage.blocks(tokens)
+        return joined([rearrange(level, "b h w d -> b d h w") for level in (*levels, tokens)])
+
+
+def swin_state(path: str | Path) -> StateDict:
+    """The Swin's weights in a file of this package, of SwinFace or of timm, without what comes behind its blocks."""
+    checkpoint = read_checkpoint(path)
+    state = state_dict_in(checkpoint.get("state_dict_backbone", checkpoint))
+    if any(name.startswith(OURS) for name in state):
+        return {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
+    return {name: value for name, value in state.items() if not name.startswith(("norm.", "head.", "feature."))}

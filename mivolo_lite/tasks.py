@@ -1,0 +1,111 @@
+"""What an estimator answers beside age and gender, as data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.interface import AgeModel
+
+OWN = ("age", "gender")
+"""Tasks that every estimator has, each with a subnet of its name."""
+
+LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("",)}
+"""What each kind can be trained with."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One more question to a picture.
+
+    Attributes:
+        name: of its output.
+        kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E).
+        classes: the names of the classes, in the order of the logits.
+        loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression; where empty, the first.
+        weight: of its loss beside that of age.
+        subnet: tasks with the same one share what it reads; ``age`` and ``gender`` have theirs. The task's own name
+            where empty. An embedding has none.
+    """
+
+    name: str
+    kind: Literal["classification", "regression", "embedding"] = "classification"
+    classes: list[str] = field(default_factory=list)
+    subnet: str = ""
+    loss: Literal["", "cross_entropy", "l1", "l2"] = ""
+    weight: float = 1.0
+
+    def __post_init__(self):
+        for name in (self.name, self.reads):
+            if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+                raise UserError(f"tasks: {name!r} cannot be the name of a task or a subnet; take another word")
+        if self.name in OWN:
+            raise UserError(f"tasks: {self.name} is a task of every model already, with options of its own")
+        if (self.kind == "classification") != (len(self.classes) > 1):
+            raise UserError(f"tasks: {self.name}: a classification, and nothing else, has classes, at least two")
+        if self.kind == "embedding" and self.subnet:
+            raise UserError(f"tasks: {self.name}: an embedding shares no subnet")
+        if self.loss not in LOSSES[self.kind]:
+            losses = " or ".join(filter(None, LOSSES[self.kind])) or "none"
+            raise UserError(
+                f"tasks: {self.name}: loss {self.loss} is not for a {self.kind}; for that there is {losses}"
+            )
+        if not self.weight >= 0:
+            raise UserError(f"tasks: {self.name}: weight {self.weight}: give 0 or more")
+
+    @property
+    def reads(self) -> str:
+        """The name of its subnet."""
+        return self.subnet or self.name
+
+    def penalty(self, output: Tensor, value: Tensor) -> Tensor:
+        """(B,) float32 loss, no reduction.
+
+        Args:
+            output: (B, classes) logits, or (B, 1).
+            value: (B,) places of the classes, or the numbers.
+        """
+        if self.kind == "classification":
+            return F.cross_entropy(output.float(), value.long(), reduction="none")
+        error = output.float().squeeze(-1) - value
+        return error.abs() if self.loss == "l1" else error.square()
+
+    def answer(self, output: Tensor) -> Tensor:
+        """(B,) float32 place of the likeliest class, or the number."""
+        return output.argmax(dim=1).float() if self.kind == "classification" else output.float().squeeze(-1)
+
+    def make_head(self, model: AgeModel) -> nn.Module:
+        """What makes this task's output of what its subnet gives."""
+        return nn.Identity() if self.kind == "embedding" else model.make_head(max(1, len(self.classes)))
+
+
+def read_tasks(records: Sequence[dict[str, Any]]) -> list[Task]:
+    """The tasks that a card holds. Raises UserError where they cannot stand beside each other."""
+    tasks = [Task(**record) for record in records]
+    names = [task.name for task in tasks]
+    for task in tasks:
+        if names.count(task.name) > 1:
+            raise UserError(f"tasks: more than one is called {task.name}")
+        if task.kind == "embedding" and [other.reads for other in tasks].count(task.name) > 1:
+            raise UserError(f"tasks: {task.name} is an embedding, whose subnet no other task can share")
+    return tasks
+
+
+def make_subnets(model: AgeModel, tasks: Sequence[Task]) -> nn.ModuleDict:
+    """Every subnet by its name: age's, gender's, and what the tasks want besides."""
+    subnets = nn.ModuleDict({name: model.make_subnet() for name in OWN})
+    for task in tasks:
+        if task.reads not in subnets:
+            subnets[task.reads] = model.make_embedding() if task.kind == "embedding" else model.make_subnet()
+    return subnets
+
+
+def classes_to_learn(tasks: Sequence[Task]) -> dict[str, Sequence[str]]:
+    """The classes by task. Raises UserError for an embedding, which no label teaches."""
+    for task in tasks:
+        if task.kind == "embedding":
+            raise UserError(f"tasks: {task.name}: an embedding comes with converted weights; it cannot be trained here")
+    return {task.name: task.classes for task in tasks}

@@ -1,0 +1,168 @@
+"""One model with each of its inputs: what is shown, what is hidden, and what cannot be estimated."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mivolo_lite.cli import main
+from mivolo_lite.data.dataset import ShardDataset
+from mivolo_lite.data.sampler import Draw
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
+from mivolo_lite.evaluation.table import metrics_table
+from tests.data.tiny_shards import make_shards
+
+SAMPLES, SIDE = 30, 32
+DUAL = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
+HAS = {"face": (0, 2), "body": (1, 2), "both": (0, 1, 2)}  # of the three kinds of samples in the tiny shards
+TRUTH = ["key", "age", "gender", "group"]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("shards"), [20, SAMPLES - 20])
+
+
+@pytest.fixture(scope="module")
+def dual(tmp_path_factory):
+    return save(DUAL, tmp_path_factory.mktemp("dual"))
+
+
+def save(model, folder):
+    """An untrained estimator, its statistics unlike those of a new one."""
+    torch.manual_seed(1)
+    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
+    noise = torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)
+    estimator(**{name: noise for name in estimator.inputs})
+    estimator.save(folder)
+    return folder
+
+
+def rows_of(folder):
+    with open(folder / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_path):
+    metrics = evaluate(dual, index.folder, tmp_path, "face,body,both", batch=7)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert list(metrics["inputs"]) == ["face", "body", "both"] and set(metrics) == {"checkpoint", "data", "inputs"}
+    rows = rows_of(tmp_path)
+    assert list(rows[0]) == [
+        "key", "age", "age_pred_face", "age_pred_body", "age_pred_both",
+        "gender", "gender_prob_face", "gender_prob_body", "gender_prob_both", "group",
+    ]  # fmt: skip
+    estimator = Estimator.load(dual)
+    for name, shown in COLUMNS.items():
+        dataset = ShardDataset(index, shown, SIDE)
+        for number, row in enumerate(rows):
+            assert row["key"] == index.key(number)
+            if number % 3 not in HAS[name]:
+                assert row[f"age_pred_{name}"] == row[f"gender_prob_{name}"] == ""
+                continue
+            with torch.inference_mode():
+                age, gender = estimator.estimate(estimator(**dataset.read([Draw(0, number)]).pictures()))
+            assert float(row[f"age_pred_{name}"]) == pytest.approx(age.age.item(), abs=1e-3)
+            assert float(row[f"gender_prob_{name}"]) == pytest.approx(gender[0, 1].item(), abs=1e-5)
+
+
+def test_samples_without_the_picture_are_counted_apart(dual, index, tmp_path):
+    metrics = evaluate(dual, index.folder, tmp_path, "body,both")
+    rows = rows_of(tmp_path)
+    known_age = ~np.isnan(index.columns["age_lo"])
+    kind = np.arange(SAMPLES) % 3
+    for name, section in metrics["inputs"].items():
+        seen = np.isin(kind, HAS[name])
+        assert section["missing"] == (~seen).sum() and section["n"] == (seen & known_age).sum()
+        assert section["gender_n"] == sum(bool(row["gender"]) for row, there in zip(rows, seen, strict=True) if there)
+        errors = [
+            max(float(lo) - float(row[f"age_pred_{name}"]), float(row[f"age_pred_{name}"]) - float(hi), 0)
+            for row, there in zip(rows, seen, strict=True)
+            if there and row["age"]
+            for lo, hi in [(row["age"].split(";") * 2)[:2]]
+        ]
+        assert section["mae"] == pytest.approx(np.mean(errors), abs=1e-3)
+        for kind_of_person in ("age", "gender", "group"):
+            assert list(section["by"][kind_of_person]) == list(metrics["inputs"]["both"]["by"][kind_of_person])
+    assert metrics["inputs"]["body"]["baseline_mae"] != metrics["inputs"]["both"]["baseline_mae"]
+
+
+def test_without_inputs_the_files_are_as_they_always_were(dual, index, tmp_path):
+    plain, both = tmp_path / "plain", tmp_path / "both"
+    metrics = evaluate(dual, index.folder, plain)
+    section = evaluate(dual, index.folder, both, "both")["inputs"]["both"]
+    assert list(metrics) == [
+        "checkpoint", "data", "n", "mae", "cs5", "bias", "gender_accuracy", "gender_n", "baseline_mae", "by"
+    ]  # fmt: skip
+    assert metrics | section | {"missing": 0} == metrics | {"missing": 0}
+    rows = rows_of(plain)
+    assert list(rows[0]) == ["key", "age", "age_pred", "gender", "gender_prob", "group"]
+    assert [row["age_pred"] for row in rows] == [row["age_pred_both"] for row in rows_of(both)]
+
+
+def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
+    main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
+          "--inputs", "face,both", "--workers", "0"])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["face", "both"] and lines[1].split() == ["n", "MAE", "CS@5", "bias"] * 2
+    sections = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"].values()
+    expected = [f"{number}" for s in sections for number in (s["n"], f"{s['mae']:.2f}", f"{s['cs5']:.1%}")]
+    words = next(line for line in lines if line.startswith("all")).split()
+    assert [word for place, word in enumerate(words[1:]) if place % 4 != 3] == expected
+    for label in ("20-29", "M", "x", "gender right", "no such picture", "always the mean"):
+        assert any(line.strip().startswith(label) for line in lines), label
+    assert next(line for line in lines if line.startswith("no such")).split()[-2:] == ["10", "0"]
+
+
+def test_a_hidden_picture_is_not_even_read(dual, tmp_path):
+    index = make_shards(tmp_path / "shards", [6])
+    columns = index.columns
+    with open(index.shard_path(0), "r+b") as file:
+        for number in np.flatnonzero(columns["body_size"]):
+            file.seek(columns["body_offset"][number])
+            file.write(b"\0" * int(columns["body_size"][number]))
+    assert evaluate(dual, index.folder, tmp_path / "face", "face")["inputs"]["face"]["missing"] == 2
+    with pytest.raises(UserError, match="sample0000[12].body"):
+        evaluate(dual, index.folder, tmp_path / "both", "face,both")
+
+
+@pytest.mark.parametrize("inputs", ["body", "both", "face,both"])
+def test_a_model_of_one_input_says_that_it_has_no_other(inputs, index, tmp_path, capsys):
+    single = save({"name": "single", "backbone": "test_resnet"}, tmp_path / "single")
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--checkpoint", f"{single}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
+              "--inputs", inputs])  # fmt: skip
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "looks at the face alone; ask for face" in error
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("inputs", ["head", "face,", "", "face body"])
+def test_an_unknown_input_is_named(inputs, dual, index, tmp_path):
+    with pytest.raises(UserError, match="is not one of face, body, both"):
+        evaluate(dual, index.folder, tmp_path, inputs)
+
+
+def test_a_model_of_one_input_does_not_guess_from_nothing(index, tmp_path):
+    single = save({"name": "single", "backbone": "test_resnet", "input": "body"}, tmp_path / "single")
+    metrics = evaluate(single, index.folder, tmp_path / "plain")
+    assert metrics["missing"] == 10 and "10 samples have no such picture" in metrics_table(metrics)
+    section = evaluate(single, index.folder, tmp_path / "o", "body")["inputs"]["body"]
+    assert section == {name: value for name, value in metrics.items() if name not in ("checkpoint", "data")}
+    assert sum(row["age_pred"] == "" for row in rows_of(tmp_path / "plain")) == 10
+
+
+def test_data_that_the_model_cannot_see_and_estimates_that_are_none_are_told(tmp_path):
+    single = save({"name": "single", "backbone": "test_resnet", "input": "body"}, tmp_path / "single")
+    faces = make_shards(tmp_path / "faces", [1])
+    with pytest.raises(UserError, match="no sample has a body"):
+        evaluate(single, faces.folder, tmp_path / "o")
+    estimator = Estimator.load(single)
+    torch.nn.init.constant_(estimator.gender_head.bias, torch.nan)
+    estimator.save(single)
+    with pytest.raises(UserError, match="diverged"):
+        evaluate(single, make_shards(tmp_path / "shards", [3]).folder, tmp_path / "o")

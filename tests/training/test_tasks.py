@@ -1,0 +1,159 @@
+"""Tasks beside age and gender are learnt: masked, weighted, the same however a batch is cut up."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mivolo_lite.cli import main
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.labels import AgeRange, TaskLabel
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.step import OptimizerStep
+
+TASKS = [
+    {"name": "mood", "classes": ["happy", "sad", "cross"], "weight": 0.5},
+    {"name": "pitch", "kind": "regression", "loss": "l1"},
+]
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    torch.manual_seed(0)
+    model = {"name": "single", "backbone": "test_vit"}  # no batch statistics
+    span = {"min_age": 0, "max_age": 100}
+    return Estimator(Card(model, {"name": "classification"}, span, image_size=64, tasks=TASKS))
+
+
+def batch_of(size):
+    draw = torch.Generator().manual_seed(0)
+    known = {name: torch.rand(size, generator=draw) > 0.5 for name in ("mood", "pitch")}
+    nothing = torch.zeros(size, dtype=torch.bool)
+    return Batch(
+        face=torch.randint(0, 256, (size, 3, 64, 64), generator=draw, dtype=torch.uint8),
+        body=None,
+        has_face=torch.ones(size, dtype=torch.bool),
+        has_body=None,
+        age=AgeRange(torch.zeros(size), torch.zeros(size), nothing),
+        gender=torch.zeros(size, dtype=torch.int64),
+        gender_known=nothing,
+        sample=torch.arange(size),
+        counted=torch.ones(size, dtype=torch.bool),
+        tasks={
+            "mood": TaskLabel(torch.randint(0, 3, (size,), generator=draw).float(), known["mood"]),
+            "pitch": TaskLabel(torch.randn(size, generator=draw), known["pitch"]),
+        },
+    )
+
+
+def part(batch, rows):
+    def cut(value):
+        if isinstance(value, torch.Tensor):
+            return value[rows]
+        if isinstance(value, AgeRange | TaskLabel):
+            return type(value)(**{name: cut(item) for name, item in vars(value).items()})
+        return {name: cut(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+    return Batch(**{name: cut(value) for name, value in vars(batch).items()})
+
+
+def updated(estimator, batches, tasks=TASKS):
+    estimator = copy.deepcopy(estimator)
+    estimator.tasks = [replace(task, **change) for task, change in zip(estimator.tasks, tasks, strict=True)]
+    optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
+    step = OptimizerStep(Accelerator(cpu=True), estimator, optimizer, gender_weight=0.5, clip_norm=0.0, seed=0)
+    result = step(batches, step=0)
+    return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
+
+
+def test_unequal_micro_batches_learn_the_same_as_the_whole(estimator):
+    batch = batch_of(12)
+    whole, one = updated(estimator, [batch])
+    parts, three = updated(estimator, [part(batch, slice(0, 2)), part(batch, slice(2, 3)), part(batch, slice(3, 12))])
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.stack(one.task_losses), torch.stack(three.task_losses))
+
+
+def test_unknown_labels_teach_nothing(estimator):
+    batch = batch_of(8)
+    lied = {
+        name: TaskLabel(torch.where(label.known, label.value, 2.0), label.known) for name, label in batch.tasks.items()
+    }
+    assert torch.equal(updated(estimator, [batch])[0], updated(estimator, [replace(batch, tasks=lied)])[0])
+
+
+def test_weights_say_how_much_a_task_counts(estimator):
+    batch = batch_of(8)
+    before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
+    unweighted = updated(estimator, [batch], [{"weight": 0.0}, {"weight": 0.0}])[0]
+    assert torch.equal(unweighted, before)
+    steps = [
+        updated(estimator, [batch], weights)[0] - before
+        for weights in ([{"weight": 0.5}, {"weight": 0.0}], [{"weight": 0.0}, {"weight": 1.0}], TASKS)
+    ]
+    assert all(step.abs().max() > 0 for step in steps)
+    torch.testing.assert_close(steps[0] + steps[1], steps[2], rtol=1e-3, atol=1e-5)
+
+
+SMALL = ["multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
+
+
+@pytest.fixture
+def train(people, tmp_path):
+    """Trains age, gender and group of drawn people, and gives the run's log."""
+    groups = json.loads((people / "train" / "dataset.json").read_text())["groups"]
+    tasks = json.dumps([{"name": "group", "classes": groups, "weight": 0.5}])
+
+    def run(name, *options):
+        main([
+            "train", "--run", f"{tmp_path}/{name}", "--data.train", f"{people}/train", "--data.val", f"{people}/val",
+            "--method.name", "regression", "--method.normalise", "false", "--method.loss", "annealed",
+            "--tasks", tasks, "--data.image_size", "32", "--data.workers", "0", "--optim.global_batch", "16",
+            "--optim.epochs", "1", "--train.log_every", "1", *options,
+        ])  # fmt: skip
+        return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [SMALL, ["swinface"]], ids=["multilevel", "swinface"])
+def test_from_the_command_line(people, tmp_path, capsys, train, model):
+    """Age, gender and group, each with attention of its own."""
+    log = train("run", "--model.name", *model)
+    for line in [line for line in log if line["kind"] == "train"]:
+        parts = line["age_loss"] + line["gender_loss"] + 0.5 * line["group_loss"]
+        assert line["loss"] == pytest.approx(parts, rel=1e-5)
+    assert 0 <= log[-1]["group_accuracy"] <= 1 and log[-1]["group_n"] == log[-1]["n"]
+    main(["evaluate", "--checkpoint", f"{tmp_path}/run/best", "--data", f"{people}/val", "--out", f"{tmp_path}/out"])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["group_accuracy"] == pytest.approx(log[-1]["group_accuracy"])
+    assert f"group right for {metrics['group_accuracy']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_annealing_goes_on_where_it_stopped(tmp_path, capsys, train):
+    """The annealed loss, every task and every subnet's dropout are the same from a checkpoint on, to the last bit."""
+    options = ["--model.name", *SMALL, "--train.save_every", "3"]
+    undisturbed = train("run", *options)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(max((tmp_path / "again" / "checkpoints").iterdir()))
+    resumed = train("again", *options, "--resume", "auto")
+    losses = [
+        [(line["step"], line["loss"]) for line in log if line["kind"] == "train"] for log in (undisturbed, resumed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) > 3
+    assert "resumed at step 3" in capsys.readouterr().out
+
+
+def test_an_embedding_is_not_trained(people, tmp_path, capsys):
+    tasks = json.dumps([{"name": "who", "kind": "embedding"}])
+    folders = ["--data.train", f"{people}/train", "--data.val", f"{people}/val"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--run", f"{tmp_path}/run", "--tasks", tasks, "--model.name", "swinface", *folders])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "who: an embedding" in error
