@@ -12,9 +12,9 @@ from tqdm import tqdm
 from mivolo_lite.audit.quality import blur
 from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.workers import ShardWorkers
-from mivolo_lite.data.dataset import ShardFiles
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.letterbox import resize
+from mivolo_lite.data.storage import ShardFiles
 
 THUMBNAIL = 32
 """Side in pixels; whatever the picture's shape, it is squeezed into a square."""

@@ -12,10 +12,10 @@ import simplejpeg
 from mivolo_lite.audit.duplicates import KINDS
 from mivolo_lite.audit.findings import FLAGS, Flag, Group
 from mivolo_lite.audit.samples import PICTURES, Samples
-from mivolo_lite.data.dataset import ShardFiles
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.letterbox import fitted, resize
+from mivolo_lite.data.storage import ShardFiles
 
 _SIDE = 144
 _QUALITY = 82

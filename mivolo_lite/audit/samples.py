@@ -34,6 +34,9 @@ class Samples:
         last = [path.name for path in resolved]
         self.short_names = last if len(set(last)) == len(last) else self.names
         self.indexes = [ShardIndex.load(folder) for folder in folders]
+        for name, index in zip(self.names, self.indexes, strict=True):
+            if index.is_remote:
+                raise UserError(f"{name}: an audit reads every picture; copy the shards to this machine first")
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
         self.folder = np.repeat(np.arange(len(sizes)), sizes)

@@ -7,8 +7,8 @@ from typing import Any
 
 import cv2
 
-from mivolo_lite.data.dataset import ShardFiles
 from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.storage import ShardFiles
 
 _files: list[ShardFiles] = []
 
