@@ -14,7 +14,8 @@ class NearPairs:
 
     The bits are dealt into ``distance + k`` blocks. Two hashes that differ in at most ``distance`` bits agree in at
     least k whole blocks, so they meet in a table that is sorted by these k (Manku, Jain and Das Sarma, WWW 2007). A
-    pair counts only in the first table that it meets in; memory holds one table at a time.
+    pair counts only in the first table that it meets in; memory holds one table at a time. A million faces and their
+    mirrored ones, at a distance of 9, take about two minutes of one core and 100 MB (benchmarks/results/audit.md).
 
     Args:
         hashes: (N,) uint64, all different.
