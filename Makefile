@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN)pytest -n auto --dist loadfile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(RUN)pip install --quiet --disable-pip-version-check --editable '.[dev,deepspeed]'
 	touch $@
 
 quickstart: $(VENV)/installed

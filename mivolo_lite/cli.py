@@ -32,6 +32,7 @@ def pack_command(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: pictures become shards."""
     from mivolo_lite.data.exclude import read_exclusions
     from mivolo_lite.data.pack import pack, parse_split
+    from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
 
     if not argv or argv[0] not in SOURCES:
@@ -47,6 +48,7 @@ def pack_command(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
+    parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
@@ -55,7 +57,11 @@ def pack_command(argv: Sequence[str]) -> None:
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
     source = SOURCES[argv[0]](**own)
-    packed = pack(source, **options)
+    part = options.pop("part")
+    packed = pack_part(source, part=Part.parse(part), **options) if part else pack(source, **options)
+    if packed is None:
+        print(f"part {part} is read; {options['out']} appears when the last one is")
+        return
     for name, index in packed.splits.items():
         labels = index.info["labels"]
         genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())
@@ -101,11 +107,13 @@ def train_command(argv: Sequence[str]) -> None:
     """``train --config FILE ...``: what ``train.py`` does, in one process."""
     from mivolo_lite.config import help_text, read_run_config
     from mivolo_lite.training.loop import Trainer
+    from mivolo_lite.training.preemption import EXIT_CODE
 
     if "-h" in argv or "--help" in argv:
         print(help_text(argv))
         return
-    Trainer(read_run_config(argv)).train()
+    if not Trainer(read_run_config(argv)).train():
+        sys.exit(EXIT_CODE)
 
 
 def evaluate_command(argv: Sequence[str]) -> None:

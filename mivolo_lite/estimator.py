@@ -100,11 +100,17 @@ class Estimator(nn.Module):
         """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""
         return self.method.estimate(output["age"]), output["gender"].float().softmax(dim=1)
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` and ``model.yaml``."""
+    def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
+        """Write ``model.safetensors`` and ``model.yaml``.
+
+        Args:
+            folder: made where it is missing.
+            weights: the state dict, from where its parameters are spread over several processes.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / MODEL_FILE)
+        weights = self.state_dict() if weights is None else weights
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / MODEL_FILE)
         (folder / CARD_FILE).write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
 
     @classmethod

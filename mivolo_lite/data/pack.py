@@ -4,7 +4,6 @@ Pictures are read once, in parallel, into a spool; the samples are then put in o
 comes from digests of the pictures, so neither the number of workers nor the moment can change a byte.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -14,42 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
 import webdataset as wds
 from tqdm import tqdm
 
 from mivolo_lite.data.index import REJECTED_FILE, ShardIndex, check_reject_rate, index_shards, write_rejected
-from mivolo_lite.data.sample import Labels, Sample
-from mivolo_lite.data.sources.source import Rejected, Source
+from mivolo_lite.data.sources.source import Source
+from mivolo_lite.data.spool import Reading, Spooled, read_pictures
 from mivolo_lite.errors import UserError
 
-_PICTURES_PER_TASK = 64
 _SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
-
-
-class Stretch(NamedTuple):
-    """Bytes of a spool file."""
-
-    file: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Spooled:
-    """A sample whose pictures wait in the spool.
-
-    Attributes:
-        rank: 8 bytes, decides the split and the place in it; equal for all people of a picture and its duplicates.
-    """
-
-    key: str
-    rank: bytes
-    face: Stretch | None
-    body: Stretch | None
-    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -88,23 +61,15 @@ def pack(
         UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many pictures are rejected.
     """
     out = Path(out)
-    _check(out, split, samples_per_shard)
+    check_layout(out, split, samples_per_shard)
     items = source.items()
-    with _appearing_whole(out) as partial:
+    with appearing_whole(out) as partial:
         spool = partial / "spool"
-        spool.mkdir()
-        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, spool, seed)) as pool:
-            spooled, rejected = _read_pictures(pool, items)
-            check_reject_rate(rejected, len(items) - len(rejected), max_reject_rate, out)
-            groups = sorted({sample.labels.group for sample in spooled if sample.labels.group is not None})
-            kept = _without(_name_apart(spooled), exclude)
-            by_split = _deal_out(kept, split)
-            _write_shards(pool, partial, by_split, samples_per_shard)
+        reading = read_pictures(source, items, spool, seed, workers)
+        check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
+        excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         shutil.rmtree(spool)
-        for name in by_split:
-            index_shards(partial / name, source.crop_policy, groups, workers=workers)
-        write_rejected(partial / REJECTED_FILE, rejected)
-    return Packed({name: ShardIndex.load(out / name) for name in by_split}, rejected, len(spooled) - len(kept))
+    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
 
 
 def parse_split(text: str) -> dict[str, float]:
@@ -118,7 +83,8 @@ def parse_split(text: str) -> dict[str, float]:
     return shares
 
 
-def _check(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
+def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
+    """Raise UserError for what cannot be written."""
     if out.exists():
         raise UserError(f"--out {out}: already exists; remove it or choose another folder")
     if abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) <= 0:
@@ -128,7 +94,7 @@ def _check(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
 
 
 @contextmanager
-def _appearing_whole(out: Path) -> Iterator[Path]:
+def appearing_whole(out: Path) -> Iterator[Path]:
     """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
@@ -142,67 +108,24 @@ def _appearing_whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read_pictures(pool: ProcessPoolExecutor, items: Sequence[str]) -> tuple[list[Spooled], list[dict]]:
-    tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
-    spooled, rejected = [], []
-    with tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar:
-        for task, (kept, refused) in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
-            spooled += kept
-            rejected += refused
-            bar.update(len(task))
-    return spooled, rejected
-
-
-class _Worker:
-    """What every worker process holds."""
-
-    source: Source
-    spool: Path
-    seed: int
-
-
-def _start_worker(source: Source, spool: Path, seed: int) -> None:
-    _Worker.source, _Worker.spool, _Worker.seed = source, spool, seed
-    cv2.setNumThreads(1)
-
-
-def _spool(number: int, items: Sequence[str]) -> tuple[list[Spooled], list[dict]]:
-    """Read a few pictures and append their crops to a spool file."""
-    spooled, rejected = [], []
-    path = _Worker.spool / f"{number:08d}"
-    with open(path, "wb") as file:
-        for item in items:
-            try:
-                picture = _Worker.source.read(item)
-            except Rejected as reason:
-                rejected.append({"picture": item, "reason": str(reason)})
-                continue
-            rank = _rank(picture.identity, _Worker.seed)
-            spooled += [
-                Spooled(sample.key, rank, _put(file, sample.face), _put(file, sample.body), sample.labels)
-                for sample in picture.samples
-            ]
-    return spooled, rejected
-
-
-def _rank(identity: bytes, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(identity).digest()).digest()[:8]
-
-
-def _put(file, data: bytes | None) -> Stretch | None:
-    if data is None:
-        return None
-    offset = file.tell()
-    file.write(data)
-    return Stretch(file.name, offset, len(data))
-
-
-def _take(stretch: Stretch | None) -> bytes | None:
-    if stretch is None:
-        return None
-    with open(stretch.file, "rb") as file:
-        file.seek(stretch.offset)
-        return file.read(stretch.size)
+def write_splits(
+    folder: Path,
+    reading: Reading,
+    source: Source,
+    split: dict[str, float],
+    samples_per_shard: int,
+    workers: int,
+    exclude: Collection[str],
+) -> int:
+    """Shards, indices and the list of the rejected, from pictures that were read; returns how many were left out."""
+    groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
+    kept = _without(_name_apart(reading.samples), exclude)
+    by_split = _deal_out(kept, split)
+    _write_shards(folder, by_split, samples_per_shard, workers)
+    for name in by_split:
+        index_shards(folder / name, source.crop_policy, groups, workers=workers)
+    write_rejected(folder / REJECTED_FILE, reading.rejected)
+    return len(reading.samples) - len(kept)
 
 
 def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
@@ -236,22 +159,21 @@ def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list
     return dealt
 
 
-def _write_shards(
-    pool: ProcessPoolExecutor, folder: Path, by_split: dict[str, list[Spooled]], samples_per_shard: int
-) -> None:
+def _write_shards(folder: Path, by_split: dict[str, list[Spooled]], samples_per_shard: int, workers: int) -> None:
     paths, parts = [], []
     for name, samples in by_split.items():
         (folder / name).mkdir()
         for number, first in enumerate(range(0, len(samples), samples_per_shard)):
             paths.append(folder / name / f"{name}-{number:06d}.tar")
             parts.append(samples[first : first + samples_per_shard])
-    for _ in tqdm(pool.map(_write_shard, paths, parts), total=len(paths), desc="shards", unit="", disable=None):
-        pass
+    with ProcessPoolExecutor(workers) as pool:
+        for _ in tqdm(pool.map(_write_shard, paths, parts), total=len(paths), desc="shards", unit="", disable=None):
+            pass
 
 
 def _write_shard(path: Path, samples: Sequence[Spooled]) -> None:
     # Time, user and mode are part of a tar; fixed, so that the same samples are the same bytes.
     with wds.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root", mode=0o644) as tar:
         for spooled in samples:
-            sample = Sample(spooled.key, _take(spooled.face), _take(spooled.body), spooled.labels)
+            sample = spooled.sample()
             tar.write({"__key__": sample.key} | sample.members())

@@ -4,6 +4,7 @@ Left to itself, torch moves every tensor of every batch into new shared memory. 
 and clearing all those pages took half as long as decoding the pictures that they were for.
 """
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -96,7 +97,9 @@ class _IntoPlaces(Dataset):
 
 
 def use_one_thread(worker: int) -> None:
-    """Each worker process is one thread of work already."""
+    """Each worker process is one thread of work already, and ends when its rank wants it to."""
+    # Some batch systems warn a rank's children as well: a worker that ended then took its rank along, unsaved.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     place_loader_worker(worker)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

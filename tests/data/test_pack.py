@@ -23,17 +23,6 @@ from tests.data.tiny_shards import noise_jpeg
 SPLIT = {"train": 0.8, "val": 0.2}
 
 
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "UTKFace"
-    (folder / "deeper" / "still").mkdir(parents=True)
-    for number in range(60):
-        where = folder / ["", "deeper", "deeper/still"][number % 3]
-        ending = ".jpg.chip.jpg" if number % 2 else ".jpg"
-        (where / f"{number}_{number % 2}_{number % 5}_2017{number:013d}{ending}").write_bytes(noise_jpeg(number))
-    return folder
-
-
 def digests(folder):
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

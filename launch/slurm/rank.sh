@@ -1,0 +1,8 @@
+# One rank of train.sbatch: SLURM's names for its place become torch's, and Python takes this shell's place.
+export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS
+export LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE=${SLURM_STEP_TASKS_PER_NODE%%(*}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
+echo "=== $(date '+%F %T') rank $RANK of $WORLD_SIZE: $LOCAL_RANK of $LOCAL_WORLD_SIZE on $SLURMD_NODENAME," \
+    "${OMP_NUM_THREADS} threads, process $$, start ${SLURM_RESTART_COUNT:-0}"
+trap '' USR2 TERM  # until Python listens, a moment later; by default they would end it
+exec python train.py "$@"

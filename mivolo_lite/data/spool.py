@@ -1,0 +1,117 @@
+"""Pictures read once, in parallel, into files of crops, where they wait for their place in a shard."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+from tqdm import tqdm
+
+from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.sources.source import Rejected, Source
+
+_PICTURES_PER_TASK = 64
+
+
+class Stretch(NamedTuple):
+    """Bytes of a spool file."""
+
+    file: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A sample whose pictures wait in the spool.
+
+    Attributes:
+        rank: 8 bytes, decides the split and the place in it; equal for all people of a picture and its duplicates.
+    """
+
+    key: str
+    rank: bytes
+    face: Stretch | None
+    body: Stretch | None
+    labels: Labels
+
+    def sample(self) -> Sample:
+        """The sample with its pictures."""
+        return Sample(self.key, _take(self.face), _take(self.body), self.labels)
+
+
+class Reading(NamedTuple):
+    """What reading pictures gave: samples in the order of the pictures, and the pictures that cannot be used."""
+
+    samples: list[Spooled]
+    rejected: list[dict]
+
+
+def read_pictures(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
+    """Read pictures into spool files in a new folder."""
+    folder.mkdir()
+    tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
+    reading = Reading([], [])
+    with (
+        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, folder, seed)) as pool,
+        tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar,
+    ):
+        for task, (samples, rejected) in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
+            reading.samples.extend(samples)
+            reading.rejected.extend(rejected)
+            bar.update(len(task))
+    return reading
+
+
+class _Worker:
+    """What every worker process holds."""
+
+    source: Source
+    folder: Path
+    seed: int
+
+
+def _start_worker(source: Source, folder: Path, seed: int) -> None:
+    _Worker.source, _Worker.folder, _Worker.seed = source, folder, seed
+    cv2.setNumThreads(1)
+
+
+def _spool(number: int, items: Sequence[str]) -> Reading:
+    """Read a few pictures and append their crops to a spool file."""
+    reading = Reading([], [])
+    with open(_Worker.folder / f"{number:08d}", "wb") as file:
+        for item in items:
+            try:
+                picture = _Worker.source.read(item)
+            except Rejected as reason:
+                reading.rejected.append({"picture": item, "reason": str(reason)})
+                continue
+            rank = _rank(picture.identity, _Worker.seed)
+            reading.samples.extend(
+                Spooled(sample.key, rank, _put(file, sample.face), _put(file, sample.body), sample.labels)
+                for sample in picture.samples
+            )
+    return reading
+
+
+def _rank(identity: bytes, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(identity).digest()).digest()[:8]
+
+
+def _put(file, data: bytes | None) -> Stretch | None:
+    if data is None:
+        return None
+    offset = file.tell()
+    file.write(data)
+    return Stretch(file.name, offset, len(data))
+
+
+def _take(stretch: Stretch | None) -> bytes | None:
+    if stretch is None:
+        return None
+    with open(stretch.file, "rb") as file:
+        file.seek(stretch.offset)
+        return file.read(stretch.size)

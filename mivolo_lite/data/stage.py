@@ -1,0 +1,53 @@
+"""A copy of a data set on a node's own disk: ``python -m mivolo_lite.data.stage FOLDER TO`` prints where it is."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.errors import UserError
+
+
+def stage(folder: Path | str, to: Path | str) -> Path:
+    """Copy a folder of indexed shards, whole or not at all, unless it has been copied before.
+
+    Args:
+        folder: the shards.
+        to: a folder that may hold copies of several data sets, each named by its digest.
+
+    Returns:
+        The copy.
+
+    Raises:
+        UserError: no indexed shards, or no room for them.
+    """
+    index = ShardIndex.load(folder)
+    copy = Path(to) / index.digest[:16]
+    if copy.exists():
+        return ShardIndex.load(copy).folder
+    partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = sum(shard["bytes"] for shard in index.info["shards"]), shutil.disk_usage(partial.parent).free
+        if needed > free:
+            raise UserError(f"{to}: {needed / 1e9:.1f} GB of shards, and {free / 1e9:.1f} GB free; read them in place")
+        shutil.copytree(folder, partial)
+        try:
+            os.rename(partial, copy)
+        except OSError:
+            if not copy.exists():  # another job on this node was faster
+                raise
+    except OSError as error:
+        raise UserError(f"{to}: the shards of {folder} cannot be copied there: {error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return copy
+
+
+if __name__ == "__main__":
+    try:
+        print(stage(*sys.argv[1:3]))
+    except UserError as error:
+        print(f"stage: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,39 @@
+"""Staging: a copy that is whole, made once, or an error of one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mivolo_lite.data import stage as module
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.stage import stage
+from mivolo_lite.errors import UserError
+from tests.data.test_pack import digests
+
+
+def test_the_copy_is_whole_and_made_once(people, tmp_path, monkeypatch):
+    copy = stage(people / "train", tmp_path / "local")
+    assert digests(copy) == digests(people / "train")
+    assert ShardIndex.load(copy).digest == ShardIndex.load(people / "train").digest
+    monkeypatch.setattr(module.shutil, "copytree", None)
+    assert stage(people / "train", tmp_path / "local") == copy
+    assert [path.name for path in (tmp_path / "local").iterdir()] == [copy.name]
+
+
+def test_two_at_the_same_time_make_one_copy(people, tmp_path):
+    command = [sys.executable, "-m", "mivolo_lite.data.stage", str(people / "train"), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    (said,) = {process.communicate(timeout=120)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [str(path) for path in tmp_path.iterdir()] == [said]
+
+
+@pytest.mark.parametrize("where, message", [("a-file/local", "cannot be copied"), ("full", "0.0 GB free")])
+def test_a_place_that_cannot_take_it_is_told(people, tmp_path, monkeypatch, where, message):
+    (tmp_path / "a-file").write_text("")
+    if where == "full":
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: module.shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(UserError, match=message):
+        stage(people / "train", tmp_path / where)
+    assert not list(tmp_path.rglob("*.partial"))
