@@ -1,4 +1,4 @@
-"""The command lines: ``mivolo-lite pack | index | train | evaluate | calibrate | compare | convert``."""
+"""The command lines: ``mivolo-lite pack | index | audit | train | evaluate | calibrate | compare | convert``."""
 
 import os
 import sys
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pack_command(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: pictures become shards."""
+    from mivolo_lite.data.exclude import read_exclusions
     from mivolo_lite.data.pack import pack, parse_split
     from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
@@ -47,10 +48,12 @@ def pack_command(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
+    options["exclude"] = read_exclusions(options["exclude"]) if options["exclude"] else frozenset()
     own = {name: options.pop(name) for name in source_options}
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
@@ -67,6 +70,8 @@ def pack_command(argv: Sequence[str]) -> None:
         print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {span}, {genders}: {index.folder}")
     if packed.rejected:
         print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
+    if options["exclude"]:
+        print(f"{packed.excluded} samples left out, of {len(options['exclude'])} names to leave out")
 
 
 def index_command(argv: Sequence[str]) -> None:
@@ -82,6 +87,21 @@ def index_command(argv: Sequence[str]) -> None:
     print(
         f"{index.folder}: {len(index)} samples in {len(index.info['shards'])} shards, {index.info['rejected']} rejected"
     )
+
+
+def audit_command(argv: Sequence[str]) -> None:
+    """``audit DIR [DIR ...]``: copies, contradicting labels and poor pictures in indexed shards, as a page."""
+    from mivolo_lite.audit.audit import AuditOptions, audit, summary
+
+    parser = _parser("audit", audit_command)
+    parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
+    parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
+    parser.add_argument("--fix", type=str | None, default=None, help="file to write, for `pack --exclude`")
+    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
+    names = parser.add_class_arguments(AuditOptions)
+    options = _parse(parser, argv)
+    limits = AuditOptions(**{name: options.pop(name) for name in names})
+    print(summary(audit(**options, options=limits)))
 
 
 def train_command(argv: Sequence[str]) -> None:
@@ -182,6 +202,7 @@ def _underscored(option: str) -> str:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "pack": pack_command,
     "index": index_command,
+    "audit": audit_command,
     "train": train_command,
     "evaluate": evaluate_command,
     "calibrate": calibrate_command,
