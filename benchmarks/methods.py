@@ -27,6 +27,7 @@ from mivolo_lite.config import RunConfig, named_options, read_run_config
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.step import OptimizerStep
 
@@ -89,10 +90,8 @@ def one_step(path: Path):
         Card(named_options(config.model), named_options(config.method), asdict(config.ages), config.data.image_size)
     ).to(memory_format=torch.channels_last)
     optim = config.optim
-    step = OptimizerStep(
-        Accelerator(cpu=True), estimator, build_optimizer(estimator, optim), optim.gender_weight, optim.clip_norm, 0
-    )
-    return partial(step, [random_batch(config)], 0)
+    engine = DataParallel(Accelerator(cpu=True), estimator, build_optimizer(estimator, optim), optim.clip_norm)
+    return partial(OptimizerStep(engine, optim.gender_weight, seed=0), [random_batch(config)], 0)
 
 
 def random_batch(config: RunConfig) -> Batch:

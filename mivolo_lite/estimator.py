@@ -32,6 +32,7 @@ class Card:
         data_digest: names the shards it was trained on.
         metrics: what it reached on its validation data.
         tasks: what it answers beside age and gender, each as the fields of a ``Task``.
+        calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
     """
 
     model: dict[str, Any]
@@ -43,6 +44,7 @@ class Card:
     data_digest: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
 
 class Estimator(nn.Module):
@@ -98,14 +100,27 @@ class Estimator(nn.Module):
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
         """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""
-        return self.method.estimate(output["age"]), output["gender"].float().softmax(dim=1)
+        logits = output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
+        return self.method.estimate(output["age"]), logits.softmax(dim=1)
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` and ``model.yaml``."""
+    def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
+        """Write ``model.safetensors`` and ``model.yaml``.
+
+        Args:
+            folder: made where it is missing.
+            weights: the state dict, from where its parameters are spread over several processes.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / MODEL_FILE)
-        (folder / CARD_FILE).write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
+        weights = self.state_dict() if weights is None else weights
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / MODEL_FILE)
+        self.save_card(folder)
+
+    def save_card(self, folder: Path | str) -> None:
+        """Write ``model.yaml`` alone, by a rename."""
+        partial = Path(folder) / f"{CARD_FILE}.partial"
+        partial.write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
+        partial.replace(Path(folder) / CARD_FILE)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.remote import is_url
 from mivolo_lite.errors import UserError
 
 
@@ -22,6 +23,8 @@ def stage(folder: Path | str, to: Path | str) -> Path:
     Raises:
         UserError: no indexed shards, or no room for them.
     """
+    if is_url(folder):
+        raise UserError(f"{folder}: shards at a URL have a cache on each node already; unset STAGE_DIR")
     index = ShardIndex.load(folder)
     copy = Path(to) / index.digest[:16]
     if copy.exists():

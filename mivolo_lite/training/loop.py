@@ -1,30 +1,30 @@
 """Training, from the configuration to the best weights."""
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.config import RunConfig, dump_run_config, named_options
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.data.readers import READERS
-from mivolo_lite.data.sampler import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.metrics import evaluate_predictions
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.tasks import classes_to_learn
+from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.heartbeat import Heartbeat
 from mivolo_lite.training.journal import Journal
-from mivolo_lite.training.launch import seed_everything, start_accelerator
+from mivolo_lite.training.launch import seed_everything, start
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.preemption import Preemption
 from mivolo_lite.training.run_folder import RunFolder
@@ -40,20 +40,24 @@ class Trainer:
 
     def __init__(self, config: RunConfig):
         self.config = config
+        optim = config.optim
+        self.launch, self.plan, self.accelerator = start(
+            config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
+        )
+        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
+        if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
+            raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         self.reader = READERS[config.data.reader](config.data, config.train.seed, classes_to_learn(config.tasks))
         self.val_index = ShardIndex.load(config.data.val, config.data.cache)
-        self.accelerator = start_accelerator(config.train.precision)
-        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
-        self.plan = BatchPlan.resolve(
-            config.optim.global_batch, config.optim.micro_batch, self.accelerator.num_processes
-        )
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.broken = 0
         self.total_steps = max(1, math.ceil(config.optim.epochs * self.steps_per_epoch))
         self.folder = RunFolder(config.run)
         self._begin_folder()
+        self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
+        self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
         self._build()
-        self.resumed = self._resume()
+        self._resume()
         self.journal = Journal(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
 
     def train(self) -> bool:
@@ -66,19 +70,20 @@ class Trainer:
         preemption = Preemption(self.accelerator)
         results: list[StepResult] = []
         for batches in self._steps():
-            set_learning_rate(self.optimizer, self._learning_rate())
+            set_learning_rate(self.engine.optimizer, self._learning_rate())
             self.estimator.method.progress = self.state.step / self.total_steps
-            self.model.train()
+            self.engine.model.train()
             results.append(self.step(batches, self.state.step))
             self._advance()
             if self._due(self.config.train.log_every):
                 self._log(results)
                 results = []
-            if self._evaluation_due():
+            evaluation_due = self._evaluation_due()
+            if evaluation_due:
                 self._evaluate()
             warned = preemption.warned()
-            if warned or self._evaluation_due() or self._due(self.config.train.save_every):
-                self.checkpointer.save(self.state.step)
+            if warned or evaluation_due or self._due(self.config.train.save_every):
+                self._save()
             if warned:
                 self.journal.say(f"warned to end: saved at step {self.state.step}")
                 break
@@ -98,27 +103,21 @@ class Trainer:
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card())
         self.estimator.method.fit_prior(torch.from_numpy(self.reader.age_counts(**asdict(config.ages))))
+        if config.train.sync_batchnorm and self.launch.processes > 1:
+            self.estimator = convert_sync_batchnorm(self.estimator)
         if config.train.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
+        if self.resumed is not None:
+            self.checkpointer.load_weights(self.resumed, self.estimator)
+        self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         self.estimator.to(self.accelerator.device)
-        self.ema = averaged(self.estimator, config.optim.ema_decay)
         if config.train.compile:
             self.estimator.compile()
         optimizer = build_optimizer(self.estimator, config.optim)
-        self.model, self.optimizer = self.accelerator.prepare(self.estimator, optimizer)
-        self.step = OptimizerStep(
-            self.accelerator,
-            self.model,
-            self.optimizer,
-            config.optim.gender_weight,
-            config.optim.clip_norm,
-            config.train.seed,
-        )
+        self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
+        self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed)
+        self.average = WeightAverage(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         self.state = TrainState(self.reader.digest, config.train.seed)
-        self.accelerator.register_for_checkpointing(self.state)
-        if self.ema is not None:
-            self.accelerator.register_for_checkpointing(self.ema)
-        self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
 
     def _card(self) -> Card:
         config = self.config
@@ -132,11 +131,11 @@ class Trainer:
             tasks=[asdict(task) for task in config.tasks],
         )
 
-    def _resume(self) -> bool:
-        resumed = self.config.resume == "auto" and self.checkpointer.load_latest()
+    def _resume(self) -> None:
+        if self.resumed is not None:
+            self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
         if self.accelerator.is_main_process:
-            self.folder.cut_log(self.state.step if resumed else -1)
-        return resumed
+            self.folder.cut_log(self.state.step if self.resumed else -1)
 
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
@@ -173,8 +172,8 @@ class Trainer:
         """One more step is behind us: count it, and let the averaged weights follow."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
-        if self.ema is not None:
-            self.ema.update(self.estimator, step=self.state.step)
+        if self.average is not None:
+            self.average.update(self.state.step)
         self.journal.step()
 
     def _due(self, every: int) -> bool:
@@ -187,7 +186,6 @@ class Trainer:
 
     def _evaluate(self) -> None:
         accelerator = self.accelerator
-        estimator = self.ema.module if self.ema is not None else self.estimator
         loader = eval_loader(
             self.val_index,
             self.estimator.inputs,
@@ -197,25 +195,24 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
-        self.journal.record("val", self.state.step, metrics)
-        if metrics["mae"] < self.state.best_mae:
-            self.state.best_mae = metrics["mae"]
-            self._save_best(estimator, metrics)
+        with self.average.applied() if self.average is not None else nullcontext():
+            with self.engine.whole_estimator() as estimator, self.engine.autocast():
+                metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
+            self.journal.record("val", self.state.step, metrics)
+            if metrics["mae"] < self.state.best_mae:
+                self.state.best_mae = metrics["mae"]
+                self._save_best(metrics)
 
-    def _save_best(self, estimator: Estimator, metrics: dict) -> None:
-        """Put the best weights where inference finds them, by a rename, so that there is always a whole set."""
-        if not self.accelerator.is_main_process:
-            return
-        partial, old = self.folder.path / "best.partial", self.folder.path / "best.old"
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        estimator.card.metrics = {"step": self.state.step, **metrics}
-        estimator.save(partial)
-        if self.folder.best.exists():
-            os.rename(self.folder.best, old)
-        os.rename(partial, self.folder.best)
-        shutil.rmtree(old, ignore_errors=True)
+    def _save_best(self, metrics: dict) -> None:
+        weights = self.engine.weights()
+        if self.accelerator.is_main_process:
+            self.estimator.card.metrics = {"step": self.state.step, **metrics}
+            self.folder.save_best(self.estimator, weights)
+
+    def _save(self) -> None:
+        seconds = self.checkpointer.save(self.state, self.engine, self.average)
+        if seconds is not None:
+            self.journal.record("save", self.state.step, {"seconds": seconds})
 
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
@@ -234,7 +231,7 @@ class Trainer:
                 "gender_loss": gender_loss,
                 **tasks,
                 "grad_norm": float(results[-1].grad_norm),
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": self.engine.optimizer.param_groups[0]["lr"],
                 "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
                 "samples_per_second": speed,
@@ -242,21 +239,12 @@ class Trainer:
         )
 
     def _announce(self) -> None:
-        plan, parameters = self.plan, sum(parameter.numel() for parameter in self.estimator.parameters())
+        plan, parameters = self.plan, self.parameters
         self.journal.say(
             f"{self.config.model.name} with {self.config.method.name}, {parameters / 1e6:.1f} M parameters; "
             f"{self.reader.samples} training and {len(self.val_index)} validation samples; "
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
-            f"{plan.accumulation} micro-batches on {self.accelerator.device.type}"
+            f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
         if self.resumed:
             self.journal.say(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")
-
-
-def averaged(estimator: Estimator, decay: float) -> ModelEmaV3 | None:
-    """A running average of the weights that remembers more as the run gets longer, up to ``decay``; None for 0.
-
-    With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
-    4.95 beside the trained weights' own 4.51, two thirds of the way.
-    """
-    return ModelEmaV3(estimator, decay, use_warmup=True) if decay else None

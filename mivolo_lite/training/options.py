@@ -14,6 +14,7 @@ class TrainConfig:
         seed: of the initial weights, the order, the augmentation and the dropout.
         precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32.
         channels_last: memory format of pictures and kernels; faster on most devices.
+        sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs.
         compile: compile the model with ``torch.compile``.
         eval_every: epochs between evaluations.
         eval_batch: pictures of one forward pass of evaluation in one process.
@@ -26,6 +27,7 @@ class TrainConfig:
     seed: NonNegativeInt = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
+    sync_batchnorm: bool = False
     compile: bool = False
     eval_every: PositiveFloat = 1.0
     eval_batch: PositiveInt = 128

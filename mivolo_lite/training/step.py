@@ -1,19 +1,16 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.randomness import seed_of
-from mivolo_lite.estimator import Estimator
 from mivolo_lite.tasks import Task
+from mivolo_lite.training.engine import DataParallel
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class StepResult:
     age_loss: Tensor
     gender_loss: Tensor
     task_losses: list[Tensor]
-    grad_norm: Tensor
+    grad_norm: Tensor | float
 
 
 class OptimizerStep:
@@ -33,27 +30,15 @@ class OptimizerStep:
     the accumulation, nor where the unknown labels fall changes the objective.
 
     Args:
-        accelerator: carries out backward and clipping.
-        model: the prepared model.
-        optimizer: the prepared optimizer.
+        engine: carries out backward, clipping and update.
         gender_weight: weight of the gender loss.
-        clip_norm: largest gradient norm, 0 for none.
         seed: of dropout and drop path, which are drawn anew from (seed, step, rank), so that resuming needs no state.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: Optimizer,
-        gender_weight: float,
-        clip_norm: float,
-        seed: int,
-    ):
-        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.estimator: Estimator = accelerator.unwrap_model(model, keep_torch_compile=False)
-        self.gender_weight, self.clip_norm, self.seed = gender_weight, clip_norm, seed
-        self.tasks = self.estimator.tasks
+    def __init__(self, engine: DataParallel, gender_weight: float, seed: int):
+        self.engine, self.gender_weight, self.seed = engine, gender_weight, seed
+        self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
+        self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``."""
@@ -62,24 +47,21 @@ class OptimizerStep:
         age_loss, gender_loss, *task_losses = torch.zeros(2 + len(self.tasks), device=self.accelerator.device)
         outputs = []
         for number, batch in enumerate(batches):
-            with self._synchronised(last=number == len(batches) - 1):
-                output = self.model(**batch.pictures())
-                age = _masked_sum(self.estimator.method.loss(output["age"], batch.age), batch.age.known) / known_ages
+            with self.engine.micro_batch(last=number == len(batches) - 1):
+                output = self.engine.model(**batch.pictures())
+                age = _masked_sum(self.method.loss(output["age"], batch.age), batch.age.known) / known_ages
                 gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
                 gender = _masked_sum(gender, batch.gender_known) / known_genders
                 tasks = [_task_loss(task, output, batch) / count for task, count in zip(self.tasks, known, strict=True)]
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
-                # Data parallel engines average gradients over the ranks; this loss is to be summed over them.
-                loss = (age + self.gender_weight * gender + weighted) * self.accelerator.num_processes
-                self.accelerator.backward(loss)
+                self.engine.backward(age + self.gender_weight * gender + weighted)
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
             task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
             outputs.append(output["age"].detach())
-        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm or float("inf"))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        grad_norm = self.engine.update()
+        self._share_statistics()
         for output, batch in zip(outputs, batches, strict=True):
-            self.estimator.method.refit(output, batch.age)
+            self.method.refit(output, batch.age)
         return StepResult(age_loss, gender_loss, task_losses, grad_norm)
 
     def _known_labels(self, batches: Sequence[Batch]) -> Tensor:
@@ -91,9 +73,20 @@ class OptimizerStep:
         known = torch.stack([torch.stack([mask.sum() for mask in row]) for row in masks]).sum(0)
         return self.accelerator.reduce(known.float()).clamp(min=1)
 
-    def _synchronised(self, last: bool):
-        """Gradients travel between ranks with the last micro-batch alone."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Give every rank the mean of all ranks' running statistics; DDP would hand on rank 0's, the others nothing."""
+        if self.statistics:
+            mean = self.accelerator.reduce(torch.cat(self.statistics), "mean")
+            for own, shared in zip(self.statistics, mean.split([len(own) for own in self.statistics]), strict=True):
+                own.copy_(shared)
+
+
+def batch_statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances that every rank gathers from its own samples."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
+    return [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
 
 
 def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -73,7 +73,7 @@ def undisturbed(command, tmp_path_factory):
 
 
 def last_checkpoint(run):
-    return sorted((run / "checkpoints").glob("step-*"))[-1]
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".partial")[-1]
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     finish(start(command, run, resume="auto"))
 
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
-    for name in ("model.safetensors",):
+    for name in ("model.safetensors", "average.safetensors", "moments.safetensors"):
         expected, found = load_file(last_checkpoint(undisturbed) / name), load_file(last_checkpoint(run) / name)
         assert expected.keys() == found.keys()
         assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
@@ -118,6 +118,30 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
 
 
 @pytest.mark.slow
+def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    process = start(command, run)
+    while process.poll() is None and len(steps_logged(run)) < 6:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    whole = last_checkpoint(run).name
+
+    little_room = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
+    process = start([*little_room, *command, "--data.workers", "0"], run, resume="auto")  # whose memory is files
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 2 and "Traceback" not in output
+    (error,) = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]
+    assert "File too large" in error and "the previous checkpoint is whole" in error
+    assert last_checkpoint(run).name == whole
+
+    finish(start(command, run, resume="auto"))
+    for name in ("model", "average", "moments"):
+        expected, found = (load_file(last_checkpoint(each) / f"{name}.safetensors") for each in (undisturbed, run))
+        assert expected.keys() == found.keys() and all(expected[key].equal(found[key]) for key in expected)
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_not_begun_again(command, undisturbed):
     before = (undisturbed / "metrics.jsonl").read_bytes()
     process = start(command, undisturbed)
@@ -131,3 +155,10 @@ def test_another_seed_cannot_resume_it(command, undisturbed):
     process = start([*command, "--train.seed", "1"], undisturbed, resume="auto")
     output = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 2 and "another seed" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_another_model_cannot_resume_it(command, undisturbed):
+    process = start([*command, "--model.backbone", "test_resnet"], undisturbed, resume="auto")
+    output = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 2 and "another model" in output and "Traceback" not in output

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
+from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.training.step import OptimizerStep
+from mivolo_lite.training.engine import DataParallel
+from mivolo_lite.training.step import OptimizerStep, batch_statistics
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,8 @@ def part(batch, rows):
 def updated(estimator, batches, clip_norm=0.0):
     estimator = copy.deepcopy(estimator)
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
-    step = OptimizerStep(Accelerator(cpu=True), estimator, optimizer, gender_weight=0.5, clip_norm=clip_norm, seed=0)
+    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm)
+    step = OptimizerStep(engine, gender_weight=0.5, seed=0)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 
@@ -84,3 +87,12 @@ def test_clipping_bounds_the_update(estimator):
     after, result = updated(estimator, [batch_of(6)], clip_norm=0.01)
     assert result.grad_norm > 0.01
     assert (after - before).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_only_statistics_of_a_rank_alone_are_to_be_shared():
+    model = {"name": "single", "backbone": "test_efficientnet"}
+    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, image_size=64))
+    names = [name for name in estimator.state_dict() if "running" in name]
+    assert len(batch_statistics(estimator)) == len(names) > 0
+    converted = convert_sync_batchnorm(estimator)
+    assert batch_statistics(converted) == [] and [name for name in converted.state_dict() if "running" in name] == names

@@ -13,6 +13,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import AgeRange, TaskLabel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.step import OptimizerStep
 
 TASKS = [
@@ -65,7 +66,8 @@ def updated(estimator, batches, tasks=TASKS):
     estimator = copy.deepcopy(estimator)
     estimator.tasks = [replace(task, **change) for task, change in zip(estimator.tasks, tasks, strict=True)]
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
-    step = OptimizerStep(Accelerator(cpu=True), estimator, optimizer, gender_weight=0.5, clip_norm=0.0, seed=0)
+    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=0.0)
+    step = OptimizerStep(engine, gender_weight=0.5, seed=0)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 

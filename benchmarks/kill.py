@@ -1,0 +1,134 @@
+"""A run killed again and again, saves included, beside the same run left alone: the weights must be equal to the bit.
+
+    python benchmarks/kill.py --rounds 20
+
+Every round starts the run, kills it with SIGKILL and resumes it to its end. Every other round aims at a save: it waits
+until files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.data.pack import pack
+from mivolo_lite.data.sources.people import PeopleSource
+from mivolo_lite.training.loop import Trainer
+
+FORK = multiprocessing.get_context("fork")  # what takes longest, importing torch, happens once
+STEPS, BATCH = 30, 10
+OPTIONS = {
+    "model.backbone": "test_efficientnet",
+    "model.drop_rate": 0.3,
+    "data.image_size": 64,
+    "data.workers": 1,
+    "optim.global_batch": BATCH,
+    "optim.micro_batch": 5,
+    "optim.ema_decay": 0.9,
+    "train.save_every": 3,
+    "train.eval_every": 2,
+    "train.log_every": 1,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        pack(PeopleSource(count=80), folder / "people", {"train": 0.75, "val": 0.25})
+        started = time.monotonic()
+        finish(start(folder / "people", folder / "undisturbed"))
+        seconds = time.monotonic() - started
+        expected = weights(folder / "undisturbed")
+        print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s.\n")
+        print("| round | killed | whole checkpoints then, and leftovers | weights, average, moments, best |")
+        print("| ---: | --- | --- | --- |")
+        for number in range(1, options.rounds + 1):
+            run = folder / f"round{number}"
+            process = start(folder / "people", run)
+            when, left = kill(process, run, aim=number % 2 == 0, draw=draw)
+            finish(start(folder / "people", run))
+            same = equal(weights(run), expected)
+            print(f"| {number} | {when} | {left} | {'equal' if same else 'DIFFERENT'} |", flush=True)
+            assert same
+
+
+def start(data: Path, run: Path) -> BaseProcess:
+    """Begin the run, or go on with it, in a process and a session of its own."""
+    samples = json.loads((data / "train" / "dataset.json").read_text())["samples"]
+    options = OPTIONS | {"run": run, "resume": "auto", "data.train": data / "train", "data.val": data / "val"}
+    options["optim.epochs"] = STEPS * BATCH / samples
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    process = FORK.Process(target=train, args=(words, run.with_suffix(".log")))
+    process.start()
+    return process
+
+
+def train(words: list[str], log: Path) -> None:
+    os.setsid()
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    Trainer(read_run_config(words)).train()
+
+
+def kill(process: BaseProcess, run: Path, aim: bool, draw: random.Random) -> tuple[str, str]:
+    """Kill the run at a random moment, or in the middle of a save. Returns when, and what it left."""
+    stop = draw.randrange(STEPS - 3)
+    while process.is_alive() and steps_logged(run) < stop:
+        time.sleep(0.001)
+    while aim and process.is_alive() and not any(run.glob("**/*.partial/*")):
+        pass
+    time.sleep(draw.uniform(0, 0.02 if aim else 0.5))
+    ended = not process.is_alive()
+    if not ended:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), run.with_suffix(".log").read_text()
+    steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
+    whole = [step for step in steps if not step.endswith(".partial")]
+    left = [step for step in steps if step.endswith(".partial")] + [path.name for path in run.glob("best.*")]
+    when = "had ended" if ended else f"after step {steps_logged(run)}" + ", in a save" * aim
+    return when, f"{', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
+
+
+def steps_logged(run: Path) -> int:
+    log = run / "metrics.jsonl"
+    return log.read_text().count('"train"') if log.exists() else 0
+
+
+def finish(process: BaseProcess) -> None:
+    process.join()
+    assert process.exitcode == 0, f"exit code {process.exitcode}"
+
+
+def weights(run: Path) -> list[dict]:
+    last = run / "checkpoints" / f"step-{STEPS:09d}"
+    names = ("model", "average", "moments")
+    return [load_file(last / f"{name}.safetensors") for name in names] + [load_file(run / "best" / "model.safetensors")]
+
+
+def equal(found: list[dict], expected: list[dict]) -> bool:
+    return all(
+        one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()

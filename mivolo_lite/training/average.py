@@ -1,0 +1,68 @@
+"""Averaged weights, of which every rank keeps what its engine keeps of the weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.training.engine import DataParallel
+
+
+class WeightAverage:
+    """A running average of the weights and the buffers that remembers more as the run gets longer, up to ``decay``.
+
+    With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
+    4.95 beside the trained weights' own 4.51, two thirds of the way. The warm-up is Katherine Crowson's, power 2/3.
+
+    Args:
+        engine: has the weights.
+        decay: at most.
+    """
+
+    def __init__(self, engine: DataParallel, decay: float):
+        self.engine, self.decay = engine, decay
+        self.average = {name: tensor.clone() for name, tensor in self._current().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Follow the weights after optimizer step number ``step``, counted from 1."""
+        decay = min(self.decay, 1 - step ** (-2 / 3))
+        current = self._current()
+        moving = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in moving], [current[name] for name in moving], 1 - decay)
+        for name in current.keys() - set(moving):
+            self.average[name].copy_(current[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """With the average in the weights' place."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take a whole average by name, as ``engine.weights()`` gives it while applied."""
+        for name, average in self.average.items():
+            whole = weights[name]
+            parameter = self.engine.parameters.get(name)
+            average.copy_(whole if parameter is None else self.engine.part(parameter, whole))
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, tensor in self._current().items():
+            kept = tensor.clone()
+            tensor.copy_(self.average[name])
+            self.average[name].copy_(kept)
+        self.engine.written()
+
+    def _current(self) -> dict[str, Tensor]:
+        """This rank's part of the estimator's state dict."""
+        parameters, local = self.engine.parameters, self.engine.local
+        return {
+            name: local(parameters[name]) if name in parameters else tensor
+            for name, tensor in self.engine.estimator.state_dict().items()
+        }

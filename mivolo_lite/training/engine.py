@@ -1,0 +1,339 @@
+"""The engines that can train: what each of them does to a step, and where it keeps weights and moments.
+
+Everything else in training speaks of whole tensors by name, or of the part of a tensor that this rank holds.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from mivolo_lite.estimator import Estimator
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+_SHARDED = 100_000
+"""Fewest parameters of a block that FSDP2 gathers by itself; smaller ones travel with what is around them."""
+
+
+class DataParallel:
+    """One process, or torch's DistributedDataParallel: every rank holds everything.
+
+    Args:
+        accelerator: joins the ranks.
+        estimator: its final weights must be loaded; its parameters keep their names.
+        optimizer: AdamW over them.
+        clip_norm: largest gradient norm, 0 for none.
+
+    Attributes:
+        model: what to call in training.
+        optimizer: the one whose learning rate counts.
+    """
+
+    def __init__(self, accelerator: Accelerator, estimator: Estimator, optimizer: Optimizer, clip_norm: float):
+        self.accelerator, self.estimator, self.clip_norm = accelerator, estimator, clip_norm
+        self.parameters = dict(estimator.named_parameters())
+        self.model, self.optimizer = self.prepare(optimizer)
+
+    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        return self.accelerator.prepare(self.estimator, optimizer)
+
+    def autocast(self):
+        """The run's mixed precision, for a forward pass of the estimator itself."""
+        return self.accelerator.autocast()
+
+    @contextmanager
+    def whole_estimator(self) -> Iterator[Estimator]:
+        """The estimator for evaluation, all of it on every rank. All ranks must ask for it."""
+        yield self.estimator
+
+    def micro_batch(self, last: bool):
+        """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
+        # Engines average gradients over the ranks.
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+
+    def update(self) -> Tensor | float:
+        """Clip, step, and forget the gradients. Returns their norm before clipping."""
+        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def local(self, parameter: Tensor) -> Tensor:
+        """The part of a parameter that this rank holds, to be read or written in place."""
+        return parameter.detach()
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """This rank's part of a whole tensor that has the parameter's shape."""
+        return whole
+
+    def whole(self, parameter: Tensor) -> Tensor:
+        """All of a parameter, on every rank. All ranks must call it."""
+        return parameter.detach()
+
+    def written(self) -> None:
+        """To be called when local parts were written."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The estimator's whole state dict on the main process's CPU, nothing elsewhere. All ranks must call it."""
+        weights = {}
+        for name, tensor in self.estimator.state_dict().items():
+            whole = self.whole(self.parameters[name]) if name in self.parameters else tensor
+            if self.accelerator.is_main_process:
+                weights[name] = whole.cpu().contiguous()
+        return weights
+
+    def moments(self) -> dict[str, Tensor]:
+        """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``.
+
+        Whole, on the main process's CPU; nothing elsewhere. All ranks must call it.
+        """
+        moments = {}
+        for name, parameter in self.parameters.items():
+            for moment in MOMENTS if self.has_moments(parameter) else ():
+                whole = self.moment(parameter, moment)
+                if self.accelerator.is_main_process:
+                    moments[f"{moment}.{name}"] = whole.cpu().contiguous()
+        if self.accelerator.is_main_process and moments:
+            moments["step"] = torch.tensor(float(self.moment_step()))
+        return moments
+
+    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
+        """Take what ``moments`` gave, on any engine at any world size."""
+        if "step" not in moments:  # saved before the first update
+            return
+        step = moments["step"]
+        for name, parameter in self.parameters.items():
+            if f"{MOMENTS[0]}.{name}" in moments:
+                self.set_moments(parameter, step, {moment: moments[f"{moment}.{name}"] for moment in MOMENTS})
+
+    @property
+    def adam(self) -> Optimizer:
+        """AdamW itself."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def has_moments(self, parameter: Tensor) -> bool:
+        return MOMENTS[0] in self.adam.state.get(parameter, {})
+
+    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        return self.adam.state[parameter][moment]
+
+    def moment_step(self) -> float:
+        return max(float(state["step"]) for state in self.adam.state.values() if "step" in state)
+
+    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
+        # A copy has the parameter's memory format, which decides in what order the update reads.
+        state = {name: torch.zeros_like(parameter).copy_(value) for name, value in moments.items()}
+        self.adam.state[parameter] = {"step": step.clone(), **state}
+
+
+class Replica:
+    """A whole copy of an estimator whose parameters are about to be spread over the ranks, in the host's memory.
+
+    In evaluation a model skips the backbone of a picture that its whole batch lacks. On sharded parameters, the other
+    ranks would wait for ever for this rank's part of that backbone.
+    """
+
+    def __init__(self, estimator: Estimator):
+        self.estimator = copy.deepcopy(estimator).cpu().requires_grad_(False)
+
+    @contextmanager
+    def filled(self, engine: DataParallel) -> Iterator[Estimator]:
+        """On the engine's device, with its weights. All ranks must ask for it."""
+        estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
+        for name, tensor in estimator.state_dict().items():
+            parameter = engine.parameters.get(name)
+            tensor.copy_(current[name] if parameter is None else engine.whole(parameter))
+        yield estimator
+        estimator.cpu()
+
+
+class FullySharded(DataParallel):
+    """torch's FSDP2: every rank holds a slice of every parameter, and of its moments and gradient."""
+
+    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        _in_torch_order(self.estimator)
+        self.replica = Replica(self.estimator)
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        for block in _blocks(self.estimator):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.estimator, mesh=mesh, reshard_after_forward=True)
+        sharded = dict(self.estimator.named_parameters())
+        replaced = {id(parameter): sharded[name] for name, parameter in self.parameters.items()}
+        for group in optimizer.param_groups:
+            group["params"] = [replaced[id(parameter)] for parameter in group["params"]]
+        self.parameters = sharded
+        return self.estimator, optimizer
+
+    def whole_estimator(self):
+        return self.replica.filled(self)
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        self.model.set_requires_gradient_sync(last)
+        yield
+
+    def update(self) -> Tensor:
+        norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm.full_tensor()
+
+    def local(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().to_local()
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        return self._shard(parameter, whole).to_local()
+
+    def whole(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().full_tensor()
+
+    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        return self.adam.state[parameter][moment].full_tensor()
+
+    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
+        state = {name: self._shard(parameter, value) for name, value in moments.items()}
+        self.adam.state[parameter] = {"step": step.clone(), **state}
+
+    def _shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        from torch.distributed.tensor import distribute_tensor
+
+        whole = whole.to(self.accelerator.device)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+class Zero(DataParallel):
+    """DeepSpeed's ZeRO 1, 2 and 3: moments, gradients and, in stage 3, parameters are spread over the ranks."""
+
+    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        _in_torch_order(self.estimator)
+        self.stage = self.accelerator.deepspeed_plugin.zero_stage
+        self.replica = Replica(self.estimator) if self.stage == 3 else None
+        return super().prepare(optimizer)
+
+    def whole_estimator(self):
+        return super().whole_estimator() if self.replica is None else self.replica.filled(self)
+
+    def autocast(self):
+        enabled = self.model.torch_autocast_enabled()
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        self.model.set_gradient_accumulation_boundary(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)
+        if not self.model.is_gradient_accumulation_boundary():
+            self.model.step()  # counts the micro-batch and does nothing else
+
+    def update(self) -> Tensor | float:
+        self.model.step()
+        return self.model.get_global_grad_norm()
+
+    def local(self, parameter: Tensor) -> Tensor:
+        return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()
+
+    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        if self.stage < 3:
+            return whole
+        size = parameter.ds_tensor.ds_numel
+        start = size * dist.get_rank(parameter.ds_process_group)
+        found = whole.flatten()[start : start + size]
+        return torch.cat([found, found.new_zeros(size - len(found))])  # the last rank's part is filled up
+
+    def whole(self, parameter: Tensor) -> Tensor:
+        if self.stage < 3:
+            return parameter.detach()
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            return parameter.detach().clone()
+
+    def written(self) -> None:
+        if self.stage < 3:
+            return
+        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+        whole = [p for p in self.parameters.values() if p.ds_status == ZeroParamStatus.AVAILABLE]
+        if whole:  # the small ones, which stay whole, hold what was there before
+            whole[0].partition(whole)
+            whole[0].all_gather(whole)
+
+    @property
+    def adam(self) -> Optimizer:
+        return self.model.optimizer.optimizer
+
+    def has_moments(self, parameter: Tensor) -> bool:
+        return bool(self.adam.state) and parameter.requires_grad
+
+    def moments(self) -> dict[str, Tensor]:
+        if self.adam.state:
+            self._link()
+        return super().moments()
+
+    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, moment)
+
+    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
+        if "step" in moments:
+            self._make_room(moments["step"])
+        super().load_moments(moments)
+
+    def _make_room(self, step: Tensor) -> None:
+        """AdamW makes its moments with its first update; here they are wanted before."""
+        zero = self.model.optimizer
+        on_host = not isinstance(self.adam, torch.optim.AdamW)  # DeepSpeed's CPU Adam counts in plain integers
+        flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        for group in flat:
+            state = {moment: torch.zeros_like(group) for moment in MOMENTS}
+            self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
+        self._link()
+
+    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        for name, value in moments.items():
+            if self.stage < 3:
+                safe_set_full_optimizer_state(parameter, value, name)
+            else:
+                safe_set_local_optimizer_state(parameter, self.part(parameter, value), name)
+
+    def _link(self) -> None:
+        """Let stages 1 and 2 find every parameter's moments. By itself DeepSpeed looks once, when the first of several
+        groups was updated and the others have none yet."""
+        if self.stage < 3:
+            self.model.optimizer._hp_optimizer_states_linked = False
+            self.model.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+ENGINES: dict[str, type[DataParallel]] = {"ddp": DataParallel, "zero": Zero, "fsdp2": FullySharded}
+
+
+def _in_torch_order(module: nn.Module) -> None:
+    """Engines that cut parameters up do not know channels-last kernels. Pictures stay in that order all the same."""
+    module.to(memory_format=torch.contiguous_format)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The larger members of lists and sequences of modules, inner ones first."""
+    for child in module.children():
+        yield from _blocks(child)
+        listed = isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(child, nn.ModuleList)
+        if listed and sum(parameter.numel() for parameter in child.parameters()) >= _SHARDED:
+            yield child

@@ -1,0 +1,64 @@
+"""Averaged weights: the same as timm's, and put in the weights' place and back without a trace."""
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from mivolo_lite.training.average import WeightAverage
+
+
+class Whole:
+    """What an engine is to an average where every rank holds everything."""
+
+    def __init__(self, estimator):
+        self.estimator, self.parameters = estimator, dict(estimator.named_parameters())
+
+    local = staticmethod(torch.Tensor.detach)
+    part = staticmethod(lambda parameter, whole: whole)
+
+    def written(self):
+        pass
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_it_is_timms(module):
+    average, reference = WeightAverage(Whole(module), 0.7), ModelEmaV3(module, 0.7, use_warmup=True)
+    for step in range(1, 20):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        module[:2](torch.randn(5, 3, 3, 3))  # moves the batch statistics
+        average.update(step)
+        reference.update(module, step)
+    expected = reference.module.state_dict()
+    assert average.average.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(average.average[name], tensor)
+
+
+def test_while_applied_the_weights_are_the_average_and_afterwards_themselves(module):
+    average = WeightAverage(Whole(module), 0.9)
+    with torch.no_grad():
+        module[3].weight.add_(1.0)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with average.applied():
+        torch.testing.assert_close(module[3].weight.detach(), before["3.weight"] - 1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_what_was_saved_while_applied_is_loaded(module):
+    average = WeightAverage(Whole(module), 0.9)
+    with average.applied():
+        saved = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    other = WeightAverage(Whole(module), 0.9)
+    other.load(saved)
+    assert all(torch.equal(other.average[name], saved[name]) for name in saved)

@@ -1,0 +1,149 @@
+"""One run on every engine, at several world sizes, killed and resumed at others: the same losses, the same weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
+
+STEPS, BATCH = 50, 8
+OPTIONS = {
+    "model.backbone": "test_vit",  # no batch statistics
+    "data.image_size": 32,
+    "data.workers": 0,
+    "data.block_samples": 8,
+    "data.window_blocks": 3,
+    "optim.global_batch": BATCH,
+    "optim.ema_decay": 0.9,
+    "optim.clip_norm": 1.0,
+    "train.save_every": 7,
+    "train.log_every": 1,
+    "train.eval_every": 100,
+}
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left."""
+
+    folder: Path
+    traces: list[Path]
+
+    def values(self, name: str) -> np.ndarray:
+        """A number of each step of the log."""
+        return np.array([record[name] for record in lines(self.folder / "metrics.jsonl", "train")])
+
+    def checkpoint(self, name: str) -> dict:
+        return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
+
+    def traced(self, name: str) -> dict[int, list]:
+        """What each step used, or was like, in all ranks and over all attempts."""
+        steps: dict[int, list] = {}
+        for trace in self.traces:
+            for file in trace.glob("*.jsonl"):
+                for record in map(json.loads, file.read_text().splitlines()):
+                    steps.setdefault(record["step"], []).append(record[name])
+        return steps
+
+    def samples(self) -> dict[int, list[int]]:
+        """The samples of each step."""
+        return {step: sorted(sum(samples, [])) for step, samples in self.traced("samples").items()}
+
+
+@pytest.fixture(scope="module")
+def trained(people, tmp_path_factory):
+    """``trained((file, processes, last step), ...)``: a run that was killed after each last step but the final one."""
+    count = json.loads((people / "train" / "dataset.json").read_text())["samples"]
+    data = {"data.train": people / "train", "data.val": people / "val", "optim.epochs": STEPS * BATCH / count}
+
+    def train(*attempts, **changed) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        run = Run(folder / "run", [])
+        for number, (file, processes, last) in enumerate(attempts):
+            trace = folder / f"trace{number}"
+            trace.mkdir()
+            done = last == STEPS
+            options = OPTIONS | data | changed | {"run": run.folder, "resume": "auto"}
+            script = REPOSITORY / "tests" / "training" / "traced_train.py"
+            words = [script, trace, 0 if done else last, *arguments(options)]
+            code, output = finish(accelerate(file, *words, processes=processes))
+            assert (code == 0) == done, output
+            if not done:
+                assert (run.folder / "checkpoints" / f"step-{last:09d}").exists(), output
+            run.traces.append(trace)
+        return run
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def one_process(trained):
+    return trained(("single", 1, STEPS))
+
+
+def distance(found: dict, expected: dict) -> float:
+    """Relative to the size of the whole. Tensor by tensor, the attention's key biases would stand out: softmax cancels
+    them, so that their gradients are rounding errors, out of which AdamW makes whole steps."""
+    assert found.keys() == expected.keys()
+    differences = torch.stack([(found[name] - expected[name]).double().norm() for name in expected])
+    return float(differences.norm() / torch.stack([tensor.double().norm() for tensor in expected.values()]).norm())
+
+
+def assert_same(run: Run, reference: Run) -> None:
+    assert len(run.values("loss")) == STEPS
+    for value in ("loss", "grad_norm"):
+        np.testing.assert_allclose(run.values(value), reference.values(value), rtol=1e-5)
+    for name in ("model", "average", "moments"):
+        found, expected = (each.checkpoint(f"{name}.safetensors") for each in (run, reference))
+        assert found.pop("step", 0) == expected.pop("step", 0)
+        assert distance(found, expected) < 1e-5
+    assert run.samples() == reference.samples()
+    best = [load_file(each.folder / "best" / "model.safetensors") for each in (run, reference)]
+    assert distance(*best) < 1e-5
+
+
+def test_two_processes(trained, one_process):
+    assert_same(trained(("ddp", 2, STEPS)), one_process)
+
+
+def test_accumulation(trained, one_process):
+    assert_same(trained(("single", 1, STEPS), **{"optim.micro_batch": BATCH // 2}), one_process)
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [("ddp", 2, 7), ("single", 1, 14), ("ddp", 2, STEPS)],
+        [("zero2", 2, 7), ("zero2", 1, 14), ("zero2", 2, STEPS)],
+        [("zero1", 2, STEPS)],
+        [("zero3", 2, 7), ("zero3", 1, STEPS)],
+        [("fsdp2", 2, 7), ("fsdp2", 1, STEPS)],
+        [("zero3", 1, 7), ("fsdp2", 2, 14), ("zero2", 2, 21), ("ddp", 2, STEPS)],
+    ],
+    ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "from-one-engine-to-another"],
+)
+def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
+    assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
+
+
+def test_bfloat16_is_the_same_autocast_in_every_engine(trained):
+    found, expected = (
+        trained((file, processes, STEPS), **{"train.precision": "bf16"})
+        for file, processes in (("zero2", 2), ("single", 1))
+    )
+    np.testing.assert_allclose(found.values("loss"), expected.values("loss"), rtol=0.01)
+    assert found.values("loss")[0] == pytest.approx(expected.values("loss")[0], rel=1e-3)
+
+
+def test_every_rank_has_the_same_batch_statistics(trained):
+    run = trained(("ddp", 2, STEPS), **{"model.backbone": "test_efficientnet"})
+    statistics = run.traced("statistics")
+    assert all(len(set(of_ranks)) == 1 and len(of_ranks) == 2 for of_ranks in statistics.values())
+    assert len({of_ranks[0] for of_ranks in statistics.values()}) == STEPS

@@ -1,0 +1,38 @@
+"""``train.py`` that writes down the samples of each step and the batch statistics before it, and that dies after a
+given step.
+
+python traced_train.py TRACE STOP --run ...
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.training.loop import Trainer
+
+
+class TracedTrainer(Trainer):
+    trace: Path
+    stop: int
+
+    def _steps(self):
+        rank = self.accelerator.process_index
+        with open(self.trace / f"{rank}.jsonl", "a") as file:
+            for batches in super()._steps():
+                samples = [number for batch in batches for number in batch.sample.tolist()]
+                statistics = sum(float(buffer.double().sum()) for buffer in self.estimator.buffers())
+                record = {"step": self.state.step, "samples": samples, "statistics": statistics}
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                yield batches
+                if self.state.step == self.stop:
+                    self.accelerator.wait_for_everyone()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    TracedTrainer.trace, TracedTrainer.stop = Path(sys.argv[1]), int(sys.argv[2])
+    TracedTrainer(read_run_config(sys.argv[3:])).train()
