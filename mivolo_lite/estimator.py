@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
+from mivolo_lite.models.weights import load_exactly
 from mivolo_lite.tasks import make_subnets, read_tasks
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
@@ -124,7 +125,7 @@ class Estimator(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":
-        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not in the folder."""
+        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not there, or does not fit."""
         folder = Path(folder)
         missing = [name for name in (MODEL_FILE, CARD_FILE) if not (folder / name).is_file()]
         if missing:
@@ -134,7 +135,7 @@ class Estimator(nn.Module):
         card.model |= {name: None for name in card.model if name.endswith("weights")}
         card.model |= {name: False for name in card.model if name == "pretrained"}
         estimator = cls(card)
-        estimator.load_state_dict(load_file(folder / MODEL_FILE))
+        load_exactly(estimator, load_file(folder / MODEL_FILE), folder / MODEL_FILE)
         return estimator.eval()
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
