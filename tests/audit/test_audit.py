@@ -17,6 +17,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.data.index import ShardIndex, index_shards
 from mivolo_lite.data.jpeg import decode
 from mivolo_lite.data.pack import pack
+from mivolo_lite.data.parts import Part, pack_part
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 from mivolo_lite.data.storage import ShardFiles
@@ -286,6 +287,19 @@ def test_pictures_can_be_left_out_by_their_own_name(faces, tmp_path):
         names[2].removesuffix(".jpg"),
         names[4].removesuffix(".jpg"),
     }
+
+
+def test_a_data_set_packed_in_parts_leaves_out_the_same(faces, tmp_path):
+    images = tmp_path / "UTKFace"
+    images.mkdir()
+    for number, face in enumerate(faces[:8]):
+        (images / f"{20 + number}_0_1_2017{number:013d}.jpg").write_bytes(jpeg(face))
+    source, exclude = UTKFaceSource(images), {"22_0_1_20170000000000002"}
+    whole = pack(source, tmp_path / "whole", {"all": 1.0}, exclude=exclude)
+    for number in (1, 2):
+        packed = pack_part(source, tmp_path / "parts", {"all": 1.0}, Part(number, 2), exclude=exclude)
+    assert packed.excluded == whole.excluded == 1
+    assert packed.splits["all"].digest == whole.splits["all"].digest and len(packed.splits["all"]) == 7
 
 
 def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
