@@ -24,9 +24,9 @@ quickstart: $(VENV)/installed
 	$(RUN)mivolo-lite evaluate --checkpoint $(QUICK)/best --data data/quickstart/val --out $(QUICK)/evaluation \
 	    --inputs face,body,both
 	@echo
-	@echo "Done. $(QUICK)/evaluation holds metrics.json and predictions.csv; $(QUICK)/best is the model, shown the face"
-	@echo "alone, the body alone, and both. The last line of the table is what it is worth then: its error beside that of"
-	@echo "always answering the mean age."
+	@echo "Done. $(QUICK)/evaluation holds report.html, metrics.json and predictions.csv; $(QUICK)/best is the model, shown"
+	@echo "the face alone, the body alone, and both. The last line of the table is what it is worth then: its error beside"
+	@echo "that of always answering the mean age."
 
 test: $(VENV)/installed
 	$(PYTEST)

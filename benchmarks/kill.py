@@ -55,13 +55,13 @@ def main() -> None:
         finish(start(folder / "people", folder / "undisturbed"))
         seconds = time.monotonic() - started
         expected = weights(folder / "undisturbed")
-        print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s with its start.\n")
+        print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s.\n")
         print("| round | killed | whole checkpoints then, and leftovers | weights, average, moments, best |")
         print("| ---: | --- | --- | --- |")
         for number in range(1, options.rounds + 1):
             run = folder / f"round{number}"
             process = start(folder / "people", run)
-            when, left = kill(process, run, aim=number % 2 == 0, seconds=seconds, draw=draw)
+            when, left = kill(process, run, aim=number % 2 == 0, draw=draw)
             finish(start(folder / "people", run))
             same = equal(weights(run), expected)
             print(f"| {number} | {when} | {left} | {'equal' if same else 'DIFFERENT'} |", flush=True)
@@ -87,16 +87,14 @@ def train(words: list[str], log: Path) -> None:
     Trainer(read_run_config(words)).train()
 
 
-def kill(process: BaseProcess, run: Path, aim: bool, seconds: float, draw: random.Random) -> tuple[str, str]:
+def kill(process: BaseProcess, run: Path, aim: bool, draw: random.Random) -> tuple[str, str]:
     """Kill the run at a random moment, or in the middle of a save. Returns when, and what it left."""
-    begun = time.monotonic()
-    pause = draw.uniform(0.2, 0.95) * seconds
-    while process.is_alive() and time.monotonic() - begun < pause:
+    stop = draw.randrange(STEPS - 3)
+    while process.is_alive() and steps_logged(run) < stop:
         time.sleep(0.001)
-    if aim:
-        while process.is_alive() and not any(run.glob("**/*.partial/*")):
-            pass
-        time.sleep(draw.uniform(0, 0.02))
+    while aim and process.is_alive() and not any(run.glob("**/*.partial/*")):
+        pass
+    time.sleep(draw.uniform(0, 0.02 if aim else 0.5))
     ended = not process.is_alive()
     if not ended:
         os.killpg(process.pid, signal.SIGKILL)
@@ -105,8 +103,13 @@ def kill(process: BaseProcess, run: Path, aim: bool, seconds: float, draw: rando
     steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
     whole = [step for step in steps if not step.endswith(".partial")]
     left = [step for step in steps if step.endswith(".partial")] + [path.name for path in run.glob("best.*")]
-    when = "had ended" if ended else f"after {time.monotonic() - begun:.1f} s" + ", in a save" * aim
+    when = "had ended" if ended else f"after step {steps_logged(run)}" + ", in a save" * aim
     return when, f"{', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
+
+
+def steps_logged(run: Path) -> int:
+    log = run / "metrics.jsonl"
+    return log.read_text().count('"train"') if log.exists() else 0
 
 
 def finish(process: BaseProcess) -> None:

@@ -1,13 +1,14 @@
-"""The command lines: ``mivolo-lite pack | index | train | evaluate | convert``."""
+"""The command lines: ``mivolo-lite pack | index | audit | train | evaluate | calibrate | compare | convert``."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
 from mivolo_lite.errors import UserError
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pack_command(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: pictures become shards."""
+    from mivolo_lite.data.exclude import read_exclusions
     from mivolo_lite.data.pack import pack, parse_split
     from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
@@ -46,10 +48,12 @@ def pack_command(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
+    options["exclude"] = read_exclusions(options["exclude"]) if options["exclude"] else frozenset()
     own = {name: options.pop(name) for name in source_options}
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
@@ -66,6 +70,8 @@ def pack_command(argv: Sequence[str]) -> None:
         print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {span}, {genders}: {index.folder}")
     if packed.rejected:
         print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
+    if options["exclude"]:
+        print(f"{packed.excluded} samples left out, of {len(options['exclude'])} names to leave out")
 
 
 def index_command(argv: Sequence[str]) -> None:
@@ -81,6 +87,21 @@ def index_command(argv: Sequence[str]) -> None:
     print(
         f"{index.folder}: {len(index)} samples in {len(index.info['shards'])} shards, {index.info['rejected']} rejected"
     )
+
+
+def audit_command(argv: Sequence[str]) -> None:
+    """``audit DIR [DIR ...]``: copies, contradicting labels and poor pictures in indexed shards, as a page."""
+    from mivolo_lite.audit.audit import AuditOptions, audit, summary
+
+    parser = _parser("audit", audit_command)
+    parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
+    parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
+    parser.add_argument("--fix", type=str | None, default=None, help="file to write, for `pack --exclude`")
+    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
+    names = parser.add_class_arguments(AuditOptions)
+    options = _parse(parser, argv)
+    limits = AuditOptions(**{name: options.pop(name) for name in names})
+    print(summary(audit(**options, options=limits)))
 
 
 def train_command(argv: Sequence[str]) -> None:
@@ -100,21 +121,54 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
     from mivolo_lite.data.cache import CacheConfig
     from mivolo_lite.evaluation.evaluate import evaluate
+    from mivolo_lite.evaluation.nist import LEGAL_AGES
     from mivolo_lite.evaluation.table import metrics_table
 
     parser = _parser("evaluate", evaluate_command)
     parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
     parser.add_argument("--data", type=str, required=True, help="folder of indexed shards, or their URL")
-    parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and predictions.csv")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
+    )
     parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
     parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
+    parser.add_argument("--legal_ages", type=list[int], default=list(LEGAL_AGES), help="of the challenge-age curves")
     parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
     metrics = evaluate(**options)
     print(metrics_table(metrics))
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
+
+
+def calibrate_command(argv: Sequence[str]) -> None:
+    """``calibrate --checkpoint RUN/best --data DIR``: age intervals and a gender temperature into the checkpoint."""
+    from mivolo_lite.evaluation.calibrate import calibrate, calibration_table
+    from mivolo_lite.evaluation.conformal import BY
+
+    parser = _parser("calibrate", calibrate_command)
+    parser.add_argument(
+        "--checkpoint", type=str, required=True, help="the `best` folder of a run; its model.yaml changes"
+    )
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards that were not trained on")
+    parser.add_argument("--level", type=OpenUnitInterval, default=0.9, help="share of true ages inside their interval")
+    parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each kind")
+    parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    options = _parse(parser, argv)
+    print(calibration_table(calibrate(**options)))
+    print(f"\nwritten to {Path(options['checkpoint']) / 'model.yaml'}")
+
+
+def compare_command(argv: Sequence[str]) -> None:
+    """``compare A B ...``: evaluations of the same pictures against the first, and whether that is more than noise."""
+    from mivolo_lite.evaluation.compare import compare, comparison_table
+
+    parser = _parser("compare", compare_command)
+    parser.add_argument("folders", type=str, nargs="+", help="folders that `evaluate` wrote")
+    print(comparison_table(compare(_parse(parser, argv)["folders"])))
 
 
 def convert_command(argv: Sequence[str]) -> None:
@@ -148,7 +202,10 @@ def _underscored(option: str) -> str:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "pack": pack_command,
     "index": index_command,
+    "audit": audit_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "calibrate": calibrate_command,
+    "compare": compare_command,
     "convert": convert_command,
 }

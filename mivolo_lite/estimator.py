@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
+from mivolo_lite.models.weights import load_exactly
 from mivolo_lite.tasks import make_subnets, read_tasks
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
@@ -32,6 +33,7 @@ class Card:
         data_digest: names the shards it was trained on.
         metrics: what it reached on its validation data.
         tasks: what it answers beside age and gender, each as the fields of a ``Task``.
+        calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
     """
 
     model: dict[str, Any]
@@ -43,6 +45,7 @@ class Card:
     data_digest: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
 
 class Estimator(nn.Module):
@@ -98,7 +101,8 @@ class Estimator(nn.Module):
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
         """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""
-        return self.method.estimate(output["age"]), output["gender"].float().softmax(dim=1)
+        logits = output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
+        return self.method.estimate(output["age"]), logits.softmax(dim=1)
 
     def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
         """Write ``model.safetensors`` and ``model.yaml``.
@@ -111,11 +115,17 @@ class Estimator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / MODEL_FILE)
-        (folder / CARD_FILE).write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
+        self.save_card(folder)
+
+    def save_card(self, folder: Path | str) -> None:
+        """Write ``model.yaml`` alone, by a rename."""
+        partial = Path(folder) / f"{CARD_FILE}.partial"
+        partial.write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
+        partial.replace(Path(folder) / CARD_FILE)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":
-        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not in the folder."""
+        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not there, or does not fit."""
         folder = Path(folder)
         missing = [name for name in (MODEL_FILE, CARD_FILE) if not (folder / name).is_file()]
         if missing:
@@ -125,7 +135,7 @@ class Estimator(nn.Module):
         card.model |= {name: None for name in card.model if name.endswith("weights")}
         card.model |= {name: False for name in card.model if name == "pretrained"}
         estimator = cls(card)
-        estimator.load_state_dict(load_file(folder / MODEL_FILE))
+        load_exactly(estimator, load_file(folder / MODEL_FILE), folder / MODEL_FILE)
         return estimator.eval()
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:

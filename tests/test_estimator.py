@@ -65,3 +65,12 @@ def test_what_training_started_from_need_not_be_there_any_more(model, started_fr
 def test_another_folder_is_told(tmp_path):
     with pytest.raises(UserError, match="no model.safetensors"):
         Estimator.load(tmp_path)
+
+
+def test_weights_of_another_method_are_one_line(tmp_path):
+    Estimator(card("coral")).save(tmp_path)
+    written = yaml.safe_load((tmp_path / "model.yaml").read_text())
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(written | {"method": {"name": "or_cnn"}}))
+    with pytest.raises(UserError, match="do not fit the model; missing: method.head.bias; unexpected") as error:
+        Estimator.load(tmp_path)
+    assert "\n" not in str(error.value)

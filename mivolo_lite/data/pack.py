@@ -7,7 +7,7 @@ comes from digests of the pictures, so neither the number of workers nor the mom
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,10 +27,12 @@ _SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # t
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing gave: the index of every split, and the pictures it could not use, each with its reason."""
+    """What packing gave: the index of every split, the pictures it could not use, each with its reason, and how many
+    samples it left out because it was told to."""
 
     splits: dict[str, ShardIndex]
     rejected: list[dict]
+    excluded: int
 
 
 def pack(
@@ -41,6 +43,7 @@ def pack(
     seed: int = 0,
     workers: int = 1,
     max_reject_rate: float = 0.01,
+    exclude: Collection[str] = (),
 ) -> Packed:
     """Write ``out/<split>/<split>-000000.tar ...`` with index and ``dataset.json``, and ``out/rejected.jsonl``.
 
@@ -52,6 +55,7 @@ def pack(
         seed: another seed splits and mixes otherwise.
         workers: processes.
         max_reject_rate: largest share of pictures that may be unusable.
+        exclude: samples to leave out, by their key or by the name of their picture.
 
     Raises:
         UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many pictures are rejected.
@@ -63,9 +67,9 @@ def pack(
         spool = partial / "spool"
         reading = read_pictures(source, items, spool, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
-        write_splits(partial, reading, source, split, samples_per_shard, workers)
+        excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         shutil.rmtree(spool)
-    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected)
+    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
 
 
 def parse_split(text: str) -> dict[str, float]:
@@ -105,15 +109,23 @@ def appearing_whole(out: Path) -> Iterator[Path]:
 
 
 def write_splits(
-    folder: Path, reading: Reading, source: Source, split: dict[str, float], samples_per_shard: int, workers: int
-) -> None:
-    """Shards, indices and the list of the rejected, from pictures that were read."""
+    folder: Path,
+    reading: Reading,
+    source: Source,
+    split: dict[str, float],
+    samples_per_shard: int,
+    workers: int,
+    exclude: Collection[str],
+) -> int:
+    """Shards, indices and the list of the rejected, from pictures that were read; returns how many were left out."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
-    by_split = _deal_out(_name_apart(reading.samples), split)
+    kept = _without(_name_apart(reading.samples), exclude)
+    by_split = _deal_out(kept, split)
     _write_shards(folder, by_split, samples_per_shard, workers)
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
+    return len(reading.samples) - len(kept)
 
 
 def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
@@ -127,6 +139,10 @@ def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
         taken.add(key)
         apart.append(sample if key == sample.key else replace(sample, key=key))
     return apart
+
+
+def _without(spooled: list[Spooled], exclude: Collection[str]) -> list[Spooled]:
+    return [one for one in spooled if one.key not in exclude and one.labels.extra.get("source") not in exclude]
 
 
 def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list[Spooled]]:

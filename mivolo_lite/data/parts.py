@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ def pack_part(
     seed: int = 0,
     workers: int = 1,
     max_reject_rate: float = 0.01,
+    exclude: Collection[str] = (),
 ) -> Packed | None:
     """Read one part into ``out.parts``; where that makes all parts complete, write ``out`` as ``pack`` does.
 
@@ -90,10 +91,10 @@ def pack_part(
         reading = _read_all(folders, head)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with appearing_whole(out) as partial:
-            write_splits(partial, reading, source, split, samples_per_shard, workers)
+            excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         # Renamed first, so that no late command finds half of the parts.
         shutil.rmtree(parts.rename(parts.with_name(parts.name + ".merged")))
-    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected)
+    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
 
 
 def _head(source: Source, items: Sequence[str], seed: int) -> dict:

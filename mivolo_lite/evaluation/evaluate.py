@@ -1,6 +1,8 @@
 """A trained estimator against a data set, from the files of one to the files of the result."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -10,8 +12,10 @@ from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.metrics import evaluate_predictions
-from mivolo_lite.evaluation.predictions import predict, predict_each, write_csv
+from mivolo_lite.evaluation.conformal import age_intervals
+from mivolo_lite.evaluation.nist import LEGAL_AGES
+from mivolo_lite.evaluation.predictions import Predictions, predict, predict_each, write_csv
+from mivolo_lite.evaluation.summary import summarise
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 
@@ -27,8 +31,10 @@ def evaluate(
     batch: int = 128,
     workers: int = 0,
     cache: CacheConfig | None = None,
+    report: bool = True,
+    legal_ages: Sequence[int] = LEGAL_AGES,
 ) -> dict:
-    """Write ``metrics.json`` and ``predictions.csv``, and return the metrics.
+    """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
 
     Args:
         checkpoint: the ``best`` folder of a run.
@@ -40,6 +46,8 @@ def evaluate(
         batch: samples of one forward pass.
         workers: decoding processes.
         cache: where the node keeps what it fetches from a URL.
+        report: also write ``report.html`` and ``plots/*.png``.
+        legal_ages: for which to say how often minors and adults pass a challenge age.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
@@ -55,19 +63,57 @@ def evaluate(
     metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
     if shown:
         columns = predict_each(estimator, loader, index, accelerator, shown)
-        metrics["inputs"] = {
-            name: evaluate_predictions(predictions) | {"missing": predictions.missing}
-            for name, predictions in columns.items()
-        }
     else:
         columns = {None: predict(estimator, loader, index, accelerator)}
-        metrics |= evaluate_predictions(columns[None])
+    calibration = estimator.card.calibration
+    columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
+    found = {
+        name: summarise(predictions, legal_ages, calibration.get("level")) for name, predictions in columns.items()
+    }
+    if calibration:
+        metrics["calibrated_on_these_pictures"] = calibration["data_digest"] == index.digest
+    if shown:
+        metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
+    else:
+        metrics |= found[None]
     if accelerator.is_main_process:
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         write_csv(columns, out / PREDICTIONS_FILE)
         (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+        if report:
+            _write_report(columns, metrics, estimator, index, out)
     return metrics
+
+
+def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
+    if not calibration:
+        return predictions
+    lower, upper = age_intervals(calibration, predictions.age, predictions.gender, predictions.group)
+    return replace(predictions, lower=lower, upper=upper)
+
+
+def _write_report(
+    columns: dict[str | None, Predictions], metrics: dict, estimator: Estimator, index: ShardIndex, out: Path
+) -> None:
+    from mivolo_lite.evaluation.report import Section, worst_rows, write_report  # matplotlib takes a second to import
+    from mivolo_lite.evaluation.thumbnails import thumbnails
+
+    sections = []
+    for name, predictions in columns.items():
+        shown = estimator.inputs if name is None else COLUMNS[name]
+        faces = thumbnails(index, worst_rows(predictions), shown)
+        sections.append(Section(name, metrics if name is None else metrics["inputs"][name], predictions, faces))
+    card, calibration = estimator.card, estimator.card.calibration
+    again = "the same pictures, so its coverage is no evidence" if metrics.get("calibrated_on_these_pictures") else ""
+    about = {
+        "of": metrics["checkpoint"],
+        "model": " ".join(str(card.model[name]) for name in ("name", "backbone") if card.model.get(name)),
+        "method": str(card.method["name"]),
+        "data": f"{metrics['data']['folder']} ({index.digest[:12]}, {len(index)} pictures)",
+        "calibrated on": (again or calibration["data_digest"][:12]) if calibration else "",
+    }
+    write_report(sections, about, out)
 
 
 def _columns(inputs: str, own: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:

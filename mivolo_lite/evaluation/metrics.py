@@ -1,6 +1,6 @@
 """How good a set of predictions is, in all and for every kind of person."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,6 +20,18 @@ def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     return np.where(unknown, np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
 
 
+def within(errors: np.ndarray, years: float) -> np.ndarray:
+    """(N,) bool: errors of at most so many years; False for NaN."""
+    return np.abs(errors) <= years + _TOLERANCE
+
+
+def gender_right(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
+    """(N,) 1 where the more probable gender is the true one, 0 where not, NaN where either is unknown."""
+    gender = np.array(gender, dtype=object)
+    right = (female > 0.5) == (gender == "F")
+    return np.where(np.isnan(female) | np.equal(gender, None), np.nan, right)
+
+
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
     """``n``, ``mae`` and ``bias`` in years, ``cs5`` (share of errors of at most 5 years); NaN is left out."""
     errors = errors[~np.isnan(errors)]
@@ -29,16 +41,28 @@ def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
     return {
         "n": len(errors),
         "mae": float(distance.mean()),
-        "cs5": float((distance <= 5 + _TOLERANCE).mean()),
+        "cs5": float(within(errors, 5).mean()),
         "bias": float(errors.mean()),
     }
 
 
+def cumulative_scores(errors: np.ndarray, years: Iterable[float] = range(16)) -> list[float]:
+    """CS(n), the share of errors of at most n years, for each n; NaN is left out."""
+    errors = errors[~np.isnan(errors)]
+    return [float(within(errors, n).mean()) for n in years] if len(errors) else []
+
+
+def gross_error_rate(errors: np.ndarray) -> float | None:
+    """Share of errors of 20 years or more (MiVOLO's "max error"); NaN is left out."""
+    distance = np.abs(errors[~np.isnan(errors)])
+    return float((distance >= 20).mean()) if len(distance) else None
+
+
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
     """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
-    known = [pair for pair in zip(female, gender, strict=True) if pair[1] and not np.isnan(pair[0])]
-    right = [(probability > 0.5) == (name == "F") for probability, name in known]
-    return {"n": len(right), "accuracy": float(np.mean(right)) if right else None}
+    right = gender_right(female, gender)
+    right = right[~np.isnan(right)]
+    return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
 
 
 def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
@@ -75,7 +99,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
-            "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), _first_number),
+            "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
             "group": _by(errors, predictions.group, str),
         },
@@ -97,5 +121,7 @@ def _by(errors: np.ndarray, names: Iterable[str | None], order) -> dict[str, dic
     return {name: age_metrics(errors[names == name]) for name in present}
 
 
-def _first_number(decade: str) -> int:
-    return int(decade.split("-")[0])
+def by_number(name: str) -> tuple[int, str]:
+    """Sorts ``"100-109"`` behind ``"20-29"``, and names without a number by letter."""
+    first = name.split("-")[0]
+    return int(first) if first.isdecimal() else 0, name

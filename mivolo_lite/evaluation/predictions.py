@@ -18,7 +18,12 @@ from mivolo_lite.data.task_labels import task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.methods.distribution import mean_and_variance
+from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.tasks import Task
+
+_EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
+"""Columns of the CSV that not every model has, and where they come from."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Predictions:
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
         tasks: the answers to the other tasks of which these samples know anything, by their names.
+        spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
+        lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
     """
 
     key: list[str]
@@ -57,6 +64,9 @@ class Predictions:
     gender: list[str | None]
     group: list[str | None]
     tasks: dict[str, TaskAnswers] = field(default_factory=dict)
+    spread: np.ndarray | None = None
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
 
     @property
     def missing(self) -> int:
@@ -73,10 +83,11 @@ class Predictions:
 
 def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender, estimated
-    probability of ``F``, true group; what is unknown or not estimated is empty.
+    probability of ``F``, true group; what is unknown or not estimated is empty. Then, where the model says so much,
+    ``age_spread``, the standard deviation of its distribution, and ``age_lower,age_upper``, its age interval, in years.
 
     Args:
-        columns: estimates for the same samples. ``age_pred`` and ``gender_prob`` of one with a name end in ``_name``.
+        columns: estimates for the same samples. The columns that are about one with a name end in ``_name``.
         path: the file.
     """
     truth = next(iter(columns.values()))
@@ -84,11 +95,47 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         ages, genders = ([f"{estimate}{end}" for end in ends] for estimate in ("age_pred", "gender_prob"))
-        writer.writerow(["key", "age", *ages, "gender", *genders, "group"])
+        extra = [
+            (f"{title}{end}", getattr(column, name))
+            for title, name in _EXTRA.items()
+            for end, column in zip(ends, columns.values(), strict=True)
+            if getattr(column, name) is not None
+        ]
+        writer.writerow(["key", "age", *ages, "gender", *genders, "group", *(title for title, _ in extra)])
         for row, key in enumerate(truth.key):
             ages = [_number(column.age[row], 4) for column in columns.values()]
             genders = [_number(column.female[row], 6) for column in columns.values()]
-            writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row]])
+            rest = [_number(values[row], 4) for _, values in extra]
+            writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row], *rest])
+
+
+def read_csv(path: Path) -> dict[str | None, Predictions]:
+    """What ``write_csv`` wrote, to the digits that it wrote. Raises UserError for what it would not have written."""
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            rows, titles = list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
+    needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
+    if not names or not needed <= set(titles):
+        raise UserError(f"{path}: not the predictions.csv of an evaluation: its columns are {', '.join(titles)}")
+    try:
+        ends = [row["age"].split(";") if row["age"] else ["nan"] for row in rows]
+        lo, hi = (np.array([float(pair[place]) for pair in ends]) for place in (0, -1))
+        columns = {title: _numbers(rows, title) for title in titles if title not in ("key", "age", "gender", "group")}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None
+    keys = [row["key"] for row in rows]
+    gender, group = ([row[name] or None for row in rows] for name in ("gender", "group"))
+    return {
+        name.removeprefix("_") or None: Predictions(
+            keys, columns[f"age_pred{name}"], columns[f"gender_prob{name}"], lo, hi, gender, group,
+            **{attribute: columns.get(f"{title}{name}") for title, attribute in _EXTRA.items()},
+        )
+        for name in names
+    }  # fmt: skip
 
 
 def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
@@ -135,7 +182,8 @@ def predict_each(
             age, gender = estimator.estimate(output)
             answers = [task.answer(output[task.name]) for task in tasks]
             estimates = _where_seen(batch.seen(pictures), age.age, gender[:, GENDERS.index("F")], *answers)
-            rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in (batch.sample, *estimates)))
+            columns = batch.sample, _spread(age, estimator.method.span), *estimates
+            rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
     return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
 
 
@@ -146,16 +194,24 @@ def _where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
     return [torch.where(seen, estimate, torch.nan) for estimate in estimates]
 
 
+def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
+    """(B,) standard deviation of the ages in years, NaN where the method has no distribution."""
+    if estimate.probability is None:
+        return torch.full_like(estimate.mean, torch.nan)
+    return mean_and_variance(estimate.probability, span.ages(estimate.mean.device))[1].sqrt()
+
+
 def _bar_hidden(accelerator: Accelerator) -> bool | None:
     """On other ranks, and by tqdm's own judgement where nobody looks."""
     return None if accelerator.is_main_process else True
 
 
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
-    sample, age, female, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
+    sample, spread, age, female, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns = index.columns
+    spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
     truth = task_columns(index, {task.name: task.classes for task in tasks})
     return Predictions(
         [index.key(number) for number in range(len(index))],
@@ -170,11 +226,16 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
             for task, answer in zip(tasks, answers, strict=True)
             if not np.isnan(truth[task.name]).all()
         },
+        None if np.isnan(spread).all() else spread,
     )
 
 
 def _names(codes: np.ndarray, names) -> list[str | None]:
     return [None if code == NO_CODE else names[code] for code in codes.tolist()]
+
+
+def _numbers(rows: list[dict[str, str]], title: str) -> np.ndarray:
+    return np.array([float(row[title] or "nan") for row in rows])
 
 
 def _number(value: float, digits: int) -> str:

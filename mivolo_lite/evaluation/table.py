@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from mivolo_lite.evaluation.groups import LIMIT
+
 
 def metrics_table(metrics: dict) -> str:
     """The metrics of ``evaluate`` as text: the whole first, then every kind of person, then what it is worth.
@@ -20,20 +22,45 @@ def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
     lines = [_line("", [f"{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}"] * len(columns)), _line("all", map(_ages, columns))]
     for kind, rows in columns[0]["by"].items():
         lines += ["", kind]
-        lines += [_line(f"  {name}", (_ages(column["by"][kind][name]) for column in columns)) for name in rows]
+        lines += [_line(f"  {name}", (_ages_of_many(column["by"][kind][name]) for column in columns)) for name in rows]
     return lines
 
 
 def _worth(metrics: dict) -> list[str]:
-    lines = []
+    lines = [f"rows of fewer than {LIMIT} pictures have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such picture and are left out")
     for name in _classified(metrics):
         lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
+    lines += _how_sure(metrics)
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
         lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
     return lines
+
+
+def _how_sure(metrics: dict) -> list[str]:
+    """What only ``summarise`` knows: intervals, the mean over age bins, the gap between groups, coverage."""
+    lines = []
+    if metrics.get("intervals", {}).get("mae"):
+        lower, upper = metrics["intervals"]["mae"]
+        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of draws of such pictures")
+    if metrics.get("macro_mae", {}).get("value") is not None:
+        macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
+        lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")
+    if (metrics.get("gaps", {}).get("group") or {}).get("standardised", {}).get("gap") is not None:
+        gap, worst = metrics["gaps"]["group"]["standardised"], metrics["gaps"]["group"]["worst"]
+        chance = f"{gap['by_chance']:.2f} by chance alone"
+        lines.append(f"gap between groups of the same ages {gap['gap']:.2f} ({chance}), worst {worst['name']}")
+    if (metrics.get("age_intervals") or {}).get("coverage") is not None:
+        intervals = metrics["age_intervals"]
+        share = f"{intervals['coverage']:.1%} of ages (nominal {intervals['nominal']:.0%})"
+        lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide")
+    return lines
+
+
+def _some_are_few(metrics: dict) -> bool:
+    return any(row["n"] < LIMIT for rows in metrics["by"].values() for row in rows.values())
 
 
 def _classified(metrics: dict) -> list[str]:
@@ -64,6 +91,10 @@ def _line(name: str, cells: Iterable[str]) -> str:
 
 def _ages(row: dict) -> str:
     return _cell(row["n"], row["mae"], row["cs5"], row["bias"])
+
+
+def _ages_of_many(row: dict) -> str:
+    return _ages(row) if row["n"] >= LIMIT else f"{_cell(row['n']):32}"
 
 
 def _cell(

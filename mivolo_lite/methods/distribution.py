@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
+from mivolo_lite.methods.prior import smoothed_counts
 
 Decode = Literal["expectation", "rounded", "median"]
 
@@ -85,7 +86,7 @@ class DistributionMethod(AgeMethod):
         self.register_buffer("start", torch.zeros(len(span)))
 
     def fit_prior(self, age_counts: Tensor) -> None:
-        counts = age_counts.float() + 1
+        counts = smoothed_counts(age_counts)
         self.start.copy_((counts / counts.sum()).log())
 
     def forward(self, features) -> Tensor:

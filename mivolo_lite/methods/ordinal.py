@@ -10,6 +10,7 @@ from torch import Tensor
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
+from mivolo_lite.methods.prior import smoothed_counts
 
 
 def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
@@ -48,7 +49,7 @@ class OrdinalMethod(AgeMethod):
         self.register_buffer("start", torch.zeros(len(span) - 1))
 
     def fit_prior(self, age_counts: Tensor) -> None:
-        counts = age_counts.float() + 1
+        counts = smoothed_counts(age_counts)
         older = counts.sum() - counts.cumsum(0)[:-1]
         self.start.copy_((older / self.not_older(counts)).log())
 

@@ -23,7 +23,7 @@ class Unimodal(DistributionMethod):
 
     While the features say little, everybody has one distribution p, and what any peak of it at m costs the samples of
     other ages is lambda (p_m - p_y). With the published weight that is more than the first part can win by narrowing
-    it, so a short training ends with it flat (UTKFace, 3 epochs at a learning rate of 1e-3: MAE 34.0); 10 is not.
+    it, so a short training ends with it flat (UTKFace, 3 epochs at a learning rate of 1e-3: MAE 34.0).
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

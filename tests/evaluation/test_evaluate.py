@@ -12,6 +12,7 @@ from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from tests.data.tiny_shards import make_shards
@@ -47,6 +48,12 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch):
+    """What a report shows is tested elsewhere."""
+    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+
+
 def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_path):
     metrics = evaluate(dual, index.folder, tmp_path, "face,body,both", batch=7)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
@@ -55,6 +62,7 @@ def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_pa
     assert list(rows[0]) == [
         "key", "age", "age_pred_face", "age_pred_body", "age_pred_both",
         "gender", "gender_prob_face", "gender_prob_body", "gender_prob_both", "group",
+        "age_spread_face", "age_spread_body", "age_spread_both",
     ]  # fmt: skip
     estimator = Estimator.load(dual)
     for name, shown in COLUMNS.items():
@@ -62,11 +70,14 @@ def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_pa
         for number, row in enumerate(rows):
             assert row["key"] == index.key(number)
             if number % 3 not in HAS[name]:
-                assert row[f"age_pred_{name}"] == row[f"gender_prob_{name}"] == ""
+                assert row[f"age_pred_{name}"] == row[f"gender_prob_{name}"] == row[f"age_spread_{name}"] == ""
                 continue
             with torch.inference_mode():
                 age, gender = estimator.estimate(estimator(**dataset.read([Draw(0, number)]).pictures()))
             assert float(row[f"age_pred_{name}"]) == pytest.approx(age.age.item(), abs=1e-3)
+            ages = np.arange(101.0)
+            spread = np.sqrt(np.cov(ages, aweights=age.probability[0].double().numpy(), ddof=0))
+            assert float(row[f"age_spread_{name}"]) == pytest.approx(spread, abs=1e-2)
             assert float(row[f"gender_prob_{name}"]) == pytest.approx(gender[0, 1].item(), abs=1e-5)
 
 
@@ -95,18 +106,19 @@ def test_without_inputs_the_files_are_as_they_always_were(dual, index, tmp_path)
     plain, both = tmp_path / "plain", tmp_path / "both"
     metrics = evaluate(dual, index.folder, plain)
     section = evaluate(dual, index.folder, both, "both")["inputs"]["both"]
-    assert list(metrics) == [
+    assert list(metrics)[:10] == [
         "checkpoint", "data", "n", "mae", "cs5", "bias", "gender_accuracy", "gender_n", "baseline_mae", "by"
     ]  # fmt: skip
     assert metrics | section | {"missing": 0} == metrics | {"missing": 0}
     rows = rows_of(plain)
-    assert list(rows[0]) == ["key", "age", "age_pred", "gender", "gender_prob", "group"]
+    assert list(rows[0]) == ["key", "age", "age_pred", "gender", "gender_prob", "group", "age_spread"]
     assert [row["age_pred"] for row in rows] == [row["age_pred_both"] for row in rows_of(both)]
 
 
 def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
     main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
-          "--inputs", "face,both", "--workers", "0"])  # fmt: skip
+          "--inputs", "face,both", "--workers", "0", "--report", "no"])  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["metrics.json", "predictions.csv"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["face", "both"] and lines[1].split() == ["n", "MAE", "CS@5", "bias"] * 2
     sections = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"].values()

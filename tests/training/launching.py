@@ -28,7 +28,7 @@ def accelerate(file: Path | str, *words, processes: int | None = None) -> list[s
 
 
 def torchrun(processes: int, *words) -> list[str]:
-    options = ["--nproc_per_node", processes, "--master_port", free_port()]
+    options = ["--nproc_per_node", processes, "--master_port", free_port(), "--"]  # or --run would be its --run-path
     return [str(word) for word in (sys.executable, "-m", "torch.distributed.run", *options, *words)]
 
 

@@ -128,7 +128,7 @@ def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
     whole = last_checkpoint(run).name
 
     little_room = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
-    process = start([*little_room, *command], run, resume="auto")
+    process = start([*little_room, *command, "--data.workers", "0"], run, resume="auto")  # whose memory is files
     output = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 2 and "Traceback" not in output
     (error,) = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]

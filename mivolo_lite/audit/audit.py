@@ -1,0 +1,272 @@
+"""An audit of indexed shards, from folders to a page, tables and a list of what to leave out."""
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.audit.duplicates import KINDS, find_pairs
+from mivolo_lite.audit.findings import FLAGS, Flag, Group, flags, group_pairs, left_out, overlap
+from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
+from mivolo_lite.audit.report import write_report
+from mivolo_lite.audit.samples import PICTURES, Samples
+from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.data.exclude import write_exclusions
+from mivolo_lite.errors import UserError
+
+REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What counts as a copy, and as poor.
+
+    Args:
+        distance: bits of 64 in which the perceptual hashes of two copies differ at most.
+        similarity: least correlation of the fine patterns of two copies, laid over each other.
+        age_tolerance: years by which the ages of copies may differ before all of them are left out.
+        min_side: a crop with a shorter side, in pixels, is tiny.
+        max_blur: a crop with more blur, from 0 to 1, is blurred.
+        show: most groups or pictures of each kind on the page.
+    """
+
+    distance: int = 9
+    similarity: float = 0.9
+    age_tolerance: float = 5.0
+    min_side: int = 32
+    max_blur: float = 0.6
+    show: int = 60
+
+    def __post_init__(self):
+        if not 0 <= self.distance <= 16:
+            raise UserError(f"--distance {self.distance}: give a number of bits from 0 to 16")
+        for name in ("similarity", "max_blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a number from 0 to 1")
+        for name in ("age_tolerance", "min_side", "show"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        samples: the data.
+        pairs: by ``face`` and ``body``, the links between copies (``PAIR``).
+        groups: samples that are copies of each other.
+        flagged: poor pictures.
+        excluded: (sample, reason) of what ``--fix`` leaves out.
+        out: where the files are.
+        fix: the list that was written, or None.
+    """
+
+    samples: Samples
+    options: AuditOptions
+    pairs: dict[str, np.ndarray]
+    groups: list[Group]
+    flagged: list[Flag]
+    excluded: list[tuple[int, str]]
+    out: Path
+    fix: Path | None
+
+
+def audit(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    fix: Path | str | None = None,
+    workers: int = 1,
+    options: AuditOptions = AuditOptions(),  # noqa: B008 (it is frozen)
+) -> Audit:
+    """Read every picture once, and write ``report.html``, ``audit.json``, ``pairs.csv`` and ``flagged.csv``.
+
+    A sample takes about 200 bytes of memory and each of its pictures 1 KiB of disk while the audit runs.
+
+    Args:
+        folders: of indexed shards; of copies, the one in the folder named first stays.
+        out: folder for the results; made where it is missing.
+        fix: also write what to leave out, for ``pack --exclude``.
+        workers: processes that read pictures.
+        options: what counts as a copy, and as poor.
+    """
+    samples, out = Samples(folders), Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=out, prefix="thumbnails-")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    prints: dict[str, Fingerprints] = {}
+    pairs: dict[str, np.ndarray] = {}
+    with scratch, ShardWorkers(samples.indexes, workers) as pool:
+        for picture in PICTURES:
+            prints[picture] = read_fingerprints(samples, picture, pool, Path(scratch.name) / picture)
+            pairs[picture] = find_pairs(samples, picture, prints[picture], pool, options.distance, options.similarity)
+            prints[picture] = prints[picture]._replace(thumbnails=None)  # unmapped, so that the file can go
+    groups = group_pairs(np.concatenate(list(pairs.values())), samples)
+    flagged = [flag for name in PICTURES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
+    excluded = sorted(left_out(groups, flagged, prints, samples, options.age_tolerance))
+    found = Audit(samples, options, pairs, groups, flagged, excluded, out, Path(fix) if fix else None)
+    _write(found, prints)
+    return found
+
+
+def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
+    """The numbers of an audit, as they go to ``audit.json``."""
+    samples, groups, tolerance = found.samples, found.groups, found.options.age_tolerance
+    return {
+        "options": asdict(found.options),
+        "folders": [
+            {
+                "folder": name,
+                "digest": index.digest,
+                "samples": len(index),
+                "rejected_by_index": index.info["rejected"],
+                "labels": index.info["labels"] | {"whipple": whipple(index.columns["age_lo"], index.columns["age_hi"])},
+            }
+            for name, index in zip(samples.names, samples.indexes, strict=True)
+        ],
+        "pictures": {name: _measured(prints[name]) for name in PICTURES if len(prints[name].records)},
+        "pairs": {name: _counts(pairs["kind"], KINDS) for name, pairs in found.pairs.items() if len(pairs)},
+        "groups": {
+            "groups": len(groups),
+            "samples": sum(len(group.members) for group in groups),
+            "across_folders": sum(len(set(samples.folder[group.members])) > 1 for group in groups),
+            "age_differs": sum(group.age_gap > 0 for group in groups),
+            "age_differs_beyond_tolerance": sum(group.age_gap > tolerance for group in groups),
+            "gender_differs": sum(group.genders > 1 for group in groups),
+            "group_differs": sum(group.groups > 1 for group in groups),
+            "contradicting": sum(group.contradicts(tolerance) for group in groups),
+        },
+        "overlap": overlap(groups, samples).tolist(),
+        "flagged": {flag: count for flag in FLAGS if (count := sum(one.flag == flag for one in found.flagged))},
+        "excluded": len(found.excluded),
+        "excluded_names_of_others": _names_of_others(found),
+    }
+
+
+def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
+    """Whipple's index of ages that end in 0 or 5, from 23 to 62 years: 100 where all endings are as common, 500 where
+    there are no others. None without such ages."""
+    ages = np.rint(age_lo[age_lo == age_hi])
+    ages = ages[(ages >= 23) & (ages <= 62)]
+    return round(500 * float((ages % 5 == 0).mean()), 1) if len(ages) else None
+
+
+def summary(found: Audit) -> str:
+    """What was found, as lines for the screen."""
+    numbers = json.loads((found.out / AUDIT_FILE).read_text())
+    groups, names = numbers["groups"], found.samples.names
+    kinds = Counter()
+    for counts in numbers["pairs"].values():
+        kinds.update(counts)
+    links = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]) or "none"
+    lines = [
+        f"{len(found.samples)} samples in {len(names)} folders",
+        f"copies: {groups['samples']} samples in {groups['groups']} groups (links: {links})",
+        f"labels of copies: {groups['age_differs']} groups differ in age, {groups['age_differs_beyond_tolerance']} by "
+        f"more than {found.options.age_tolerance:g} years, {groups['gender_differs']} in gender, "
+        f"{groups['group_differs']} in group",
+    ]
+    for later in range(len(names)):
+        lines += [
+            f"{numbers['overlap'][later][earlier]} of {len(found.samples.indexes[later])} samples of {names[later]} "
+            f"have a copy in {names[earlier]}"
+            for earlier in range(later)
+        ]
+    flagged = ", ".join(f"{count} {flag}" for flag, count in numbers["flagged"].items())
+    lines.append(f"poor pictures: {flagged or 'none'}")
+    if found.fix:
+        lines.append(f"{found.fix}: {len(found.excluded)} samples to leave out, for `pack --exclude {found.fix}`")
+        if numbers["excluded_names_of_others"]:
+            lines.append(
+                f"careful: {numbers['excluded_names_of_others']} of these names also belong to samples that should "
+                "stay; audit folders that share names one at a time"
+            )
+    return "\n".join([*lines, f"written to {found.out}: {REPORT_FILE}, {AUDIT_FILE}, {PAIRS_FILE}, {FLAGGED_FILE}"])
+
+
+def _write(found: Audit, prints: dict[str, Fingerprints]) -> None:
+    numbers = facts(found, prints)
+    if found.fix:
+        write_exclusions(found.fix, ((found.samples.key(number), reason) for number, reason in found.excluded))
+    _write_pairs(found.out / PAIRS_FILE, found)
+    _write_flagged(found.out / FLAGGED_FILE, found)
+    write_report(found.out / REPORT_FILE, numbers, found.samples, found.groups, found.flagged)
+    partial = found.out / f"{AUDIT_FILE}.partial"
+    partial.write_text(json.dumps(numbers, indent=2) + "\n")
+    os.replace(partial, found.out / AUDIT_FILE)
+
+
+def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    return {name: int((codes == code).sum()) for code, name in enumerate(names)}
+
+
+def _measured(prints: Fingerprints) -> dict:
+    """Percentiles of what was measured on the readable pictures."""
+    records = prints.records[prints.records["readable"]]
+    measured: dict = {"pictures": len(prints.records), "readable": len(records)}
+    if len(records):
+        side = np.minimum(records["width"], records["height"])
+        for name, values in (("shorter_side", side), ("contrast", records["contrast"]), ("blur", records["blur"])):
+            cuts = np.percentile(values, [0, 1, 25, 50, 75, 99, 100])
+            measured[name] = dict(zip(("min", "p1", "p25", "p50", "p75", "p99", "max"), cuts.round(4), strict=True))
+    return measured
+
+
+def _names_of_others(found: Audit) -> int:
+    """How many names of samples to leave out also belong to samples of another folder that should stay."""
+    if len(found.samples.names) == 1:
+        return 0
+    numbers = {number for number, _ in found.excluded}
+    keys = {found.samples.key(number) for number in numbers}
+    return len(
+        {
+            key
+            for number in range(len(found.samples))
+            if (key := found.samples.key(number)) in keys and number not in numbers
+        }
+    )
+
+
+def _write_pairs(path: Path, found: Audit) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        columns = ("folder", "key", "age", "gender", "group")
+        writer.writerow(
+            [
+                "picture",
+                "kind",
+                "distance",
+                "similarity",
+                "age_gap",
+                *(f"{name}_{end}" for end in "ab" for name in columns),
+            ]
+        )
+        for picture, pairs in found.pairs.items():
+            for pair in pairs:
+                ends = [pair["one"], pair["other"]]
+                lo, hi = found.samples.age_lo[ends], found.samples.age_hi[ends]
+                gap = "" if np.isnan(lo).any() else f"{max(float(lo.max() - hi.min()), 0.0):g}"
+                row = [picture, KINDS[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
+                writer.writerow(row + _columns(found.samples, ends[0]) + _columns(found.samples, ends[1]))
+
+
+def _columns(samples: Samples, number: int) -> list[str]:
+    return [samples.names[samples.folder[number]], samples.key(number), *samples.label_texts(number)]
+
+
+def _write_flagged(path: Path, found: Audit) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["picture", "flag", "value", "reason", "folder", "key"])
+        for flag in found.flagged:
+            value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"
+            where = [found.samples.names[found.samples.folder[flag.number]], found.samples.key(flag.number)]
+            writer.writerow([flag.picture, flag.flag, value, flag.reason, *where])

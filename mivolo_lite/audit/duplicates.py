@@ -1,0 +1,164 @@
+"""Pictures that are in a data set more than once: the same bytes, the same pixels, or the same photograph."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from mivolo_lite.audit.compare import similarities, thumbnails_alike
+from mivolo_lite.audit.fingerprints import Fingerprints
+from mivolo_lite.audit.hashing import MIRROR, perceptual_hashes
+from mivolo_lite.audit.quality import BLANK_CONTRAST
+from mivolo_lite.audit.samples import Samples
+from mivolo_lite.audit.search import NearPairs
+from mivolo_lite.audit.workers import ShardWorkers
+
+KINDS = ("bytes", "pixels", "near", "mirrored")
+
+PAIR = np.dtype(
+    [
+        ("one", np.int64),  # samples, the smaller number first
+        ("other", np.int64),
+        ("kind", np.uint8),  # of KINDS
+        ("distance", np.uint8),  # bits of the perceptual hash
+        ("similarity", np.float32),
+    ]
+)
+
+_OF_ONE_HASH = 16
+"""Pictures of one and the same hash are compared with so many of each other; a thousand of them are a chain still."""
+
+_PAIRS_PER_TASK = 64
+
+
+def find_pairs(
+    samples: Samples, picture: str, prints: Fingerprints, workers: ShardWorkers, distance: int, similarity: float
+) -> np.ndarray:
+    """(K,) of ``PAIR``: links between copies, enough to connect all copies of a picture.
+
+    Args:
+        samples: where the pictures lie.
+        picture: ``face`` or ``body``.
+        prints: of these pictures.
+        workers: read and compare them.
+        distance: bits in which the hashes of two copies differ at most.
+        similarity: least correlation of their fine patterns.
+    """
+    records = prints.records
+    readable = np.flatnonzero(records["readable"])
+    by_bytes = _equal(records["bytes"], readable)
+    by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
+    exact = [_pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((0, by_bytes), (1, by_pixels))]
+    patterned = _without(_without(readable, by_bytes), by_pixels)
+    patterned = patterned[records["contrast"][patterned] >= BLANK_CONTRAST]
+    return np.concatenate([*exact, _near_pairs(samples, picture, prints, patterned, workers, distance, similarity)])
+
+
+def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(K, 2) every row whose value an earlier row has, behind the first such row."""
+    _, first, inverse = np.unique(values[rows], return_index=True, return_inverse=True)
+    links = np.stack([rows[first[inverse]], rows], axis=1)
+    return links[links[:, 0] != links[:, 1]]
+
+
+def _without(rows: np.ndarray, links: np.ndarray) -> np.ndarray:
+    return np.setdiff1d(rows, links[:, 1], assume_unique=True)
+
+
+def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
+    pairs = np.zeros(len(places), PAIR)
+    pairs["one"], pairs["other"] = places.min(axis=1, initial=np.iinfo(np.int64).max), places.max(axis=1, initial=-1)
+    pairs["kind"], pairs["distance"], pairs["similarity"] = kind, distance, similarity
+    return pairs
+
+
+def _near_pairs(samples, picture, prints, rows, workers, distance, similarity) -> np.ndarray:
+    hashes = perceptual_hashes(prints.thumbnails, rows)
+    alike = [np.zeros((0, 3), np.int64)]
+    for one, other, mirrored in candidates(hashes, distance):
+        for part in thumbnails_alike(prints.thumbnails, rows[one], rows[other], mirrored):
+            size = len(part)
+            alike.append(np.stack([one[:size][part], other[:size][part], mirrored[:size][part]], axis=1))
+            one, other, mirrored = one[size:], other[size:], mirrored[size:]
+    alike = np.concatenate(alike)
+    one, other, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
+    numbers = np.stack([prints.records["sample"][rows[one]], prints.records["sample"][rows[other]]], axis=1)
+    found = _similarities(samples, picture, numbers, mirrored, workers)
+    apart = np.bitwise_count(hashes[one] ^ hashes[other] ^ np.where(mirrored, MIRROR, np.uint64(0)))
+    pairs = _pairs(numbers, np.where(mirrored, 3, 2), apart, found)
+    return _best_of_a_pair(pairs[found >= similarity])
+
+
+def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Places ``one < other`` of hashes near each other, and whether that is so for the mirrored picture, in parts."""
+    views = np.concatenate([hashes, hashes ^ MIRROR])
+    order = np.argsort(views)
+    values, starts, counts = np.unique(views[order], return_index=True, return_counts=True)
+    search = NearPairs(values, distance)
+    repeated = np.flatnonzero(counts > 1)
+    yield _meetings(_within(starts[repeated], counts[repeated]), order, len(hashes))
+    counts = np.minimum(counts, _OF_ONE_HASH)
+    for near in tqdm(search, desc="near copies", unit=" tables", disable=None):
+        yield _meetings(_across(near, starts, counts), order, len(hashes))
+
+
+def _within(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(K, 2) places in the sorted views: each with the next few of the same hash."""
+    ranges = [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
+    return np.concatenate(
+        [
+            np.zeros((0, 2), np.int64),
+            *(
+                np.stack([places[:-shift], places[shift:]], axis=1)
+                for places in ranges
+                for shift in range(1, min(len(places), _OF_ONE_HASH + 1))
+            ),
+        ]
+    )
+
+
+def _across(near: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(K, 2) places in the sorted views: all views of one hash with all of the other."""
+    left, right = near[:, 0], near[:, 1]
+    meetings = counts[left] * counts[right]
+    pair = np.repeat(np.arange(len(near)), meetings)
+    turn = np.arange(len(pair)) - np.repeat(np.cumsum(meetings) - meetings, meetings)
+    left, right = left[pair], right[pair]
+    return np.stack([starts[left] + turn // counts[right], starts[right] + turn % counts[right]], axis=1)
+
+
+def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Views as pictures: of the two ways in which a pair can be mirrored, and of two plain views, one counts."""
+    views = order[places]
+    mirrored = views >= hashes
+    pictures = views % max(hashes, 1)
+    across = mirrored[:, 0] != mirrored[:, 1]
+    swapped = pictures[:, 0] > pictures[:, 1]
+    pictures, mirrored = np.where(swapped[:, None], pictures[:, ::-1], pictures), mirrored.copy()
+    first_is_mirrored = np.where(swapped, mirrored[:, 1], mirrored[:, 0])
+    counts = ~first_is_mirrored & (pictures[:, 0] != pictures[:, 1])
+    return pictures[counts, 0], pictures[counts, 1], across[counts]
+
+
+def _similarities(samples, picture, numbers, mirrored, workers) -> np.ndarray:
+    """(K,) similarity of pairs of samples (K, 2)."""
+    order = np.lexsort((numbers[:, 1], numbers[:, 0]))  # pairs of one picture follow each other, which is read once
+    pairs = [(samples.place(one), samples.place(other)) for one, other in numbers[order].tolist()]
+    pairs = [(*pair, flipped) for pair, flipped in zip(pairs, mirrored[order].tolist(), strict=True)]
+    tasks = [(picture, pairs[first : first + _PAIRS_PER_TASK]) for first in range(0, len(pairs), _PAIRS_PER_TASK)]
+    found = np.zeros(len(pairs), np.float32)
+    bar = tqdm(total=len(pairs), desc="comparing", unit=" pairs", disable=None)
+    with bar:
+        done = 0
+        for part in workers.map(similarities, tasks):
+            found[order[done : done + len(part)]] = part
+            done += len(part)
+            bar.update(len(part))
+    return found
+
+
+def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
+    """A nearly symmetric picture can be near both ways; the better way counts."""
+    pairs = pairs[np.lexsort((-pairs["similarity"], pairs["other"], pairs["one"]))]
+    again = (pairs["one"][1:] == pairs["one"][:-1]) & (pairs["other"][1:] == pairs["other"][:-1])
+    return pairs[np.append(True, ~again)[: len(pairs)]]

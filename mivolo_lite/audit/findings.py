@@ -1,0 +1,175 @@
+"""What the pairs and fingerprints mean for a data set: contradicting labels, shared pictures, what to leave out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mivolo_lite.audit.fingerprints import Fingerprints
+from mivolo_lite.audit.quality import BLANK_CONTRAST
+from mivolo_lite.audit.samples import Samples
+from mivolo_lite.data.labels import GENDERS, NO_CODE
+
+FLAGS = ("unreadable", "blank", "tiny", "blurred")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A picture that shows little or nothing.
+
+    Attributes:
+        number: the sample.
+        picture: ``face`` or ``body``.
+        flag: one of ``FLAGS``.
+        value: its contrast, its shorter side in pixels or its blur; NaN where it is unreadable.
+        reason: in words.
+    """
+
+    number: int
+    picture: str
+    flag: str
+    value: float
+    reason: str
+
+
+def flags(prints: Fingerprints, picture: str, min_side: int, max_blur: float) -> list[Flag]:
+    """Every flagged picture, with the first of the flags that fits, the worst of each flag first."""
+    records = prints.records
+    numbers = records["sample"]
+    found = [Flag(int(numbers[row]), picture, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
+    left = records["readable"].copy()
+    side = np.minimum(records["width"], records["height"])
+    for flag, value, hit, words in (
+        ("blank", records["contrast"], records["contrast"] < BLANK_CONTRAST, "grey levels vary by {:.1f}"),
+        ("tiny", side, side < min_side, "shorter side {:.0f} px"),
+        ("blurred", records["blur"], records["blur"] > max_blur, "blur {:.2f}"),
+    ):
+        rows = np.flatnonzero(hit & left)
+        left[rows] = False
+        rows = rows[np.argsort(-value[rows] if flag == "blurred" else value[rows], kind="stable")]
+        found += [Flag(int(numbers[row]), picture, flag, float(value[row]), words.format(value[row])) for row in rows]
+    return found
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples that show the same photograph.
+
+    Attributes:
+        members: their numbers, ascending.
+        pairs: the links between them, of ``PAIR``.
+        age_gap: years between the youngest and the oldest label; for ranges between the nearer ends, 0 if they meet.
+        genders, groups: how many different known ones.
+    """
+
+    members: list[int]
+    pairs: np.ndarray
+    age_gap: float
+    genders: int
+    groups: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether any label differs."""
+        return self.age_gap > 0 or self.genders > 1 or self.groups > 1
+
+    def contradicts(self, age_tolerance: float) -> bool:
+        """Whether no one can tell which label is right: ages too far apart, or both genders."""
+        return self.age_gap > age_tolerance or self.genders > 1
+
+
+def group_pairs(pairs: np.ndarray, samples: Samples) -> list[Group]:
+    """The samples that pairs connect, in the order of their first members."""
+    parent: dict[int, int] = {}
+
+    def root(number: int) -> int:
+        while parent.setdefault(number, number) != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
+
+    for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    members: dict[int, list[int]] = {}
+    for number in sorted(parent):
+        members.setdefault(root(number), []).append(number)
+    links: dict[int, list[int]] = {}
+    for place, one in enumerate(pairs["one"].tolist()):
+        links.setdefault(root(one), []).append(place)
+    return [_group(numbers, pairs[links[first]], samples) for first, numbers in members.items()]
+
+
+def _group(members: list[int], pairs: np.ndarray, samples: Samples) -> Group:
+    genders, groups = samples.gender[members], samples.group[members]
+    return Group(
+        members,
+        pairs,
+        age_gap(samples, members),
+        len(set(genders[genders != NO_CODE].tolist())),
+        len(set(groups[groups != NO_CODE].tolist())),
+    )
+
+
+def age_gap(samples: Samples, members: list[int]) -> float:
+    """Years by which the ages of samples disagree; 0 where their ranges meet or at most one is known."""
+    lo, hi = samples.age_lo[members], samples.age_hi[members]
+    known = ~np.isnan(lo)
+    return max(float(lo[known].max() - hi[known].min()), 0.0) if known.any() else 0.0
+
+
+def overlap(groups: list[Group], samples: Samples) -> np.ndarray:
+    """(F, F) how many samples of one folder have a copy in another; on the diagonal, in their own."""
+    shared = np.zeros((len(samples.names), len(samples.names)), np.int64)
+    for group in groups:
+        counts = np.bincount(samples.folder[group.members], minlength=len(shared))
+        others = counts[None, :] - np.diag(np.ones(len(shared), np.int64)) > 0
+        shared += counts[:, None] * others
+    return shared
+
+
+def left_out(
+    groups: list[Group], flagged: list[Flag], prints: dict[str, Fingerprints], samples: Samples, age_tolerance: float
+) -> Iterator[tuple[int, str]]:
+    """Samples to leave out, each once and with the reason.
+
+    Of copies one stays: in the folder named first, then the largest, then the sharpest. Where their labels contradict
+    each other none stays. Blurred and tiny crops stay: they are poor, not wrong.
+    """
+    broken = {flag.number: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
+    gone = set(broken)
+    yield from ((flag.number, f"{flag.flag} {flag.picture}: {flag.reason}") for flag in broken.values())
+    for group in groups:
+        members = [number for number in group.members if number not in gone]
+        if group.contradicts(age_tolerance):
+            words = f"labels of {len(group.members)} copies contradict each other: {differences(group, samples)}"
+            yield from ((number, words) for number in members)
+        elif members:
+            kept = min(members, key=lambda number: _worse(number, prints, samples))
+            name = samples.key(kept)
+            yield from ((number, f"copy of {name}") for number in members if number != kept)
+
+
+def _worse(number: int, prints: dict[str, Fingerprints], samples: Samples) -> tuple:
+    """Smaller for the copy that should stay."""
+    size, blurs = 0, 0.0
+    for part in prints.values():
+        row = np.searchsorted(part.records["sample"], number)
+        if row < len(part.records) and part.records["sample"][row] == number:
+            size += int(part.records["width"][row]) * int(part.records["height"][row])
+            blurs += float(part.records["blur"][row])
+    return samples.place(number)[0], -size, blurs, number
+
+
+def differences(group: Group, samples: Samples) -> str:
+    """The labels that differ within a group, in words."""
+    words = []
+    if group.age_gap > 0:
+        lo, hi = samples.age_lo[group.members], samples.age_hi[group.members]
+        words.append(f"age {np.nanmin(lo):g} to {np.nanmax(hi):g}")
+    if group.genders > 1:
+        words.append("gender " + " and ".join(GENDERS))
+    if group.groups > 1:
+        codes = sorted(set(samples.group[group.members].tolist()) - {NO_CODE})
+        words.append("group " + " and ".join(samples.groups[code] for code in codes))
+    return ", ".join(words)

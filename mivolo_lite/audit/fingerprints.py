@@ -1,0 +1,96 @@
+"""What is kept of every picture after it was read once: some 50 bytes, and a thumbnail on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mivolo_lite.audit.quality import blur
+from mivolo_lite.audit.samples import Samples
+from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.data.jpeg import BrokenJpeg, decode
+from mivolo_lite.data.letterbox import resize
+from mivolo_lite.data.storage import ShardFiles
+
+THUMBNAIL = 32
+"""Side in pixels; whatever the picture's shape, it is squeezed into a square."""
+
+FINGERPRINT = np.dtype(
+    [
+        ("sample", np.int64),
+        ("readable", np.bool_),
+        ("bytes", np.uint64),  # digests of 64 bits: two of a million pictures share one by chance once in 40 million
+        ("pixels", np.uint64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("contrast", np.float32),  # standard deviation of its grey levels
+        ("blur", np.float32),
+    ]
+)
+
+_PICTURES_PER_TASK = 128
+
+
+class Fingerprints(NamedTuple):
+    """Of all faces, or of all bodies.
+
+    Attributes:
+        records: (N,) of ``FINGERPRINT``, by sample.
+        thumbnails: (N, 32, 32) uint8 grey, mapped from a file.
+        reasons: why a picture cannot be read, by its place in ``records``.
+    """
+
+    records: np.ndarray
+    thumbnails: np.ndarray
+    reasons: dict[int, str]
+
+
+def read_fingerprints(samples: Samples, picture: str, workers: ShardWorkers, file: Path) -> Fingerprints:
+    """Read every ``face`` or ``body`` once; the thumbnails go to ``file``."""
+    numbers = samples.present(picture)
+    parts = [numbers[first : first + _PICTURES_PER_TASK] for first in range(0, len(numbers), _PICTURES_PER_TASK)]
+    records = np.zeros(len(numbers), FINGERPRINT)
+    shape = (len(numbers), THUMBNAIL, THUMBNAIL)
+    thumbnails = np.lib.format.open_memmap(file, "w+", np.uint8, shape) if len(numbers) else np.zeros(shape, np.uint8)
+    reasons: dict[int, str] = {}
+    first = 0
+    tasks = [(picture, [(number, *samples.place(number)) for number in part.tolist()]) for part in parts]
+    with tqdm(total=len(numbers), desc=picture, unit="", disable=None) as bar:
+        for part, small, broken in workers.map(_read_part, tasks):
+            records[first : first + len(part)] = part
+            thumbnails[first : first + len(part)] = small
+            reasons |= {first + place: reason for place, reason in broken.items()}
+            first += len(part)
+            bar.update(len(part))
+    return Fingerprints(records, thumbnails, reasons)
+
+
+def _read_part(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):
+    """Records, thumbnails and reasons of (number, folder, sample in it)."""
+    picture, places = task
+    records = np.zeros(len(places), FINGERPRINT)
+    thumbnails = np.zeros((len(places), THUMBNAIL, THUMBNAIL), np.uint8)
+    broken: dict[int, str] = {}
+    for row, (number, folder, sample) in enumerate(places):
+        records["sample"][row] = number
+        data = files[folder].read(picture, sample)
+        records["bytes"][row] = _digest(data)
+        try:
+            image = decode(data)
+        except BrokenJpeg as error:
+            broken[row] = str(error)
+            continue
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        height, width = grey.shape
+        pixels = _digest(b"%dx%d:" % (width, height) + image.tobytes())
+        records[row] = (number, True, records["bytes"][row], pixels, width, height, grey.std(), blur(grey))
+        thumbnails[row] = resize(grey, THUMBNAIL, THUMBNAIL)
+    return records, thumbnails, broken
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,0 +1,70 @@
+"""A perceptual hash: 64 bits of a picture's coarse pattern, which hardly change when the file does."""
+
+import cv2
+import numpy as np
+
+from mivolo_lite.audit.fingerprints import THUMBNAIL
+
+BITS = 64
+_CHUNK = 8192
+_MEDIAN_OF = 16384
+_FEW = 500
+_FREQUENCIES = 11
+
+# The 64 lowest frequencies but the constant one, which is the brightness.
+_ROWS, _COLUMNS = (
+    np.array(axis)
+    for axis in zip(
+        *sorted(
+            ((row, column) for row in range(_FREQUENCIES) for column in range(_FREQUENCIES) if row + column),
+            key=lambda place: (sum(place), max(place), place),
+        )[:BITS],
+        strict=True,
+    )
+)
+
+
+def _packed(bits: np.ndarray) -> np.ndarray:
+    """(N, 64) bool as (N,) uint64."""
+    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64)[:, 0]
+
+
+MIRROR = _packed((_COLUMNS % 2 == 1)[None])[0]
+"""The hash of a mirrored picture is that of the picture with these bits flipped: odd cosines change their sign."""
+
+
+def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N,) uint64 hashes of the thumbnails (..., 32, 32) uint8 at ``rows`` (N,), of which few are in memory at once.
+
+    Each bit says on which side of the data set's median one coefficient of the cosine transform lies. Compared with
+    zero instead, as is usual, many bits are the same for nearly every aligned face: among UTKFace's that gave ten times
+    as many pairs at a distance of 9 or less, for the same true ones.
+    """
+    thresholds = _thresholds(thumbnails, rows)
+    hashes = np.zeros(len(rows), np.uint64)
+    for first in range(0, len(rows), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        hashes[part] = _packed(_coefficients(thumbnails[rows[part]]) > thresholds)
+    return hashes
+
+
+def _thresholds(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(64,) medians, over some of the pictures; zeros for a mirrored coefficient, and where the pictures are few."""
+    if len(rows) < _FEW:  # medians would follow single pictures, and fall between copies
+        return np.zeros(BITS, np.float32)
+    some = rows[:: -(-len(rows) // _MEDIAN_OF)]
+    return np.where(_COLUMNS % 2, 0, np.median(_coefficients(thumbnails[some]), axis=0))
+
+
+def _coefficients(thumbnails: np.ndarray) -> np.ndarray:
+    """(N, 64) float32 of the cosine transform, whatever the contrast."""
+    basis = cv2.dct(np.eye(THUMBNAIL, dtype=np.float32), flags=cv2.DCT_ROWS).T[:_FREQUENCIES]
+    transformed = np.einsum("ui,nij,vj->nuv", basis, standardised(thumbnails), basis, optimize=True)
+    return transformed[:, _ROWS, _COLUMNS]
+
+
+def standardised(thumbnails: np.ndarray) -> np.ndarray:
+    """(N, H, W) float32 with mean 0 and norm 1 each, so that the sum of a product is the correlation."""
+    values = thumbnails.astype(np.float32)
+    values -= values.mean(axis=(1, 2), keepdims=True)
+    return values / np.maximum(np.sqrt((values**2).sum(axis=(1, 2), keepdims=True)), 1e-6)

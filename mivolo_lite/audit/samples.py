@@ -1,0 +1,75 @@
+"""All samples of several folders of shards, numbered through."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.errors import UserError
+
+PICTURES = ("face", "body")
+
+
+class Samples:
+    """Samples by number: those of the first folder come first, each folder's in the order of its index.
+
+    Attributes:
+        indexes: of the folders.
+        names: the folders as they were given.
+        short_names: their last parts, where these tell them apart.
+        folder: (N,) which folder each sample lies in.
+        age_lo, age_hi: (N,) in years, NaN where unknown.
+        gender, group: (N,) codes, ``NO_CODE`` where unknown; groups are codes into ``groups``.
+        groups: names of the groups of all folders.
+    """
+
+    def __init__(self, folders: Sequence[Path | str]):
+        self.names = [str(folder) for folder in folders]
+        resolved = [Path(folder).resolve() for folder in folders]
+        for place, path in enumerate(resolved):
+            if path in resolved[:place]:
+                raise UserError(f"{self.names[place]}: given twice; name each folder once")
+        last = [path.name for path in resolved]
+        self.short_names = last if len(set(last)) == len(last) else self.names
+        self.indexes = [ShardIndex.load(folder) for folder in folders]
+        for name, index in zip(self.names, self.indexes, strict=True):
+            if index.is_remote:
+                raise UserError(f"{name}: an audit reads every picture; copy the shards to this machine first")
+        sizes = [len(index) for index in self.indexes]
+        self.starts = np.cumsum([0, *sizes])
+        self.folder = np.repeat(np.arange(len(sizes)), sizes)
+        self.groups = sorted({name for index in self.indexes for name in index.groups})
+        self.age_lo, self.age_hi, self.gender = (self._column(name) for name in ("age_lo", "age_hi", "gender"))
+        self.group = np.concatenate([self._group_codes(index) for index in self.indexes])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def place(self, number: int) -> tuple[int, int]:
+        """A sample's folder, and its number there."""
+        folder = int(self.folder[number])
+        return folder, int(number - self.starts[folder])
+
+    def key(self, number: int) -> str:
+        folder, sample = self.place(number)
+        return self.indexes[folder].key(sample)
+
+    def label_texts(self, number: int) -> tuple[str, str, str]:
+        """A sample's age (a range as ``lo;hi``), gender and group, each empty where unknown."""
+        lo, hi, gender, group = (column[number] for column in (self.age_lo, self.age_hi, self.gender, self.group))
+        age = "" if np.isnan(lo) else f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
+        return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
+
+    def present(self, picture: str) -> np.ndarray:
+        """Numbers of the samples that have a ``face`` or ``body``."""
+        return np.flatnonzero(self._column(f"{picture}_size") > 0)
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.concatenate([index.columns[name] for index in self.indexes])
+
+    def _group_codes(self, index: ShardIndex) -> np.ndarray:
+        codes = np.full(NO_CODE + 1, NO_CODE, dtype=np.int64)
+        codes[: len(index.groups)] = [self.groups.index(name) for name in index.groups]
+        return codes[index.columns["group"]]

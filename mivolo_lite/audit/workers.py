@@ -1,0 +1,48 @@
+"""Worker processes that read members of shards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any
+
+import cv2
+
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.storage import ShardFiles
+
+_files: list[ShardFiles] = []
+
+
+class ShardWorkers:
+    """Maps a function ``(files by folder, task) -> result`` over tasks, in ``count`` processes or, with 1, in this one.
+
+    The function must be importable; a process opens shards once and keeps them.
+    """
+
+    def __init__(self, indexes: Sequence[ShardIndex], count: int):
+        self.indexes, self.count = indexes, count
+
+    def __enter__(self) -> "ShardWorkers":
+        self._pool = None
+        if self.count > 1:
+            self._pool = ProcessPoolExecutor(self.count, initializer=_start, initargs=(self.indexes,))
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Sequence[ShardFiles], Any], Any], tasks: Sequence) -> Iterator:
+        """The results in the order of the tasks."""
+        if self._pool:
+            return self._pool.map(_call, [function] * len(tasks), tasks)
+        return map(partial(function, [ShardFiles(index) for index in self.indexes]), tasks)
+
+
+def _start(indexes: Sequence[ShardIndex]) -> None:
+    _files[:] = [ShardFiles(index) for index in indexes]
+    cv2.setNumThreads(0)
+
+
+def _call(function: Callable, task):
+    return function(_files, task)

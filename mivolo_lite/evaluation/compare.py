@@ -1,0 +1,147 @@
+"""Evaluations of the same pictures side by side, and whether their differences are more than noise.
+
+Two models err on the same hard pictures. The difference of their errors on each picture varies far less than the errors
+do, so its bootstrap interval is much narrower than the two intervals of their means suggest.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means
+from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
+from mivolo_lite.evaluation.predictions import Predictions, read_csv
+
+METRICS = ("mae", "cs5", "gender_accuracy")
+
+
+def compare(folders: Sequence[Path | str]) -> dict:
+    """Every evaluation, and its paired difference to the first.
+
+    Args:
+        folders: that ``evaluate`` wrote. One of several inputs counts as several evaluations.
+
+    Returns:
+        ``level`` of the differences' intervals, which hold together with 95 %, and ``rows``: for each evaluation its
+        ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n``, of all its own pictures, and,
+        but for the first, ``difference``: ``value`` minus the first's, ``interval``, ``n`` and ``more_than_noise``, of
+        the pictures that both have estimates of.
+
+    Raises:
+        UserError: a folder holds no evaluation, the evaluations are of different pictures, or there is only one.
+    """
+    runs = [run for folder in folders for run in _read(Path(folder))]
+    if len(runs) < 2:
+        raise UserError(f"compare: {folders[0]} is one evaluation; give at least two")
+    first_name, first = runs[0]
+    matched = [(name, _matched(predictions, name, first, first_name)) for name, predictions in runs]
+    level = 1 - 0.05 / (len(runs) - 1)
+    losses = [_losses(predictions) for _, predictions in matched]
+    rows = []
+    for number, (name, _) in enumerate(matched):
+        row = {"name": name}
+        for metric in METRICS:
+            row[metric] = _mean(losses[number][metric], 0.95)
+            if number and row[metric] and rows[0][metric]:
+                difference = _mean(losses[number][metric] - losses[0][metric], level)
+                if difference:
+                    lower, upper = difference["interval"]
+                    row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
+        rows.append(row)
+    return {"level": level, "rows": rows}
+
+
+def comparison_table(comparison: dict) -> str:
+    """The comparison as text."""
+    titles = {"mae": "MAE", "cs5": "CS@5", "gender_accuracy": "gender right"}
+    rows = comparison["rows"]
+    width = max(len(row["name"]) for row in rows) + 2
+    lines = []
+    for metric, title in titles.items():
+        if not any(row[metric] for row in rows):
+            continue
+        lines += ["", f"{title:{width}}{'n':>7}{'value':>9}  {'95 % interval':18}{'against the first':>18}"]
+        for row in rows:
+            lines.append(f"{row['name']:{width}}{_cells(row[metric], metric)}".rstrip())
+    others = len(rows) - 1
+    together = "" if others == 1 else f", 95 % for all {others} together"
+    lines += ["", f"differences are paired by picture; their intervals hold {comparison['level']:.2%}{together}"]
+    return "\n".join(lines[1:])
+
+
+def _cells(cell: dict | None, metric: str) -> str:
+    if cell is None:
+        return "-".rjust(7)
+    form = ".2f" if metric == "mae" else ".1%"
+    text = f"{cell['n']:7}{cell['value']:>9{form}}  {_ends(cell['interval'], form):18}"
+    difference = cell.get("difference")
+    if difference is None:
+        return text
+    verdict = "noise"
+    if difference["more_than_noise"]:
+        verdict = "better" if (difference["value"] < 0) == (metric == "mae") else "worse"
+    sign = form.replace(".", "+.")
+    return f"{text}{difference['value']:>+9{form}}  {_ends(difference['interval'], sign):20}{verdict}"
+
+
+def _ends(interval: Sequence[float], form: str) -> str:
+    return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _read(folder: Path) -> list[tuple[str, Predictions]]:
+    if not (folder / PREDICTIONS_FILE).is_file():
+        raise UserError(f"{folder}: no {PREDICTIONS_FILE} here; give a folder that `evaluate` wrote")
+    columns = read_csv(folder / PREDICTIONS_FILE)
+    return [(str(folder) if name is None else f"{folder} ({name})", one) for name, one in columns.items()]
+
+
+def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:
+    """The predictions in the order of the first's keys. Raises UserError where they are not of the same pictures."""
+    place = {key: row for row, key in enumerate(predictions.key)}
+    if len(place) < len(predictions.key):
+        raise UserError(f"{name}: a key occurs more than once in its {PREDICTIONS_FILE}; evaluate again")
+    alone = [key for key in first.key if key not in place]
+    other = place.keys() - set(first.key)
+    if alone or other:
+        example = alone[0] if alone else min(other)
+        raise UserError(
+            f"{first_name} and {name} are of different pictures: {len(alone)} only in the first and {len(other)} only "
+            f"in the second, as {example}; evaluate both on the same data"
+        )
+    rows = np.array([place[key] for key in first.key], dtype=np.int64)
+    same = all(
+        np.array_equal(getattr(predictions, field)[rows], getattr(first, field), equal_nan=True)
+        for field in ("age_lo", "age_hi")
+    )
+    if not same or [predictions.gender[row] for row in rows] != first.gender:
+        raise UserError(f"{first_name} and {name} have other labels for the same keys; evaluate both on the same data")
+    return Predictions(
+        first.key,
+        predictions.age[rows],
+        predictions.female[rows],
+        first.age_lo,
+        first.age_hi,
+        first.gender,
+        first.group,
+    )
+
+
+def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
+    """(N,) what each metric is the mean of, NaN where unknown."""
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
+    return {
+        "mae": np.abs(errors),
+        "cs5": np.where(np.isnan(errors), np.nan, within(errors, 5)),
+        "gender_accuracy": gender_right(predictions.female, predictions.gender),
+    }
+
+
+def _mean(values: np.ndarray, level: float) -> dict | None:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    interval = bootstrap(counted(values), means, level=level)[:, 0, 0]
+    return {"value": float(values.mean()), "interval": as_pair(interval), "n": len(values)}

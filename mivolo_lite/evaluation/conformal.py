@@ -1,0 +1,110 @@
+"""Age intervals with a promised coverage (split conformal prediction), and a temperature for the gender.
+
+A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
+ceil((n + 1) level). A new picture of the same kind then has its true age within the radius of its estimate with
+probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
+With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
+prediction): a true age is not known when an interval is asked for, an estimate is.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mivolo_lite.data.labels import GENDERS, MAX_AGE, MIN_AGE
+from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
+from mivolo_lite.evaluation.predictions import Predictions
+
+BY = ("all", "age", "gender", "group")
+
+_STEPS = 60  # halvings of the temperature's range
+
+
+def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all") -> dict:
+    """What a checkpoint's card holds under ``calibration``.
+
+    Args:
+        predictions: of uncalibrated estimates on pictures that were not trained on.
+        level: share of true ages that intervals are to hold.
+        by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group with enough pictures.
+
+    Returns:
+        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``gender_temperature``
+        and ``gender_n``.
+
+    Raises:
+        ValueError: too few known ages for this level.
+    """
+    errors = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
+    known = ~np.isnan(errors)
+    radius = conformal_radius(errors[known], level)
+    if radius is None:
+        raise ValueError(f"{known.sum()} known ages are too few for intervals of level {level:g}")
+    radii = {}
+    if by != "all":
+        names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)
+        for name in sorted({one for one in names[known] if one is not None}):
+            own = errors[known & (names == name)]
+            own_radius = conformal_radius(own, level) if len(own) >= LIMIT else None
+            if own_radius is not None:
+                radii[name] = own_radius
+    gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
+    is_female = np.array([name == "F" for name in predictions.gender])
+    return {
+        "level": float(level),
+        "by": by,
+        "n": int(known.sum()),
+        "radius": radius,
+        "radii": radii,
+        "gender_temperature": fit_temperature(predictions.female[gender_known], is_female[gender_known]),
+        "gender_n": int(gender_known.sum()),
+    }
+
+
+def conformal_radius(distance: np.ndarray, level: float) -> float | None:
+    """The absolute error of rank ceil((n + 1) level) of n; None where n is too small for there to be one."""
+    rank = int(np.ceil(np.round((len(distance) + 1) * level, 9)))
+    return float(np.sort(distance)[rank - 1]) if rank <= len(distance) else None
+
+
+def age_intervals(
+    calibration: dict, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) lower and upper ends in years, inside the ages that people have; NaN where there is no estimate.
+
+    Args:
+        calibration: from ``fit_calibration``.
+        age: (N,) estimates.
+        gender, group: (N,) names, looked at where the calibration is by them; None and unknown names have the common
+            radius.
+    """
+    names = _names(calibration["by"], age, gender, group)
+    radius = np.array([calibration["radii"].get(name, calibration["radius"]) for name in names])
+    return np.clip(age - radius, MIN_AGE, MAX_AGE), np.clip(age + radius, MIN_AGE, MAX_AGE)
+
+
+def fit_temperature(female: np.ndarray, is_female: np.ndarray) -> float:
+    """The T that minimises the mean log loss of sigmoid(logit / T); 1 where both genders are not there.
+
+    The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
+    """
+    if len(np.unique(is_female)) < len(GENDERS):
+        return 1.0
+    probability = np.clip(female, 1e-7, 1 - 1e-7)
+    logit = np.log(probability) - np.log1p(-probability)
+    low, high = 1 / 20, 20.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        slope = ((1 / (1 + np.exp(-np.clip(middle * logit, -500, 500))) - is_female) * logit).mean()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(2 / (low + high))
+
+
+def _names(by: str, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]) -> Sequence[str | None]:
+    return {
+        "all": lambda: [None] * len(age),
+        "age": lambda: ten_year_bin(age, age),
+        "gender": lambda: gender,
+        "group": lambda: group,
+    }[by]()

@@ -1,0 +1,170 @@
+"""How unequally well kinds of people are treated, with what chance alone would give."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.metrics import by_number
+
+LIMIT = 30
+"""Fewer pictures than this give no figure: their mean says more about them than about their kind."""
+
+_SHUFFLES = 200
+_COMMON = 5  # pictures that every kind must have of an age bin for it to count in the standardised error
+
+Names = Sequence[str | None]
+
+
+def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
+    """Mean of the MAEs of the age bins, each with the same weight, and the worst of them.
+
+    Args:
+        errors: (N,) signed errors in years, NaN where unknown.
+        decade: (N,) names of the age bins, None where unknown.
+        limit: bins of fewer pictures are left out.
+
+    Returns:
+        ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
+        ``interval``), ``bins``, how many count, and ``left_out``, the number of pictures by name of the others.
+    """
+    known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
+    names, left_out = _large(np.array(decade, dtype=object)[known], limit)
+    empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": limit, "left_out": left_out}
+    if not names:
+        return empty
+    use = known & np.isin(np.array(decade, dtype=object), names)
+    cell = _codes(np.array(decade, dtype=object)[use], names)
+    values = counted(np.abs(errors[use]))
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        mae = means(sums)[..., 0]
+        return np.concatenate([mae, mae.mean(axis=1, keepdims=True)], axis=1)
+
+    mae, interval = statistic(cell_sums(values, cell))[0], bootstrap(values, statistic, cell)
+    rows = _rows(names, np.bincount(cell), mae, interval)
+    return empty | {
+        "value": float(mae[-1]),
+        "interval": as_pair(interval[:, -1]),
+        "worst": _worst(rows),
+        "bins": len(names),
+    }
+
+
+def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> dict | None:
+    """MAE of every kind of person, and the gap between the best and the worst treated, raw and age-standardised.
+
+    The raw gap mixes how a kind is treated with how old it is in this data set: babies are easy. The standardised MAE
+    of a kind weighs its age bins as all these pictures together are distributed over them (direct standardisation),
+    over the bins of which every kind has some pictures. A gap is never 0, for the best and the worst of equals differ
+    by chance: ``by_chance`` is what 95 % of shuffles of the kinds within the age bins stay below.
+
+    Args:
+        errors: (N,) signed errors in years, NaN where unknown.
+        kind, decade: (N,) names of the kinds and of the age bins, None where unknown.
+        limit: kinds of fewer pictures are left out.
+
+    Returns:
+        ``rows`` by name (``n``, ``mae``, ``interval``, ``standardised``, ``standardised_interval``), ``worst``, ``raw``
+        and ``standardised`` (``gap`` in years, ``ratio``, ``interval`` of the gap, ``by_chance``), ``common_bins``,
+        ``common_share`` of the pictures in those bins, ``limit`` and ``left_out``. None with fewer than two kinds.
+    """
+    kind, decade = np.array(kind, dtype=object), np.array(decade, dtype=object)
+    known = ~np.isnan(errors) & np.not_equal(kind, None) & np.not_equal(decade, None)
+    names, left_out = _large(kind[known], limit)
+    if len(names) < 2:
+        return None
+    use = known & np.isin(kind, names)
+    bins = sorted(set(decade[use]), key=by_number)
+    row, column = _codes(kind[use], names), _codes(decade[use], bins)
+    place, cell = np.unique(row * len(bins) + column, return_inverse=True)
+    values = counted(np.abs(errors[use]))
+
+    def table(sums: np.ndarray) -> np.ndarray:
+        full = np.zeros((len(sums), len(names) * len(bins), 2))
+        full[:, place] = sums
+        return full.reshape(len(sums), len(names), len(bins), 2)
+
+    count = table(cell_sums(values, cell))[0, ..., 0]
+    common = (count >= _COMMON).all(axis=0)
+    weight = count.sum(axis=0) * common
+
+    def maes(sums: np.ndarray) -> np.ndarray:
+        """(B, 2, kinds): raw and standardised."""
+        cells = table(sums)
+        raw, inside = means(cells.sum(axis=2))[..., 0], means(cells)[..., 0]
+        there = weight * ~np.isnan(inside)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            standardised = (np.nan_to_num(inside) * there).sum(axis=2) / there.sum(axis=2)
+        return np.stack([raw, standardised], axis=1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        """(B, 2, kinds + 1): the MAEs and, last, their gap."""
+        mae = maes(sums)
+        return np.concatenate([mae, np.ptp(mae, axis=2, keepdims=True)], axis=2)
+
+    found, interval = statistic(cell_sums(values, cell))[0], bootstrap(values, statistic, cell)
+    by_chance = _gaps_by_chance(values, row, column, maes, place, len(bins))
+    rows = _rows(names, count.sum(axis=1), found[0], interval[:, 0])
+    for number, one in enumerate(rows.values()):
+        one["standardised"] = _number(found[1, number])
+        one["standardised_interval"] = as_pair(interval[:, 1, number])
+    return {
+        "rows": rows,
+        "worst": _worst(rows),
+        **{
+            name: {
+                "gap": _number(found[version, -1]),
+                "ratio": _number(found[version, :-1].max() / found[version, :-1].min()),
+                "interval": as_pair(interval[:, version, -1]),
+                "by_chance": _number(by_chance[version]),
+            }
+            for version, name in enumerate(("raw", "standardised"))
+        },
+        "common_bins": [name for name, shared in zip(bins, common, strict=True) if shared],
+        "common_share": float(weight.sum() / count.sum()),
+        "limit": limit,
+        "left_out": left_out,
+    }
+
+
+def _gaps_by_chance(values, row, column, maes, place, bins) -> np.ndarray:
+    """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among pictures of one age bin."""
+    random = np.random.default_rng(0)
+    members = [np.flatnonzero(column == number) for number in range(bins)]
+    shuffled, found = row.copy(), []
+    for _ in range(_SHUFFLES):
+        for rows in members:
+            shuffled[rows] = random.permutation(row[rows])
+        # A shuffle within the bins leaves the number of pictures of every kind and bin as it is.
+        cell = np.searchsorted(place, shuffled * bins + column)
+        found.append(np.ptp(maes(cell_sums(values, cell))[0], axis=1))
+    return np.quantile(found, 0.95, axis=0)
+
+
+def _large(names: np.ndarray, limit: int) -> tuple[list[str], dict[str, int]]:
+    """Names of at least ``limit`` rows, sorted, and the number of rows of the others."""
+    found, count = np.unique(names.astype(str), return_counts=True)
+    rows = dict(zip(found.tolist(), count.tolist(), strict=True))
+    return [name for name in rows if rows[name] >= limit], {name: n for name, n in rows.items() if n < limit}
+
+
+def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:
+    code = {name: number for number, name in enumerate(order)}
+    return np.array([code[name] for name in names], dtype=np.int64)
+
+
+def _rows(names: Sequence[str], n: np.ndarray, mae: np.ndarray, interval: np.ndarray) -> dict[str, dict]:
+    return {
+        name: {"n": int(n[place]), "mae": float(mae[place]), "interval": as_pair(interval[:, place])}
+        for place, name in enumerate(names)
+    }
+
+
+def _worst(rows: dict[str, dict]) -> dict:
+    name = max(rows, key=lambda name: rows[name]["mae"])
+    return {"name": name, **rows[name]}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

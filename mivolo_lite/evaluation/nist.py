@@ -1,0 +1,166 @@
+"""What NIST's evaluation of age estimation and verification (FATE) measures, and a curve of ours.
+
+Sources: NIST IR 8525 and its live page (pages.nist.gov/frvt/html/frvt_age_estimation.html). NIST averages over cells of
+equal weight: gender x single year of age, or gender x region of birth. The groups of a data set stand in for regions
+here. Only exactly known ages have a single year.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import LEVEL, TIMES, as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.predictions import Predictions
+
+ADULT_YEARS, TEEN_YEARS = range(18, 31), range(13, 17)
+LEGAL_AGES = (13, 16, 18, 21)
+_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+_REACH = 10  # challenge ages of a curve, in years above the legal age
+
+
+def nist_measures(predictions: Predictions) -> dict[str, dict]:
+    """The measures that a set of pictures allows, each with ``value``, ``interval``, ``n`` and ``cells``.
+
+    ``value`` is None for fewer than ``LIMIT`` pictures, and where one of the cells that NIST averages is empty.
+
+    * ``mae_18_30``: mean of 26 MAEs, 2 genders x the single years 18 to 30.
+    * ``challenge_25_fpr``: share of 17-year-olds with an estimate of 25 or more, mean over gender x group.
+    * ``teen_mae``: mean of the 4 MAEs of the single years 13 to 16.
+    * ``teen_tpr``: share of 13 to 16 estimated as 13 to 16, that is from 13 to below 17.
+    * ``teen_fnr_down``, ``teen_fnr_up``: share of 13 to 16 estimated as 8 to 12, and as 17 to 22.
+    * ``child_fpr``, ``adult_fpr``: share of 8 to 12, and of 17 to 22, estimated as 13 to 16.
+    """
+    estimate, year, gender, group = _single_years(predictions)
+    error = np.abs(estimate - predictions.age_lo)
+    by_year_and_gender = [None if name is None else (one, name) for one, name in zip(year, gender, strict=True)]
+    group = group if any(group) else ["everyone"] * len(group)
+    by_gender_and_group = [None if None in pair else pair for pair in zip(gender, group, strict=True)]
+    as_teen = _within(estimate, 13, 16)
+
+    def share(of: np.ndarray, first: int, last: int) -> dict:
+        everyone = np.zeros(len(year), dtype=np.int64)
+        return _average(of, _within(year, first, last), everyone, None)
+
+    return {
+        "mae_18_30": _average(
+            error, np.isin(year, ADULT_YEARS), by_year_and_gender, [(y, g) for y in ADULT_YEARS for g in GENDERS]
+        ),
+        "challenge_25_fpr": _average(estimate >= 25, year == 17, by_gender_and_group, None),
+        "teen_mae": _average(error, np.isin(year, TEEN_YEARS), year, list(TEEN_YEARS)),
+        "teen_tpr": share(as_teen, 13, 16),
+        "teen_fnr_down": share(_within(estimate, 8, 12), 13, 16),
+        "teen_fnr_up": share(_within(estimate, 17, 22), 13, 16),
+        "child_fpr": share(as_teen, 8, 12),
+        "adult_fpr": share(as_teen, 17, 22),
+    }
+
+
+def threshold_curve(predictions: Predictions, legal_age: int, thresholds: Sequence[int] | None = None) -> dict:
+    """Our generalisation, not NIST's: what a rule "estimated at T or above passes" does, for a legal age L.
+
+    Args:
+        predictions: with exact ages or ranges; a range that L splits is in neither part.
+        legal_age: L in years.
+        thresholds: the challenge ages T; L to L + 10 by default.
+
+    Returns:
+        ``thresholds`` and four times ``n``, ``rate`` and ``interval`` by threshold, None for fewer than ``LIMIT``:
+
+        * ``false_pass``: P(p >= T | y < L), minors let through;
+        * ``false_pass_hardest``: the same in the last year below L alone;
+        * ``false_stop``: P(p < T | y >= L), adults challenged;
+        * ``inconvenience``: P(p < T | y >= T), people as old as the challenge age, challenged.
+    """
+    lo, hi, estimate = predictions.age_lo, predictions.age_hi, predictions.age
+    thresholds = np.arange(legal_age, legal_age + _REACH + 1) if thresholds is None else np.sort(thresholds)
+    seen = ~np.isnan(estimate) & ~np.isnan(lo)
+    passed, reached = (np.searchsorted(thresholds, age, side="right") for age in (estimate, lo))
+    minor, adult = seen & (hi < legal_age), seen & (lo >= legal_age)
+    tables = {
+        name: np.bincount(passed[use] * _side(thresholds) + reached[use], minlength=_side(thresholds) ** 2)
+        for name, use in (("minor", minor), ("hardest", minor & (lo >= legal_age - 1)), ("adult", adult))
+    }
+    return {
+        "legal_age": legal_age,
+        "thresholds": thresholds.tolist(),
+        "false_pass": _rates(tables["minor"], thresholds, passes=True),
+        "false_pass_hardest": _rates(tables["hardest"], thresholds, passes=True),
+        "false_stop": _rates(tables["adult"], thresholds, passes=False),
+        "inconvenience": _rates(tables["adult"], thresholds, passes=False, reached=True),
+    }
+
+
+def _side(thresholds: np.ndarray) -> int:
+    """An age passes or has reached none, one, ... or all of the thresholds."""
+    return len(thresholds) + 1
+
+
+def _single_years(predictions: Predictions):
+    """Estimates, whole years (-1 where the age is not known exactly), and names of gender and group."""
+    exact = (predictions.age_lo == predictions.age_hi) & ~np.isnan(predictions.age)
+    year = np.where(exact, np.floor(np.nan_to_num(predictions.age_lo)), -1).astype(np.int64)
+    return predictions.age, year, predictions.gender, predictions.group
+
+
+def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
+    """(N,) bool: at least ``first`` years old and not yet ``last + 1``."""
+    return (age >= first) & (age < last + 1)
+
+
+def _average(value: np.ndarray, use: np.ndarray, cell: Sequence, wanted: list | None) -> dict:
+    """The mean over cells of the mean value in each; ``wanted`` cells must all be there, or those found if None."""
+    places = [place for place in np.flatnonzero(use) if cell[place] is not None]
+    names = [cell[place] for place in places]
+    found = sorted(set(names), key=str)
+    result = {"value": None, "interval": None, "n": len(places), "cells": len(found)}
+    if wanted is not None:
+        result["cells_wanted"] = len(wanted)
+    if len(places) < LIMIT or (wanted is not None and len(found) < len(wanted)):
+        return result
+    code = {name: number for number, name in enumerate(found)}
+    values = counted(value[places].astype(np.float64))
+    cells = np.array([code[name] for name in names])
+    value, interval = _mean_of_means(cell_sums(values, cells))[0], bootstrap(values, _mean_of_means, cells)
+    return result | {"value": float(value), "interval": as_pair(interval)}
+
+
+def _mean_of_means(sums: np.ndarray) -> np.ndarray:
+    """(B,) mean over the cells; a cell that a replicate happens to miss is left out of it."""
+    mean = means(sums)[..., 0]
+    there = ~np.isnan(mean)
+    return np.where(there, mean, 0).sum(axis=1) / there.sum(axis=1)
+
+
+def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: bool = False) -> dict:
+    """Share that passes (or does not) by threshold, of all or of those who have reached it.
+
+    Args:
+        table: pictures by the number of thresholds that the estimate passes, and that the true age has reached, as one
+            row. Drawing pictures again is a multinomial draw of these counts.
+        thresholds: (T,) ascending.
+        passes, reached: what to count, and of whom.
+    """
+    side = _side(thresholds)
+
+    def statistic(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tables, n, hits = tables.reshape(-1, side, side), [], []
+        for place in range(len(thresholds)):
+            of = tables[:, :, place + 1 if reached else 0 :]
+            n.append(of.sum(axis=(1, 2)))
+            hits.append((of[:, place + 1 :] if passes else of[:, : place + 1]).sum(axis=(1, 2)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.stack(n, axis=1), np.stack(hits, axis=1) / np.stack(n, axis=1)
+
+    n, rate = (one[0] for one in statistic(table))
+    enough = n >= LIMIT
+    interval = np.full((2, len(thresholds)), np.nan)
+    if enough.any():
+        drawn = np.random.default_rng(0).multinomial(table.sum(), table / table.sum(), TIMES)
+        interval[:, enough] = np.nanquantile(statistic(drawn)[1][:, enough], _TAILS, axis=0)
+    return {
+        "n": n.tolist(),
+        "rate": [float(one) if there else None for one, there in zip(rate, enough, strict=True)],
+        "interval": [as_pair(ends) for ends in interval.T],
+    }

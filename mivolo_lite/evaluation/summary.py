@@ -1,0 +1,121 @@
+"""Everything that an evaluation says of a set of predictions, as it goes to ``metrics.json``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mivolo_lite.evaluation.calibration import (
+    gender_accuracy_by,
+    gender_calibration,
+    interval_coverage,
+    risk_coverage,
+)
+from mivolo_lite.evaluation.classes import class_accuracy
+from mivolo_lite.evaluation.groups import LIMIT, gaps, macro_mae
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, share_interval
+from mivolo_lite.evaluation.metrics import (
+    age_errors,
+    cumulative_scores,
+    evaluate_predictions,
+    gender_right,
+    gross_error_rate,
+    ten_year_bin,
+    within,
+)
+from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
+from mivolo_lite.evaluation.predictions import Predictions
+
+
+def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, level: float | None = None) -> dict:
+    """The metrics of ``evaluate_predictions``, with 95 % bootstrap intervals, and what follows.
+
+    Args:
+        predictions: estimates beside the truth.
+        legal_ages: of the threshold curves.
+        level: coverage that the age intervals of the predictions promise; None where they have none.
+
+    Returns:
+        What ``evaluate_predictions`` returns, its rows ``by`` kind with a ``mae_interval`` and ``bias_interval``, and:
+
+        * ``intervals`` of ``mae``, ``bias``, ``cs5`` and ``gender_accuracy``;
+        * ``ce20``, share of errors of 20 years or more, and ``cs``, CS(n) for n from 0 to 15;
+        * ``macro_mae`` over ten-year bins, and ``gaps`` between kinds: see ``groups``;
+        * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
+        * ``classes`` for ages known as ranges, ``nist`` and ``thresholds`` by legal age;
+        * ``risk_coverage`` of age and gender, and ``age_intervals``.
+    """
+    metrics = evaluate_predictions(predictions)
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
+    kinds = {
+        "age": ten_year_bin(predictions.age_lo, predictions.age_hi),
+        "gender": predictions.gender,
+        "group": predictions.group,
+    }
+    for kind, names in kinds.items():
+        _add_intervals(metrics["by"][kind], errors, names)
+    crossed = _crossed(predictions.gender, predictions.group)
+    female = predictions.female
+    right = gender_right(female, predictions.gender)
+    return metrics | {
+        "intervals": _intervals(errors, right),
+        "ce20": gross_error_rate(errors),
+        "cs": cumulative_scores(errors),
+        "macro_mae": macro_mae(errors, kinds["age"]),
+        "gaps": {
+            name: gaps(errors, names, kinds["age"])
+            for name, names in (("gender", kinds["gender"]), ("group", kinds["group"]), ("gender x group", crossed))
+        },
+        "gender": _gender(predictions, kinds),
+        "classes": class_accuracy(predictions.age, predictions.age_lo, predictions.age_hi),
+        "nist": nist_measures(predictions),
+        "thresholds": [threshold_curve(predictions, age) for age in legal_ages],
+        "risk_coverage": {
+            "age": None if predictions.spread is None else risk_coverage(np.abs(errors), predictions.spread),
+            "gender": risk_coverage(1 - right, -np.abs(female - 0.5)),
+        },
+        "age_intervals": _age_intervals(predictions, kinds, level),
+    }
+
+
+def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None]) -> None:
+    names = np.array(names, dtype=object)
+    for name, row in rows.items():
+        own = errors[names == name]
+        own = own[~np.isnan(own)]
+        ends = np.full((2, 2), np.nan)
+        if len(own) >= LIMIT:
+            ends = bootstrap(counted(np.abs(own), own), means)[:, 0]
+        row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
+
+
+def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
+    errors, right = errors[~np.isnan(errors)], right[~np.isnan(right)]
+    result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
+    if len(errors):
+        ends = bootstrap(counted(np.abs(errors), errors, within(errors, 5)), means)[:, 0]
+        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias", "cs5"))}
+    if len(right):
+        result["gender_accuracy"] = as_pair(share_interval(right))
+    return result
+
+
+def _gender(predictions: Predictions, kinds: dict[str, Sequence[str | None]]) -> dict | None:
+    gender = gender_calibration(predictions.female, predictions.gender)
+    if gender is None:
+        return None
+    by = {kind: gender_accuracy_by(predictions.female, predictions.gender, kinds[kind]) for kind in ("age", "group")}
+    return gender | {"by": by}
+
+
+def _age_intervals(
+    predictions: Predictions, kinds: dict[str, Sequence[str | None]], level: float | None
+) -> dict | None:
+    if level is None or predictions.lower is None:
+        return None
+    truth = predictions.age_lo, predictions.age_hi
+    return {"nominal": level, **interval_coverage(predictions.lower, predictions.upper, *truth, kinds)}
+
+
+def _crossed(gender: Sequence[str | None], group: Sequence[str | None]) -> list[str | None]:
+    pairs = zip(gender, group, strict=True)
+    return [None if None in pair else f"{pair[0]} {pair[1]}" for pair in pairs]

@@ -1,0 +1,112 @@
+"""Headless Chromium over its debugging pipe: opens a page as somebody would, and says what went wrong."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+          "--hide-scrollbars", "--disable-background-networking", "--remote-debugging-pipe")  # fmt: skip
+
+
+class Browser:
+    """One Chromium with one page. Messages are JSON that ends in a zero byte, to its descriptor 3 and from its 4.
+
+    Attributes:
+        complaints: errors and warnings of the console, exceptions, and requests that failed or left the machine.
+    """
+
+    def __init__(self, profile: Path):
+        to_read, self._to = os.pipe()
+        self._from, from_write = os.pipe()
+        command = f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", command, EXECUTABLE, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(to_read), os.close(from_write)
+        os.set_blocking(self._from, False)
+        self._number, self._rest, self._session = 0, b"", None
+        self.complaints: list[str] = []
+        self._events: set[str] = set()
+        target = self._send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._send(f"{domain}.enable")
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        os.close(self._to), os.close(self._from)
+
+    def open(self, path: Path, width: int, height: int, dark: bool) -> None:
+        """Show a file in a window of this size, as somebody who prefers dark pages or light ones."""
+        mobile = width < 600
+        self._send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._send("Emulation.setEmulatedMedia", features=[scheme])
+        self._events.clear()
+        self._send("Page.navigate", url=path.as_uri())
+        self._wait(lambda: "Page.loadEventFired" in self._events)
+
+    def value(self, expression: str):
+        """A JavaScript expression's value."""
+        answer = self._send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page, however long, as PNG."""
+        picture = self._send("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+    def _send(self, method: str, **params) -> dict:
+        self._number += 1
+        number = self._number
+        message = {"id": number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        self._answer = None
+        self._wait(lambda: self._answer is not None and self._answer["id"] == number)
+        assert "error" not in self._answer, self._answer
+        return self._answer["result"]
+
+    def _wait(self, done, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < end and self.process.poll() is None, "Chromium does not answer"
+            try:
+                self._rest += os.read(self._from, 1 << 20)
+            except BlockingIOError:
+                time.sleep(0.02)
+            while b"\0" in self._rest and not done():
+                message, _, self._rest = self._rest.partition(b"\0")
+                self._take(json.loads(message))
+
+    def _take(self, message: dict) -> None:
+        if "id" in message:
+            self._answer = message
+            return
+        event, params = message["method"], message.get("params", {})
+        self._events.add(event)
+        if event == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(params["exceptionDetails"]))
+        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            self.complaints.append(json.dumps(params["args"]))
+        elif event == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(params["entry"]["text"])
+        elif event == "Network.loadingFailed":
+            self.complaints.append(f"failed: {params['errorText']}")
+        elif event == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
+            self.complaints.append(f"went out: {params['request']['url']}")

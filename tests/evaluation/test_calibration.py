@@ -1,0 +1,148 @@
+"""Confidence against what it promises: gender probabilities, spreads, and split-conformal age intervals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mivolo_lite.evaluation.calibration import gender_accuracy_by, gender_calibration, interval_coverage, risk_coverage
+from mivolo_lite.evaluation.classes import class_accuracy
+from mivolo_lite.evaluation.conformal import age_intervals, conformal_radius, fit_calibration, fit_temperature
+from mivolo_lite.evaluation.metrics import cumulative_scores, gross_error_rate, ten_year_bin
+from tests.evaluation.simulated import GROUPS, people
+
+NAN = float("nan")
+
+
+def test_cumulative_scores_and_gross_errors():
+    errors = np.array([0.0, -1.0, 5 + 5e-7, 15.2, -20.0, 19.9, NAN])
+    assert cumulative_scores(errors) == [1 / 6, *[2 / 6] * 4, *[3 / 6] * 11]
+    assert gross_error_rate(errors) == 1 / 6
+    assert cumulative_scores(errors[-1:]) == [] and gross_error_rate(errors[-1:]) is None
+
+
+def test_the_ece_of_a_small_example():
+    # Confidences 0.9, 0.9, 0.8, 0.6 lie in bins 13, 13, 12 and 9 of 15; right, wrong, right, wrong.
+    found = gender_calibration(np.array([0.9, 0.1, 0.8, 0.6, 0.7, NAN]), ["F", "F", "F", "M", None, "M"])
+    assert found["n"] == 4 and [row["n"] for row in found["bins"]] == [1, 1, 2]
+    assert found["ece"] == pytest.approx((1 * 0.6 + 1 * 0.2 + 2 * 0.4) / 4)
+    assert found["confusion"] == {"M": {"M": 0, "F": 1}, "F": {"M": 1, "F": 2}}
+    assert found["nll"] == pytest.approx(-np.log([0.9, 0.1, 0.8, 0.4]).mean())
+    assert found["accuracy"] == {"M": None, "F": None}, "too few for a figure"
+    assert gender_calibration(np.array([0.5]), [None]) is None
+
+
+def test_probabilities_that_mean_what_they_say_are_calibrated():
+    p = people(40_000)
+    assert gender_calibration(p.female, p.gender)["ece"] < 0.01
+    sharpened = 1 / (1 + ((1 - p.female) / p.female) ** 3)
+    assert gender_calibration(sharpened, p.gender)["ece"] > 0.08
+    by = gender_accuracy_by(p.female, p.gender, p.group)
+    assert list(by) == list(GROUPS) and all(row["accuracy"] == pytest.approx(0.75, abs=0.015) for row in by.values())
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
+def test_the_temperature_undoes_a_sharpening(sharpness):
+    p = people(40_000, seed=1)
+    is_female = np.array(p.gender) == "F"
+    sharpened = 1 / (1 + ((1 - p.female) / p.female) ** sharpness)
+    temperature = fit_temperature(sharpened, is_female)
+    assert temperature == pytest.approx(sharpness, rel=0.04)
+    logit = np.log(sharpened) - np.log1p(-sharpened)
+    losses = [np.logaddexp(0, np.where(is_female, -1, 1) * logit / t).mean() for t in np.linspace(0.1, 5, 300)]
+    assert np.logaddexp(0, np.where(is_female, -1, 1) * logit / temperature).mean() <= min(losses)
+
+
+def test_one_gender_alone_gives_no_temperature():
+    assert fit_temperature(np.array([0.9, 0.8]), np.array([True, True])) == 1
+    assert fit_temperature(np.array([]), np.array([], bool)) == 1
+
+
+def test_risk_coverage_is_the_mean_loss_of_the_most_certain():
+    found = risk_coverage(np.array([4.0, 1.0, NAN, 2.0, 3.0]), np.array([0.9, 0.1, 0.0, 0.2, NAN]))
+    assert found["coverage"] == pytest.approx([1 / 3, 2 / 3, 1]) and found["risk"] == pytest.approx([1, 1.5, 7 / 3])
+    assert found["aurc"] == pytest.approx((1 + 1.5 + 7 / 3) / 3)
+    assert risk_coverage(np.ones(5), np.ones(5)) is None and risk_coverage(np.ones(2), np.full(2, NAN)) is None
+
+
+def test_an_honest_spread_lowers_the_risk_of_the_certain():
+    p = people(5000)
+    curve = risk_coverage(np.abs(p.age - p.age_lo), p.spread)
+    assert len(curve["risk"]) == 100 and curve["risk"][9] < 0.6 * curve["risk"][-1]
+
+
+def test_the_radius_is_the_error_of_the_rank_that_conformal_prediction_asks_for():
+    errors = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))
+    assert conformal_radius(errors, 0.9) == 90 and conformal_radius(errors, 0.95) == 95  # of n + 1 = 100
+    assert conformal_radius(errors[:9], 0.9) == errors[:9].max() and conformal_radius(errors[:8], 0.9) is None
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9])
+@pytest.mark.parametrize("by", ["all", "age", "group"])
+def test_held_out_ages_are_covered_as_promised(level, by):
+    """Within 1 point of nominal, in all and in each of the kinds that the promise is made to."""
+    fitted, held_out = people(60_000, seed=1), people(60_000, seed=2)
+    calibration = fit_calibration(fitted, level, by)
+    lower, upper = age_intervals(calibration, held_out.age, held_out.gender, held_out.group)
+    kinds = {"all": [], "age": ten_year_bin(held_out.age, held_out.age), "group": held_out.group}
+    kinds = {name: names for name, names in kinds.items() if name == by != "all"}
+    found = interval_coverage(lower, upper, held_out.age_lo, held_out.age_hi, kinds)
+    assert found["coverage"] == pytest.approx(level, abs=0.01)
+    for name, row in found["by"].get(by, {}).items():
+        if row["n"] > 4000:
+            assert row["coverage"] == pytest.approx(level, abs=0.02), name
+
+
+def test_one_radius_for_all_fails_the_old_and_their_own_does_not():
+    fitted, held_out = people(30_000, seed=3), people(30_000, seed=4)
+    estimated = ten_year_bin(held_out.age, held_out.age)
+    rows = {}
+    for by in ("all", "age"):
+        ends = age_intervals(fit_calibration(fitted, 0.9, by), held_out.age, held_out.gender, held_out.group)
+        rows[by] = interval_coverage(*ends, held_out.age_lo, held_out.age_hi, {"age": estimated})["by"]["age"]
+    assert rows["all"]["70-79"]["coverage"] < 0.8 < 0.86 < rows["age"]["70-79"]["coverage"]
+    assert rows["age"]["10-19"]["width"] < 0.8 * rows["all"]["10-19"]["width"]
+
+
+def test_kinds_of_few_pictures_have_the_common_radius():
+    p = people(300)
+    names = ["rare" if row < 20 else "common" for row in range(300)]
+    calibration = fit_calibration(replace(p, group=names), 0.9, "group")
+    assert list(calibration["radii"]) == ["common"]
+    lower, upper = age_intervals(calibration, np.array([50.0, 50.0, NAN]), [None] * 3, ["rare", None, "common"])
+    assert upper[0] - 50 == upper[1] - 50 == calibration["radius"] and np.isnan([lower[2], upper[2]]).all()
+
+
+def test_intervals_end_where_ages_do_and_too_few_ages_have_none():
+    calibration = {"by": "all", "radius": 10.0, "radii": {}}
+    lower, upper = age_intervals(calibration, np.array([3.0, 118.0]), [None] * 2, [None] * 2)
+    assert lower.tolist() == [0, 108] and upper.tolist() == [13, 120]
+    with pytest.raises(ValueError, match="8 known ages are too few"):
+        fit_calibration(people(8), 0.9)
+
+
+def test_an_age_known_as_a_range_is_covered_where_the_two_meet():
+    lower, upper = np.full(40, 20.0), np.full(40, 30.0)
+    lo = np.array([10.0, 5.0, 30.0, 31.0] * 10)
+    assert interval_coverage(lower, upper, lo, lo + 10, {})["coverage"] == 0.5
+    few = interval_coverage(lower[:5], upper[:5], lo[:5], lo[:5], {"group": ["x"] * 5})
+    assert few["coverage"] is few["width"] is None and few["by"]["group"] == {
+        "x": {"n": 5, "coverage": None, "interval": None, "width": None}
+    }
+
+
+def test_age_groups_are_in_completed_years_and_one_off_is_one_group_away():
+    lo, hi = np.array([0.0, 3, 10, 20, 3, 3]), np.array([2.0, 9, 19, 29, 9, 9])
+    found = class_accuracy(np.array([2.9, 9.9, 20.1, 9.0, 55.0, NAN]), lo, hi)
+    # 20.1 for 10-19 is one away, 9.0 for 20-29 two, 55 for 3-9 two.
+    assert found == {"n": 5, "accuracy": 2 / 5, "one_off": 3 / 5, "classes": ["0-2", "3-9", "10-19", "20-29"]}
+
+
+def test_an_estimate_in_the_gap_between_two_groups_counts_for_the_nearer():
+    lo, hi = np.array([0.0, 4, 0, 4]), np.array([2.0, 6, 2, 6])
+    assert class_accuracy(np.array([3.4, 3.6, 3.6, 3.4]), lo, hi)["accuracy"] == 0.5
+
+
+def test_ages_to_the_year_and_overlapping_ranges_are_no_groups():
+    assert class_accuracy(np.array([5.0, 6.0]), np.array([5.0, 6.0]), np.array([5.0, 6.0])) is None
+    assert class_accuracy(np.array([5.0, 6.0]), np.array([0.0, 5.0]), np.array([9.0, 12.0])) is None

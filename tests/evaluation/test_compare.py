@@ -1,0 +1,125 @@
+"""Evaluations against each other, by picture."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.compare import compare, comparison_table
+from mivolo_lite.evaluation.predictions import read_csv, write_csv
+from tests.evaluation.simulated import people, pick
+
+
+def saved(folder, predictions=None, **columns):
+    folder.mkdir()
+    write_csv(columns or {None: predictions}, folder / "predictions.csv")
+    return folder
+
+
+def shifted(predictions, mean, noise, seed=9):
+    """The same estimates, further from the truth by about ``mean`` years on each picture."""
+    random = np.random.default_rng(seed)
+    sign = np.where(predictions.age >= predictions.age_lo, 1, -1)
+    return replace(predictions, age=predictions.age + sign * random.normal(mean, noise, len(sign)))
+
+
+def test_the_csv_is_read_as_it_was_written(tmp_path):
+    one = replace(people(50, unknown=0.2), lower=np.zeros(50), upper=np.full(50, 9.0))
+    other = people(50, spread=False)
+    other.age[3] = other.female[3] = np.nan
+    write_csv({"face": one, "both": other}, tmp_path / "p.csv")
+    back = read_csv(tmp_path / "p.csv")
+    assert list(back) == ["face", "both"] and back["both"].spread is back["both"].lower is None
+    for name in ("age", "female", "age_lo", "age_hi", "spread", "lower", "upper"):
+        np.testing.assert_allclose(getattr(back["face"], name), getattr(one, name), atol=1e-4)
+    assert np.isnan(back["both"].age[3]) and back["face"].key == one.key
+    assert back["face"].gender == one.gender and back["face"].group == one.group
+
+
+def test_a_difference_is_paired_and_hence_told_from_noise(tmp_path):
+    first = people(400)
+    folders = [saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 0.3, 0.5))]
+    rows = compare(folders)["rows"]
+    difference = rows[1]["mae"]["difference"]
+    assert rows[0]["mae"]["interval"][1] > rows[1]["mae"]["interval"][0], "the two intervals overlap"
+    assert difference["value"] == pytest.approx(rows[1]["mae"]["value"] - rows[0]["mae"]["value"])
+    assert difference["more_than_noise"] and difference["interval"][0] > 0.2 and "difference" not in rows[0]["mae"]
+    assert rows[1]["gender_accuracy"]["difference"]["value"] == 0
+    assert not rows[1]["gender_accuracy"]["difference"]["more_than_noise"]
+
+
+@pytest.mark.slow
+def test_equal_models_differ_by_noise_as_often_as_promised(tmp_path):
+    # Far from the truth, where a shift of mean 0 leaves the mean error as it is.
+    first, found = people(120), 0
+    first = replace(first, age=first.age + 50 * np.sign(first.age - first.age_lo))
+    a = saved(tmp_path / "a", first)
+    for trial in range(40):
+        b = saved(tmp_path / f"b{trial}", shifted(first, 0.0, 3.0, trial))
+        found += compare([a, b])["rows"][1]["mae"]["difference"]["more_than_noise"]
+    assert found <= 6  # 2 expected of 40
+
+
+def test_more_runs_need_larger_differences(tmp_path):
+    first = people(200)
+    folders = [saved(tmp_path / f"{number}", shifted(first, 0.05 * number, 1.0, number)) for number in range(6)]
+    pair, all_six = compare(folders[:2]), compare(folders)
+    widths = [np.diff(found["rows"][1]["mae"]["difference"]["interval"])[0] for found in (pair, all_six)]
+    assert pair["level"] == 0.95 and all_six["level"] == 0.99 and widths[0] < widths[1]
+    assert len(all_six["rows"]) == 6 and "95 % for all 5 together" in comparison_table(all_six)
+
+
+def test_samples_are_matched_by_key_whatever_their_order(tmp_path):
+    first = people(60)
+    rows = compare([saved(tmp_path / "a", first), saved(tmp_path / "b", pick(first, np.arange(60)[::-1]))])["rows"]
+    assert rows[1]["mae"]["difference"]["value"] == 0 == rows[1]["mae"]["difference"]["interval"][1]
+
+
+def test_inputs_of_one_evaluation_are_compared_where_both_have_an_estimate(tmp_path):
+    face = people(80)
+    body = shifted(face, 4.0, 1.0)
+    body.age[:30] = body.female[:30] = np.nan
+    rows = compare([saved(tmp_path / "a", face=face, body=body)])["rows"]
+    assert [row["name"] for row in rows] == [f"{tmp_path}/a (face)", f"{tmp_path}/a (body)"]
+    assert rows[0]["mae"]["n"] == 80 and rows[1]["mae"]["n"] == rows[1]["mae"]["difference"]["n"] == 50
+    assert rows[1]["mae"]["difference"]["value"] == pytest.approx(4, abs=0.5)
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path):
+    first = people(40)
+    a = saved(tmp_path / "a", first)
+    fewer = pick(first, np.arange(1, 40))
+    with pytest.raises(UserError, match="1 only in the first and 0 only in the second, as p000000"):
+        compare([a, saved(tmp_path / "fewer", fewer)])
+    with pytest.raises(UserError, match="other labels"):
+        compare([a, saved(tmp_path / "older", replace(first, age_lo=first.age_lo + 1, age_hi=first.age_hi + 1))])
+    with pytest.raises(UserError, match="more than once"):
+        compare([a, saved(tmp_path / "twice", replace(first, key=[first.key[0]] * 40))])
+    with pytest.raises(UserError, match="no predictions.csv here"):
+        compare([a, tmp_path])
+    with pytest.raises(UserError, match="at least two"):
+        compare([a])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "predictions.csv").write_text("key,age\nx,3\n")
+    with pytest.raises(UserError, match="its columns are key, age"):
+        compare([a, tmp_path / "other"])
+    text = (a / "predictions.csv").read_text().splitlines()
+    (tmp_path / "other" / "predictions.csv").write_text("\n".join([text[0], "x,old,1,F,0.5,g,1"]))
+    with pytest.raises(UserError, match="not a number"):
+        compare([a, tmp_path / "other"])
+
+
+def test_the_command_prints_a_verdict(tmp_path, capsys):
+    first = people(300)
+    folders = [saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 1.0, 0.2))]
+    main(["compare", *map(str, folders)])
+    lines = capsys.readouterr().out.splitlines()
+    mae = next(line for line in lines if line.startswith(str(folders[1])))
+    assert mae.endswith("worse") and "+1.0" in mae
+    assert json.loads(json.dumps(compare(folders)))["level"] == 0.95
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(folders[0]), str(tmp_path / "nowhere")])
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

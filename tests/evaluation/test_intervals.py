@@ -1,0 +1,62 @@
+"""Bootstrap intervals: against a plain bootstrap, against normal theory, and the coverage that they promise."""
+
+import numpy as np
+import pytest
+
+from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means, share_interval
+
+
+def test_the_mean_has_the_interval_of_normal_theory():
+    values = np.random.default_rng(0).exponential(3, 4000)
+    lower, upper = bootstrap(counted(values), means, times=4000)[:, 0, 0]
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert (lower, upper) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
+
+
+def test_sums_over_cells_are_those_of_a_bootstrap_that_draws_row_by_row():
+    random = np.random.default_rng(1)
+    values, cell = random.random((50, 2)), np.arange(50) % 3
+    seen = []
+
+    def keep(sums):
+        seen.append(sums)
+        return sums.reshape(len(sums), -1)
+
+    bootstrap(values, keep, cell, times=20, seed=5)
+    draws = np.random.default_rng(5)
+    for replicate in np.concatenate(seen):
+        rows = sorted(range(50), key=lambda row: cell[row])
+        rows = np.array(rows)[draws.integers(0, 50, 50)]
+        plain = [values[[row for row in rows if cell[row] == number]].sum(axis=0) for number in range(3)]
+        np.testing.assert_allclose(replicate, plain)
+    np.testing.assert_allclose(cell_sums(values, cell)[0], [values[cell == number].sum(axis=0) for number in range(3)])
+
+
+def test_replicates_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+    values = counted(np.random.default_rng(2).random(40))
+    whole = bootstrap(values, means, times=50)
+    monkeypatch.setattr("mivolo_lite.evaluation.intervals._ELEMENTS", 14)
+    np.testing.assert_array_equal(bootstrap(values, means, times=50), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_intervals_of_a_mae_hold_the_truth_as_often_as_they_say(level):
+    random, hits, trials = np.random.default_rng(3), 0, 400
+    truth = np.sqrt(2 / np.pi)  # E|e| of a standard normal error
+    for trial in range(trials):
+        errors = np.abs(random.normal(size=150))
+        lower, upper = bootstrap(counted(errors), means, times=300, level=level, seed=trial)[:, 0, 0]
+        hits += lower <= truth <= upper
+    assert hits / trials == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / trials))
+
+
+def test_a_share_has_the_interval_of_its_bootstrap():
+    hits = np.arange(300) % 10 < 3
+    plain = bootstrap(counted(hits), means, times=4000)[:, 0, 0]
+    assert share_interval(hits, times=4000) == pytest.approx(plain, abs=0.011)
+    assert share_interval(np.ones(20, bool)).tolist() == [1, 1]
+
+
+def test_a_statistic_that_no_replicate_has_is_nan():
+    assert np.isnan(bootstrap(np.zeros((5, 2)), means, times=10)).all()
