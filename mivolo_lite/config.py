@@ -29,6 +29,7 @@ class RunConfig:
     Attributes:
         run: folder of the run; must be new, or hold the run to resume.
         resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
+        start: where a new run gets all its weights from, heads included: a run's ``best`` or a converted checkpoint.
         ages: the ages that the model covers.
         tasks: what it learns beside age and gender.
         model: its ``name`` and options.
@@ -37,6 +38,7 @@ class RunConfig:
 
     run: str
     resume: str
+    start: str
     data: DataConfig
     model: Any
     method: Any
@@ -167,6 +169,9 @@ def _parser(values: dict[str, Any], origin: dict[str, str]) -> ArgumentParser:
     )
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
+    parser.add_argument(
+        "--start", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
+    )
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
     for name, group in groups.items():
         parser.add_class_arguments(group, name)
@@ -189,7 +194,7 @@ def _named_config(kind: str, registry: dict[str, type], name: str | None, origin
 
 
 def _check_keys(values: dict[str, Any], groups: dict[str, type], origin: dict[str, str]) -> None:
-    known = {"run": None, "resume": None, "tasks": None} | groups
+    known = {"run": None, "resume": None, "start": None, "tasks": None} | groups
     for key in groups:
         if not isinstance(values.get(key, {}), dict):
             raise UserError(f"{_where(key, origin)}: {key} must hold options, as in `{key}: {{option: value}}`")

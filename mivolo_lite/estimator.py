@@ -135,8 +135,17 @@ class Estimator(nn.Module):
         card.model |= {name: None for name in card.model if name.endswith("weights")}
         card.model |= {name: False for name in card.model if name == "pretrained"}
         estimator = cls(card)
-        load_exactly(estimator, load_file(folder / MODEL_FILE), folder / MODEL_FILE)
+        estimator.take(folder)
         return estimator.eval()
+
+    def take(self, folder: Path | str) -> None:
+        """Load all weights that ``save`` wrote. Raises UserError where they are not there, or of another estimator."""
+        path = Path(folder) / MODEL_FILE
+        if not path.is_file():
+            raise UserError(
+                f"{folder}: no {MODEL_FILE} here; give the `best` folder of a run, or a converted checkpoint"
+            )
+        load_exactly(self, load_file(path), path)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
         return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std

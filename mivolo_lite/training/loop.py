@@ -109,6 +109,8 @@ class Trainer:
             self.estimator.to(memory_format=torch.channels_last)
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
+        elif config.start:
+            self.estimator.take(config.start)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
