@@ -1,6 +1,6 @@
 """A model, an age method and a gender head as one module, and the files that inference needs of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
+
+    def from_nothing(self) -> "Card":
+        """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
+        sources = {name: None for name in self.model if name.endswith("weights")}
+        sources |= {name: False for name in self.model if name == "pretrained"}
+        return replace(self, model=self.model | sources)
 
 
 class Estimator(nn.Module):
@@ -130,10 +136,7 @@ class Estimator(nn.Module):
         missing = [name for name in (MODEL_FILE, CARD_FILE) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder}: no {missing[0]} here; give the `best` folder of a run")
-        card = Card(**yaml.safe_load((folder / CARD_FILE).read_text()))
-        # What the training started from is in the weights by now, and need not lie where it lay then.
-        card.model |= {name: None for name in card.model if name.endswith("weights")}
-        card.model |= {name: False for name in card.model if name == "pretrained"}
+        card = Card(**yaml.safe_load((folder / CARD_FILE).read_text())).from_nothing()
         estimator = cls(card)
         estimator.take(folder)
         return estimator.eval()

@@ -123,7 +123,7 @@ class Trainer:
 
     def _card(self) -> Card:
         config = self.config
-        return Card(
+        card = Card(
             model=named_options(config.model),
             method=named_options(config.method),
             span=asdict(config.ages),
@@ -132,6 +132,7 @@ class Trainer:
             data_digest=self.reader.digest,
             tasks=[asdict(task) for task in config.tasks],
         )
+        return card.from_nothing() if self.resumed or config.start else card
 
     def _resume(self) -> None:
         if self.resumed is not None:
