@@ -108,15 +108,17 @@ def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -
     """One line a finished method, best first."""
     rows = [{"name": name} | json.loads(metrics_file(work / name).read_text()) for name in names]
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    against = seconds.get("classification", seconds[names[0]])
+    reference = "classification" if "classification" in seconds else names[0]
+    against = seconds[reference]
     head = (
         "# Every method on the same faces\n\n"
         f"UTKFace part 1, {rows[0]['n']} validation faces of a random 90/10 split (seed 0; a person may "
         f"lie in both), {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, "
         f"{base['optim']['epochs']} epochs, best of the evaluations after each epoch. "
-        "Each method decodes as its paper does. Written by `python benchmarks/methods.py`.\n\n"
+        "Age alone is trained. Written by `python benchmarks/methods.py`; "
+        f"{len(names)} of {len(list(CONFIGS.glob('*.yaml'))) - 1} configurations have been run.\n\n"
         f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
-        f"thread of {processor()}; beside it the median ratio to classification's within a round.\n\n"
+        f"thread of {processor()}; beside it the median ratio to {reference}'s within a round.\n\n"
         "| method | MAE | CS@5 | bias | seconds a step | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
     )
     lines = []
