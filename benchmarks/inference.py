@@ -9,7 +9,6 @@ Where others use the machine too, ``--clock cpu`` with ``OMP_WAIT_POLICY=passive
 
 import argparse
 import copy
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from timing import interleaved, processor
 from torch import Tensor, nn
 
 from mivolo_lite.models import MODELS
@@ -74,19 +74,6 @@ class PlainMivolo(nn.Module):
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def interleaved(functions: dict[str, Callable], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of each function in each round; they take turns, so that a busy machine slows all alike."""
-    seconds = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = clock()
-            function()
-            seconds[name].append(clock() - start)
-    return seconds
-
-
 def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
     """One row of the table after the other."""
     torch.manual_seed(0)
@@ -106,13 +93,10 @@ def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
 
 
 def header(options: argparse.Namespace) -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"""# {MODEL} in float32 against the same model written plainly
 
 `python benchmarks/inference.py --rounds {options.rounds} --threads {options.threads} --clock {options.clock}`
-on {names[0] if names else platform.processor()}, {options.threads} thread(s), torch {torch.__version__}.
+on {processor()}, {options.threads} thread(s), torch {torch.__version__}.
 Medians over {options.rounds} interleaved rounds; the last column is the largest difference of any output.
 
 | pictures | batch | plain ms | ours ms | times as fast | difference |

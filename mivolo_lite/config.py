@@ -68,18 +68,13 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 
 def dump_run_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that ``--config`` reads."""
-    return yaml.safe_dump(_as_dict(config), sort_keys=False)
+    return yaml.safe_dump(named_options(config), sort_keys=False)
 
 
 def help_text(argv: Sequence[str]) -> str:
     """Every option with its meaning and default, for the chosen model and method."""
     values, origin = _gather(argv)
     return _parser(values, origin).format_help()
-
-
-def named_options(config: Any) -> dict[str, Any]:
-    """A model's or method's configuration as its name and options."""
-    return _as_dict(config)
 
 
 def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -243,12 +238,13 @@ def _where(key: str, origin: dict[str, str]) -> str:
     return origin.get(key, "configuration")
 
 
-def _as_dict(value: Any) -> Any:
+def named_options(value: Any) -> Any:
+    """A configuration, or a part of it, as plain values: of a model or a method its name first, then its options."""
     if is_dataclass(value):
         names = sorted((option.name for option in fields(value)), key=lambda name: name != "name")
-        return {name: _as_dict(getattr(value, name)) for name in names}
+        return {name: named_options(getattr(value, name)) for name in names}
     if isinstance(value, list):
-        return [_as_dict(item) for item in value]
+        return [named_options(item) for item in value]
     return value
 
 

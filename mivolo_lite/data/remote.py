@@ -23,6 +23,7 @@ class DamagedBytes(Exception):
 
 
 def is_url(address: object) -> bool:
+    """Whether an address is a URL and not a folder."""
     return "://" in str(address)
 
 

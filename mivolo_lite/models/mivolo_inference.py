@@ -73,16 +73,19 @@ def packable(layer: nn.Module) -> bool:
 
 
 def packed(layer: nn.Linear | Pointwise) -> nn.Module:
+    """A linear layer with packed weights, or the layer itself where they cannot be."""
     return PackedLinear(layer) if packable(layer) else layer
 
 
 def packed_mlp(mlp: nn.Module) -> nn.Module:
+    """An MLP with packed weights, its GELU done within the first layer."""
     if not packable(mlp.fc1):
         return mlp
     return nn.Sequential(PackedLinear(mlp.fc1, then="gelu"), PackedLinear(mlp.fc2))
 
 
 def masked_enhancer(enhancer: MivoloEnhancer) -> MivoloEnhancer:
+    """The enhancer itself, its positions a mask of the attention, its parts faster ones."""
     enhancer.attend = attend_by_sample
     replace(enhancer)
     return enhancer
@@ -178,6 +181,7 @@ class OneQueryAttention(nn.Module):
 
 
 def one_query_block(block: ClassBlock) -> ClassBlock:
+    """The class block itself, with :class:`OneQueryAttention`."""
     block.attn = OneQueryAttention(block.attn)
     return block
 
