@@ -16,17 +16,21 @@ p { margin: .4rem 0; } .faint, figcaption, small { color: var(--faint); } nav a 
 .tiles, .plots, .faces { display: grid; gap: .8rem; }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); margin: 1rem 0; }
 .plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.small { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .faces { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
 .tile, figure { margin: 0; padding: .7rem; background: var(--card); border-radius: .5rem; min-width: 0; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2; } .tile small { display: block; line-height: 1.35; }
 figcaption { font-size: .85rem; } .plots figcaption { margin-bottom: .3rem; color: var(--ink); font-weight: 600; }
 figure svg { display: block; width: 100%; height: auto; } .faces img, .faces .none { display: block; width: 100%;
   aspect-ratio: 1; object-fit: contain; border-radius: .3rem; background: var(--line); }
+.strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); margin-top: .8rem; }
+.strip { display: grid; gap: .3rem; grid-template-columns: repeat(3, 1fr); }
 .sheets { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
 .sheets section { min-width: 0; } .tables { overflow-x: auto; margin-bottom: .6rem; } 
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .2rem .6rem .2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; } td small { margin-left: .3rem; }
+.shade { padding: .3rem .6rem; border-radius: .3rem; } .shade small { display: block; margin: 0; }
 @media (max-width: 40rem) { td small { display: block; margin: 0; line-height: 1.1; } }
 """
 

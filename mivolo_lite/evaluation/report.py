@@ -1,16 +1,17 @@
 """``report.html``: an evaluation in one file that needs no network, and its plots as PNG."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.evaluation.corruptions import CORRUPTIONS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.page import between, div, faint, figure, page, table, tile
-from mivolo_lite.evaluation.plots import Plot, plots
+from mivolo_lite.evaluation.plots import Plot, plots, robustness_plots
 from mivolo_lite.evaluation.predictions import Predictions
 
 REPORT_FILE, PLOTS_FOLDER = "report.html", "plots"
@@ -36,12 +37,15 @@ class Section:
         metrics: from ``summarise``.
         predictions: what they are of.
         faces: ``data:`` addresses of the pictures of ``worst_rows``, empty for none; None to show none at all.
+        corrupted: addresses of a picture as it is, under ``clean``, and of what every corruption makes of it; empty to
+            show none.
     """
 
     name: str | None
     metrics: dict
     predictions: Predictions
     faces: Sequence[str] | None = None
+    corrupted: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def worst_rows(predictions: Predictions, count: int = WORST) -> np.ndarray:
@@ -63,11 +67,12 @@ def write_report(sections: Sequence[Section], about: dict[str, str], out: Path |
     (out / PLOTS_FOLDER).mkdir(exist_ok=True)
     body = []
     for section in sections:
-        drawn = list(plots(section.metrics, section.predictions))
-        for plot in drawn:
+        drawn, robustness = list(plots(section.metrics, section.predictions)), section.metrics.get("robustness")
+        worse = list(robustness_plots(robustness)) if robustness else []
+        for plot in (*drawn, *worse):
             end = "" if section.name is None else f"_{section.name}"
             (out / PLOTS_FOLDER / f"{plot.name}{end}.png").write_bytes(plot.png)
-        body += _section(section, drawn)
+        body += _section(section, drawn, worse)
     facts = [f"{name} {words}" for name, words in about.items() if words]
     (out / REPORT_FILE).write_text(page("Evaluation", facts, _body(sections, body)))
 
@@ -81,12 +86,14 @@ def _body(sections: Sequence[Section], body: Iterable[str]) -> Iterator[str]:
     yield f"<h2>How to read this</h2>\n<ul>{notes}</ul>"
 
 
-def _section(section: Section, drawn: Sequence[Plot]) -> Iterator[str]:
+def _section(section: Section, drawn: Sequence[Plot], worse: Sequence[Plot]) -> Iterator[str]:
     metrics = section.metrics
     if section.name is not None:
         yield f'<h2 id="{section.name}">Shown: {section.name}</h2>'
     yield div("tiles", _tiles(metrics))
     yield div("plots", map(_drawing, drawn))
+    if worse:
+        yield from _robustness(metrics["robustness"], worse, section.corrupted)
     yield div("sheets", (f"<section>{''.join(parts)}</section>" for parts in _sheets(metrics)))
     if section.faces:
         yield f"<h2>The {len(section.faces)} largest errors</h2>"
@@ -131,8 +138,15 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield tile("Interval coverage", f"{intervals['coverage']:.1%}", small)
     if metrics["classes"]:
         classes = metrics["classes"]
-        small = f"one off {classes['one_off']:.1%}, {len(classes['classes'])} groups, n={classes['n']}"
+        small = f"{between(classes['accuracy_interval'], '.1%')} of {len(classes['classes'])}, n={classes['n']}"
         yield tile("Age group right", f"{classes['accuracy']:.1%}", small)
+        small = f"{between(classes['one_off_interval'], '.1%')} the right group or the next"
+        yield tile("One group off at most", f"{classes['one_off']:.1%}", small)
+    if (metrics.get("robustness") or {}).get("mean_relative_degradation") is not None:
+        robustness = metrics["robustness"]
+        worse, interval = robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"]
+        small = f"{between(interval, '+.0%')} MAE, mean of 50 corruptions, n={robustness['samples']}"
+        yield tile("Worse on bad pictures", f"{worse:+.0%}", small)
     if metrics.get("missing"):
         yield tile("Left out", f"{metrics['missing']}", "have no such picture")
 
@@ -142,6 +156,10 @@ def _sheets(metrics: dict) -> Iterator[list[str]]:
         if rows:
             cells = (_age_row(name, row) for name, row in rows.items())
             yield [f"<h2>By {kind}</h2>", table(("", "n", "MAE", "bias", "CS@5"), cells)]
+    if metrics["classes"]:
+        note = "Groups are the ranges of the labels; between two the nearer counts. Distance: years to the range."
+        cells = (_class_row(name, row) for name, row in metrics["classes"]["by"].items())
+        yield ["<h2>By age group</h2>", faint(note), table(("", "n", "right", "one off", "distance"), cells)]
     for kind, gap in metrics["gaps"].items():
         if gap:
             yield [f"<h2>Gap by {kind}</h2>", *_gap_sheet(gap)]
@@ -191,6 +209,47 @@ def _age_row(name: str, row: dict) -> tuple:
         return escape(name), row["n"], f"n &lt; {LIMIT}", "", ""
     mae, bias = figure(row["mae"], row["mae_interval"]), figure(row["bias"], row["bias_interval"], "+.2f")
     return escape(name), row["n"], mae, bias, f"{row['cs5']:.1%}"
+
+
+def _class_row(name: str, row: dict) -> tuple:
+    if row["accuracy"] is None:
+        return name, row["n"], f"n &lt; {LIMIT}", "", ""
+    right, one_off = (figure(row[share], row[f"{share}_interval"], ".1%") for share in ("accuracy", "one_off"))
+    return name, row["n"], right, one_off, f"{row['distance']:.2f}"
+
+
+def _robustness(robustness: dict, drawn: Iterable[Plot], corrupted: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield "<h2>On worse pictures</h2>"
+    clean = figure(robustness["clean_mae"], robustness["clean_mae_interval"])
+    words = (
+        f"The same {robustness['samples']} pictures, made worse in ten ways at five strengths each. The line is the "
+        f"MAE of the pictures as they are, {clean}; the band holds 95 % of bootstrap draws."
+    )
+    if robustness["mean_relative_degradation"] is not None:
+        mean = figure(robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"], "+.1%")
+        words += (
+            f" Mean relative degradation {mean}: the mean over all 50 of MAE / clean MAE - 1. It measures how an error "
+            "grows and not how large it is; read it beside the MAE."
+        )
+    yield faint(words)
+    yield div("plots small", map(_drawing, drawn))
+    rows = (
+        (
+            f"{escape(name)}<small>{escape(CORRUPTIONS[name].meaning)}</small>",
+            *(f"{mae:.2f}" for mae in row),
+            figure(robustness["relative_degradation"][name], robustness["relative_degradation_interval"][name], "+.1%"),
+        )
+        for name, row in robustness["mae"].items()
+    )
+    yield table(("MAE at strength", "1", "2", "3", "4", "5", "degradation"), rows)
+    if corrupted:
+        yield faint("One picture as the model is shown it, as it is and at strengths 1, 3 and 5.")
+        yield div("plots strips", (_strip(name, faces) for name, faces in corrupted.items()))
+
+
+def _strip(name: str, faces: Sequence[str]) -> str:
+    images = (f'<img src="{face}" alt="">' for face in faces[::2] if face)
+    return f"<figure><figcaption>{escape(name)}</figcaption>{div('strip faces', images)}</figure>"
 
 
 def _drawing(plot: Plot) -> str:
