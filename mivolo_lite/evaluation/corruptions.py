@@ -95,18 +95,18 @@ def rotation(picture: np.ndarray, degrees: float, random: np.random.Generator) -
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "brightness": Corruption(brightness, (1.25, 1.5, 2, 2.5, 3), "so many times as bright or as dark, by chance"),
-    "contrast": Corruption(contrast, (0.75, 0.5, 0.35, 0.25, 0.15), "share of the distance to mean grey that is left"),
+    "brightness": Corruption(brightness, (1.2, 1.4, 1.7, 2, 2.5), "so many times as bright or as dark, by chance"),
+    "contrast": Corruption(contrast, (0.8, 0.6, 0.45, 0.3, 0.2), "share of the distance to mean grey that is left"),
     "colour cast": Corruption(colour_cast, (0.1, 0.2, 0.3, 0.4, 0.5), "red so much up and blue down, or the reverse"),
     "grey": Corruption(grey, (0.2, 0.4, 0.6, 0.8, 1), "share of the colour that is gone"),
-    "blur": Corruption(blur, (0.005, 0.01, 0.02, 0.03, 0.045), "standard deviation of a Gaussian, of the longer side"),
+    "blur": Corruption(blur, (0.004, 0.008, 0.014, 0.02, 0.03), "standard deviation of a Gaussian, of the longer side"),
     "noise": Corruption(noise, (4, 8, 16, 28, 44), "standard deviation of Gaussian noise, of 255 grey levels"),
-    "JPEG": Corruption(jpeg, (50, 30, 20, 10, 5), "quality, with halved chroma"),
-    "low resolution": Corruption(low_resolution, (2, 3, 4, 6, 8), "times fewer pixels a side, and enlarged again"),
+    "JPEG": Corruption(jpeg, (50, 30, 20, 12, 7), "quality, with halved chroma"),
+    "low resolution": Corruption(low_resolution, (1.5, 2, 3, 4, 6), "times fewer pixels a side, and enlarged again"),
     "occlusion": Corruption(
-        occlusion, (0.05, 0.1, 0.2, 0.3, 0.5), "share of the face under a rectangle of one colour", of_face=True
+        occlusion, (0.05, 0.1, 0.2, 0.3, 0.4), "share of the face under a rectangle of one colour", of_face=True
     ),
-    "rotation": Corruption(rotation, (5, 10, 20, 30, 45), "degrees to either side, by chance"),
+    "rotation": Corruption(rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
 }
 """By name. Sizes are relative to the picture that the model is shown, so that models of any size stand beside each
 other; noise and JPEG are not, and are harder on small pictures."""

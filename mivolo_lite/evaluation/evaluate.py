@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from mivolo_lite.data.cache import CacheConfig
@@ -91,7 +92,8 @@ def evaluate(
         write_csv(columns, out / PREDICTIONS_FILE)
         (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
         if report:
-            _write_report(columns, metrics, estimator, index, out, None if samples is None else samples[0])
+            example = None if samples is None else _most_pictures(index, samples, decoded)
+            _write_report(columns, metrics, estimator, index, out, example)
     return metrics
 
 
@@ -100,6 +102,10 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
         return predictions
     lower, upper = age_intervals(calibration, predictions.age, predictions.gender, predictions.group)
     return replace(predictions, lower=lower, upper=upper)
+
+
+def _most_pictures(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
+    return int(samples[np.argmax(sum((index.columns[f"{name}_size"] > 0)[samples].astype(int) for name in inputs))])
 
 
 def _write_report(

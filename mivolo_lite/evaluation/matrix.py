@@ -49,7 +49,7 @@ def evaluate_all(
         UserError: before anything is evaluated, where a folder is missing or given twice; and as ``evaluate``.
     """
     out, rows = Path(out), []
-    names, sets = _names(checkpoints, "--checkpoint", r"/best/*$"), _names(data, "--data")
+    names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         if not (Path(folder) / CARD_FILE).is_file():
             raise UserError(f"{folder}: no {CARD_FILE} here; give the `best` folder of a run")
@@ -95,7 +95,7 @@ def matrix_table(matrix: dict) -> str:
     return "\n".join(lines)
 
 
-def _names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
+def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
     """A name for each folder: its last two parts, or as many more as it takes to tell them apart."""
     parts = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
     for depth in range(2, max(map(len, parts)) + 2):

@@ -16,7 +16,7 @@ p { margin: .4rem 0; } .faint, figcaption, small { color: var(--faint); } nav a 
 .tiles, .plots, .faces { display: grid; gap: .8rem; }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); margin: 1rem 0; }
 .plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
-.small { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.small { margin-bottom: .8rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .faces { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
 .tile, figure { margin: 0; padding: .7rem; background: var(--card); border-radius: .5rem; min-width: 0; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2; } .tile small { display: block; line-height: 1.35; }

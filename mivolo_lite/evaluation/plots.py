@@ -65,8 +65,7 @@ def plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
 
 def robustness_plots(robustness: dict) -> Iterator[Plot]:
     """MAE against strength, one small plot for each corruption, all to one scale."""
-    every = [mae for row in robustness["mae"].values() for mae in row]
-    top = 1.1 * max(robustness["clean_mae"], *every) or 1
+    top = 1.05 * max(upper for row in robustness["mae_interval"].values() for _, upper in row) or 1
     for name in robustness["mae"]:
         caption = f"{name[0].upper()}{name[1:]}"
         yield _plot(

@@ -220,31 +220,37 @@ def _class_row(name: str, row: dict) -> tuple:
 
 def _robustness(robustness: dict, drawn: Iterable[Plot], corrupted: Mapping[str, Sequence[str]]) -> Iterator[str]:
     yield "<h2>On worse pictures</h2>"
-    clean = figure(robustness["clean_mae"], robustness["clean_mae_interval"])
+    yield faint(_about_robustness(robustness))
+    yield div("plots small", map(_drawing, drawn))
+    worse, intervals = robustness["relative_degradation"], robustness["relative_degradation_interval"]
+    rows = (
+        (
+            escape(name),
+            figure(worse[name], intervals[name], "+.0%"),
+            *(f"{mae:.2f}" for mae in row),
+            f"<small>{escape(CORRUPTIONS[name].meaning)}</small>",
+        )
+        for name, row in robustness["mae"].items()
+    )
+    yield table(("MAE at strength", "degradation", "1", "2", "3", "4", "5", "strength"), rows)
+    if corrupted:
+        yield faint("One picture as the model is shown it, as it is and at strengths 1, 3 and 5.")
+        yield div("plots strips", (_strip(name, faces) for name, faces in corrupted.items()))
+
+
+def _about_robustness(robustness: dict) -> str:
+    clean = f"{robustness['clean_mae']:.2f} {between(robustness['clean_mae_interval'])}"
     words = (
         f"The same {robustness['samples']} pictures, made worse in ten ways at five strengths each. The line is the "
         f"MAE of the pictures as they are, {clean}; the band holds 95 % of bootstrap draws."
     )
-    if robustness["mean_relative_degradation"] is not None:
-        mean = figure(robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"], "+.1%")
-        words += (
-            f" Mean relative degradation {mean}: the mean over all 50 of MAE / clean MAE - 1. It measures how an error "
-            "grows and not how large it is; read it beside the MAE."
-        )
-    yield faint(words)
-    yield div("plots small", map(_drawing, drawn))
-    rows = (
-        (
-            f"{escape(name)}<small>{escape(CORRUPTIONS[name].meaning)}</small>",
-            *(f"{mae:.2f}" for mae in row),
-            figure(robustness["relative_degradation"][name], robustness["relative_degradation_interval"][name], "+.1%"),
-        )
-        for name, row in robustness["mae"].items()
+    if robustness["mean_relative_degradation"] is None:
+        return words
+    interval = between(robustness["mean_relative_degradation_interval"], "+.1%")
+    return (
+        f"{words} Mean relative degradation {robustness['mean_relative_degradation']:+.1%} {interval}: the mean over "
+        "all 50 of MAE / clean MAE - 1. It says how an error grows, not how large it is: read it beside the MAE."
     )
-    yield table(("MAE at strength", "1", "2", "3", "4", "5", "degradation"), rows)
-    if corrupted:
-        yield faint("One picture as the model is shown it, as it is and at strengths 1, 3 and 5.")
-        yield div("plots strips", (_strip(name, faces) for name, faces in corrupted.items()))
 
 
 def _strip(name: str, faces: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class CorruptedDataset:
         return "none" if self.dataset.index.columns["face_size"][sample] > 0 else "head"
 
 
-class _SomeSamples:
+class SomeSamples:
     """An evaluation of these samples alone."""
 
     def __init__(self, samples: np.ndarray, batch_size: int, rank: int, world_size: int):
@@ -140,7 +140,7 @@ def measure_robustness(
     inputs = tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
     dataset = CorruptedDataset(ShardDataset(index, inputs, estimator.card.image_size))
     ranks = accelerator.process_index, accelerator.num_processes
-    loader = BatchLoader(dataset, _SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
+    loader = BatchLoader(dataset, SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}
     for name, versions, output in passes(estimator, loader, index, accelerator, shown, "corrupting"):
         (age,) = where_seen(versions.seen(shown[name]), estimator.estimate(output)[0].age)
