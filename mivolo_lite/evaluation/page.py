@@ -30,7 +30,8 @@ figure svg { display: block; width: 100%; height: auto; } .faces img, .faces .no
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .2rem .6rem .2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; } td small { margin-left: .3rem; }
-.shade { padding: .3rem .6rem; border-radius: .3rem; } .shade small { display: block; margin: 0; }
+.shade { padding: .3rem .6rem; border-radius: .3rem; } .shade a { color: inherit; }
+.shade small { display: block; margin: 0; }
 @media (max-width: 40rem) { td small { display: block; margin: 0; line-height: 1.1; } }
 """
 
