@@ -134,7 +134,7 @@ def _body(matrix: dict, has_reports: bool):
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
     yield "<h2>MAE in years</h2>"
     yield faint(
-        "Rows are checkpoints, columns data sets; darker is worse. Intervals hold 95 % of bootstrap draws of the "
+        "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap draws of the "
         "pictures. An age known as a range counts by its distance to it, so data sets of ranges look easier."
     )
     yield _grid(matrix, lambda cell: _mae(cell, largest, has_reports))

@@ -138,7 +138,7 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield tile("Interval coverage", f"{intervals['coverage']:.1%}", small)
     if metrics["classes"]:
         classes = metrics["classes"]
-        small = f"{between(classes['accuracy_interval'], '.1%')} of {len(classes['classes'])}, n={classes['n']}"
+        small = f"{between(classes['accuracy_interval'], '.1%')} of {len(classes['classes'])} groups, n={classes['n']}"
         yield tile("Age group right", f"{classes['accuracy']:.1%}", small)
         small = f"{between(classes['one_off_interval'], '.1%')} the right group or the next"
         yield tile("One group off at most", f"{classes['one_off']:.1%}", small)
