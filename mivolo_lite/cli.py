@@ -118,15 +118,22 @@ def train_command(argv: Sequence[str]) -> None:
 
 
 def evaluate_command(argv: Sequence[str]) -> None:
-    """``evaluate --checkpoint RUN/best --data DIR --out OUT [--inputs face,body,both]``."""
+    """``evaluate --checkpoint RUN/best [...] --data DIR [...] --out OUT``: of several, every pair and the matrix."""
+    from accelerate import PartialState
+
     from mivolo_lite.data.cache import CacheConfig
     from mivolo_lite.evaluation.evaluate import evaluate
+    from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
     from mivolo_lite.evaluation.nist import LEGAL_AGES
     from mivolo_lite.evaluation.table import metrics_table
 
     parser = _parser("evaluate", evaluate_command)
-    parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run")
-    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards, or their URL")
+    parser.add_argument(
+        "--checkpoint", type=str, nargs="+", required=True, help="the `best` folders of one run or more"
+    )
+    parser.add_argument(
+        "--data", type=str, nargs="+", required=True, help="folders of indexed shards, or their URLs, one or more"
+    )
     parser.add_argument(
         "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
     )
@@ -135,11 +142,26 @@ def evaluate_command(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
     parser.add_argument("--legal_ages", type=list[int], default=list(LEGAL_AGES), help="of the challenge-age curves")
+    parser.add_argument(
+        "--robustness",
+        type=bool,
+        default=False,
+        help="`yes` also estimates from pictures made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
+    )
+    parser.add_argument(
+        "--robustness_samples", type=PositiveInt | None, help="of so many samples alone, drawn at random"
+    )
     parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
-    metrics = evaluate(**options)
-    print(metrics_table(metrics))
+    checkpoints, data = options.pop("checkpoint"), options.pop("data")
+    if len(checkpoints) == len(data) == 1:
+        table = metrics_table(evaluate(*checkpoints, *data, **options))
+    else:
+        table = matrix_table(evaluate_all(checkpoints, data, **options))
+    if not PartialState().is_main_process:
+        return
+    print(table)
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
 
 

@@ -95,6 +95,10 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def repeat(self, times: int) -> "Batch":
+        """Every sample so many times, one after another."""
+        return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
     def pin_memory(self) -> "Batch":
         """In memory from which copies to a GPU overlap with its work."""
         return self._map(Tensor.pin_memory)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from mivolo_lite.data.cache import CacheConfig
@@ -15,6 +16,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import Predictions, predict, predict_each, write_csv
+from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
@@ -33,6 +35,8 @@ def evaluate(
     cache: CacheConfig | None = None,
     report: bool = True,
     legal_ages: Sequence[int] = LEGAL_AGES,
+    robustness: bool = False,
+    robustness_samples: int | None = None,
 ) -> dict:
     """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
 
@@ -48,41 +52,48 @@ def evaluate(
         cache: where the node keeps what it fetches from a URL.
         report: also write ``report.html`` and ``plots/*.png``.
         legal_ages: for which to say how often minors and adults pass a challenge age.
+        robustness: also estimate from pictures made worse, see ``robustness``: 51 forward passes of each sample.
+        robustness_samples: of so many samples of known age, drawn at random but always the same; None for all.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), Accelerator()
-    shown = {} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
-    decoded = tuple(name for name in estimator.inputs if not shown or any(name in names for names in shown.values()))
+    shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
+    decoded = tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
+    samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
     metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
-    if shown:
-        columns = predict_each(estimator, loader, index, accelerator, shown)
-    else:
+    if inputs is None:
         columns = {None: predict(estimator, loader, index, accelerator)}
+    else:
+        columns = predict_each(estimator, loader, index, accelerator, shown)
     calibration = estimator.card.calibration
     columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
     found = {
         name: summarise(predictions, legal_ages, calibration.get("level")) for name, predictions in columns.items()
     }
+    if samples is not None:
+        measured = measure_robustness(estimator, index, samples, accelerator, shown, batch, workers)
+        found = {name: found[name] | {"robustness": measured[name]} for name in found}
     if calibration:
         metrics["calibrated_on_these_pictures"] = calibration["data_digest"] == index.digest
-    if shown:
-        metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
-    else:
+    if inputs is None:
         metrics |= found[None]
+    else:
+        metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         write_csv(columns, out / PREDICTIONS_FILE)
         (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
         if report:
-            _write_report(columns, metrics, estimator, index, out)
+            example = None if samples is None else _most_pictures(index, samples, decoded)
+            _write_report(columns, metrics, estimator, index, out, example)
     return metrics
 
 
@@ -93,17 +104,28 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
     return replace(predictions, lower=lower, upper=upper)
 
 
+def _most_pictures(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
+    return int(samples[np.argmax(sum((index.columns[f"{name}_size"] > 0)[samples].astype(int) for name in inputs))])
+
+
 def _write_report(
-    columns: dict[str | None, Predictions], metrics: dict, estimator: Estimator, index: ShardIndex, out: Path
+    columns: dict[str | None, Predictions],
+    metrics: dict,
+    estimator: Estimator,
+    index: ShardIndex,
+    out: Path,
+    corrupted: int | None,
 ) -> None:
+    """``corrupted``: the sample to show in all the ways that its pictures were made worse."""
     from mivolo_lite.evaluation.report import Section, worst_rows, write_report  # matplotlib takes a second to import
-    from mivolo_lite.evaluation.thumbnails import thumbnails
+    from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
 
     sections = []
     for name, predictions in columns.items():
         shown = estimator.inputs if name is None else COLUMNS[name]
         faces = thumbnails(index, worst_rows(predictions), shown)
-        sections.append(Section(name, metrics if name is None else metrics["inputs"][name], predictions, faces))
+        worse = {} if corrupted is None else corrupted_thumbnails(index, corrupted, shown, estimator.card.image_size)
+        sections.append(Section(name, metrics if name is None else metrics["inputs"][name], predictions, faces, worse))
     card, calibration = estimator.card, estimator.card.calibration
     again = "the same pictures, so its coverage is no evidence" if metrics.get("calibrated_on_these_pictures") else ""
     about = {

@@ -60,12 +60,28 @@ class Plot:
 def plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
     """Everything that the metrics of ``summarise`` and the predictions allow to be drawn."""
     for name, caption, draw in _drawings(metrics, predictions):
-        # Names inside an SVG are hashes with this salt: those of one page must not be the same, those of two runs must.
-        with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-            figure = Figure(figsize=(4.0, 3.1), layout="constrained")
-            draw(figure.add_subplot())
-            plot = Plot(name, caption, _svg(figure), _png(figure))
-        yield plot
+        yield _plot(name, caption, draw, (4.0, 3.1))
+
+
+def robustness_plots(robustness: dict) -> Iterator[Plot]:
+    """MAE against strength, one small plot for each corruption, all to one scale."""
+    top = 1.05 * max(upper for row in robustness["mae_interval"].values() for _, upper in row) or 1
+    for name in robustness["mae"]:
+        caption = f"{name[0].upper()}{name[1:]}"
+        yield _plot(
+            f"robustness_{name.lower().replace(' ', '_')}",
+            caption,
+            lambda ax, name=name: _degradation(ax, robustness, name, top),
+            (2.3, 1.9),
+        )
+
+
+def _plot(name: str, caption: str, draw: Draw, size: tuple[float, float]) -> Plot:
+    # Names inside an SVG are hashes with this salt: those of one page must not be the same, those of two runs must.
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        return Plot(name, caption, _svg(figure), _png(figure))
 
 
 def _svg(figure: Figure) -> str:
@@ -247,3 +263,13 @@ def _threshold(ax: Axes, curve: dict) -> None:
     ax.set(xlabel="challenge age T", ylabel="share")
     ax.set_ylim(bottom=0)
     ax.legend(fontsize=7)
+
+
+def _degradation(ax: Axes, robustness: dict, name: str, top: float) -> None:
+    mae, strengths = robustness["mae"][name], robustness["strengths"][name]
+    places = range(1, len(mae) + 1)
+    ax.axhline(robustness["clean_mae"], color=ORANGE, linewidth=1)
+    ax.fill_between(places, *zip(*robustness["mae_interval"][name], strict=True), color=BLUE, alpha=0.2, linewidth=0)
+    ax.plot(places, mae, "o-", color=BLUE, markersize=3)
+    ax.set_xticks(places, [f"{strength:g}" for strength in strengths])
+    ax.set(ylim=(0, top), ylabel="MAE in years")

@@ -1,7 +1,7 @@
 """What a model says of every sample of a data set, each exactly once at any world size."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
+from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.data.task_labels import task_columns
@@ -169,25 +170,46 @@ def predict_each(
     Raises:
         UserError: a picture cannot be decoded, or the estimates are no numbers.
     """
-    estimator.eval()
     tasks = [task for task in estimator.tasks if task.kind != "embedding"]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
-    for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=_bar_hidden(accelerator)):
+    for name, batch, output in passes(estimator, loader, index, accelerator, shown, "evaluating"):
+        age, gender = estimator.estimate(output)
+        answers = [task.answer(output[task.name]) for task in tasks]
+        estimates = where_seen(batch.seen(shown[name]), age.age, gender[:, GENDERS.index("F")], *answers)
+        columns = batch.sample, _spread(age, estimator.method.span), *estimates
+        rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
+    return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+
+
+def passes(
+    estimator: Estimator,
+    loader: BatchLoader,
+    index: ShardIndex,
+    accelerator: Accelerator,
+    shown: Mapping[str | None, tuple[str, ...]],
+    doing: str,
+) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
+    """The estimator's raw outputs for every batch of this rank, once for each set of pictures shown.
+
+    Args:
+        estimator, loader, index, accelerator, shown: as for ``predict_each``; to be iterated in inference mode.
+        doing: a word for the progress bar.
+
+    Raises:
+        UserError: a picture cannot be decoded.
+    """
+    estimator.eval()
+    for batch in tqdm(loader, desc=doing, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         if batch.broken:
             raise UserError(f"{index.folder}: {batch.broken[0]}; pack the data set again, or mend the shard")
         batch = batch.to(accelerator.device)
         for name, pictures in shown.items():
             with accelerator.autocast():
                 output = estimator(**batch.pictures(pictures))
-            age, gender = estimator.estimate(output)
-            answers = [task.answer(output[task.name]) for task in tasks]
-            estimates = _where_seen(batch.seen(pictures), age.age, gender[:, GENDERS.index("F")], *answers)
-            columns = batch.sample, _spread(age, estimator.method.span), *estimates
-            rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
-    return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+            yield name, batch, output
 
 
-def _where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
+def where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
     """(B,) estimates, NaN for samples of which nothing was seen: what a model says of those is not about them."""
     if not all(torch.isfinite(estimate[seen]).all() for estimate in estimates):
         raise UserError("the model's estimates are not numbers: its training diverged; train it with a lower optim.lr")

@@ -13,8 +13,10 @@ def metrics_table(metrics: dict) -> str:
     if "inputs" in metrics:
         columns = metrics["inputs"]
         heads = _line("", (f"{name:>32}" for name in columns))
-        return "\n".join([heads, *_ages_by_kind(columns.values()), "", *_worth_side_by_side(columns.values())])
-    return "\n".join([*_ages_by_kind([metrics]), "", *_worth(metrics)]).rstrip()
+        robust = [line for name, column in columns.items() for line in _robustness(column, f" shown {name}")]
+        worth = _worth_side_by_side(columns.values())
+        return "\n".join([heads, *_ages_by_kind(columns.values()), "", *worth, *robust])
+    return "\n".join([*_ages_by_kind([metrics]), "", *_worth(metrics), *_robustness(metrics)]).rstrip()
 
 
 def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
@@ -52,11 +54,33 @@ def _how_sure(metrics: dict) -> list[str]:
         gap, worst = metrics["gaps"]["group"]["standardised"], metrics["gaps"]["group"]["worst"]
         chance = f"{gap['by_chance']:.2f} by chance alone"
         lines.append(f"gap between groups of the same ages {gap['gap']:.2f} ({chance}), worst {worst['name']}")
+    if metrics.get("classes"):
+        classes = metrics["classes"]
+        one_off = f"{classes['one_off']:.1%} at most one group off, {classes['distance']:.2f} years from it"
+        lines.append(f"age group right for {classes['accuracy']:.1%} of {classes['n']}, {one_off}")
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
         share = f"{intervals['coverage']:.1%} of ages (nominal {intervals['nominal']:.0%})"
         lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide")
     return lines
+
+
+def _robustness(metrics: dict, shown: str = "") -> list[str]:
+    robustness = metrics.get("robustness")
+    if not robustness:
+        return []
+    clean = f"clean MAE {robustness['clean_mae']:.2f} of {robustness['samples']}"
+    lines = ["", f"{'worse pictures':16}{'MAE at strength 1 to 5':>40}{'degradation':>16}  {clean}{shown}"]
+    for name, row in robustness["mae"].items():
+        worse = robustness["relative_degradation"][name]
+        lines.append(f"  {name:14}{''.join(f'{mae:8.2f}' for mae in row)}{_percent(worse):>16}")
+    lower_upper = robustness["mean_relative_degradation_interval"]
+    interval = f"  between {' and '.join(map(_percent, lower_upper))} in 95 % of draws" if lower_upper else ""
+    return [*lines, f"  {'mean':54}{_percent(robustness['mean_relative_degradation']):>16}{interval}"]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:+.1%}"
 
 
 def _some_are_few(metrics: dict) -> bool:

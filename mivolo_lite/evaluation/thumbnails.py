@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import simplejpeg
 
+from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.sampler import Draw
+from mivolo_lite.evaluation.robustness import CELLS, CorruptedDataset
 
 _SIDE, _QUALITY = 128, 85
 
@@ -17,13 +19,22 @@ def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str])
     if not len(samples):
         return []
     batch = ShardDataset(index, inputs, _SIDE).read([Draw(0, int(sample)) for sample in samples])
-    addresses = []
-    for row in range(len(batch)):
-        name = next((name for name in inputs if getattr(batch, f"has_{name}")[row]), None)
-        picture = None if name is None else getattr(batch, name)[row].movedim(0, -1).contiguous().numpy()
-        addresses.append("" if picture is None else _address(simplejpeg.encode_jpeg(picture, quality=_QUALITY)))
-    return addresses
+    return [_first_picture(batch, row, inputs) for row in range(len(batch))]
 
 
-def _address(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], side: int) -> dict[str, list[str]]:
+    """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the picture itself under
+    ``clean``, and one for each strength under the name of each corruption."""
+    batch = CorruptedDataset(ShardDataset(index, inputs, side)).read([Draw(0, int(sample))])
+    pictures: dict[str, list[str]] = {}
+    for row, name in enumerate(("clean", *(name for name, _ in CELLS))):
+        pictures.setdefault(name, []).append(_first_picture(batch, row, inputs))
+    return pictures
+
+
+def _first_picture(batch: Batch, row: int, inputs: Sequence[str]) -> str:
+    name = next((name for name in inputs if getattr(batch, f"has_{name}")[row]), None)
+    if name is None:
+        return ""
+    pixels = getattr(batch, name)[row].movedim(0, -1).contiguous().numpy()
+    return f"data:image/jpeg;base64,{b64encode(simplejpeg.encode_jpeg(pixels, quality=_QUALITY)).decode()}"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mivolo_lite.evaluation.calibration import gender_accuracy_by, gender_calibration, interval_coverage, risk_coverage
-from mivolo_lite.evaluation.classes import class_accuracy
 from mivolo_lite.evaluation.conformal import age_intervals, conformal_radius, fit_calibration, fit_temperature
 from mivolo_lite.evaluation.metrics import cumulative_scores, gross_error_rate, ten_year_bin
 from tests.evaluation.simulated import GROUPS, people
@@ -129,20 +128,3 @@ def test_an_age_known_as_a_range_is_covered_where_the_two_meet():
     assert few["coverage"] is few["width"] is None and few["by"]["group"] == {
         "x": {"n": 5, "coverage": None, "interval": None, "width": None}
     }
-
-
-def test_age_groups_are_in_completed_years_and_one_off_is_one_group_away():
-    lo, hi = np.array([0.0, 3, 10, 20, 3, 3]), np.array([2.0, 9, 19, 29, 9, 9])
-    found = class_accuracy(np.array([2.9, 9.9, 20.1, 9.0, 55.0, NAN]), lo, hi)
-    # 20.1 for 10-19 is one away, 9.0 for 20-29 two, 55 for 3-9 two.
-    assert found == {"n": 5, "accuracy": 2 / 5, "one_off": 3 / 5, "classes": ["0-2", "3-9", "10-19", "20-29"]}
-
-
-def test_an_estimate_in_the_gap_between_two_groups_counts_for_the_nearer():
-    lo, hi = np.array([0.0, 4, 0, 4]), np.array([2.0, 6, 2, 6])
-    assert class_accuracy(np.array([3.4, 3.6, 3.6, 3.4]), lo, hi)["accuracy"] == 0.5
-
-
-def test_ages_to_the_year_and_overlapping_ranges_are_no_groups():
-    assert class_accuracy(np.array([5.0, 6.0]), np.array([5.0, 6.0]), np.array([5.0, 6.0])) is None
-    assert class_accuracy(np.array([5.0, 6.0]), np.array([0.0, 5.0]), np.array([9.0, 12.0])) is None

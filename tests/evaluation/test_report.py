@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import torch
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.conformal import age_intervals, fit_calibration
+from mivolo_lite.evaluation.corruptions import CORRUPTIONS
 from mivolo_lite.evaluation.plots import INK
 from mivolo_lite.evaluation.report import Section, worst_rows, write_report
 from mivolo_lite.evaluation.summary import summarise
+from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from tests.data.tiny_shards import make_shards
 from tests.evaluation.browser import EXECUTABLE, Browser
@@ -162,9 +165,13 @@ def test_the_worst_pictures_are_those_of_the_largest_errors(tmp_path, no_plots):
     assert pixels.shape == (128, 128, 3) and pixels.std() > 5
 
 
+IMAGES = 2 * (24 + 1 + 3 * len(CORRUPTIONS))
+"""Of ``evaluated``, in two sections: the worst ones, and one as it is and made worse in all ways."""
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """A report of a model of two inputs, calibrated, shown faces, bodies and both."""
+    """A report of a model of two inputs, calibrated, shown faces and both, and a matrix of two data sets."""
     folder = tmp_path_factory.mktemp("evaluated")
     index = make_shards(folder / "shards", [150])
     torch.manual_seed(0)
@@ -172,7 +179,10 @@ def evaluated(tmp_path_factory):
     Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, 32)).save(folder / "best")
     words = ["--checkpoint", f"{folder}/best", "--data", f"{index.folder}", "--workers", "0"]
     main(["calibrate", *words])
-    main(["evaluate", *words, "--out", f"{folder}/out", "--inputs", "face,both"])
+    main(["evaluate", *words, "--out", f"{folder}/out", "--inputs", "face,both",
+          "--robustness", "yes", "--robustness-samples", "12"])  # fmt: skip
+    words.insert(4, f"{make_shards(folder / 'others', [40]).folder}")
+    main(["evaluate", *words, "--out", f"{folder}/out/matrix", "--report", "no"])
     return folder / "out"
 
 
@@ -180,9 +190,33 @@ def evaluated(tmp_path_factory):
 def test_evaluate_writes_a_section_for_each_input(evaluated):
     text = (evaluated / "report.html").read_text()
     assert 'href="#face"' in text and 'id="both"' in text and 'id="body"' not in text
-    assert text.count("<img") == 48 and "the same pictures, so its coverage is no evidence" in text
+    assert text.count("<img") == IMAGES and "the same pictures, so its coverage is no evidence" in text
     names = {path.stem for path in (evaluated / "plots").iterdir()}
     assert {"mae_by_age_face", "mae_by_age_both", "interval_coverage_both"} <= names
+    assert {f"robustness_{kind.lower().replace(' ', '_')}_both" for kind in CORRUPTIONS} <= names
+    for section in json.loads((evaluated / "metrics.json").read_text())["inputs"].values():
+        robustness = section["robustness"]
+        tiles, _, rest = text.partition('class="plots"')
+        assert f"<b>{robustness['mean_relative_degradation']:+.0%}</b>" in text and "Worse on bad pictures" in tiles
+        assert f"{robustness['clean_mae']:.2f} [" in rest
+        assert all(f"<td>{mae:.2f}</td>" in rest for row in robustness["mae"].values() for mae in row)
+
+
+def test_age_groups_have_tiles_and_a_table(tmp_path, no_plots):
+    p = people(300)
+    lo = np.where(p.age_lo < 60, p.age_lo // 20 * 20, 60)
+    p = replace(p, age_lo=lo, age_hi=np.where(lo < 60, lo + 19, 100))
+    found = summarise(p)
+    write_report([Section(None, found, p)], {}, tmp_path)
+    text, classes = (tmp_path / "report.html").read_text(), found["classes"]
+    assert f"<b>{classes['accuracy']:.1%}</b>" in text and f"<b>{classes['one_off']:.1%}</b>" in text
+    sheet = text[text.index("<h2>By age group</h2>") :]
+    for name, row in classes["by"].items():
+        assert (
+            f"<td>{name}</td><td>{row['n']}</td><td>{row['accuracy']:.1%}" in sheet
+            and f"{row['distance']:.2f}" in sheet
+        )
+    assert f"age group right for {classes['accuracy']:.1%} of 300" in metrics_table(found)
 
 
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -203,18 +237,18 @@ CONTRAST = """(() => {
 def test_it_looks_right_in_a_browser(evaluated, tmp_path):
     assert EXECUTABLE, "CI must have Chromium: apt-get install chromium"
     with Browser(tmp_path / "profile") as browser:
-        for width in (390, 1280):
-            for dark in (False, True):
-                browser.open(evaluated / "report.html", width, 900, dark)
-                where = f"{width} px, {'dark' if dark else 'light'}"
-                assert browser.value("innerWidth") == width, where
-                assert browser.value(FITS) and browser.value(LOADED) and browser.value(DRAWN), where
-                assert browser.value("document.images.length") == 48, where
-                assert browser.value(CONTRAST) > 80, where
-                ground = browser.value("getComputedStyle(document.body).backgroundColor")
-                assert (ground == "rgb(255, 255, 255)") != dark, where
-                browser.screenshot(tmp_path / "page.png")
-                assert (tmp_path / "page.png").stat().st_size > 50_000, where
+        pages = {"report.html": (IMAGES, 50_000), "matrix/report.html": (0, 5_000)}
+        for (page, (images, size)), width, dark in product(pages.items(), (390, 1280), (False, True)):
+            browser.open(evaluated / page, width, 900, dark)
+            where = f"{page}, {width} px, {'dark' if dark else 'light'}"
+            assert browser.value("innerWidth") == width, where
+            assert browser.value(FITS) and browser.value(LOADED) and browser.value(DRAWN), where
+            assert browser.value("document.images.length") == images, where
+            assert browser.value(CONTRAST) > 80, where
+            ground = browser.value("getComputedStyle(document.body).backgroundColor")
+            assert (ground == "rgb(255, 255, 255)") != dark, where
+            browser.screenshot(tmp_path / "page.png")
+            assert (tmp_path / "page.png").stat().st_size > size, where
         assert browser.complaints == []
 
 

@@ -1,0 +1,171 @@
+"""Every checkpoint against every data set: a matrix of errors, with the whole evaluation of each pair behind it."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from mivolo_lite.data.cache import CacheConfig
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import CARD_FILE
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.page import between, faint, page, table
+
+MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
+
+_SHARES = {
+    "CS@5": "cs5",
+    "Gender right": "gender_accuracy",
+    "Age group right": "age_group_accuracy",
+    "Worse on bad pictures: mean relative degradation": "mean_relative_degradation",
+}
+"""Further tables of the page, where any pair has the figure."""
+
+
+def evaluate_all(
+    checkpoints: Sequence[str], data: Sequence[str], out: Path | str, cache: CacheConfig | None = None, **options: Any
+) -> dict:
+    """Evaluate every checkpoint on every data set, each pair into a folder of its own, ``CHECKPOINT_on_DATA``.
+
+    Args:
+        checkpoints: ``best`` folders of runs.
+        data: folders of indexed shards, or their URLs.
+        out: folder for the pairs' folders, ``matrix.json``, ``matrix.csv`` and ``report.html``.
+        cache, options: of ``evaluate``.
+
+    Returns:
+        What ``matrix.json`` holds: ``data`` by name (``folder``, ``digest``, ``samples``) and ``rows``, one for each
+        checkpoint, or for each of the ``inputs`` that it is shown: ``checkpoint`` (its name), ``folder``, ``inputs``
+        and ``cells`` by the name of the data: ``n``, ``mae`` with its interval, ``cs5``, ``bias`` and the other figures
+        that the evaluation has, and the ``folder`` of its results.
+
+    Raises:
+        UserError: before anything is evaluated, where a folder is missing or given twice; and as ``evaluate``.
+    """
+    out, rows = Path(out), []
+    names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
+    for folder in checkpoints:
+        if not (Path(folder) / CARD_FILE).is_file():
+            raise UserError(f"{folder}: no {CARD_FILE} here; give the `best` folder of a run")
+    indices = [ShardIndex.load(folder, cache) for folder in data]
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        found = {}
+        for other, folder in zip(sets, data, strict=True):
+            pair = f"{name}_on_{other}"
+            metrics = evaluate(checkpoint, folder, out / pair, cache=cache, **options)
+            for inputs, section in metrics.get("inputs", {None: metrics}).items():
+                found.setdefault(inputs, {})[other] = _cell(section) | {"folder": pair}
+        rows += [
+            {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
+            for inputs, cells in found.items()
+        ]
+    described = {
+        name: {"folder": str(folder), "digest": index.digest, "samples": len(index)}
+        for name, folder, index in zip(sets, data, indices, strict=True)
+    }
+    matrix = {"data": described, "rows": rows}
+    if PartialState().is_main_process:
+        (out / MATRIX_FILE).write_text(json.dumps(matrix, indent=2) + "\n")
+        _write_csv(matrix, out / CSV_FILE)
+        has_reports = options.get("report", True)
+        (out / PAGE_FILE).write_text(page("Checkpoints and data sets", (), _body(matrix, has_reports)))
+    return matrix
+
+
+def matrix_table(matrix: dict) -> str:
+    """The MAEs, with the number of samples below each, as text."""
+    sets, rows = list(matrix["data"]), matrix["rows"]
+    first = max(len(_row_name(row)) for row in rows) + 2
+    widths = [max(len(name), 8) + 2 for name in sets]
+    lines = [f"{'MAE':{first}}{''.join(f'{name:>{width}}' for name, width in zip(sets, widths, strict=True))}"]
+    for row in rows:
+        cells = [row["cells"][name] for name in sets]
+        maes = ("" if cell["mae"] is None else f"{cell['mae']:.2f}" for cell in cells)
+        counts = (f"n={cell['n']}" for cell in cells)
+        for head, words in ((_row_name(row), maes), ("", counts)):
+            lines.append(
+                f"{head:{first}}{''.join(f'{word:>{width}}' for word, width in zip(words, widths, strict=True))}"
+            )
+    return "\n".join(lines)
+
+
+def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
+    """A name for each folder: its last two parts, or as many more as it takes to tell them apart."""
+    parts = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
+    for depth in range(2, max(map(len, parts)) + 2):
+        names = ["-".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{option} {' '.join(folders)}: one of them is given twice")
+
+
+def _cell(metrics: dict) -> dict:
+    cell = {name: metrics[name] for name in ("n", "mae", "cs5", "bias", "gender_n", "gender_accuracy")}
+    cell["mae_interval"] = metrics["intervals"]["mae"]
+    if metrics["classes"]:
+        cell["age_group_accuracy"] = metrics["classes"]["accuracy"]
+    if metrics.get("robustness"):
+        cell["mean_relative_degradation"] = metrics["robustness"]["mean_relative_degradation"]
+    return cell
+
+
+def _row_name(row: dict) -> str:
+    return row["checkpoint"] if row["inputs"] is None else f"{row['checkpoint']} ({row['inputs']})"
+
+
+def _write_csv(matrix: dict, path: Path) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["checkpoint", *(f"{name} {what}" for name in matrix["data"] for what in ("mae", "n"))])
+        for row in matrix["rows"]:
+            cells = (row["cells"][name] for name in matrix["data"])
+            figures = (("" if cell["mae"] is None else f"{cell['mae']:.4f}", cell["n"]) for cell in cells)
+            writer.writerow([_row_name(row), *(word for pair in figures for word in pair)])
+
+
+def _body(matrix: dict, has_reports: bool):
+    cells = [cell for row in matrix["rows"] for cell in row["cells"].values()]
+    largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
+    yield "<h2>MAE in years</h2>"
+    yield faint(
+        "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap draws of the "
+        "pictures. An age known as a range counts by its distance to it, so data sets of ranges look easier."
+    )
+    yield _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
+    for title, name in _SHARES.items():
+        if any(cell.get(name) is not None for cell in cells):
+            form = "+.1%" if "degradation" in name else ".1%"
+            yield f"<h2>{title}</h2>"
+            yield _grid(matrix, lambda cell, name=name, form=form: _share(cell.get(name), form))
+    yield "<h2>What they are</h2>"
+    rows = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
+    yield table(("checkpoint", ""), ((escape(name), escape(folder)) for name, folder in rows.items()))
+    sets = matrix["data"].items()
+    described = ((escape(name), escape(one["folder"]), one["samples"], one["digest"][:12]) for name, one in sets)
+    yield table(("data set", "", "pictures", "digest"), described)
+
+
+def _grid(matrix: dict, show) -> str:
+    rows = ((escape(_row_name(row)), *(show(row["cells"][name]) for name in matrix["data"])) for row in matrix["rows"])
+    return table(("", *map(escape, matrix["data"])), rows)
+
+
+def _mae(cell: dict, largest: float, has_reports: bool) -> str:
+    if cell["mae"] is None:
+        return "no ages"
+    number = f"{cell['mae']:.2f}"
+    if has_reports:
+        number = f'<a href="{escape(cell["folder"])}/{PAGE_FILE}">{number}</a>'
+    shade = f"rgb(59 130 196 / {0.1 + 0.5 * cell['mae'] / largest:.2f})"
+    small = f"<small>{between(cell['mae_interval'])}</small><small>n={cell['n']}</small>"
+    return f'<div class="shade" style="background: {shade}"><b>{number}</b>{small}</div>'
+
+
+def _share(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

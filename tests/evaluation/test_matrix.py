@@ -1,0 +1,147 @@
+"""Several checkpoints on several data sets: the matrix, and that each pair is the evaluation that it would be alone."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation import evaluate as module
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table, short_names
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two untrained models of drawn people, in the folders of runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, name in enumerate(("x", "y")):
+        torch.manual_seed(seed)
+        model = {"name": "single", "backbone": "test_resnet"}
+        card = Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)
+        Estimator(card).save(folder / name / "best")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(runs, people, tmp_path_factory):
+    """What the command wrote of two checkpoints on two data sets, reports and all but for their plots."""
+    out = tmp_path_factory.mktemp("matrix") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mivolo_lite.evaluation.report.plots", lambda *_: [])
+        patch.setattr("mivolo_lite.evaluation.report.robustness_plots", lambda *_: [])
+        main(["evaluate", "--checkpoint", f"{runs}/x/best", f"{runs}/y/best", "--data", f"{people}/val",
+              f"{people}/train", "--out", f"{out}", "--workers", "0", "--robustness", "yes",
+              "--robustness_samples", "2"])  # fmt: skip
+    return out
+
+
+def rows_of(folder, checkpoint):
+    (row,) = [
+        row for row in json.loads((folder / "matrix.json").read_text())["rows"] if row["checkpoint"] == checkpoint
+    ]
+    return row
+
+
+def test_every_pair_is_there_as_if_it_had_been_evaluated_alone(found, runs, people, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+    checkpoints, sets = (f"{runs.name}-x", f"{runs.name}-y"), ("people-val", "people-train")
+    matrix = json.loads((found / "matrix.json").read_text())
+    assert [row["checkpoint"] for row in matrix["rows"]] == list(checkpoints) and list(matrix["data"]) == list(sets)
+    assert {path.name for path in found.iterdir() if path.is_dir()} == {
+        f"{c}_on_{s}" for c in checkpoints for s in sets
+    }
+    for checkpoint in checkpoints:
+        for name in sets:
+            cell = rows_of(found, checkpoint)["cells"][name]
+            metrics = json.loads((found / cell["folder"] / "metrics.json").read_text())
+            assert (cell["mae"], cell["n"], cell["mae_interval"]) == (
+                metrics["mae"], metrics["n"], metrics["intervals"]["mae"]
+            )  # fmt: skip
+            assert cell["mean_relative_degradation"] == metrics["robustness"]["mean_relative_degradation"]
+            assert metrics["data"]["digest"] == matrix["data"][name]["digest"]
+    alone = evaluate(f"{runs}/y/best", f"{people}/val", tmp_path)
+    cell = rows_of(found, checkpoints[1])["cells"]["people-val"]
+    assert alone == {
+        name: value
+        for name, value in json.loads((found / cell["folder"] / "metrics.json").read_text()).items()
+        if name != "robustness"
+    }
+    assert (tmp_path / "predictions.csv").read_text() == (found / cell["folder"] / "predictions.csv").read_text()
+    maes = [cell["mae"] for row in matrix["rows"] for cell in row["cells"].values()]
+    assert len(set(maes)) == 4 and matrix["data"]["people-val"]["samples"] == alone["n"]
+
+
+def test_the_table_and_the_csv_say_the_same(found):
+    matrix = json.loads((found / "matrix.json").read_text())
+    with open(found / "matrix.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    text = matrix_table(matrix).splitlines()
+    assert text[0].split() == ["MAE", *matrix["data"]] and len(text) == 1 + 2 * len(matrix["rows"])
+    for place, (line, row) in enumerate(zip(lines, matrix["rows"], strict=True)):
+        cells = row["cells"].values()
+        assert text[1 + 2 * place].split() == [row["checkpoint"], *(f"{cell['mae']:.2f}" for cell in cells)]
+        assert text[2 + 2 * place].split() == [f"n={cell['n']}" for cell in cells]
+        assert line["checkpoint"] == row["checkpoint"]
+        for name, cell in row["cells"].items():
+            assert (line[f"{name} mae"], line[f"{name} n"]) == (f"{cell['mae']:.4f}", f"{cell['n']}")
+
+
+def test_the_page_leads_to_every_report_and_asks_for_nothing_else(found):
+    text = (found / "report.html").read_text()
+    links = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', text)
+    assert len(links) == 4 and all((found / link).is_file() for link in links)
+    assert "<script" not in text and "@import" not in text
+    for row in json.loads((found / "matrix.json").read_text())["rows"]:
+        for cell in row["cells"].values():
+            assert f"{cell['mae']:.2f}" in text and f"n={cell['n']}" in text
+            assert f"{cell['mean_relative_degradation']:+.1%}" in text
+
+
+def test_inputs_have_rows_of_their_own(runs, people, tmp_path):
+    matrix = evaluate_all(
+        [f"{runs}/x/best"], [f"{people}/val", f"{people}/train"], tmp_path, inputs="face", report=False
+    )
+    (row,) = matrix["rows"]
+    assert row["inputs"] == "face" and (tmp_path / row["cells"]["people-val"]["folder"] / "metrics.json").is_file()
+    assert matrix_table(matrix).splitlines()[1].startswith(f"{runs.name}-x (face)")
+    assert "<a href" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "folders, names",
+    [
+        (["runs/a/val", "runs/b/val"], ["a-val", "b-val"]),
+        (["a/x/val", "b/x/val"], ["a-x-val", "b-x-val"]),
+        (["val", "x/val"], ["val", "x-val"]),
+        (["../val", "/val/"], None),
+        (["s3://one/set/val", "s3://two/set/val"], ["one-set-val", "two-set-val"]),
+        (["a/val", "a//val"], None),
+    ],
+)
+def test_names_tell_the_folders_apart(folders, names):
+    if names is None:
+        with pytest.raises(UserError, match="--data .*given twice"):
+            short_names(folders, "--data")
+    else:
+        assert short_names(folders, "--data") == names
+
+
+def test_what_is_missing_is_told_before_anything_is_evaluated(runs, people, tmp_path, capsys):
+    for checkpoint, data, message in (
+        (f"{runs}/z/best", f"{people}/val", "z/best: no model"),
+        (f"{runs}/y/best", f"{people}/test", "test: no indexed shards"),
+        (f"{runs}/x/best", f"{people}/val", "given twice"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["evaluate", "--checkpoint", f"{runs}/x/best", checkpoint, "--data", f"{people}/train", data,
+                  "--out", f"{tmp_path}/o"])  # fmt: skip
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+        assert not (tmp_path / "o").exists()

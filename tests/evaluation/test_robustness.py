@@ -1,0 +1,205 @@
+"""Robustness: the measure by hand, and that it does not depend on how the pictures are dealt out."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mivolo_lite.cli import main
+from mivolo_lite.data.dataset import ShardDataset
+from mivolo_lite.data.sampler import Draw
+from mivolo_lite.data.workers import BatchLoader
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation import evaluate as module
+from mivolo_lite.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SomeSamples, choose, degradation
+from mivolo_lite.evaluation.table import metrics_table
+from tests.data.tiny_shards import make_shards
+from tests.training.launching import finish, torchrun
+
+SAMPLES, SIDE = 30, 32
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("shards"), [20, SAMPLES - 20])
+
+
+@pytest.fixture(scope="module")
+def dual(tmp_path_factory):
+    """An untrained estimator of two inputs, its statistics unlike those of a new one."""
+    torch.manual_seed(1)
+    model = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
+    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
+    noise = torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)
+    estimator(**{name: noise for name in estimator.inputs})
+    folder = tmp_path_factory.mktemp("dual")
+    estimator.save(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch):
+    """What a report shows is tested elsewhere."""
+    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+
+
+def close(one, other, rel=1e-4):
+    """Two results, equal but for the last digits of float32."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[name], other[name], rel) for name in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(close(a, b, rel) for a, b in zip(one, other, strict=True))
+    return one == other if isinstance(one, str | None) else one == pytest.approx(other, rel=rel, abs=1e-4)
+
+
+def test_the_mean_relative_degradation_of_a_small_example():
+    errors = np.full((3, VERSIONS), 2.0)
+    errors[:, 0] = [1, -2, 3]  # clean MAE 2
+    blur, noise = (1 + SEVERITIES * list(CORRUPTIONS).index(name) for name in ("blur", "noise"))
+    errors[:, blur : blur + SEVERITIES] = [-3, 4, 5, 6, 7]  # mean 5: 150 % worse
+    errors[:, noise + 4] = [0, -3, 0]  # MAE 1 at the strongest: 10 % better on the mean of the five
+    found = degradation(np.vstack([errors, np.full((1, VERSIONS), np.nan)]))
+    assert found["samples"] == 3 and found["clean_mae"] == 2
+    assert found["mae"]["blur"] == [3, 4, 5, 6, 7] and found["mae"]["noise"] == [2, 2, 2, 2, 1]
+    expected = dict.fromkeys(CORRUPTIONS, 0) | {"blur": 1.5, "noise": -0.1}
+    assert found["relative_degradation"] == pytest.approx(expected)
+    assert found["mean_relative_degradation"] == pytest.approx((1.5 - 0.1) / 10)
+    assert found["strengths"]["JPEG"] == list(CORRUPTIONS["JPEG"].strengths)
+
+
+def test_its_interval_pairs_every_picture_with_itself():
+    random = np.random.default_rng(0)
+    clean = random.gamma(2, 3, 200)
+    same = degradation(np.repeat(clean[:, None], VERSIONS, axis=1) * np.r_[1, np.full(VERSIONS - 1, 1.3)])
+    assert same["mean_relative_degradation_interval"] == pytest.approx([0.3, 0.3])  # however unlike the pictures
+    assert same["clean_mae_interval"][1] - same["clean_mae_interval"][0] > 1
+    some = clean[:, None] + random.normal(1, 1, (200, VERSIONS)) * np.r_[0, np.ones(VERSIONS - 1)]
+    lower, upper = degradation(some)["mean_relative_degradation_interval"]
+    assert lower < degradation(some)["mean_relative_degradation"] < upper
+
+
+def test_without_samples_or_clean_errors_there_is_no_figure():
+    assert degradation(np.full((2, VERSIONS), np.nan)) is None
+    perfect = degradation(np.zeros((3, VERSIONS)))
+    assert perfect["mean_relative_degradation"] is None and perfect["mae"]["blur"] == [0] * SEVERITIES
+    json.dumps(perfect, allow_nan=False)
+    assert "worse pictures" not in metrics_table_of(None) and "worse pictures" in metrics_table_of(perfect)
+
+
+def metrics_table_of(robustness):
+    ages = {"n": 3, "mae": 1.0, "cs5": 1.0, "bias": 0.0, "by": {}, "gender_n": 0, "gender_accuracy": None}
+    return metrics_table(ages | {"baseline_mae": 2.0, "robustness": robustness})
+
+
+def test_a_batch_holds_every_version_of_every_sample(index):
+    plain = ShardDataset(index, ("face", "body"), SIDE)
+    draws = [Draw(0, 4), Draw(0, 2), Draw(0, 3, counted=False)]  # a body, both, a face
+    clean, batch = plain.read(draws), CorruptedDataset(plain).read(draws)
+    assert len(batch) == 3 * VERSIONS and batch.sample.tolist() == [s for s in (4, 2, 3) for _ in range(VERSIONS)]
+    for name, kinds in {"face": (None, "all", "all"), "body": ("head", "none", None)}.items():
+        pictures = getattr(batch, name).movedim(1, -1).numpy().reshape(3, VERSIONS, SIDE, SIDE, 3)
+        for row, (draw, part) in enumerate(zip(draws, kinds, strict=True)):
+            own = getattr(clean, name)[row].movedim(0, -1).numpy()
+            assert np.array_equal(pictures[row, 0], own)
+            if part is None:
+                assert not pictures[row].any() and not getattr(batch, f"has_{name}")[row * VERSIONS].item()
+                continue
+            for version, (kind, severity) in enumerate(CELLS, start=1):
+                expected = corrupt(own, kind, severity, (0, draw.sample), part)
+                assert np.array_equal(pictures[row, version], expected), (name, kind, severity)
+    assert batch.counted.reshape(3, VERSIONS).all(dim=1).tolist() == [True, True, False]
+
+
+def test_workers_and_ranks_read_the_same(index):
+    dataset = CorruptedDataset(ShardDataset(index, ("face",), SIDE))
+    samples = np.array([0, 3, 5, 6, 9, 11, 12])
+
+    def read(batch_size, rank, world_size, workers=0):
+        batches = BatchLoader(dataset, SomeSamples(samples, batch_size, rank, world_size), workers)
+        rows = {}
+        for batch in batches:
+            for place in torch.nonzero(batch.counted)[:, 0].tolist():
+                rows.setdefault(int(batch.sample[place]), []).append(batch.face[place].clone())
+        return {sample: torch.stack(pictures) for sample, pictures in rows.items()}
+
+    alone = read(3, 0, 1)
+    assert sorted(alone) == samples.tolist() and all(len(versions) == VERSIONS for versions in alone.values())
+    ranks = [read(2, rank, 2) for rank in range(2)]
+    assert not ranks[0].keys() & ranks[1].keys()
+    for other in (ranks[0] | ranks[1], read(2, 0, 1, workers=1)):
+        assert other.keys() == alone.keys() and all(torch.equal(other[sample], alone[sample]) for sample in alone)
+
+
+def test_the_subset_is_drawn_of_known_ages_and_is_always_the_same(index):
+    columns = index.columns
+    every = choose(index, ("face",), None)
+    assert every.tolist() == np.flatnonzero((columns["face_size"] > 0) & ~np.isnan(columns["age_lo"])).tolist()
+    few, more = choose(index, ("face",), 4), choose(index, ("face",), 8)
+    assert few.tolist() == choose(index, ("face",), 4).tolist() == sorted(few.tolist()) and set(few) < set(more)
+    assert few.tolist() != every[:4].tolist() and set(more) < set(every)
+    assert choose(index, ("face",), 1000).tolist() == every.tolist()
+    nothing = SimpleNamespace(folder="x", columns=columns | {"age_lo": np.full(SAMPLES, np.nan)})
+    with pytest.raises(UserError, match="x: no sample has both an age and a face or body"):
+        choose(nothing, ("face", "body"), None)
+
+
+@pytest.fixture(scope="module")
+def evaluated(dual, index, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluated")
+    return evaluate(dual, index.folder, out, "face,both", report=False, robustness=True), out
+
+
+def test_the_clean_error_is_that_of_the_evaluation(evaluated):
+    metrics, out = evaluated
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    for section in metrics["inputs"].values():
+        assert section["robustness"]["samples"] == section["n"]
+        assert section["robustness"]["clean_mae"] == pytest.approx(section["mae"], abs=1e-4)
+        assert section["robustness"]["clean_mae_interval"] == pytest.approx(section["intervals"]["mae"], abs=1e-4)
+
+
+def test_it_does_not_depend_on_the_batch_size(evaluated, dual, index, tmp_path):
+    again = evaluate(dual, index.folder, tmp_path, "face,both", batch=16, report=False, robustness=True)
+    for name, section in evaluated[0]["inputs"].items():
+        assert close(section["robustness"], again["inputs"][name]["robustness"])
+
+
+def test_without_the_option_nothing_is_measured(dual, index, tmp_path):
+    assert "robustness" not in evaluate(dual, index.folder, tmp_path, report=False)
+
+
+def test_the_command_prints_a_row_for_each_corruption(dual, index, tmp_path, capsys):
+    main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
+          "--workers", "0", "--robustness", "yes", "--robustness-samples", "5", "--report", "no"])  # fmt: skip
+    robustness = json.loads((tmp_path / "o" / "metrics.json").read_text())["robustness"]
+    assert robustness["samples"] == 5
+    lines = capsys.readouterr().out.splitlines()
+    head = next(place for place, line in enumerate(lines) if line.startswith("worse pictures"))
+    assert f"clean MAE {robustness['clean_mae']:.2f} of 5" in lines[head]
+    for line, (name, row) in zip(lines[head + 1 :], robustness["mae"].items(), strict=False):
+        assert line.split()[-6:] == [
+            *(f"{mae:.2f}" for mae in row),
+            f"{robustness['relative_degradation'][name]:+.1%}",
+        ]
+        assert line.strip().startswith(name)
+    assert lines[head + 11].split()[:2] == ["mean", f"{robustness['mean_relative_degradation']:+.1%}"]
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_finds(evaluated, dual, index, tmp_path):
+    script = tmp_path / "evaluate.py"
+    script.write_text("from mivolo_lite.cli import main\nmain()\n")
+    words = ["--checkpoint", dual, "--data", index.folder, "--out", tmp_path / "o", "--inputs", "face,both"]
+    words += ["--workers", "0", "--batch", "60", "--report", "no", "--robustness", "yes"]
+    # On GPUs accelerate notices by itself that it is one of two; on CPUs it has to be told.
+    code, said = finish(torchrun(2, script, "evaluate", *words), ACCELERATE_USE_CPU="true")
+    assert code == 0, said
+    assert said.count("worse pictures") == 2  # one for each input, from one rank
+    found = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"]
+    for name, section in evaluated[0]["inputs"].items():
+        assert close(section["robustness"], found[name]["robustness"])
