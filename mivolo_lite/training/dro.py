@@ -13,16 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.kinds import By, kinds_of
-
-FEWEST = 30
-"""Samples that make a kind. A mean over fewer says more about them than about their kind."""
 
 
 @dataclass
@@ -32,6 +29,7 @@ class DroConfig:
     Attributes:
         by: the labels that tell kinds apart, ``age`` (ten-year bins), ``gender``, ``group``, ``age_gender`` or
             ``age_group``, or ``none``.
+        fewest: training samples that make a kind; those of smaller ones count as without this method.
         step_size: of the weights of the kinds.
         penalty: on the weights' divergence from the training data; at rest, a kind of twice the mean loss weighs
             ``exp(1 / penalty)`` times as much as one of the mean. 0 for the published method.
@@ -39,6 +37,7 @@ class DroConfig:
     """
 
     by: By = "none"
+    fewest: PositiveInt = 30
     step_size: PositiveFloat = 0.01
     penalty: NonNegativeFloat = 1.0
     adjustment: NonNegativeFloat = 0.0
@@ -60,7 +59,7 @@ class GroupDro:
         log_weight: (K,) logarithms of what the losses of each kind are multiplied by: ``q / share``.
 
     Raises:
-        UserError: fewer than two kinds have ``FEWEST`` samples.
+        UserError: fewer than two kinds are large enough.
     """
 
     def __init__(
@@ -71,11 +70,11 @@ class GroupDro:
         config: DroConfig,
         device: torch.device | str,
     ):
-        kind, self.names = kinds_of(columns, groups, config.by, FEWEST)
+        kind, self.names = kinds_of(columns, groups, config.by, config.fewest)
         if len(self.names) < 2:
             raise UserError(
-                f"optim.dro.by {config.by}: {len(self.names)} kinds of people have {FEWEST} training samples or more, "
-                "and it takes two; tell them apart by another label, or set it to none"
+                f"optim.dro.by {config.by}: {len(self.names)} kinds of people have {config.fewest} training samples or "
+                "more, and it takes two; set another label, or none, or a smaller optim.dro.fewest"
             )
         self.config = config
         weight = np.ones(len(kind), dtype=np.float32) if weight is None else weight.cpu().numpy()
