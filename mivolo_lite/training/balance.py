@@ -42,7 +42,7 @@ def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -
     which a label is unknown weighs 1.
 
     Args:
-        columns: of an index: ``age_lo``, ``age_hi``, ``gender``, ``group``, each (N,).
+        columns: labels of all samples, as ``joined_labels`` gives them.
         config: of the weights; not by ``none``.
 
     Raises:

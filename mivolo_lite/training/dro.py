@@ -47,8 +47,7 @@ class GroupDro:
     """Weights of the kinds, equal on every rank, changed after every optimizer step by what that step saw.
 
     Args:
-        columns: of an index: ``age_lo``, ``age_hi``, ``gender``, ``group``, each (N,).
-        groups: their names, by code.
+        columns, groups: labels of all samples, as ``joined_labels`` gives them.
         weight: (N,) weights that the samples have anyway, None where all are equal.
         config: of the method.
         device: where the losses are.

@@ -5,12 +5,29 @@ from typing import Literal
 
 import numpy as np
 
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
 
 By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
 """The labels that tell kinds apart; ``group`` is the samples' own."""
 
 UNKNOWN = -1
+
+
+def joined_labels(parts: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The labels of several indexes, one after the other, as one.
+
+    Returns:
+        Columns ``age_lo``, ``age_hi``, ``gender`` and ``group``, each (N,), and the names of the groups by their codes.
+    """
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in ("age_lo", "age_hi", "gender")}
+    groups = sorted({group for part in parts for group in part.groups})
+    own_codes = [
+        np.array([*(groups.index(group) for group in part.groups), *[NO_CODE] * (NO_CODE + 1 - len(part.groups))])
+        for part in parts
+    ]
+    codes = [own[part.columns["group"]] for own, part in zip(own_codes, parts, strict=True)]
+    return columns | {"group": np.concatenate(codes)}, groups
 
 
 def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
@@ -28,8 +45,7 @@ def kinds_of(
     """The kind of every sample, ages in ten-year bins.
 
     Args:
-        columns: of an index: ``age_lo``, ``age_hi``, ``gender``, ``group``, each (N,).
-        groups: their names, by code.
+        columns, groups: as ``joined_labels`` gives them.
         by: what tells the kinds apart.
         fewest: samples that make a kind; those of smaller ones are of none.
 

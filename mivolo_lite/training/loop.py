@@ -26,6 +26,7 @@ from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.heartbeat import Heartbeat
 from mivolo_lite.training.journal import Journal
+from mivolo_lite.training.kinds import joined_labels
 from mivolo_lite.training.launch import seed_everything, start
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.preemption import Preemption
@@ -126,13 +127,12 @@ class Trainer:
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
-        optim, device = self.config.optim, self.accelerator.device
-        weights = dro = None
-        if optim.balance.by != "none":
-            weights = balanced_weights(self.reader.columns, optim.balance).to(device)
-        if optim.dro.by != "none":
-            dro = GroupDro(self.reader.columns, self.reader.groups, weights, optim.dro, device)
-        return weights, dro
+        balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
+        if balance.by == dro.by == "none":
+            return None, None
+        columns, groups = joined_labels(self.reader.parts)
+        weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
+        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
 
     def _card(self) -> Card:
         config = self.config
