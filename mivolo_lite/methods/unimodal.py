@@ -25,9 +25,9 @@ class Unimodal(DistributionMethod):
     other ages is lambda (p_m - p_y). With the published weight that is more than the first part can win by narrowing
     it, so a short training ends with it flat (UTKFace, 3 epochs at a learning rate of 1e-3: MAE 34.0).
 
-    The first part pulls the mean by (mu - y) / v, so faces it is unsure of hardly teach it, and it stays unsure of them.
-    Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, weigh that part of every
-    face by its v^beta, through which no gradient flows: with 0 the loss as published, with 1 squared errors' pull.
+    The first part pulls the mean by (mu - y) / v: faces it is unsure of hardly teach it, so that it stays unsure of
+    them. Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, weigh that part of
+    every face by its v^beta, through which no gradient flows: 0 leaves it as published, 1 pulls as squared errors do.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

@@ -1,6 +1,7 @@
 """Servers on this machine that hand out ranges of files, count what is asked of them, and fail now and then."""
 
 import itertools
+import json
 import random
 import re
 from collections import Counter
@@ -74,6 +75,33 @@ class _RangeHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+class HubServer(RangeServer):
+    """Hands the files out as the Hugging Face hub does those of a data set called me/people, in its folder train."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.RequestHandlerClass, self.endpoint, self.url = _HubHandler, self.url, "hf://datasets/me/people/train"
+
+
+class _HubHandler(_RangeHandler):
+    def do_GET(self) -> None:
+        if "/resolve/main/train/" in self.path:
+            self.path = self.path.rpartition("/")[2]
+            return super().do_GET()
+        if "/tree/main/train" in self.path:
+            files = [(f"train/{path.name}", path.stat().st_size) for path in self.server.folder.iterdir()]
+            return self._answer([{"type": "file", "path": path, "size": size, "oid": "0"} for path, size in files])
+        self._answer({"id": "me/people", "sha": "0" * 40, "siblings": []})
+
+    def _answer(self, content) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
 
 class FlakyApplication:

@@ -25,7 +25,7 @@ from mivolo_lite.data.loader import DataConfig, eval_loader
 from mivolo_lite.data.readers import IndexReader
 from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.errors import UserError
-from tests.data.servers import FlakyApplication, Mishaps, RangeServer, serving
+from tests.data.servers import FlakyApplication, HubServer, Mishaps, RangeServer, serving
 from tests.data.tiny_shards import make_shards
 
 SIZES = [37, 11, 50, 23, 8]
@@ -111,6 +111,17 @@ def test_the_same_batches_as_from_disk(server, from_disk, tmp_path, workers):
 
 
 @pytest.mark.slow
+def test_the_same_batches_from_the_hugging_face_hub(folder, from_disk, tmp_path, monkeypatch):
+    with serving(HubServer(folder)) as hub:
+        files = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)  # HF_ENDPOINT, where it is read in time
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        assert batches(hub.url, cache(tmp_path)) == from_disk
+        assert all(
+            last - first < (folder / name).stat().st_size - 1 for name, first, last in hub.asked if "part" in name
+        )
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_batches_though_requests_fail_and_a_connection_is_cut(server, from_disk, tmp_path, workers):
     server.mishaps = Mishaps(share=0.05, cut_at=11)
