@@ -9,10 +9,7 @@ measured apart from the runs, on random pictures, the methods taking turns.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from runs import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import interleaved, processor
 
 from mivolo_lite.config import RunConfig, named_options, read_run_config
@@ -31,10 +29,8 @@ from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.step import OptimizerStep
 
-REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "configs" / "methods"
 TABLE = REPOSITORY / "benchmarks" / "results" / "methods.md"
-BACKBONE_FILE = "efficientnet_lite0_imagenet.safetensors"
 
 
 def main() -> None:
@@ -45,36 +41,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11, help="steps of every method that are timed")
     arguments = parser.parse_args()
     data = arguments.work / "utkface"
-    if not data.exists():
-        command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", data)
+    pack_utkface(data)
     for name in arguments.only:
-        if not metrics_file(arguments.work / name).exists():
-            train_and_evaluate(name, arguments.work / name, data)
+        train_and_evaluate(CONFIGS / f"{name}.yaml", arguments.work / name, data)
     finished = [name for name in names if metrics_file(arguments.work / name).exists()]
     write_table(finished, arguments.work, seconds_per_step(finished, arguments.rounds))
-
-
-def train_and_evaluate(name: str, run: Path, data: Path) -> None:
-    """The two ordinary commands."""
-    options = ["--run", run, "--resume", "auto", "--data.train", data / "train", "--data.val", data / "val"]
-    if "WEIGHTS_DIR" in os.environ:
-        weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
-        options += ["--model.pretrained", "false", "--model.weights", weights]
-    subprocess.run(
-        [sys.executable, REPOSITORY / "train.py", "--config", CONFIGS / f"{name}.yaml", *map(str, options)], check=True
-    )
-    command(
-        "mivolo_lite.cli", "evaluate", "--checkpoint", run / "best", "--data", data / "val", "--out", run / "evaluation"
-    )
-
-
-def command(module: str, *words) -> None:
-    code = f"import sys; from {module} import main; main(sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=REPOSITORY)
-
-
-def metrics_file(run: Path) -> Path:
-    return run / "evaluation" / "metrics.json"
 
 
 def seconds_per_step(names: list[str], rounds: int) -> dict[str, list[float]]:

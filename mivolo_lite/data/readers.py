@@ -29,6 +29,7 @@ class IndexReader:
         samples: in one epoch.
         digest: names the data; part of every checkpoint.
         crop_policy: how the crops were made.
+        parts: indexes of the samples, which are numbered through them.
     """
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
@@ -37,6 +38,7 @@ class IndexReader:
         self.tasks = training_columns(self.index, classes or {})
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
+        self.parts = [self.index]
         if self.index.is_remote:
             self._check_cache()
 
@@ -79,6 +81,13 @@ class StreamReader:
         self.config, self.seed, self.classes = config, seed, classes
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
         self.crop_policy: dict[str, Any] = {}
+
+    @property
+    def parts(self) -> list[ShardIndex]:
+        raise UserError(
+            "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh it; "
+            "set their `by` to none, or index the shards"
+        )
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """Every age alike, since the labels are unknown before they are read."""

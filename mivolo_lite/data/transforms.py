@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 from torchvision.transforms import v2
 
 from mivolo_lite.data.letterbox import letterbox
+from mivolo_lite.data.photography import Occlusion, degradation, photometric
 
 
 @dataclass
@@ -22,6 +24,10 @@ class AugmentConfig:
         randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each picture; 0 switches it off.
         randaugment_magnitude: their strength, 0 to 30.
         erase: probability of erasing a random rectangle (Zhong et al., 2020).
+        rotate: largest rotation in degrees.
+        photometric: probability of another light: brightness, contrast, saturation, colour cast, grey.
+        occlude: probability of a block or a band in the way, of one colour or noisy.
+        degrade: probability of one of blur, noise, JPEG compression and low resolution.
     """
 
     flip: float = 0.5
@@ -29,6 +35,10 @@ class AugmentConfig:
     randaugment_ops: int = 2
     randaugment_magnitude: int = 9
     erase: float = 0.25
+    rotate: NonNegativeFloat = 0.0
+    photometric: ClosedUnitInterval = 0.0
+    occlude: ClosedUnitInterval = 0.0
+    degrade: ClosedUnitInterval = 0.0
 
 
 class Augment:
@@ -41,6 +51,15 @@ class Augment:
             steps.append(v2.RandAugment(config.randaugment_ops, config.randaugment_magnitude))
         if config.erase:
             steps.append(v2.RandomErasing(config.erase, scale=(0.02, 0.2)))
+        # In the order of nature: the face, the light, what is in the way, the camera. Nothing is drawn for what is off.
+        if config.rotate:
+            steps.append(v2.RandomRotation(config.rotate, interpolation=v2.InterpolationMode.BILINEAR))
+        if config.photometric:
+            steps.append(v2.RandomApply([photometric()], config.photometric))
+        if config.occlude:
+            steps.append(v2.RandomApply([Occlusion()], config.occlude))
+        if config.degrade:
+            steps.append(v2.RandomApply([degradation()], config.degrade))
         self.steps = v2.Compose(steps)
 
     def crop(self, image: np.ndarray) -> np.ndarray:

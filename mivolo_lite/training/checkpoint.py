@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ class TrainState:
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
         best_mae: lowest validation MAE so far, in years.
+        kinds: logarithmic weights of kinds of people, where the run has them.
     """
 
     digest: str
@@ -43,6 +44,7 @@ class TrainState:
     samples_seen: int = 0
     best_mae: float = float("inf")
     order_version: int = ORDER_VERSION
+    kinds: dict[str, float] = field(default_factory=dict)
 
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""

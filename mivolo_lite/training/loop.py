@@ -20,10 +20,13 @@ from mivolo_lite.evaluation.metrics import evaluate_predictions
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.average import WeightAverage
+from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.heartbeat import Heartbeat
 from mivolo_lite.training.journal import Journal
+from mivolo_lite.training.kinds import joined_labels
 from mivolo_lite.training.launch import seed_everything, start
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.preemption import Preemption
@@ -117,9 +120,19 @@ class Trainer:
             self.estimator.compile()
         optimizer = build_optimizer(self.estimator, config.optim)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
-        self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed)
+        weights, self.dro = self._weighting()
+        self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed, weights, self.dro)
         self.average = WeightAverage(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         self.state = TrainState(self.reader.digest, config.train.seed)
+
+    def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
+        """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
+        balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
+        if balance.by == dro.by == "none":
+            return None, None
+        columns, groups = joined_labels(self.reader.parts)
+        weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
+        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
 
     def _card(self) -> Card:
         config = self.config
@@ -137,6 +150,8 @@ class Trainer:
     def _resume(self) -> None:
         if self.resumed is not None:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
+            if self.dro is not None:
+                self.dro.load(self.state.kinds)
         if self.accelerator.is_main_process:
             self.folder.cut_log(self.state.step if self.resumed else -1)
 
@@ -213,6 +228,7 @@ class Trainer:
             self.folder.save_best(self.estimator, weights)
 
     def _save(self) -> None:
+        self.state.kinds = {} if self.dro is None else self.dro.state()
         seconds = self.checkpointer.save(self.state, self.engine, self.average)
         if seconds is not None:
             self.journal.record("save", self.state.step, {"seconds": seconds})
@@ -233,6 +249,7 @@ class Trainer:
                 "age_loss": age_loss,
                 "gender_loss": gender_loss,
                 **tasks,
+                **({} if self.dro is None else {"kinds": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": self.engine.optimizer.param_groups[0]["lr"],
                 "epoch": self.state.samples_seen / self.reader.samples,

@@ -1,11 +1,14 @@
 """AdamW without decay on norms and biases, and a learning rate that is a function of the step alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 from torch.optim import AdamW, Optimizer
+
+from mivolo_lite.training.balance import BalanceConfig
+from mivolo_lite.training.dro import DroConfig
 
 
 @dataclass
@@ -25,6 +28,8 @@ class OptimConfig:
         clip_norm: largest gradient norm; 0 for no clipping.
         gender_weight: weight of the gender loss beside the age loss; 0 to train age alone.
         ema_decay: decay of the averaged weights that are evaluated and kept; 0 for no averaging.
+        balance: larger weights for rare samples.
+        dro: larger weights for the kinds of people that the model does badly on.
     """
 
     epochs: PositiveFloat = 10
@@ -39,6 +44,8 @@ class OptimConfig:
     clip_norm: NonNegativeFloat = 5.0
     gender_weight: NonNegativeFloat = 1.0
     ema_decay: ClosedUnitInterval = 0.0
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    dro: DroConfig = field(default_factory=DroConfig)
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.tasks import Task
+from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import DataParallel
 
 
@@ -27,16 +28,29 @@ class OptimizerStep:
     """Forward, backward and update over one global batch.
 
     Losses are divided by the number of known labels over all ranks and micro-batches, so neither the world size, nor
-    the accumulation, nor where the unknown labels fall changes the objective.
+    the accumulation, nor where the unknown labels fall changes the objective. They are divided by that number also
+    where samples have weights: the weights' mean over the training set is 1, so the mean gradient is that of the
+    weighted training set. Divided by a batch's own sum of weights, a rare sample would count less the more of its kind
+    are beside it.
 
     Args:
         engine: carries out backward, clipping and update.
         gender_weight: weight of the gender loss.
         seed: of dropout and drop path, which are drawn anew from (seed, step, rank), so that resuming needs no state.
+        weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
+        dro: weighs the age losses besides, by what the steps before this one saw: a micro-batch's weights must be known
+            before its backward pass.
     """
 
-    def __init__(self, engine: DataParallel, gender_weight: float, seed: int):
-        self.engine, self.gender_weight, self.seed = engine, gender_weight, seed
+    def __init__(
+        self,
+        engine: DataParallel,
+        gender_weight: float,
+        seed: int,
+        weights: Tensor | None = None,
+        dro: GroupDro | None = None,
+    ):
+        self.engine, self.gender_weight, self.seed, self.weights, self.dro = engine, gender_weight, seed, weights, dro
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
@@ -49,10 +63,14 @@ class OptimizerStep:
         for number, batch in enumerate(batches):
             with self.engine.micro_batch(last=number == len(batches) - 1):
                 output = self.engine.model(**batch.pictures())
-                age = _masked_sum(self.method.loss(output["age"], batch.age), batch.age.known) / known_ages
+                weight = 1.0 if self.weights is None else self.weights[batch.sample]
+                age = _masked_sum(weight * self._age_loss(output["age"], batch), batch.age.known) / known_ages
                 gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
-                gender = _masked_sum(gender, batch.gender_known) / known_genders
-                tasks = [_task_loss(task, output, batch) / count for task, count in zip(self.tasks, known, strict=True)]
+                gender = _masked_sum(weight * gender, batch.gender_known) / known_genders
+                tasks = [
+                    _task_loss(task, output, batch, weight) / count
+                    for task, count in zip(self.tasks, known, strict=True)
+                ]
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
                 self.engine.backward(age + self.gender_weight * gender + weighted)
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
@@ -60,9 +78,19 @@ class OptimizerStep:
             outputs.append(output["age"].detach())
         grad_norm = self.engine.update()
         self._share_statistics()
+        if self.dro is not None:
+            self.dro.update(self.accelerator.reduce)
         for output, batch in zip(outputs, batches, strict=True):
             self.method.refit(output, batch.age)
         return StepResult(age_loss, gender_loss, task_losses, grad_norm)
+
+    def _age_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """(B,) as the method gives it, or by the weight of each sample's kind."""
+        loss = self.method.loss(output, batch.age)
+        if self.dro is None:
+            return loss
+        self.dro.observe(loss, batch.age, batch.sample)
+        return self.dro.factor(batch.sample) * loss
 
     def _known_labels(self, batches: Sequence[Batch]) -> Tensor:
         """(2 + tasks,) how many ages, genders and labels of each task the whole step knows, at least 1 each."""
@@ -89,10 +117,10 @@ def batch_statistics(module: nn.Module) -> list[Tensor]:
     return [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
 
 
-def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch) -> Tensor:
-    """The sum of a task's loss over the batch's known labels."""
+def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch, weight: Tensor | float) -> Tensor:
+    """The weighted sum of a task's loss over the batch's known labels."""
     label = batch.tasks[task.name]
-    return _masked_sum(task.penalty(output[task.name], label.value), label.known)
+    return _masked_sum(weight * task.penalty(output[task.name], label.value), label.known)
 
 
 def _masked_sum(loss: Tensor, known: Tensor) -> Tensor:

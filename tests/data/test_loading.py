@@ -86,6 +86,14 @@ def test_augmentation_does_not_depend_on_the_batch_or_on_where_the_run_was_resum
     assert len(resumed) == 24 and all(resumed[number] == reference[number][:1] for number in resumed)
 
 
+def test_nor_do_other_lights_cameras_and_things_in_the_way(folder):
+    augment = AugmentConfig(rotate=20, photometric=1, occlude=1, degrade=1)
+    whole = epoch(folder, augment=augment)
+    assert epoch(folder, world_size=3, workers=1, augment=augment) == whole
+    resumed = epoch(folder, samples_seen=48, global_batch=6, steps=4, augment=augment)
+    assert len(resumed) == 24 and all(resumed[number] == whole[number][:1] for number in resumed)
+
+
 def test_the_next_epoch_is_augmented_otherwise(folder):
     twice = epoch(folder, steps=22)
     changed = [first != second for first, second in (copies[:2] for copies in twice.values() if len(copies) > 1)]
@@ -114,11 +122,13 @@ def test_inputs_are_hidden_as_often_as_was_asked(tmp_path):
     assert present["body"].mean() == pytest.approx(1 - 0.5 * 0.25, abs=0.03)
 
 
-def test_face_and_body_of_a_person_are_changed_alike(tmp_path):
+@pytest.mark.parametrize("switch", [None, "photometric", "occlude", "degrade", "rotate"])
+def test_face_and_body_of_a_person_are_changed_alike(tmp_path, switch):
+    augment = AugmentConfig(**({switch: 1} if switch else {}))
     picture = noise_jpeg(1)
     write_shard(tmp_path / "s.tar", [Sample(f"{number}", picture, picture, Labels()) for number in range(20)])
     index_shards(tmp_path)
-    table = epoch(tmp_path, steps=1, global_batch=20)
+    table = epoch(tmp_path, steps=1, global_batch=20, augment=augment)
     assert all(face == body for face, body, *_ in (copies[0] for copies in table.values()))
     assert len({copies[0][0] for copies in table.values()}) == 20
 

@@ -21,6 +21,10 @@ OPTIONS = {
     "optim.global_batch": BATCH,
     "optim.ema_decay": 0.9,
     "optim.clip_norm": 1.0,
+    "optim.balance.by": "gender",
+    "optim.dro.by": "age",
+    "optim.dro.fewest": 5,
+    "optim.dro.step_size": 0.1,
     "train.save_every": 7,
     "train.log_every": 1,
     "train.eval_every": 100,
@@ -42,6 +46,11 @@ class Run:
 
     def checkpoint(self, name: str) -> dict:
         return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
+
+    def kinds(self) -> dict[str, float]:
+        """The weights of the kinds of people at the end."""
+        state = self.folder / "checkpoints" / f"step-{STEPS:09d}" / "state.json"
+        return json.loads(state.read_text())["state"]["kinds"]
 
     def traced(self, name: str) -> dict[int, list]:
         """What each step used, or was like, in all ranks and over all attempts."""
@@ -104,6 +113,8 @@ def assert_same(run: Run, reference: Run) -> None:
         found, expected = (each.checkpoint(f"{name}.safetensors") for each in (run, reference))
         assert found.pop("step", 0) == expected.pop("step", 0)
         assert distance(found, expected) < 1e-5
+    assert run.kinds() == pytest.approx(reference.kinds(), abs=1e-5)
+    assert max(map(abs, reference.kinds().values())) > 0.01
     assert run.samples() == reference.samples()
     best = [load_file(each.folder / "best" / "model.safetensors") for each in (run, reference)]
     assert distance(*best) < 1e-5

@@ -26,6 +26,11 @@ OPTIONS = {
     "optim.global_batch": "10",
     "optim.micro_batch": "5",
     "optim.ema_decay": "0.9",
+    "optim.balance.by": "gender",
+    "optim.dro.by": "age",
+    "optim.dro.fewest": "5",
+    "data.augment.photometric": "0.5",
+    "data.augment.degrade": "0.5",
     "train.save_every": "4",
     "train.log_every": "1",
 }
@@ -93,6 +98,8 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
         expected, found = load_file(last_checkpoint(undisturbed) / name), load_file(last_checkpoint(run) / name)
         assert expected.keys() == found.keys()
         assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
+    states = [json.loads((last_checkpoint(each) / "state.json").read_text())["state"] for each in (undisturbed, run)]
+    assert states[0] == states[1] and any(states[0]["kinds"].values())
     best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
     assert all(best[key].equal(found[key]) for key in best)
     assert steps_logged(run) == list(range(1, STEPS + 1))

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -11,6 +12,7 @@ from timm.layers import convert_sync_batchnorm
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.step import OptimizerStep, batch_statistics
 
@@ -47,11 +49,11 @@ def part(batch, rows):
     return Batch(**{name: cut(value) for name, value in vars(batch).items()})
 
 
-def updated(estimator, batches, clip_norm=0.0):
+def updated(estimator, batches, clip_norm=0.0, weights=None, dro=None):
     estimator = copy.deepcopy(estimator)
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
     engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm)
-    step = OptimizerStep(engine, gender_weight=0.5, seed=0)
+    step = OptimizerStep(engine, 0.5, 0, weights, dro)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 
@@ -80,6 +82,45 @@ def test_a_batch_without_any_label_changes_nothing(estimator):
     after, result = updated(estimator, [replace(batch, age=age, gender_known=nothing)])
     before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
     assert torch.equal(after, before) and result.age_loss == 0 and torch.isfinite(result.grad_norm)
+
+
+def by_hand(estimator, batch, age_weight, gender_weight):
+    """The parameters after a step on weighted losses over the number of known labels."""
+    estimator = copy.deepcopy(estimator).train()
+    output = estimator(**batch.pictures())
+    age, known = estimator.method.loss(output["age"], batch.age), batch.age.known
+    gender = torch.nn.functional.cross_entropy(output["gender"], batch.gender, reduction="none")
+    loss = (age_weight * age)[known].sum() / known.sum()
+    loss = loss + 0.5 * (gender_weight * gender)[batch.gender_known].sum() / batch.gender_known.sum()
+    loss.backward()
+    return torch.cat([(parameter.detach() - parameter.grad).flatten() for parameter in estimator.parameters()])
+
+
+def test_weights_weigh_each_samples_losses(estimator):
+    """Samples are found by their number, whatever their place in the batch."""
+    batch = replace(batch_of(8), sample=torch.tensor([7, 3, 0, 1, 9, 2, 4, 8]))
+    weights = torch.rand(10, generator=torch.Generator().manual_seed(3)) * 2
+    own = weights[batch.sample]
+    expected = by_hand(estimator, batch, own, own)
+    torch.testing.assert_close(updated(estimator, [batch], weights=weights)[0], expected, rtol=1e-4, atol=1e-5)
+    parts = [part(batch, slice(0, 3)), part(batch, slice(3, 8))]
+    torch.testing.assert_close(updated(estimator, parts, weights=weights)[0], expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(updated(estimator, [batch], weights=torch.ones(10))[0], updated(estimator, [batch])[0])
+
+
+def test_group_dro_weighs_the_age_losses_by_what_earlier_steps_saw(estimator):
+    batch, group = batch_of(8), np.arange(8) % 2
+    nothing = np.zeros(8)
+    columns = {"age_lo": nothing, "age_hi": nothing, "gender": nothing, "group": group}
+    weights = torch.linspace(0.5, 1.5, 8)
+    dro = GroupDro(columns, ["a", "b"], weights, DroConfig("group", fewest=4, step_size=0.5), "cpu")
+    first, _ = updated(estimator, [batch], weights=weights, dro=dro)
+    torch.testing.assert_close(first, by_hand(estimator, batch, weights, weights), rtol=1e-4, atol=1e-5)
+    factor = dro.factor(batch.sample).clone()
+    assert (factor[::2] == factor[0]).all() and (factor[1::2] == factor[1]).all() and factor[0] != factor[1]
+    again = by_hand(estimator, batch, factor * weights, weights)
+    parts = [part(batch, slice(0, 3)), part(batch, slice(3, 8))]
+    torch.testing.assert_close(updated(estimator, parts, weights=weights, dro=dro)[0], again, rtol=1e-4, atol=1e-5)
 
 
 def test_clipping_bounds_the_update(estimator):

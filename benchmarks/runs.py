@@ -1,0 +1,39 @@
+"""Training and evaluating one configuration after another by the ordinary commands, each going on where it stopped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+BACKBONE_FILE = "efficientnet_lite0_imagenet.safetensors"
+
+
+def pack_utkface(out: Path, *options) -> None:
+    """Pack the pictures of UTKFACE_DIR, if that was not done before."""
+    if not out.exists():
+        command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", out, *options)
+
+
+def train_and_evaluate(config: Path, run: Path, data: Path, *options) -> None:
+    """The two ordinary commands, ``options`` for the second. A run goes on where it was; a finished one stays."""
+    if metrics_file(run).exists():
+        return
+    words = ["--run", run, "--resume", "auto", "--data.train", data / "train", "--data.val", data / "val"]
+    if "WEIGHTS_DIR" in os.environ:
+        weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
+        words += ["--model.pretrained", "false", "--model.weights", weights]
+    subprocess.run([sys.executable, REPOSITORY / "train.py", "--config", config, *map(str, words)], check=True)
+    evaluation = run / "evaluation"
+    words = ["--checkpoint", run / "best", "--data", data / "val", "--out", evaluation]
+    command("mivolo_lite.cli", "evaluate", *words, *options)
+
+
+def metrics_file(run: Path) -> Path:
+    """There when a run is trained and evaluated."""
+    return run / "evaluation" / "metrics.json"
+
+
+def command(module: str, *words) -> None:
+    code = f"import sys; from {module} import main; main(sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=REPOSITORY)

@@ -1,0 +1,80 @@
+"""Weights of the training samples against an uneven distribution of their labels.
+
+Samples weigh more in the losses instead of being drawn more often: an epoch stays every sample once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
+from torch import Tensor
+
+from mivolo_lite.data.labels import MAX_AGE
+from mivolo_lite.errors import UserError
+from mivolo_lite.methods.prior import smoothed_counts
+from mivolo_lite.training.kinds import UNKNOWN, By, label_codes
+
+AboveOne = restricted_number_type("AboveOne", float, (">", 1))
+
+
+@dataclass
+class BalanceConfig:
+    """How much more rare training samples weigh, in all their losses.
+
+    Attributes:
+        by: the labels whose rarity counts, ``age``, ``gender``, ``group``, ``age_gender``, ``age_group`` or ``none``.
+        power: 1 weighs every kind the same in sum, 0.5 is half way there, 0 weighs every sample the same.
+        cap: largest weight; the mean is 1.
+    """
+
+    by: By = "none"
+    power: ClosedUnitInterval = 0.5
+    cap: AboveOne = 5.0
+
+
+def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -> Tensor:
+    """(N,) float32 weights with a mean of 1, of at most ``cap``.
+
+    A weight is the number of samples of the same kind, to the power of ``-power``. Ages are counted as spread over a
+    few years (``smoothed_counts``), so that the only 110-year-old weighs as the few of about that age. A sample of
+    which a label is unknown weighs 1.
+
+    Args:
+        columns: labels of all samples, as ``joined_labels`` gives them.
+        config: of the weights; not by ``none``.
+
+    Raises:
+        UserError: no sample has these labels.
+    """
+    count = _counts(columns, config.by)
+    known = count > 0
+    if not known.any():
+        raise UserError(f"optim.balance.by {config.by}: no training sample has such labels; set it to none")
+    weight = torch.ones(len(count), dtype=torch.float64)
+    weight[known] = capped(count[known] ** -config.power, config.cap)
+    return weight.float()
+
+
+def capped(weight: Tensor, cap: float) -> Tensor:
+    """(N,) ``min(scale * weight, cap)`` with the one scale that makes their mean 1; weights (N,) positive, cap > 1."""
+    cap = min(cap, len(weight))
+    largest = weight.sort(descending=True).values
+    rest = largest.flip(0).cumsum(0).flip(0)
+    scale = (len(weight) - cap * torch.arange(len(weight))) / rest  # where all larger ones are capped
+    return (scale[(scale * largest <= cap).int().argmax()] * weight).clamp(max=cap)
+
+
+def _counts(columns: Mapping[str, np.ndarray], by: By) -> Tensor:
+    """(N,) float64 samples of each one's kind, 0 where a label is unknown."""
+    nothing = np.zeros(len(columns["age_lo"]), dtype=np.int64)
+    other = by.removeprefix("age").removeprefix("_")
+    kind = label_codes(columns, other) if other else nothing
+    age = label_codes(columns, "age") if by.startswith("age") else nothing
+    count = torch.zeros(len(kind), dtype=torch.float64)
+    for each in np.unique(kind[kind != UNKNOWN]):
+        rows = (kind == each) & (age != UNKNOWN)
+        ages = torch.from_numpy(np.bincount(age[rows], minlength=MAX_AGE + 1))
+        count[rows] = (smoothed_counts(ages) if by.startswith("age") else ages).double()[age[rows]]
+    return count

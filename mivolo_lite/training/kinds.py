@@ -1,0 +1,71 @@
+"""Kinds of people in the training data, told apart by their labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.labels import GENDERS, NO_CODE
+
+By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
+"""The labels that tell kinds apart; ``group`` is the samples' own."""
+
+UNKNOWN = -1
+
+
+def joined_labels(parts: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The labels of several indexes, one after the other, as one.
+
+    Returns:
+        Columns ``age_lo``, ``age_hi``, ``gender`` and ``group``, each (N,), and the names of the groups by their codes.
+    """
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in ("age_lo", "age_hi", "gender")}
+    groups = sorted({group for part in parts for group in part.groups})
+    own_codes = [
+        np.array([*(groups.index(group) for group in part.groups), *[NO_CODE] * (NO_CODE + 1 - len(part.groups))])
+        for part in parts
+    ]
+    codes = [own[part.columns["group"]] for own, part in zip(own_codes, parts, strict=True)]
+    return columns | {"group": np.concatenate(codes)}, groups
+
+
+def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
+    """(N,) int64 ages in whole years (of a range its middle), or codes of genders or groups; ``UNKNOWN`` otherwise."""
+    if label == "age":
+        middle = (columns["age_lo"] + columns["age_hi"]) / 2
+        return np.where(np.isnan(middle), UNKNOWN, np.rint(np.nan_to_num(middle))).astype(np.int64)
+    code = columns[label].astype(np.int64)
+    return np.where(code == NO_CODE, UNKNOWN, code)
+
+
+def kinds_of(
+    columns: Mapping[str, np.ndarray], groups: Sequence[str], by: By, fewest: int = 1
+) -> tuple[np.ndarray, list[str]]:
+    """The kind of every sample, ages in ten-year bins.
+
+    Args:
+        columns, groups: as ``joined_labels`` gives them.
+        by: what tells the kinds apart.
+        fewest: samples that make a kind; those of smaller ones are of none.
+
+    Returns:
+        (N,) int64 place of each sample's kind among the names, or ``UNKNOWN``; and the names, as in ``20-29 Asian``.
+    """
+    labels = by.split("_")
+    codes = np.stack([label_codes(columns, label) // (10 if label == "age" else 1) for label in labels], axis=1)
+    known = (codes != UNKNOWN).all(axis=1)
+    found, place, count = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
+    large = count >= fewest
+    kind = np.full(len(codes), UNKNOWN)
+    kind[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[place.reshape(-1)]
+    return kind, [_name(labels, row, groups) for row in found[large].tolist()]
+
+
+def _name(labels: Sequence[str], codes: Sequence[int], groups: Sequence[str]) -> str:
+    names = {
+        "age": lambda ten: f"{10 * ten}-{10 * ten + 9}",
+        "gender": lambda code: GENDERS[code],
+        "group": lambda code: groups[code],
+    }
+    return " ".join(names[label](code) for label, code in zip(labels, codes, strict=True))
