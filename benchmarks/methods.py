@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from runs import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
+from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import interleaved, processor
 
 from mivolo_lite.config import RunConfig, named_options, read_run_config

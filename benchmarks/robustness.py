@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 import yaml
-from runs import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
+from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 
 from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
 from mivolo_lite.evaluation.groups import LIMIT
