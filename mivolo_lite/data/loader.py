@@ -35,7 +35,8 @@ class TrainSet:
         if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
             raise ValueError(f"data.train: {entry} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
         weight = entry.get("weight", 1.0)
-        if not isinstance(weight, int | float) or not (isfinite(weight) and weight > 0):
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and isfinite(weight) and weight > 0):
             raise ValueError(f"data.train: {entry['path']}: weight {weight!r}: give a number over 0")
         return cls(str(entry["path"]), float(weight))
 
