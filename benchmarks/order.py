@@ -2,7 +2,7 @@
 
     python benchmarks/order.py --samples 100000000
 
-The shards are synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is
+Once as one data set, and once as three in shares of 5, 3 and 2 that hold as many samples together. The shards are synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is
 what Python and numpy allocated at most, from ``tracemalloc``, in a run of its own since that slows everything down.
 """
 
@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 from timing import processor
 
+from mivolo_lite.data.mixed import MixedOrder
 from mivolo_lite.data.order import GlobalOrder
 
 RESULTS = Path(__file__).parent / "results" / "order.md"
 BATCH = 256
+SETS = {"one data set": (1,), "three data sets": (5, 3, 2)}
+"""The shares of what is measured."""
 TARGETS = {"start-up, s": 1.0, "memory at start-up, MB": 100.0, "memory after jumps all over two epochs, MB": 100.0}
 
 

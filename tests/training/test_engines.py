@@ -133,6 +133,24 @@ def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process
     assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
 
 
+def test_several_data_sets_with_an_annealed_loss(trained, people):
+    """The mixture, a task beside age and the annealing: all go on where they stopped, by twice as many processes."""
+    sets = [{"path": str(people / "train"), "weight": 2}, {"path": str(people / "val"), "weight": 1}]
+    infos = [json.loads((Path(each["path"]) / "dataset.json").read_text()) for each in sets]
+    changed = {
+        "data.train": json.dumps(sets),
+        "optim.epochs": STEPS * BATCH / sum(info["samples"] for info in infos),
+        "method": "regression",
+        "method.loss": "annealed",
+        "optim.lr": 1e-4,  # squares of years make long steps, which would blow rounding errors up
+        "tasks": json.dumps([{"name": "group", "classes": infos[0]["groups"]}]),
+    }
+    alone = trained(("single", 1, STEPS), **changed)
+    assert_same(trained(("single", 1, 7), ("ddp", 2, STEPS), **changed), alone)
+    seen = np.bincount([number >= infos[0]["samples"] for samples in alone.samples().values() for number in samples])
+    np.testing.assert_allclose(seen, [STEPS * BATCH * 2 / 3, STEPS * BATCH / 3], atol=1)
+
+
 def test_bfloat16_is_the_same_autocast_in_every_engine(trained):
     found, expected = (
         trained((file, processes, STEPS), **{"train.precision": "bf16"})
