@@ -57,6 +57,10 @@ class MixedOrder:
         self.orders, self.shares, self.cycle = orders, np.array(shares), sum(shares)
         self.starts = np.cumsum([0, *map(len, orders)])[:-1]
 
+    def __len__(self) -> int:
+        """Samples in one epoch of the run: as many as all sets have."""
+        return sum(map(len, self.orders))
+
     def before(self, positions) -> np.ndarray:
         """(sets, ...) how many samples of each set stand before positions (...)."""
         cycles, rest = np.divmod(positions, self.cycle)

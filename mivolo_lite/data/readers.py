@@ -47,7 +47,7 @@ class IndexReader:
         self.index = JoinedIndex(self.parts) if len(sets) > 1 else self.parts[0]
         self.order = self._order()
         self.tasks = training_columns(self.parts, classes or {})
-        self.samples, self.digest = len(self.index), joined_digest(self.parts, self.shares)
+        self.samples, self.digest = len(self.order), joined_digest(self.parts, self.shares)
         self.crop_policy = self._crop_policy()
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
