@@ -2,8 +2,9 @@
 
     python benchmarks/order.py --samples 100000000
 
-The shards are synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is
-what Python and numpy allocated at most, from ``tracemalloc``, in a run of its own since that slows everything down.
+Once as one data set, and once as three in shares of 5, 3 and 2 that hold as many samples together. The shards are
+synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is what Python
+and numpy allocated at most, from ``tracemalloc``, in a run of its own since that slows everything down.
 """
 
 import argparse
@@ -17,31 +18,38 @@ from pathlib import Path
 import numpy as np
 from timing import processor
 
+from mivolo_lite.data.mixed import MixedOrder
 from mivolo_lite.data.order import GlobalOrder
 
 RESULTS = Path(__file__).parent / "results" / "order.md"
 BATCH = 256
+SETS = {"one data set": (1,), "three data sets": (5, 3, 2)}
+"""The shares of what is measured."""
 TARGETS = {"start-up, s": 1.0, "memory at start-up, MB": 100.0, "memory after jumps all over two epochs, MB": 100.0}
 
 
-def begin(options: argparse.Namespace) -> GlobalOrder:
+def begin(options: argparse.Namespace, shares: tuple[int, ...]) -> GlobalOrder | MixedOrder:
     """An order that has given its first batch."""
     shards = -(-options.samples // options.shard_samples)
-    order = GlobalOrder(np.full(shards, options.shard_samples), options.seed, options.block_samples)
+    orders = [
+        GlobalOrder(np.full(len(part), options.shard_samples), options.seed + place, options.block_samples)
+        for place, part in enumerate(np.array_split(np.arange(shards), len(shares)))
+    ]
+    order = MixedOrder(orders, shares) if len(shares) > 1 else orders[0]
     order.samples(0, BATCH)
     return order
 
 
-def speeds(options: argparse.Namespace) -> dict[str, float]:
+def speeds(options: argparse.Namespace, shares: tuple[int, ...]) -> dict[str, float]:
     start = time.perf_counter()
-    order = begin(options)
+    order = begin(options, shares)
     figures = {"start-up, s": time.perf_counter() - start}
     figures["samples/s, batch after batch"] = per_second(order, range(BATCH, 1000 * BATCH, BATCH), BATCH)
     anywhere = np.random.default_rng(options.seed).integers(0, len(order), 200).tolist()
     return figures | {"jumps/s to anywhere in an epoch": per_second(order, anywhere, 1)}
 
 
-def per_second(order: GlobalOrder, positions: Iterable[int], count: int) -> float:
+def per_second(order: GlobalOrder | MixedOrder, positions: Iterable[int], count: int) -> float:
     start, asked = time.perf_counter(), 0
     for position in positions:
         order.samples(position, count)
@@ -49,9 +57,9 @@ def per_second(order: GlobalOrder, positions: Iterable[int], count: int) -> floa
     return asked / (time.perf_counter() - start)
 
 
-def memory(options: argparse.Namespace) -> dict[str, float]:
+def memory(options: argparse.Namespace, shares: tuple[int, ...]) -> dict[str, float]:
     tracemalloc.start()
-    order = begin(options)
+    order = begin(options, shares)
     figures = {"memory at start-up, MB": tracemalloc.get_traced_memory()[1] / 1e6}
     for position in np.random.default_rng(options.seed).integers(0, 2 * len(order), 50).tolist():
         order.samples(position, BATCH)
@@ -60,22 +68,22 @@ def memory(options: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def report(options: argparse.Namespace, figures: dict[str, float]) -> str:
-    """The table as markdown."""
+def report(options: argparse.Namespace, figures: dict[str, dict[str, float]]) -> str:
+    """The table as markdown, a column for each of ``SETS``."""
     lines = [
         "# The order of a very large data set",
         "",
         f"`python benchmarks/order.py --samples {options.samples} --shard-samples {options.shard_samples} "
         f"--block-samples {options.block_samples} --repeats {options.repeats}`",
         f"on {processor()}, load average {os.getloadavg()[1]:.1f}; medians over {options.repeats} repetitions.",
+        "The three sets hold as many samples together, in shares of 5, 3 and 2 of the stream.",
         "",
-        "| | measured | at most |",
-        "| --- | ---: | ---: |",
+        f"| | {' | '.join(SETS)} | at most |",
+        f"| --- |{' ---: |' * len(SETS)} ---: |",
     ]
-    lines += [
-        f"| {name} | {value:,.{2 if value < 100 else 0}f} | {TARGETS.get(name, '')} |"
-        for name, value in figures.items()
-    ]
+    for name in next(iter(figures.values())):
+        cells = [f"{each[name]:,.{2 if each[name] < 100 else 0}f}" for each in figures.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {TARGETS.get(name, '')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -87,9 +95,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    repeated = [speeds(options) for _ in range(options.repeats)]
-    figures = {name: statistics.median(each[name] for each in repeated) for name in repeated[0]}
-    text = report(options, figures | memory(options))
+    turns = [{name: speeds(options, shares) for name, shares in SETS.items()} for _ in range(options.repeats)]
+    figures = {
+        name: {figure: statistics.median(turn[name][figure] for turn in turns) for figure in turns[0][name]}
+        | memory(options, shares)
+        for name, shares in SETS.items()
+    }
+    text = report(options, figures)
     print(text)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mivolo_lite.config import dump_run_config, named_options, read_run_config
+from mivolo_lite.data.loader import TrainSet
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.methods import METHODS
@@ -31,6 +32,24 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
     text = dump_run_config(config)
     assert dump_run_config(read_run_config(write(tmp_path / "b.yaml", text))) == text
     assert "huber" in text
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("[{path: a, weight: 2}, s3://b/c]", [TrainSet("a", 2.0), TrainSet("s3://b/c", 1.0)]),
+        ('["s3://b/c"]', [TrainSet("s3://b/c", 1.0)]),
+    ],
+)
+def test_training_data_may_be_a_list_in_a_file_and_on_the_command_line(tmp_path, text, expected):
+    (tmp_path / "list.yaml").write_text(f"run: r\ndata: {{val: v, train: {text}}}\n")
+    config = read_run_config(["--config", f"{tmp_path}/list.yaml"])
+    assert config.data.train == expected
+    assert read_run_config([*write(tmp_path / "a.yaml", "run: r"), "--data.train", text]).data.train == expected
+    (tmp_path / "dumped.yaml").write_text(dump_run_config(config))
+    assert read_run_config(["--config", f"{tmp_path}/dumped.yaml"]).data == config.data
+    alone = read_run_config(["--config", f"{tmp_path}/list.yaml", "--data.train", "t"]).data
+    assert alone.train == "t" and alone.train_sets == [TrainSet("t")]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -60,6 +79,14 @@ def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
         ("ages: {min_age: 50, max_age: 20}", [], ["a.yaml", "ages", "50", "20"]),
         ("", ["optim.lr", "3"], ["command line", "optim.lr"]),
         ("", ["--optim.lr"], ["command line", "optim.lr"]),
+        ("", ["--data.train", "[{path: a, weight: 0}]"], ["command line", "data.train", "a: weight 0", "over 0"]),
+        ("", ["--data.train", "[{path: a, weight: -1.5}]"], ["command line", "data.train", "weight -1.5"]),
+        ("", ["--data.train", "[{path: a, weight: .nan}]"], ["command line", "data.train", "weight nan"]),
+        ("", ["--data.train", "[{path: a, weight: true}]"], ["command line", "data.train", "weight True"]),
+        ("", ["--data.train", "[{path: a, weight: two}]"], ["command line", "data.train", "weight 'two'"]),
+        ("", ["--data.train", "[{pth: a}]"], ["command line", "data.train", "pth", "path: FOLDER"]),
+        ("", ["--data.train", "[3]"], ["command line", "data.train", "3 is not a data set"]),
+        ("run: r", ["--data.train", "[]"], ["data.train is missing"]),
         ("- 1", [], ["a.yaml"]),
         ("a: [", [], ["a.yaml", "YAML"]),
     ],

@@ -1,12 +1,13 @@
 """What train.sbatch needs to know of a run, as a shell's assignments: ``settings.py --config FILE ...``."""
 
+import json
 import platform
 import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 
-from mivolo_lite.config import read_run_config
+from mivolo_lite.config import named_options, read_run_config
 from mivolo_lite.errors import UserError
 
 
@@ -23,5 +24,7 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"train.sbatch: {error}", file=sys.stderr)
         sys.exit(2)
-    for name, value in {"RUN_FOLDER": config.run, "TRAIN_DATA": config.data.train, "VERSIONS": versions()}.items():
+    train = named_options(config.data.train)  # of a list, the sets and their weights
+    data = train if isinstance(train, str) else json.dumps(train)
+    for name, value in {"RUN_FOLDER": config.run, "TRAIN_DATA": data, "VERSIONS": versions()}.items():
         print(f"{name}={shlex.quote(value)}")

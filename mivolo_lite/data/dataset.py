@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.joined import JoinedIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.randomness import hash_of, seed_of
 from mivolo_lite.data.sampler import Draw
@@ -37,7 +38,7 @@ class ShardDataset:
     """Reads batches of samples by number.
 
     Args:
-        index: the shards.
+        index: the shards, of one data set or of several.
         inputs: pictures to decode, of ``face`` and ``body``.
         image_size: side of the square pictures in pixels.
         changes: what training does to them, None for evaluation.
@@ -47,7 +48,7 @@ class ShardDataset:
 
     def __init__(
         self,
-        index: ShardIndex,
+        index: ShardIndex | JoinedIndex,
         inputs: Sequence[str],
         image_size: int,
         changes: TrainingChanges | None = None,
@@ -75,14 +76,14 @@ class ShardDataset:
         broken: list[str] = []
         for name in self.inputs:
             self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
-        labels = {name: self.index.columns[name][samples] for name in ("age_lo", "age_hi", "gender")}
+        labels = {name: self.index.take(name, samples) for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which pictures there are, after hiding some by chance."""
-        present = {name: self.index.columns[f"{name}_size"][samples] > 0 for name in self.inputs}
+        present = {name: self.index.take(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
         epochs = np.array([draw.epoch for draw in draws], dtype=np.int64)

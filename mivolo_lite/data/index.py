@@ -147,6 +147,10 @@ class ShardIndex:
         start = 0 if sample == 0 else ends[sample - 1]
         return self.columns["keys"][start : ends[sample]].tobytes().decode()
 
+    def take(self, name: str, samples: np.ndarray) -> np.ndarray:
+        """(B,) values of a column at the samples (B,)."""
+        return self.columns[name][samples]
+
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, the rest not."""
         middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2

@@ -1,7 +1,8 @@
 """What a run says of its data, and the loader of an evaluation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from math import isfinite
+from typing import Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
@@ -13,13 +14,41 @@ from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.data.workers import BatchLoader
 
 
+@dataclass(frozen=True)
+class TrainSet:
+    """One of the data sets to train on.
+
+    Attributes:
+        path: folder of indexed shards, or their URL.
+        weight: its share of the training samples, relative to the other sets' weights.
+    """
+
+    path: str
+    weight: float = 1.0
+
+    @classmethod
+    def read(cls, entry: Any) -> "TrainSet":
+        """An entry of a list: a folder, or ``{path: FOLDER, weight: NUMBER}``. Raises ValueError for anything else."""
+        if isinstance(entry, TrainSet):
+            return entry
+        entry = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
+            raise ValueError(f"data.train: {entry} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
+        weight = entry.get("weight", 1.0)
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and isfinite(weight) and weight > 0):
+            raise ValueError(f"data.train: {entry['path']}: weight {weight!r}: give a number over 0")
+        return cls(str(entry["path"]), float(weight))
+
+
 @dataclass
 class DataConfig:
     """Where the data is and how it is read.
 
     Attributes:
         train: folder of indexed shards, or ``s3://``, ``gs://``, ``https://``, ``hf://``; with ``reader: stream``, any
-            address that webdataset takes.
+            address that webdataset takes. Or a list of such data sets, ``[{path: A, weight: 2}, B]``, of which the
+            batches hold samples in the proportion of the weights, 1 where none is given.
         val: the same to evaluate on.
         image_size: side of the model's square pictures in pixels.
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
@@ -33,7 +62,7 @@ class DataConfig:
         augment: random changes to the training pictures.
     """
 
-    train: str = ""
+    train: list[Any] | str = ""
     val: str = ""
     image_size: PositiveInt = 112
     reader: Literal["index", "stream"] = "index"
@@ -45,6 +74,15 @@ class DataConfig:
     drop_face: ClosedUnitInterval = 0.0
     drop_body: ClosedUnitInterval = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self):
+        if isinstance(self.train, list):
+            self.train = [TrainSet.read(entry) for entry in self.train]
+
+    @property
+    def train_sets(self) -> list[TrainSet]:
+        """The data sets to train on, often one."""
+        return self.train if isinstance(self.train, list) else [TrainSet(self.train)]
 
     def changes(self, seed: int) -> TrainingChanges:
         """What training does to its samples by chance."""

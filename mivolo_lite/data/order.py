@@ -35,6 +35,22 @@ class Piece(NamedTuple):
     end: int
 
 
+class Stretch(NamedTuple):
+    """The part of a stretch of the stream that is of one data set: neighbours in that set's own stream.
+
+    Attributes:
+        order: of the set.
+        first: position in it.
+        start: number of the set's first sample, where the samples of several sets are numbered through.
+        places: (count,) where they stand in the stretch.
+    """
+
+    order: "GlobalOrder"
+    first: int
+    start: int
+    places: np.ndarray
+
+
 class GlobalOrder:
     """The endless concatenation of epochs, each a permutation of all samples.
 
@@ -68,6 +84,10 @@ class GlobalOrder:
             samples[done : done + len(part)] = part
             done += len(part)
         return epochs, samples
+
+    def stretches(self, first: int, count: int) -> list[Stretch]:
+        """The stream's positions from ``first`` on: all of one set."""
+        return [Stretch(self, first, 0, np.arange(count))]
 
     def pieces(self, first: int, count: int) -> Iterator[Piece]:
         """The windows that the stream's positions from ``first`` on cover, each as far as they do."""

@@ -1,5 +1,9 @@
-"""A copy of a data set on a node's own disk: ``python -m mivolo_lite.data.stage FOLDER TO`` prints where it is."""
+"""A copy of training data on a node's own disk: ``python -m mivolo_lite.data.stage FOLDER TO`` prints where it is.
 
+FOLDER is what ``data.train`` takes, so it may be a list of data sets; then a list of the copies is printed.
+"""
+
+import json
 import os
 import shutil
 import sys
@@ -48,9 +52,16 @@ def stage(folder: Path | str, to: Path | str) -> Path:
     return copy
 
 
+def stage_all(train: str, to: str) -> str:
+    """What ``data.train`` says, a folder or a list in JSON, with copies instead of the folders."""
+    if not train.startswith("["):
+        return str(stage(train, to))
+    return json.dumps([each | {"path": str(stage(each["path"], to))} for each in json.loads(train)])
+
+
 if __name__ == "__main__":
     try:
-        print(stage(*sys.argv[1:3]))
+        print(stage_all(*sys.argv[1:3]))
     except UserError as error:
         print(f"stage: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,8 +1,8 @@
-"""Where the bytes of samples come from: shards in a folder, or blocks of shards at a URL."""
+"""Where the bytes of samples come from: shards in a folder, blocks of shards at a URL, or several data sets' shards."""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -12,6 +12,7 @@ import numpy as np
 
 from mivolo_lite.data.cache import EVICTABLE, NodeCache
 from mivolo_lite.data.index import ShardIndex, check_of
+from mivolo_lite.data.joined import JoinedIndex
 from mivolo_lite.data.order import cut_into_blocks
 from mivolo_lite.data.remote import DamagedBytes
 from mivolo_lite.data.sampler import Draw
@@ -34,6 +35,10 @@ class ShardFiles:
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read: none."""
         return ((draws, ()) for draws in batches)
+
+    def blocks_of(self, samples: np.ndarray) -> list[int]:
+        """The blocks to fetch for samples: none."""
+        return []
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
         """Have the samples at hand."""
@@ -69,28 +74,16 @@ class FetchedShards:
         self._threads: _Threads | None = None
 
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
-        """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once."""
-        waiting, blocks_ahead, samples_ahead, fetch = deque(), 0, 0, []
-        known: dict[int, None] = {}
-        for draws in batches:
-            new = self._unknown(draws, known)
-            fetch += new
-            waiting.append((draws, len(new)))
-            blocks_ahead, samples_ahead = blocks_ahead + len(new), samples_ahead + len(draws)
-            while waiting and (
-                blocks_ahead - waiting[0][1] >= self.index.cache.readahead_blocks or samples_ahead > _SAMPLES_AHEAD
-            ):
-                draws, its_blocks = waiting.popleft()
-                blocks_ahead, samples_ahead = blocks_ahead - its_blocks, samples_ahead - len(draws)
-                yield draws, fetch
-                fetch = []
-        for draws, _ in waiting:
-            yield draws, fetch
-            fetch = []
+        """Each batch, with the blocks to fetch ahead while it is read."""
+        return blocks_ahead(batches, self.blocks_of, self.index.cache.readahead_blocks)
+
+    def blocks_of(self, samples: np.ndarray) -> list[int]:
+        """The blocks in which samples lie."""
+        return (np.unique(np.searchsorted(self.block_start, samples, side="right")) - 1).tolist()
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
         """Have the samples' blocks here, and those to fetch ahead on their way."""
-        missing = [block for block in self._blocks_of(samples) if not self.cache.has(self._name(block))]
+        missing = [block for block in self.blocks_of(samples) if not self.cache.has(self._name(block))]
         if not missing and not ahead:
             return
         if self._threads is None or self._threads.process != os.getpid():
@@ -107,17 +100,6 @@ class FetchedShards:
         offset, size = (int(self.index.columns[f"{name}_{what}"][sample]) for what in ("offset", "size"))
         with self.cache.open(self._name(block), end - begin, partial(self._fetch, block)) as file:
             return os.pread(file, size, offset - begin)
-
-    def _unknown(self, draws: Sequence[Draw], known: dict[int, None]) -> list[int]:
-        """The blocks of a batch that were not in the latest ones."""
-        blocks = self._blocks_of(np.array([draw.sample for draw in draws]))
-        new = [block for block in blocks if block not in known]
-        for block in blocks:
-            known.pop(block, None)
-            known[block] = None
-        while len(known) > _BLOCKS_REMEMBERED:
-            known.pop(next(iter(known)))
-        return new
 
     def _make(self, block: int, wait: bool = True) -> None:
         begin, end = self._range(block)
@@ -158,12 +140,74 @@ class FetchedShards:
     def _block_of(self, sample: int) -> int:
         return int(np.searchsorted(self.block_start, sample, side="right")) - 1
 
-    def _blocks_of(self, samples: np.ndarray) -> list[int]:
-        return (np.unique(np.searchsorted(self.block_start, samples, side="right")) - 1).tolist()
-
     def _name(self, block: int) -> str:
         samples = self._samples(block)
         return f"{self.index.digest[:16]}-{samples.start}-{samples.stop}{EVICTABLE}"
+
+
+class JoinedShards:
+    """Reads members of the shards of several data sets. A block is named by its set's place and its number there.
+
+    Args:
+        index: of all sets.
+        block_samples: samples of a block, of those sets that are at a URL.
+    """
+
+    def __init__(self, index: JoinedIndex, block_samples: int):
+        self.index, self.parts = index, [open_shards(part, block_samples) for part in index.parts]
+
+    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[tuple[int, int]]]]:
+        """Each batch, with the blocks to fetch ahead while it is read."""
+        readahead = max([part.cache.readahead_blocks for part in self.index.parts if part.is_remote], default=0)
+        return blocks_ahead(batches, self.blocks_of, readahead)
+
+    def blocks_of(self, samples: np.ndarray) -> list[tuple[int, int]]:
+        """The blocks in which samples lie."""
+        own = [numbers for _, numbers in self.index.split(samples)]
+        return [(place, block) for place, part in enumerate(self.parts) for block in part.blocks_of(own[place])]
+
+    def prepare(self, samples: np.ndarray, ahead: Sequence[tuple[int, int]]) -> None:
+        """Have the samples' blocks here, and those to fetch ahead on their way."""
+        for place, (_, own) in enumerate(self.index.split(samples)):
+            self.parts[place].prepare(own, [block for owner, block in ahead if owner == place])
+
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``."""
+        place, own = self.index.locate(sample)
+        return self.parts[place].read(name, own)
+
+
+def blocks_ahead(
+    batches: Iterable[Sequence[Draw]], blocks_of: Callable[[np.ndarray], Sequence[Hashable]], readahead: int
+) -> Iterator[tuple[Sequence[Draw], Sequence[Hashable]]]:
+    """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
+
+    Args:
+        batches: what will be read.
+        blocks_of: the blocks in which samples lie.
+        readahead: how many blocks to know before a batch needs them.
+    """
+    waiting, ahead, samples_ahead, fetch = deque(), 0, 0, []
+    known: dict[Hashable, None] = {}  # the blocks of the latest batches
+    for draws in batches:
+        blocks = blocks_of(np.array([draw.sample for draw in draws]))
+        new = [block for block in blocks if block not in known]
+        for block in blocks:
+            known.pop(block, None)
+            known[block] = None
+        while len(known) > _BLOCKS_REMEMBERED:
+            known.pop(next(iter(known)))
+        fetch += new
+        waiting.append((draws, len(new)))
+        ahead, samples_ahead = ahead + len(new), samples_ahead + len(draws)
+        while waiting and (ahead - waiting[0][1] >= readahead or samples_ahead > _SAMPLES_AHEAD):
+            draws, its_blocks = waiting.popleft()
+            ahead, samples_ahead = ahead - its_blocks, samples_ahead - len(draws)
+            yield draws, fetch
+            fetch = []
+    for draws, _ in waiting:
+        yield draws, fetch
+        fetch = []
 
 
 class _Threads:
@@ -197,6 +241,8 @@ class _Threads:
             return None
 
 
-def open_shards(index: ShardIndex, block_samples: int) -> ShardFiles | FetchedShards:
+def open_shards(index: ShardIndex | JoinedIndex, block_samples: int) -> ShardFiles | FetchedShards | JoinedShards:
     """The way to an index's samples."""
+    if isinstance(index, JoinedIndex):
+        return JoinedShards(index, block_samples)
     return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

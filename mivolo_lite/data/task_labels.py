@@ -23,13 +23,19 @@ def task_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
     return {name: _column(index, name, choices) for name, choices in classes.items()}
 
 
-def training_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
-    """``task_columns``. Raises UserError also where not one sample has a label of some task."""
-    columns = task_columns(index, classes)
-    for name, column in columns.items():
+def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[str, np.ndarray]:
+    """``task_columns`` of several data sets, one set after the other; a set may lack any of the labels.
+
+    Raises:
+        UserError: a label is not what its task expects, or not one sample of any set has a label of some task.
+    """
+    columns = [task_columns(index, classes) for index in indexes]
+    joined = {name: np.concatenate([of_set[name] for of_set in columns]) for name in classes}
+    for name, column in joined.items():
         if np.isnan(column).all():
-            raise UserError(f"{index.folder}: no sample's JSON has a {name!r}; leave the task out, or index again")
-    return columns
+            where = ", ".join(str(index.folder) for index in indexes)
+            raise UserError(f"{where}: no sample's JSON has a {name!r}; leave the task out, or index again")
+    return joined
 
 
 def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:

@@ -29,7 +29,7 @@ def calibrate(
         UserError: the data is what was trained on, has too few known ages, or cannot be read.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), Accelerator()
-    if index.digest == estimator.card.data_digest:
+    if index.digest in estimator.card.data_digest:
         raise UserError(f"{data}: the model was trained on these pictures and errs less on them; give others")
     estimator.card.calibration = {}
     rank, world_size = accelerator.process_index, accelerator.num_processes

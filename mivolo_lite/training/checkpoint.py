@@ -49,7 +49,7 @@ class TrainState:
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
         for name, meaning in (
-            ("digest", "other shards"),
+            ("digest", "other shards, or in other shares"),
             ("seed", "another seed"),
             ("order_version", "an older order"),
         ):

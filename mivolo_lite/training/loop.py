@@ -105,7 +105,9 @@ class Trainer:
         config = self.config
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card())
-        self.estimator.method.fit_prior(torch.from_numpy(self.reader.age_counts(**asdict(config.ages))))
+        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
+        if age_counts.any():
+            self.estimator.method.fit_prior(age_counts)
         if config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
         if config.train.channels_last:
@@ -179,7 +181,7 @@ class Trainer:
             self.folder.log_broken(self.state.step, picture)
         if self.broken > self.config.train.max_broken:
             raise UserError(
-                f"{self.config.data.train}: more than train.max_broken {self.config.train.max_broken} pictures "
+                f"data.train: more than train.max_broken {self.config.train.max_broken} pictures "
                 f"cannot be decoded; see {self.folder.broken}, and pack the data set again"
             )
 
@@ -217,8 +219,11 @@ class Trainer:
             with self.engine.whole_estimator() as estimator, self.engine.autocast():
                 metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
             self.journal.record("val", self.state.step, metrics)
-            if metrics["mae"] < self.state.best_mae:
-                self.state.best_mae = metrics["mae"]
+            mae = metrics["mae"]
+            if mae is None:  # no age to validate on: the latest are the best
+                self._save_best(metrics)
+            elif mae < self.state.best_mae:
+                self.state.best_mae = mae
                 self._save_best(metrics)
 
     def _save_best(self, metrics: dict) -> None:
@@ -255,6 +260,7 @@ class Trainer:
                 "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
                 "samples_per_second": speed,
+                **({"passes": passes} if (passes := self.reader.passes(self.state.samples_seen)) else {}),
             },
         )
 
@@ -266,5 +272,7 @@ class Trainer:
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
+        for folder, passes in self.reader.passes(self.total_steps * plan.global_batch).items():
+            self.journal.say(f"{folder}: {passes:.3g} passes")
         if self.resumed:
             self.journal.say(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")

@@ -213,7 +213,7 @@ def test_every_block_is_announced_once_and_in_time(http, tmp_path, readahead):
     for number, (batch, ahead) in enumerate(shards.shards.schedule(draws)):
         assert batch == draws[number] and not announced & set(ahead)
         announced |= set(ahead)
-        needed = [shards.shards._blocks_of(np.array([d.sample for d in b])) for b in draws[: number + 1]]
+        needed = [shards.shards.blocks_of(np.array([d.sample for d in b])) for b in draws[: number + 1]]
         to_come = announced - {block for blocks in needed for block in blocks}
         assert announced >= set().union(*needed)
         assert len(to_come) >= readahead or len(announced) == sum(-(-size // 8) for size in SIZES)

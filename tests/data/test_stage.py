@@ -1,13 +1,15 @@
 """Staging: a copy that is whole, made once, or an error of one line."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mivolo_lite.data import stage as module
 from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.stage import stage
+from mivolo_lite.data.stage import stage, stage_all
 from mivolo_lite.errors import UserError
 from tests.data.test_pack import digests
 
@@ -19,6 +21,14 @@ def test_the_copy_is_whole_and_made_once(people, tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "copytree", None)
     assert stage(people / "train", tmp_path / "local") == copy
     assert [path.name for path in (tmp_path / "local").iterdir()] == [copy.name]
+
+
+def test_a_list_is_copied_and_keeps_its_weights(people, tmp_path):
+    sets = [{"path": str(people / "train"), "weight": 2.0}, {"path": str(people / "val"), "weight": 1.0}]
+    copies = json.loads(stage_all(json.dumps(sets), str(tmp_path)))
+    assert [each["weight"] for each in copies] == [2.0, 1.0]
+    for each, copy in zip(sets, copies, strict=True):
+        assert Path(copy["path"]).parent == tmp_path and digests(Path(copy["path"])) == digests(Path(each["path"]))
 
 
 def test_two_at_the_same_time_make_one_copy(people, tmp_path):

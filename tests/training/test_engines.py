@@ -145,6 +145,28 @@ def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process
     assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
 
 
+def test_several_data_sets_with_attention_to_levels_and_an_annealed_loss(trained, people):
+    """The mixture, tasks with subnets of their own and the annealing go on where they stopped, by twice as many."""
+    sets = [{"path": str(people / "train"), "weight": 2}, {"path": str(people / "val"), "weight": 1}]
+    infos = [json.loads((Path(each["path"]) / "dataset.json").read_text()) for each in sets]
+    changed = {
+        "data.train": json.dumps(sets),
+        "optim.epochs": STEPS * BATCH / sum(info["samples"] for info in infos),
+        "model": "multilevel",
+        "model.backbone": "test_convnext",  # no batch statistics
+        "model.width": 32,
+        "model.subnet_drop_rate": 0,  # its masks depend on the rank
+        "method": "regression",
+        "method.loss": "annealed",
+        "optim.lr": 1e-4,  # squares of years make long steps, which would blow rounding errors up
+        "tasks": json.dumps([{"name": "group", "classes": infos[0]["groups"]}]),
+    }
+    alone = trained(("single", 1, STEPS), **changed)
+    assert_same(trained(("single", 1, 7), ("ddp", 2, STEPS), **changed), alone)
+    seen = np.bincount([number >= infos[0]["samples"] for samples in alone.samples().values() for number in samples])
+    np.testing.assert_allclose(seen, [STEPS * BATCH * 2 / 3, STEPS * BATCH / 3], atol=1)
+
+
 def test_bfloat16_is_the_same_autocast_in_every_engine(trained):
     found, expected = (
         trained((file, processes, STEPS), **{"train.precision": "bf16"})

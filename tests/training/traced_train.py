@@ -1,5 +1,5 @@
 """``train.py`` that writes down the samples of each step and the batch statistics before it, and that dies after a
-given step.
+given step. Batch norm of ``model: multilevel`` keeps the statistics it was made with.
 
 python traced_train.py TRACE STOP --run ...
 """
@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from torch import nn
+
 from mivolo_lite.config import read_run_config
 from mivolo_lite.training.loop import Trainer
 
@@ -17,6 +19,14 @@ from mivolo_lite.training.loop import Trainer
 class TracedTrainer(Trainer):
     trace: Path
     stop: int
+
+    def _build(self):
+        super()._build()
+        if self.config.model.name == "multilevel":
+            # Its subnets normalise over a rank's own samples, and torch has no synchronised batch norm on CPUs.
+            for layer in self.estimator.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval().train = lambda mode=True: None
 
     def _steps(self):
         rank = self.accelerator.process_index

@@ -1,0 +1,89 @@
+"""Data sets that know different things of people: one run learns all of it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from mivolo_lite.cli import main
+from mivolo_lite.data.pack import pack
+from mivolo_lite.data.sample import Labels
+from mivolo_lite.data.sources.people import PeopleSource
+from tests.training.launching import lines
+
+
+class PartlyKnown(PeopleSource):
+    """Drawn people of whom one label is known."""
+
+    def __init__(self, known: str, **options):
+        super().__init__(**options)
+        self.known = known
+
+    def read(self, item):
+        picture = super().read(item)
+        labels = [Labels(**{self.known: getattr(sample.labels, self.known)}) for sample in picture.samples]
+        samples = [replace(sample, labels=known) for sample, known in zip(picture.samples, labels, strict=True)]
+        return replace(picture, samples=samples)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """``age``: 400 people, their ages known; ``gender``: 800 others, their genders known; ``both``: 150, both known."""
+    folder = tmp_path_factory.mktemp("partly")
+    for seed, (known, count) in enumerate({"age": 400, "gender": 800}.items(), start=1):
+        pack(PartlyKnown(known, count=count, seed=seed, crop_size=64), folder / known, {"train": 1.0})
+    pack(PeopleSource(count=150, seed=3, crop_size=64), folder / "both", {"val": 1.0})
+    return folder
+
+
+@pytest.fixture
+def train(folders, tmp_path):
+    """Trains a small network, and gives the run's training log and its last evaluation."""
+
+    def run(data, *options, val="both/val"):
+        main([
+            "train", "--run", f"{tmp_path}/run", "--data.train", data, "--data.val", f"{folders}/{val}",
+            "--data.image_size", "32", "--data.workers", "0", "--data.augment.randaugment_ops", "0",
+            "--data.augment.erase", "0", "--model.backbone", "test_resnet", "--optim.global_batch", "32",
+            "--train.eval_every", "100", *options,
+        ])  # fmt: skip
+        log = tmp_path / "run" / "metrics.jsonl"
+        return lines(log, "train"), lines(log, "val")[-1]
+
+    return run
+
+
+def listed(folders, weight):
+    return json.dumps([f"{folders}/age/train", {"path": f"{folders}/gender/train", "weight": weight}])
+
+
+@pytest.mark.slow
+def test_ages_of_one_set_and_genders_of_another_are_both_learnt(folders, train):
+    log, val = train(
+        listed(folders, 2), "--method", "dldl_v2", "--optim.epochs", "8", "--optim.gender_weight", "20",
+        "--optim.lr", "3e-3", "--optim.warmup_epochs", "1", "--optim.ema_decay", "0.99",
+    )  # fmt: skip
+    assert val["mae"] < 0.6 * val["baseline_mae"] and val["gender_accuracy"] > 0.8
+    assert log[-1]["passes"] == {f"{folders}/{name}/train": pytest.approx(8, abs=0.03) for name in ("age", "gender")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["classification", "regression", "corn", "coral", "forest"])
+def test_without_a_single_known_age(folders, tmp_path, train, method):
+    """None to start from, to learn from or to choose the best weights by: gender is trained, and all is finite."""
+    log, val = train(f"{folders}/gender/train", "--method", method, "--optim.epochs", "0.2", val="gender/train")
+    assert log[-1]["age_loss"] == 0 < log[-1]["gender_loss"]
+    assert val["mae"] is None and val["gender_n"] == 800
+    weights = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.slow
+def test_another_list_cannot_resume_it(folders, train, capsys):
+    train(listed(folders, 2), "--optim.epochs", "0.1")
+    for data in (listed(folders, 3), f"{folders}/age/train"):
+        with pytest.raises(SystemExit) as stop:
+            train(data, "--optim.epochs", "0.1", "--resume", "auto")
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and "trained on other shards" in error
