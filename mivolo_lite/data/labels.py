@@ -12,6 +12,9 @@ MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
 
 
+IDENTITY = "identity"
+"""The name under which a sample's JSON says who is in the picture."""
+
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
 

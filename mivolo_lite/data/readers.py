@@ -12,7 +12,7 @@ from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
 from mivolo_lite.data.stream import check_address, stream_loader
-from mivolo_lite.data.task_labels import Classes, training_columns
+from mivolo_lite.data.task_labels import Classes, count_people, training_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 
@@ -29,6 +29,7 @@ class IndexReader:
         samples: in one epoch.
         digest: names the data; part of every checkpoint.
         crop_policy: how the crops were made.
+        people: how many there are to be told apart.
     """
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
@@ -37,6 +38,7 @@ class IndexReader:
         self.tasks = training_columns(self.index, classes or {})
         self.samples, self.digest = len(self.index), self.index.digest
         self.crop_policy: dict[str, Any] = self.index.info["crop_policy"]
+        self.people = count_people(self.index)
         if self.index.is_remote:
             self._check_cache()
 
@@ -75,10 +77,13 @@ class StreamReader:
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
+        if None in (classes or {}).values():
+            raise UserError("data.reader: a stream cannot count the people in it; train an embedding with reader: index")
         check_address(config.train)
         self.config, self.seed, self.classes = config, seed, classes
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
         self.crop_policy: dict[str, Any] = {}
+        self.people = 0
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """Every age alike, since the labels are unknown before they are read."""

@@ -162,6 +162,10 @@ def _tiles(metrics: dict) -> Iterator[str]:
         classes = metrics["classes"]
         small = f"one off {classes['one_off']:.1%}, {len(classes['classes'])} groups, n={classes['n']}"
         yield _tile("Age group right", f"{classes['accuracy']:.1%}", small)
+    for name, pairs in metrics.get("verification", {}).items():
+        if pairs:
+            small = f"of {pairs['pairs']} pairs, of {pairs['people']} people; AUC {pairs['auc']:.3f}; chance is 50 %"
+            yield _tile(f"{escape(name)} right", f"{pairs['accuracy']:.1%}", small)
     if metrics.get("missing"):
         yield _tile("Left out", f"{metrics['missing']}", "have no such picture")
 

@@ -16,7 +16,7 @@ from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.data.readers import READERS
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation.metrics import evaluate_predictions
+from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.average import WeightAverage
@@ -101,8 +101,10 @@ class Trainer:
     def _build(self) -> None:
         config = self.config
         seed_everything(config.train.seed)
-        self.estimator = Estimator(self._card())
-        self.estimator.method.fit_prior(torch.from_numpy(self.reader.age_counts(**asdict(config.ages))))
+        self.estimator = Estimator(self._card(), self.reader.people)
+        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
+        if age_counts.any():
+            self.estimator.method.fit_prior(age_counts)
         if config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
         if config.train.channels_last:
@@ -202,8 +204,9 @@ class Trainer:
             with self.engine.whole_estimator() as estimator, self.engine.autocast():
                 metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
             self.journal.record("val", self.state.step, metrics)
-            if metrics["mae"] < self.state.best_mae:
-                self.state.best_mae = metrics["mae"]
+            error = validation_error(metrics)
+            if error <= self.state.best_mae:  # of equals the latest, which has learnt more
+                self.state.best_mae = error
                 self._save_best(metrics)
 
     def _save_best(self, metrics: dict) -> None:
