@@ -66,7 +66,9 @@ class Task:
         if not self.weight >= 0:
             raise UserError(f"tasks: {self.name}: weight {self.weight}: give 0 or more")
         if not (self.margin >= 0 and self.scale > 0):
-            raise UserError(f"tasks: {self.name}: margin {self.margin}: give 0 or more, and scale {self.scale}: above 0")
+            raise UserError(
+                f"tasks: {self.name}: margin {self.margin}: give 0 or more, and scale {self.scale}: above 0"
+            )
 
     @property
     def reads(self) -> str:

@@ -78,7 +78,9 @@ class StreamReader:
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         if None in (classes or {}).values():
-            raise UserError("data.reader: a stream cannot count the people in it; train an embedding with reader: index")
+            raise UserError(
+                "data.reader: a stream cannot count the people in it; train an embedding with reader: index"
+            )
         check_address(config.train)
         self.config, self.seed, self.classes = config, seed, classes
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"

@@ -87,9 +87,8 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
         the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
-        estimate, where there are any), under ``verification`` what ``verification`` says of every task that tells
-        people apart, whose accuracy and number of pairs stand among those of the tasks as well, and under ``by`` the
-        age metrics by ``age`` (ten-year bins), ``gender`` and ``group``.
+        estimate, where there are any), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
+        ``group``. A task that tells people apart has the accuracy of ``verification``, over ``<name>_n`` pairs.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -103,7 +102,6 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         **{f"{name}_accuracy": found and found["accuracy"] for name, found in pairs.items()},
         **{f"{name}_n": found["pairs"] if found else 0 for name, found in pairs.items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
-        **({"verification": pairs} if pairs else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),

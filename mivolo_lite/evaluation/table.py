@@ -45,8 +45,10 @@ def _who_is_who(metrics: dict) -> Iterable[str]:
         if pairs is None:
             yield f"{name}: too few pairs of pictures of one person, or of two, for a figure"
             continue
-        tar = [f", {share:.1%} of one accepted at {float(rate):.1%} of two" for rate, share in pairs["tar"].items() if share]
-        yield f"{name}: pairs of pictures of one or two of {pairs['people']} people, AUC {pairs['auc']:.3f}{''.join(tar)}"
+        yield f"{name}: pairs of pictures of {pairs['people']} people, as many of one as of two; AUC {pairs['auc']:.3f}"
+        for rate, share in pairs["tar"].items():
+            if share is not None:
+                yield f"{name}: {share:.1%} of one person are accepted where {float(rate):.1%} of two are"
 
 
 def _how_sure(metrics: dict) -> list[str]:

@@ -29,8 +29,8 @@ def draw_face(number: int, picture: int) -> np.ndarray:
     head = Head(person, who)
     head.rng = np.random.default_rng([3, number])  # beard, spots and glasses stay
     head.yaw, head.smile = float(np.clip(how.normal(0, 0.4), -1, 1)), float(np.clip(how.normal(0.35, 0.4), -0.6, 1))
-    image = background(160, 160, 150, how)
-    pen = Pen(image, (80 + how.normal(0, 2), 82 + how.normal(0, 2)), 110 * how.uniform(0.92, 1.08), how.normal(0, 0.05))
+    image = background(240, 240, 225, how)
+    pen = Pen(image, tuple(122 + how.normal(0, 3, 2)), 165 * how.uniform(0.92, 1.08), how.normal(0, 0.05))
     head.draw_behind(pen)
     head.draw(pen)
-    return cut_face(expose(image, how), (18, 18, 142, 142), CropRules())
+    return cut_face(expose(image, how), (28, 28, 212, 212), CropRules())
