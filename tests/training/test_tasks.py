@@ -151,12 +151,3 @@ def test_the_annealing_goes_on_where_it_stopped(tmp_path, capsys, train):
     ]
     assert losses[0] == losses[1] and len(losses[0]) > 3
     assert "resumed at step 3" in capsys.readouterr().out
-
-
-def test_an_embedding_is_not_trained(people, tmp_path, capsys):
-    tasks = json.dumps([{"name": "who", "kind": "embedding"}])
-    folders = ["--data.train", f"{people}/train", "--data.val", f"{people}/val"]
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--run", f"{tmp_path}/run", "--tasks", tasks, "--model.name", "swinface", *folders])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and "who: an embedding" in error
