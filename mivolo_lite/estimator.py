@@ -151,7 +151,9 @@ class Estimator(nn.Module):
         return estimator.eval()
 
     def take(self, folder: Path | str) -> None:
-        """Load all weights that ``save`` wrote; what only training needs stays as it is.
+        """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
+
+        What only training needs stays as it is.
 
         Raises:
             UserError: they are not there, or of another estimator.
@@ -162,7 +164,13 @@ class Estimator(nn.Module):
                 f"{folder}: no {MODEL_FILE} here; give the `best` folder of a run, or a converted checkpoint"
             )
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_TRAINING_ONLY)}
-        load_exactly(self, load_file(path) | own, path)
+        asked = {name: tensor for name, tensor in load_file(path).items() if self._asks(name)}
+        load_exactly(self, asked | own, path)
+
+    def _asks(self, weight: str) -> bool:
+        """Whether a weight belongs to no task alone, or to one of these."""
+        part, name, *_ = weight.split(".")
+        return part not in ("subnets", "heads") or name in getattr(self, part)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
         return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std

@@ -12,7 +12,9 @@ from mivolo_lite.cli import main
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.sources.identities import IdentitySource
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.metrics import validation_error
+from mivolo_lite.models import swinface_official
 from tests.data.drawn_identities import draw_identities
 
 PEOPLE, PICTURES = 200, 6
@@ -145,3 +147,36 @@ def test_what_cannot_be_learnt_is_one_line(people, tmp_path, capsys, more, messa
         main(options(people, tmp_path / "run", **more))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.slow
+def test_a_published_swinface_is_verified_and_trained_on(tmp_path):
+    """It comes with its embedding; of its 42 other tasks, the ones that are left out of the run are left out."""
+    torch.manual_seed(0)
+    card = Card(
+        {"name": "swinface"}, {"name": "regression", "loss": "annealed", "normalise": False},
+        {"min_age": 0, "max_age": 120}, swinface_official.SIZE, tasks=swinface_official.TASKS,
+    )  # fmt: skip
+    Estimator(card).save(tmp_path / "best")
+    main(["convert", f"{tmp_path}/best", f"{tmp_path}/official.pt"])
+    main(["convert", f"{tmp_path}/official.pt", f"{tmp_path}/official"])
+    draw_identities(tmp_path / "faces", people=4, pictures=5, side=112)
+    pack(IdentitySource(tmp_path / "faces"), tmp_path / "data", {"all": 1.0})
+    data, official = tmp_path / "data" / "all", load_file(tmp_path / "official" / "model.safetensors")
+    metrics = evaluate(tmp_path / "official", data, tmp_path / "out", report=False)
+    assert metrics["verification"]["recognition"]["pairs"] == 80 and metrics["recognition_n"] == 80
+
+    learn = ["--method.name", "regression", "--method.loss", "annealed", "--method.normalise", "false"]
+    main([
+        "train", "--run", f"{tmp_path}/run", "--start", f"{tmp_path}/official", "--model.name", "swinface", *learn,
+        "--tasks", TASKS, "--data.train", f"{data}", "--data.val", f"{data}", "--data.workers", "0",
+        "--optim.global_batch", "4", "--optim.epochs", "0.4", "--optim.lr", "1e-6", "--train.log_every", "1",
+    ])  # fmt: skip
+    trained = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    assert set(trained) < set(official) and {name.split(".")[1] for name in trained if name.startswith("subnets")} == {
+        "age", "gender", "recognition",
+    }  # fmt: skip
+    for name in trained:
+        if trained[name].ndim > 1:  # batch statistics move faster
+            torch.testing.assert_close(trained[name], official[name], atol=1e-4, rtol=0)
+    assert [line["recognition_loss"] > 0 for line in log_of(tmp_path / "run", "train")] == [True, True]
