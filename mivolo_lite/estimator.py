@@ -169,8 +169,8 @@ class Estimator(nn.Module):
 
     def _asks(self, weight: str) -> bool:
         """Whether a weight belongs to no task alone, or to one of these."""
-        part, name, *_ = weight.split(".")
-        return part not in ("subnets", "heads") or name in getattr(self, part)
+        part, _, rest = weight.partition(".")
+        return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
         return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std

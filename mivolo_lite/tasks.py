@@ -61,7 +61,7 @@ class Task:
         if self.loss not in LOSSES[self.kind]:
             losses = " or ".join(filter(None, LOSSES[self.kind])) or "none"
             raise UserError(
-                f"tasks: {self.name}: loss {self.loss} is not for a {self.kind}; for that there is {losses}"
+                f"tasks: {self.name}: loss {self.loss} is not for kind {self.kind}; for that there is {losses}"
             )
         if not self.weight >= 0:
             raise UserError(f"tasks: {self.name}: weight {self.weight}: give 0 or more")

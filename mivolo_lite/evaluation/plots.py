@@ -109,7 +109,7 @@ def _drawings(metrics: dict, predictions: Predictions) -> Iterator[tuple[str, st
         yield "interval_coverage", "True ages inside their interval", lambda ax: _coverage(ax, metrics["age_intervals"])
     for name, pairs in metrics.get("verification", {}).items():
         if pairs:
-            caption = f"Telling people apart ({name}): pairs taken for one person"
+            caption = f"Whether two pictures show one person ({name}): ROC"
             yield f"roc_{name}", caption, lambda ax, pairs=pairs: _roc(ax, pairs)
     for curve in metrics["thresholds"]:
         if any(rate is not None for rate in curve["false_pass"]["rate"]):
@@ -216,7 +216,7 @@ def _roc(ax: Axes, pairs: dict) -> None:
     far, tar = zip(*pairs["roc"], strict=True)
     ax.plot(far, far, color=ORANGE, linewidth=1)
     ax.step(far, tar, where="post", color=BLUE)
-    ax.set(xscale="log", xlabel="of two, share accepted", ylabel="of one, share accepted", ylim=(0, 1.02))
+    ax.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.02))
     ax.set_title(f"AUC {pairs['auc']:.3f}", loc="right")
 
 

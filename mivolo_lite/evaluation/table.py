@@ -45,10 +45,10 @@ def _who_is_who(metrics: dict) -> Iterable[str]:
         if pairs is None:
             yield f"{name}: too few pairs of pictures of one person, or of two, for a figure"
             continue
-        yield f"{name}: pairs of pictures of {pairs['people']} people, as many of one as of two; AUC {pairs['auc']:.3f}"
+        yield f"{name}: AUC {pairs['auc']:.3f}, of pairs of {pairs['people']} people, half of them of one and the same"
         for rate, share in pairs["tar"].items():
             if share is not None:
-                yield f"{name}: {share:.1%} of one person are accepted where {float(rate):.1%} of two are"
+                yield f"{name}: true accept rate {share:.1%} at a false accept rate of {float(rate):.1%}"
 
 
 def _how_sure(metrics: dict) -> list[str]:

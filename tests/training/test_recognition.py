@@ -138,7 +138,7 @@ def test_the_best_weights_of_data_without_ages():
     [
         ({}, "no sample's JSON has a 'identity'"),
         ({"data__reader": "stream", "data__stream_samples": 80}, "cannot count the people"),
-        ({"tasks": TASKS.replace("}", ', "loss": "l1"}')}, "loss l1 is not for a embedding"),
+        ({"tasks": TASKS.replace("}", ', "loss": "l1"}')}, "loss l1 is not for kind embedding"),
         ({"tasks": TASKS.replace("}", ', "margin": -1}')}, "margin -1"),
     ],
 )
