@@ -25,6 +25,10 @@ class Unimodal(DistributionMethod):
     other ages is lambda (p_m - p_y). With the published weight that is more than the first part can win by narrowing
     it, so a short training ends with it flat (UTKFace, 3 epochs at a learning rate of 1e-3: MAE 34.0).
 
+    The first part pulls the mean by (mu - y) / v, so faces it is unsure of hardly teach it, and it stays unsure of them.
+    Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, weigh that part of every
+    face by its v^beta, through which no gradient flows: with 0 the loss as published, with 1 squared errors' pull.
+
     Shapes: features (B, D), output (B, A), loss (B,).
     """
 
@@ -34,15 +38,18 @@ class Unimodal(DistributionMethod):
 
         Attributes:
             unimodal_weight: weight (lambda) of the steps in the wrong direction.
+            variance_power: beta, 0 to 1, of the variance that weighs the first part.
         """
 
         decode: Decode = "median"
         unimodal_weight: float = 1000.0
+        variance_power: float = 0.0
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         probability = log_probability.exp()
         mean, variance = mean_and_variance(probability, self.ages)
         concentrated = (variance + EPSILON).log() / 2 + (mean - age).square() / (2 * variance + EPSILON)
+        concentrated = variance.detach() ** self.config.variance_power * concentrated
         rise = probability.diff()
         wrong = torch.where(self.ages[:-1] < age.round()[:, None], -rise, rise).relu().sum(-1)
         return concentrated + self.config.unimodal_weight * wrong

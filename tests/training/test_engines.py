@@ -143,11 +143,12 @@ def test_accumulation(trained, one_process):
         [("ddp", 2, 7), ("single", 1, 14), ("ddp", 2, STEPS)],
         [("zero2", 2, 7), ("zero2", 1, 14), ("zero2", 2, STEPS)],
         [("zero1", 2, STEPS)],
-        [("zero3", 2, 7), ("zero3", 1, STEPS)],
-        [("fsdp2", 2, 7), ("fsdp2", 1, STEPS)],
+        [("zero3", 2, 7), ("zero3", 1, 14), ("zero3", 2, STEPS)],
+        [("fsdp2", 2, 7), ("fsdp2", 1, 14), ("fsdp2", 2, STEPS)],
+        [("zero2_offload", 2, 7), ("zero3_offload", 2, STEPS)],
         [("zero3", 1, 7), ("fsdp2", 2, 14), ("zero2", 2, 21), ("ddp", 2, STEPS)],
     ],
-    ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "from-one-engine-to-another"],
+    ids=["ddp", "zero2", "zero1", "zero3", "fsdp2", "offload", "from-one-engine-to-another"],
 )
 def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process):
     assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
