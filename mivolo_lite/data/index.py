@@ -284,7 +284,8 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
     Returns:
         ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
         The words of names that have them, sorted. A name with more words than a task could have classes is left out,
-        but for the people of ``IDENTITY``: the column numbers them, however many they are, and nobody lists them.
+        but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
+        million), and nobody lists them.
     """
     columns, words = {}, {}
     for name in sorted({name for label in labels for name in label.extra}):
@@ -454,6 +455,7 @@ def _info(scans, labels, groups, crop_policy, rejected) -> dict[str, Any]:
 
 def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
     ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
+    people = Counter(str(who) for label in labels if (who := label.extra.get(IDENTITY)) is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
     age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
@@ -466,6 +468,7 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         "age": age,
         "gender": {name: sum(label.gender == name for label in labels) for name in GENDERS},
         "group": {name: sum(label.group == name for label in labels) for name in groups},
+        "identity": {"known": sum(people.values()), "people": len(people)},
     }
 
 

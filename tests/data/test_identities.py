@@ -53,7 +53,9 @@ def test_every_person_comes_into_one_split_and_has_one_number(images, tmp_path):
         ordered = sorted(set(people))
         assert numbers.tolist() == [ordered.index(person) for person in people]
         assert count_people(packed.splits[split]) == len(ordered)
-        assert "identity" not in packed.splits[split].info["words"]
+        info = packed.splits[split].info
+        assert "identity" not in info["words"]
+        assert info["labels"]["identity"] == {"known": len(people), "people": len(ordered)}
 
 
 def test_pictures_of_a_person_do_not_lie_together(images, tmp_path):
