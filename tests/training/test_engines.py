@@ -26,7 +26,7 @@ OPTIONS = {
     "train.save_every": 7,
     "train.log_every": 1,
     "train.eval_every": 100,
-    "tasks": '[{"name": "recognition", "kind": "embedding", "weight": 0.1}]',
+    "tasks": '[{"name": "recognition", "kind": "embedding", "scale": 16, "weight": 0.1}]',
 }
 
 pytestmark = pytest.mark.slow
