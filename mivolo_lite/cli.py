@@ -67,7 +67,10 @@ def pack_command(argv: Sequence[str]) -> None:
         labels = index.info["labels"]
         genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())
         span = f"ages {labels['age']['min']:g} to {labels['age']['max']:g}" if labels["age"]["known"] else "no ages"
-        print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {span}, {genders}: {index.folder}")
+        known = f"{span}, {genders}"
+        if labels["identity"]["people"]:
+            known += f", {labels['identity']['people']} people"
+        print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {known}: {index.folder}")
     if packed.rejected:
         print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
     if options["exclude"]:

@@ -15,9 +15,12 @@ from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.weights import load_exactly
-from mivolo_lite.tasks import make_subnets, read_tasks
+from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+
+_TRAINING_ONLY = "centres."
+"""Prefix of the weights that inference does without."""
 
 
 @dataclass
@@ -59,9 +62,10 @@ class Estimator(nn.Module):
 
     Args:
         card: what to build.
+        people: how many its embeddings are trained to tell apart; 0 for inference.
     """
 
-    def __init__(self, card: Card):
+    def __init__(self, card: Card, people: int = 0):
         super().__init__()
         self.card = card
         self.model = _build(MODELS, card.model, "model", lambda cls, config: cls(config, card.image_size))
@@ -73,6 +77,7 @@ class Estimator(nn.Module):
         self.tasks = read_tasks(card.tasks)
         self.subnets = make_subnets(self.model, self.tasks)
         self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
+        self.centres = make_centres(self.model, self.tasks, people)
         if not card.normalisation:
             card.normalisation = {"mean": list(self.model.mean), "std": list(self.model.std)}
         for name, channels in card.normalisation.items():
@@ -98,11 +103,14 @@ class Estimator(nn.Module):
             has_face, has_body: (B,) bool, which of them are there.
 
         Returns:
-            ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS``, and every task's by its name.
+            ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS``, and every task's by its name;
+            in training, of an embedding with centres, the cosines to all of them.
         """
         features = self.model(self._normalise(face), self._normalise(body), has_face, has_body)
         read = {name: subnet(features) for name, subnet in self.subnets.items()}
         answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
+        if self.training:
+            answers |= {name: centres(answers[name]) for name, centres in self.centres.items()}
         return {"age": self.method(read["age"]), "gender": self.gender_head(read["gender"]), **answers}
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
@@ -111,7 +119,7 @@ class Estimator(nn.Module):
         return self.method.estimate(output["age"]), logits.softmax(dim=1)
 
     def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
-        """Write ``model.safetensors`` and ``model.yaml``.
+        """Write ``model.safetensors`` and ``model.yaml``, without what only training needs.
 
         Args:
             folder: made where it is missing.
@@ -120,7 +128,8 @@ class Estimator(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / MODEL_FILE)
+        kept = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(_TRAINING_ONLY)}
+        save_file(kept, folder / MODEL_FILE)
         self.save_card(folder)
 
     def save_card(self, folder: Path | str) -> None:
@@ -142,13 +151,26 @@ class Estimator(nn.Module):
         return estimator.eval()
 
     def take(self, folder: Path | str) -> None:
-        """Load all weights that ``save`` wrote. Raises UserError where they are not there, or of another estimator."""
+        """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
+
+        What only training needs stays as it is.
+
+        Raises:
+            UserError: they are not there, or of another estimator.
+        """
         path = Path(folder) / MODEL_FILE
         if not path.is_file():
             raise UserError(
                 f"{folder}: no {MODEL_FILE} here; give the `best` folder of a run, or a converted checkpoint"
             )
-        load_exactly(self, load_file(path), path)
+        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_TRAINING_ONLY)}
+        asked = {name: tensor for name, tensor in load_file(path).items() if self._asks(name)}
+        load_exactly(self, asked | own, path)
+
+    def _asks(self, weight: str) -> bool:
+        """Whether a weight belongs to no task alone, or to one of these."""
+        part, _, rest = weight.partition(".")
+        return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
         return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std

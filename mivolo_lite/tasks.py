@@ -7,13 +7,15 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mivolo_lite.cosface import Centres, cosface
+from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.interface import AgeModel
 
 OWN = ("age", "gender")
 """Tasks that every estimator has, each with a subnet of its name."""
 
-LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("",)}
+LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("", "cosface")}
 """What each kind can be trained with."""
 
 
@@ -23,20 +25,26 @@ class Task:
 
     Attributes:
         name: of its output.
-        kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E).
+        kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E) that
+            tells people apart, learnt from who the samples say is in the picture.
         classes: the names of the classes, in the order of the logits.
-        loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression; where empty, the first.
+        loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression, ``cosface`` for an embedding;
+            where empty, the first.
         weight: of its loss beside that of age.
         subnet: tasks with the same one share what it reads; ``age`` and ``gender`` have theirs. The task's own name
             where empty. An embedding has none.
+        margin: of ``cosface``.
+        scale: of ``cosface``.
     """
 
     name: str
     kind: Literal["classification", "regression", "embedding"] = "classification"
     classes: list[str] = field(default_factory=list)
     subnet: str = ""
-    loss: Literal["", "cross_entropy", "l1", "l2"] = ""
+    loss: Literal["", "cross_entropy", "l1", "l2", "cosface"] = ""
     weight: float = 1.0
+    margin: float = 0.4
+    scale: float = 64.0
 
     def __post_init__(self):
         for name in (self.name, self.reads):
@@ -46,15 +54,21 @@ class Task:
             raise UserError(f"tasks: {self.name} is a task of every model already, with options of its own")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise UserError(f"tasks: {self.name}: a classification, and nothing else, has classes, at least two")
+        if self.name == IDENTITY and self.kind != "embedding":
+            raise UserError(f"tasks: {self.name} is whom an embedding tells apart; give it kind: embedding")
         if self.kind == "embedding" and self.subnet:
             raise UserError(f"tasks: {self.name}: an embedding shares no subnet")
         if self.loss not in LOSSES[self.kind]:
             losses = " or ".join(filter(None, LOSSES[self.kind])) or "none"
             raise UserError(
-                f"tasks: {self.name}: loss {self.loss} is not for a {self.kind}; for that there is {losses}"
+                f"tasks: {self.name}: loss {self.loss} is not for kind {self.kind}; for that there is {losses}"
             )
         if not self.weight >= 0:
             raise UserError(f"tasks: {self.name}: weight {self.weight}: give 0 or more")
+        if not (self.margin >= 0 and self.scale > 0):
+            raise UserError(
+                f"tasks: {self.name}: margin {self.margin}: give 0 or more, and scale {self.scale}: above 0"
+            )
 
     @property
     def reads(self) -> str:
@@ -65,16 +79,20 @@ class Task:
         """(B,) float32 loss, no reduction.
 
         Args:
-            output: (B, classes) logits, or (B, 1).
-            value: (B,) places of the classes, or the numbers.
+            output: (B, classes) logits, (B, 1), or (B, P) cosines of ``Centres``.
+            value: (B,) places of the classes, the numbers, or the people's numbers.
         """
+        if self.kind == "embedding":
+            return cosface(output, value.long(), self.margin, self.scale)
         if self.kind == "classification":
             return F.cross_entropy(output.float(), value.long(), reduction="none")
         error = output.float().squeeze(-1) - value
         return error.abs() if self.loss == "l1" else error.square()
 
     def answer(self, output: Tensor) -> Tensor:
-        """(B,) float32 place of the likeliest class, or the number."""
+        """(B,) float32 place of the likeliest class, or the number; (B, E) the vector of an embedding."""
+        if self.kind == "embedding":
+            return output.float()
         return output.argmax(dim=1).float() if self.kind == "classification" else output.float().squeeze(-1)
 
     def make_head(self, model: AgeModel) -> nn.Module:
@@ -103,9 +121,12 @@ def make_subnets(model: AgeModel, tasks: Sequence[Task]) -> nn.ModuleDict:
     return subnets
 
 
-def classes_to_learn(tasks: Sequence[Task]) -> dict[str, Sequence[str]]:
-    """The classes by task. Raises UserError for an embedding, which no label teaches."""
-    for task in tasks:
-        if task.kind == "embedding":
-            raise UserError(f"tasks: {task.name}: an embedding comes with converted weights; it cannot be trained here")
-    return {task.name: task.classes for task in tasks}
+def make_centres(model: AgeModel, tasks: Sequence[Task], people: int) -> nn.ModuleDict:
+    """What the embeddings are trained with, by task, for so many people; nothing for none."""
+    learnt = [task.name for task in tasks if task.kind == "embedding" and people]
+    return nn.ModuleDict({name: Centres(people, model.num_features) for name in learnt})
+
+
+def classes_to_learn(tasks: Sequence[Task]) -> dict[str, Sequence[str] | None]:
+    """The classes by task; None for an embedding, whose classes are people."""
+    return {task.name: None if task.kind == "embedding" else task.classes for task in tasks}

@@ -76,6 +76,8 @@ def test_a_gradient_on_every_parameter_whatever_the_method(method, tasks):
         ([HEIGHT | {"classes": ["a", "b"]}], "nothing else"),
         ([WHO | {"subnet": "mouth"}], "shares no subnet"),
         ([WHO, SMILE | {"subnet": "who"}], "no other task can share"),
+        ([SMILE | {"name": "identity"}], "give it kind: embedding"),
+        ([WHO | {"scale": 0}], "scale 0: above 0"),
     ],
 )
 def test_tasks_that_cannot_be_meant(tasks, message):
@@ -85,4 +87,4 @@ def test_tasks_that_cannot_be_meant(tasks, message):
 
 def test_a_model_without_an_embedding_says_so():
     with pytest.raises(UserError, match="no recognition embedding"):
-        estimator([WHO], {"name": "single", "backbone": "test_resnet"})
+        estimator([WHO], {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16})

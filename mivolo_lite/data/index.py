@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from mivolo_lite.data.cache import CacheConfig, NodeCache
-from mivolo_lite.data.labels import GENDERS, MAX_AGE, NO_CODE
+from mivolo_lite.data.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
 from mivolo_lite.data.remote import RemoteFolder, is_url
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
@@ -287,19 +287,29 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
 
     Returns:
         ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
-        The words of names that have them, sorted. A name with more words than a task could have classes is left out.
+        The words of names that have them, sorted. A name with more words than a task could have classes is left out,
+        but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
+        million), and nobody lists them.
     """
     columns, words = {}, {}
     for name in sorted({name for label in labels for name in label.extra}):
         values = [label.extra.get(name) for label in labels]
         known = [value for value in values if value is not None]
-        if known and all(isinstance(value, str) for value in known) and len(set(known)) < NO_CODE:
+        if known and name == IDENTITY:
+            people = [None if value is None else str(value) for value in values]
+            columns[EXTRA + name] = _places(people, sorted({person for person in people if person is not None}))
+        elif known and all(isinstance(value, str) for value in known) and len(set(known)) < NO_CODE:
             words[name] = sorted(set(known))
-            places = {word: place for place, word in enumerate(words[name])}
-            columns[EXTRA + name] = np.array([places.get(value, np.nan) for value in values], dtype=np.float32)
+            columns[EXTRA + name] = _places(values, words[name])
         elif known and all(isinstance(value, int | float) and abs(value) < _LARGEST for value in known):
             columns[EXTRA + name] = np.array(values, dtype=np.float32)
     return columns, words
+
+
+def _places(values: Sequence[Any], choices: Sequence[Any]) -> np.ndarray:
+    """(N,) float32: where each value stands among the choices, NaN where it does not."""
+    places = {choice: place for place, choice in enumerate(choices)}
+    return np.array([places.get(value, np.nan) for value in values], dtype=np.float32)
 
 
 def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
@@ -449,6 +459,7 @@ def _info(scans, labels, groups, crop_policy, rejected) -> dict[str, Any]:
 
 def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
     ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
+    people = Counter(str(who) for label in labels if (who := label.extra.get(IDENTITY)) is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
     age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
@@ -461,6 +472,7 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         "age": age,
         "gender": {name: sum(label.gender == name for label in labels) for name in GENDERS},
         "group": {name: sum(label.group == name for label in labels) for name in groups},
+        "identity": {"known": sum(people.values()), "people": len(people)},
     }
 
 

@@ -12,6 +12,9 @@ MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
 
 
+IDENTITY = "identity"
+"""The name under which a sample's JSON says who is in the picture."""
+
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
 
@@ -47,7 +50,7 @@ class TaskLabel:
     """A batch's labels of one task beside age and gender.
 
     Attributes:
-        value: (B,) float32, the place of the class or the number; 0 where unknown.
+        value: (B,) float32, the place of the class, the number, or the number of the person; 0 where unknown.
         known: (B,) bool.
     """
 

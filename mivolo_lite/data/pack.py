@@ -131,11 +131,14 @@ def write_splits(
 def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
     """Samples with unique keys: the second of a name becomes ``name_2``."""
     taken: set[str] = set()
+    used: dict[str, int] = {}
     apart = []
     for sample in spooled:
-        key, number = sample.key, 2
+        key, number = sample.key, used.get(sample.key, 1)
         while key in taken:
-            key, number = f"{sample.key}_{number}", number + 1
+            number += 1
+            key = f"{sample.key}_{number}"
+        used[sample.key] = number  # or a name of 100,000 samples would be tried as often for each of them
         taken.add(key)
         apart.append(sample if key == sample.key else replace(sample, key=key))
     return apart
@@ -150,7 +153,7 @@ def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list
     ends = list(accumulate(split.values()))
     dealt = {name: [] for name in split}
     for sample in sorted(spooled, key=lambda sample: (sample.rank, sample.key)):
-        chance = int.from_bytes(sample.rank, "big") / 2**64
+        chance = int.from_bytes(sample.lot, "big") / 2**64
         name = next((name for name, end in zip(split, ends, strict=True) if chance < end), list(split)[-1])
         dealt[name].append(sample)
     for name, samples in dealt.items():

@@ -122,6 +122,7 @@ def _write(folder: Path, reading: Reading, head: dict) -> None:
             record = {
                 "key": sample.key,
                 "rank": sample.rank.hex(),
+                "lot": sample.lot.hex(),
                 "face": _relative(sample.face),
                 "body": _relative(sample.body),
                 "labels": sample.labels.to_json(),
@@ -153,4 +154,5 @@ def _spooled(record: dict, spool: Path) -> Spooled:
         None if place is None else Stretch(str(spool / place[0]), *place[1:])
         for place in (record["face"], record["body"])
     )
-    return Spooled(record["key"], bytes.fromhex(record["rank"]), face, body, Labels.from_json(record["labels"]))
+    rank, lot = (bytes.fromhex(record[name]) for name in ("rank", "lot"))
+    return Spooled(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))

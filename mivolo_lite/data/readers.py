@@ -15,7 +15,7 @@ from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
 from mivolo_lite.data.stream import check_address, stream_loader
-from mivolo_lite.data.task_labels import Classes, training_columns
+from mivolo_lite.data.task_labels import Classes, count_people, training_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 
@@ -36,6 +36,7 @@ class IndexReader:
         digest: names the data and the shares; part of every checkpoint.
         crop_policy: how the crops were made; where data sets differ, by their folders.
         parts: indexes of the samples, which are numbered through them.
+        people: how many there are to be told apart.
     """
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
@@ -50,6 +51,7 @@ class IndexReader:
         self.tasks = training_columns(self.parts, classes or {})
         self.samples, self.digest = len(self.order), joined_digest(self.parts, self.shares)
         self.crop_policy = self._crop_policy()
+        self.people = sum(map(count_people, self.parts))
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age, until each data set was gone through once."""
@@ -134,10 +136,15 @@ class StreamReader:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         if not isinstance(config.train, str):
             raise UserError("data.train: reader: stream reads one address; leave it out for a list of data sets")
+        if None in (classes or {}).values():
+            raise UserError(
+                "data.reader: a stream cannot count the people in it; train an embedding with reader: index"
+            )
         check_address(config.train)
         self.config, self.seed, self.classes = config, seed, classes
         self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
         self.crop_policy: dict[str, Any] = {}
+        self.people = 0
 
     @property
     def parts(self) -> list[ShardIndex]:

@@ -125,4 +125,4 @@ def parse_gender(value) -> str | None:
 
 def key_of(name: str) -> str:
     """A shard key from a picture's relative path: no dot, since WebDataset ends the key at the first one."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "picture"

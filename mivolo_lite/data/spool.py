@@ -29,11 +29,13 @@ class Spooled:
     """A sample whose pictures wait in the spool.
 
     Attributes:
-        rank: 8 bytes, decides the split and the place in it; equal for all people of a picture and its duplicates.
+        rank: 8 bytes, decides the place in the split; equal for all people of a picture and its duplicates.
+        lot: 8 bytes, decides the split; the rank, but for pictures that belong together.
     """
 
     key: str
     rank: bytes
+    lot: bytes
     face: Stretch | None
     body: Stretch | None
     labels: Labels
@@ -90,8 +92,9 @@ def _spool(number: int, items: Sequence[str]) -> Reading:
                 reading.rejected.append({"picture": item, "reason": str(reason)})
                 continue
             rank = _rank(picture.identity, _Worker.seed)
+            lot = rank if picture.together is None else _rank(picture.together, _Worker.seed)
             reading.samples.extend(
-                Spooled(sample.key, rank, _put(file, sample.face), _put(file, sample.body), sample.labels)
+                Spooled(sample.key, rank, lot, _put(file, sample.face), _put(file, sample.body), sample.labels)
                 for sample in picture.samples
             )
     return reading

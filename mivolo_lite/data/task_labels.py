@@ -1,40 +1,67 @@
 """Labels of tasks beside age and gender, as numbers: what a run asks of the samples' JSON.
 
 A task with classes reads a label as its place among them, be it their name or that place itself; a task without reads
-the number that the label is. Unknown is NaN, as in an index.
+the number that the label is. An embedding reads ``identity``, as the number that the index gave the person. Unknown is
+NaN, as in an index.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from mivolo_lite.data.index import EXTRA, ShardIndex
-from mivolo_lite.data.labels import NO_CODE
+from mivolo_lite.data.labels import IDENTITY, NO_CODE
 from mivolo_lite.data.sample import Labels
 from mivolo_lite.errors import UserError
 
-Classes = Mapping[str, Sequence[str]]
-"""The classes of every task by its name; empty where the label is a number. ``group`` is the sample's own group."""
+Classes = Mapping[str, Sequence[str] | None]
+"""The classes of every task by its name; empty where the label is a number, None where it is who is in the picture.
+``group`` is the sample's own group."""
 
 
 def task_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
     """(N,) float32 labels of every task. Raises UserError where a label is not what its task expects."""
-    return {name: _column(index, name, choices) for name, choices in classes.items()}
+    return {
+        name: identities(index) if choices is None else _column(index, name, choices)
+        for name, choices in classes.items()
+    }
+
+
+def identities(index: ShardIndex) -> np.ndarray:
+    """(N,) float32: the number of the person in each sample, from 0 on without a gap; NaN where unknown."""
+    return index.columns.get(EXTRA + IDENTITY, np.full(len(index), np.nan, dtype=np.float32))
+
+
+def count_people(index: ShardIndex) -> int:
+    """How many people the samples are told to be of."""
+    return int(np.nanmax(identities(index), initial=-1)) + 1
 
 
 def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[str, np.ndarray]:
     """``task_columns`` of several data sets, one set after the other; a set may lack any of the labels.
 
+    People are numbered through the sets: nobody is taken to be in two of them.
+
     Raises:
         UserError: a label is not what its task expects, or not one sample of any set has a label of some task.
     """
     columns = [task_columns(index, classes) for index in indexes]
-    joined = {name: np.concatenate([of_set[name] for of_set in columns]) for name in classes}
+    before = list(accumulate(map(count_people, indexes), initial=0))
+    joined = {
+        name: np.concatenate(
+            [of_set[name] + (people if choices is None else 0) for of_set, people in zip(columns, before, strict=False)]
+        )
+        for name, choices in classes.items()
+    }
     for name, column in joined.items():
         if np.isnan(column).all():
-            where = ", ".join(str(index.folder) for index in indexes)
-            raise UserError(f"{where}: no sample's JSON has a {name!r}; leave the task out, or index again")
+            label, where = (
+                IDENTITY if classes[name] is None else name,
+                ", ".join(str(index.folder) for index in indexes),
+            )
+            raise UserError(f"{where}: no sample's JSON has a {label!r}; leave the task out, or index again")
     return joined
 
 

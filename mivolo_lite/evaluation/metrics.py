@@ -6,6 +6,7 @@ import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
+from mivolo_lite.evaluation.verification import verification
 
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
@@ -87,16 +88,19 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
         the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
         estimate, where there are any), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
-        ``group``.
+        ``group``. A task that tells people apart has the accuracy of ``verification``, over ``<name>_n`` pairs.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
+    pairs = {name: verification(one.vector, one.person) for name, one in predictions.embeddings.items()}
     return {
         **age_metrics(errors),
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
         **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
+        **{f"{name}_accuracy": found and found["accuracy"] for name, found in pairs.items()},
+        **{f"{name}_n": found["pairs"] if found else 0 for name, found in pairs.items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
@@ -104,6 +108,15 @@ def evaluate_predictions(predictions: Predictions) -> dict:
             "group": _by(errors, predictions.group, str),
         },
     }
+
+
+def validation_error(metrics: dict) -> float:
+    """What training keeps the best weights by: the MAE in years; of data without ages, the mean share of wrong answers
+    over all else that is right or wrong, 1 where there is nothing."""
+    if metrics["mae"] is not None:
+        return metrics["mae"]
+    right = [value for name, value in metrics.items() if name.endswith("_accuracy") and value is not None]
+    return 1 - sum(right) / max(1, len(right))
 
 
 def _baseline_mae(predictions: Predictions) -> float | None:

@@ -123,6 +123,10 @@ def _drawings(metrics: dict, predictions: Predictions) -> Iterator[tuple[str, st
             yield f"risk_coverage_{kind}", caption, lambda ax, curve=curve, unit=unit: _risk_coverage(ax, curve, unit)
     if metrics["age_intervals"]:
         yield "interval_coverage", "True ages inside their interval", lambda ax: _coverage(ax, metrics["age_intervals"])
+    for name, pairs in metrics.get("verification", {}).items():
+        if pairs:
+            caption = f"Whether two pictures show one person ({name}): ROC"
+            yield f"roc_{name}", caption, lambda ax, pairs=pairs: _roc(ax, pairs)
     for curve in metrics["thresholds"]:
         if any(rate is not None for rate in curve["false_pass"]["rate"]):
             age = curve["legal_age"]
@@ -222,6 +226,14 @@ def _reliability(ax: Axes, gender: dict) -> None:
         ax.annotate(f"{row['n']}", (row["confidence"], row["accuracy"]), (0, 5), textcoords="offset points", fontsize=7)
     ax.set(xlabel="probability of the answer", ylabel="share that is right", xlim=(0.48, 1.02), ylim=(0, 1.08))
     ax.set_title(f"ECE {gender['ece']:.3f}", loc="right")
+
+
+def _roc(ax: Axes, pairs: dict) -> None:
+    far, tar = zip(*pairs["roc"], strict=True)
+    ax.plot(far, far, color=ORANGE, linewidth=1)
+    ax.step(far, tar, where="post", color=BLUE)
+    ax.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.02))
+    ax.set_title(f"AUC {pairs['auc']:.3f}", loc="right")
 
 
 def _risk_coverage(ax: Axes, curve: dict, unit: str) -> None:

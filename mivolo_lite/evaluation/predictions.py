@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
-from mivolo_lite.data.task_labels import task_columns
+from mivolo_lite.data.task_labels import identities, task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -43,6 +43,19 @@ class TaskAnswers:
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """Where a model puts every sample, beside who it is.
+
+    Attributes:
+        vector: (N, E) float32, NaN where the sample has none of the pictures shown.
+        person: (N,) numbers of people, NaN where unknown.
+    """
+
+    vector: np.ndarray
+    person: np.ndarray
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Estimates beside the truth, one row a sample, in the order of the index.
 
@@ -55,6 +68,7 @@ class Predictions:
         tasks: the answers to the other tasks of which these samples know anything, by their names.
         spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
+        embeddings: those of tasks that tell people apart, by their names, where samples say who is in them.
     """
 
     key: list[str]
@@ -68,6 +82,7 @@ class Predictions:
     spread: np.ndarray | None = None
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
+    embeddings: dict[str, Embeddings] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -170,7 +185,8 @@ def predict_each(
     Raises:
         UserError: a picture cannot be decoded, or the estimates are no numbers.
     """
-    tasks = [task for task in estimator.tasks if task.kind != "embedding"]
+    person = identities(index)
+    tasks = [task for task in estimator.tasks if task.kind != "embedding" or not np.isnan(person).all()]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
     for name, batch, output in passes(estimator, loader, index, accelerator, shown, "evaluating"):
         age, gender = estimator.estimate(output)
@@ -210,10 +226,11 @@ def passes(
 
 
 def where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
-    """(B,) estimates, NaN for samples of which nothing was seen: what a model says of those is not about them."""
+    """(B, ...) estimates, NaN for samples of which nothing was seen: what a model says of those is not about them."""
     if not all(torch.isfinite(estimate[seen]).all() for estimate in estimates):
         raise UserError("the model's estimates are not numbers: its training diverged; train it with a lower optim.lr")
-    return [torch.where(seen, estimate, torch.nan) for estimate in estimates]
+    rows = [seen.view(-1, *[1] * (estimate.dim() - 1)) for estimate in estimates]
+    return [torch.where(row, estimate, torch.nan) for row, estimate in zip(rows, estimates, strict=True)]
 
 
 def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
@@ -234,7 +251,9 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns = index.columns
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
-    truth = task_columns(index, {task.name: task.classes for task in tasks})
+    answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}
+    asked = [task for task in tasks if task.kind != "embedding"]
+    truth = task_columns(index, {task.name: task.classes for task in asked})
     return Predictions(
         [index.key(number) for number in range(len(index))],
         age[order].astype(np.float64),
@@ -244,11 +263,14 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
         _names(columns["gender"], GENDERS),
         _names(columns["group"], index.groups),
         {
-            task.name: TaskAnswers(task.kind, answer[order], truth[task.name])
-            for task, answer in zip(tasks, answers, strict=True)
+            task.name: TaskAnswers(task.kind, answer[task.name], truth[task.name])
+            for task in asked
             if not np.isnan(truth[task.name]).all()
         },
         None if np.isnan(spread).all() else spread,
+        embeddings={
+            task.name: Embeddings(answer[task.name], identities(index)) for task in tasks if task.kind == "embedding"
+        },
     )
 
 

@@ -147,6 +147,10 @@ def _tiles(metrics: dict) -> Iterator[str]:
         worse, interval = robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"]
         small = f"{between(interval, '+.0%')} MAE, mean of 50 corruptions, n={robustness['samples']}"
         yield tile("Worse on bad pictures", f"{worse:+.0%}", small)
+    for name, pairs in metrics.get("verification", {}).items():
+        if pairs:
+            small = f"of {pairs['pairs']} pairs, of {pairs['people']} people; AUC {pairs['auc']:.3f}; chance is 50 %"
+            yield tile(f"{escape(name)} right", f"{pairs['accuracy']:.1%}", small)
     if metrics.get("missing"):
         yield tile("Left out", f"{metrics['missing']}", "have no such picture")
 

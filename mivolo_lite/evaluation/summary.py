@@ -24,6 +24,7 @@ from mivolo_lite.evaluation.metrics import (
 )
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.verification import verification
 
 
 def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, level: float | None = None) -> dict:
@@ -42,7 +43,8 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         * ``macro_mae`` over ten-year bins, and ``gaps`` between kinds: see ``groups``;
         * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
         * ``classes`` for ages known as ranges, ``nist`` and ``thresholds`` by legal age;
-        * ``risk_coverage`` of age and gender, and ``age_intervals``.
+        * ``risk_coverage`` of age and gender, and ``age_intervals``;
+        * ``verification`` by each task that tells people apart.
     """
     metrics = evaluate_predictions(predictions)
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
@@ -74,6 +76,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
             "gender": risk_coverage(1 - right, -np.abs(female - 0.5)),
         },
         "age_intervals": _age_intervals(predictions, kinds, level),
+        "verification": {name: verification(one.vector, one.person) for name, one in predictions.embeddings.items()},
     }
 
 

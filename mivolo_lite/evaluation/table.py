@@ -34,11 +34,23 @@ def _worth(metrics: dict) -> list[str]:
         lines.append(f"{metrics['missing']} samples have no such picture and are left out")
     for name in _classified(metrics):
         lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
+    lines += _who_is_who(metrics)
     lines += _how_sure(metrics)
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
         lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
     return lines
+
+
+def _who_is_who(metrics: dict) -> Iterable[str]:
+    for name, pairs in metrics.get("verification", {}).items():
+        if pairs is None:
+            yield f"{name}: too few pairs of pictures of one person, or of two, for a figure"
+            continue
+        yield f"{name}: AUC {pairs['auc']:.3f}, of pairs of {pairs['people']} people, half of them of one and the same"
+        for rate, share in pairs["tar"].items():
+            if share is not None:
+                yield f"{name}: true accept rate {share:.1%} at a false accept rate of {float(rate):.1%}"
 
 
 def _how_sure(metrics: dict) -> list[str]:

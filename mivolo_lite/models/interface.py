@@ -55,8 +55,8 @@ class AgeModel(nn.Module):
         return nn.Identity()
 
     def make_embedding(self) -> nn.Module:
-        """A new module that makes of the features a vector (B, E) which tells people apart."""
-        raise UserError("model: this one has no recognition embedding; swinface and multilevel have")
+        """A new module that makes of the features a vector (B, num_features) which tells people apart."""
+        raise UserError("model: this one has no recognition embedding; single, swinface and multilevel have")
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
         """A new module that maps what a subnet gives, or the features themselves, to (B, outputs)."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mivolo_lite.models.backbone import make_backbone, try_out
 from mivolo_lite.models.interface import AgeModel
@@ -51,3 +51,6 @@ class SingleModel(AgeModel):
     ) -> Tensor:
         """(B, D) pooled features. A missing picture counts as what filler the batch holds."""
         return self.backbone(face if self.config.input == "face" else body)
+
+    def make_embedding(self) -> nn.Module:
+        return nn.Linear(self.num_features, self.num_features, bias=False)

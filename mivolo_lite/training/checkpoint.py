@@ -34,7 +34,7 @@ class TrainState:
         digest, seed, order_version: name the stream; a checkpoint goes on with no other.
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
-        best_mae: lowest validation MAE so far, in years.
+        best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
         kinds: logarithmic weights of kinds of people, where the run has them.
     """
 

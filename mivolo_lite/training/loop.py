@@ -16,7 +16,7 @@ from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.data.readers import READERS
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation.metrics import evaluate_predictions
+from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.average import WeightAverage
@@ -104,7 +104,7 @@ class Trainer:
     def _build(self) -> None:
         config = self.config
         seed_everything(config.train.seed)
-        self.estimator = Estimator(self._card())
+        self.estimator = Estimator(self._card(), self.reader.people)
         age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
         if age_counts.any():
             self.estimator.method.fit_prior(age_counts)
@@ -219,11 +219,9 @@ class Trainer:
             with self.engine.whole_estimator() as estimator, self.engine.autocast():
                 metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
             self.journal.record("val", self.state.step, metrics)
-            mae = metrics["mae"]
-            if mae is None:  # no age to validate on: the latest are the best
-                self._save_best(metrics)
-            elif mae < self.state.best_mae:
-                self.state.best_mae = mae
+            error = validation_error(metrics)
+            if error <= self.state.best_mae:  # of equals the latest, which has learnt more
+                self.state.best_mae = error
                 self._save_best(metrics)
 
     def _save_best(self, metrics: dict) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mivolo_lite.data.pack import pack
+from mivolo_lite.data.sources.people import PeopleSource
 from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
 
 STEPS, BATCH = 50, 8
@@ -28,9 +30,20 @@ OPTIONS = {
     "train.save_every": 7,
     "train.log_every": 1,
     "train.eval_every": 100,
+    "tasks": '[{"name": "recognition", "kind": "embedding", "scale": 16, "weight": 0.1}]',
 }
 
 pytestmark = pytest.mark.slow
+
+
+class NamedPeople(PeopleSource):
+    """Drawn people of whom every seventh has no name and the others share eleven."""
+
+    def read(self, item):
+        picture = super().read(item)
+        if int(item) % 7:
+            picture.samples[0].labels.extra["identity"] = f"{int(item) % 11}"
+        return picture
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,13 @@ class Run:
     def samples(self) -> dict[int, list[int]]:
         """The samples of each step."""
         return {step: sorted(sum(samples, [])) for step, samples in self.traced("samples").items()}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("named") / "people"
+    pack(NamedPeople(count=80), folder, {"train": 0.75, "val": 0.25})
+    return folder
 
 
 @pytest.fixture(scope="module")

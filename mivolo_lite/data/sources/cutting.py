@@ -18,6 +18,13 @@ def read_or_reject(path: Path, max_megapixels: float) -> WholePicture:
         raise Rejected(str(error)) from None
 
 
+def keep_whole(picture: WholePicture, crop_size: int) -> bytes:
+    """The picture as a JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
+    if picture.is_plain_jpeg and max(picture.image.shape[:2]) <= crop_size:
+        return picture.data
+    return encode(picture.image, crop_size)
+
+
 def cut_person(
     image: np.ndarray, face: Box | None, body: Box | None, others: Sequence[Box], rules: CropRules
 ) -> tuple[bytes | None, bytes | None]:

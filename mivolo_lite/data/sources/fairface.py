@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.data.crops import Box, CropRules, encode
-from mivolo_lite.data.pictures import MAX_MEGAPIXELS, WholePicture
+from mivolo_lite.data.crops import Box, CropRules
+from mivolo_lite.data.pictures import MAX_MEGAPIXELS
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age, parse_gender
 from mivolo_lite.data.sources.annotations import FACE_COLUMNS, check_folder, parse_box, read_csv
-from mivolo_lite.data.sources.cutting import cut_person, read_or_reject
+from mivolo_lite.data.sources.cutting import cut_person, keep_whole, read_or_reject
 from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.errors import UserError
 
@@ -70,19 +70,13 @@ class FairFaceSource(Source):
         cells = self.lines[item]
         labels = _read_labels(cells, {"source": item})
         picture = read_or_reject(self.images / item, self.max_megapixels)
-        crops = self._cut(picture.image, cells) if self.face else (None, self._whole(picture))
+        crops = self._cut(picture.image, cells) if self.face else (None, keep_whole(picture, self.rules.crop_size))
         return Picture(picture.data, [Sample(key_of(str(Path(item).with_suffix(""))), *crops, labels)])
 
     def _cut(self, image: np.ndarray, cells: Mapping[str, str]) -> tuple[bytes | None, bytes | None]:
         height, width = image.shape[:2]
         face = parse_box(cells, FACE_COLUMNS) or face_in_the_middle(width, height, self.margin)
         return cut_person(image, face, (0, 0, width, height), [], self.rules)
-
-    def _whole(self, picture: WholePicture) -> bytes:
-        """The picture byte for byte where that is possible."""
-        if picture.is_plain_jpeg and max(picture.image.shape[:2]) <= self.rules.crop_size:
-            return picture.data
-        return encode(picture.image, self.rules.crop_size)
 
 
 def face_in_the_middle(width: int, height: int, margin: float) -> Box:

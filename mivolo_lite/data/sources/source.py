@@ -16,12 +16,14 @@ class Picture:
     """What one picture of a data set became.
 
     Attributes:
-        identity: what the split is decided from; the picture's bytes, so that exact duplicates stay together.
+        identity: what its place is decided from; the picture's bytes, so that exact duplicates stay together.
         samples: the people in it.
+        together: what the split is decided from, equal for pictures that belong into the same; the identity where None.
     """
 
     identity: bytes
     samples: Sequence[Sample]
+    together: bytes | None = None
 
 
 class Source:

@@ -1,0 +1,36 @@
+"""Learning to tell people apart: CosFace, a softmax over cosines with a margin (Wang et al., CVPR 2018).
+
+Axes: B batch, E channels of an embedding, P people of the training data.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Centres(nn.Module):
+    """Where the embeddings of each person of the training data should lie; nothing but training needs it."""
+
+    def __init__(self, people: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(people, width))
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, P) float32 cosines between embeddings (B, E) and every person's centre."""
+        # A bfloat16 cosine near 1 is off by up to 0.002: at scale 64, an eighth in the logits.
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.linear(F.normalize(embedding.float()), F.normalize(self.weight.float()))
+
+
+def cosface(cosine: Tensor, person: Tensor, margin: float, scale: float) -> Tensor:
+    """(B,) float32 cross entropy of logits ``scale * cosine``, the true person's cosine less ``margin``; no reduction.
+
+    Args:
+        cosine: (B, P).
+        person: (B,) int64, the true ones.
+        margin: by how much the true person must be nearer than all others.
+        scale: of the logits, for cosines alone are too near to each other for a softmax.
+    """
+    less = torch.zeros_like(cosine).scatter_(1, person[:, None], margin)
+    return F.cross_entropy(scale * (cosine - less), person, reduction="none")

@@ -1,0 +1,140 @@
+"""Whether embeddings tell who is who: pairs of pictures of one person or of two, by the cosine.
+
+The accuracy is that of the protocol of Labeled Faces in the Wild (Huang et al., 2007): in ten parts, each decided by
+the threshold that is best on the other nine. The pairs are drawn here; unlike LFW's, a person may be in several parts.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+MOST, FEWEST = 100_000, 30
+"""Pairs of each kind: so many at most, and no figure from fewer."""
+
+FOLDS = 10
+
+FARS = (1e-2, 1e-3)
+
+_FALSE_ACCEPTS = 10
+"""A rate at which fewer are expected among the pairs is not given: by chance alone it would be off by a third."""
+
+_POINTS = 60
+"""Of the curve."""
+
+_CHUNK = 8192
+
+
+class Pairs(NamedTuple):
+    """Rows of two samples each, (n,) int64, as many of one person as of two; and which are which, (n,) bool."""
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+def verification(embedding: np.ndarray, person: np.ndarray, most: int = MOST, seed: int = 0) -> dict | None:
+    """How well the cosine of two embeddings tells whether they are of one person.
+
+    Args:
+        embedding: (N, E), NaN where there is none.
+        person: (N,) who it is, NaN where unknown.
+        most: pairs of each kind.
+        seed: of the draw of the pairs and their ten parts.
+
+    Returns:
+        ``pairs`` of both kinds together, ``people``, ``accuracy`` (0.5 is chance) with its standard deviation over the
+        parts ``spread``, the ``threshold`` that is best on all pairs, ``auc``, ``tar`` (share of true pairs accepted)
+        by false accept rate, None where there are too few pairs, and ``roc``, pairs of a false and a true accept rate.
+        None for fewer than 30 pairs of a kind.
+    """
+    known = np.flatnonzero(~np.isnan(person) & ~np.isnan(embedding).any(axis=1))
+    rng = np.random.default_rng(seed)
+    pairs = draw_pairs(person[known], most, rng)
+    count = len(pairs.same) // 2
+    if count < FEWEST:
+        return None
+    cosine = cosines(embedding[known], pairs)
+    parts = fold_accuracies(cosine, pairs.same, rng)
+    far, tar = roc(cosine, pairs.same)
+    return {
+        "pairs": len(pairs.same),
+        "people": len(np.unique(person[known])),
+        "accuracy": float(parts.mean()),
+        "spread": float(parts.std()),
+        "threshold": best_threshold(cosine, pairs.same),
+        "auc": float(np.trapezoid(tar, far)),
+        "tar": {f"{rate:g}": tar_at(rate, far, tar) if rate * count >= _FALSE_ACCEPTS else None for rate in FARS},
+        "roc": [[float(rate), tar_at(rate, far, tar)] for rate in np.geomspace(1 / count, 1, _POINTS)],
+    }
+
+
+def draw_pairs(person: np.ndarray, most: int, rng: np.random.Generator) -> Pairs:
+    """All pairs (N,) of one person, or ``most`` of them by chance, and as many of two; none occurs twice."""
+    order = np.argsort(person, kind="stable")
+    place = np.arange(len(person))
+    begin = np.searchsorted(person[order], person[order])  # of the person that each place is of
+    one, two = place - begin, begin  # how many places before it are of the same person, and of others
+    count = min(int(one.sum()), int(two.sum()), most)
+    kinds = [_draw(one, begin, count, rng), _draw(two, np.zeros_like(begin), count, rng)]
+    first, second = (order[np.concatenate(places)] for places in zip(*kinds, strict=True))
+    return Pairs(first, second, np.arange(2 * count) < count)
+
+
+def _draw(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator):
+    """So many different pairs of places, each of which pairs with as many places as it has partners, from ``begin``."""
+    end = np.cumsum(partners)
+    total = int(end[-1]) if len(end) else 0
+    number = np.sort(rng.choice(total, count, replace=False))
+    second = np.searchsorted(end, number, side="right")
+    return begin[second] + number - (end - partners)[second], second
+
+
+def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """(n,) float64, a few pairs at a time, since both embeddings of each are copied."""
+    length = np.linalg.norm(embedding, axis=1)
+    found = np.empty(len(pairs.same))
+    for begin in range(0, len(found), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        first, second = pairs.first[part], pairs.second[part]
+        product = np.einsum("ne,ne->n", embedding[first], embedding[second], dtype=np.float64)
+        found[part] = product / np.maximum(length[first] * length[second], np.finfo(np.float32).tiny)
+    return found
+
+
+def fold_accuracies(cosine: np.ndarray, same: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(FOLDS,) share of right answers in each part, by the threshold that is best on the others."""
+    fold = np.empty(len(same), dtype=np.int64)
+    for kind in (same, ~same):  # as many of each kind in every part
+        fold[kind] = rng.permutation(int(kind.sum())) % FOLDS
+    thresholds = [best_threshold(cosine[fold != number], same[fold != number]) for number in range(FOLDS)]
+    right = (cosine > np.array(thresholds)[fold]) == same
+    return np.bincount(fold, right) / np.bincount(fold)
+
+
+def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
+    """Above which pairs are best taken for one person: in the middle between two cosines, or beyond all of them."""
+    accepted, (true, false) = _accepted(cosine, same)
+    best = int(np.argmax(true - false))
+    limits = np.concatenate([[np.inf], accepted, [-np.inf]])
+    ends = limits[best], limits[best + 1]
+    if np.isinf(ends).any():
+        return float(ends[1] + 1 if best == 0 else ends[0] - 1)
+    return float(np.mean(ends))
+
+
+def roc(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true accept rates, from (0, 0) to (1, 1), at every threshold that makes a difference."""
+    _, (true, false) = _accepted(cosine, same)
+    return false / false[-1], true / true[-1]
+
+
+def tar_at(rate: float, far: np.ndarray, tar: np.ndarray) -> float:
+    """The largest true accept rate whose false accept rate is not above ``rate``."""
+    return float(tar[np.searchsorted(far, rate, side="right") - 1])
+
+
+def _accepted(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different cosines, falling, and (2, 1 + n) how many pairs of one and of two are accepted from each one on."""
+    values, place = np.unique(-cosine, return_inverse=True)
+    counts = np.stack([np.bincount(place, kind, len(values)) for kind in (same, ~same)])
+    return -values, np.concatenate([np.zeros((2, 1)), counts.cumsum(axis=1)], axis=1)
