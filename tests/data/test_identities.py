@@ -121,4 +121,14 @@ def test_without_people_there_is_nothing_to_learn(people):
     index = ShardIndex.load(people / "train")
     assert count_people(index) == 0
     with pytest.raises(UserError, match="no sample's JSON has a 'identity'"):
-        training_columns(index, {"recognition": None})
+        training_columns([index], {"recognition": None})
+
+
+def test_people_are_numbered_through_several_data_sets(images, people, tmp_path):
+    pack(IdentitySource(images), tmp_path / "out", SPLIT)
+    first, second = (ShardIndex.load(tmp_path / "out" / split) for split in SPLIT)
+    without = ShardIndex.load(people / "val")
+    column = training_columns([first, without, second], {"who": None})["who"]
+    np.testing.assert_array_equal(column[: len(first)], identities(first))
+    assert np.isnan(column[len(first) : -len(second)]).all()
+    np.testing.assert_array_equal(column[-len(second) :], identities(second) + count_people(first))
