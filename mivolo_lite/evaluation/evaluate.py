@@ -67,7 +67,6 @@ def evaluate(
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
-    metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
     if inputs is None:
         columns = {None: predict(estimator, loader, index, accelerator)}
     else:
@@ -80,6 +79,7 @@ def evaluate(
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, shown, batch, workers)
         found = {name: found[name] | {"robustness": measured[name]} for name in found}
+    metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
     if calibration:
         metrics["calibrated_on_these_pictures"] = calibration["data_digest"] == index.digest
     if inputs is None:
@@ -87,14 +87,25 @@ def evaluate(
     else:
         metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_csv(columns, out / PREDICTIONS_FILE)
-        (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
-        if report:
-            example = None if samples is None else _most_pictures(index, samples, decoded)
-            _write_report(columns, metrics, estimator, index, out, example)
+        example = None if samples is None else _most_pictures(index, samples, decoded)
+        _write(columns, metrics, estimator, index, Path(out), report, example)
     return metrics
+
+
+def _write(
+    columns: dict[str | None, Predictions],
+    metrics: dict,
+    estimator: Estimator,
+    index: ShardIndex,
+    out: Path,
+    report: bool,
+    corrupted: int | None,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(columns, out / PREDICTIONS_FILE)
+    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+    if report:
+        _write_report(columns, metrics, estimator, index, out, corrupted)
 
 
 def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
