@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.conformal import fit_calibration
-from mivolo_lite.evaluation.predictions import predict
+from mivolo_lite.evaluation.predictions import join_processes, predict
 
 
 def calibrate(
@@ -28,7 +27,7 @@ def calibrate(
     Raises:
         UserError: the data is what was trained on, has too few known ages, or cannot be read.
     """
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), Accelerator()
+    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
     if index.digest in estimator.card.data_digest:
         raise UserError(f"{data}: the model was trained on these pictures and errs less on them; give others")
     estimator.card.calibration = {}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import ShardIndex
@@ -15,7 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.predictions import Predictions, predict, predict_each, write_csv
+from mivolo_lite.evaluation.predictions import Predictions, join_processes, predict, predict_each, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 
@@ -58,7 +57,7 @@ def evaluate(
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
     """
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), Accelerator()
+    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
     samples = choose(index, decoded, robustness_samples) if robustness else None

@@ -197,6 +197,11 @@ def predict_each(
     return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
 
 
+def join_processes() -> Accelerator:
+    """All processes that were started together. On CPUs, accelerate takes those of torchrun for one each, unasked."""
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
 def passes(
     estimator: Estimator,
     loader: BatchLoader,

@@ -197,7 +197,7 @@ def test_two_ranks_find_what_one_finds(evaluated, dual, index, tmp_path):
     words = ["--checkpoint", dual, "--data", index.folder, "--out", tmp_path / "o", "--inputs", "face,both"]
     words += ["--workers", "0", "--batch", "60", "--report", "no", "--robustness", "yes"]
     # On GPUs accelerate notices by itself that it is one of two; on CPUs it has to be told.
-    code, said = finish(torchrun(2, script, "evaluate", *words), ACCELERATE_USE_CPU="true")
+    code, said = finish(torchrun(2, script, "evaluate", *words))
     assert code == 0, said
     assert said.count("worse pictures") == 2  # one for each input, from one rank
     found = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"]
