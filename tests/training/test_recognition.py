@@ -52,13 +52,15 @@ def centres(path):
 def test_it_tells_people_apart_whom_it_never_saw(drawn, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     plain = {"data__augment__randaugment_ops": 0, "data__augment__erase": 0}
-    main(options(drawn, run, optim__epochs=6, optim__lr=3e-3, train__eval_every=3, **plain))
+    main(options(drawn, run, optim__epochs=20, optim__lr=3e-3, train__eval_every=10, **plain))
     losses = [line["loss"] for line in log_of(run, "train")]
     assert losses[-1] < 0.8 * losses[0] and log_of(run, "train")[0]["recognition_loss"] == losses[0]
     main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{drawn}/val", "--out", f"{out}", "--workers", "0"])
     metrics = json.loads((out / "metrics.json").read_text())
     found = metrics["verification"]["recognition"]
-    assert found["accuracy"] == metrics["recognition_accuracy"] > 0.65 and found["auc"] > 0.7  # chance: 0.5
+    # The colours of drawn people are enough for 0.67 to 0.73 without learning.
+    untrained = evaluate(save_untrained(tmp_path / "untrained"), drawn / "val", tmp_path / "nothing", report=False)
+    assert found["accuracy"] == metrics["recognition_accuracy"] > max(0.8, untrained["recognition_accuracy"] + 0.08)
     assert metrics["recognition_accuracy"] == max(line["recognition_accuracy"] for line in log_of(run, "val"))
     printed = capsys.readouterr().out
     assert f"recognition right for {found['accuracy']:.1%} of {found['pairs']}" in printed
@@ -98,6 +100,14 @@ def estimator(people):
     torch.manual_seed(0)
     card = Card(dict(LEVELS), {"name": "classification"}, {"min_age": 0, "max_age": 100}, 32, tasks=json.loads(TASKS))
     return Estimator(card, people)
+
+
+def save_untrained(folder):
+    """Random weights, and batch statistics of noise."""
+    made = estimator(people=0).train()
+    made(faces(64))
+    made.save(folder)
+    return folder
 
 
 def faces(count=4):
