@@ -104,17 +104,6 @@ def test_a_single_peak_at_the_age_has_no_wrong_steps():
     assert full.loss(logits, off_peak) > free.loss(logits, off_peak) + 1
 
 
-def test_the_variance_power_weighs_faces_and_takes_no_gradient():
-    age, logits = AgeRange.exact(torch.tensor([0, 30, 57, 101, 99, 12])), random_logits().requires_grad_()
-    published, weighed = (build("unimodal", unimodal_weight=0.0, variance_power=power) for power in (0.0, 0.5))
-    probability, ages = logits.detach().softmax(-1), torch.arange(102.0)
-    mean = (probability * ages).sum(-1, keepdim=True)
-    deviation = (probability * (ages - mean).square()).sum(-1).sqrt()
-    (expected,) = torch.autograd.grad((published.loss(logits, age) * deviation).sum(), logits)
-    (found,) = torch.autograd.grad(weighed.loss(logits, age).sum(), logits)
-    torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize("name", ["dldl_v2", "mean_variance", "mean_residue", "unimodal", "sord", "dldl"])
 def test_a_range_is_only_asked_for_its_mass(name):
     age = AgeRange(torch.full((6,), 20.0), torch.full((6,), 29.0), torch.ones(6, dtype=torch.bool))
