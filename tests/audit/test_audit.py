@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 from mivolo_lite.data.storage import ShardFiles
 from tests.data.tiny_shards import write_shard
+from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
 
 ORIGINALS = 40
 OPTIONS = AuditOptions(max_blur=0.7)  # drawn faces have less detail than real ones
@@ -218,6 +220,17 @@ def test_the_page_is_whole_in_itself(found):
         "mirrored",
     ):
         assert words in text
+
+
+@pytest.mark.slow
+@IN_A_BROWSER
+def test_the_page_looks_right_in_a_browser(found, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        for width, dark in product((390, 1280), (False, True)):
+            browser.open(found.out / "report.html", width, 900, dark)
+            assert browser.value(FITS) and browser.value(LOADED), (width, dark)
+            browser.screenshot(tmp_path / f"{width}{'_dark' if dark else ''}.png")
+        assert browser.complaints == []
 
 
 def test_names_from_the_data_cannot_become_markup(faces, tmp_path):

@@ -8,7 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+IN_A_BROWSER = pytest.mark.skipif(
+    not EXECUTABLE and os.environ.get("CI") != "true", reason="there is no Chromium on this machine"
+)
+
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+LOADED = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
 
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
           "--hide-scrollbars", "--disable-background-networking", "--remote-debugging-pipe")  # fmt: skip
@@ -22,6 +31,7 @@ class Browser:
     """
 
     def __init__(self, profile: Path):
+        assert EXECUTABLE, "CI must have Chromium: apt-get install chromium"
         to_read, self._to = os.pipe()
         self._from, from_write = os.pipe()
         command = f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}'

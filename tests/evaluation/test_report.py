@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from tests.data.tiny_shards import make_shards
-from tests.evaluation.browser import EXECUTABLE, Browser
+from tests.evaluation.browser import EXECUTABLE, FITS, IN_A_BROWSER, LOADED, Browser
 from tests.evaluation.simulated import people
 
 PLOTS = {
@@ -219,8 +218,6 @@ def test_age_groups_have_tiles_and_a_table(tmp_path, no_plots):
     assert f"age group right for {classes['accuracy']:.1%} of 300" in metrics_table(found)
 
 
-FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-LOADED = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
 DRAWN = "[...document.querySelectorAll('figure svg')].every(svg => svg.getBoundingClientRect().height > 100)"
 CONTRAST = """(() => {
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number); return .299*r + .587*g + .114*b };
@@ -233,9 +230,8 @@ CONTRAST = """(() => {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EXECUTABLE and os.environ.get("CI") != "true", reason="there is no Chromium on this machine")
+@IN_A_BROWSER
 def test_it_looks_right_in_a_browser(evaluated, tmp_path):
-    assert EXECUTABLE, "CI must have Chromium: apt-get install chromium"
     with Browser(tmp_path / "profile") as browser:
         pages = {"report.html": (IMAGES, 50_000), "matrix/report.html": (0, 5_000)}
         for (page, (images, size)), width, dark in product(pages.items(), (390, 1280), (False, True)):
