@@ -31,12 +31,13 @@ def task_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
 
 def identities(index: ShardIndex) -> np.ndarray:
     """(N,) float32: the number of the person in each sample, from 0 on without a gap; NaN where unknown."""
-    return index.columns.get(EXTRA + IDENTITY, np.full(len(index), np.nan, dtype=np.float32))
+    column = index.columns.get(EXTRA + IDENTITY)
+    return np.full(len(index), np.nan, dtype=np.float32) if column is None else column
 
 
 def count_people(index: ShardIndex) -> int:
-    """How many people the samples are told to be of."""
-    return int(np.nanmax(identities(index), initial=-1)) + 1
+    """How many people the samples are told to be of; an index from before they were counted has none."""
+    return index.info["labels"].get(IDENTITY, {"people": 0})["people"]
 
 
 def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[str, np.ndarray]:

@@ -14,7 +14,14 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.predictions import Predictions, join_processes, predict, predict_each, write_csv
+from mivolo_lite.evaluation.predictions import (
+    Predictions,
+    join_processes,
+    pictures_needed,
+    predict,
+    predict_each,
+    write_csv,
+)
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 
@@ -59,7 +66,7 @@ def evaluate(
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
-    decoded = tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
+    decoded = pictures_needed(estimator, shown)
     samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)

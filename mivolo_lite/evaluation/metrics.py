@@ -6,7 +6,6 @@ import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
-from mivolo_lite.evaluation.verification import verification
 
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
@@ -92,7 +91,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
-    pairs = {name: verification(one.vector, one.person) for name, one in predictions.embeddings.items()}
+    pairs = {name: one.verified for name, one in predictions.embeddings.items()}
     return {
         **age_metrics(errors),
         "gender_accuracy": gender["accuracy"],

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from tqdm import tqdm
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
-from mivolo_lite.data.task_labels import identities, task_columns
+from mivolo_lite.data.task_labels import count_people, identities, task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.verification import verification
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.tasks import Task
@@ -53,6 +55,11 @@ class Embeddings:
 
     vector: np.ndarray
     person: np.ndarray
+
+    @cached_property
+    def verified(self) -> dict | None:
+        """What ``verification`` says of them."""
+        return verification(self.vector, self.person)
 
 
 @dataclass(frozen=True)
@@ -185,8 +192,7 @@ def predict_each(
     Raises:
         UserError: a picture cannot be decoded, or the estimates are no numbers.
     """
-    person = identities(index)
-    tasks = [task for task in estimator.tasks if task.kind != "embedding" or not np.isnan(person).all()]
+    tasks = [task for task in estimator.tasks if task.kind != "embedding" or count_people(index)]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
     for name, batch, output in passes(estimator, loader, index, accelerator, shown, "evaluating"):
         age, gender = estimator.estimate(output)
@@ -195,6 +201,11 @@ def predict_each(
         columns = batch.sample, _spread(age, estimator.method.span), *estimates
         rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
     return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+
+
+def pictures_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
+    """Those of the estimator's inputs that are in any of the sets of pictures shown."""
+    return tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
 
 
 def join_processes() -> Accelerator:

@@ -37,7 +37,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predictions import passes, where_seen
+from mivolo_lite.evaluation.predictions import passes, pictures_needed, where_seen
 
 CELLS = tuple(product(CORRUPTIONS, range(SEVERITIES)))
 VERSIONS = 1 + len(CELLS)
@@ -139,8 +139,7 @@ def measure_robustness(
     Returns:
         What ``degradation`` gives, by the names of ``shown``.
     """
-    inputs = tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
-    dataset = CorruptedDataset(ShardDataset(index, inputs, estimator.card.image_size))
+    dataset = CorruptedDataset(ShardDataset(index, pictures_needed(estimator, shown), estimator.card.image_size))
     ranks = accelerator.process_index, accelerator.num_processes
     loader = BatchLoader(dataset, SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}

@@ -24,7 +24,6 @@ from mivolo_lite.evaluation.metrics import (
 )
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
-from mivolo_lite.evaluation.verification import verification
 
 
 def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, level: float | None = None) -> dict:
@@ -76,7 +75,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
             "gender": risk_coverage(1 - right, -np.abs(female - 0.5)),
         },
         "age_intervals": _age_intervals(predictions, kinds, level),
-        "verification": {name: verification(one.vector, one.person) for name, one in predictions.embeddings.items()},
+        "verification": {name: one.verified for name, one in predictions.embeddings.items()},
     }
 
 
