@@ -25,6 +25,18 @@ def uniform(low: float, high: float) -> float:
     return torch.empty(1).uniform_(low, high).item()
 
 
+class Between(v2.Transform):
+    """A change whose strength is drawn between two numbers."""
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def strength(self) -> float:
+        """A new draw."""
+        return uniform(self.low, self.high)
+
+
 class ColourCast(v2.Transform):
     """Another colour of the light: each channel times a number of its own.
 
@@ -41,55 +53,43 @@ class ColourCast(v2.Transform):
         return (image * gain).clamp_(0, 255).to(torch.uint8)
 
 
-class Blur(v2.Transform):
+class Blur(Between):
     """Out of focus: a Gaussian.
 
     Args:
         low, high: its standard deviation as a share of the side.
     """
 
-    def __init__(self, low: float, high: float):
-        super().__init__()
-        self.low, self.high = low, high
-
     def transform(self, image: Tensor, params: dict) -> Tensor:
-        sigma = uniform(self.low, self.high) * image.shape[-1]
+        sigma = self.strength() * image.shape[-1]
         return F.gaussian_blur(image, 2 * round(2.5 * sigma) + 1, sigma)
 
 
-class Noise(v2.Transform):
+class Noise(Between):
     """Too little light: Gaussian noise.
 
     Args:
         low, high: its standard deviation as a share of white.
     """
 
-    def __init__(self, low: float, high: float):
-        super().__init__()
-        self.low, self.high = low, high
-
     def transform(self, image: Tensor, params: dict) -> Tensor:
-        return F.gaussian_noise(image, sigma=uniform(self.low, self.high))
+        return F.gaussian_noise(image, sigma=self.strength())
 
 
-class LowResolution(v2.Transform):
+class LowResolution(Between):
     """Far away: fewer pixels, enlarged again.
 
     Args:
         low, high: the side as a share of what it was.
     """
 
-    def __init__(self, low: float, high: float):
-        super().__init__()
-        self.low, self.high = low, high
-
     def transform(self, image: Tensor, params: dict) -> Tensor:
         side = image.shape[-1]
-        fewer = max(1, round(uniform(self.low, self.high) * side))
+        fewer = max(1, round(self.strength() * side))
         return F.resize(F.resize(image, [fewer, fewer], antialias=True), [side, side], antialias=False)
 
 
-class Occlusion(v2.Transform):
+class Occlusion(Between):
     """Something in the way: a block, or a band over the whole width as of glasses or a mask, of one colour or noisy.
 
     Args:
@@ -97,12 +97,11 @@ class Occlusion(v2.Transform):
     """
 
     def __init__(self, low: float = 0.15, high: float = 0.5):
-        super().__init__()
-        self.low, self.high = low, high
+        super().__init__(low, high)
 
     def transform(self, image: Tensor, params: dict) -> Tensor:
         side = image.shape[-1]
-        height, width = (round(uniform(self.low, self.high) * side) for _ in range(2))
+        height, width = (round(self.strength() * side) for _ in range(2))
         band, noisy = (torch.rand(2) < 0.5).tolist()
         width = side if band else width
         top, left = (round(uniform(0, side - length)) for length in (height, width))

@@ -24,7 +24,7 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from tests.data.tiny_shards import make_shards
-from tests.evaluation.browser import EXECUTABLE, FITS, IN_A_BROWSER, LOADED, Browser
+from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
 from tests.evaluation.simulated import people
 
 PLOTS = {
@@ -249,9 +249,8 @@ def test_it_looks_right_in_a_browser(evaluated, tmp_path):
 
 
 @pytest.mark.slow
+@IN_A_BROWSER
 def test_the_browser_of_these_tests_notices_what_is_wrong(tmp_path):
-    if not EXECUTABLE:
-        pytest.skip("there is no Chromium on this machine")
     bad = tmp_path / "bad.html"
     bad.write_text('<meta name="viewport" content="width=device-width"><div style="width:2000px">x</div>'
                    '<img src="data:image/png;base64,AAAA"><script>console.error("no"); missing()</script>')  # fmt: skip
