@@ -57,6 +57,13 @@ class Card:
         return replace(self, model=self.model | sources)
 
 
+def require_files(folder: Path | str, *names: str) -> None:
+    """Raise UserError where a folder lacks any of these files."""
+    for name in names:
+        if not (Path(folder) / name).is_file():
+            raise UserError(f"{folder}: no {name} here; give the `best` folder of a run, or a converted checkpoint")
+
+
 class Estimator(nn.Module):
     """Estimates age, gender and what its tasks ask from uint8 pictures. Normalisation is part of it, on the device.
 
@@ -142,9 +149,7 @@ class Estimator(nn.Module):
     def load(cls, folder: Path | str) -> "Estimator":
         """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not there, or does not fit."""
         folder = Path(folder)
-        missing = [name for name in (MODEL_FILE, CARD_FILE) if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder}: no {missing[0]} here; give the `best` folder of a run")
+        require_files(folder, MODEL_FILE, CARD_FILE)
         card = Card(**yaml.safe_load((folder / CARD_FILE).read_text())).from_nothing()
         estimator = cls(card)
         estimator.take(folder)
@@ -158,11 +163,8 @@ class Estimator(nn.Module):
         Raises:
             UserError: they are not there, or of another estimator.
         """
+        require_files(folder, MODEL_FILE)
         path = Path(folder) / MODEL_FILE
-        if not path.is_file():
-            raise UserError(
-                f"{folder}: no {MODEL_FILE} here; give the `best` folder of a run, or a converted checkpoint"
-            )
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_TRAINING_ONLY)}
         asked = {name: tensor for name, tensor in load_file(path).items() if self._asks(name)}
         load_exactly(self, asked | own, path)

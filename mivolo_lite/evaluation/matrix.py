@@ -13,7 +13,7 @@ from accelerate import PartialState
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import CARD_FILE
+from mivolo_lite.estimator import CARD_FILE, require_files
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.page import between, faint, page, table
 
@@ -51,8 +51,7 @@ def evaluate_all(
     out, rows = Path(out), []
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
-        if not (Path(folder) / CARD_FILE).is_file():
-            raise UserError(f"{folder}: no {CARD_FILE} here; give the `best` folder of a run")
+        require_files(folder, CARD_FILE)
     indices = [ShardIndex.load(folder, cache) for folder in data]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         found = {}
