@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -15,18 +16,18 @@ def pack_utkface(out: Path, *options) -> None:
         command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", out, *options)
 
 
-def train_and_evaluate(config: Path, run: Path, data: Path, *options) -> None:
-    """The two ordinary commands, ``options`` for the second. A run goes on where it was; a finished one stays."""
+def train_and_evaluate(config: Path, run: Path, data: Path, train: Sequence = (), evaluate: Sequence = ()) -> None:
+    """The two ordinary commands, each with its further options. A run goes on where it was; a finished one stays."""
     if metrics_file(run).exists():
         return
-    words = ["--run", run, "--resume", "auto", "--data.train", data / "train", "--data.val", data / "val"]
+    words = ["--run", run, "--resume", "auto", "--data.train", data / "train", "--data.val", data / "val", *train]
     if "WEIGHTS_DIR" in os.environ:
         weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
         words += ["--model.pretrained", "false", "--model.weights", weights]
     subprocess.run([sys.executable, REPOSITORY / "train.py", "--config", config, *map(str, words)], check=True)
     evaluation = run / "evaluation"
     words = ["--checkpoint", run / "best", "--data", data / "val", "--out", evaluation]
-    command("mivolo_lite.cli", "evaluate", *words, *options)
+    command("mivolo_lite.cli", "evaluate", *words, *evaluate)
 
 
 def metrics_file(run: Path) -> Path:
