@@ -78,7 +78,7 @@ def random_batch(config: RunConfig) -> Batch:
 
 def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:
     """One line a finished method, best first."""
-    rows = [{"name": name} | json.loads(metrics_file(work / name).read_text()) for name in names]
+    rows = [finished_run(work, name) for name in names]
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     reference = "classification" if "classification" in seconds else names[0]
     against = seconds[reference]
@@ -86,24 +86,31 @@ def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -
         "# Every method on the same faces\n\n"
         f"UTKFace part 1, {rows[0]['n']} validation faces of a random 90/10 split (seed 0; a person may "
         f"lie in both), {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, "
-        f"{base['optim']['epochs']} epochs, best of the evaluations after each epoch. "
+        "the best of the evaluations after each epoch. "
         "Age alone is trained but for multilevel_tasks. Written by `python benchmarks/methods.py`; "
         f"{len(names)} of {len(list(CONFIGS.glob('*.yaml'))) - 1} configurations have been run.\n\n"
         f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
         f"thread of {processor()}; beside it the median ratio to {reference}'s within a round.\n\n"
-        "| method | MAE | CS@5 | bias | seconds a step | ratio |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| method | epochs | MAE | CS@5 | bias | seconds a step | ratio |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
     lines = []
     for row in sorted(rows, key=lambda row: row["mae"]):
         own = seconds[row["name"]]
         ratio = statistics.median(one / other for one, other in zip(own, against, strict=True))
         lines.append(
-            f"| {row['name']} | {row['mae']:.2f} | {row['cs5']:.1%} | {row['bias']:+.2f} | "
+            f"| {row['name']} | {row['epochs']:g} | {row['mae']:.2f} | {row['cs5']:.1%} | {row['bias']:+.2f} | "
             f"{statistics.median(own):.3f} | {ratio:.2f} |"
         )
     others = [other_tasks(row) for row in rows if "group_accuracy" in row]
     TABLE.write_text(head + "\n".join([*lines, *others]) + "\n")
     print("\n".join([*lines, *others]))
+
+
+def finished_run(work: Path, name: str) -> dict:
+    """What was measured of a run, with its name and the epochs that it was trained for."""
+    config = yaml.safe_load((work / name / "config.yaml").read_text())
+    return {"name": name, "epochs": config["optim"]["epochs"]} | json.loads(metrics_file(work / name).read_text())
 
 
 def other_tasks(metrics: dict) -> str:
