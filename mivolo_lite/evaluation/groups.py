@@ -76,36 +76,11 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
         return None
     use = known & np.isin(kind, names)
     bins = sorted(set(decade[use]), key=by_number)
-    row, column = _codes(kind[use], names), _codes(decade[use], bins)
-    place, cell = np.unique(row * len(bins) + column, return_inverse=True)
-    values = counted(np.abs(errors[use]))
-
-    def table(sums: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(sums), len(names) * len(bins), 2))
-        full[:, place] = sums
-        return full.reshape(len(sums), len(names), len(bins), 2)
-
-    count = table(cell_sums(values, cell))[0, ..., 0]
-    common = (count >= _COMMON).all(axis=0)
-    weight = count.sum(axis=0) * common
-
-    def maes(sums: np.ndarray) -> np.ndarray:
-        """(B, 2, kinds): raw and standardised."""
-        cells = table(sums)
-        raw, inside = means(cells.sum(axis=2))[..., 0], means(cells)[..., 0]
-        there = weight * ~np.isnan(inside)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            standardised = (np.nan_to_num(inside) * there).sum(axis=2) / there.sum(axis=2)
-        return np.stack([raw, standardised], axis=1)
-
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        """(B, 2, kinds + 1): the MAEs and, last, their gap."""
-        mae = maes(sums)
-        return np.concatenate([mae, np.ptp(mae, axis=2, keepdims=True)], axis=2)
-
-    found, interval = statistic(cell_sums(values, cell))[0], bootstrap(values, statistic, cell)
-    by_chance = _gaps_by_chance(values, row, column, maes, place, len(bins))
-    rows = _rows(names, count.sum(axis=1), found[0], interval[:, 0])
+    crossed = _Crossed(_codes(kind[use], names), _codes(decade[use], bins), np.abs(errors[use]))
+    found = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
+    interval = bootstrap(crossed.values, crossed.maes_and_gap, crossed.cell)
+    by_chance = crossed.gaps_by_chance()
+    rows = _rows(names, crossed.count.sum(axis=1), found[0], interval[:, 0])
     for number, one in enumerate(rows.values()):
         one["standardised"] = _number(found[1, number])
         one["standardised_interval"] = as_pair(interval[:, 1, number])
@@ -121,25 +96,68 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
             }
             for version, name in enumerate(("raw", "standardised"))
         },
-        "common_bins": [name for name, shared in zip(bins, common, strict=True) if shared],
-        "common_share": float(weight.sum() / count.sum()),
+        "common_bins": [name for name, shared in zip(bins, crossed.common, strict=True) if shared],
+        "common_share": float(crossed.weight.sum() / crossed.count.sum()),
         "limit": limit,
         "left_out": left_out,
     }
 
 
-def _gaps_by_chance(values, row, column, maes, place, bins) -> np.ndarray:
-    """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among pictures of one age bin."""
-    random = np.random.default_rng(0)
-    members = [np.flatnonzero(column == number) for number in range(bins)]
-    shuffled, found = row.copy(), []
-    for _ in range(_SHUFFLES):
-        for rows in members:
-            shuffled[rows] = random.permutation(row[rows])
-        # A shuffle within the bins leaves the number of pictures of every kind and bin as it is.
-        cell = np.searchsorted(place, shuffled * bins + column)
-        found.append(np.ptp(maes(cell_sums(values, cell))[0], axis=1))
-    return np.quantile(found, 0.95, axis=0)
+class _Crossed:
+    """Absolute errors by kind of person and age bin. Only cells that have pictures are summed over.
+
+    Args:
+        kind, decade: (N,) the number of each picture's kind and age bin, every number from 0 on at least once.
+        errors: (N,) absolute errors.
+
+    Attributes:
+        values: (N, 2) what ``bootstrap`` sums.
+        cell: (N,) of each picture, among those that have pictures.
+        count: (kinds, bins) pictures.
+        common: (bins,) whether every kind has enough pictures of that age.
+        weight: (bins,) of the standardised error: the pictures of a common age bin.
+    """
+
+    def __init__(self, kind: np.ndarray, decade: np.ndarray, errors: np.ndarray):
+        self.kind, self.decade, self.values = kind, decade, counted(errors)
+        self.shape = kind.max() + 1, decade.max() + 1
+        self.place, self.cell = np.unique(kind * self.shape[1] + decade, return_inverse=True)
+        self.count = self.table(cell_sums(self.values, self.cell))[0, ..., 0]
+        self.common = (self.count >= _COMMON).all(axis=0)
+        self.weight = self.count.sum(axis=0) * self.common
+
+    def table(self, sums: np.ndarray) -> np.ndarray:
+        """(B, kinds, bins, 2) from the sums (B, C, 2) of the cells that have pictures."""
+        full = np.zeros((len(sums), self.shape[0] * self.shape[1], 2))
+        full[:, self.place] = sums
+        return full.reshape(len(sums), *self.shape, 2)
+
+    def maes(self, sums: np.ndarray) -> np.ndarray:
+        """(B, 2, kinds) raw and standardised MAEs from sums (B, C, 2)."""
+        cells = self.table(sums)
+        raw, inside = means(cells.sum(axis=2))[..., 0], means(cells)[..., 0]
+        there = self.weight * ~np.isnan(inside)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            standardised = (np.nan_to_num(inside) * there).sum(axis=2) / there.sum(axis=2)
+        return np.stack([raw, standardised], axis=1)
+
+    def maes_and_gap(self, sums: np.ndarray) -> np.ndarray:
+        """(B, 2, kinds + 1) those MAEs and, last, their gap."""
+        maes = self.maes(sums)
+        return np.concatenate([maes, np.ptp(maes, axis=2, keepdims=True)], axis=2)
+
+    def gaps_by_chance(self) -> np.ndarray:
+        """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among pictures of one age bin."""
+        random, bins = np.random.default_rng(0), self.shape[1]
+        members = [np.flatnonzero(self.decade == number) for number in range(bins)]
+        shuffled, found = self.kind.copy(), []
+        for _ in range(_SHUFFLES):
+            for rows in members:
+                shuffled[rows] = random.permutation(self.kind[rows])
+            # A shuffle within the bins leaves the number of pictures of every kind and bin as it is.
+            cell = np.searchsorted(self.place, shuffled * bins + self.decade)
+            found.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
+        return np.quantile(found, 0.95, axis=0)
 
 
 def _large(names: np.ndarray, limit: int) -> tuple[list[str], dict[str, int]]:
