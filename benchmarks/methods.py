@@ -25,11 +25,15 @@ from mivolo_lite.config import RunConfig, named_options, read_run_config
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation.compare import compare
 from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.step import OptimizerStep
 
 CONFIGS = REPOSITORY / "configs" / "methods"
+BAND = 0.5
+"""Years within which every method should lie of the best."""
+
 TABLE = REPOSITORY / "benchmarks" / "results" / "methods.md"
 
 
@@ -78,7 +82,8 @@ def random_batch(config: RunConfig) -> Batch:
 
 def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:
     """One line a finished method, best first."""
-    rows = [finished_run(work, name) for name in names]
+    rows = sorted((finished_run(work, name) for name in names), key=lambda row: row["mae"])
+    comparison = compare([metrics_file(work / row["name"]).parent for row in rows])
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     reference = "classification" if "classification" in seconds else names[0]
     against = seconds[reference]
@@ -89,18 +94,20 @@ def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -
         "the best of the evaluations after each epoch. "
         "Age alone is trained but for multilevel_tasks. Written by `python benchmarks/methods.py`; "
         f"{len(names)} of {len(list(CONFIGS.glob('*.yaml'))) - 1} configurations have been run.\n\n"
+        f"How far a method is behind the first is paired by picture, in intervals of {comparison['level']:.2%} (95 % for "
+        f"all together); {BAND} years are asked for.\n\n"
         f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
         f"thread of {processor()}; beside it the median ratio to {reference}'s within a round.\n\n"
-        "| method | epochs | MAE | CS@5 | bias | seconds a step | ratio |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| method | epochs | MAE | behind the first | CS@5 | bias | seconds a step | ratio |\n"
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n"
     )
     lines = []
-    for row in sorted(rows, key=lambda row: row["mae"]):
+    for row, compared in zip(rows, comparison["rows"], strict=True):
         own = seconds[row["name"]]
         ratio = statistics.median(one / other for one, other in zip(own, against, strict=True))
         lines.append(
-            f"| {row['name']} | {row['epochs']:g} | {row['mae']:.2f} | {row['cs5']:.1%} | {row['bias']:+.2f} | "
-            f"{statistics.median(own):.3f} | {ratio:.2f} |"
+            f"| {row['name']} | {row['epochs']:g} | {row['mae']:.2f} | {behind(compared)} | {row['cs5']:.1%} | "
+            f"{row['bias']:+.2f} | {statistics.median(own):.3f} | {ratio:.2f} |"
         )
     others = [other_tasks(row) for row in rows if "group_accuracy" in row]
     TABLE.write_text(head + "\n".join([*lines, *others]) + "\n")
@@ -111,6 +118,15 @@ def finished_run(work: Path, name: str) -> dict:
     """What was measured of a run, with its name and the epochs that it was trained for."""
     config = yaml.safe_load((work / name / "config.yaml").read_text())
     return {"name": name, "epochs": config["optim"]["epochs"]} | json.loads(metrics_file(work / name).read_text())
+
+
+def behind(compared: dict) -> str:
+    """How much larger a method's error is than the first's, with the interval."""
+    difference = compared["mae"].get("difference")
+    if difference is None:
+        return ""
+    lower, upper = difference["interval"]
+    return f"{difference['value']:+.2f} [{lower:+.2f}, {upper:+.2f}]"
 
 
 def other_tasks(metrics: dict) -> str:
