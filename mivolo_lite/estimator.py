@@ -165,7 +165,9 @@ class Estimator(nn.Module):
         """
         require_files(folder, MODEL_FILE)
         path = Path(folder) / MODEL_FILE
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_TRAINING_ONLY)}
+        loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
+        kept = (_TRAINING_ONLY, *loss_buffers)
+        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(kept)}
         asked = {name: tensor for name, tensor in load_file(path).items() if self._asks(name)}
         load_exactly(self, asked | own, path)
 

@@ -105,9 +105,7 @@ class RemoteFolder:
             self._files, self._root = fsspec.url_to_fs(self.url, **options)
         except ImportError as error:
             extra = _SCHEMES[self._scheme]
-            raise UserError(
-                f"{self.url}: needs a package ({_line(error)}); pip install 'mivolo-lite[{extra}]'"
-            ) from None
+            raise UserError(f"{self.url}: needs a package ({_line(error)}); pip install -e '.[{extra}]'") from None
         except Exception as error:  # of credentials or settings
             raise UserError(f"{self.url}: {_reason(error)}") from None
         # Those that are not asynchronous read through a buffer that fetches more than was asked for.

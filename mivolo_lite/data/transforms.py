@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, restricted_number_type
 from torchvision.transforms import v2
 
 from mivolo_lite.data.letterbox import letterbox
 from mivolo_lite.data.photography import Occlusion, degradation, photometric
+
+Magnitude = restricted_number_type("Magnitude", int, [(">=", 0), ("<=", 30)])
+Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])
 
 
 @dataclass
@@ -30,11 +33,11 @@ class AugmentConfig:
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
     """
 
-    flip: float = 0.5
-    crop_scale: float = 0.8
-    randaugment_ops: int = 2
-    randaugment_magnitude: int = 9
-    erase: float = 0.25
+    flip: ClosedUnitInterval = 0.5
+    crop_scale: Share = 0.8
+    randaugment_ops: NonNegativeInt = 2
+    randaugment_magnitude: Magnitude = 9
+    erase: ClosedUnitInterval = 0.25
     rotate: NonNegativeFloat = 0.0
     photometric: ClosedUnitInterval = 0.0
     occlude: ClosedUnitInterval = 0.0

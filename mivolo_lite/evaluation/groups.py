@@ -185,4 +185,4 @@ def _worst(rows: dict[str, dict]) -> dict:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None

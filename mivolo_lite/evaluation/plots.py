@@ -121,7 +121,7 @@ def _drawings(metrics: dict, predictions: Predictions) -> Iterator[tuple[str, st
         if curve:
             caption = f"Risk-coverage of {kind}: error of the most certain share"
             yield f"risk_coverage_{kind}", caption, lambda ax, curve=curve, unit=unit: _risk_coverage(ax, curve, unit)
-    if metrics["age_intervals"]:
+    if metrics["age_intervals"] and metrics["age_intervals"]["coverage"] is not None:
         yield "interval_coverage", "True ages inside their interval", lambda ax: _coverage(ax, metrics["age_intervals"])
     for name, pairs in metrics.get("verification", {}).items():
         if pairs:

@@ -43,6 +43,8 @@ class Coral(OrdinalMethod):
 
         importance: bool = False
 
+    loss_buffers = ("question_weight",)
+
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
         questions = len(span) - 1

@@ -27,6 +27,8 @@ class Corn(OrdinalMethod):
     Shapes: features (B, D), output z (B, A - 1), loss (B,).
     """
 
+    loss_buffers = ("questions_asked",)
+
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
         self.head = make_head(len(span) - 1)

@@ -68,9 +68,12 @@ class AgeMethod(nn.Module):
     Attributes:
         span: the ages the method covers.
         progress: share of the training done, from 0 to 1; the trainer sets it before every step.
+        loss_buffers: names of the buffers that ``fit_prior`` sets for the loss alone; a run that starts from another
+            one's weights keeps those of its own data.
     """
 
     Config: ClassVar[type]
+    loss_buffers: ClassVar[tuple[str, ...]] = ()
     progress: float = 0.0
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):

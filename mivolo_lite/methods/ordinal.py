@@ -49,8 +49,9 @@ class OrdinalMethod(AgeMethod):
         self.register_buffer("start", torch.zeros(len(span) - 1))
 
     def fit_prior(self, age_counts: Tensor) -> None:
-        counts = smoothed_counts(age_counts)
-        older = counts.sum() - counts.cumsum(0)[:-1]
+        # Summed from the old end, in float64: the few oldest of 180,000 are less than float32 can tell at 180,000.
+        counts = smoothed_counts(age_counts).double()
+        older = counts.flip(0).cumsum(0).flip(0)[1:]
         self.start.copy_((older / self.not_older(counts)).log())
 
     def not_older(self, age_counts: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.lds import Kernel, Reweight, smoothed_weights
+from mivolo_lite.methods.options import require_positive
 
 
 def head_unit(span: AgeSpan) -> int:
@@ -76,7 +77,10 @@ class Regression(AgeMethod):
         lds_sigma: float = 2.0
         lds_reweight: Reweight = "sqrt_inv"
 
+    loss_buffers = ("age_weight",)
+
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+        require_positive(config, "huber_beta", "annealed_sigma", "lds_sigma")
         super().__init__(make_head, span, config)
         self.head = make_head(1)
         self.scale = float(span.max_age - span.min_age) if config.normalise else 1.0

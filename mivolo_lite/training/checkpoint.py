@@ -31,7 +31,7 @@ class TrainState:
     neither has a state of its own.
 
     Attributes:
-        digest, seed, order_version: name the stream; a checkpoint goes on with no other.
+        digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint goes on with no other.
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
         best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
@@ -40,6 +40,8 @@ class TrainState:
 
     digest: str
     seed: int
+    window_blocks: int
+    block_samples: int
     step: int = 0
     samples_seen: int = 0
     best_mae: float = float("inf")
@@ -51,9 +53,11 @@ class TrainState:
         for name, meaning in (
             ("digest", "other shards, or in other shares"),
             ("seed", "another seed"),
+            ("window_blocks", "another data.window_blocks"),
+            ("block_samples", "another data.block_samples"),
             ("order_version", "an older order"),
         ):
-            if saved[name] != getattr(self, name):
+            if saved.get(name, getattr(self, name)) != getattr(self, name):
                 raise UserError(
                     f"--resume: the checkpoint was trained on {meaning} ({name} {saved[name]}, now "
                     f"{getattr(self, name)}), so the order could not go on; use them again, or start a new run"

@@ -56,6 +56,10 @@ class DataParallel:
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
+    def forward(self, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's outputs, in the run's mixed precision."""
+        return self.model(**pictures)
+
     def backward(self, loss: Tensor) -> None:
         """Gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
         # Engines average gradients over the ranks.
@@ -179,6 +183,10 @@ class FullySharded(DataParallel):
 
     def whole_estimator(self):
         return self.replica.filled(self)
+
+    def forward(self, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
+            return super().forward(pictures)
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:

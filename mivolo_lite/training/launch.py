@@ -257,7 +257,7 @@ def _check_deepspeed(environ: Mapping[str, str]) -> None:
         )
     missing = [name for name in ("deepspeed", "transformers") if find_spec(name) is None]
     if missing:
-        raise UserError(f"launch: DeepSpeed needs {' and '.join(missing)}; pip install 'mivolo-lite[deepspeed]'")
+        raise UserError(f"launch: DeepSpeed needs {' and '.join(missing)}; pip install -e '.[deepspeed]'")
 
 
 def _said(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -53,14 +53,14 @@ class Trainer:
         self.reader = READERS[config.data.reader](config.data, config.train.seed, classes_to_learn(config.tasks))
         self.val_index = ShardIndex.load(config.data.val, config.data.cache)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
-        self.broken = 0
-        self.total_steps = max(1, math.ceil(config.optim.epochs * self.steps_per_epoch))
         self.folder = RunFolder(config.run)
         self._begin_folder()
+        self.broken = self.folder.broken_pictures()
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
         self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
         self._build()
         self._resume()
+        self.total_steps = self.state.step + self._steps_to_go()
         self.journal = Journal(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
 
     def train(self) -> bool:
@@ -74,7 +74,7 @@ class Trainer:
         results: list[StepResult] = []
         for batches in self._steps():
             set_learning_rate(self.engine.optimizer, self._learning_rate())
-            self.estimator.method.progress = self.state.step / self.total_steps
+            self.estimator.method.progress = self._position() / self._end()
             self.engine.model.train()
             results.append(self.step(batches, self.state.step))
             self._advance()
@@ -125,7 +125,8 @@ class Trainer:
         weights, self.dro = self._weighting()
         self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed, weights, self.dro)
         self.average = WeightAverage(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
-        self.state = TrainState(self.reader.digest, config.train.seed)
+        window, block = config.data.window_blocks, config.data.block_samples
+        self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
@@ -177,16 +178,30 @@ class Trainer:
     def _count_broken(self, batch: Batch) -> None:
         """Write undecodable pictures down; give up over the limit."""
         for picture in batch.broken:
-            self.broken += 1
-            self.folder.log_broken(self.state.step, picture)
-        if self.broken > self.config.train.max_broken:
+            if picture not in self.broken:  # each pass meets it again
+                self.broken.add(picture)
+                self.folder.log_broken(self.state.step, picture)
+        if len(self.broken) > self.config.train.max_broken:
             raise UserError(
                 f"data.train: more than train.max_broken {self.config.train.max_broken} pictures "
                 f"cannot be decoded; see {self.folder.broken}, and pack the data set again"
             )
 
     def _learning_rate(self) -> float:
-        return learning_rate(self.state.step, self.total_steps, self.steps_per_epoch, self.config.optim)
+        return learning_rate(self._position(), self._end(), self.steps_per_epoch, self.config.optim)
+
+    def _steps_to_go(self) -> int:
+        """By the samples seen: a run may go on with another global batch, or for fewer epochs."""
+        samples = max(1, round(self.config.optim.epochs * self.reader.samples))
+        return max(0, math.ceil((samples - self.state.samples_seen) / self.plan.global_batch))
+
+    def _position(self) -> float:
+        """How many steps of the present global batch the samples seen are: those done, unless it was another before."""
+        return self.state.samples_seen / self.plan.global_batch
+
+    def _end(self) -> float:
+        """Where ``_position`` will be after the last step."""
+        return self._position() + self.total_steps - self.state.step
 
     def _advance(self) -> None:
         """One more step is behind us: count it, and let the averaged weights follow."""
@@ -201,8 +216,8 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         """Whether this step was the one that completed another ``eval_every`` epochs, or the last."""
-        epochs = self.config.train.eval_every * self.steps_per_epoch
-        return self.state.step == self.total_steps or self.state.step // epochs > (self.state.step - 1) // epochs
+        every, position = self.config.train.eval_every * self.steps_per_epoch, self._position()
+        return self.state.step == self.total_steps or position // every > (position - 1) // every
 
     def _evaluate(self) -> None:
         accelerator = self.accelerator
@@ -270,7 +285,7 @@ class Trainer:
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
-        for folder, passes in self.reader.passes(self.total_steps * plan.global_batch).items():
+        for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
             self.journal.say(f"{folder}: {passes:.3g} passes")
         if self.resumed:
             self.journal.say(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")

@@ -58,7 +58,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
     return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
-def learning_rate(step: int, total_steps: int, steps_per_epoch: float, config: OptimConfig) -> float:
+def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
     """Linear warm-up, then a cosine from ``lr`` to ``min_lr`` (Loshchilov and Hutter, 2017).
 
     Without state of its own, there is nothing in it to save, and no world size to be multiplied by.

@@ -78,12 +78,16 @@ class RunFolder:
         """Append an undecodable picture, "key: reason", to ``broken.jsonl``."""
         self._append(self.broken, {"step": step, "picture": picture})
 
+    def broken_pictures(self) -> set[str]:
+        """Those written down so far."""
+        return {record["picture"] for record in _whole_records(self.broken)} if self.broken.exists() else set()
+
     def cut_log(self, step: int) -> None:
         """Drop lines of steps that a resumed run will do again, and one that a killed job left unfinished."""
         if self.metrics.exists():
-            lines = [line for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+            records = [record for record in _whole_records(self.metrics) if record["step"] <= step]
             kept = self.metrics.with_suffix(".partial")
-            kept.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
             os.replace(kept, self.metrics)
 
     @property
@@ -144,3 +148,12 @@ def sync_files(folder: Path, deep: bool = True) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+
+
+def _whole_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON lines file, without those that a killed job or a full disk left unfinished."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
@@ -119,6 +120,12 @@ def test_few_pictures_have_no_figure(tmp_path, no_plots):
     sheet = text[text.index("<h2>By gender</h2>") : text.index("<h2>NIST")]
     assert sheet.count("n &lt; 30") == 2 + len(found["by"]["group"]) and "." not in re.sub(r"<[^>]*>", "", sheet)
     assert found["gaps"] == {"gender": None, "group": None, "gender x group": None}
+
+
+def test_too_few_ages_have_no_coverage_to_draw(everyone, tmp_path):
+    few = with_intervals(people(20))
+    write_report([Section(None, summarise(few, level=0.9), few)], {}, tmp_path)
+    assert "cs.png" in os.listdir(tmp_path / "plots") and "interval_coverage.png" not in os.listdir(tmp_path / "plots")
 
 
 @pytest.mark.parametrize("known", ["age", "gender", "nothing"])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from coral_pytorch.dataset import corn_label_from_logits, levels_from_labelbatch, proba_to_label
@@ -12,6 +13,7 @@ from torch import nn
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.methods.prior import smoothed_counts
 
 LOGITS = torch.tensor([[2.1, 1.8, -2.1, -1.8], [1.9, -1, -1.5, -1.3], [1.9, 1.8, 1.7, 1.6]])
 
@@ -44,6 +46,18 @@ def test_corn_pinned():
     method, age = build("corn", 5), torch.tensor([0, 1, 2])
     method.fit_prior(histogram(age, 5))
     assert method.loss(LOGITS, AgeRange.exact(age)).mean().item() == pytest.approx(0.8047, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", ["coral", "or_cnn", "corn"])
+def test_the_start_of_the_oldest_of_many_is_exact(name):
+    age = (torch.randn(180_000, generator=torch.Generator().manual_seed(0)) * 12 + 36).round().clamp(1, 100).long()
+    counts = histogram(age, 121)
+    method = build(name, 121)
+    method.fit_prior(counts)
+    smooth = smoothed_counts(counts).double().numpy()
+    older = np.array([math.fsum(smooth[k + 1 :]) for k in range(120)])
+    others = smooth[:-1] if name == "corn" else np.array([math.fsum(smooth[: k + 1]) for k in range(120)])
+    np.testing.assert_allclose(method.start.numpy(), np.log(older / others), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [5, 102])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.training.optim import OptimConfig, learning_rate
 from mivolo_lite.training.preemption import EXIT_CODE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,10 +67,14 @@ def finish(process):
     assert process.returncode == 0, output.decode()
 
 
-def steps_logged(run):
+def records(run, kind):
     metrics = run / "metrics.jsonl"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    return [record["step"] for record in map(json.loads, lines) if record["kind"] == "train"]
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def steps_logged(run):
+    return [record["step"] for record in records(run, "train")]
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +165,52 @@ def test_a_finished_run_is_not_begun_again(command, undisturbed):
 
 
 @pytest.mark.slow
-def test_another_seed_cannot_resume_it(command, undisturbed):
-    process = start([*command, "--train.seed", "1"], undisturbed, resume="auto")
+@pytest.mark.parametrize(
+    "option, value", [("train.seed", "1"), ("data.window_blocks", "4"), ("data.block_samples", "4")]
+)
+def test_another_order_cannot_resume_it(command, undisturbed, option, value):
+    process = start([*command, f"--{option}", value], undisturbed, resume="auto")
     output = process.communicate(timeout=300)[0].decode()
-    assert process.returncode == 2 and "another seed" in output and "Traceback" not in output
+    name = option.partition(".")[2]
+    assert process.returncode == 2 and "another" in output and f"({name} " in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_it_goes_on_by_samples_with_another_global_batch(command, people, undisturbed, tmp_path):
+    """Half as much again, in steps twice as large: the schedule goes on where the samples seen put it."""
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    epochs = float(command[command.index("--optim.epochs") + 1])
+    finish(start([*command, "--optim.global_batch", "20", "--optim.epochs", str(1.5 * epochs)], run, resume="auto"))
+    assert steps_logged(run)[STEPS:] == list(range(STEPS + 1, STEPS + 7))
+    new = [record for record in records(run, "train") if record["step"] > STEPS]
+    assert [record["samples_seen"] for record in new] == [240 + 20 * step for step in range(1, 7)]
+    steps_per_epoch = len(ShardIndex.load(people / "train")) / 20
+    course = [learning_rate(step, 18, steps_per_epoch, OptimConfig()) for step in range(12, 18)]
+    assert [record["lr"] for record in new] == pytest.approx(course)
+
+
+@pytest.mark.slow
+def test_a_run_that_has_learnt_enough_is_done(command, undisturbed, tmp_path):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    finish(start([*command, "--optim.epochs", "1"], run, resume="auto"))
+    assert last_checkpoint(run).name == f"step-{STEPS:09d}"
+
+
+@pytest.mark.slow
+def test_a_broken_picture_counts_once_however_often_it_is_met(command, people, tmp_path):
+    data = shutil.copytree(people / "train", tmp_path / "train")
+    index = ShardIndex.load(data)
+    with open(index.shard_path(0), "r+b") as file:
+        file.seek(int(index.columns["face_offset"][0]))
+        file.write(b"\0" * 20)
+    changed = ["--data.train", str(data), "--train.max_broken", "1"]
+    finish(start([*command, *changed], tmp_path / "run"))
+    finish(start([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto"))
+    lines = (tmp_path / "run" / "broken.jsonl").read_text().splitlines()
+    assert len(lines) == 1 and ".face: " in json.loads(lines[0])["picture"]
+
+    output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=300)[0]
+    assert "more than train.max_broken 0 pictures cannot be decoded" in output.decode()
 
 
 @pytest.mark.slow

@@ -62,9 +62,10 @@ def test_best_weights_come_back_when_killed_between_two_renames(tmp_path):
     assert (tmp_path / "best").is_dir() and not (tmp_path / "best.old").exists()
 
 
-def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path):
+@pytest.mark.parametrize("rest", ['{"kind": "tr', '{"kind": "val", "step": 1, "by": {"age": {"0-9": {"n": 40}'])
+def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path, rest):
     folder = RunFolder(tmp_path)
-    folder.metrics.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n{"kind": "tr')
+    folder.metrics.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n' + rest)
     folder.cut_log(1)
     assert folder.metrics.read_text() == '{"kind": "train", "step": 1}\n'
 

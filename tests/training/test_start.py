@@ -1,10 +1,12 @@
 """A new run may start from everything that another one learnt."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
+from mivolo_lite.methods.lds import smoothed_weights
 from mivolo_lite.training.loop import Trainer
 
 
@@ -27,6 +29,17 @@ def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     assert second.state.step == 0
     second.journal.close()
     second.heartbeat.stop()
+
+
+def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", *words])  # without weights, as a converted MiVOLO
+    weighted = ["--method.lds", "true", "--start", f"{tmp_path}/first/best", *words]
+    second = Trainer(read_run_config(["--run", f"{tmp_path}/second", *weighted]))
+    weight = second.estimator.method.age_weight
+    second.journal.close()
+    second.heartbeat.stop()
+    counts = torch.from_numpy(second.reader.age_counts(0, 120))
+    assert weight.equal(smoothed_weights(counts, "gaussian", 5, 2.0, "sqrt_inv")) and weight.std() > 0.1
 
 
 @pytest.mark.parametrize(
