@@ -45,12 +45,12 @@ def find_pairs(
         similarity: least correlation of their fine patterns.
     """
     records = prints.records
-    readable = np.flatnonzero(records["readable"])
+    # Blank ones, as others fill in for a picture that they lack, say nothing of who is in them.
+    readable = np.flatnonzero(records["readable"] & (records["contrast"] >= BLANK_CONTRAST))
     by_bytes = _equal(records["bytes"], readable)
     by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
     exact = [_pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((0, by_bytes), (1, by_pixels))]
     patterned = _without(_without(readable, by_bytes), by_pixels)
-    patterned = patterned[records["contrast"][patterned] >= BLANK_CONTRAST]
     return np.concatenate([*exact, _near_pairs(samples, picture, prints, patterned, workers, distance, similarity)])
 
 

@@ -9,6 +9,7 @@ check of every sample's pictures: any stretch of any shard can be told to be wha
 
 import hashlib
 import json
+import math
 import os
 import tarfile
 from collections import Counter
@@ -213,7 +214,7 @@ def _read_info(content: bytes, where: Path | RemoteFolder, mend: str) -> dict[st
         info = json.loads(content)
     except ValueError as error:
         raise UserError(f"{where}: damaged index ({' '.join(str(error).split())}); {mend}") from None
-    version = info.get("schema_version")
+    version = info.get("schema_version") if isinstance(info, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(f"{where}/{INFO_FILE}: schema version {version}, not {SCHEMA_VERSION}; {mend}")
     return info
@@ -248,8 +249,8 @@ def index_shards(
 
     Args:
         folder: holds uncompressed ``.tar`` shards, also other people's (``.jpg`` with ``.json`` or ``.cls``).
-        crop_policy: how the crops were made, where that is known.
-        groups: group names in code order; otherwise those found, sorted.
+        crop_policy: how the crops were made, where that is known; otherwise what an earlier ``dataset.json`` says.
+        groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
         max_reject_rate: largest share of samples that may be unusable.
         workers: processes that scan.
 
@@ -262,7 +263,11 @@ def index_shards(
     check_reject_rate(rejected, sum(len(scan.keys) for scan in scans), max_reject_rate, folder)
     _name_apart(scans)
     labels = [label for scan in scans for label in scan.labels]
-    groups = groups or sorted({label.group for label in labels if label.group is not None})
+    earlier = _earlier_info(folder)
+    crop_policy = crop_policy or earlier.get("crop_policy")
+    if not groups:
+        before = earlier.get("groups", [])
+        groups = before + sorted({label.group for label in labels if label.group is not None} - set(before))
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
     extra, words = extra_columns(labels)
@@ -273,6 +278,15 @@ def index_shards(
     if rejected:
         write_rejected(folder / REJECTED_FILE, rejected)
     return index
+
+
+def _earlier_info(folder: Path) -> dict[str, Any]:
+    """An earlier ``dataset.json``, of whatever version, or nothing."""
+    try:
+        info = json.loads((folder / INFO_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
 
 
 def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
@@ -293,7 +307,7 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
     """
     columns, words = {}, {}
     for name in sorted({name for label in labels for name in label.extra}):
-        values = [label.extra.get(name) for label in labels]
+        values = [_said(label.extra.get(name)) for label in labels]
         known = [value for value in values if value is not None]
         if known and name == IDENTITY:
             people = [None if value is None else str(value) for value in values]
@@ -304,6 +318,11 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
         elif known and all(isinstance(value, int | float) and abs(value) < _LARGEST for value in known):
             columns[EXTRA + name] = np.array(values, dtype=np.float32)
     return columns, words
+
+
+def _said(value: Any) -> Any:
+    """A label, or None for a number that is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _places(values: Sequence[Any], choices: Sequence[Any]) -> np.ndarray:
@@ -407,13 +426,15 @@ def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[
     face = next((members[name] for name in FACE_EXTENSIONS if name in members), None)
     body = next((members[name] for name in BODY_EXTENSIONS if name in members), None)
     try:
+        key.encode()  # UnicodeEncodeError is a ValueError
         if not any(member is not None and member.size for member in (face, body)):
             raise ValueError(f"no face or body picture among its members ({', '.join(sorted(members))})")
         labels = Labels.from_members(
             {name: tar.extractfile(members[name]).read() for name in LABEL_EXTENSIONS if name in members}
         )
     except ValueError as error:
-        scan.rejected.append({"picture": f"{scan.name}:{key}", "reason": str(error)})
+        picture = f"{scan.name}:{key}".encode(errors="replace").decode()
+        scan.rejected.append({"picture": picture, "reason": str(error)})
         return
     scan.keys.append(key)
     scan.face.append((face.offset_data, face.size) if face else (0, 0))
@@ -459,7 +480,7 @@ def _info(scans, labels, groups, crop_policy, rejected) -> dict[str, Any]:
 
 def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
     ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
-    people = Counter(str(who) for label in labels if (who := label.extra.get(IDENTITY)) is not None)
+    people = Counter(str(who) for label in labels if (who := _said(label.extra.get(IDENTITY))) is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
     age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}

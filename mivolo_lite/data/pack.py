@@ -4,6 +4,8 @@ Pictures are read once, in parallel, into a spool; the samples are then put in o
 comes from digests of the pictures, so neither the number of workers nor the moment can change a byte.
 """
 
+import errno
+import fcntl
 import os
 import re
 import shutil
@@ -64,7 +66,7 @@ def pack(
     check_layout(out, split, samples_per_shard)
     items = source.items()
     with appearing_whole(out) as partial:
-        spool = partial / "spool"
+        spool = partial / ".spool"  # no split has such a name
         reading = read_pictures(source, items, spool, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
@@ -97,15 +99,37 @@ def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> 
 def appearing_whole(out: Path) -> Iterator[Path]:
     """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it."""
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.rename(partial, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+            try:
+                partial.mkdir()
+                yield partial
+                os.rename(partial, out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other commands from writing the same folder, whose pictures would get into each other's.
+
+    A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it.
+    """
+    lock = out.with_name(out.name + ".lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # otherwise a file system without locks
+                raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def write_splits(

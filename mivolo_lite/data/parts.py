@@ -93,14 +93,21 @@ def pack_part(
         with appearing_whole(out) as partial:
             excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         # Renamed first, so that no late command finds half of the parts.
-        shutil.rmtree(parts.rename(parts.with_name(parts.name + ".merged")))
+        merged = parts.with_name(parts.name + ".merged")
+        shutil.rmtree(merged, ignore_errors=True)  # what a command left that was killed here
+        shutil.rmtree(parts.rename(merged))
     return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
 
 
 def _head(source: Source, items: Sequence[str], seed: int) -> dict:
     """What must be equal for parts to belong together."""
-    digest = hashlib.sha256("\n".join(items).encode()).hexdigest()
-    return {"pictures": len(items), "digest": digest, "seed": seed, "crop_policy": source.crop_policy}
+    digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
+    # Its labels and options; where its pictures lie may differ between machines.
+    options = repr(
+        [type(source).__name__, *((name, value) for name, value in vars(source).items() if name != "images")]
+    )
+    asked = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
+    return {"pictures": len(items), "digest": digest, "source": asked, "seed": seed, "crop_policy": source.crop_policy}
 
 
 @contextmanager
@@ -141,7 +148,9 @@ def _read_all(folders: list[Path], head: dict) -> Reading:
     reading = Reading([], [])
     for folder in folders:
         if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
-            raise UserError(f"{folder}: read from other pictures or with other options; remove it, and read it again")
+            raise UserError(
+                f"{folder}: read from other pictures or labels, or with other options; remove it, and read it again"
+            )
         with open(folder / _SAMPLES) as file:
             reading.samples.extend(_spooled(json.loads(line), folder / _SPOOL) for line in file)
         with open(folder / REJECTED_FILE) as file:

@@ -55,6 +55,8 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePic
         data = path.read_bytes()
     except OSError as error:
         raise UnusablePicture(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a name with a null byte
+        raise UnusablePicture(f"cannot be read: {error}") from None
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as opened:
             width, height = opened.size

@@ -117,4 +117,7 @@ def _take(stretch: Stretch | None) -> bytes | None:
         return None
     with open(stretch.file, "rb") as file:
         file.seek(stretch.offset)
-        return file.read(stretch.size)
+        data = file.read(stretch.size)
+    if len(data) < stretch.size:
+        raise OSError(f"{stretch.file} is shorter than what was written to it")
+    return data

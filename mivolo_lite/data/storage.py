@@ -25,10 +25,15 @@ _NOW, _AHEAD = 0, 1  # what is needed now goes first
 
 
 class ShardFiles:
-    """Reads members of shards in a folder at their offsets, keeping the latest files open in each process."""
+    """Reads members of shards in a folder at their offsets, keeping the latest files open in each process.
 
-    def __init__(self, index: ShardIndex):
-        self.index = index
+    Args:
+        index: of the folder.
+        sets: how many data sets share the files that a process keeps open.
+    """
+
+    def __init__(self, index: ShardIndex, sets: int = 1):
+        self.index, self.most_open = index, max(1, _OPEN_SHARDS // sets)
         self._files: dict[int, int] = {}
         self._process = os.getpid()
 
@@ -54,10 +59,15 @@ class ShardFiles:
         if self._process != os.getpid():
             self._files, self._process = {}, os.getpid()
         if shard not in self._files:
-            if len(self._files) >= _OPEN_SHARDS:
+            if len(self._files) >= self.most_open:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[shard] = os.open(self.index.shard_path(shard), os.O_RDONLY)
         return self._files[shard]
+
+    def __del__(self):
+        if self._process == os.getpid():
+            for file in self._files.values():
+                os.close(file)
 
 
 class FetchedShards:
@@ -154,7 +164,8 @@ class JoinedShards:
     """
 
     def __init__(self, index: JoinedIndex, block_samples: int):
-        self.index, self.parts = index, [open_shards(part, block_samples) for part in index.parts]
+        self.index = index
+        self.parts = [open_shards(part, block_samples, sets=len(index.parts)) for part in index.parts]
 
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[tuple[int, int]]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
@@ -241,8 +252,10 @@ class _Threads:
             return None
 
 
-def open_shards(index: ShardIndex | JoinedIndex, block_samples: int) -> ShardFiles | FetchedShards | JoinedShards:
-    """The way to an index's samples."""
+def open_shards(
+    index: ShardIndex | JoinedIndex, block_samples: int, sets: int = 1
+) -> ShardFiles | FetchedShards | JoinedShards:
+    """The way to an index's samples, beside those of others of so many data sets."""
     if isinstance(index, JoinedIndex):
         return JoinedShards(index, block_samples)
-    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)
+    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index, sets)

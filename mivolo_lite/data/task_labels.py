@@ -62,7 +62,10 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
                 IDENTITY if classes[name] is None else name,
                 ", ".join(str(index.folder) for index in indexes),
             )
-            raise UserError(f"{where}: no sample's JSON has a {label!r}; leave the task out, or index again")
+            raise UserError(
+                f"{where}: no sample's JSON has a {label!r}, or some say it in numbers and some in words; leave the "
+                "task out, or mend the labels and index again"
+            )
     return joined
 
 
@@ -88,8 +91,9 @@ def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
 def _number(value, choices: Sequence[str]) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, str) and value in choices:
-        return float(list(choices).index(value))
+    name = f"{value:g}" if isinstance(value, float) else str(value)  # before its place: a class may be named 1
+    if name in choices:
+        return float(list(choices).index(name))
     number = value if isinstance(value, int | float) else math.nan
     if choices and number in range(len(choices)) or not choices and math.isfinite(number):
         return float(number)

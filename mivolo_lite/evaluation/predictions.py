@@ -140,6 +140,8 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
             rows, titles = list(reader), reader.fieldnames or []
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV in UTF-8 ({error}); evaluate again") from None
     names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
     needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
     if not names or not needed <= set(titles):

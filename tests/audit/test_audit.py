@@ -118,6 +118,23 @@ def test_contradictions_are_told_from_copies_with_one_label(found):
     assert by_name["smaller"].age_gap == 22 and by_name["larger"].genders == 2 and by_name["cut"].genders == 1
 
 
+def test_equal_blank_pictures_make_nobody_a_copy(faces, tmp_path):
+    black = jpeg(np.zeros((120, 110, 3), np.uint8))
+    young, old = Labels((20.0, 20.0), "M"), Labels((60.0, 60.0), "F")
+    samples = [
+        Sample("one", jpeg(faces[0]), black, young),
+        Sample("other", jpeg(faces[1]), black, old),
+        Sample("one_again", jpeg(faces[0]), None, young),
+    ]
+    write_shard(tmp_path / "part.tar", samples)
+    index_shards(tmp_path)
+    filler = audit([tmp_path], tmp_path / "out", tmp_path / "exclude.txt", options=OPTIONS)
+    assert [(row["key_a"], row["key_b"]) for row in rows(filler.out / "pairs.csv")] == [("one", "one_again")]
+    assert not any(group.differs for group in filler.groups)
+    left_out = [line.split("\t")[0] for line in filler.fix.read_text().splitlines()]
+    assert left_out == ["one", "other"], "the clean copy stays"
+
+
 def test_poor_pictures_have_one_flag_each(found):
     flagged = {row["key"]: (row["flag"], row["reason"]) for row in rows(found.out / "flagged.csv")}
     flags = {name: flag for name, (flag, _) in flagged.items()}

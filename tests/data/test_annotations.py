@@ -55,6 +55,12 @@ def test_other_columns_are_labels_of_tasks(source):
     assert sample.labels.extra == {"source": "a.jpg", "expression": "happy", "smiling": 1, "pitch": 0.5}
 
 
+def test_names_of_people_stay_words_and_nan_says_nothing(source):
+    line = "a.jpg,30,F,20,30,80,100,10,20,200,290"
+    sample = only_sample(source(f"{line},007,nan,inf,1e3", header=f"{HEADER},identity,bmi,height,mass"))
+    assert sample.labels.extra == {"source": "a.jpg", "identity": "007", "mass": 1000}
+
+
 @pytest.mark.parametrize(
     "age, gender, expected",
     [

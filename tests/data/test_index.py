@@ -209,6 +209,25 @@ def test_a_key_that_comes_back_in_a_tar_is_refused(tmp_path):
         index_shards(tmp_path)
 
 
+def test_indexing_again_keeps_how_the_crops_were_made(tmp_path):
+    make_shards(tmp_path, [4])
+    index_shards(tmp_path, {"crop_size": 448}, ["b", "a"])
+    again = index_shards(tmp_path)
+    assert again.info["crop_policy"] == {"crop_size": 448} and again.groups[:2] == ["b", "a"]
+
+
+def test_a_name_that_is_no_text_is_rejected(tmp_path):
+    members = [
+        (f"{name}.{end}", data)
+        for name in ("M\udcfcller", "b")
+        for end, data in (("jpg", noise_jpeg(0)), ("cls", b"30"))
+    ]
+    write_tar(tmp_path / "part.tar", dict(members))
+    index = index_shards(tmp_path, max_reject_rate=0.5)
+    assert index.info["rejected"] == 1 and [index.key(0)] == ["b"]
+    assert "ller" in (tmp_path / "rejected.jsonl").read_text()
+
+
 def test_the_digest_names_the_content(tmp_path):
     first = make_shards(tmp_path / "a", [4]).digest
     assert make_shards(tmp_path / "b", [4]).digest == first

@@ -1,15 +1,18 @@
 """Several data sets read as one: the same pictures and labels as each alone, whoever reads them and from wherever."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.index import index_shards
+from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.joined import JoinedIndex
 from mivolo_lite.data.loader import DataConfig, TrainSet
 from mivolo_lite.data.readers import IndexReader, StreamReader
 from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.data.storage import open_shards
 from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.errors import UserError
 from tests.data.servers import RangeServer, serving
@@ -118,6 +121,15 @@ def test_a_set_at_a_url_beside_one_in_a_folder(folders, tmp_path, workers):
         assert by_step(read(config(far, **options), 2)) == by_step(read(config(both(folders)), 2))
         asked = {name for name, *_ in server.asked}
     assert asked == {"dataset.json", "index.safetensors", "part-0000.tar"}
+
+
+def test_its_data_sets_share_the_open_files(folders, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.data.storage._OPEN_SHARDS", 3)
+    joined = open_shards(JoinedIndex([ShardIndex.load(folders / name) for name in "abc"]), 4)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(len(joined.index)):
+        joined.read("face", number)
+    assert len(os.listdir("/proc/self/fd")) == before + 3
 
 
 def test_a_broken_picture_is_named_with_its_folder(folders, tmp_path):

@@ -187,6 +187,8 @@ def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeyp
     for _ in range(2):
         batch = dataset.read([Draw(0, number) for number in reversed(range(18))])
     assert not batch.broken and len(os.listdir("/proc/self/fd")) <= before + 3
+    del dataset
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_more_batches_than_shared_memory_holds_are_one_clear_line(folder, monkeypatch):

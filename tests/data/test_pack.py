@@ -13,6 +13,7 @@ from multiprocessing import get_context
 import pytest
 
 from mivolo_lite.cli import main
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pack import pack, parse_split
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sources.source import Picture, Source
@@ -112,6 +113,32 @@ def test_a_run_killed_at_any_step_leaves_no_half_data_set(images, tmp_path, step
 def pack_until_killed_at(step, images, out):
     os.setsid()
     setattr(sys.modules[pack.__module__], step, lambda *_, **__: os.killpg(0, signal.SIGKILL))
+    pack(UTKFaceSource(images), out, SPLIT)
+
+
+def test_two_commands_do_not_write_one_folder(images, tmp_path):
+    fork, out = get_context("fork"), tmp_path / "out"
+    begun, go_on = fork.Event(), fork.Event()
+    process = fork.Process(target=pack_and_wait, args=(images, out, begun, go_on))
+    process.start()
+    assert begun.wait(60)
+    with pytest.raises(UserError, match="--out .*out: another command is writing it"):
+        pack(UTKFaceSource(images), out, SPLIT)
+    assert (tmp_path / "out.partial").exists()
+    go_on.set()
+    process.join()
+    assert process.exitcode == 0 and {path.name for path in tmp_path.iterdir()} == {"UTKFace", "out"}
+    assert sum(len(ShardIndex.load(out / name)) for name in SPLIT) == 60
+
+
+def pack_and_wait(images, out, begun, go_on):
+    def wait(*arguments):
+        begun.set()
+        go_on.wait(60)
+        return write(*arguments)
+
+    module = sys.modules[pack.__module__]
+    write, module.write_rejected = module.write_rejected, wait
     pack(UTKFaceSource(images), out, SPLIT)
 
 

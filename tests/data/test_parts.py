@@ -8,6 +8,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.parts import Part, pack_part
+from mivolo_lite.data.sources.annotations import AnnotationSource
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 from mivolo_lite.errors import UserError
 from tests.data.test_pack import SPLIT, GroupPictures, digests
@@ -56,9 +57,30 @@ def test_a_part_that_is_there_is_not_read_again(images, tmp_path, monkeypatch):
     assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2)) is None
 
 
+@pytest.mark.parametrize("changed", ["labels", "options"])
+def test_parts_of_other_labels_or_options_are_not_merged(images, tmp_path, changed):
+    def source(age, megapixels):
+        table = ["img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"]
+        names = sorted(path.name for path in images.glob("*.jpg"))
+        lines = [f"{name},{age},F,0,0,20,20,-1,-1,-1,-1" for name in names]
+        (tmp_path / "labels.csv").write_text("\n".join(table + lines))
+        return AnnotationSource(images, tmp_path / "labels.csv", max_megapixels=megapixels)
+
+    pack_part(source(20, 100), tmp_path / "out", SPLIT, Part(1, 2), max_reject_rate=1)
+    other = source(50, 100) if changed == "labels" else source(20, 50)
+    with pytest.raises(UserError, match="00001-of-00002: read from other pictures or labels"):
+        pack_part(other, tmp_path / "out", SPLIT, Part(2, 2), max_reject_rate=1)
+
+
+def test_what_a_killed_merge_left_is_cleared_away(images, tmp_path):
+    (tmp_path / "out.parts.merged" / "x").mkdir(parents=True)
+    assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 1)) is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"UTKFace", "out"}
+
+
 def test_parts_of_other_pictures_or_options_are_not_merged(images, tmp_path):
     pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2), seed=1)
-    with pytest.raises(UserError, match="00001-of-00002: read from other pictures or with other options"):
+    with pytest.raises(UserError, match="00001-of-00002: read from other pictures or labels, or with other options"):
         pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2), seed=0)
     assert not (tmp_path / "out").exists()
 

@@ -15,7 +15,7 @@ from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.readers import IndexReader, StreamReader
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sampler import BatchPlan, Draw
-from mivolo_lite.data.task_labels import task_columns
+from mivolo_lite.data.task_labels import label_number, task_columns
 from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import noise_jpeg, write_shard
@@ -58,6 +58,28 @@ def test_tasks_number_labels_by_their_own_classes(index):
     same(columns["group"], [1, 0, math.nan, 1])
     same(columns["smile"], [0, 1, 1, math.nan])
     assert np.isnan(columns["absent"]).all()
+
+
+def test_a_class_named_by_a_number_is_not_a_place(tmp_path):
+    samples = [Sample(f"s{n}", noise_jpeg(n), None, Labels(extra={"skin": float(n), "bmi": n})) for n in range(1, 7)]
+    samples[0].labels.extra["bmi"] = math.nan
+    write_shard(tmp_path / "part.tar", samples)
+    columns = task_columns(index_shards(tmp_path), {"skin": list("123456"), "bmi": ()})
+    same(columns["skin"], range(6))
+    same(columns["bmi"], [math.nan, 2, 3, 4, 5, 6])
+    assert label_number(samples[2].labels, "skin", list("123456")) == 2
+
+
+@pytest.mark.parametrize("nobody", [None, math.nan])
+def test_people_without_a_name_are_nobody(tmp_path, nobody):
+    names = ["a", nobody, nobody]
+    write_shard(
+        tmp_path / "part.tar",
+        [Sample(f"s{n}", noise_jpeg(n), None, Labels(extra={"identity": name})) for n, name in enumerate(names)],
+    )
+    index = index_shards(tmp_path)
+    same(index.columns["extra.identity"], [0, math.nan, math.nan])
+    assert index.info["labels"]["identity"] == {"known": 1, "people": 1}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mivolo_lite.data.crops import Box, CropRules
+from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.data.pictures import MAX_MEGAPIXELS, WholePicture
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age, parse_gender
 from mivolo_lite.data.sources.cutting import cut_person, read_or_reject
@@ -139,21 +140,21 @@ def body_around(face: Box) -> Box:
 
 
 def other_labels(cells: Mapping[str, str]) -> dict[str, str | float]:
-    """What the columns that have no meaning of their own say, by their names."""
+    """What the columns that have no meaning of their own say, by their names. ``nan`` says nothing."""
     own = (*_COLUMNS, *BODY_COLUMNS, "source")
-    return {
-        column: _number_or_word(cell)
+    said = {
+        column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
         for column, cell in cells.items()
         if column not in own and column.isidentifier() and cell not in _ABSENT
     }
+    return {column: value for column, value in said.items() if isinstance(value, str) or math.isfinite(value)}
 
 
 def _number_or_word(cell: str) -> str | float:
     try:
-        number = float(cell)
+        return float(cell)
     except ValueError:
         return cell
-    return number if math.isfinite(number) else cell
 
 
 def _read_labels(cells: Mapping[str, str], extra: dict) -> Labels:
