@@ -78,7 +78,8 @@ class _Worker:
 
 def _start_worker(source: Source, folder: Path, seed: int) -> None:
     _Worker.source, _Worker.folder, _Worker.seed = source, folder, seed
-    cv2.setNumThreads(1)
+    # Not 1: OpenCV would wait for the threads of the process that this one was forked from, for ever.
+    cv2.setNumThreads(0)
 
 
 def _spool(number: int, items: Sequence[str]) -> Reading:

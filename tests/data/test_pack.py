@@ -10,6 +10,8 @@ import tarfile
 from itertools import groupby
 from multiprocessing import get_context
 
+import cv2
+import numpy as np
 import pytest
 
 from mivolo_lite.cli import main
@@ -114,6 +116,23 @@ def pack_until_killed_at(step, images, out):
     os.setsid()
     setattr(sys.modules[pack.__module__], step, lambda *_, **__: os.killpg(0, signal.SIGKILL))
     pack(UTKFaceSource(images), out, SPLIT)
+
+
+def test_a_process_with_threads_of_opencv_can_pack(images, tmp_path):
+    process = get_context("fork").Process(target=pack_after_opencv, args=(images, tmp_path / "out"))
+    process.start()
+    process.join(60)
+    exitcode = process.exitcode
+    if exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert exitcode == 0
+
+
+def pack_after_opencv(images, out):
+    os.setsid()
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 3)
+    pack(UTKFaceSource(images), out, SPLIT, workers=2)
 
 
 def test_two_commands_do_not_write_one_folder(images, tmp_path):
