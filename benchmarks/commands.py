@@ -16,17 +16,28 @@ def pack_utkface(out: Path, *options) -> None:
         command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", out, *options)
 
 
-def train_and_evaluate(config: Path, run: Path, data: Path, train: Sequence = (), evaluate: Sequence = ()) -> None:
-    """The two ordinary commands, each with its further options. A run goes on where it was; a finished one stays."""
+def train_and_evaluate(
+    config: Path, run: Path, train: Path | str, val: Path, options: Sequence = (), evaluate: Sequence = ()
+) -> None:
+    """The two ordinary commands. A run goes on where it was; a finished one stays.
+
+    Args:
+        config: of the training.
+        run: its folder; the evaluation is written into it.
+        train: what ``--data.train`` takes.
+        val: the data set to evaluate on.
+        options: further ones of the training.
+        evaluate: further options of the evaluation.
+    """
     if metrics_file(run).exists():
         return
-    words = ["--run", run, "--resume", "auto", "--data.train", data / "train", "--data.val", data / "val", *train]
+    words = ["--run", run, "--resume", "auto", "--data.train", train, "--data.val", val, *options]
     if "WEIGHTS_DIR" in os.environ:
         weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
         words += ["--model.pretrained", "false", "--model.weights", weights]
     subprocess.run([sys.executable, REPOSITORY / "train.py", "--config", config, *map(str, words)], check=True)
     evaluation = run / "evaluation"
-    words = ["--checkpoint", run / "best", "--data", data / "val", "--out", evaluation]
+    words = ["--checkpoint", run / "best", "--data", val, "--out", evaluation]
     command("mivolo_lite.cli", "evaluate", *words, *evaluate)
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     data = arguments.work / "utkface"
     pack_utkface(data)
     for name in arguments.only:
-        train_and_evaluate(CONFIGS / f"{name}.yaml", arguments.work / name, data)
+        train_and_evaluate(CONFIGS / f"{name}.yaml", arguments.work / name, data / "train", data / "val")
     finished = [name for name in names if metrics_file(arguments.work / name).exists()]
     write_table(finished, arguments.work, seconds_per_step(finished, arguments.rounds))
 

@@ -1,17 +1,20 @@
 """What balancing, group DRO and robust augmentation change: for the worst treated, for worse pictures, and in all.
 
-    UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/robustness.py [--only plain balanced] [--seeds 0 1]
+    UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/robustness.py [--only plain balanced] [--seeds 0] [--jobs 8]
 
-Packs UTKFace (80/20, seed 0), trains every configs/robust/*.yaml through the ordinary command with each seed, and
-evaluates it, on worse pictures as well. A run that was interrupted goes on, a finished one is not repeated, and the
-table holds what is finished. Errors are averaged over the seeds picture by picture, and differences to ``plain`` with
-the same seeds are paired by picture.
+Packs UTKFace in three parts, trains every configs/robust/*.yaml through the ordinary command on two of them and
+evaluates it on the third, on worse pictures as well, three times over: each picture is estimated by a model that was
+not trained on it, so that the rare kinds are as many as the data has. A run that was interrupted goes on, a finished
+one is not repeated, and the table holds what is finished. Differences to ``plain`` with the same parts and seeds are
+paired by picture.
 """
 
 import argparse
 import itertools
 import json
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import NormalDist
 
@@ -19,23 +22,31 @@ import numpy as np
 import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 
-from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
-from mivolo_lite.evaluation.predictions import Predictions, read_csv
+from mivolo_lite.evaluation.predictions import read_csv
 
 CONFIGS = REPOSITORY / "configs" / "robust"
 TABLE = REPOSITORY / "benchmarks" / "results" / "robustness.md"
 NAMES = (
-    *("plain", "balanced", "dro", "dro_mild"),
-    *("augmented", "augmented_strong", "balanced_augmented", "dro_augmented"),
+    "plain",
+    "balanced",
+    "balanced_mild",
+    "dro",
+    "dro_mild",
+    "augmented",
+    "balanced_augmented",
+    "dro_augmented",
 )
+FOLDS, SEEDS = range(3), (0, 1)
 ALLOWED = 0.1
 """Years by which a switch may raise the MAE of all."""
 
-Runs = dict[int, Path]
-"""The evaluations of one configuration, by seed."""
+Runs = dict[tuple[int, int], Path]
+"""The evaluations of one configuration, by the part of the pictures that it was not trained on, and the seed."""
 
 Change = tuple[float, float, float]
 """A difference to ``plain`` and the ends of its interval."""
@@ -47,24 +58,39 @@ TARGETS = ("worst group", "worst age bin", "degradation")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], metavar="SEED", help="of the runs to train")
+    parser.add_argument("--folds", nargs="+", type=int, choices=FOLDS, default=FOLDS, help="parts to evaluate on")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "robust", help="shards and runs")
-    parser.add_argument("--samples", type=int, default=500, help="pictures that are made worse, in 50 ways each")
+    parser.add_argument("--samples", type=int, default=200, help="of a part, made worse in 50 ways each")
     arguments = parser.parse_args()
-    data = arguments.work / "utkface"
-    pack_utkface(data, "--split", "train=0.8,val=0.2")
-    worse = "--robustness", "yes", "--robustness_samples", arguments.samples
-    for seed, name in itertools.product(arguments.seeds, arguments.only):
-        run = arguments.work / name / f"seed{seed}"
-        train_and_evaluate(CONFIGS / f"{name}.yaml", run, data, train=("--train.seed", seed), evaluate=worse)
+    parts = [arguments.work / "utkface" / f"fold{fold}" for fold in FOLDS]
+    pack_utkface(parts[0].parent, "--split", ",".join(f"{part.name}={1 / len(FOLDS)}" for part in parts))
+    worse = "--report", "no", "--robustness", "yes", "--robustness_samples", arguments.samples
+
+    def run(seed: int, fold: int, name: str) -> None:
+        others = together([part for part in parts if part != parts[fold]])
+        folder = arguments.work / name / f"fold{fold}_seed{seed}"
+        train_and_evaluate(CONFIGS / f"{name}.yaml", folder, others, parts[fold], ["--train.seed", seed], worse)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        # Rows last: what is finished compares all of them.
+        list(pool.map(lambda which: run(*which), itertools.product(arguments.seeds, arguments.folds, arguments.only)))
     finished = {name: evaluations(arguments.work / name) for name in NAMES}
     write_table({name: runs for name, runs in finished.items() if runs.keys() & finished["plain"].keys()})
 
 
+def together(parts: list[Path]) -> str:
+    """What ``--data.train`` takes for every sample of these data sets once an epoch."""
+    return json.dumps([{"path": str(part), "weight": len(ShardIndex.load(part))} for part in parts])
+
+
 def evaluations(folder: Path) -> Runs:
     """Those of the finished runs of a configuration."""
-    runs = {int(run.name.removeprefix("seed")): run for run in sorted(folder.glob("seed*"))}
-    return {seed: run / "evaluation" for seed, run in runs.items() if metrics_file(run).exists()}
+    runs = {run: re.fullmatch(r"fold(\d+)_seed(\d+)", run.name) for run in sorted(folder.glob("fold*"))}
+    return {
+        (int(name[1]), int(name[2])): run / "evaluation" for run, name in runs.items() if metrics_file(run).exists()
+    }
 
 
 def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Change]]:
@@ -72,16 +98,15 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
 
     Args:
         runs: its evaluations.
-        plain: those without switches, of the same seeds.
+        plain: those without switches, on the same parts with the same seeds.
         level: of the changes' intervals.
     """
-    own, other = ([read_csv(path / PREDICTIONS_FILE)[None] for path in each.values()] for each in (runs, plain))
-    first = own[0]
-    assert all(each.key == first.key for each in own + other), "all are of the same pictures"
-    errors = np.stack([seed_average(each) for each in (other, own)])
-    groups, bins = cells(first.group), cells(ten_year_bin(first.age_lo, first.age_hi))
+    parts = [read_csv(path / PREDICTIONS_FILE)[None] for path, *_ in by_part(runs)]
+    errors = np.stack([joined_errors(each) for each in (plain, runs)])
+    groups = cells([group for part in parts for group in part.group])
+    bins = cells([age_bin for part in parts for age_bin in ten_year_bin(part.age_lo, part.age_hi)])
     columns = {
-        "MAE": ((None, np.zeros(len(first.key), dtype=np.int64)), np.mean),
+        "MAE": ((None, np.zeros(errors.shape[1], dtype=np.int64)), np.mean),
         "worst group": (groups, np.max),
         "worst age bin": (bins, np.max),
         "macro MAE": (bins, np.mean),
@@ -90,9 +115,21 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
     return rows | {"degradation": degradation(runs, plain, level)}
 
 
-def seed_average(seeds: list[Predictions]) -> np.ndarray:
-    """(N,) absolute errors, the mean over the seeds."""
-    return np.mean([np.abs(age_errors(each.age, each.age_lo, each.age_hi)) for each in seeds], axis=0)
+def by_part(runs: Runs) -> list[list[Path]]:
+    """The evaluations on each part of the pictures, one for each seed."""
+    parts = sorted({part for part, _ in runs})
+    return [[path for (own, _), path in sorted(runs.items()) if own == part] for part in parts]
+
+
+def joined_errors(runs: Runs) -> np.ndarray:
+    """(N,) the absolute error of each picture of all parts, its mean over the seeds."""
+    return np.concatenate([np.mean([errors_of(path) for path in paths], axis=0) for paths in by_part(runs)])
+
+
+def errors_of(path: Path) -> np.ndarray:
+    """(n,) absolute errors of one run, in the order of its part."""
+    found = read_csv(path / PREDICTIONS_FILE)[None]
+    return np.abs(age_errors(found.age, found.age_lo, found.age_hi))
 
 
 def cells(names: list[str | None]) -> tuple[list[str], np.ndarray]:
@@ -132,22 +169,25 @@ def by_cells(
 
 
 def degradation(runs: Runs, plain: Runs, level: float) -> tuple[str, Change]:
-    """The mean relative degradation, the mean over the seeds.
+    """The mean relative degradation, the mean over the parts.
 
-    Neither seeds nor configurations are paired by picture: the ends of the seeds' intervals are averaged, and the
-    variances of both configurations are added, which is too wide.
+    Configurations are not paired by picture: their variances are added, which is too wide.
     """
-    (value, *ends), (before, *others) = (seed_degradation(each) for each in (runs, plain))
-    half = float(np.hypot(np.ptp(ends), np.ptp(others))) / 2 * normal_quantile(level) / normal_quantile(0.95)
-    change = value - before
-    return f"{value:+.1%} [{ends[0]:+.1%}, {ends[1]:+.1%}]", (change, change - half, change + half)
+    (value, half), (before, other) = (mean_degradation(each) for each in (runs, plain))
+    change, both = value - before, float(np.hypot(half, other)) * normal_quantile(level) / normal_quantile(0.95)
+    return f"{value:+.1%} [{value - half:+.1%}, {value + half:+.1%}]", (change, change - both, change + both)
 
 
-def seed_degradation(runs: Runs) -> list[float]:
-    """The mean relative degradation and the ends of its interval, each the mean over the seeds."""
-    found = [json.loads((path / "metrics.json").read_text())["robustness"] for path in runs.values()]
-    rows = [[each["mean_relative_degradation"], *each["mean_relative_degradation_interval"]] for each in found]
-    return np.mean(rows, axis=0).tolist()
+def mean_degradation(runs: Runs) -> tuple[float, float]:
+    """The mean relative degradation over the parts, and half the width of its 95 % interval.
+
+    The parts are of different pictures, so their variances add up; the seeds are of the same ones, and only averaged.
+    """
+    parts = [[json.loads((path / METRICS_FILE).read_text())["robustness"] for path in paths] for paths in by_part(runs)]
+    values = [[each["mean_relative_degradation"] for each in part] for part in parts]
+    halves = [[np.ptp(each["mean_relative_degradation_interval"]) / 2 for each in part] for part in parts]
+    half = np.linalg.norm([np.mean(part) for part in halves]) / len(parts)
+    return float(np.mean([np.mean(part) for part in values])), float(half)
 
 
 def normal_quantile(level: float) -> float:
@@ -158,18 +198,19 @@ def normal_quantile(level: float) -> float:
 def write_table(finished: dict[str, Runs]) -> None:
     """One line a configuration, and a sentence on each that has switches."""
     level = 1 - 0.05 / max(1, len(finished) - 1)
-    plain, rows, seeds = finished["plain"], {}, {}
+    plain, rows, amounts = finished["plain"], {}, {}
     for name, runs in finished.items():
-        seeds[name] = sorted(runs.keys() & plain.keys())
-        own, other = ({seed: each[seed] for seed in seeds[name]} for each in (runs, plain))
+        common = sorted(runs.keys() & plain.keys())
+        own, other = ({key: each[key] for key in common} for each in (runs, plain))
+        amounts[name] = f"{len(joined_errors(own))} / {len(common)}"
         rows[name] = measured(own, other, level)
     titles = list(rows["plain"])
-    lines = [f"| {' | '.join(['run', 'seeds', *titles])} |", "| --- " * (2 + len(titles)) + "|"]
+    lines = [f"| {' | '.join(['run', 'pictures / trainings', *titles])} |", "| --- " * (2 + len(titles)) + "|"]
     for name, row in rows.items():
         texts = [
             text if name == "plain" else f"{text}<br>{_said(title, row[title][1])}" for title, (text, _) in row.items()
         ]
-        lines.append(f"| {' | '.join([name, ', '.join(map(str, seeds[name])), *texts])} |")
+        lines.append(f"| {' | '.join([name, amounts[name], *texts])} |")
     sentences = [f"* {_verdict(name, row)}" for name, row in rows.items() if name != "plain"]
     TABLE.write_text(_head(finished, level) + "\n".join([*lines, "", *sentences]) + "\n")
     print(TABLE.read_text())
@@ -178,20 +219,21 @@ def write_table(finished: dict[str, Runs]) -> None:
 def _head(finished: dict[str, Runs], level: float) -> str:
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     one = next(iter(finished["plain"].values()))
-    metrics = json.loads((one / "metrics.json").read_text())
+    metrics = json.loads((one / METRICS_FILE).read_text())
     return (
         "# What the switches against unequal errors and poor pictures change\n\n"
-        f"UTKFace part 1, {metrics['n']} validation faces of a random 80/20 split (seed 0; a person may lie in both), "
-        f"{base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, {base['optim']['epochs']} "
-        "epochs, regression by L1, evaluated once. Written by `python benchmarks/robustness.py`; "
-        f"{len(finished)} of {len(NAMES)} configurations of configs/robust have been run.\n\n"
+        f"UTKFace part 1 in {len(FOLDS)} random parts (seed 0; a person may lie in several), each estimated by a model "
+        f"that was trained on the others: {base['model']['backbone']} from ImageNet at {base['data']['image_size']} "
+        f"px, {base['optim']['epochs']} epochs, regression by L1, evaluated once. Written by `python "
+        f"benchmarks/robustness.py`; {len(finished)} of {len(NAMES)} configurations of configs/robust have been "
+        "run.\n\n"
         "MAE in years with its 95 % bootstrap interval: of all, of the worst group and the worst age bin of ten years "
         f"(of those with {LIMIT} pictures or more), and the mean over those bins; and the mean relative degradation "
-        f"under 10 corruptions at 5 strengths ({metrics['robustness']['samples']} of the pictures). A picture's error "
-        "is its mean over the seeds. Below, the difference to plain with the same seeds, paired by picture but for the "
-        f"degradation's, in intervals of {level:.2%} (95 % for all rows together). They hold for other pictures, not "
-        "for other seeds. `augmented` trains on the same families of changes as the corruptions are of, so its "
-        "degradation says nothing about others.\n\n"
+        f"under 10 corruptions at 5 strengths ({metrics['robustness']['samples']} pictures of each part). Below, the "
+        "difference to plain on the same pictures, paired by picture but for the degradation's, in intervals of "
+        f"{level:.2%} (95 % for all rows together). They hold for other pictures, not for other trainings. `augmented` "
+        "trains on the same families of changes as the corruptions are of, so its degradation says nothing about "
+        "others.\n\n"
     )
 
 
