@@ -38,6 +38,7 @@ NAMES = (
     "dro",
     "dro_mild",
     "augmented",
+    "augmented_mild",
     "balanced_augmented",
     "dro_augmented",
 )
