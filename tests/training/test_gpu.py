@@ -1,0 +1,39 @@
+"""What only a GPU can show. Skipped without one."""
+
+import warnings
+
+import pytest
+import torch
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.training.loop import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+def waits(people, run, steps):
+    """How often a run of so many steps waits for the GPU, where torch can tell."""
+    words = [
+        "--run", f"{run}", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--data.workers", "0",
+        "--data.image_size", "32", "--model.name", "dual", "--model.face", "test_vit", "--model.body", "test_vit",
+        "--model.dim", "32", "--data.drop_face", "0.3", "--train.log_every", "1000", "--train.eval_every", "1000",
+        "--optim.global_batch", "20", "--optim.ema_decay", "0.9",
+    ]  # fmt: skip
+    config = read_run_config(words)
+    config.optim.epochs = steps * 20 / len(ShardIndex.load(people / "train"))
+    trainer = Trainer(config)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.train()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.total_steps == steps
+    return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
+def test_no_step_waits_for_the_gpu(people, tmp_path):
+    waits(people, tmp_path / "first", 3)  # whatever is done once
+    assert waits(people, tmp_path / "short", 3) == waits(people, tmp_path / "long", 9)
