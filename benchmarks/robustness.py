@@ -41,6 +41,7 @@ NAMES = (
     "augmented_mild",
     "balanced_augmented",
     "dro_augmented",
+    "dro_augmented_mild",
 )
 FOLDS, SEEDS = range(3), (0, 1)
 ALLOWED = 0.1
