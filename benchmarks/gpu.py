@@ -6,8 +6,9 @@
 Each of ``CONFIGS`` is trained by the ordinary trainer, from its own file with random weights: from the shards of faces
 and bodies in DIR, on four batches of these that lie on the GPU already (``resident``), which no loader can beat, and
 both with ``torch.compile``. ``plain timm`` is a bare loop over the same timm backbones on the resident batches, without
-anything of this package. Samples per second are the median over intervals of ten steps, without the first two. What was
-measured before is not measured again, and the table holds what was.
+anything of this package. Samples per second are the median over intervals of fifty steps without the first two: the
+batches that the loader had ready at the start are used up by then. What was measured before on the same card and with the
+same options is not measured again, and the table holds what was.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from mivolo_lite.training.loop import Trainer
 CONFIGS = {"dual_resnet50_vit": ("resnet50", "vit_small_patch16_224"), "mivolo_d1": ("volo_d1_224",)}
 """The configurations, and the timm backbones of the plain loop: of the face, and of the body where it has its own."""
 WAYS = ("resident", "shards", "plain timm", "resident, compiled", "shards, compiled")
-INTERVAL, INTERVALS, WARM_UP = 10, 6, 2
+INTERVAL, INTERVALS, WARM_UP = 50, 6, 2
 RESIDENT = 4
 """Batches that lie on the GPU."""
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.md"
@@ -64,16 +65,16 @@ class ResidentReader(IndexReader):
 
 
 def measure(name: str, way: str, options: argparse.Namespace) -> Measured:
-    """Train in one way, and forget all about it."""
+    """Train in one way, after forgetting all about those before."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     config = run_config(name, way, options)
-    if way == "plain timm":
-        speed, flops = plain_timm(name, config), None
-    else:
-        speed, flops = by_trainer(config)
-    return Measured(config.optim.global_batch, speed, torch.cuda.max_memory_allocated() / 2**30, flops)
+    trainer = None if way == "plain timm" else Trainer(config)
+    speed = plain_timm(name, config) if trainer is None else by_trainer(trainer)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    flops = None if trainer is None or config.train.compile else operations(trainer)
+    return Measured(config.optim.global_batch, speed, peak, flops)
 
 
 def run_config(name: str, way: str, options: argparse.Namespace) -> RunConfig:
@@ -102,17 +103,16 @@ def run_config(name: str, way: str, options: argparse.Namespace) -> RunConfig:
     return config
 
 
-def by_trainer(config: RunConfig) -> tuple[float, float]:
-    """Samples per second of this package's training, and floating-point operations of a sample, forward and back."""
-    trainer = Trainer(config)
+def by_trainer(trainer: Trainer) -> float:
+    """Samples per second of this package's training, from its log."""
     trainer.train()
     lines = [json.loads(line) for line in trainer.folder.metrics.read_text().splitlines()]
     speeds = [line["samples_per_second"] for line in lines if line["kind"] == "train"]
-    return statistics.median(speeds[WARM_UP:]), 0.0 if config.train.compile else operations(trainer)
+    return statistics.median(speeds[WARM_UP:])
 
 
 def operations(trainer: Trainer) -> float:
-    """Of one sample in one step, as torch counts those of products and convolutions."""
+    """Floating-point operations of one sample in one step, as torch counts those of products and convolutions."""
     batch = next(iter(ResidentReader(trainer.config.data, 0).batches(trainer.estimator.inputs, trainer.plan, 0, 0, 1)))
     trainer.engine.model.train()
     with FlopCounterMode(display=False) as counter:
@@ -197,8 +197,8 @@ def report(options: argparse.Namespace, rate: float, found: dict[tuple[str, str]
     for (name, way), own in found.items():
         resident = found.get((name, "resident, compiled" if "compiled" in way else "resident"))
         share = f"{own.speed / resident.speed:.2f}" if resident else ""
-        eager = found.get((name, "resident"))
-        used = own.speed * eager.flops if eager and way != "plain timm" else None
+        flops = next((each.flops for (other, _), each in found.items() if other == name and each.flops), None)
+        used = own.speed * flops if flops and way != "plain timm" else None
         rates = [f"{used / 1e12:.0f}", f"{used / rate:.0%}"] if used else ["", ""]
         cells = [name, str(own.batch), way, f"{own.speed:.0f}", share, f"{own.peak_gib:.1f}", *rates]
         lines.append(f"| {' | '.join(cells)} |")
@@ -219,10 +219,17 @@ def main() -> None:
     READERS["resident"] = ResidentReader
     options.work.mkdir(parents=True, exist_ok=True)
     files = {(name, way): options.work / f"{name}, {way}.json" for name in CONFIGS for way in WAYS}
+    setting = {"card": torch.cuda.get_device_name(), "torch": torch.__version__} | {
+        name: getattr(options, name) for name in ("workers", "batch")
+    }
+    found = {}
     for (name, way), file in files.items():
-        if name in options.only and way in options.ways and not file.exists():
-            file.write_text(json.dumps(asdict(measure(name, way, options))))
-    found = {key: Measured(**json.loads(file.read_text())) for key, file in files.items() if file.exists()}
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if known.get("setting") != setting and name in options.only and way in options.ways:
+            known = {"setting": setting, "measured": asdict(measure(name, way, options))}
+            file.write_text(json.dumps(known))
+        if known.get("setting") == setting:
+            found[name, way] = Measured(**known["measured"])
     text = report(options, matmul_rate(), found)
     print(text)
     RESULTS.write_text(text)

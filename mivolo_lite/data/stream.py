@@ -50,6 +50,7 @@ def stream_loader(
         num_workers=workers,
         worker_init_fn=use_one_thread,
         generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
     )
 
 

@@ -157,6 +157,7 @@ class Launch:
             "train_micro_batch_size_per_gpu": plan.micro_batch,
             "gradient_accumulation_steps": plan.accumulation,
             "gradient_clipping": clip_norm,
+            "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU twice a step
             "fp16": {"enabled": False},
             "bf16": {"enabled": False},
             # The list names layers whose gradients would travel in bf16.

@@ -14,7 +14,8 @@ class TrainConfig:
         seed: of the initial weights, the order, the augmentation and the dropout.
         precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32.
         channels_last: memory format of pictures and kernels; faster on most devices.
-        sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs.
+        sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs,
+            and lets each layer of each step wait for its GPU.
         compile: compile the model with ``torch.compile``.
         eval_every: epochs between evaluations.
         eval_batch: pictures of one forward pass of evaluation in one process.

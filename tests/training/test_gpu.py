@@ -12,13 +12,21 @@ from mivolo_lite.training.loop import Trainer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
-def waits(people, run, steps):
+DUAL = ("--model.name", "dual", "--model.face", "test_vit", "--model.body", "test_vit", "--model.dim", "32")
+SINGLE = ("--model.name", "single", "--model.backbone", "test_vit")
+RUNS = {
+    "dldl_v2, dro": (*DUAL, "--data.drop_face", "0.3", "--method", "dldl_v2", "--optim.dro.by", "gender"),
+    "regression, lds": (*DUAL, "--method", "regression", "--method.lds", "true", "--method.normalise", "true"),
+    "classification, a worker": (*SINGLE, "--method", "classification", "--data.workers", "1"),
+}
+
+
+def waits(people, run, steps, options):
     """How often a run of so many steps waits for the GPU, where torch can tell."""
     words = [
         "--run", f"{run}", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--data.workers", "0",
-        "--data.image_size", "32", "--model.name", "dual", "--model.face", "test_vit", "--model.body", "test_vit",
-        "--model.dim", "32", "--data.drop_face", "0.3", "--train.log_every", "1000", "--train.eval_every", "1000",
-        "--optim.global_batch", "20", "--optim.ema_decay", "0.9",
+        "--data.image_size", "32", "--train.log_every", "1000", "--train.eval_every", "1000", "--optim.dro.fewest", "5",
+        "--optim.global_batch", "20", "--optim.ema_decay", "0.9", "--train.precision", "bf16", *options,
     ]  # fmt: skip
     config = read_run_config(words)
     config.optim.epochs = steps * 20 / len(ShardIndex.load(people / "train"))
@@ -34,6 +42,7 @@ def waits(people, run, steps):
     return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
-def test_no_step_waits_for_the_gpu(people, tmp_path):
-    waits(people, tmp_path / "first", 3)  # whatever is done once
-    assert waits(people, tmp_path / "short", 3) == waits(people, tmp_path / "long", 9)
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_no_step_waits_for_the_gpu(people, tmp_path, options):
+    waits(people, tmp_path / "first", 3, options)  # whatever is done once
+    assert waits(people, tmp_path / "short", 3, options) == waits(people, tmp_path / "long", 9, options)
