@@ -7,8 +7,8 @@ Each of ``CONFIGS`` is trained by the ordinary trainer, from its own file with r
 and bodies in DIR, on four batches of these that lie on the GPU already (``resident``), which no loader can beat, and
 both with ``torch.compile``. ``plain timm`` is a bare loop over the same timm backbones on the resident batches, without
 anything of this package. Samples per second are the median over intervals of fifty steps without the first two: the
-batches that the loader had ready at the start are used up by then. What was measured before on the same card and with the
-same options is not measured again, and the table holds what was.
+batches that the loader had ready at the start are used up by then. What was measured before, on the same card and
+with the same options, is not measured again, and the table holds it.
 """
 
 import argparse
