@@ -39,7 +39,7 @@ class DroConfig:
     by: By = "none"
     fewest: PositiveInt = 30
     step_size: PositiveFloat = 0.01
-    penalty: NonNegativeFloat = 1.0
+    penalty: NonNegativeFloat = 2.0
     adjustment: NonNegativeFloat = 0.0
 
 
