@@ -27,7 +27,7 @@ class AugmentConfig:
         randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each picture; 0 switches it off.
         randaugment_magnitude: their strength, 0 to 30.
         erase: probability of erasing a random rectangle (Zhong et al., 2020).
-        rotate: largest rotation in degrees.
+        rotate: largest rotation in degrees, of every picture; each is drawn anew by it, a little blurred.
         photometric: probability of another light: brightness, contrast, saturation, colour cast, grey.
         occlude: probability of a block or a band in the way, of one colour or noisy.
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
