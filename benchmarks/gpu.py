@@ -82,7 +82,9 @@ def run_config(name: str, way: str, options: argparse.Namespace) -> RunConfig:
     run = options.work / "run"
     shutil.rmtree(run, ignore_errors=True)
     words = {
+        "config": REPOSITORY / "configs" / f"{name}.yaml",
         "run": run,
+        "model.pretrained": "false",
         "data.train": options.data / "train",
         "data.val": options.data / "val",
         "data.workers": options.workers,
@@ -92,10 +94,7 @@ def run_config(name: str, way: str, options: argparse.Namespace) -> RunConfig:
     }
     if options.batch:
         words["optim.global_batch"] = options.batch
-    argv = ["--config", REPOSITORY / "configs" / f"{name}.yaml", "--model.pretrained", "false"]
-    config = read_run_config(
-        [str(word) for word in argv + [part for key in words for part in (f"--{key}", words[key])]]
-    )
+    config = read_run_config([str(word) for key, value in words.items() for word in (f"--{key}", value)])
     samples = INTERVAL * INTERVALS * config.optim.global_batch
     config.optim.epochs = samples / len(ShardIndex.load(options.data / "train"))
     if not way.startswith("shards"):
@@ -113,7 +112,7 @@ def by_trainer(trainer: Trainer) -> float:
 
 def operations(trainer: Trainer) -> float:
     """Floating-point operations of one sample in one step, as torch counts those of products and convolutions."""
-    batch = next(iter(ResidentReader(trainer.config.data, 0).batches(trainer.estimator.inputs, trainer.plan, 0, 0, 1)))
+    batch = next(resident_batches(trainer.config))
     trainer.engine.model.train()
     with FlopCounterMode(display=False) as counter:
         trainer.step([batch], trainer.state.step)
@@ -160,6 +159,7 @@ def plain_timm(name: str, config: RunConfig) -> float:
 
 
 def resident_batches(config: RunConfig) -> Iterator[Batch]:
+    """Those of the resident ways, for whoever has no trainer to take them from."""
     plan = BatchPlan.resolve(config.optim.global_batch, config.optim.micro_batch, 1)
     return iter(ResidentReader(config.data, 0).batches(("face", "body"), plan, 0, 0, RESIDENT))
 

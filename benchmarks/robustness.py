@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -27,7 +28,7 @@ from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
-from mivolo_lite.evaluation.predictions import read_csv
+from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
 CONFIGS = REPOSITORY / "configs" / "robust"
 TABLE = REPOSITORY / "benchmarks" / "results" / "robustness.md"
@@ -78,9 +79,12 @@ def main() -> None:
         folder = arguments.work / name / f"fold{fold}_seed{seed}"
         train_and_evaluate(CONFIGS / f"{name}.yaml", folder, others, parts[fold], ["--train.seed", seed], worse)
 
+    # All configurations before the next part: what is finished can be compared.
+    wanted = itertools.product(arguments.seeds, arguments.folds, arguments.only)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        # Rows last: what is finished compares all of them.
-        list(pool.map(lambda which: run(*which), itertools.product(arguments.seeds, arguments.folds, arguments.only)))
+        jobs = [pool.submit(run, *each) for each in wanted]
+    for job in jobs:
+        job.result()
     finished = {name: evaluations(arguments.work / name) for name in NAMES}
     if not finished["plain"]:
         raise SystemExit("benchmarks/robustness.py: no table, since `plain` was not trained; add it to --only")
@@ -108,7 +112,13 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
         plain: those without switches, on the same parts with the same seeds.
         level: of the changes' intervals.
     """
-    parts = [read_csv(path / PREDICTIONS_FILE)[None] for path, *_ in by_part(runs)]
+    parts = [predictions(path) for path, *_ in by_part(runs)]
+    assert all(
+        predictions(path).key == part.key
+        for each in (runs, plain)
+        for part, paths in zip(parts, by_part(each), strict=True)
+        for path in paths
+    ), "all of a part are of the same pictures"
     errors = np.stack([joined_errors(each) for each in (plain, runs)])
     groups = cells([group for part in parts for group in part.group])
     bins = cells([age_bin for part in parts for age_bin in ten_year_bin(part.age_lo, part.age_hi)])
@@ -135,8 +145,14 @@ def joined_errors(runs: Runs) -> np.ndarray:
 
 def errors_of(path: Path) -> np.ndarray:
     """(n,) absolute errors of one run, in the order of its part."""
-    found = read_csv(path / PREDICTIONS_FILE)[None]
+    found = predictions(path)
     return np.abs(age_errors(found.age, found.age_lo, found.age_hi))
+
+
+@cache
+def predictions(path: Path) -> Predictions:
+    """Of one evaluation. Every row of the table is compared with the same plain ones."""
+    return read_csv(path / PREDICTIONS_FILE)[None]
 
 
 def cells(names: list[str | None]) -> tuple[list[str], np.ndarray]:

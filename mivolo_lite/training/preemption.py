@@ -27,7 +27,7 @@ class Preemption:
 
     def __init__(self, accelerator):
         self.accelerator = accelerator
-        self._asked: tuple | None = None
+        self._asked: tuple = (False, None)
 
     def warned(self) -> bool:
         """Whether any rank had been warned when this was called last; all ranks get the same answer.
@@ -35,10 +35,7 @@ class Preemption:
         It is a step old, and its copy was ordered then: reading one that is still on the GPU waits for all that the GPU
         was given since. Doing so at every step kept it from working while the next batch was fetched, 13 ms of 130.
         """
-        answer, self._asked = self._asked, self._ask()
-        if answer is None:
-            return False
-        heard, copied = answer
+        (heard, copied), self._asked = self._asked, self._ask()
         if copied is not None:
             copied.synchronize()
         return bool(heard)
