@@ -97,7 +97,7 @@ def overlap(one: Box, other: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
-def encode(crop: np.ndarray, crop_size: int) -> bytes:
+def encode(crop: np.ndarray, crop_size: float) -> bytes:
     """A crop as the JPEG that a shard holds, shrunk where its larger side exceeds ``crop_size``."""
     height, width = crop.shape[:2]
     if max(height, width) > crop_size:

@@ -6,12 +6,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, UnidentifiedImageError
 
-from mivolo_lite.data.jpeg import BrokenJpeg, decode
-
-MAX_MEGAPIXELS = 64.0
-"""Default limit: at most about 0.5 GB while such a picture is decoded, in every worker."""
+from mivolo_lite.data.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode, is_jpeg
+from mivolo_lite.data.kind import kind_of
+from mivolo_lite.data.orientation import UPRIGHT, orientation_of, upright
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
@@ -58,37 +57,35 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePic
     except ValueError as error:  # a name with a null byte
         raise UnusablePicture(f"cannot be read: {error}") from None
     try:
+        return _read_jpeg(data, max_megapixels) if is_jpeg(data) else _read_other(data, max_megapixels)
+    except BrokenJpeg as error:
+        raise UnusablePicture(str(error)) from None
+
+
+def _read_jpeg(data: bytes, max_megapixels: float) -> WholePicture:
+    header = check(data, max_megapixels)
+    if header.is_rgb:
+        return WholePicture(data, decode(data, max_megapixels), header.orientation == UPRIGHT)
+    return _read_other(data, max_megapixels)  # libjpeg-turbo does not turn CMYK into RGB
+
+
+def _read_other(data: bytes, max_megapixels: float) -> WholePicture:
+    try:
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as opened:
-            width, height = opened.size
-            if width * height > max_megapixels * 1e6:
-                raise UnusablePicture(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
-            is_rgb_jpeg = opened.format == "JPEG" and opened.mode in ("RGB", "L")
-            pixels = decode(data) if is_rgb_jpeg else _pixels(opened)
+            check_size(*opened.size, max_megapixels)
+            pixels = _pixels(opened)
             # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
-            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-            return WholePicture(data, _upright(pixels, orientation), is_rgb_jpeg and orientation == 1)
-    except UnusablePicture:
+            return WholePicture(data, upright(pixels, orientation_of(opened)), False)
+    except (UnusablePicture, BrokenJpeg):
         raise
+    except UnidentifiedImageError:  # its message holds an address in memory, and no reason
+        raise UnusablePicture(f"unreadable picture: it is {kind_of(data)}") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
+        raise UnusablePicture(f"more than {max_megapixels:g} megapixels") from None
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
     except Exception as error:
-        raise UnusablePicture(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BrokenJpeg):
-        return str(error)
-    return f"unreadable picture: {str(error).partition(chr(10))[0] or type(error).__name__}"
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture turned and mirrored as EXIF's orientation, 1 to 8, says; anything else leaves it as it is."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UnusablePicture(f"unreadable picture: {reason}") from None
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

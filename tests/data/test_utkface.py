@@ -1,9 +1,12 @@
 """UTKFace: what its file names say, and its real pictures where they are at hand."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.sources.source import Rejected
@@ -54,6 +57,19 @@ def test_another_file_name_is_refused(read, name):
 def test_ages_beyond_the_vocabulary_are_refused(read):
     with pytest.raises(Rejected, match="age 121 does not lie in 0 to 120"):
         read("121_1_0_1.jpg")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_turned_or_converted_picture_is_stored_upright(read, ending):
+    scene = Image.fromarray(np.repeat(np.arange(96, dtype=np.uint8)[:, None], 64, axis=1))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = BytesIO()
+    scene.transpose(Image.Transpose.ROTATE_90).save(file, {"jpg": "JPEG", "png": "PNG"}[ending], exif=exif)
+    (sample,) = read("20_1_0_1.jpg", file.getvalue()).samples
+    stored = Image.open(BytesIO(sample.face))
+    assert stored.format == "JPEG" and stored.size == (64, 96) and not stored.getexif()
+    assert np.abs(np.asarray(stored.convert("L")).astype(int) - np.asarray(scene)).mean() < 2
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mivolo_lite.data.crops import Box, CropRules
+from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
-from mivolo_lite.data.pictures import MAX_MEGAPIXELS, WholePicture
+from mivolo_lite.data.pictures import WholePicture
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age, parse_gender
 from mivolo_lite.data.sources.cutting import cut_person, read_or_reject
 from mivolo_lite.data.sources.source import Picture, Rejected, Source

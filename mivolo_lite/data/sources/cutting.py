@@ -1,5 +1,6 @@
 """From a file to a person's crops, with a reason where that fails."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,8 @@ def read_or_reject(path: Path, max_megapixels: float) -> WholePicture:
         raise Rejected(str(error)) from None
 
 
-def keep_whole(picture: WholePicture, crop_size: int) -> bytes:
-    """The picture as a JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
+def keep_whole(picture: WholePicture, crop_size: float = math.inf) -> bytes:
+    """The picture as an upright JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
     if picture.is_plain_jpeg and max(picture.image.shape[:2]) <= crop_size:
         return picture.data
     return encode(picture.image, crop_size)

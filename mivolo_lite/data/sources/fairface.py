@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.data.crops import Box, CropRules
-from mivolo_lite.data.pictures import MAX_MEGAPIXELS
+from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age, parse_gender
 from mivolo_lite.data.sources.annotations import FACE_COLUMNS, check_folder, parse_box, read_csv
 from mivolo_lite.data.sources.cutting import cut_person, keep_whole, read_or_reject

@@ -4,8 +4,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
-from mivolo_lite.data.pictures import MAX_MEGAPIXELS
 from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.cutting import keep_whole, read_or_reject
 from mivolo_lite.data.sources.source import Picture, Rejected, Source

@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from mivolo_lite.data.jpeg import BrokenJpeg, decode
+from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age
+from mivolo_lite.data.sources.cutting import keep_whole, read_or_reject
 from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.errors import UserError
 
@@ -15,13 +16,13 @@ _NAME = re.compile(r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+(?P<endin
 
 
 class UTKFaceSource(Source):
-    """UTKFace's pictures, stored byte for byte.
+    """UTKFace's pictures at their full size: upright JPEGs byte for byte, others as the JPEG of what they show.
 
     Args:
         images: folder with ``[age]_[gender]_[race]_[date].jpg[.chip.jpg]``, nested folders included.
     """
 
-    crop_policy = {"face": "the data set's own picture, byte for byte"}
+    crop_policy = {"face": "the data set's own picture, byte for byte where it is an upright JPEG"}
 
     def __init__(self, images: Path):
         self.images = Path(images)
@@ -42,12 +43,7 @@ class UTKFaceSource(Source):
             age = parse_age(int(name["age"]))
         except ValueError as error:
             raise Rejected(str(error)) from None
-        try:
-            face = (self.images / item).read_bytes()
-            decode(face)
-        except OSError as error:
-            raise Rejected(f"cannot be read: {error.strerror}") from None
-        except BrokenJpeg as error:
-            raise Rejected(str(error)) from None
+        picture = read_or_reject(self.images / item, MAX_MEGAPIXELS)
         labels = Labels(age, GENDERS[int(name["gender"])], GROUPS[int(name["group"])], {"source": item})
-        return Picture(face, [Sample(key_of(item.removesuffix(name["ending"])), face, None, labels)])
+        sample = Sample(key_of(item.removesuffix(name["ending"])), keep_whole(picture), None, labels)
+        return Picture(picture.data, [sample])
