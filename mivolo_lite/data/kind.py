@@ -5,23 +5,27 @@ import re
 HEAD = 1024
 """How many first bytes ``kind_of`` looks at."""
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "a JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG"),
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"II*\0", "a TIFF"),
-    (b"MM\0*", "a TIFF"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
-    (b"\xff\x0a", "a JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"%PDF-", "a PDF"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "compressed with gzip"),
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
-)
-_BRANDS = {b"avif": "an AVIF", b"avis": "an AVIF", b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF"}
-_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|svg|!--|error)", re.IGNORECASE)
+_IMAGES = {
+    "a JPEG": rb"\xff\xd8\xff",
+    "a PNG": rb"\x89PNG\r\n\x1a\n",
+    "a GIF": rb"GIF8[79]a",
+    "a WebP": rb"RIFF....WEBP",
+    "a BMP": rb"BM....\0\0\0\0",
+    "a TIFF": rb"II\*\0|MM\0\*",
+    "an AVIF": rb"....ftypavi[fs]",
+    "a HEIC": rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)",
+    "a JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+    "a JPEG 2000": rb"\0\0\0\x0cjP  ",
+}
+_OTHERS = {
+    "a PDF": rb"%PDF-",
+    "a zip archive": rb"PK\x03\x04",
+    "compressed with gzip": rb"\x1f\x8b",
+    "a video": rb"....ftyp",
+    "a Git LFS pointer; fetch the file itself with `git lfs pull`": rb"version https://git-lfs",
+    "an HTML or XML page, as a server sends for an error": rb"(?i:\s*<(!doctype|html|head|body|\?xml|svg|!--|error))",
+}
+_STARTS = [(kind, re.compile(start, re.DOTALL)) for kind, start in (_IMAGES | _OTHERS).items()]
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
@@ -30,13 +34,12 @@ def kind_of(data: bytes) -> str:
     head = data[:HEAD]
     if not head.strip(b"\0"):
         return "nothing but zeros" if head else "empty"
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
+    for kind, start in _STARTS:
+        if start.match(head):
             return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP"
-    if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "a video or HEIF")
-    if _MARKUP.match(head):
-        return "an HTML or XML page, as a server sends for an error"
     return "text" if _TEXT.fullmatch(head) else f"of no known format (its first bytes: {head[:4].hex(' ')})"
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the first bytes are an image's, of one of the usual formats."""
+    return kind_of(data) in _IMAGES

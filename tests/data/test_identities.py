@@ -92,6 +92,7 @@ def test_what_is_no_picture_is_rejected_or_no_data_set(tmp_path):
     (tmp_path / "loose.jpg").write_bytes(noise_jpeg(0))
     with pytest.raises(UserError, match="holds no <person>/<picture>.jpg"):
         IdentitySource(tmp_path).items()
+    (tmp_path / "loose.jpg").unlink()
     (tmp_path / "someone" / "broken.jpg").write_bytes(noise_jpeg(0)[:100])
     with pytest.raises(UserError, match="someone/broken.jpg: unreadable"):
         pack(IdentitySource(tmp_path), tmp_path / "out", {"train": 1.0})

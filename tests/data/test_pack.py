@@ -201,7 +201,7 @@ def test_impossible_splits_are_told(images, tmp_path, text):
 
 def test_a_folder_without_pictures_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name, message in (("empty", "no .jpg"), ("nowhere", "no such folder")):
+    for name, message in (("empty", "holds no images"), ("nowhere", "no such folder")):
         with pytest.raises(UserError, match=message):
             pack(UTKFaceSource(tmp_path / name), tmp_path / "out", SPLIT)
     assert not (tmp_path / "out.partial").exists()

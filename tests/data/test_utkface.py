@@ -74,11 +74,10 @@ def test_a_turned_or_converted_picture_is_stored_upright(read, ending):
 
 def test_what_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "20_1_0_1.jpg").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "20_1_0_2.jpg").mkdir()
     source = UTKFaceSource(tmp_path)
-    for item, reason in zip(source.items(), ["No such file", "Is a directory"], strict=True):
-        with pytest.raises(Rejected, match=f"cannot be read: {reason}"):
-            source.read(item)
+    (item,) = source.items()
+    with pytest.raises(Rejected, match="cannot be read: No such file"):
+        source.read(item)
 
 
 @pytest.mark.slow

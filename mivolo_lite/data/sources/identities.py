@@ -8,10 +8,9 @@ from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.cutting import keep_whole, read_or_reject
+from mivolo_lite.data.sources.files import image_files
 from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.errors import UserError
-
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 
 
 class IdentitySource(Source):
@@ -35,17 +34,18 @@ class IdentitySource(Source):
         self.crop_policy = {"face": "the data set's own picture", "crop_size": crop_size}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")
-        found = (path.relative_to(self.images) for path in self.images.rglob("*") if path.suffix.lower() in _PICTURES)
-        self.names = sorted(name.as_posix() for name in found if len(name.parts) > 1)
-        self.pictures = Counter(_person(name) for name in self.names)
+        self.names = image_files(self.images)
+        self.pictures = Counter(person for name in self.names if (person := _person(name)))
 
     def items(self) -> list[str]:
-        if not self.names:
+        if not self.pictures:
             raise UserError(f"--images {self.images}: holds no <person>/<picture>.jpg; give each person a folder")
         return self.names
 
     def read(self, item: str) -> Picture:
         person = _person(item)
+        if not person:
+            raise Rejected("lies in no person's folder")
         if self.pictures[person] < self.min_pictures:
             raise Rejected(f"{self.pictures[person]} of this person, fewer than --min_pictures {self.min_pictures}")
         picture = read_or_reject(self.images / item, self.max_megapixels)
@@ -56,4 +56,5 @@ class IdentitySource(Source):
 
 
 def _person(name: str) -> str:
-    return name.partition("/")[0]
+    """The person's folder; empty where a picture lies in none."""
+    return name.rpartition("/")[0].partition("/")[0]

@@ -7,12 +7,15 @@ from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age
 from mivolo_lite.data.sources.cutting import keep_whole, read_or_reject
+from mivolo_lite.data.sources.files import image_files
 from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.errors import UserError
 
 GROUPS = ("White", "Black", "Asian", "Indian", "Others")
 
-_NAME = re.compile(r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+(?P<ending>\.jpg(\.chip\.jpg)?)", re.IGNORECASE)
+_NAME = re.compile(
+    r"(?P<age>\d+)_(?P<gender>[01])_(?P<group>[0-4])_\d+(?P<ending>(\.jpg\.chip)?\.[a-z0-9]+)", re.IGNORECASE
+)
 
 
 class UTKFaceSource(Source):
@@ -30,9 +33,9 @@ class UTKFaceSource(Source):
     def items(self) -> list[str]:
         if not self.images.is_dir():
             raise UserError(f"--images {self.images}: no such folder; give the folder of UTKFace's pictures")
-        names = sorted(path.relative_to(self.images).as_posix() for path in self.images.rglob("*.[jJ][pP][gG]"))
+        names = image_files(self.images)
         if not names:
-            raise UserError(f"--images {self.images}: holds no .jpg; give the folder of UTKFace's pictures")
+            raise UserError(f"--images {self.images}: holds no images; give the folder of UTKFace's pictures")
         return names
 
     def read(self, item: str) -> Picture:
