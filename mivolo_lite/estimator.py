@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import save_tensors, write_text
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
@@ -18,6 +19,8 @@ from mivolo_lite.models.weights import load_exactly
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+AVERAGE_FILE = "average.safetensors"
+"""A checkpoint's averaged weights (EMA), which are those to use."""
 
 _TRAINING_ONLY = "centres."
 """Prefix of the weights that inference does without."""
@@ -136,14 +139,12 @@ class Estimator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
         kept = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(_TRAINING_ONLY)}
-        save_file(kept, folder / MODEL_FILE)
+        save_tensors(kept, folder / MODEL_FILE)
         self.save_card(folder)
 
     def save_card(self, folder: Path | str) -> None:
         """Write ``model.yaml`` alone, by a rename."""
-        partial = Path(folder) / f"{CARD_FILE}.partial"
-        partial.write_text(yaml.safe_dump(asdict(self.card), sort_keys=False))
-        partial.replace(Path(folder) / CARD_FILE)
+        write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self.card), sort_keys=False))
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":

@@ -51,8 +51,7 @@ class BatchLoader:
     def _from_workers(self, tasks: Iterator[tuple]) -> Iterator[Batch]:
         # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        # One place more than batches on their way: a worker may begin a new one before the latest is copied below.
-        places = min(self.workers * PREFETCHED + 1, len(self))
+        places = self._places()
         room = self._shared_room(places)
         loader = DataLoader(
             _IntoPlaces(self.dataset, room),
@@ -68,6 +67,16 @@ class BatchLoader:
             if isinstance(batch, UserError):
                 raise batch
             yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
+
+    def _places(self) -> int:
+        # One place more than batches on their way: a worker may begin a new one before the latest is copied.
+        return min(self.workers * PREFETCHED + 1, len(self))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that the workers' batches take."""
+        side, inputs = self.dataset.image_size, len(self.dataset.inputs)
+        return self._places() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
 
     def _shared_room(self, places: int) -> dict[str, Tensor]:
         """(places, B, 3, S, S) uint8 for each input."""

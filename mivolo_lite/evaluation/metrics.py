@@ -7,6 +7,9 @@ import numpy as np
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 
+SHOWN = 3
+"""Unreadable images that are named; the rest are counted."""
+
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
 
@@ -86,8 +89,9 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
         the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
-        estimate, where there are any), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and
-        ``group``. A task that tells people apart has the accuracy of ``verification``, over ``<name>_n`` pairs.
+        estimate, where there are any), ``unreadable`` (images that cannot be decoded, ``n`` and the ``first`` few,
+        likewise), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and ``group``. A task that
+        tells people apart has the accuracy of ``verification``, over ``<name>_n`` pairs.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -101,12 +105,17 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         **{f"{name}_accuracy": found and found["accuracy"] for name, found in pairs.items()},
         **{f"{name}_n": found["pairs"] if found else 0 for name, found in pairs.items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
+        **({"unreadable": _first(predictions.unreadable)} if predictions.unreadable else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
             "group": _by(errors, predictions.group, str),
         },
     }
+
+
+def _first(images: Sequence[str]) -> dict:
+    return {"n": len(images), "first": list(images[:SHOWN])}
 
 
 def validation_error(metrics: dict) -> float:

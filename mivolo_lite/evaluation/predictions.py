@@ -1,8 +1,8 @@
 """What a model says of every sample of a data set, each exactly once at any world size."""
 
 import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -76,6 +76,7 @@ class Predictions:
         spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
         embeddings: those of tasks that tell people apart, by their names, where samples say who is in them.
+        unreadable: "key.input: reason" of every image that cannot be decoded; such an image counts as missing.
     """
 
     key: list[str]
@@ -90,6 +91,7 @@ class Predictions:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -163,15 +165,28 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     }  # fmt: skip
 
 
-def predict(estimator: Estimator, loader: BatchLoader, index: ShardIndex, accelerator: Accelerator) -> Predictions:
+class Interrupted(Exception):
+    """The process must end before an evaluation is done."""
+
+
+def predict(
+    estimator: Estimator,
+    loader: BatchLoader,
+    index: ShardIndex,
+    accelerator: Accelerator,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Predictions:
     """What the estimator says of every sample, shown all that it looks at; see ``predict_each``.
 
     Raises:
         UserError: likewise, or no sample has what it looks at.
+        Interrupted: likewise.
     """
-    predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs})[None]
+    predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs}, should_stop)[None]
     if predictions.missing == len(predictions.key):
-        raise UserError(f"{index.folder}: no sample has a {estimator.inputs[0]}, which is all that the model looks at")
+        why = f"; {len(predictions.unreadable)} images cannot be decoded" if predictions.unreadable else ""
+        inputs = " or a ".join(estimator.inputs)
+        raise UserError(f"{index.folder}: no sample has a {inputs}, which is all that the model looks at{why}")
     return predictions
 
 
@@ -182,6 +197,7 @@ def predict_each(
     index: ShardIndex,
     accelerator: Accelerator,
     shown: Mapping[str | None, tuple[str, ...]],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str | None, Predictions]:
     """Run the estimator over the index, once for each set of pictures shown. Every rank gets all predictions.
 
@@ -190,19 +206,26 @@ def predict_each(
         loader: reads every sample of the index once over all ranks, with all pictures that are to be shown.
         index, accelerator: the data and the device.
         shown: of ``face`` and ``body``, by the name of the predictions.
+        should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
 
     Raises:
-        UserError: a picture cannot be decoded, or the estimates are no numbers.
+        UserError: the estimates are no numbers.
+        Interrupted: ``should_stop`` said so.
     """
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or count_people(index)]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
-    for name, batch, output in passes(estimator, loader, index, accelerator, shown, "evaluating"):
+    unreadable: set[str] = set()
+    for name, batch, output in passes(estimator, loader, accelerator, shown, "evaluating"):
+        if should_stop():
+            raise Interrupted
+        unreadable.update(batch.broken)
         age, gender = estimator.estimate(output)
         answers = [task.answer(output[task.name]) for task in tasks]
         estimates = where_seen(batch.seen(shown[name]), age.age, gender[:, GENDERS.index("F")], *answers)
         columns = batch.sample, _spread(age, estimator.method.span), *estimates
         rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
-    return {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+    images = tuple(sorted(set(gather_object(sorted(unreadable)))))
+    return {name: replace(_assemble(gather_object(rows[name]), index, tasks), unreadable=images) for name in shown}
 
 
 def pictures_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
@@ -218,7 +241,6 @@ def join_processes() -> Accelerator:
 def passes(
     estimator: Estimator,
     loader: BatchLoader,
-    index: ShardIndex,
     accelerator: Accelerator,
     shown: Mapping[str | None, tuple[str, ...]],
     doing: str,
@@ -226,16 +248,11 @@ def passes(
     """The estimator's raw outputs for every batch of this rank, once for each set of pictures shown.
 
     Args:
-        estimator, loader, index, accelerator, shown: as for ``predict_each``; to be iterated in inference mode.
+        estimator, loader, accelerator, shown: as for ``predict_each``; to be iterated in inference mode.
         doing: a word for the progress bar.
-
-    Raises:
-        UserError: a picture cannot be decoded.
     """
     estimator.eval()
     for batch in tqdm(loader, desc=doing, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
-        if batch.broken:
-            raise UserError(f"{index.folder}: {batch.broken[0]}; pack the data set again, or mend the shard")
         batch = batch.to(accelerator.device)
         for name, pictures in shown.items():
             with accelerator.autocast():

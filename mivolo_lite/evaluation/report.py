@@ -153,6 +153,8 @@ def _tiles(metrics: dict) -> Iterator[str]:
             yield tile(f"{escape(name)} right", f"{pairs['accuracy']:.1%}", small)
     if metrics.get("missing"):
         yield tile("Left out", f"{metrics['missing']}", "have no such picture")
+    if metrics.get("unreadable"):
+        yield tile("Unreadable", f"{metrics['unreadable']['n']}", "images cannot be decoded")
 
 
 def _sheets(metrics: dict) -> Iterator[list[str]]:

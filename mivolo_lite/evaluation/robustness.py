@@ -143,7 +143,7 @@ def measure_robustness(
     ranks = accelerator.process_index, accelerator.num_processes
     loader = BatchLoader(dataset, SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}
-    for name, versions, output in passes(estimator, loader, index, accelerator, shown, "corrupting"):
+    for name, versions, output in passes(estimator, loader, accelerator, shown, "corrupting"):
         (age,) = where_seen(versions.seen(shown[name]), estimator.estimate(output)[0].age)
         columns = (column[versions.counted].reshape(-1, VERSIONS) for column in (versions.sample, age))
         rows[name].append(tuple(column.cpu().numpy() for column in columns))

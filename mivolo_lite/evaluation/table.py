@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.metrics import SHOWN
 
 
 def metrics_table(metrics: dict) -> str:
@@ -14,7 +15,7 @@ def metrics_table(metrics: dict) -> str:
         columns = metrics["inputs"]
         heads = _line("", (f"{name:>32}" for name in columns))
         robust = [line for name, column in columns.items() for line in _robustness(column, f" shown {name}")]
-        worth = _worth_side_by_side(columns.values())
+        worth = [*_worth_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
         return "\n".join([heads, *_ages_by_kind(columns.values()), "", *worth, *robust])
     return "\n".join([*_ages_by_kind([metrics]), "", *_worth(metrics), *_robustness(metrics)]).rstrip()
 
@@ -32,6 +33,7 @@ def _worth(metrics: dict) -> list[str]:
     lines = [f"rows of fewer than {LIMIT} pictures have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such picture and are left out")
+    lines += _unreadable(metrics)
     for name in _classified(metrics):
         lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
     lines += _who_is_who(metrics)
@@ -97,6 +99,13 @@ def _percent(share: float | None) -> str:
 
 def _some_are_few(metrics: dict) -> bool:
     return any(row["n"] < LIMIT for rows in metrics["by"].values() for row in rows.values())
+
+
+def _unreadable(metrics: dict) -> list[str]:
+    if not metrics.get("unreadable"):
+        return []
+    n, first = metrics["unreadable"]["n"], "; ".join(metrics["unreadable"]["first"])
+    return [f"{n} images cannot be decoded and count as missing: {first}{' ...' if n > SHOWN else ''}"]
 
 
 def _classified(metrics: dict) -> list[str]:

@@ -1,26 +1,34 @@
 """Checkpoints that appear whole or not at all, and that every engine reads at every world size."""
 
 import json
+import math
 import os
+import re
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from mivolo_lite.data.order import ORDER_VERSION
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import MODEL_FILE, Estimator
+from mivolo_lite.estimator import AVERAGE_FILE, MODEL_FILE, Estimator
+from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
 from mivolo_lite.models.weights import first_line
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.engine import DataParallel
-from mivolo_lite.training.run_folder import explain_full_disk, sync_files
 
-AVERAGE_FILE, MOMENTS_FILE, STATE_FILE = "average.safetensors", "moments.safetensors", "state.json"
+MOMENTS_FILE, STATE_FILE = "moments.safetensors", "state.json"
+
+_NAME = re.compile(r"step-\d{9}")
+"""Of a checkpoint's folder. Whatever else lies beside is the user's."""
 
 
 @dataclass
@@ -36,6 +44,8 @@ class TrainState:
         samples_seen: samples of the stream that those steps used.
         best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
         kinds: logarithmic weights of kinds of people, where the run has them.
+        val_digest: names the data that ``best_mae`` was measured on; empty before that.
+        evaluated: the last step whose weights were evaluated.
     """
 
     digest: str
@@ -47,6 +57,8 @@ class TrainState:
     best_mae: float = float("inf")
     order_version: int = ORDER_VERSION
     kinds: dict[str, float] = field(default_factory=dict)
+    val_digest: str = ""
+    evaluated: int = 0
 
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
@@ -64,6 +76,14 @@ class TrainState:
                 )
         for name, value in saved.items():
             setattr(self, name, value)
+        if "evaluated" not in saved:  # written when a checkpoint was saved after its evaluation
+            self.evaluated = self.step
+        if self.best_mae is None:
+            self.best_mae = math.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that JSON knows: no error yet is null."""
+        return asdict(self) | {"best_mae": self.best_mae if math.isfinite(self.best_mae) else None}
 
 
 class Checkpointer:
@@ -92,11 +112,11 @@ class Checkpointer:
             UserError: the disk is full.
         """
         begun = time.monotonic()
-        final = self.folder / f"step-{state.step:09d}"
+        final = self._path(state.step)
         if self._agreed(final.exists()):
             return None
         partial = final.with_suffix(".partial")
-        with explain_full_disk(self.folder, "the previous checkpoint is whole; make room, then --resume auto"):
+        with explain_write_errors(self.folder, "the previous checkpoint is whole; make room, then --resume auto"):
             if self.accelerator.is_main_process:
                 for leftover in self.folder.glob("*.partial"):
                     shutil.rmtree(leftover)
@@ -108,9 +128,8 @@ class Checkpointer:
                     weights = engine.weights()
                     self._write(partial / AVERAGE_FILE, weights)
             if self.accelerator.is_main_process:
-                scaler = self.accelerator.scaler
-                content = {"state": asdict(state), "scaler": None if scaler is None else scaler.state_dict()}
-                (partial / STATE_FILE).write_text(json.dumps(content, indent=2))
+                engine.estimator.save_card(partial)
+                write_text(partial / STATE_FILE, self._content(state))
                 sync_files(partial)
                 os.rename(partial, final)
                 sync_files(self.folder, deep=False)
@@ -119,19 +138,57 @@ class Checkpointer:
         self.accelerator.wait_for_everyone()
         return time.monotonic() - begun
 
+    def save_state(self, state: TrainState) -> None:
+        """Put a new state into the checkpoint of its step, by a rename: an evaluation changed nothing else."""
+        if self.accelerator.is_main_process:
+            write_text(self._path(state.step) / STATE_FILE, self._content(state))
+
+    def set_aside(self, step: int) -> None:
+        """Rename the checkpoint of a step whose weights gave a loss that is not finite, if there is one before it."""
+        finished = self.finished()
+        if self.accelerator.is_main_process and self._path(step) in finished[1:]:
+            _rename_aside(self._path(step), ".diverged")
+
     def finished(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.suffix != ".partial")
+        return sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
-    def latest(self) -> Path | None:
-        """The latest whole checkpoint, if any: the same for all ranks, whatever their views of a shared disk."""
+    def latest(self, say: Callable[[str], None] = print) -> Path | None:
+        """The latest checkpoint that can be read, if any: the same for all ranks, whatever their views of the disk.
+
+        A damaged one is renamed, so that its step can be saved again, and the one before is taken.
+
+        Args:
+            say: gets a line about each damaged one, on the main process.
+
+        Raises:
+            UserError: there are checkpoints, but none can be read.
+        """
+        found, problem = None, None
+        if self.accelerator.is_main_process:
+            found, problem = self._newest_readable(say)
+        found, problem = self._agreed((found, problem))
+        if problem:
+            raise UserError(problem)
+        return found
+
+    def _newest_readable(self, say: Callable[[str], None]) -> tuple[Path | None, str | None]:
         finished = self.finished()
-        return self._agreed(finished[-1] if finished else None)
+        damages = []
+        for checkpoint in reversed(finished):
+            damage = damage_of(checkpoint)
+            if damage is None:
+                for path, reason in damages:
+                    _rename_aside(path, ".damaged")
+                    say(f"--resume: {reason}; resuming from {checkpoint.name} instead")
+                return checkpoint, None
+            damages.append((checkpoint, damage))
+        if not damages:
+            return None, None
+        return None, f"--resume: {damages[0][1]}; no other checkpoint can be read; start a new run"
 
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
-        """Before an engine is built on them. Raises UserError where they are another model's, or another format's."""
-        if not (checkpoint / STATE_FILE).exists():
-            raise UserError(f"--resume: {checkpoint} has no {STATE_FILE}, as of another version; start a new run")
+        """Before an engine is built on them. Raises UserError where they are another model's."""
         try:
             estimator.load_state_dict(load_file(checkpoint / MODEL_FILE))
         except RuntimeError as error:
@@ -148,24 +205,103 @@ class Checkpointer:
         """
         content = json.loads((checkpoint / STATE_FILE).read_text())
         state.load(content["state"])
-        with safe_open(checkpoint / MOMENTS_FILE, "pt") as moments:
-            engine.load_moments(_Tensors(moments))
-        if self.accelerator.scaler is not None and content["scaler"] is not None:
+        if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
+        with _explain_misfit(checkpoint / MOMENTS_FILE), safe_open(checkpoint / MOMENTS_FILE, "pt") as moments:
+            engine.load_moments(_Tensors(moments))
         if average is None:
             return
         if not (checkpoint / AVERAGE_FILE).exists():
             raise UserError(f"--resume: {checkpoint} has no averaged weights; set optim.ema_decay 0, as before")
-        with safe_open(checkpoint / AVERAGE_FILE, "pt") as weights:
+        with _explain_misfit(checkpoint / AVERAGE_FILE), safe_open(checkpoint / AVERAGE_FILE, "pt") as weights:
             average.load(_Tensors(weights))
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if self.accelerator.is_main_process:
-            save_file(tensors, path)
+            require_finite(tensors, path)
+            save_tensors(tensors, path)
+
+    def _content(self, state: TrainState) -> str:
+        scaler = self.accelerator.scaler
+        return json.dumps(
+            {"state": state.to_json(), "scaler": None if scaler is None else scaler.state_dict()},
+            indent=2,
+            allow_nan=False,
+        )
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}"
 
     def _agreed(self, value):
         """The main process's value."""
         return broadcast_object_list([value])[0]
+
+
+@contextmanager
+def _explain_misfit(path: Path) -> Iterator[None]:
+    """Raise UserError where a file's tensors are not those of this model."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"--resume: {path} does not fit the model ({first_line(error)}); remove this checkpoint to resume from the "
+            "one before, or start a new run"
+        ) from None
+
+
+def require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise UserError where a tensor holds NaN or infinity: whoever resumed from it could never recover."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{path.parent}: not saved, since {name} is not finite: the training diverged; the checkpoint before "
+                "is whole: resume from it with a lower optim.lr"
+            )
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be read, with the file's name; None where it can.
+
+    Headers are parsed and lengths compared with the files'; the tensors themselves are not read.
+    """
+    for name in (MODEL_FILE, MOMENTS_FILE, AVERAGE_FILE):
+        path = checkpoint / name
+        if not path.is_file() and name != AVERAGE_FILE:
+            return f"{path} is missing"
+        if path.is_file():
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                return f"{path} is damaged ({first_line(error)})"
+    return _damage_of_state(checkpoint / STATE_FILE)
+
+
+def _damage_of_state(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing"
+    try:
+        state = json.loads(path.read_bytes())["state"]
+        wrong = [known.name for known in fields(TrainState) if not _fits(state, known.name)]
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        return f"{path} is damaged"
+    unknown = [name for name in state if name not in {known.name for known in fields(TrainState)}]
+    if wrong or unknown:
+        return f"{path} is damaged or of another version ({', '.join(wrong + unknown)})"
+    return None
+
+
+_NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
+_OPTIONAL = {
+    "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
+    "kinds": dict, "val_digest": str, "evaluated": int,
+}  # fmt: skip
+
+
+def _fits(state: dict, name: str) -> bool:
+    if name in _NEEDED:
+        return type(state[name]) is _NEEDED[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
+    return name not in state or isinstance(state[name], _OPTIONAL[name])
 
 
 class _Tensors:
@@ -179,6 +315,12 @@ class _Tensors:
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+
+def _rename_aside(checkpoint: Path, suffix: str) -> None:
+    aside = checkpoint.with_name(checkpoint.name + suffix)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
 
 
 def _remove(checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ Everything else in training speaks of whole tensors by name, or of the part of a
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
@@ -66,9 +67,19 @@ class DataParallel:
         self.accelerator.backward(loss * self.accelerator.num_processes)
 
     def update(self) -> Tensor | float:
-        """Clip, step, and forget the gradients. Returns their norm before clipping."""
+        """Clip, step, and forget the gradients.
+
+        Returns:
+            Their norm before clipping, the same on every rank. Where it is not finite, the weights stay as they were;
+            with fp16, the gradient scaler tries a smaller scale in the next step.
+        """
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
-        self.optimizer.step()
+        return self._step_where_finite(norm)
+
+    def _step_where_finite(self, norm: Tensor) -> Tensor:
+        # Reading the norm waits for the backward pass. The update that follows is a few milliseconds of launches.
+        if self.accelerator.scaler is not None or torch.isfinite(norm):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 
@@ -195,9 +206,7 @@ class FullySharded(DataParallel):
 
     def update(self) -> Tensor:
         norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return norm.full_tensor()
+        return self._step_where_finite(norm.full_tensor())
 
     def local(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to_local()
@@ -229,7 +238,9 @@ class Zero(DataParallel):
         _in_torch_order(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
         self.replica = Replica(self.estimator) if self.stage == 3 else None
-        return super().prepare(optimizer)
+        model, optimizer = super().prepare(optimizer)
+        model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
+        return model, optimizer
 
     def whole_estimator(self):
         return super().whole_estimator() if self.replica is None else self.replica.filled(self)
@@ -250,7 +261,7 @@ class Zero(DataParallel):
 
     def update(self) -> Tensor | float:
         self.model.step()
-        return self.model.get_global_grad_norm()
+        return math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
 
     def local(self, parameter: Tensor) -> Tensor:
         return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,7 +28,7 @@ class Journal:
         # A bar redraws itself; in a log file it would be thousands of lines.
         self.interactive = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
-        self.tensorboard = _summary_writer(folder) if active else None
+        self.tensorboard = _summary_writer(folder, first_step) if active else None
         self._clock = time.monotonic()
 
     def step(self) -> None:
@@ -54,10 +56,19 @@ class Journal:
             self.bar.write(text) if self.interactive else print(text, flush=True)
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Seconds since the last lap, without those that were paused."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         return seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that no lap counts: evaluating and saving are no training."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._clock += time.monotonic() - began
 
     def close(self) -> None:
         self.bar.close()
@@ -65,9 +76,10 @@ class Journal:
             self.tensorboard.close()
 
 
-def _summary_writer(folder: RunFolder):
+def _summary_writer(folder: RunFolder, first_step: int):
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder.path / "tensorboard"))
+    # What a killed run logged after its last checkpoint is logged again.
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=first_step + 1)

@@ -40,6 +40,7 @@ class Launch:
     Attributes:
         engine: ``ddp`` (also for one process), ``zero`` or ``fsdp2``.
         processes: over all machines.
+        local_processes: on this machine.
         on_cpu: whether to train on CPUs, with gloo.
         zero: DeepSpeed's settings that the launcher chose: the stage, offloading, whatever a JSON file says.
         precision, accumulation, clip_norm, micro_batch, global_batch: what the launcher says of the run, where it does.
@@ -49,6 +50,7 @@ class Launch:
     processes: int
     on_cpu: bool
     zero: Mapping[str, Any]
+    local_processes: int = 1
     precision: str | None = None
     accumulation: int | None = None
     clip_norm: float | None = None
@@ -68,7 +70,7 @@ class Launch:
         """
         on_cpu = gpus == 0 or _flag(environ, "ACCELERATE_USE_CPU")
         processes, engine = _processes(environ), _engine(environ)
-        said = _said(environ)
+        said = _said(environ) | {"local_processes": int(environ.get("LOCAL_WORLD_SIZE") or 1)}
         if engine != "zero":
             return cls(engine, processes, on_cpu, {}, **said)
         _check_deepspeed(environ)

@@ -14,14 +14,18 @@ from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.data.readers import READERS
+from mivolo_lite.data.task_labels import count_people, task_columns
+from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
-from mivolo_lite.evaluation.predictions import predict
+from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.balance import balanced_weights
+from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.checks import count_labels, require_disk, require_labels, require_shared_memory
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.heartbeat import Heartbeat
@@ -31,7 +35,7 @@ from mivolo_lite.training.launch import seed_everything, start
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.preemption import Preemption
 from mivolo_lite.training.run_folder import RunFolder
-from mivolo_lite.training.step import OptimizerStep, StepResult
+from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 
 
 class Trainer:
@@ -50,18 +54,29 @@ class Trainer:
         self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
-        self.reader = READERS[config.data.reader](config.data, config.train.seed, classes_to_learn(config.tasks))
+        self.classes = classes_to_learn(config.tasks)
+        self.reader = READERS[config.data.reader](config.data, config.train.seed, self.classes)
         self.val_index = ShardIndex.load(config.data.val, config.data.cache)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.folder = RunFolder(config.run)
         self._begin_folder()
-        self.broken = self.folder.broken_pictures()
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
         self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
+        self.preemption = Preemption(self.accelerator)
         self._build()
         self._resume()
+        self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
         self.total_steps = self.state.step + self._steps_to_go()
         self.journal = Journal(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
+        self.loader = self.reader.batches(
+            self.estimator.inputs,
+            self.plan,
+            self.accelerator.process_index,
+            self.state.samples_seen,
+            self.total_steps - self.state.step,
+        )
+        self.val_loader = self._val_loader()
+        self._check()
 
     def train(self) -> bool:
         """Learn until the last step, evaluating, saving and logging on the way.
@@ -70,31 +85,32 @@ class Trainer:
             Whether the run is complete; otherwise it was warned to end, and saved.
         """
         self._announce()
-        preemption = Preemption(self.accelerator)
         results: list[StepResult] = []
-        for batches in self._steps():
+        owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
+        for batches in self._steps() if not owed or self._evaluate() else ():
             set_learning_rate(self.engine.optimizer, self._learning_rate())
             self.estimator.method.progress = self._position() / self._end()
             self.engine.model.train()
-            results.append(self.step(batches, self.state.step))
+            results.append(self._learn(batches))
             self._advance()
             if self._due(self.config.train.log_every):
                 self._log(results)
                 results = []
-            evaluation_due = self._evaluation_due()
-            if evaluation_due:
-                self._evaluate()
-            warned = preemption.warned()
+            evaluation_due, warned = self._evaluation_due(), self.preemption.warned()
+            if not evaluation_due:
+                self.state.evaluated = self.state.step
             if warned or evaluation_due or self._due(self.config.train.save_every):
                 self._save()
             if warned:
                 self.journal.say(f"warned to end: saved at step {self.state.step}")
                 break
+            if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
+                break
         self.journal.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return self.state.step == self.total_steps
+        return self.state.step == self.state.evaluated == self.total_steps
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
@@ -117,6 +133,8 @@ class Trainer:
         elif config.start:
             self.estimator.take(config.start)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
+        weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
+        self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two moments, and the average
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
             self.estimator.compile()
@@ -155,37 +173,36 @@ class Trainer:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
             if self.dro is not None:
                 self.dro.load(self.state.kinds)
+        self._check_validation_set()
         if self.accelerator.is_main_process:
-            self.folder.cut_log(self.state.step if self.resumed else -1)
+            evaluated = self.state.evaluated == self.state.step
+            dropped = self.folder.cut_log(self.state.step if self.resumed else -1, evaluated)
+            if dropped:
+                print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
+
+    def _check_validation_set(self) -> None:
+        """An error on other images is no bound: with another ``data.val`` the best weights are chosen anew."""
+        if self.state.val_digest not in ("", self.val_index.digest):
+            self.state.best_mae = math.inf
+            if self.accelerator.is_main_process:
+                print("data.val: another data set than before; `best` is chosen anew", flush=True)
+        self.state.val_digest = self.val_index.digest
 
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
-        loader = iter(
-            self.reader.batches(
-                self.estimator.inputs,
-                self.plan,
-                self.accelerator.process_index,
-                self.state.samples_seen,
-                self.total_steps - self.state.step,
-            )
-        )
+        loader = iter(self.loader)
         for _ in range(self.state.step, self.total_steps):
             batches = list(islice(loader, self.plan.accumulation))
             for batch in batches:
-                self._count_broken(batch)
+                self.broken.add(batch.broken)
             yield [batch.to(self.accelerator.device) for batch in batches]
 
-    def _count_broken(self, batch: Batch) -> None:
-        """Write undecodable pictures down; give up over the limit."""
-        for picture in batch.broken:
-            if picture not in self.broken:  # each pass meets it again
-                self.broken.add(picture)
-                self.folder.log_broken(self.state.step, picture)
-        if len(self.broken) > self.config.train.max_broken:
-            raise UserError(
-                f"data.train: more than train.max_broken {self.config.train.max_broken} pictures "
-                f"cannot be decoded; see {self.folder.broken}, and pack the data set again"
-            )
+    def _learn(self, batches: list[Batch]) -> StepResult:
+        try:
+            return self.step(batches, self.state.step)
+        except Diverged:
+            self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
+            raise
 
     def _learning_rate(self) -> float:
         return learning_rate(self._position(), self._end(), self.steps_per_epoch, self.config.optim)
@@ -219,25 +236,33 @@ class Trainer:
         every, position = self.config.train.eval_every * self.steps_per_epoch, self._position()
         return self.state.step == self.total_steps or position // every > (position - 1) // every
 
-    def _evaluate(self) -> None:
-        accelerator = self.accelerator
-        loader = eval_loader(
-            self.val_index,
-            self.estimator.inputs,
-            self.config.data.image_size,
-            self.config.train.eval_batch,
-            self.config.data.workers,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
-        with self.average.applied() if self.average is not None else nullcontext():
-            with self.engine.whole_estimator() as estimator, self.engine.autocast():
-                metrics = evaluate_predictions(predict(estimator, loader, self.val_index, accelerator))
-            self.journal.record("val", self.state.step, metrics)
-            error = validation_error(metrics)
-            if error <= self.state.best_mae:  # of equals the latest, which has learnt more
-                self.state.best_mae = error
-                self._save_best(metrics)
+    def _evaluate(self) -> bool:
+        """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
+        try:
+            with (
+                self.journal.paused(),
+                self.average.applied() if self.average is not None else nullcontext(),
+                self.engine.whole_estimator() as estimator,
+                self.engine.autocast(),
+            ):
+                predictions = predict(
+                    estimator, self.val_loader, self.val_index, self.accelerator, self.preemption.warned
+                )
+                metrics = evaluate_predictions(predictions)
+                self.journal.record("val", self.state.step, metrics)
+                if predictions.unreadable:
+                    count, first = len(predictions.unreadable), predictions.unreadable[0]
+                    self.journal.say(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
+                error = validation_error(metrics)
+                if error <= self.state.best_mae:  # of equals the latest, which has learnt more
+                    self.state.best_mae = error
+                    self._save_best(metrics)
+        except Interrupted:
+            self.journal.say(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
+            return False
+        self.state.evaluated = self.state.step
+        self.checkpointer.save_state(self.state)
+        return True
 
     def _save_best(self, metrics: dict) -> None:
         weights = self.engine.weights()
@@ -247,12 +272,14 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.kinds = {} if self.dro is None else self.dro.state()
-        seconds = self.checkpointer.save(self.state, self.engine, self.average)
+        with self.journal.paused():
+            seconds = self.checkpointer.save(self.state, self.engine, self.average)
         if seconds is not None:
             self.journal.record("save", self.state.step, {"seconds": seconds})
 
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
+        self.broken.share(self.state.step, self.journal.say)
         rows = [[result.age_loss, result.gender_loss, *result.task_losses] for result in results]
         losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
         age_loss, gender_loss, *task_losses = self.accelerator.reduce(losses).tolist()
@@ -277,6 +304,39 @@ class Trainer:
             },
         )
 
+    def _val_loader(self) -> BatchLoader:
+        config, accelerator = self.config, self.accelerator
+        return eval_loader(
+            self.val_index,
+            self.estimator.inputs,
+            config.data.image_size,
+            config.train.eval_batch,
+            config.data.workers,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+
+    def _check(self) -> None:
+        """Raise UserError for what would end the run later: nothing to learn, nothing to evaluate, no room."""
+        config, inputs = self.config, self.estimator.inputs
+        self.labels = {}
+        if config.data.reader == "index":  # of a stream nothing is known before it is read
+            samples, self.labels = count_labels(self.reader.parts, inputs, self.reader.tasks)
+            require_labels("data.train", config.data.train, samples, self._learnt(self.labels), inputs)
+        classes = {name: choices for name, choices in self.classes.items() if choices is not None}
+        samples, known = count_labels([self.val_index], inputs, task_columns(self.val_index, classes))
+        known |= {"identity": count_people(self.val_index)} if len(classes) < len(self.classes) else {}
+        require_labels("data.val", config.data.val, samples, known, inputs)
+        loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
+        require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
+        require_disk(self.folder.path, self.checkpoint_bytes)
+
+    def _learnt(self, known: dict[str, int]) -> dict[str, int]:
+        """Those labels whose loss has a weight."""
+        weights = {"age": 1.0, "gender": self.config.optim.gender_weight}
+        weights |= {task.name: task.weight for task in self.config.tasks}
+        return {name: count for name, count in known.items() if weights[name]}
+
     def _announce(self) -> None:
         plan, parameters = self.plan, self.parameters
         self.journal.say(
@@ -285,6 +345,9 @@ class Trainer:
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
+        if self.labels:
+            known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
+            self.journal.say(f"labels to learn from: {known}")
         for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
             self.journal.say(f"{folder}: {passes:.3g} passes")
         if self.resumed:

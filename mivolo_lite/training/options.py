@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @dataclass
@@ -22,7 +22,8 @@ class TrainConfig:
         save_every: steps between checkpoints; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.
         log_every: steps between lines of the log.
-        max_broken: most training pictures that may turn out undecodable before the run stops.
+        max_broken: how many training images may turn out undecodable before the run stops, over all processes: below 1
+            a share of the samples (10 images are always borne), otherwise a number.
     """
 
     seed: NonNegativeInt = 0
@@ -35,4 +36,4 @@ class TrainConfig:
     save_every: PositiveInt = 1000
     keep: PositiveInt = 2
     log_every: PositiveInt = 10
-    max_broken: NonNegativeInt = 100
+    max_broken: NonNegativeFloat = 0.01

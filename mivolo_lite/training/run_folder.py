@@ -3,23 +3,27 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import explain_write_errors, sync_files, write_text
 
 _LOCK_PATIENCE = 10.0
 """Seconds in which a job that was killed a moment ago has time to let go of its folder."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDY = "the checkpoints are whole; make room, then --resume auto"
+_OWN_NAMES = {
+    "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "checkpoints", "best", "best.partial", "best.old",
+    "tensorboard", "config.yaml.partial", "metrics.partial",
+}  # fmt: skip
+"""What a run writes into its folder."""
 
 
 class RunFolder:
@@ -46,28 +50,48 @@ class RunFolder:
         """
         if resume not in ("auto", "no"):
             raise UserError(f"--resume {resume}: give `auto` or `no`")
-        if resume == "no" and self.path.exists() and set(self.path.iterdir()) - {self.lock}:
+        if resume == "no" and self._is_taken():
             raise UserError(
-                f"--run {self.path}: holds a run already; add --resume auto to go on, or choose another folder"
+                f"--run {self.path}: holds a run already; add --resume auto to resume it, or choose another folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._keep_others_out()
-        self.checkpoints.mkdir(exist_ok=True)
-        if self._old_best.exists() and not self.best.exists():  # killed between two renames
-            os.rename(self._old_best, self.best)
-        (self.path / "config.yaml").write_text(config_yaml)
+        with explain_write_errors(self.path, "choose another --run, or mend the disk"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._keep_others_out()
+            if resume == "no":
+                self._clear_failed_start()
+            self.checkpoints.mkdir(exist_ok=True)
+            if self._old_best.exists() and not self.best.exists():  # killed between two renames
+                os.rename(self._old_best, self.best)
+            write_text(self.path / "config.yaml", config_yaml)
+
+    def _is_taken(self) -> bool:
+        """Whether the folder holds a checkpoint or best weights of a run, or files that no run wrote."""
+        if not self.path.exists():
+            return False
+        if not self.path.is_dir():
+            raise UserError(f"--run {self.path}: is a file; choose a folder")
+        foreign = [path for path in self.path.iterdir() if path.name not in _OWN_NAMES]
+        saved = [path for path in self.checkpoints.glob("*") if path.suffix != ".partial"]
+        return bool(foreign or saved or self.best.exists() or self._old_best.exists())
+
+    def _clear_failed_start(self) -> None:
+        """Remove what a run that never saved left: its log would be taken for this one's."""
+        for path in (self.metrics, self.broken):
+            path.unlink(missing_ok=True)
+        for folder in (self.path / "tensorboard", self.path / "best.partial"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def save_best(self, estimator: Estimator, weights: dict) -> None:
         """Put the best weights where inference finds them, by renaming, so that there is always a whole set."""
         partial = self.path / "best.partial"
         for leftover in (partial, self._old_best):
             shutil.rmtree(leftover, ignore_errors=True)
-        with explain_full_disk(self.path, "the checkpoints are whole; make room, then --resume auto"):
+        with explain_write_errors(self.path, _REMEDY):
             estimator.save(partial, weights)
             sync_files(partial)
-        if self.best.exists():
-            os.rename(self.best, self._old_best)
-        os.rename(partial, self.best)
+            if self.best.exists():
+                os.rename(self.best, self._old_best)
+            os.rename(partial, self.best)
         shutil.rmtree(self._old_best, ignore_errors=True)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -79,25 +103,41 @@ class RunFolder:
         self._append(self.broken, {"step": step, "picture": picture})
 
     def broken_pictures(self) -> set[str]:
-        """Those written down so far."""
-        return {record["picture"] for record in _whole_records(self.broken)} if self.broken.exists() else set()
+        """Those logged so far."""
+        return {record["picture"] for record in _records(self.broken) if isinstance(record.get("picture"), str)}
 
-    def cut_log(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will do again, and one that a killed job left unfinished."""
-        if self.metrics.exists():
-            records = [record for record in _whole_records(self.metrics) if record["step"] <= step]
-            kept = self.metrics.with_suffix(".partial")
-            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
-            os.replace(kept, self.metrics)
+    def cut_log(self, step: int, evaluated: bool = True) -> int:
+        """Drop lines of steps that a resumed run will do again, and whatever is no record.
+
+        Args:
+            step: the last one whose lines stay.
+            evaluated: whether the evaluation after that step stays as well.
+
+        Returns:
+            How many lines were no records. One that a killed job left unfinished is expected, and not counted.
+        """
+        if not self.metrics.exists():
+            return 0
+        records = list(_records(self.metrics))
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        unfinished = bool(lines) and not lines[-1].endswith(b"\n")
+        kept = [
+            record
+            for record in records
+            if isinstance(record.get("step"), int)
+            and (record["step"] < step or record["step"] == step and (evaluated or record.get("kind") != "val"))
+        ]
+        write_text(self.metrics, "".join(_line(record) for record in kept))
+        return max(0, len(lines) - len(records) - unfinished)
 
     @property
     def _old_best(self) -> Path:
         return self.path / "best.old"
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
-        with explain_full_disk(self.path, "the checkpoints are whole; make room, then --resume auto"):
+        with explain_write_errors(self.path, _REMEDY):
             with open(path, "a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(_line(record))
 
     def _keep_others_out(self) -> None:
         """Lock a file until this process ends, however it ends.
@@ -127,33 +167,27 @@ class RunFolder:
         self._locked.flush()
 
 
-@contextmanager
-def explain_full_disk(path: Path, remedy: str) -> Iterator[None]:
-    """Say in one line that there is no room to write. Raises UserError."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        # safetensors has no error numbers, only their text.
-        full = [
-            number for number in _FULL if getattr(error, "errno", None) == number or f"os error {number})" in str(error)
-        ]
-        if not full:
-            raise
-        raise UserError(f"{path}: {os.strerror(full[0])}; {remedy}") from None
-
-
-def sync_files(folder: Path, deep: bool = True) -> None:
-    """Bring a folder and its files to the disk, so that a rename never names what a crash of the machine would lose."""
-    for path in [*(folder.rglob("*") if deep else ()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def _whole_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a JSON lines file, without those that a killed job or a full disk left unfinished."""
-    for line in path.read_text().splitlines():
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON lines file that hold objects; a killed job or a full disk leaves one unfinished."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_finite(record), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,5 +1,6 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,14 @@ from torch.nn import functional as F
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.randomness import seed_of
+from mivolo_lite.errors import UserError
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import DataParallel
+
+
+class Diverged(UserError):
+    """The loss or its gradient is not finite."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,11 @@ class OptimizerStep:
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
-        """Learn from this rank's micro-batches of optimizer step number ``step``."""
+        """Learn from this rank's micro-batches of optimizer step number ``step``.
+
+        Raises:
+            Diverged: the loss or its gradient is not finite, on all ranks alike. The weights did not take the step.
+        """
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
         known_ages, known_genders, *known = self._known_labels(batches)
         age_loss, gender_loss, *task_losses = torch.zeros(2 + len(self.tasks), device=self.accelerator.device)
@@ -77,12 +87,25 @@ class OptimizerStep:
             task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
             outputs.append(output["age"].detach())
         grad_norm = self.engine.update()
+        self._require_finite(step, torch.stack([age_loss, gender_loss, *task_losses]), grad_norm)
         self._share_statistics()
         if self.dro is not None:
             self.dro.update(self.accelerator.reduce)
         for output, batch in zip(outputs, batches, strict=True):
             self.method.refit(output, batch.age)
         return StepResult(age_loss, gender_loss, task_losses, grad_norm)
+
+    def _require_finite(self, step: int, losses: Tensor, grad_norm: Tensor | float) -> None:
+        """With fp16 a gradient may overflow, and the scale is halved; a scale below 1 means that it never fits."""
+        scaler = self.accelerator.scaler
+        gradient = math.isfinite(grad_norm) if scaler is None else scaler.get_scale() >= 1
+        finite = self.accelerator.reduce(torch.isfinite(losses).all().float(), "mean") == 1
+        if not gradient or not finite:
+            what = "gradient" if finite else "loss"
+            raise Diverged(
+                f"step {step + 1}: the {what} is not finite: the training diverged; the weights did not take this "
+                "step and the checkpoints are whole: resume with --resume auto and a lower optim.lr"
+            )
 
     def _age_loss(self, output: Tensor, batch: Batch) -> Tensor:
         """(B,) as the method gives it, or by the weight of each sample's kind."""

@@ -1,17 +1,16 @@
 """One job a run, at most; and a disk that is full is said to be full."""
 
-import errno
+import json
 import multiprocessing
 import os
 import signal
 import time
 
 import pytest
-from safetensors import SafetensorError
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.training import run_folder
-from mivolo_lite.training.run_folder import RunFolder, explain_full_disk
+from mivolo_lite.training.run_folder import RunFolder
 
 FORK = multiprocessing.get_context("fork")
 
@@ -70,18 +69,46 @@ def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path, rest):
     assert folder.metrics.read_text() == '{"kind": "train", "step": 1}\n'
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    ],
-)
-def test_a_full_disk_is_one_line(error, tmp_path):
-    with pytest.raises(UserError, match="No space left on device; make room"), explain_full_disk(tmp_path, "make room"):
-        raise error
+def test_what_is_no_record_is_dropped_and_counted(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b'5\n{"kind": "train", "step": 1}\n\xff\n[1]\n{"kind": "val", "step": 1}\n{"kind')
+    assert folder.cut_log(1) == 3
+    assert folder.metrics.read_text() == '{"kind": "train", "step": 1}\n{"kind": "val", "step": 1}\n'
 
 
-def test_other_errors_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError), explain_full_disk(tmp_path, "make room"):
-        (tmp_path / "none").read_text()
+def test_an_evaluation_that_is_done_again_is_logged_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"kind": "train", "step": 1}\n{"kind": "val", "step": 1}\n')
+    folder.cut_log(1, evaluated=False)
+    assert folder.metrics.read_text() == '{"kind": "train", "step": 1}\n'
+
+
+def test_the_log_is_json_whatever_the_numbers(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.log({"kind": "train", "step": 1, "loss": float("nan"), "by": {"age": [float("inf"), 1.5]}})
+    text = folder.metrics.read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "kind": "train", "step": 1, "loss": None, "by": {"age": [None, 1.5]}
+    }  # fmt: skip
+
+
+def test_a_run_that_never_saved_has_no_claim(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin("no", "first")
+    folder.log({"kind": "train", "step": 1})
+    RunFolder(tmp_path / "run").begin("no", "second")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "second" and not folder.metrics.exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoints/step-000000001", "best", "checkpoints/my-copy", "thesis"])
+def test_what_was_saved_is_not_begun_again(tmp_path, name):
+    RunFolder(tmp_path).begin("no", "")
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="holds a run already"):
+        RunFolder(tmp_path).begin("no", "")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        RunFolder(tmp_path / "file" / "run").begin("no", "")

@@ -1,0 +1,98 @@
+"""Files that appear whole or not at all, with the permissions that the umask gives, and one line where they cannot."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from mivolo_lite.errors import UserError
+
+_OS_ERROR = re.compile(r"os error (\d+)\)")
+
+
+@contextmanager
+def explain_write_errors(path: Path | str, remedy: str = "choose another place, or make room") -> Iterator[None]:
+    """Name what cannot be written, why, and what to do.
+
+    Args:
+        path: the file or the folder that is written.
+        remedy: the end of the message.
+
+    Raises:
+        UserError: the disk is full or read-only, a permission is missing, or any other error of the file system.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        raise UserError(f"{path}: cannot be written: {os.strerror(number)}; {remedy}") from None
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = _OS_ERROR.search(str(error))  # safetensors has no error numbers, only their text
+    return int(found[1]) if found else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside, then rename. Raises UserError where that cannot be."""
+    partial = path.with_name(f"{path.name}.partial")
+    with explain_write_errors(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        except OSError:
+            _forget(partial)
+            raise
+
+
+def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors or numpy arrays as safetensors.
+
+    safetensors itself makes its files 0600 whatever the umask, so that nobody else on a cluster could read them.
+
+    Raises:
+        OSError, SafetensorError: they cannot be written; ``explain_write_errors`` explains them.
+    """
+    from safetensors import numpy, torch
+
+    arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
+    (numpy if arrays else torch).save_file(dict(tensors), path, dict(metadata) if metadata else None)
+    os.chmod(path, 0o666 & ~_umask())
+
+
+def sync_files(folder: Path, deep: bool = True) -> None:
+    """Bring a folder and its files to the disk, so that a rename never names what a crash of the machine would lose."""
+    for path in [*(folder.rglob("*") if deep else ()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _umask() -> int:
+    """Of this process. There is no call that only reads it, but a line of /proc; without that, what is usual."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0o022
+    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
+    return int(found[1], 8) if found else 0o022
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass

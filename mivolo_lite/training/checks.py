@@ -1,0 +1,94 @@
+"""What a run and its first evaluation need, tried before step 1: an hour of training must not end in what was known."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.labels import NO_CODE
+from mivolo_lite.errors import UserError
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def count_labels(
+    parts: Sequence[ShardIndex], inputs: Sequence[str], tasks: Mapping[str, np.ndarray]
+) -> tuple[int, dict[str, int]]:
+    """How many samples have an image that the model looks at, and how many of these have each label.
+
+    Args:
+        parts: the indexes of one data set, or of several.
+        inputs: images that the model looks at, of ``face`` and ``body``.
+        tasks: (N,) labels of every task over all parts, NaN where unknown.
+
+    Returns:
+        The samples with an image, and the known labels of ``age``, ``gender`` and every task.
+    """
+    seen = np.concatenate([_seen(part, inputs) for part in parts])
+    age, gender = (np.concatenate([part.columns[name] for part in parts]) for name in ("age_lo", "gender"))
+    known = {"age": ~np.isnan(age), "gender": gender != NO_CODE} | {
+        name: ~np.isnan(column) for name, column in tasks.items()
+    }
+    return int(seen.sum()), {name: int((seen & mask).sum()) for name, mask in known.items()}
+
+
+def _seen(part: ShardIndex, inputs: Sequence[str]) -> np.ndarray:
+    return np.logical_or.reduce([part.columns[f"{name}_size"] > 0 for name in inputs])
+
+
+def require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
+    """Raise UserError where no sample has an image that the model looks at, or a label.
+
+    Args:
+        option: ``data.train`` or ``data.val``.
+        folder: where the data is, for the message.
+        samples, known: from ``count_labels``, of the labels that matter.
+        inputs: images that the model looks at.
+    """
+    if not samples:
+        raise UserError(
+            f"{option} {folder}: no sample has a {' or a '.join(inputs)}, which is all that the model looks at; choose "
+            "another model or other data"
+        )
+    if not any(known.values()):
+        raise UserError(
+            f"{option} {folder}: none of {samples} samples has a label to learn ({', '.join(known)}); "
+            "`mivolo-lite index` names the fields that the samples' JSON has"
+        )
+
+
+def require_shared_memory(needed: int, processes: int) -> None:
+    """Raise UserError where the loaders' batches do not fit into shared memory.
+
+    Args:
+        needed: bytes that the training loader and the validation loader of one process need.
+        processes: of this machine.
+    """
+    if not needed or not SHARED_MEMORY.is_dir():
+        return
+    free = os.statvfs(SHARED_MEMORY)
+    free = free.f_bavail * free.f_frsize
+    if needed * processes > free:
+        raise UserError(
+            f"data.workers: the batches of {processes} processes need {needed * processes / 2**20:.0f} MiB of shared "
+            f"memory, {free / 2**20:.0f} MiB are free; use fewer workers or a smaller train.eval_batch, or give a "
+            "container more with --shm-size"
+        )
+
+
+def require_disk(folder: Path, checkpoint: int) -> None:
+    """Raise UserError where the disk has no room for a checkpoint.
+
+    Args:
+        folder: of the run.
+        checkpoint: its bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if checkpoint > free:
+        raise UserError(
+            f"--run {folder}: a checkpoint takes {checkpoint / 2**20:.1f} MiB, the disk has {free / 2**20:.1f} MiB "
+            "free; make room or choose another folder"
+        )
