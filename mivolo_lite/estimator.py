@@ -1,70 +1,27 @@
 """A model, an age method and a gender head as one module, and the files that inference needs of it."""
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import save_tensors, write_text
+from mivolo_lite.files import explain_write_errors, save_tensors
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
-from mivolo_lite.models.weights import load_exactly
+from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
-
-MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
-AVERAGE_FILE = "average.safetensors"
-"""A checkpoint's averaged weights (EMA), which are those to use."""
 
 _TRAINING_ONLY = "centres."
 """Prefix of the weights that inference does without."""
-
-
-@dataclass
-class Card:
-    """Everything needed to build an estimator again, and where it came from.
-
-    Attributes:
-        model, method: their names and options.
-        span: the ages it covers.
-        image_size: side of its square pictures in pixels.
-        normalisation: ``mean`` and ``std`` of the three channels, of pictures in [0, 1]; the model's own where empty.
-        crop_policy: how the crops it was trained on were made.
-        data_digest: names the shards it was trained on.
-        metrics: what it reached on its validation data.
-        tasks: what it answers beside age and gender, each as the fields of a ``Task``.
-        calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
-    """
-
-    model: dict[str, Any]
-    method: dict[str, Any]
-    span: dict[str, int]
-    image_size: int
-    normalisation: dict[str, list[float]] = field(default_factory=dict)
-    crop_policy: dict[str, Any] = field(default_factory=dict)
-    data_digest: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    tasks: list[dict[str, Any]] = field(default_factory=list)
-    calibration: dict[str, Any] = field(default_factory=dict)
-
-    def from_nothing(self) -> "Card":
-        """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
-        sources = {name: None for name in self.model if name.endswith("weights")}
-        sources |= {name: False for name in self.model if name == "pretrained"}
-        return replace(self, model=self.model | sources)
-
-
-def require_files(folder: Path | str, *names: str) -> None:
-    """Raise UserError where a folder lacks any of these files."""
-    for name in names:
-        if not (Path(folder) / name).is_file():
-            raise UserError(f"{folder}: no {name} here; give the `best` folder of a run, or a converted checkpoint")
 
 
 class Estimator(nn.Module):
@@ -134,27 +91,45 @@ class Estimator(nn.Module):
         Args:
             folder: made where it is missing.
             weights: the state dict, from where its parameters are spread over several processes.
+
+        Raises:
+            UserError: the disk refuses, or a weight is not finite.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
         kept = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(_TRAINING_ONLY)}
-        save_tensors(kept, folder / MODEL_FILE)
-        self.save_card(folder)
-
-    def save_card(self, folder: Path | str) -> None:
-        """Write ``model.yaml`` alone, by a rename."""
-        write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self.card), sort_keys=False))
+        require_finite(kept, folder)
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(kept, folder / MODEL_FILE)
+        self.card.save(folder)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":
-        """Read what ``save`` wrote, in evaluation mode. Raises UserError where that is not there, or does not fit."""
-        folder = Path(folder)
+        """Read what ``save`` wrote, in evaluation mode.
+
+        Args:
+            folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose averaged weights are read where it
+                has them; or a converted checkpoint.
+
+        Raises:
+            UserError: it is not there, is damaged, or does not fit.
+        """
+        folder = locate(folder)
         require_files(folder, MODEL_FILE, CARD_FILE)
-        card = Card(**yaml.safe_load((folder / CARD_FILE).read_text())).from_nothing()
-        estimator = cls(card)
+        estimator = cls.from_card(Card.load(folder).from_nothing(), folder / CARD_FILE)
         estimator.take(folder)
         return estimator.eval()
+
+    @classmethod
+    def from_card(cls, card: Card, path: Path) -> "Estimator":
+        """Build what a file describes. Raises UserError, with the file's name, where that cannot be built."""
+        try:
+            return cls(card)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except Exception as error:  # whatever timm, torch or a method says to options that are none
+            raise UserError(f"{path}: describes no model that can be built: {first_line(error)}") from None
 
     def take(self, folder: Path | str) -> None:
         """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
@@ -162,23 +137,38 @@ class Estimator(nn.Module):
         What only training needs stays as it is.
 
         Raises:
-            UserError: they are not there, or of another estimator.
+            UserError: they are not there, are damaged, or of another estimator.
         """
+        folder = locate(folder)
         require_files(folder, MODEL_FILE)
-        path = Path(folder) / MODEL_FILE
+        path = weights_file(folder)
         loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
         kept = (_TRAINING_ONLY, *loss_buffers)
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(kept)}
-        asked = {name: tensor for name, tensor in load_file(path).items() if self._asks(name)}
+        asked = {name: tensor for name, tensor in read_weights(path).items() if self._asks(name)}
         load_exactly(self, asked | own, path)
 
     def _asks(self, weight: str) -> bool:
         """Whether a weight belongs to no task alone, or to one of these."""
         part, _, rest = weight.partition(".")
+        if part == _TRAINING_ONLY.rstrip("."):
+            return False
         return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
         return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises UserError where it is damaged, or holds a number that is not finite."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: damaged, or no safetensors file ({first_line(error)}); copy or train it again"
+        ) from None
+    require_finite(weights, path)
+    return weights
 
 
 def _build(registry: dict[str, type], options: dict[str, Any], kind: str, construct):
@@ -186,4 +176,40 @@ def _build(registry: dict[str, type], options: dict[str, Any], kind: str, constr
     name = options.pop("name")
     if name not in registry:
         raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
+    known = {option.name for option in fields(registry[name].Config)}
+    if unknown := [str(option) for option in options if option not in known]:
+        raise UserError(f"{kind} {name} has no option {', '.join(unknown)}")
     return construct(registry[name], registry[name].Config(**options))
+
+
+def require_same(card: Card, start: Card, folder: Path | str) -> None:
+    """Raise UserError where a run would read the weights of another one otherwise than they were learnt.
+
+    Options of the training alone (dropout, where the first weights came from, the loss) may differ.
+
+    Args:
+        card: of the run.
+        start: of the weights that it starts from.
+        folder: where those are, for the message.
+    """
+    defining = METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()
+    for kind, names in (("model", _structural(card.model, start.model)), ("method", ("name", *defining))):
+        own, other = getattr(card, kind), getattr(start, kind)
+        _require_equal(
+            {f"{kind}.{name}": (own[name], other[name]) for name in names if name in own and name in other}, folder
+        )
+    _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
+    _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
+
+
+def _structural(*options: Mapping[str, Any]) -> list[str]:
+    names = dict.fromkeys(name for each in options for name in each)
+    return [name for name in names if not name.startswith(("drop", "pretrained")) and not name.endswith("weights")]
+
+
+def _require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:
+    for name, (own, other) in options.items():
+        if own != other:
+            raise UserError(
+                f"--start {folder}: was trained with {name} {other}, this run says {own}; give --{name} {other}"
+            )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.card import locate
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
@@ -40,7 +41,7 @@ def calibrate(
         raise UserError(f"{data}: {error}; give more pictures or a lower --level") from None
     estimator.card.calibration = calibration | {"data_digest": index.digest}
     if accelerator.is_main_process:
-        estimator.save_card(checkpoint)
+        estimator.card.save(locate(checkpoint))
     return estimator.card.calibration
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from accelerate import PartialState
 
+from mivolo_lite.card import CARD_FILE, locate, require_files
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import CARD_FILE, require_files
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.page import between, faint, page, table
 
@@ -51,7 +51,7 @@ def evaluate_all(
     out, rows = Path(out), []
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
-        require_files(folder, CARD_FILE)
+        require_files(locate(folder), CARD_FILE)
     indices = [ShardIndex.load(folder, cache) for folder in data]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         found = {}

@@ -160,6 +160,8 @@ class Forest(AgeMethod):
         variance_floor: float = 1.0
         seed: int = 0
 
+    defining = ("trees", "depth", "outputs", "seed")
+
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
         require_positive(config, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")

@@ -67,12 +67,14 @@ class AgeMethod(nn.Module):
 
     Attributes:
         span: the ages the method covers.
+        defining: names of the options that say what an output means, beside those that shape the weights.
         progress: share of the training done, from 0 to 1; the trainer sets it before every step.
         loss_buffers: names of the buffers that ``fit_prior`` sets for the loss alone; a run that starts from another
             one's weights keeps those of its own data.
     """
 
     Config: ClassVar[type]
+    defining: ClassVar[tuple[str, ...]] = ()
     loss_buffers: ClassVar[tuple[str, ...]] = ()
     progress: float = 0.0
 

@@ -77,6 +77,7 @@ class Regression(AgeMethod):
         lds_sigma: float = 2.0
         lds_reweight: Reweight = "sqrt_inv"
 
+    defining = ("normalise",)
     loss_buffers = ("age_weight",)
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):

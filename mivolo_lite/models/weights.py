@@ -123,14 +123,29 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
         for name in expected
         if name in state and state[name].shape != expected[name].shape
     ]
+    kinds = [
+        f"{name} {state[name].dtype} for {expected[name].dtype}"
+        for name in expected
+        if name in state and state[name].is_floating_point() != expected[name].is_floating_point()
+    ]
     problems = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
         "wrong shape": shapes,
+        "wrong type": kinds,
     }
     found = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
     if found:
         raise UserError(f"{source}: these weights do not fit the model; " + "; ".join(found))
+
+
+def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise a :class:`UserError` where a tensor holds NaN or infinity: its answers would be no numbers."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{source}: {name} is not finite, as after a training that diverged; use another checkpoint"
+            )
 
 
 def listed(names: list[str]) -> str:

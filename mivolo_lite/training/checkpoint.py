@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,11 +17,12 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from mivolo_lite.card import AVERAGE_FILE, MODEL_FILE
 from mivolo_lite.data.order import ORDER_VERSION
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import AVERAGE_FILE, MODEL_FILE, Estimator
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
-from mivolo_lite.models.weights import first_line
+from mivolo_lite.models.weights import first_line, require_finite
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.engine import DataParallel
 
@@ -128,7 +129,7 @@ class Checkpointer:
                     weights = engine.weights()
                     self._write(partial / AVERAGE_FILE, weights)
             if self.accelerator.is_main_process:
-                engine.estimator.save_card(partial)
+                engine.estimator.card.save(partial)
                 write_text(partial / STATE_FILE, self._content(state))
                 sync_files(partial)
                 os.rename(partial, final)
@@ -218,7 +219,7 @@ class Checkpointer:
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if self.accelerator.is_main_process:
-            require_finite(tensors, path)
+            require_finite(tensors, f"{path.parent}: not saved")
             save_tensors(tensors, path)
 
     def _content(self, state: TrainState) -> str:
@@ -247,16 +248,6 @@ def _explain_misfit(path: Path) -> Iterator[None]:
             f"--resume: {path} does not fit the model ({first_line(error)}); remove this checkpoint to resume from the "
             "one before, or start a new run"
         ) from None
-
-
-def require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise UserError where a tensor holds NaN or infinity: whoever resumed from it could never recover."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(
-                f"{path.parent}: not saved, since {name} is not finite: the training diverged; the checkpoint before "
-                "is whole: resume from it with a lower optim.lr"
-            )
 
 
 def damage_of(checkpoint: Path) -> str | None:

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from timm.layers import convert_sync_batchnorm
 
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.config import RunConfig, dump_run_config, named_options
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.index import ShardIndex
@@ -17,7 +18,7 @@ from mivolo_lite.data.readers import READERS
 from mivolo_lite.data.task_labels import count_people, task_columns
 from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.estimator import Estimator, require_same
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.tasks import classes_to_learn
@@ -131,7 +132,7 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
         elif config.start:
-            self.estimator.take(config.start)
+            self._start_from(config.start)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
         self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two moments, and the average
@@ -145,6 +146,12 @@ class Trainer:
         self.average = WeightAverage(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
+
+    def _start_from(self, folder: str) -> None:
+        source = locate(folder)
+        require_files(source, MODEL_FILE, CARD_FILE)
+        require_same(self.estimator.card, Card.load(source), folder)
+        self.estimator.take(source)
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""

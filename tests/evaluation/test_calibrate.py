@@ -116,7 +116,7 @@ def test_what_cannot_be_calibrated_on_is_one_line(checkpoint, indexes, tmp_path,
         calibrate(checkpoint, indexes[0].folder, 0.99)
     estimator = Estimator.load(checkpoint)
     estimator.card.data_digest = indexes[0].digest
-    estimator.save_card(checkpoint)
+    estimator.card.save(checkpoint)
     with pytest.raises(UserError, match="was trained on these pictures"):
         calibrate(checkpoint, indexes[0].folder)
     assert Estimator.load(checkpoint).card.calibration == card.calibration == {}

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
 from mivolo_lite.data.dataset import ShardDataset
@@ -15,6 +16,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
+from mivolo_lite.files import save_tensors
 from tests.data.tiny_shards import make_shards
 
 SAMPLES, SIDE = 30, 32
@@ -138,8 +140,21 @@ def test_a_hidden_picture_is_not_even_read(dual, tmp_path):
             file.seek(columns["body_offset"][number])
             file.write(b"\0" * int(columns["body_size"][number]))
     assert evaluate(dual, index.folder, tmp_path / "face", "face")["inputs"]["face"]["missing"] == 2
-    with pytest.raises(UserError, match="sample0000[12].body"):
-        evaluate(dual, index.folder, tmp_path / "both", "face,both")
+    both = evaluate(dual, index.folder, tmp_path / "both", "face,both")["inputs"]["both"]
+    assert both["unreadable"]["n"] == (columns["body_size"] > 0).sum()
+
+
+def test_an_image_that_cannot_be_decoded_is_missing_and_counted(dual, tmp_path, capsys):
+    index = make_shards(tmp_path / "shards", [6])
+    broken = int(np.flatnonzero((index.columns["face_size"] > 0) & (index.columns["body_size"] == 0))[0])
+    with open(index.shard_path(0), "r+b") as file:
+        file.seek(int(index.columns["face_offset"][broken]))
+        file.write(b"\x89PNG")
+    main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o", "--report",
+          "no", "--workers", "0"])  # fmt: skip
+    metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert metrics["unreadable"]["n"] == metrics["missing"] == 1 and metrics["n"] < 6
+    assert f"1 images cannot be decoded and count as missing: {index.key(broken)}.face" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("inputs", ["body", "both", "face,both"])
@@ -173,8 +188,7 @@ def test_data_that_the_model_cannot_see_and_estimates_that_are_none_are_told(tmp
     faces = make_shards(tmp_path / "faces", [1])
     with pytest.raises(UserError, match="no sample has a body"):
         evaluate(single, faces.folder, tmp_path / "o")
-    estimator = Estimator.load(single)
-    torch.nn.init.constant_(estimator.gender_head.bias, torch.nan)
-    estimator.save(single)
-    with pytest.raises(UserError, match="diverged"):
+    weights = load_file(single / "model.safetensors")
+    save_tensors(weights | {"gender_head.bias": torch.full((2,), torch.nan)}, single / "model.safetensors")
+    with pytest.raises(UserError, match="gender_head.bias is not finite, as after a training that diverged"):
         evaluate(single, make_shards(tmp_path / "shards", [3]).folder, tmp_path / "o")

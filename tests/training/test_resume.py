@@ -214,7 +214,7 @@ def test_a_broken_picture_counts_once_however_often_it_is_met(command, people, t
     assert len(lines) == 1 and ".face: " in json.loads(lines[0])["picture"]
 
     output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=300)[0]
-    assert "more than train.max_broken 0 pictures cannot be decoded" in output.decode()
+    assert "1 images cannot be decoded, more than train.max_broken 0 allows (0)" in output.decode()
 
 
 @pytest.mark.slow

@@ -46,13 +46,38 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     "options, message",
     [
         (["--start", "nowhere"], "nowhere: no model.safetensors here"),
-        (["--start", "first/best", "--method.name", "coral"], "do not fit the model; missing: method.scaled_bias"),
+        (["--method.name", "coral"], "was trained with method.name regression, this run says coral"),
+        (["--method.normalise", "false"], "was trained with method.normalise True, this run says False"),
+        (["--ages.max_age", "100"], "was trained with ages.max_age 120, this run says 100; give --ages.max_age 120"),
+        (["--data.image_size", "48"], "was trained with data.image_size 32, this run says 48"),
+        (["--model.backbone", "test_vit"], "was trained with model.backbone test_resnet, this run says test_vit"),
     ],
 )
 def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     main(["train", "--run", "first", *words])
     with pytest.raises(SystemExit):
-        main(["train", "--run", "second", *words, *options])
+        main(["train", "--run", "second", *words, "--start", "first", *options])
     error = capsys.readouterr().err
     assert error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
+
+
+def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "--run", "run", *words, "--start", "nowhere"])
+    main(["train", "--run", "run", *words])
+
+
+def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", "--optim.ema_decay", "0.9", *words])
+    (checkpoint,) = (tmp_path / "first" / "checkpoints").glob("step-*")
+    average, last = (load_file(checkpoint / f"{name}.safetensors") for name in ("average", "model"))
+    second = Trainer(
+        read_run_config(["--run", f"{tmp_path}/second", "--start", f"{checkpoint}", "--model.drop_rate", "0.1", *words])
+    )
+    second.journal.close()
+    second.heartbeat.stop()
+    state = second.estimator.state_dict()
+    assert all(state[name].equal(average[name]) for name in average)
+    assert not all(state[name].equal(last[name]) for name in last)

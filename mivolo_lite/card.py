@@ -1,0 +1,194 @@
+"""The card of an estimator, ``model.yaml``: everything needed to build it again, read with care."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mivolo_lite.data.labels import MAX_AGE, MIN_AGE
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import write_text
+
+MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+AVERAGE_FILE = "average.safetensors"
+"""A checkpoint's averaged weights (EMA), which are those to use."""
+
+_MOST_BYTES, _MOST_VALUES, _LARGEST = 1 << 20, 100_000, 1 << 16
+"""Of a card, and of a whole number in it: a damaged one must not take all memory."""
+
+
+@dataclass
+class Card:
+    """Everything needed to build an estimator again, and where it came from.
+
+    Attributes:
+        model, method: their names and options.
+        span: the ages it covers.
+        image_size: side of its square images in pixels.
+        normalisation: ``mean`` and ``std`` of the three channels, of images in [0, 1]; the model's own where empty.
+        crop_policy: how the crops it was trained on were made.
+        data_digest: names the shards it was trained on.
+        metrics: what it reached on its validation data.
+        tasks: what it answers beside age and gender, each as the fields of a ``Task``.
+        calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
+        gender: whether it estimates the gender; published age-only checkpoints do not.
+    """
+
+    model: dict[str, Any]
+    method: dict[str, Any]
+    span: dict[str, int]
+    image_size: int
+    normalisation: dict[str, list[float]] = field(default_factory=dict)
+    crop_policy: dict[str, Any] = field(default_factory=dict)
+    data_digest: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    gender: bool = True
+
+    def from_nothing(self) -> "Card":
+        """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
+        sources = {name: None for name in self.model if name.endswith("weights")}
+        sources |= {name: False for name in self.model if name == "pretrained"}
+        return replace(self, model=self.model | sources)
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``model.yaml``, whole or not at all."""
+        write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Card":
+        """Read ``model.yaml``. Raises UserError where it is not there, or is none."""
+        path = Path(folder) / CARD_FILE
+        values = _read(path)
+        known = {known.name for known in fields(cls)}
+        needed = {known.name for known in fields(cls) if known.default is known.default_factory is MISSING}
+        if missing := needed - set(values):
+            raise UserError(f"{path}: has no {' and no '.join(sorted(missing))}; give the `best` folder of a run")
+        if unknown := [str(name) for name in values if name not in known]:
+            raise UserError(f"{path}: {', '.join(unknown[:5])}: not known to this version; update the package")
+        for name, (fits, expected) in _EXPECTED.items():
+            if name in values and not fits(values[name]):
+                raise UserError(f"{path}: {name} must be {expected}, not {str(values[name])[:50]!r}")
+        return cls(**values)
+
+
+def require_files(folder: Path | str, *names: str) -> None:
+    """Raise UserError where a folder lacks any of these files."""
+    for name in names:
+        if not (Path(folder) / name).is_file():
+            raise UserError(
+                f"{folder}: no {name} here; give a run's folder, its `best`, one of its checkpoints, or a converted "
+                "checkpoint"
+            )
+
+
+def locate(folder: Path | str) -> Path:
+    """The folder that holds the card: of a run's folder its ``best``, otherwise the folder itself."""
+    folder = Path(folder)
+    return folder / "best" if (folder / "best").is_dir() and not (folder / CARD_FILE).exists() else folder
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights to use in a folder: of a checkpoint with averaged weights those."""
+    average = folder / AVERAGE_FILE
+    return average if average.is_file() else folder / MODEL_FILE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(f"{path}: larger than any card is")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as YAML: {reason}") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise UserError(f"{path}: is no card of a model; give the `best` folder of a run")
+    if not _is_small(values):
+        raise UserError(f"{path}: holds more values, or larger numbers, than any card does")
+    return values
+
+
+def _is_small(values: Any) -> bool:
+    """Whether it is a tree of bearable size: YAML's aliases can make billions of values of a few lines."""
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            return False
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return True
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_options(value: Any) -> bool:
+    small = all(
+        type(item) is not int or abs(item) <= _LARGEST for item in (value.values() if isinstance(value, dict) else ())
+    )
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and small
+
+
+def _is_span(value: Any) -> bool:
+    if not isinstance(value, dict) or not set(value) <= {"min_age", "max_age"}:
+        return False
+    low, high = value.get("min_age", MIN_AGE), value.get("max_age", MAX_AGE)
+    return _is_whole(low, MIN_AGE, MAX_AGE) and _is_whole(high, MIN_AGE, MAX_AGE) and low < high
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_normalisation(value: Any) -> bool:
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or set(value) != {"mean", "std"}:
+        return False
+    channels = [item if isinstance(item, list) and len(item) == 3 else [None] for item in value.values()]
+    return all(_is_number(item) for row in channels for item in row) and all(item > 0 for item in value["std"])
+
+
+def _is_calibration(value: Any) -> bool:
+    if value == {}:
+        return True
+    if not isinstance(value, Mapping) or not {"level", "by", "radius", "radii", "gender_temperature"} <= set(value):
+        return False
+    numbers = [value["level"], value["radius"], value["gender_temperature"]]
+    radii = value["radii"]
+    return (
+        all(_is_number(number) and number >= 0 for number in numbers)
+        and value["gender_temperature"] > 0
+        and isinstance(value["by"], str)
+        and isinstance(radii, dict)
+        and all(_is_number(radius) and radius >= 0 for radius in radii.values())
+    )
+
+
+def _is_tasks(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(task, dict) and "name" in task for task in value)
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_options, "a name with its options"),
+    "method": (_is_options, "a name with its options"),
+    "span": (_is_span, f"min_age and max_age in whole years from {MIN_AGE} to {MAX_AGE}"),
+    "image_size": (lambda value: _is_whole(value, 1, 4096), "a number of pixels from 1 to 4096"),
+    "normalisation": (_is_normalisation, "three numbers of mean and three of std, above 0"),
+    "crop_policy": (lambda value: isinstance(value, dict), "a mapping"),
+    "data_digest": (lambda value: isinstance(value, str), "text"),
+    "metrics": (lambda value: isinstance(value, dict), "a mapping"),
+    "tasks": (_is_tasks, "a list of tasks, each with a name"),
+    "calibration": (_is_calibration, "what `mivolo-lite calibrate` writes"),
+    "gender": (lambda value: isinstance(value, bool), "true or false"),
+}
