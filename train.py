@@ -2,13 +2,8 @@
 
 import sys
 
-from mivolo_lite.affinity import spread_over_cpus
-from mivolo_lite.training.preemption import listen
+from mivolo_lite.cli import main
 
 if __name__ == "__main__":
-    listen()
-    spread_over_cpus()  # before torch is imported, which reads where its threads may run
-
-    from mivolo_lite.cli import main
-
-    main(["train", *sys.argv[1:]])
+    sys.argv.insert(1, "train")
+    main()

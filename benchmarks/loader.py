@@ -36,7 +36,7 @@ from mivolo_lite.data.dataset import ShardDataset  # noqa: E402
 from mivolo_lite.data.index import ShardIndex  # noqa: E402
 from mivolo_lite.data.letterbox import resize  # noqa: E402
 from mivolo_lite.data.sampler import EvalSampler  # noqa: E402
-from mivolo_lite.data.workers import PREFETCHED, BatchLoader, use_one_thread  # noqa: E402
+from mivolo_lite.data.workers import PREFETCHED, BatchLoader, begin_worker  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "loader.md"
 BARE, STOCK = "bare loop", "webdataset, PIL, torchvision"
@@ -66,7 +66,7 @@ def stock_pipeline(index: ShardIndex, size: int, batch: int, samples: int, worke
     urls = [str(index.shard_path(shard)) for shard in range(len(index.shard_sizes))]
     faces = wds.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("face.jpg", "json")
     dataset = faces.map_tuple(transform, as_it_is).batched(batch)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, worker_init_fn=use_one_thread)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, worker_init_fn=begin_worker)
     return seconds_after_warm_up(islice(loader, WARM_UP + samples // batch))
 
 
@@ -86,7 +86,7 @@ def seconds_after_warm_up(batches) -> float:
 
 def where_a_worker_runs(contender: Callable[..., float], *arguments) -> float:
     """Run a contender without workers in a process of its own, placed as a worker would be."""
-    with ProcessPoolExecutor(1, get_context("fork"), use_one_thread, (0,)) as pool:
+    with ProcessPoolExecutor(1, get_context("fork"), begin_worker, (0,)) as pool:
         return pool.submit(contender, *arguments).result()
 
 

@@ -1,20 +1,29 @@
 """The command lines: ``mivolo-lite pack | index | audit | train | evaluate | calibrate | compare | convert``."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import MachineError, UserError, os_error_line
+from mivolo_lite.output import complain
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``mivolo-lite``; errors that the user can mend are one line and exit code 2."""
+    """Entry point of ``mivolo-lite``; what is no fault of this program is one line, with exit code 2 for a user's.
+
+    Args:
+        argv: a command and its options. Without it, those that this process was started with: training then listens to
+            signals, and shares the CPUs out.
+    """
+    if argv is None and sys.argv[1:2] == ["train"]:
+        _begin_training()
     argv = list(sys.argv[1:] if argv is None else argv)
     usage = f"usage: mivolo-lite {{{','.join(COMMANDS)}}} ...\nmivolo-lite COMMAND --help tells a command's options"
     if not argv or argv[0] in ("-h", "--help"):
@@ -25,8 +34,32 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
         COMMANDS[argv[0]](argv[1:])
     except UserError as error:
-        print(f"mivolo-lite: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), error.exit_code)
+    except OSError as error:
+        _end(os_error_line(error), MachineError.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted", 128 + signal.SIGINT)
+    except RuntimeError as error:
+        from mivolo_lite.data.workers import lost_worker
+
+        lost = lost_worker(error)
+        if lost is None:
+            raise
+        _end(str(lost), lost.exit_code)
+
+
+def _begin_training() -> None:
+    """What a process that trains does before torch is imported."""
+    from mivolo_lite.affinity import spread_over_cpus
+    from mivolo_lite.training.preemption import listen
+
+    listen()
+    spread_over_cpus()
+
+
+def _end(line: str, code: int) -> NoReturn:
+    complain(f"mivolo-lite: {line}")
+    sys.exit(code)
 
 
 def pack_command(argv: Sequence[str]) -> None:
@@ -108,7 +141,7 @@ def audit_command(argv: Sequence[str]) -> None:
 
 
 def train_command(argv: Sequence[str]) -> None:
-    """``train --config FILE ...``: what ``train.py`` does, in one process."""
+    """``train --config FILE ...``: what ``train.py`` does."""
     from mivolo_lite.config import help_text, read_run_config
     from mivolo_lite.training.loop import Trainer
     from mivolo_lite.training.preemption import EXIT_CODE
@@ -234,3 +267,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": compare_command,
     "convert": convert_command,
 }
+
+if __name__ == "__main__":
+    main()

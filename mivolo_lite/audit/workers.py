@@ -1,13 +1,14 @@
 """Worker processes that read members of shards."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import cv2
 
 from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.storage import ShardFiles
 
 _files: list[ShardFiles] = []
@@ -23,14 +24,13 @@ class ShardWorkers:
         self.indexes, self.count = indexes, count
 
     def __enter__(self) -> "ShardWorkers":
-        self._pool = None
-        if self.count > 1:
-            self._pool = ProcessPoolExecutor(self.count, initializer=_start, initargs=(self.indexes,))
+        self._stack = ExitStack()
+        several = self.count > 1
+        self._pool = self._stack.enter_context(worker_pool(self.count, _start, (self.indexes,))) if several else None
         return self
 
-    def __exit__(self, *_) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, *error) -> bool | None:
+        return self._stack.__exit__(*error)
 
     def map(self, function: Callable[[Sequence[ShardFiles], Any], Any], tasks: Sequence) -> Iterator:
         """The results in the order of the tasks."""

@@ -14,7 +14,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from mivolo_lite.data.cache import CacheConfig, NodeCache
 from mivolo_lite.data.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
+from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.remote import RemoteFolder, is_url
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
@@ -367,7 +368,7 @@ def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
     bar = partial(tqdm, total=len(paths), desc="index", unit=" shards", disable=None)
     if workers == 1 or len(paths) == 1:
         return list(bar(map(scan_shard, paths)))
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         return list(bar(pool.map(scan_shard, paths)))
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -20,6 +19,7 @@ import webdataset as wds
 from tqdm import tqdm
 
 from mivolo_lite.data.index import REJECTED_FILE, ShardIndex, check_reject_rate, index_shards, write_rejected
+from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.spool import Reading, Spooled, read_pictures
 from mivolo_lite.errors import UserError
@@ -193,7 +193,7 @@ def _write_shards(folder: Path, by_split: dict[str, list[Spooled]], samples_per_
         for number, first in enumerate(range(0, len(samples), samples_per_shard)):
             paths.append(folder / name / f"{name}-{number:06d}.tar")
             parts.append(samples[first : first + samples_per_shard])
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         for _ in tqdm(pool.map(_write_shard, paths, parts), total=len(paths), desc="shards", unit="", disable=None):
             pass
 

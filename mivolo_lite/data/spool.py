@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import cv2
 from tqdm import tqdm
 
+from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sources.source import Rejected, Source
 
@@ -58,7 +58,7 @@ def read_pictures(source: Source, items: Sequence[str], folder: Path, seed: int,
     tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
     reading = Reading([], [])
     with (
-        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(source, folder, seed)) as pool,
+        worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
         tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar,
     ):
         for task, (samples, rejected) in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):

@@ -18,7 +18,7 @@ from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 from mivolo_lite.data.task_labels import Classes, label_number
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
-from mivolo_lite.data.workers import use_one_thread
+from mivolo_lite.data.workers import begin_worker
 from mivolo_lite.errors import UserError
 
 _EXTENSIONS = {"face": FACE_EXTENSIONS, "body": BODY_EXTENSIONS}
@@ -48,7 +48,7 @@ def stream_loader(
         dataset.shuffle(_SHUFFLED_SAMPLES).compose(batches),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=begin_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )

@@ -4,7 +4,10 @@ Left to itself, torch moves every tensor of every batch into new shared memory. 
 and clearing all those pages took half as long as decoding the pictures that they were for.
 """
 
+import atexit
+import multiprocessing
 import signal
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +22,8 @@ from mivolo_lite.affinity import place_loader_worker
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.sampler import Draw, EvalSampler, TrainSampler
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import MachineError, UserError, os_error_line
+from mivolo_lite.processes import live_as_worker
 
 PREFETCHED = 4
 """Batches that each worker may be ahead."""
@@ -59,7 +63,7 @@ class BatchLoader:
             sampler=zip(cycle(range(places)), tasks),
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
-            worker_init_fn=use_one_thread,
+            worker_init_fn=begin_worker,
             generator=torch.Generator(),  # otherwise the global one is drawn from, which shifts the model's dropout
         )
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
@@ -100,15 +104,49 @@ class _IntoPlaces(Dataset):
         place, (draws, ahead) = task
         try:
             batch = self.dataset.read(draws, ahead, {name: pictures[place] for name, pictures in self.room.items()})
-        except UserError as error:  # raised here, torch would wrap it in a traceback
-            return place, error
+        except Exception as error:  # raised here, torch would wrap it in a traceback
+            return place, carried(error)
         return place, replace(batch, face=None, body=None)
 
 
-def use_one_thread(worker: int) -> None:
-    """Each worker process is one thread of work already, and ends when its rank wants it to."""
+def begin_worker(worker: int) -> None:
+    """What a loader's worker process does first: it is one thread of work, and ends when its rank does."""
+    live_as_worker()
     # Some batch systems warn a rank's children as well: a worker that ended then took its rank along, unsaved.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     place_loader_worker(worker)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def carried(error: Exception) -> UserError:
+    """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return MachineError(os_error_line(error))
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
+
+
+def lost_worker(error: RuntimeError) -> MachineError | None:
+    """What torch says where a loader's worker died, in one line; None where it says something else."""
+    text = " ".join(str(error).split())
+    if not text.startswith("DataLoader worker"):
+        return None
+    return MachineError(
+        f"{text}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with --shm-size"
+    )
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Workers that are still at work end before Python waits for them: it would send them SIGTERM, and wait for ever.
+
+    Where a run fails they have batches to decode, and nothing has told them to stop.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a worker was killed
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
 
 
@@ -33,7 +34,8 @@ class Journal:
 
     def step(self) -> None:
         """One optimizer step is done."""
-        self.bar.update()
+        with losable_output():
+            self.bar.update()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Numbers of a step, under ``train`` or ``val``."""
@@ -46,14 +48,16 @@ class Journal:
                 self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self.interactive and kind == "train":
-            self.bar.set_postfix_str(text)
+            with losable_output():
+                self.bar.set_postfix_str(text)
         else:
             self.say(f"[{step}/{self.total_steps}] {kind}  {text}")
 
     def say(self, text: str) -> None:
         """A line for people."""
         if self.active:
-            self.bar.write(text) if self.interactive else print(text, flush=True)
+            with losable_output():
+                self.bar.write(text) if self.interactive else print(text, flush=True)
 
     def lap(self) -> float:
         """Seconds since the last lap, without those that were paused."""
@@ -71,7 +75,8 @@ class Journal:
             self._clock += time.monotonic() - began
 
     def close(self) -> None:
-        self.bar.close()
+        with losable_output():
+            self.bar.close()
         if self.tensorboard is not None:
             self.tensorboard.close()
 

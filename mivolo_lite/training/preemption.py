@@ -1,21 +1,54 @@
-"""Warnings that a run must end soon: a signal before its time limit, or before it makes room for another job.
+"""Signals that a run must end soon: before its time limit, before it makes room for another job, or by Ctrl-C.
 
-A handler only notes the warning. All ranks hear of it between the same two steps, so that they save together.
+A handler only notes the signal. All ranks hear of it between the same two steps, so that they save together.
 """
 
+import os
 import signal
+
+from mivolo_lite.output import drop_lost_outputs
+from mivolo_lite.processes import find_launcher, signal_when_parent_ends
 
 EXIT_CODE = 75
 """Of a run that was warned and saved. EX_TEMPFAIL in sysexits.h: start it again, and it goes on."""
 WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
+"""What batch systems send, heeded even where the shell before this process ignored it until now."""
+TERMINAL = (signal.SIGINT, signal.SIGHUP)
+"""Ctrl-C and a closed terminal, heeded unless this process was started to ignore them, as by nohup."""
 
 _noted: list[int] = []
 
 
 def listen() -> None:
-    """Note warnings from now on. Needs to be called before torch is imported: a warning may come in those seconds."""
-    for warning in WARNINGS:
-        signal.signal(warning, lambda number, _: _noted.append(number))
+    """Note warnings from now on. Needs to be called before torch is imported: a warning may come in those seconds.
+
+    A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training went on without it.
+    """
+    for number in WARNINGS:
+        signal.signal(number, _note)
+    for number in TERMINAL:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _note)
+    launcher = find_launcher()
+    if launcher is not None:
+        signal_when_parent_ends(signal.SIGTERM)
+        if os.getppid() != launcher.pid:  # it ended before Linux was asked
+            _noted.append(signal.SIGTERM)
+
+
+def noted() -> bool:
+    """Whether this process was warned."""
+    return bool(_noted)
+
+
+def _note(number: int, _frame) -> None:
+    if number in TERMINAL:
+        drop_lost_outputs()
+    if number == signal.SIGINT:
+        if number in _noted:
+            os._exit(128 + number)
+        os.write(2, b"\ninterrupted: the run saves and ends; another Ctrl-C ends it at once\n")
+    _noted.append(number)
 
 
 class Preemption:

@@ -1,0 +1,41 @@
+"""Processes that share work out, and that end with the process that started them, in whatever way that ends."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from mivolo_lite.errors import MachineError
+from mivolo_lite.processes import live_as_worker
+
+
+@contextmanager
+def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments: tuple = ()) -> Iterator:
+    """A ``ProcessPoolExecutor`` of ``count`` processes, each of which calls ``begin(*arguments)`` first.
+
+    An exception within ``with`` ends them at once, whatever they are at.
+
+    Raises:
+        MachineError: one of them was killed.
+    """
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, initializer=_begin, initargs=(begin, arguments))
+    try:
+        yield pool
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise MachineError(
+                f"one of {count} worker processes was killed: if memory ran out (`dmesg` tells), use fewer --workers"
+            ) from None
+        raise
+    pool.shutdown()
+
+
+def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
+    live_as_worker()
+    if begin is not None:
+        begin(*arguments)

@@ -1,0 +1,45 @@
+"""Standard output and standard error that may go away: a closed terminal, a ``| tee`` that Ctrl-C ended as well.
+
+A run that was interrupted so has work to save, and must not end of a line that nobody can read.
+"""
+
+import errno
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_GONE = (errno.EIO, errno.EPIPE)
+
+
+@contextmanager
+def losable_output() -> Iterator[None]:
+    """Around what prints: where nobody can read any longer, this and all that follows is printed nowhere."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        drop_lost_outputs()
+
+
+def drop_lost_outputs() -> None:
+    """Let standard output and error that have no other end lead nowhere."""
+    for descriptor in (1, 2):
+        if _is_lost(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
+def complain(line: str) -> None:
+    """One line on standard error."""
+    with losable_output():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _is_lost(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLERR | select.POLLHUP)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

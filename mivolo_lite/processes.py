@@ -1,0 +1,77 @@
+"""What this process has to do with those around it: the launcher that started it and the workers that it starts.
+
+Needs nothing but Python, so that it can be asked before torch is imported.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LAUNCHERS = {
+    "accelerate",
+    "accelerate.commands.accelerate_cli",
+    "accelerate.commands.launch",
+    "deepspeed",
+    "torch.distributed.launch",
+    "torch.distributed.run",
+    "torchrun",
+}
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""A terminal, or a batch system, sends these to all processes of a job. The rank decides what comes of it."""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The program that started this process to train.
+
+    Attributes:
+        pid: its process.
+        words: its command line.
+        environ: the environment that it was started with, before it changed anything.
+    """
+
+    pid: int
+    words: Sequence[str]
+    environ: Mapping[str, str]
+
+    def set_itself(self, name: str) -> bool:
+        """Whether this process has a variable that the launcher was not given: it is nobody else's choice."""
+        return name in os.environ and name not in self.environ
+
+
+def find_launcher() -> Launcher | None:
+    """The launcher that is this process's parent; None for a shell, a batch system, or where there is no /proc."""
+    pid = os.getppid()
+    try:
+        words = _strings(pid, "cmdline")
+        environ = dict(word.partition("=")[::2] for word in _strings(pid, "environ"))
+    except OSError:
+        return None
+    # `python /bin/accelerate launch ...`, `python -m torch.distributed.run ...`
+    return Launcher(pid, words, environ) if _LAUNCHERS & {Path(word).name for word in words[:3]} else None
+
+
+def signal_when_parent_ends(number: int) -> None:
+    """Ask Linux to send this process a signal when the thread that started it ends. Elsewhere, nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def live_as_worker() -> None:
+    """To be called first in a worker process: it ends with its parent, even one that was killed, and no sooner."""
+    for number in WORKERS_IGNORE:
+        signal.signal(number, signal.SIG_IGN)
+    signal_when_parent_ends(signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # it ended before Linux was asked
+        os._exit(1)
+
+
+def _strings(pid: int, name: str) -> list[str]:
+    return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace").split("\0")[:-1]
