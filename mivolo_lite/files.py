@@ -54,7 +54,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write torch tensors or numpy arrays as safetensors.
+    """Write torch tensors or numpy arrays as safetensors, aside, then rename.
 
     safetensors itself makes its files 0600 whatever the umask, so that nobody else on a cluster could read them.
 
@@ -64,8 +64,16 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
     from safetensors import numpy, torch
 
     arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
-    (numpy if arrays else torch).save_file(dict(tensors), path, dict(metadata) if metadata else None)
-    os.chmod(path, 0o666 & ~_umask())
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode  # the system's answer knows the umask and the folder's access control list
+        (numpy if arrays else torch).save_file(dict(tensors), partial, dict(metadata) if metadata else None)
+        os.chmod(partial, mode)
+        os.replace(partial, path)
+    except BaseException:
+        _forget(partial)
+        raise
 
 
 def sync_files(folder: Path, deep: bool = True) -> None:
@@ -79,16 +87,6 @@ def sync_files(folder: Path, deep: bool = True) -> None:
                 raise
         finally:
             os.close(descriptor)
-
-
-def _umask() -> int:
-    """Of this process. There is no call that only reads it, but a line of /proc; without that, what is usual."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return 0o022
-    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
-    return int(found[1], 8) if found else 0o022
 
 
 def _forget(path: Path) -> None:

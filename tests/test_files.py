@@ -1,6 +1,5 @@
-"""Files that are written whole, readable by whom the umask says, and errors in one line."""
+"""Files that this package writes: their permissions are the umask's, and they appear whole or not at all."""
 
-import errno
 import os
 import stat
 
@@ -10,48 +9,43 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mivolo_lite.errors import UserError
-from mivolo_lite.files import explain_write_errors, save_tensors, write_text
+from mivolo_lite.files import save_tensors
+from tests.data.tiny_shards import make_shards
 
 
-@pytest.mark.parametrize(
-    "error, reason",
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
-        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "No space left on device"),
-    ],
-)
-def test_what_the_file_system_refuses_is_one_line(error, reason, tmp_path):
-    with pytest.raises(UserError, match=f"cannot be written: {reason}; make room"):
-        with explain_write_errors(tmp_path, "make room"):
-            raise error
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
 
 
-def test_other_errors_are_left_alone(tmp_path):
-    with pytest.raises(SafetensorError), explain_write_errors(tmp_path, "make room"):
-        raise SafetensorError("invalid header")
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
+@pytest.mark.parametrize("ones", [np.ones, torch.ones])
+def test_permissions_follow_the_umask_as_those_of_other_files_do(tmp_path, umask, mask, ones):
+    umask(mask)
+    (tmp_path / "other").write_text("")
+    save_tensors({"a": ones(3)}, tmp_path / "x.safetensors", {"digest": "d"})
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~mask}
+    assert load_file(tmp_path / "x.safetensors")["a"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-@pytest.mark.parametrize("tensor", [torch.ones(3), np.ones(3, dtype=np.float32)])
-def test_the_umask_says_who_may_read_tensors(tmp_path, umask, tensor):
-    before = os.umask(umask)
-    try:
-        save_tensors({"one": tensor}, tmp_path / "x.safetensors", {"digest": "d"})
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o666 & ~umask
-    assert load_file(tmp_path / "x.safetensors")["one"].sum() == 3
+def test_so_do_those_of_an_index(tmp_path, umask):
+    umask(0o027)
+    make_shards(tmp_path, [3])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
 
 
-def test_text_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_text(tmp_path / "text", "before")
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors({"a": torch.zeros(3)}, path)
+    before = path.read_bytes()
+    with pytest.raises((ValueError, SafetensorError)):
+        save_tensors({"a": torch.zeros(3).to_sparse()}, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="text: cannot be written"):
-        write_text(tmp_path / "text", "after")
-    assert (tmp_path / "text").read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["text"]
+def test_no_tensors_are_a_file_as_well(tmp_path):
+    save_tensors({}, tmp_path / "x.safetensors")
+    assert load_file(tmp_path / "x.safetensors") == {}

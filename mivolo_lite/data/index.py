@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from mivolo_lite.data.cache import CacheConfig, NodeCache
@@ -31,6 +30,7 @@ from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.remote import RemoteFolder, is_url
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import save_tensors
 
 SCHEMA_VERSION = 1
 _INDEX_PART = 32 * 2**20  # bytes of one request for an index
@@ -109,7 +109,7 @@ class ShardIndex:
         """Write both files, each by a rename. Raises UserError where they cannot be written."""
         columns, info = (self.folder / f"{name}.partial" for name in (INDEX_FILE, INFO_FILE))
         try:
-            save_file(self.columns, columns, {"digest": self.digest})
+            save_tensors(self.columns, columns, {"digest": self.digest})
             self.info["index"] = {"bytes": columns.stat().st_size, "sha256": _sha256(columns)}
             info.write_text(json.dumps(self.info, indent=2) + "\n")
             os.replace(columns, self.folder / INDEX_FILE)
