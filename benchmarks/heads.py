@@ -39,7 +39,7 @@ def method_step(name, features, ages, device):
     def step():
         output = method(features)
         method.loss(output, age).mean().backward()
-        method.refit(output.detach(), age)
+        method.refit(output.detach(), age, torch.arange(len(output)))
 
     return step
 

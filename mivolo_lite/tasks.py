@@ -30,7 +30,7 @@ class Task:
         classes: the names of the classes, in the order of the logits.
         loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression, ``cosface`` for an embedding;
             where empty, the first.
-        weight: of its loss beside that of age.
+        weight: of its loss against that of age, which is in its method's own unit.
         subnet: tasks with the same one share what it reads; ``age`` and ``gender`` have theirs. The task's own name
             where empty. An embedding has none.
         margin: of ``cosface``.

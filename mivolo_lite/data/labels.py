@@ -1,5 +1,6 @@
 """The vocabulary of labels, shared by shards, batches, methods and metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,11 @@ class AgeRange:
         """Ages (B,) in years that are all known to the year."""
         age = age.float()
         return cls(age, age, torch.ones_like(age, dtype=torch.bool))
+
+    @classmethod
+    def concatenate(cls, ages: Sequence["AgeRange"]) -> "AgeRange":
+        """Ages of several batches, one after the other."""
+        return cls(*(torch.cat([getattr(age, name) for age in ages]) for name in ("lo", "hi", "known")))
 
     @property
     def middle(self) -> Tensor:

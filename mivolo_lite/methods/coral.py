@@ -64,6 +64,11 @@ class Coral(OrdinalMethod):
             majority = torch.maximum(older, age_counts.sum() - older).float().sqrt()
             self.question_weight.copy_(majority / majority.max())
 
+    @property
+    def loss_unit(self) -> float:
+        """All questions move the one score."""
+        return (len(self.span) - 1) / 4
+
     def forward(self, features) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""
         score = self.head(features)

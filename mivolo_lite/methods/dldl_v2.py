@@ -32,6 +32,10 @@ class DldlV2(Dldl):
         decode: Decode = "expectation"
         expectation_weight: float = 1.0
 
+    @property
+    def loss_unit(self) -> float:
+        return 1 + self.config.expectation_weight * self.span.typical_error / 8
+
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         error = (expectation(log_probability.exp(), self.ages) - age).abs()
         return super().exact_loss(log_probability, age) + self.config.expectation_weight * error

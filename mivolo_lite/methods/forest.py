@@ -233,6 +233,10 @@ class Forest(AgeMethod):
         evidence = torch.where((age.lo == age.hi)[:, None, None], log_density, log_mass)
         return -(log_routing + evidence).logsumexp(-1).mean(-1)
 
+    @property
+    def loss_unit(self) -> float:
+        return 1.0 if self.config.loss == "nll" else 6 * self.span.typical_error / YEARS**2
+
     def estimate(self, output: Tensor) -> AgeEstimate:
         """The mean over the trees, and their mixture's mass in each year of the span."""
         routing = self.log_routing(output).exp()
@@ -245,12 +249,14 @@ class Forest(AgeMethod):
         return AgeEstimate(mean, probability)
 
     @torch.no_grad()
-    def refit(self, output: Tensor, age: AgeRange) -> None:
+    def refit(self, output: Tensor, age: AgeRange, sample: Tensor) -> None:
         exact = age.known & (age.lo == age.hi)
         labels = torch.stack([self.span.clamp(age).lo, exact.float()], -1)
-        rows = gather(torch.cat([output.detach().float(), labels], -1))[-len(self.ring_age) :]
+        rows = gather(torch.cat([output.detach().float(), labels], -1))
+        rows = rows[gather(sample).argsort()]  # by number, whichever rank had them
+        rows = rows[rows[:, -1] > 0][-len(self.ring_age) :]
         slots = (self.samples + torch.arange(len(rows), device=rows.device)) % len(self.ring_age)
-        self.ring_output[slots], self.ring_age[slots], self.ring_weight[slots] = rows[:, :-2], rows[:, -2], rows[:, -1]
+        self.ring_output[slots], self.ring_age[slots], self.ring_weight[slots] = rows[:, :-2], rows[:, -2], 1.0
         self.samples += len(rows)
         self._steps += 1
         self.steps.fill_(self._steps)

@@ -28,6 +28,11 @@ class AgeSpan:
         if self.min_age >= self.max_age:
             raise ValueError(f"ages from min_age {self.min_age} to max_age {self.max_age} are no span")
 
+    @property
+    def typical_error(self) -> float:
+        """Years from the mean age at which a new head answers: a sixth of the span."""
+        return (self.max_age - self.min_age) / 6
+
     def __len__(self) -> int:
         return self.max_age - self.min_age + 1
 
@@ -92,6 +97,16 @@ class AgeMethod(nn.Module):
                 setattr(self, name, before[name].to(buffer.device))
         return self
 
+    @property
+    def loss_unit(self) -> float:
+        """What the loss is divided by before it joins the others, so that age and gender pull alike.
+
+        Published losses differ in size ten thousandfold: years over 120, or the sum over 120 questions. In this unit,
+        the gradient of the age loss at the features is about as long as that of a gender's cross entropy, for a new
+        head and ages that lie about a sixth of the span from their mean. It is stated for each method, not measured.
+        """
+        return 1.0
+
     def forward(self, features) -> Tensor:
         """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
         raise NotImplementedError
@@ -111,8 +126,13 @@ class AgeMethod(nn.Module):
             age_counts: (A,) how many training samples have each age of the span (the middle of a range).
         """
 
-    def refit(self, output: Tensor, age: AgeRange) -> None:
-        """A second kind of update, after every optimizer step, from the step's outputs on this rank. Usually none.
+    def refit(self, output: Tensor, age: AgeRange, sample: Tensor) -> None:
+        """A second kind of update, once after every optimizer step. Usually none.
 
-        Must leave the method equal on every rank, whatever the ranks were given.
+        Must leave the method equal on every rank, and the same at every world size and accumulation.
+
+        Args:
+            output: raw outputs of all samples that this rank had in the step, over its micro-batches.
+            age: their ages.
+            sample: (B,) int64, their numbers in the index.
         """

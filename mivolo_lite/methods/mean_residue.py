@@ -57,6 +57,10 @@ class MeanResidue(DistributionMethod):
         mean_weight: float = 0.2
         residue_weight: float = 0.05
 
+    @property
+    def loss_unit(self) -> float:
+        return 1 + self.config.mean_weight * self.span.typical_error**2 / 7
+
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         mean = expectation(log_probability.exp(), self.ages)
         rest, _ = residue(log_probability, age.round().long() - self.span.min_age)

@@ -32,6 +32,10 @@ class MeanVariance(DistributionMethod):
         mean_weight: float = 0.2
         variance_weight: float = 0.05
 
+    @property
+    def loss_unit(self) -> float:
+        return 1 + self.config.mean_weight * self.span.typical_error**2 / 7
+
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         mean, variance = mean_and_variance(log_probability.exp(), self.ages)
         loss = nearest_class_cross_entropy(log_probability, age, self.ages)

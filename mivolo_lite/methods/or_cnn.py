@@ -1,5 +1,7 @@
 """OR-CNN: ordinal regression by independent binary classifiers."""
 
+import math
+
 from torch import Tensor
 
 from mivolo_lite.data.labels import AgeRange
@@ -22,6 +24,11 @@ class OrCnn(OrdinalMethod):
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
         self.head = make_head(len(span) - 1)
+
+    @property
+    def loss_unit(self) -> float:
+        """Independent questions add up like a random walk."""
+        return math.sqrt(len(self.span) - 1) / 2
 
     def forward(self, features) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""

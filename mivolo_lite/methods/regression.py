@@ -133,6 +133,18 @@ class Regression(AgeMethod):
         beta = options.huber_beta / self.scale
         return F.smooth_l1_loss(error / self.scale, torch.zeros_like(error), reduction="none", beta=beta)
 
+    @property
+    def loss_unit(self) -> float:
+        """The slope of the loss over the head's answer, at a typical error."""
+        error, options = self.span.typical_error, self.config
+        slope = {
+            "l1": 1 / self.scale,
+            "huber": min(1.0, error / options.huber_beta) / self.scale,
+            "l2": 2 * error / self.scale**2,
+            "annealed": error,
+        }[options.loss]
+        return slope * self.scale / self.head_unit
+
     def estimate(self, output: Tensor) -> AgeEstimate:
         """Ages in years; the answer, unlike the mean, is not below 0 (as MiVOLO evaluates)."""
         mean = self.years(output)

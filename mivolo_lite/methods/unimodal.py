@@ -41,6 +41,10 @@ class Unimodal(DistributionMethod):
         decode: Decode = "median"
         unimodal_weight: float = 1000.0
 
+    @property
+    def loss_unit(self) -> float:
+        return 1 + 0.15 * self.config.unimodal_weight
+
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         probability = log_probability.exp()
         mean, variance = mean_and_variance(probability, self.ages)

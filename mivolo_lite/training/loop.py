@@ -297,7 +297,9 @@ class Trainer:
             "train",
             self.state.step,
             {
-                "loss": age_loss + self.config.optim.gender_weight * gender_loss + weighted,
+                "loss": age_loss / self.estimator.method.loss_unit
+                + self.config.optim.gender_weight * gender_loss
+                + weighted,
                 "age_loss": age_loss,
                 "gender_loss": gender_loss,
                 **tasks,

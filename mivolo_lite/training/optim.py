@@ -26,7 +26,8 @@ class OptimConfig:
         beta1: AdamW's first moment decay.
         beta2: AdamW's second moment decay.
         clip_norm: largest gradient norm; 0 for no clipping.
-        gender_weight: weight of the gender loss beside the age loss; 0 to train age alone.
+        gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
+            alike at the start; 0 to train age alone.
         ema_decay: decay of the averaged weights that are evaluated and kept; 0 for no averaging.
         balance: larger weights for rare samples.
         dro: larger weights for the kinds of people that the model does badly on.

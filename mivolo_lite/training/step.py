@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.tasks import Task
@@ -37,7 +38,7 @@ class OptimizerStep:
     the accumulation, nor where the unknown labels fall changes the objective. They are divided by that number also
     where samples have weights: the weights' mean over the training set is 1, so the mean gradient is that of the
     weighted training set. Divided by a batch's own sum of weights, a rare sample would count less the more of its kind
-    are beside it.
+    are beside it. The age loss is divided by its method's ``loss_unit``, so that it pulls like the others.
 
     Args:
         engine: carries out backward, clipping and update.
@@ -82,7 +83,7 @@ class OptimizerStep:
                     for task, count in zip(self.tasks, known, strict=True)
                 ]
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
-                self.engine.backward(age + self.gender_weight * gender + weighted)
+                self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
             task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
             outputs.append(output["age"].detach())
@@ -91,8 +92,8 @@ class OptimizerStep:
         self._share_statistics()
         if self.dro is not None:
             self.dro.update(self.accelerator.reduce)
-        for output, batch in zip(outputs, batches, strict=True):
-            self.method.refit(output, batch.age)
+        age = AgeRange.concatenate([batch.age for batch in batches])
+        self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
         return StepResult(age_loss, gender_loss, task_losses, grad_norm)
 
     def _require_finite(self, step: int, losses: Tensor, grad_norm: Tensor | float) -> None:

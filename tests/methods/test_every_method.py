@@ -193,5 +193,27 @@ def test_learns(name):
         output = method(x)
         method.loss(output, age).mean().backward()
         optimizer.step()
-        method.refit(output.detach(), age)
+        method.refit(output.detach(), age, torch.arange(len(output)))
     assert error() < 0.6 * before
+
+
+@pytest.mark.parametrize("span", [AgeSpan(), AgeSpan(16, 77)])
+@pytest.mark.parametrize("width", [64, 1024])
+def test_age_and_gender_pull_alike_at_the_start(name, span, width):
+    """Published losses differ ten thousandfold; in their units none drowns the gender's, or drowns in it."""
+    torch.manual_seed(0)
+    kind, options = VARIANTS[name]
+    config = METHODS[kind].Config(**options)
+    method = METHODS[kind](lambda outputs, bias=True: nn.Linear(width, outputs, bias), span, config)
+    ages = span.ages()
+    shares = torch.exp(-((ages - ages.mean()) ** 2) / 2 / span.typical_error**2) + 0.01
+    age = ages[torch.multinomial(shares, 256, replacement=True)]
+    method.fit_prior(torch.bincount((age - span.min_age).long(), minlength=len(span)))
+    features = torch.randn(256, width).relu().requires_grad_()
+    gender_head, gender = nn.Linear(width, 2), torch.randint(0, 2, (256,))
+    losses = {
+        "age": method.loss(method(features), AgeRange.exact(age)).mean() / method.loss_unit,
+        "gender": nn.functional.cross_entropy(gender_head(features), gender),
+    }
+    pull = {what: torch.autograd.grad(loss, features)[0].norm() for what, loss in losses.items()}
+    assert 1 / 3 < pull["age"] / pull["gender"] < 3

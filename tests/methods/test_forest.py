@@ -263,8 +263,9 @@ def test_only_exactly_known_ages_refit_the_leaves():
     output = a(torch.randn(6, 8)).detach()
     known = torch.tensor([True, True, True, True, False, True])
     lo, hi = torch.tensor([20.0, 30, 40, 50, 77, 60]), torch.tensor([20.0, 30, 40, 50, 77, 69])
-    a.refit(output, AgeRange(lo, hi, known))
-    b.refit(output[:4], AgeRange.exact(lo[:4]))
+    a.refit(output, AgeRange(lo, hi, known), torch.arange(6))
+    b.refit(output[:4], AgeRange.exact(lo[:4]), torch.arange(4))
+    assert a.samples == b.samples == 4  # the others take no room in the ring
     torch.testing.assert_close(a.leaf_mean, b.leaf_mean)
     torch.testing.assert_close(a.leaf_variance, b.leaf_variance)
     assert not torch.equal(a.leaf_mean, forest().leaf_mean)
@@ -276,7 +277,7 @@ def test_leaves_are_refitted_every_so_many_steps_on_the_latest_samples():
     outputs, ages = torch.randn(3, 4, 128), torch.arange(12.0).view(3, 4) * 5
     for step in range(3):
         assert torch.equal(method.leaf_mean, start)
-        method.refit(outputs[step], AgeRange.exact(ages[step]))
+        method.refit(outputs[step], AgeRange.exact(ages[step]), torch.arange(4))
     latest, labels = outputs.flatten(0, 1)[-10:], ages.flatten()[-10:]
     expected, _ = refit_leaves(
         method.log_routing(latest), labels, torch.ones(10), start, forest().leaf_variance, 20, 1.0
@@ -287,7 +288,7 @@ def test_leaves_are_refitted_every_so_many_steps_on_the_latest_samples():
 
 def test_a_batch_larger_than_the_ring_leaves_its_end():
     method = forest(refit_samples=5)
-    method.refit(torch.randn(12, 128), AgeRange.exact(torch.arange(12.0)))
+    method.refit(torch.randn(12, 128), AgeRange.exact(torch.arange(12.0)), torch.arange(12))
     assert sorted(method.ring_age.tolist()) == [7, 8, 9, 10, 11]
 
 
@@ -300,7 +301,7 @@ def train(method, steps, start=0):
         output = method(x)
         method.loss(output, age).mean().backward()
         optimizer.step()
-        method.refit(output.detach(), age)
+        method.refit(output.detach(), age, torch.arange(16))
     return method
 
 
@@ -343,7 +344,7 @@ def distributed_worker(rank, store, results):
         output = model(x[step, mine])
         method.loss(output, AgeRange.exact(age[step, mine])).mean().backward()
         optimizer.step()
-        method.refit(output.detach(), AgeRange.exact(age[step, mine]))
+        method.refit(output.detach(), AgeRange.exact(age[step, mine]), torch.arange(16)[mine])
     torch.save(method.state_dict(), results / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -371,7 +372,7 @@ def test_two_ranks_are_one_process_with_all_samples(tmp_path):
         output = method(x)
         method.loss(output, AgeRange.exact(age)).mean().backward()
         optimizer.step()
-        method.refit(output.detach(), AgeRange.exact(age))
+        method.refit(output.detach(), AgeRange.exact(age), torch.arange(16))
     for name, value in method.state_dict().items():
         assert torch.equal(states[0][name], states[1][name]), name
         torch.testing.assert_close(states[0][name], value, rtol=1e-3, atol=1e-3)

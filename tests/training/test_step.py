@@ -24,11 +24,11 @@ def estimator():
     return Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, image_size=64))
 
 
-def batch_of(size, seed=0):
+def batch_of(size, seed=0, side=64):
     draw = torch.Generator().manual_seed(seed)
     age = torch.randint(0, 100, (size,), generator=draw).float()
     return Batch(
-        face=torch.randint(0, 256, (size, 3, 64, 64), generator=draw, dtype=torch.uint8),
+        face=torch.randint(0, 256, (size, 3, side, side), generator=draw, dtype=torch.uint8),
         body=None,
         has_face=torch.ones(size, dtype=torch.bool),
         has_body=None,

@@ -1,0 +1,79 @@
+"""One batch, four micro-batches and two processes are the same training, whatever the method."""
+
+import multiprocessing
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.engine import DataParallel
+from mivolo_lite.training.step import OptimizerStep
+from tests.methods.test_every_method import VARIANTS
+from tests.training.launching import free_port
+from tests.training.test_step import batch_of, part
+
+SIZE, STEPS = 16, 3
+REFIT = {"refit_every": 2, "refit_samples": 24, "outputs": 32, "depth": 4}
+
+
+def learn(variant, rows):
+    """The state after some steps, in which this process has these micro-batches of every batch."""
+    name, options = VARIANTS[variant]
+    options = options | (REFIT if name == "forest" else {})
+    torch.manual_seed(0)
+    model = {"name": "single", "backbone": "test_vit"}  # no batch statistics
+    card = Card(model, {"name": name, **options}, {"min_age": 0, "max_age": 100}, image_size=32)
+    estimator = Estimator(card)
+    estimator.method.fit_prior(torch.ones(101))
+    optimizer = torch.optim.SGD(estimator.parameters(), lr=0.05)
+    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=1.0)
+    step = OptimizerStep(engine, gender_weight=1.0, seed=0)
+    for number in range(STEPS):
+        batch = batch_of(SIZE, seed=number, side=32)
+        step([part(batch, these) for these in rows], number)
+    return estimator.state_dict()
+
+
+def worker(rank, port, results):
+    import os
+
+    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": "2", "LOCAL_RANK": f"{rank}", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = f"{port}"
+    torch.set_num_threads(1)
+    mine = [slice(rank, SIZE, 2)]  # a rank's samples are not neighbours
+    torch.save({variant: learn(variant, mine) for variant in VARIANTS}, results / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """Their states by variant, as both have them."""
+    folder = tmp_path_factory.mktemp("two")
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    workers = [context.Process(target=worker, args=(rank, port, folder)) for rank in range(2)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(240)
+        process.kill()
+    assert [process.exitcode for process in workers] == [0, 0]
+    states = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for variant, state in states[0].items():
+        assert all(state[name].equal(states[1][variant][name]) for name in state), variant
+    return states[0]
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        if not name.startswith("method.ring"):
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: name + text
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_micro_batches_and_processes_change_nothing(variant, of_two_processes):
+    whole = learn(variant, [slice(0, SIZE)])
+    assert_same(learn(variant, [slice(first, first + 4) for first in range(0, SIZE, 4)]), whole)
+    assert_same(of_two_processes[variant], whole)
