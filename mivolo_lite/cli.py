@@ -112,7 +112,7 @@ def pack_command(argv: Sequence[str]) -> None:
 
 def index_command(argv: Sequence[str]) -> None:
     """``index DIR``: an index for shards that somebody else wrote."""
-    from mivolo_lite.data.index import index_shards
+    from mivolo_lite.data.scan import index_shards
 
     parser = _parser("index", index_command)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")

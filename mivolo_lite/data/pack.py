@@ -18,8 +18,10 @@ from pathlib import Path
 import webdataset as wds
 from tqdm import tqdm
 
-from mivolo_lite.data.index import REJECTED_FILE, ShardIndex, check_reject_rate, index_shards, write_rejected
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pool import worker_pool
+from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.spool import Reading, Spooled, read_pictures
 from mivolo_lite.errors import UserError

@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mivolo_lite.data.index import REJECTED_FILE, ShardIndex, check_reject_rate, write_rejected
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pack import Packed, appearing_whole, check_layout, write_splits
+from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.data.sample import Labels
 from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.spool import Reading, Spooled, Stretch, read_pictures

@@ -12,7 +12,7 @@ import webdataset as wds
 from torch.utils.data import DataLoader
 
 from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.index import label_columns
+from mivolo_lite.data.columns import label_columns
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels

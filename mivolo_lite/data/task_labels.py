@@ -11,7 +11,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from mivolo_lite.data.index import EXTRA, ShardIndex
+from mivolo_lite.data.columns import EXTRA
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import IDENTITY, NO_CODE
 from mivolo_lite.data.sample import Labels
 from mivolo_lite.errors import UserError

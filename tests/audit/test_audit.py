@@ -15,11 +15,12 @@ import simplejpeg
 from mivolo_lite.audit.audit import AuditOptions, audit, whipple
 from mivolo_lite.audit.duplicates import KINDS
 from mivolo_lite.cli import main
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.jpeg import decode
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.parts import Part, pack_part
 from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.sources.utkface import UTKFaceSource
 from mivolo_lite.data.storage import ShardFiles
 from tests.data.tiny_shards import write_shard

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.index import EXTRA, ShardIndex, extra_columns
+from mivolo_lite.data.columns import EXTRA, extra_columns
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.parts import Part, pack_part
 from mivolo_lite.data.sample import Labels

@@ -13,7 +13,8 @@ import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import make_shards, noise_jpeg, sample
 

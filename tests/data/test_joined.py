@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.joined import JoinedIndex
 from mivolo_lite.data.loader import DataConfig, TrainSet
 from mivolo_lite.data.readers import IndexReader, StreamReader
 from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.storage import open_shards
 from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.errors import UserError

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.jpeg import decode
 from mivolo_lite.data.letterbox import letterbox
 from mivolo_lite.data.loader import DataConfig, eval_loader
 from mivolo_lite.data.readers import IndexReader
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sampler import BatchPlan, Draw
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.transforms import AugmentConfig, seeded
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import make_shards, noise_jpeg, sample, write_shard

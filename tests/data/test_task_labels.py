@@ -10,11 +10,12 @@ import torch
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.readers import IndexReader, StreamReader
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.sampler import BatchPlan, Draw
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.task_labels import label_number, task_columns
 from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.errors import UserError

@@ -6,8 +6,9 @@ import numpy as np
 import simplejpeg
 import webdataset as wds
 
-from mivolo_lite.data.index import ShardIndex, index_shards
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.sample import Labels, Sample
+from mivolo_lite.data.scan import index_shards
 
 
 def noise_jpeg(number: int, side: int = 24) -> bytes:

@@ -1,0 +1,26 @@
+"""What a command could not use: listed with its reasons, up to a stated share."""
+
+import json
+from pathlib import Path
+
+from mivolo_lite.errors import UserError
+
+REJECTED_FILE = "rejected.jsonl"
+
+
+def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
+    """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
+    total = len(rejected) + kept
+    first = f"; the first is {rejected[0]['picture']}: {rejected[0]['reason']}" if rejected else ""
+    if kept == 0:
+        raise UserError(f"{where}: not one usable picture among {total}{first}")
+    if len(rejected) > limit * total:
+        raise UserError(
+            f"{where}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
+            f"mend the input or raise the limit{first}"
+        )
+
+
+def write_rejected(path: Path, rejected: list[dict]) -> None:
+    """One JSON object a line, with ``picture`` and ``reason``."""
+    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected))
