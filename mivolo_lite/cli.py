@@ -68,6 +68,7 @@ def pack_command(argv: Sequence[str]) -> None:
     from mivolo_lite.data.pack import pack, parse_split
     from mivolo_lite.data.parts import Part, pack_part
     from mivolo_lite.data.sources import SOURCES
+    from mivolo_lite.data.summary import content_of
 
     if not argv or argv[0] not in SOURCES:
         if argv and argv[0] not in ("-h", "--help"):
@@ -97,13 +98,9 @@ def pack_command(argv: Sequence[str]) -> None:
         print(f"part {part} is read; {options['out']} appears when the last one is")
         return
     for name, index in packed.splits.items():
-        labels = index.info["labels"]
-        genders = ", ".join(f"{count} {gender}" for gender, count in labels["gender"].items())
-        span = f"ages {labels['age']['min']:g} to {labels['age']['max']:g}" if labels["age"]["known"] else "no ages"
-        known = f"{span}, {genders}"
-        if labels["identity"]["people"]:
-            known += f", {labels['identity']['people']} people"
-        print(f"{name}: {len(index)} samples in {len(index.info['shards'])} shards, {known}: {index.folder}")
+        print(f"{name}: {content_of(index)}: {index.folder}")
+    for note in packed.notes:
+        print(note)
     if packed.rejected:
         print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
     if options["exclude"]:

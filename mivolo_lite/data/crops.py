@@ -27,6 +27,7 @@ class CropRules:
         min_body: a body with a shorter side, in pixels, is absent.
         min_overlap: a box of somebody else is blanked out of a body from this intersection over union on.
         min_kept: a body of whose pixel values less than this share is not black after blanking is absent.
+        blank_small: also blank boxes out of a body that are too small to give a crop, which MiVOLO leaves in.
     """
 
     crop_size: int = 448
@@ -34,6 +35,7 @@ class CropRules:
     min_body: int = 100
     min_overlap: float = 1e-4
     min_kept: float = 0.4
+    blank_small: bool = False
 
     def __post_init__(self):
         if self.crop_size < 1:
@@ -44,41 +46,68 @@ class CropRules:
         return asdict(self) | {"jpeg_quality": JPEG_QUALITY, "jpeg_chroma": JPEG_CHROMA}
 
 
-def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray | None:
-    """The face crop (H, W, 3) of a picture, at full size, or None where it is too small. Nothing is blanked."""
+class NoCrop(Exception):
+    """A box gives no crop; the message says what it is, as in "under 100 px"."""
+
+
+def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
+    """The face crop (H, W, 3) of a picture, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
     left, top, right, bottom = inside(face, image)
-    if min(right - left, bottom - top) < rules.min_face:
-        return None
+    if _side((left, top, right, bottom)) < rules.min_face:
+        raise NoCrop(f"under {rules.min_face} px")
     return image[top:bottom, left:right]
 
 
 def cut_body(
-    image: np.ndarray, body: Box, own_face: Box | None, others: Sequence[Box], rules: CropRules
-) -> np.ndarray | None:
+    image: np.ndarray,
+    body: Box,
+    own_face: Box | None,
+    other_faces: Sequence[Box],
+    other_bodies: Sequence[Box],
+    rules: CropRules,
+) -> np.ndarray:
     """The body crop (H, W, 3) of a picture, at full size, with everybody else and the own face blacked out.
 
     The own face is blacked out wherever it lies, so that the two crops of a person share no evidence; the boxes of
-    others only where they overlap the body.
+    others only where they overlap the body. Boxes that are too small to give a crop are left in, as MiVOLO does.
 
-    Returns:
-        None where the body is too small, or too little of it is left.
+    Raises:
+        NoCrop: the body is too small, or too little of it is left.
     """
-    left, top, right, bottom = inside(body, image)
-    if min(right - left, bottom - top) < rules.min_body:
-        return None
+    own = left, top, right, bottom = inside(body, image)
+    if _side(own) < rules.min_body:
+        raise NoCrop(f"under {rules.min_body} px")
+    others = [
+        box
+        for boxes, min_side in ((other_faces, rules.min_face), (other_bodies, rules.min_body))
+        for box in _large_enough(boxes, image, min_side, rules)
+        if overlap(box, own) >= rules.min_overlap
+    ]
+    faces = [] if own_face is None else _large_enough([own_face], image, rules.min_face, rules)
     crop = image[top:bottom, left:right].copy()
-    hidden = [inside(other, image) for other in others]
-    hidden = [other for other in hidden if overlap(other, (left, top, right, bottom)) >= rules.min_overlap]
-    if own_face is not None:
-        hidden.append(inside(own_face, image))
-    for x0, y0, x1, y1 in hidden:
+    for x0, y0, x1, y1 in others + faces:
         # Both edges are clamped from both sides: a box beyond the crop's edge would become a negative slice, which
         # counts from the other end (MiVOLO's reader blanks a quarter of such a crop).
         rows = slice(max(y0 - top, 0), max(y1 - top, 0))
         columns = slice(max(x0 - left, 0), max(x1 - left, 0))
         crop[rows, columns] = 0
     # Counts channel values, so that naturally black pixels count as blanked: MiVOLO's rule, needed to drop the same.
-    return crop if np.count_nonzero(crop) >= rules.min_kept * crop.size else None
+    if np.count_nonzero(crop) < rules.min_kept * crop.size:
+        raise NoCrop("hidden by boxes of others" if others else "hidden by its own face" if faces else "black")
+    return crop
+
+
+def _large_enough(
+    boxes: Sequence[Box], image: np.ndarray, min_side: int, rules: CropRules
+) -> list[tuple[int, int, int, int]]:
+    """The boxes in whole pixels, without those that are too small to count."""
+    clipped = [inside(box, image) for box in boxes]
+    return clipped if rules.blank_small else [box for box in clipped if _side(box) >= min_side]
+
+
+def _side(box: tuple[int, int, int, int]) -> int:
+    """The shorter side; negative for a box upside down."""
+    return min(box[2] - box[0], box[3] - box[1])
 
 
 def inside(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:

@@ -26,17 +26,31 @@ from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.spool import Reading, Spooled, read_pictures
 from mivolo_lite.errors import UserError
 
+_LOCK = b"mivolo-lite writes the folder beside this file; where no command runs, a killed one left both\n"
 _SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing gave: the index of every split, the pictures it could not use, each with its reason, and how many
-    samples it left out because it was told to."""
+    """What packing gave.
+
+    Attributes:
+        splits: the index of every split.
+        rejected: the pictures that could not be used, each with its reason.
+        excluded: how many samples were left out because it was told to.
+        notes: what else was left out, counted.
+    """
 
     splits: dict[str, ShardIndex]
     rejected: list[dict]
     excluded: int
+    notes: list[str]
+
+    @classmethod
+    def of(cls, out: Path, split: Iterable[str], source: Source, reading: Reading, excluded: int) -> "Packed":
+        """What lies in ``out``, read from a source."""
+        notes = [*source.notes, *_missing_crops(reading)]
+        return cls({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded, notes)
 
 
 def pack(
@@ -73,7 +87,15 @@ def pack(
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         shutil.rmtree(spool)
-    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
+    return Packed.of(out, split, source, reading, excluded)
+
+
+def _missing_crops(reading: Reading) -> Iterator[str]:
+    """How many crops are absent of people who have another one, and why."""
+    for (name, reason), count in sorted(reading.missing.items()):
+        absent = sum(times for (other, _), times in reading.missing.items() if other == name)
+        boxes = absent + sum(getattr(sample, name) is not None for sample in reading.samples)
+        yield f"{count} of {boxes} {'bodies' if name == 'body' else 'faces'} {reason}: the other crop is kept alone"
 
 
 def parse_split(text: str) -> dict[str, float]:
@@ -99,12 +121,18 @@ def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> 
 
 @contextmanager
 def appearing_whole(out: Path) -> Iterator[Path]:
-    """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it."""
+    """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it.
+
+    Raises:
+        UserError: it cannot be written, another command writes it, or what lies in its place is not a command's.
+    """
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
-            shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+        with _alone(out) as left_behind:
+            if partial.exists() and not left_behind:
+                raise UserError(f"{partial}: was not made by a killed command; move it, or choose another --out")
+            shutil.rmtree(partial, ignore_errors=True)
             try:
                 partial.mkdir()
                 yield partial
@@ -116,22 +144,39 @@ def appearing_whole(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path) -> Iterator[bool]:
     """Keep other commands from writing the same folder, whose pictures would get into each other's.
 
-    A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it.
+    A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it. The file says
+    whose it is: a killed command leaves it, and beside it what may be cleared away.
+
+    Yields:
+        Whether a killed command had left its lock.
     """
     lock = out.with_name(out.name + ".lock")
-    with open(lock, "w") as file:
+    left_behind = _is_own(lock)
+    with open(lock, "ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):  # otherwise a file system without locks
                 raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it") from None
         try:
-            yield
+            yield left_behind
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _is_own(lock: Path) -> bool:
+    """Whether a command left this file; makes it where there is none. Raises UserError where it is somebody else's."""
+    try:
+        with open(lock, "xb") as file:
+            file.write(_LOCK)
+        return False
+    except FileExistsError:
+        if lock.read_bytes() != _LOCK:
+            raise UserError(f"{lock}: was not made by this command; move it, or choose another --out") from None
+        return True
 
 
 def write_splits(

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pack import Packed, appearing_whole, check_layout, write_splits
 from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.data.sample import Labels
@@ -22,7 +21,8 @@ from mivolo_lite.data.sources.source import Source
 from mivolo_lite.data.spool import Reading, Spooled, Stretch, read_pictures
 from mivolo_lite.errors import UserError
 
-_SPOOL, _SAMPLES, _HEAD = "spool", "samples.jsonl", "part.json"
+_SPOOL, _SAMPLES, _MISSING, _HEAD = "spool", "samples.jsonl", "missing.json", "part.json"
+_MERGING = "merging"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def pack_part(
     out = Path(out)
     check_layout(out, split, samples_per_shard)
     items = source.items()
-    parts = out.with_name(out.name + ".parts")
+    parts, merged = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
+    _check_own(parts), _check_own(merged)
     head = _head(source, items, seed)
     if not (parts / part.folder).exists():
         with appearing_whole(parts / part.folder) as partial:
@@ -86,7 +87,7 @@ def pack_part(
     folders = [parts / Part(number, part.count).folder for number in range(1, part.count + 1)]
     if not all(folder.exists() for folder in folders):
         return None
-    with _only_one(parts / "merging") as alone:
+    with _only_one(parts / _MERGING) as alone:
         if not alone or out.exists():
             return None
         reading = _read_all(folders, head)
@@ -94,10 +95,16 @@ def pack_part(
         with appearing_whole(out) as partial:
             excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         # Renamed first, so that no late command finds half of the parts.
-        merged = parts.with_name(parts.name + ".merged")
         shutil.rmtree(merged, ignore_errors=True)  # what a command left that was killed here
         shutil.rmtree(parts.rename(merged))
-    return Packed({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded)
+    return Packed.of(out, split, source, reading, excluded)
+
+
+def _check_own(folder: Path) -> None:
+    """Raise UserError where a folder holds anything but parts: it is removed at the end."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != _MERGING and not re.match(r"\d+-of-\d+", path.name):
+            raise UserError(f"{path}: is no part of a data set; move it, or choose another --out")
 
 
 def _head(source: Source, items: Sequence[str], seed: int) -> dict:
@@ -137,6 +144,7 @@ def _write(folder: Path, reading: Reading, head: dict) -> None:
             }
             file.write(json.dumps(record) + "\n")
     write_rejected(folder / REJECTED_FILE, reading.rejected)
+    (folder / _MISSING).write_text(json.dumps([[*what, count] for what, count in reading.missing.items()]))
     (folder / _HEAD).write_text(json.dumps(head))
 
 
@@ -146,7 +154,7 @@ def _relative(stretch: Stretch | None) -> list | None:
 
 def _read_all(folders: list[Path], head: dict) -> Reading:
     """All parts as one reading. Raises UserError where they do not belong together."""
-    reading = Reading([], [])
+    reading = Reading()
     for folder in folders:
         if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
             raise UserError(
@@ -156,6 +164,9 @@ def _read_all(folders: list[Path], head: dict) -> Reading:
             reading.samples.extend(_spooled(json.loads(line), folder / _SPOOL) for line in file)
         with open(folder / REJECTED_FILE) as file:
             reading.rejected.extend(map(json.loads, file))
+        if (folder / _MISSING).exists():  # not in parts of an older version
+            for crop, reason, count in json.loads((folder / _MISSING).read_text()):
+                reading.missing[crop, reason] += count
     return reading
 
 

@@ -1,8 +1,9 @@
 """Pictures read once, in parallel, into files of crops, where they wait for their place in a shard."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,25 +46,38 @@ class Spooled:
         return Sample(self.key, _take(self.face), _take(self.body), self.labels)
 
 
-class Reading(NamedTuple):
-    """What reading pictures gave: samples in the order of the pictures, and the pictures that cannot be used."""
+@dataclass
+class Reading:
+    """What reading pictures gave.
 
-    samples: list[Spooled]
-    rejected: list[dict]
+    Attributes:
+        samples: in the order of the pictures.
+        rejected: the pictures that cannot be used, each with its reason.
+        missing: how many crops of samples are absent though there is a box, by (face or body, reason).
+    """
+
+    samples: list[Spooled] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
+    missing: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: "Reading") -> None:
+        """Append what another reading gave."""
+        self.samples += other.samples
+        self.rejected += other.rejected
+        self.missing += other.missing
 
 
 def read_pictures(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
     """Read pictures into spool files in a new folder."""
     folder.mkdir()
     tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
-    reading = Reading([], [])
+    reading = Reading()
     with (
         worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
         tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar,
     ):
-        for task, (samples, rejected) in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
-            reading.samples.extend(samples)
-            reading.rejected.extend(rejected)
+        for task, part in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
+            reading.add(part)
             bar.update(len(task))
     return reading
 
@@ -84,7 +98,7 @@ def _start_worker(source: Source, folder: Path, seed: int) -> None:
 
 def _spool(number: int, items: Sequence[str]) -> Reading:
     """Read a few pictures and append their crops to a spool file."""
-    reading = Reading([], [])
+    reading = Reading()
     with open(_Worker.folder / f"{number:08d}", "wb") as file:
         for item in items:
             try:
@@ -92,6 +106,7 @@ def _spool(number: int, items: Sequence[str]) -> Reading:
             except Rejected as reason:
                 reading.rejected.append({"picture": item, "reason": str(reason)})
                 continue
+            reading.missing.update(picture.missing)
             rank = _rank(picture.identity, _Worker.seed)
             lot = rank if picture.together is None else _rank(picture.together, _Worker.seed)
             reading.samples.extend(

@@ -1,15 +1,20 @@
 """People cut out of whole pictures by MiVOLO's CSV, and its own reader's crops as the oracle."""
 
+import json
 import os
 import pickle
+import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mivolo_lite.cli import main
 from mivolo_lite.data.jpeg import decode
 from mivolo_lite.data.letterbox import letterbox
+from mivolo_lite.data.pack import pack
 from mivolo_lite.data.sources.annotations import AnnotationSource, body_around
 from mivolo_lite.data.sources.source import Rejected
 from mivolo_lite.errors import UserError
@@ -66,9 +71,15 @@ def test_names_of_people_stay_words_and_nan_says_nothing(source):
     [
         ("30", "M", ((30, 30), "M")),
         ("30.5", "F", ((30.5, 30.5), "F")),
-        ("-1", "0", (None, "M")),
-        ("", "1", (None, "F")),
+        ("-1", "male", (None, "M")),
+        ("", "FEMALE", (None, "F")),
         ("60;70", "-1", ((60, 70), None)),
+        ('"(25, 32)"', "f", ((25, 32), "F")),
+        ('"[25, 32]"', "m", ((25, 32), "M")),
+        ("25-32", "u", ((25, 32), None)),
+        ("25 - 32.5", "unknown", ((25, 32.5), None)),
+        ("70+", "Man", ((70, 100), "M")),
+        ("None", "woman", (None, "F")),
         (" 4 ", "", ((4, 4), None)),
     ],
 )
@@ -110,7 +121,9 @@ def test_crop_size_is_the_largest_side(source):
 
 
 def test_people_of_a_picture_share_its_identity_and_order_follows_names(source):
-    people = source("sub/b.png,30,M,20,30,80,100", "a.jpg,31,F,20,30,80,100", "sub/b.png,40,F,120,30,180,100")
+    people = source(
+        "sub/b.png,30,M,20,30,80,100,,,,", "a.jpg,31,F,20,30,80,100,,,,", "sub/b.png,40,F,120,30,180,100,,,,"
+    )
     items = people.items()
     assert items == ["a.jpg#3", "sub/b.png#2", "sub/b.png#4"]
     pictures = [people.read(item) for item in items]
@@ -120,7 +133,7 @@ def test_people_of_a_picture_share_its_identity_and_order_follows_names(source):
 
 
 def test_reading_depends_on_the_item_alone(source):
-    people = source("a.jpg,31,F,20,30,80,100", "sub/b.png,30,M,20,30,80,100", "a.jpg,40,F,120,30,180,100")
+    people = source("a.jpg,31,F,20,30,80,100,,,,", "sub/b.png,30,M,20,30,80,100,,,,", "a.jpg,40,F,120,30,180,100,,,,")
     once = {item: people.read(item) for item in people.items()}
     again = pickle.loads(pickle.dumps(people))
     assert all(again.read(item) == once[item] for item in reversed(people.items()))
@@ -150,6 +163,112 @@ def test_a_bad_line_is_rejected_with_its_reason(source, line, reason):
     assert people.read(good).samples[0].body
 
 
+SAME = "10,20,200,290"
+FACE = "20,30,80,100"
+
+
+def samples_of(source: AnnotationSource):
+    return [sample for item in source.items() for sample in source.read(item).samples]
+
+
+@pytest.mark.parametrize(
+    "rows, notes",
+    [
+        ([f"30,M,{FACE},{SAME}"] * 3, ["2 rows of people who have another row"]),
+        ([f"30,M,{FACE},{SAME}", "30,M,23,33,83,103,13,23,203,293"], ["1 rows of people who have another row"]),
+        ([f"30,M,{FACE},{SAME}", f"-1,-1,-1,-1,-1,-1,{SAME}"], ["1 rows of people who have another row"]),
+        ([f"-1,-1,-1,-1,-1,-1,{SAME}", f"30,M,{FACE},{SAME}"], ["1 rows of people who have another row"]),
+        ([f"30,M,{FACE},-1,-1,-1,-1", f"-1,,{FACE},{SAME}"], ["1 rows of people who have another row"]),
+        (
+            [f"30,M,{FACE},{SAME}", f"31,M,{FACE},{SAME}"],
+            ["1 rows of people who", "1 people whose rows differ in age: .*as in a.jpg, lines 2 and 3"],
+        ),
+        (
+            [f"30,M,{FACE},{SAME}", f"31,F,{FACE},{SAME}"],
+            ["1 rows of people who", "1 people whose rows differ in age", "1 people whose rows differ in gender"],
+        ),
+    ],
+)
+def test_rows_with_nearly_the_same_box_are_one_person(source, rows, notes):
+    people = source(*(f"a.jpg,{row}" for row in rows))
+    (sample,) = samples_of(people)
+    assert sample.labels.age == (30, 30) and sample.labels.gender == "M"
+    body = decode(sample.body)
+    assert body.shape == (270, 190, 3) and (body[90:] > GREY - 10).all(), "only the own face is blanked"
+    for note, expected in zip(people.notes, notes, strict=True):
+        assert re.match(expected, note)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["120,130,180,200,10,20,200,290", "-1,-1,-1,-1,100,20,290,290", "120,30,180,100,-1,-1,-1,-1"],
+)
+def test_other_boxes_are_other_people(source, other):
+    people = source(f"a.jpg,30,M,{FACE},{SAME}", f"a.jpg,40,F,{other}")
+    assert len(samples_of(people)) == 2 and not people.notes
+
+
+def test_people_without_labels_are_counted(source):
+    people = source(f"a.jpg,30,M,{FACE},{SAME}", "a.jpg,-1,,220,30,280,100,,,,", "sub/b.png,-1,-1,20,30,80,100,,,,")
+    assert len(samples_of(people)) == 1
+    assert [note.partition(":")[0] for note in people.notes] == ["2 people without age and gender"]
+
+
+def test_a_body_that_others_hide_is_counted_with_its_reason(source, tmp_path, capsys):
+    source(f"a.jpg,30,M,{FACE},{SAME}", "a.jpg,40,F,220,130,280,200,30,20,260,290", f"sub/b.png,3,F,{FACE},{SAME}")
+    main(f"pack annotations --images {tmp_path} --csv {tmp_path}/labels.csv --out {tmp_path}/out --split a=1".split())
+    summary = capsys.readouterr().out
+    assert "a: 3 samples in 1 shards, ages 3 to 40, 1 M, 2 F, 3 faces, 1 bodies" in summary
+    assert "2 of 3 bodies hidden by boxes of others" in summary
+    only_bodies = source(f"a.jpg,30,M,-1,-1,-1,-1,{SAME}", "a.jpg,40,F,220,130,280,200,30,20,260,290")
+    with pytest.raises(Rejected, match=r"body \(10, 20, 200, 290\) is hidden by boxes of others \(400x300 pixels\)"):
+        only_bodies.read("a.jpg#2")
+
+
+def test_small_boxes_of_others_are_blanked_only_if_asked(source):
+    lines = f"a.jpg,30,M,{FACE},{SAME}", "a.jpg,-1,-1,-1,-1,-1,-1,100,150,190,240"
+    for blank_small in (False, True):
+        people = source(*lines, blank_small=blank_small)
+        body = decode(samples_of(people)[0].body)
+        assert (body[132:218, 92:178] < 20).all() == blank_small
+        assert people.crop_policy["blank_small"] == blank_small
+
+
+def test_genders_as_numbers_are_refused_or_read_as_it_is_said(source):
+    lines = [f"a.jpg,30,1,{FACE},,,,", f"sub/b.png,30,-1,{FACE},,,,"]
+    with pytest.raises(UserError, match=r"column gender holds numbers \(-1, 1\)"):
+        source(*lines)
+    assert [sample.labels.gender for sample in samples_of(source(*lines, gender_codes="1=M,-1=F"))] == ["M", "F"]
+
+
+def test_a_group_stays_a_word(source):
+    (sample,) = samples_of(source(f"a.jpg,30,F,{FACE},,,,,3", header=f"{HEADER},group"))
+    assert sample.labels.group == "3" and sample.labels.to_json()["group"] == "3"
+
+
+def test_a_persons_pictures_come_into_one_split(tmp_path):
+    """Also over a picture of two people, whose other pictures then stay together as well."""
+    people, lines = [f"person{number:02d}" for number in range(30)], [f"{HEADER},identity"]
+    for number in range(90):
+        Image.effect_noise((64, 64), number + 1).convert("RGB").save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,30,F,0,0,30,64,,,,,{people[number % 30]}")
+        if number < 2:
+            lines.append(f"{number}.png,30,F,34,0,64,64,,,,,{people[number + 10]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    source = AnnotationSource(tmp_path, tmp_path / "labels.csv")
+    packed = pack(source, tmp_path / "out", {"train": 0.5, "val": 0.5})
+    found = {}
+    for split, index in packed.splits.items():
+        with tarfile.open(index.shard_path(0)) as tar:
+            found[split] = [json.load(tar.extractfile(one)) for one in tar if one.name.endswith(".json")]
+    for field in ("identity", "source"):
+        parts = {split: {label[field] for label in labels} for split, labels in found.items()}
+        assert not parts["train"] & parts["val"] and len(parts["train"] | parts["val"]) == {"identity": 30}.get(
+            field, 90
+        )
+        assert min(map(len, parts.values())) > 5
+
+
 def test_a_bad_line_does_not_spoil_its_neighbours(source):
     people = source("a.jpg,30,M,20,30,left,100,-1,-1,-1,-1", "a.jpg,33,F,220,30,280,100,210,20,390,290")
     with pytest.raises(Rejected):
@@ -160,7 +279,7 @@ def test_a_bad_line_does_not_spoil_its_neighbours(source):
 def test_a_bad_csv_or_folder_is_one_clear_line(source, tmp_path):
     for make, message in (
         (lambda: source("a.jpg,30", header="img_name,age"), "column gender is missing"),
-        (lambda: source("a.jpg,-1,-1,20,30,80,100"), "nobody"),
+        (lambda: source("a.jpg,-1,-1,20,30,80,100,,,,"), "nobody"),
         (lambda: AnnotationSource(tmp_path, tmp_path / "gone.csv"), "No such file"),
         (lambda: AnnotationSource(tmp_path / "gone", tmp_path / "labels.csv"), "no such folder"),
         (lambda: AnnotationSource(tmp_path, tmp_path / "sub/b.png"), "not a CSV in UTF-8"),
@@ -171,7 +290,7 @@ def test_a_bad_csv_or_folder_is_one_clear_line(source, tmp_path):
 
 
 def test_a_spreadsheets_csv_is_read(source, tmp_path):
-    people = source("a.jpg,30,M,20,30,80,100")
+    source("a.jpg,30,M,20,30,80,100,,,,")
     text = f"\ufeff{HEADER}\r\n" + '"a.jpg","31.0",F,20.0,30.0,80.0,100.0,-1.0,-1.0,-1.0,-1.0\r\n\r\n'
     (tmp_path / "labels.csv").write_text(text, newline="")
     people = AnnotationSource(tmp_path, tmp_path / "labels.csv")

@@ -5,15 +5,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mivolo_lite.data.crops import CropRules, cut_body, cut_face, encode, overlap
+from mivolo_lite.data.crops import CropRules, NoCrop, cut_body, cut_face, encode, overlap
 from mivolo_lite.data.jpeg import decode
 
 RULES = CropRules()
 PICTURE = np.full((500, 600, 3), 200, np.uint8)
 
 
-def cut(body, own_face=None, others=(), picture=PICTURE, rules=RULES):
-    return cut_body(picture, body, own_face, others, rules)
+def cut(body, own_face=None, others=(), picture=PICTURE, rules=RULES, other_faces=()):
+    return cut_body(picture, body, own_face, other_faces, others, rules)
+
+
+def has_crop(cut, *arguments):
+    try:
+        cut(*arguments)
+    except NoCrop:
+        return False
+    return True
 
 
 def blanked(crop):
@@ -46,7 +54,7 @@ def test_exactly_the_shared_pixels_are_blanked(corners):
     x0, x1 = sorted(corners[:2])
     y0, y1 = sorted(corners[2:])
     body = (120, 80, 420, 480)
-    crop = cut(body, own_face=(x0, y0, x1, y1), rules=CropRules(min_kept=0))
+    crop = cut(body, own_face=(x0, y0, x1, y1), rules=CropRules(min_kept=0, blank_small=True))
     mask = np.zeros(PICTURE.shape[:2], bool)
     mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
     assert np.array_equal(blanked(crop), mask[80:480, 120:420])
@@ -59,22 +67,58 @@ def test_boxes_are_clipped_to_the_picture():
 
 @pytest.mark.parametrize("width, present", [(99, False), (100, True)])
 def test_small_bodies_are_absent(width, present):
-    assert (cut((0, 0, width, 300)) is not None) == present
+    assert has_crop(cut, (0, 0, width, 300)) == present
 
 
 @pytest.mark.parametrize("side, present", [(4, False), (5, True)])
 def test_small_faces_are_absent(side, present):
-    assert (cut_face(PICTURE, (0, 0, side, 100), RULES) is not None) == present
+    assert has_crop(cut_face, PICTURE, (0, 0, side, 100), RULES) == present
 
 
 @pytest.mark.parametrize("blanked_rows, present", [(180, True), (181, False)])
 def test_bodies_of_which_little_is_left_are_absent(blanked_rows, present):
-    assert (cut((0, 0, 200, 300), own_face=(0, 0, 200, blanked_rows)) is not None) == present
+    assert has_crop(cut, (0, 0, 200, 300), (0, 0, 200, blanked_rows)) == present
 
 
 @pytest.mark.parametrize("box", [(50, 50, 50, 300), (300, 300, 50, 50), (700, 10, 900, 400), (-200, 0, -10, 400)])
 def test_boxes_without_area_are_absent(box):
-    assert cut(box) is None and cut_face(PICTURE, box, RULES) is None
+    assert not has_crop(cut, box) and not has_crop(cut_face, PICTURE, box, RULES)
+
+
+@pytest.mark.parametrize("blank_small", [False, True])
+@pytest.mark.parametrize(
+    "kind, box, blanked_pixels",
+    [
+        ("body", (300, 200, 390, 299), 0),
+        ("body", (300, 200, 401, 301), 101 * 101),
+        ("face", (300, 200, 304, 204), 0),
+        ("face", (300, 200, 306, 206), 36),
+        ("body", (380, 100, 900, 190), 0),  # 90 px high
+        ("body", (380, 440, 500, 900), 0),  # 60 px high within the picture
+        ("own face", (300, 200, 304, 204), 0),
+    ],
+)
+def test_boxes_too_small_for_a_crop_are_left_in_as_mivolo_does(kind, box, blanked_pixels, blank_small):
+    """The first five were also blanked so by MiVOLO's own reader, of these boxes."""
+    boxes = {"body": {"others": [box]}, "face": {"other_faces": [box]}, "own face": {"own_face": box}}[kind]
+    crop = cut((100, 100, 420, 460), rules=CropRules(blank_small=blank_small), **boxes)
+    x0, y0, x1, y1 = box
+    shared = (min(x1, 420) - x0) * (min(y1, 460) - y0)
+    assert blanked(crop).sum() == (shared if blank_small else blanked_pixels)
+
+
+@pytest.mark.parametrize(
+    "boxes, reason",
+    [
+        ({"others": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
+        ({"other_faces": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
+        ({"own_face": (0, 0, 600, 500)}, "hidden by its own face"),
+        ({"picture": np.zeros_like(PICTURE)}, "black"),
+    ],
+)
+def test_an_absent_body_has_a_reason(boxes, reason):
+    with pytest.raises(NoCrop, match=reason):
+        cut((100, 100, 300, 400), **boxes)
 
 
 def test_cutting_leaves_the_picture_as_it_was():

@@ -41,6 +41,15 @@ def test_age_groups_become_ranges(source, text, expected):
     assert labels.age == expected and labels.gender == "F" and labels.group is None
 
 
+def test_genders_may_have_codes(source):
+    assert only_sample(source("a.jpg,30-39,1", gender_codes="0=M,1=F")).labels.gender == "F"
+
+
+def test_an_absent_body_has_a_reason(source):
+    people = source("a.jpg,30-39,Male", margin=0.25)
+    assert people.read(people.items()[0]).missing == [("body", "hidden by its own face")]
+
+
 def test_race_is_the_group(source):
     header = "file,age,gender,race,service_test"
     labels = only_sample(source("a.jpg,3-9,Male,East Asian,True", header=header)).labels
@@ -92,6 +101,8 @@ def test_a_bad_csv_is_one_clear_line(source, tmp_path):
         (lambda: source("a.jpg,30-39,Male", "a.jpg,3-9,Male"), "line 3: a.jpg is there twice"),
         (lambda: source("a.jpg,30-39,Male", margin=-1), "--margin -1"),
         (lambda: FairFaceSource(tmp_path / "gone", tmp_path / "labels.csv"), "no such folder"),
+        (lambda: source("a.jpg,30-39,0", "b.png,30-39,1"), "column gender holds numbers"),
+        (lambda: source("a.jpg,30-39,Male", "b.png,30-39"), "line 3: 2 cells"),
     ):
         with pytest.raises(UserError, match=message):
             make()

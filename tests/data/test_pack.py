@@ -171,6 +171,17 @@ def test_a_failure_at_the_very_end_leaves_nothing(images, tmp_path, monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"UTKFace"}
 
 
+@pytest.mark.parametrize("name", ["out.partial", "out.lock"])
+@pytest.mark.parametrize("content", ["", "a user's own\n"])
+def test_what_a_user_has_beside_it_is_not_removed(images, tmp_path, name, content):
+    mine = tmp_path / name / "notes.txt" if name == "out.partial" else tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text(content)
+    with pytest.raises(UserError, match=f"{name}: was not made by .*; move it, or choose another --out"):
+        pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
+    assert mine.read_text() == content and {path.name for path in tmp_path.iterdir()} == {"UTKFace", name}
+
+
 def test_an_existing_folder_is_not_overwritten(images, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="already exists"):
@@ -275,5 +286,5 @@ def test_packing_tells_what_it_made(images, tmp_path, capsys):
     (images / "61_1_2017.jpg").write_bytes(b"")
     main(f"pack utkface --images {images} --out {tmp_path}/out --max-reject-rate 0.1 --split all=1".split())
     summary = capsys.readouterr().out
-    assert "all: 60 samples in 1 shards, ages 0 to 59, 30 M, 30 F" in summary
+    assert "all: 60 samples in 1 shards, ages 0 to 59, 30 M, 30 F, 60 faces, 0 bodies" in summary
     assert f"1 pictures rejected, listed in {tmp_path}/out/rejected.jsonl" in summary

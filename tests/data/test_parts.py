@@ -73,9 +73,18 @@ def test_parts_of_other_labels_or_options_are_not_merged(images, tmp_path, chang
 
 
 def test_what_a_killed_merge_left_is_cleared_away(images, tmp_path):
-    (tmp_path / "out.parts.merged" / "x").mkdir(parents=True)
+    (tmp_path / "out.parts.merged" / "00001-of-00002").mkdir(parents=True)
     assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 1)) is not None
     assert {path.name for path in tmp_path.iterdir()} == {"UTKFace", "out"}
+
+
+@pytest.mark.parametrize("name", ["out.parts", "out.parts.merged"])
+def test_a_users_own_files_are_not_removed(images, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="notes.txt: is no part of a data set"):
+        pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 1))
+    assert (tmp_path / name / "notes.txt").read_text() == "mine" and not (tmp_path / "out").exists()
 
 
 def test_parts_of_other_pictures_or_options_are_not_merged(images, tmp_path):

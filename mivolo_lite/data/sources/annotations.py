@@ -1,52 +1,56 @@
 """Pictures with MiVOLO's annotation CSV: several people a picture, each with labels, a face box and a body box."""
 
-import csv as csv_format
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from mivolo_lite.data.crops import Box, CropRules
 from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.data.pictures import WholePicture
-from mivolo_lite.data.sample import Labels, Sample, key_of, parse_age, parse_gender
+from mivolo_lite.data.sample import Labels, Sample, key_of
+from mivolo_lite.data.sources.cells import (
+    BODY_COLUMNS,
+    FACE_COLUMNS,
+    GenderCodes,
+    age_of,
+    box_of,
+    is_absent,
+    is_unknown,
+    other_labels,
+)
 from mivolo_lite.data.sources.cutting import cut_person, read_or_reject
-from mivolo_lite.data.sources.source import Picture, Rejected, Source
+from mivolo_lite.data.sources.rows import Boxes, Person, people_in
+from mivolo_lite.data.sources.source import Picture, Source
+from mivolo_lite.data.sources.table import Line, read_csv
+from mivolo_lite.data.sources.together import kept_together
 from mivolo_lite.errors import UserError
 
-FACE_COLUMNS = ("face_x0", "face_y0", "face_x1", "face_y1")
-BODY_COLUMNS = ("person_x0", "person_y0", "person_x1", "person_y1")
 _COLUMNS = ("img_name", "age", "gender", *FACE_COLUMNS)
-
-_ABSENT = ("", "-1", "-1.0")
-_GENDERS_BY_NUMBER = {"0": "M", "1": "F"}
-
-
-class Line(NamedTuple):
-    """A line of a CSV: its number, and its cells by column."""
-
-    number: int
-    cells: dict[str, str]
+_OWN = (*_COLUMNS, *BODY_COLUMNS, "group", "source")
 
 
 class AnnotationSource(Source):
     """Cuts annotated people out of whole pictures, by the rules of MiVOLO's training reader.
 
     An item is a person, ``picture#line of the CSV``, so that every person that cannot be used is listed with the
-    reason. People without age and gender are no samples, but they are blanked out of the others' bodies.
+    reason. People without age and gender are no samples, but they are blanked out of the others' bodies. Rows of a
+    picture with nearly the same box are one person. Where the column ``identity`` says who it is, all pictures of a
+    person come into the same split.
 
     Args:
         images: folder that the CSV's ``img_name`` is relative to.
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
-            in pixels of the upright picture, age a number or ``lo;hi``, gender M or F, -1 for whatever is absent. What
-            other columns say, numbers or words, goes into the samples' JSON, where tasks find it.
+            in pixels of the upright picture; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
+            F, male or female; -1 for whatever is absent. What other columns say, numbers or words, goes into the
+            samples' JSON, where tasks find it.
+        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
         crop_size: largest side in pixels that a crop is stored with.
         body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
             four faces below it.
+        blank_small: also blank out other people's bodies of less than 100 pixels and faces of less than 5, which
+            MiVOLO leaves in.
         max_megapixels: larger pictures are rejected before they are decoded.
     """
 
@@ -54,62 +58,66 @@ class AnnotationSource(Source):
         self,
         images: Path,
         csv: Path,
+        gender_codes: str = "",
         crop_size: int = 448,
         body_from_face: bool = False,
+        blank_small: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
     ):
         self.images = Path(images)
-        self.rules = CropRules(crop_size=crop_size)
+        self.gender_of = GenderCodes(gender_codes)
+        self.rules = CropRules(crop_size=crop_size, blank_small=blank_small)
         self.body_from_face = body_from_face
         self.max_megapixels = max_megapixels
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face}
-        self.people: dict[str, dict[int, dict[str, str]]] = defaultdict(dict)
-        for number, cells in read_csv(Path(csv), _COLUMNS):
-            self.people[cells["img_name"]][number] = cells
+        lines = read_csv(Path(csv), _COLUMNS)
+        self.gender_of.check((line.cells["gender"] for line in lines), f"--csv {csv}")
+        self.people = self._people(lines)
+        self.together = kept_together(_identities(lines))
+        self.notes = _notes(self.people)
         check_folder(self.images)
         if not self.items():
             raise UserError(f"--csv {csv}: nobody in it has an age or a gender; label the people to learn from")
+
+    def _people(self, lines: list[Line]) -> dict[str, dict[int, Person]]:
+        """The people of each picture by the line of their labels."""
+        rows: dict[str, list[Line]] = defaultdict(list)
+        for line in lines:
+            rows[line.cells["img_name"]].append(line)
+        return {
+            name: {person.number: person for person in people_in(of, self._is_labelled)} for name, of in rows.items()
+        }
+
+    def _is_labelled(self, cells: Mapping[str, str]) -> bool:
+        return not is_unknown(cells["age"]) or self.gender_of.knows(cells["gender"])
 
     def items(self) -> list[str]:
         return [
             f"{name}#{number}"
             for name in sorted(self.people)
-            for number, cells in self.people[name].items()
-            if cells["age"] not in _ABSENT or cells["gender"] not in _ABSENT
+            for number, person in sorted(self.people[name].items())
+            if person.labelled
         ]
 
     def read(self, item: str) -> Picture:
         name, _, number = item.rpartition("#")
-        cells = self.people[name][int(number)]
-        labels = _read_labels(cells, {"source": name} | other_labels(cells))
-        face, body = parse_box(cells, FACE_COLUMNS), parse_box(cells, BODY_COLUMNS)
+        person = self.people[name][int(number)]
+        labels = self._labels(name, person.cells)
+        face, body = box_of(person.cells, FACE_COLUMNS), box_of(person.cells, BODY_COLUMNS)
         if body is None and face is not None and self.body_from_face:
             body = body_around(face)
-        others = [person for person in self.people[name].values() if person is not cells]
+        others = [Boxes.of(other.cells) for other in self.people[name].values() if other is not person]
         picture = _read_once(self.images / name, self.max_megapixels)
-        crops = cut_person(picture.image, face, body, _boxes(others), self.rules)
-        return Picture(picture.data, [Sample(key_of(str(Path(name).with_suffix(""))), *crops, labels)])
+        crops = cut_person(picture.image, face, body, others, self.rules)
+        sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)
+        together = self.together.get(name)
+        return Picture(picture.data, [sample], together and together.encode(), crops.missing)
 
-
-def read_csv(path: Path, columns: tuple[str, ...]) -> list[Line]:
-    """The lines of a CSV whose first line names the columns, without blanks around the cells.
-
-    Raises:
-        UserError: no such file, no text, or a column missing.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv_format.reader(file)
-            header = [name.strip() for name in next(reader, ())]
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise UserError(f"--csv {path}: column {missing[0]} is missing; the first line must name the columns")
-            rows = (row + [""] * (len(header) - len(row)) for row in reader if row)
-            return [Line(reader.line_num, dict(zip(header, map(str.strip, row), strict=False))) for row in rows]
-    except OSError as error:
-        raise UserError(f"--csv {path}: {error.strerror}; give the file with the labels") from None
-    except (UnicodeDecodeError, csv_format.Error) as error:
-        raise UserError(f"--csv {path}: not a CSV in UTF-8 ({error}); save it as one") from None
+    def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
+        """A person's labels. Raises Rejected where they cannot be meant."""
+        group = cells.get("group", "")
+        extra = {"source": name} | other_labels(cells, _OWN)
+        return Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), None if is_absent(group) else group, extra)
 
 
 def check_folder(images: Path) -> None:
@@ -118,67 +126,49 @@ def check_folder(images: Path) -> None:
         raise UserError(f"--images {images}: no such folder; give the folder that the CSV's names are relative to")
 
 
-def parse_box(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
-    """The box in four columns; None where all of them are -1, empty or not there. Raises Rejected if unreadable."""
-    edges = [cells.get(column, "") for column in columns]
-    if all(edge in _ABSENT for edge in edges):
-        return None
-    try:
-        x0, y0, x1, y1 = (int(float(edge)) for edge in edges)
-    except (ValueError, OverflowError):
-        raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} is not a box") from None
-    return x0, y0, x1, y1
-
-
 def body_around(face: Box) -> Box:
     """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
 
     For somebody upright and facing the camera that is head, arms and hips; it is clipped to the picture on cutting.
     """
-    x0, y0, x1, y1 = face
+    x0, y0, x1, y1 = map(int, face)
     width, height = x1 - x0, y1 - y0
     return x0 - width, y0 - height // 2, x1 + width, y1 + 4 * height
 
 
-def other_labels(cells: Mapping[str, str]) -> dict[str, str | float]:
-    """What the columns that have no meaning of their own say, by their names. ``nan`` says nothing."""
-    own = (*_COLUMNS, *BODY_COLUMNS, "source")
-    said = {
-        column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
-        for column, cell in cells.items()
-        if column not in own and column.isidentifier() and cell not in _ABSENT
-    }
-    return {column: value for column, value in said.items() if isinstance(value, str) or math.isfinite(value)}
+def _identities(lines: list[Line]) -> list[tuple[str, str]]:
+    """(picture, person) of the lines that say who it is."""
+    said = ((line.cells["img_name"], line.cells.get(IDENTITY, "")) for line in lines)
+    return [(name, person) for name, person in said if not is_absent(person)]
 
 
-def _number_or_word(cell: str) -> str | float:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _read_labels(cells: Mapping[str, str], extra: dict) -> Labels:
-    """Age and gender of a line: the age a number, ``lo;hi`` or absent. Raises Rejected for anything else."""
-    age, gender = (None if cells[column] in _ABSENT else cells[column] for column in ("age", "gender"))
-    try:
-        return Labels(
-            parse_age(age.split(";") if age and ";" in age else age),
-            parse_gender(_GENDERS_BY_NUMBER.get(gender, gender)),
-            extra=extra,
+def _notes(pictures: Mapping[str, Mapping[int, Person]]) -> list[str]:
+    """What was made of rows that are no samples, counted."""
+    people = [(name, person) for name, found in pictures.items() for person in found.values()]
+    notes = []
+    if unlabelled := sum(not person.labelled for _, person in people):
+        notes.append(f"{unlabelled} people without age and gender: no samples, but blanked out of others' bodies")
+    if again := sum(len(person.again) for _, person in people):
+        notes.append(f"{again} rows of people who have another row with nearly the same box: taken as one person")
+    differing = [(column, name, person.number, line) for name, person in people for column, line in _differing(person)]
+    for column, count in Counter(column for column, *_ in differing).items():
+        _, name, number, line = next(example for example in differing if example[0] == column)
+        notes.append(
+            f"{count} people whose rows differ in {column}: the first labelled row's is taken (as in {name}, lines "
+            f"{number} and {line})"
         )
-    except ValueError as error:
-        raise Rejected(str(error)) from None
+    return notes
 
 
-def _boxes(people: list[Mapping[str, str]]) -> list[Box]:
-    """All boxes that can be read; a line with an unreadable one is rejected when it is its turn."""
-    boxes = []
-    for cells in people:
-        for columns in (FACE_COLUMNS, BODY_COLUMNS):
-            with suppress(Rejected):
-                boxes.append(parse_box(cells, columns))
-    return [box for box in boxes if box is not None]
+def _differing(person: Person) -> list[tuple[str, int]]:
+    """(column, line) of each label that another row of the person gives otherwise."""
+    boxes = (*FACE_COLUMNS, *BODY_COLUMNS)
+    first: dict[str, int] = {}
+    for line in person.again:
+        for column, cell in line.cells.items():
+            if column not in boxes and not is_absent(cell) and cell != person.cells[column]:
+                first.setdefault(column, line.number)
+    return list(first.items())
 
 
 @lru_cache(maxsize=1)

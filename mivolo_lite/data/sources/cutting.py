@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mivolo_lite.data.crops import Box, CropRules, cut_body, cut_face, encode
+from mivolo_lite.data.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
 from mivolo_lite.data.pictures import UnusablePicture, WholePicture, read_picture
 from mivolo_lite.data.sources.source import Rejected
 
@@ -26,25 +27,57 @@ def keep_whole(picture: WholePicture, crop_size: float = math.inf) -> bytes:
     return encode(picture.image, crop_size)
 
 
+class Crops(NamedTuple):
+    """A person's crops as JPEGs, None where there is no box or no usable crop; and (crop, why) of unusable boxes."""
+
+    face: bytes | None
+    body: bytes | None
+    missing: Sequence[tuple[str, str]] = ()
+
+
 def cut_person(
-    image: np.ndarray, face: Box | None, body: Box | None, others: Sequence[Box], rules: CropRules
-) -> tuple[bytes | None, bytes | None]:
-    """A person's face and body crop as JPEGs; None where there is no box or no usable crop.
+    image: np.ndarray,
+    face: Box | None,
+    body: Box | None,
+    others: Sequence[tuple[Box | None, Box | None]],
+    rules: CropRules,
+) -> Crops:
+    """A person's face and body crop.
 
     Args:
         image: (H, W, 3) uint8, the whole picture.
         face: the person's face.
         body: the person's body.
-        others: faces and bodies of everybody else in the picture.
+        others: face and body of everybody else in the picture.
         rules: which boxes give a crop.
 
     Raises:
         Rejected: neither box gives a crop.
     """
-    crops = (
-        None if face is None else cut_face(image, face, rules),
-        None if body is None else cut_body(image, body, face, others, rules),
-    )
-    if all(crop is None for crop in crops):
-        raise Rejected(f"no usable crop: face {face}, body {body}, {image.shape[1]}x{image.shape[0]} pixels")
-    return tuple(None if crop is None else encode(crop, rules.crop_size) for crop in crops)
+    cut = {
+        "face": lambda: None if face is None else cut_face(image, face, rules),
+        "body": lambda: None if body is None else cut_body(image, body, face, *_apart(others), rules),
+    }
+    crops: dict[str, bytes | None] = {}
+    missing = []
+    for name, crop in cut.items():
+        try:
+            pixels = crop()
+        except NoCrop as reason:
+            missing.append((name, str(reason)))
+            pixels = None
+        crops[name] = None if pixels is None else encode(pixels, rules.crop_size)
+    if not any(crops.values()):
+        raise Rejected(f"no usable crop: {_reasons(face, body, missing)} ({image.shape[1]}x{image.shape[0]} pixels)")
+    return Crops(crops["face"], crops["body"], missing)
+
+
+def _apart(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[list[Box], list[Box]]:
+    """All faces, and all bodies."""
+    return [face for face, _ in people if face is not None], [body for _, body in people if body is not None]
+
+
+def _reasons(face: Box | None, body: Box | None, missing: list[tuple[str, str]]) -> str:
+    boxes = {"face": face, "body": body}
+    said = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
+    return "; ".join(said) or "there is no box"

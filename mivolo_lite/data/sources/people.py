@@ -44,4 +44,4 @@ class PeopleSource(Source):
         crops = cut_person(drawn.image, drawn.face, drawn.body, [], self.rules)
         name = f"people_{self.seed}_{item}"
         labels = Labels((person.age, person.age), person.gender, person.group, extra)
-        return Picture(name.encode(), [Sample(name, *crops, labels)])
+        return Picture(name.encode(), [Sample(name, crops.face, crops.body, labels)], missing=crops.missing)

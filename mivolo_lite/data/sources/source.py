@@ -19,11 +19,13 @@ class Picture:
         identity: what its place is decided from; the picture's bytes, so that exact duplicates stay together.
         samples: the people in it.
         together: what the split is decided from, equal for pictures that belong into the same; the identity where None.
+        missing: why a crop is absent whose box is there, by ``face`` or ``body``, for each sample that lacks one.
     """
 
     identity: bytes
     samples: Sequence[Sample]
     together: bytes | None = None
+    missing: Sequence[tuple[str, str]] = ()
 
 
 class Source:
@@ -34,9 +36,11 @@ class Source:
 
     Attributes:
         crop_policy: how the crops were made, for ``dataset.json``.
+        notes: what of the data set is left out before any picture is read, counted, for the command's summary.
     """
 
     crop_policy: dict[str, Any] = {}
+    notes: Sequence[str] = ()
 
     def items(self) -> Sequence[str]:
         """The pictures' names, sorted. Raises UserError when there are none."""
