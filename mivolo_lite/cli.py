@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
-from mivolo_lite.errors import MachineError, UserError, os_error_line
+from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain
 
 
@@ -33,19 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv[0] not in COMMANDS:
             raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
         COMMANDS[argv[0]](argv[1:])
-    except UserError as error:
-        _end(str(error), error.exit_code)
-    except OSError as error:
-        _end(os_error_line(error), MachineError.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except RuntimeError as error:
-        from mivolo_lite.data.workers import lost_worker
-
-        lost = lost_worker(error)
-        if lost is None:
+    except Exception as error:
+        explained = in_one_line(error)
+        if explained is None:
             raise
-        _end(str(lost), lost.exit_code)
+        _end(str(explained), explained.exit_code)
 
 
 def _begin_training() -> None:
@@ -140,13 +134,17 @@ def audit_command(argv: Sequence[str]) -> None:
 def train_command(argv: Sequence[str]) -> None:
     """``train --config FILE ...``: what ``train.py`` does."""
     from mivolo_lite.config import help_text, read_run_config
+    from mivolo_lite.training.heartbeat import ending_together
     from mivolo_lite.training.loop import Trainer
     from mivolo_lite.training.preemption import EXIT_CODE
 
     if "-h" in argv or "--help" in argv:
         print(help_text(argv))
         return
-    if not Trainer(read_run_config(argv)).train():
+    config = read_run_config(argv)
+    with ending_together():
+        complete = Trainer(config).train()
+    if not complete:
         sys.exit(EXIT_CODE)
 
 

@@ -1,4 +1,4 @@
-"""The exceptions for what is not a fault of this program."""
+"""The exceptions for what is not a fault of this program, and others said in one line."""
 
 
 class UserError(Exception):
@@ -19,7 +19,21 @@ class MachineError(UserError):
     exit_code = 1
 
 
-def os_error_line(error: OSError) -> str:
-    """The file and the reason, as for people; without the error's number."""
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    return ": ".join([*names, error.strerror or " ".join(str(error).split())])
+def in_one_line(error: Exception) -> UserError | None:
+    """An exception that is no fault of this program, as the line that says so; None for any other."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return MachineError(": ".join([*names, error.strerror or _joined(error)]))
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        # what torch raises, wherever the main thread is, when one of its workers died
+        return MachineError(
+            f"{_joined(error)}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with "
+            "--shm-size"
+        )
+    return None
+
+
+def _joined(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -22,7 +22,7 @@ from mivolo_lite.affinity import place_loader_worker
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.sampler import Draw, EvalSampler, TrainSampler
-from mivolo_lite.errors import MachineError, UserError, os_error_line
+from mivolo_lite.errors import MachineError, UserError, in_one_line
 from mivolo_lite.processes import live_as_worker
 
 PREFETCHED = 4
@@ -121,22 +121,10 @@ def begin_worker(worker: int) -> None:
 
 def carried(error: Exception) -> UserError:
     """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, OSError):
-        return MachineError(os_error_line(error))
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = " ".join(f"{type(error).__name__}: {error}".split())
-    return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
-
-
-def lost_worker(error: RuntimeError) -> MachineError | None:
-    """What torch says where a loader's worker died, in one line; None where it says something else."""
-    text = " ".join(str(error).split())
-    if not text.startswith("DataLoader worker"):
-        return None
-    return MachineError(
-        f"{text}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with --shm-size"
+    return in_one_line(error) or MachineError(
+        f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})"
     )
 
 

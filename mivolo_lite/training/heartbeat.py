@@ -1,55 +1,136 @@
-"""Ranks that look after each other, so that a lost machine ends the run within a minute.
+"""Ranks that look after each other, so that a lost machine or a failed rank ends the run within a minute.
 
 A process that dies closes its connections, and what the others wait for fails at once. A machine without power or
-network closes nothing: they would wait as long as the engine's timeout, which must outlast the slowest save.
+network closes nothing: they would wait as long as the engine's timeout, which must outlast the slowest save. Nor does
+a process that cannot end, as one did that waited for its workers.
 """
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from threading import Event, Thread
+from pathlib import Path
+from threading import Event, Thread, main_thread
 
-from torch.distributed import DistError, DistStoreError
+from torch.distributed import DistError, DistStoreError, Store
 from torch.distributed.distributed_c10d import _get_default_store
+
+from mivolo_lite.errors import MachineError, UserError, in_one_line
+from mivolo_lite.output import complain
 
 EVERY = 4
 """Seconds between two signs of life."""
 PATIENCE = 25
 """Seconds without one, after which a rank is given up."""
+ENDING = 15
+"""Seconds that a rank has to end by itself, once it failed or heard that another did."""
+HANG_VARIABLE = "MIVOLO_HANG_TIMEOUT"
+HANG = 1800
+"""Seconds without a step, a batch of an evaluation or a save, after which a rank is taken to hang."""
+_LOST, _ENDED = "heartbeat/lost", "heartbeat/ended"
+
+_running: "list[Heartbeat]" = []
 
 
 class Heartbeat:
     """Gives a sign of life, watches for those of the rank before, and ends this process where they stop.
 
+    It also ends a process whose main thread ended, or hangs.
+
     Args:
-        rank, world_size: of this process; ``torch.distributed`` has been initialised.
+        rank, world_size: of this process.
         patience: seconds.
+        store: shared by the ranks; by default that of ``torch.distributed``, which then has been initialised.
+
+    Raises:
+        UserError: ``MIVOLO_HANG_TIMEOUT`` is no number.
     """
 
-    def __init__(self, rank: int, world_size: int, patience: int = PATIENCE):
-        self.rank, self.patience = rank, patience
+    def __init__(self, rank: int, world_size: int, patience: int = PATIENCE, store: Store | None = None):
+        self.rank, self.world_size, self.patience = rank, world_size, patience
         self.watched = (rank - 1) % world_size
-        self._silent = 0
+        self.hang = _hang_timeout()
+        self._silent = self._idle = self._ending = 0
+        self._lost: str | None = None
+        self._has_steps = self._explaining = False
         self._over = Event()
+        self._store = None
+        _running[:] = [self]
         if world_size > 1:
-            for work in (self._beat, self._watch):
-                Thread(target=work, daemon=True).start()
+            self._store = (store or _get_default_store()).clone()
+            self._store.set_timeout(timedelta(seconds=EVERY))
+            Thread(target=self._beat, args=[self._store.clone()], daemon=True).start()
+        Thread(target=self._watch, daemon=True).start()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While the main thread trains. After its first step, which may have to be compiled, it must not hang."""
+        try:
+            yield
+        finally:
+            self._has_steps = False
+
+    def progress(self) -> None:
+        """The main thread is alive: a step, a batch of an evaluation or a save is done."""
+        self._idle, self._has_steps = 0, True
 
     def stop(self) -> None:
         """From now on, any rank may end."""
         self._over.set()
 
-    def _beat(self) -> None:
-        store, seen = _get_default_store().clone(), None
+    def explain(self, error: Exception) -> UserError | None:
+        """What this rank ends with, now that an exception ended its work. The other ranks hear of it.
+
+        Returns:
+            The exception in one line; None for a fault of this program, whose traceback is wanted.
+        """
+        self._explaining = True
+        explained = in_one_line(error)
+        if self._store is not None and explained is None and _is_of_communication(error):
+            self._wait(lambda: self._lost)
+            text = " ".join(str(error).split()).rpartition(".cc:")[2].partition("] ")[2] or str(error)
+            reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
+            return MachineError(f"rank {self.rank} ends: {reason}")
+        self._tell(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
+        return explained
+
+    def _tell(self, reason: str) -> None:
+        """Let the others know why this rank ends. The one that keeps the store stays until they do."""
+        if self._store is None:
+            return
+        try:
+            if not self._store.check([_LOST]):
+                self._store.set(_LOST, f"rank {self.rank} failed ({reason.removeprefix(f'rank {self.rank} ends: ')})")
+            ended = self._store.add(_ENDED, 1)
+            if self.rank == 0 and ended < self.world_size:
+                self._wait(lambda: self._store.add(_ENDED, 0) == self.world_size)
+        except DistError:
+            pass
+
+    def _wait(self, done) -> None:
+        end = time.monotonic() + EVERY + 2
+        while not done() and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def _beat(self, store: Store) -> None:
         store.set_timeout(timedelta(seconds=EVERY))
+        seen = None
         for number in count():
+            if self._over.is_set() or not main_thread().is_alive():
+                return
+            sign = seen
             try:
                 store.set(f"heartbeat/{self.rank}", str(number))
+                if store.check([_LOST]):
+                    self._lost = store.get(_LOST).decode()
                 sign = store.get(f"heartbeat/{self.watched}")
             except DistStoreError:  # nothing yet
-                sign = seen
-            except DistError:  # the rank that keeps the store is gone
+                pass
+            except DistError:
+                self._lost = self._lost or "rank 0, which keeps the store, is gone"
                 return
             if sign != seen:
                 seen, self._silent = sign, 0
@@ -60,8 +141,57 @@ class Heartbeat:
         # A thread of its own, since the store can keep the other one waiting for ever. It counts its own seconds: a
         # job that was suspended and goes on has missed none.
         while not self._over.wait(1):
-            self._silent += 1
+            self._silent += self._store is not None
+            self._idle += self._has_steps
+            others_wait = self._store is not None and bool(self._lost or self._explaining)
+            self._ending += others_wait or not main_thread().is_alive()
+            if self._ending > ENDING:
+                self._end(self._lost or "it failed, but its process did not end")
             if self._silent > self.patience:
-                lost = f"no sign of life from rank {self.watched} for {self.patience} seconds"
-                print(f"rank {self.rank}: {lost}: its machine is lost, or hangs", file=sys.stderr, flush=True)
-                os._exit(1)
+                self._end(
+                    f"no sign of life from rank {self.watched} for {self.patience} seconds: its machine is lost, or "
+                    "hangs"
+                )
+            if self._idle > self.hang:
+                self._end(f"nothing was done for {self.hang:g} seconds, at {_place_of_main_thread()}: it hangs")
+
+    def _end(self, reason: str) -> None:
+        teller = Thread(target=self._tell, args=[reason], daemon=True)  # the store may be out of reach
+        teller.start()
+        complain(f"rank {self.rank} ends: {reason}")
+        teller.join(timeout=EVERY)
+        os._exit(1)
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Around the work of a rank. Raises what ``Heartbeat.explain`` says of an exception."""
+    try:
+        yield
+    except Exception as error:
+        explained = _running[0].explain(error) if _running else None
+        if explained is None:
+            raise
+        raise explained from None
+
+
+def _is_of_communication(error: Exception) -> bool:
+    return isinstance(error, DistError) or (
+        isinstance(error, RuntimeError) and any(name in str(error).lower() for name in ("gloo", "nccl", "by peer"))
+    )
+
+
+def _hang_timeout() -> float:
+    text = os.environ.get(HANG_VARIABLE, str(HANG))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UserError(f"{HANG_VARIABLE} {text!r}: give a number of seconds")
+    return seconds
+
+
+def _place_of_main_thread() -> str:
+    frame = sys._current_frames()[main_thread().ident]
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"

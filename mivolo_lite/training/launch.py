@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import (
     DeepSpeedPlugin,
     DistributedDataParallelKwargs,
@@ -24,6 +25,9 @@ from accelerate.utils import (
 
 from mivolo_lite.data.sampler import BatchPlan
 from mivolo_lite.errors import UserError
+from mivolo_lite.rendezvous import meet
+from mivolo_lite.training.heartbeat import Heartbeat
+from mivolo_lite.training.preemption import noted
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _DEEPSPEED = "ACCELERATE_DEEPSPEED_"
@@ -43,7 +47,8 @@ class Launch:
         local_processes: on this machine.
         on_cpu: whether to train on CPUs, with gloo.
         zero: DeepSpeed's settings that the launcher chose: the stage, offloading, whatever a JSON file says.
-        precision, accumulation, clip_norm, micro_batch, global_batch: what the launcher says of the run, where it does.
+        precision, accumulation, clip_norm, micro_batch, global_batch, dynamo: what the launcher says of the run, where
+            it does.
     """
 
     engine: str
@@ -56,6 +61,7 @@ class Launch:
     clip_norm: float | None = None
     micro_batch: int | None = None
     global_batch: int | None = None
+    dynamo: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], gpus: int) -> "Launch":
@@ -69,7 +75,7 @@ class Launch:
             UserError: it would train otherwise than asked.
         """
         on_cpu = gpus == 0 or _flag(environ, "ACCELERATE_USE_CPU")
-        processes, engine = _processes(environ), _engine(environ)
+        engine, processes = _engine(environ), _processes(environ)
         said = _said(environ) | {"local_processes": int(environ.get("LOCAL_WORLD_SIZE") or 1)}
         if engine != "zero":
             return cls(engine, processes, on_cpu, {}, **said)
@@ -104,13 +110,18 @@ class Launch:
                     f"launch: the launch file or its environment says {name} {said}, but the run's configuration "
                     f"{value} ({option}); only the configuration should say it"
                 )
+        if self.dynamo is not None:
+            raise UserError(
+                f"launch: the launch file or its environment says dynamo_backend {self.dynamo}; take it out, as from "
+                "accelerate's default_config.yaml, and set train.compile in the run's configuration"
+            )
         if precision == "fp16" and self.on_cpu:
             raise UserError("train.precision fp16 needs a GPU; use bf16 or no")
         if precision == "fp16" and self.engine != "ddp":
             raise UserError(f"train.precision fp16 does not work with {self.engine}; use bf16 or no")
 
     def start(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
-        """Join the processes.
+        """Join the processes, which have met.
 
         Accumulation is the training step's own business: it needs the label counts of all micro-batches before the
         first backward pass.
@@ -118,8 +129,8 @@ class Launch:
         Raises:
             UserError: what came together is not what was launched.
         """
-        self.check(precision, plan, clip_norm)
         _forget(os.environ)
+        _forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
@@ -176,19 +187,45 @@ def seed_everything(seed: int) -> None:
     set_seed(seed)
 
 
-def start(precision: str, global_batch: int, micro_batch: int | None, clip_norm: float):
-    """The launch, the batch plan and the accelerator of this process."""
-    launch = Launch.from_environment(os.environ, torch.cuda.device_count())
+def start(
+    precision: str, global_batch: int, micro_batch: int | None, clip_norm: float
+) -> tuple[Launch, BatchPlan, Accelerator, Heartbeat]:
+    """The launch, the batch plan, the accelerator and the heartbeat of this process.
+
+    Raises:
+        UserError: it would train otherwise than asked.
+        MachineError: a rank did not come.
+    """
+    environ = os.environ | _forgotten
+    launch = Launch.from_environment(environ, torch.cuda.device_count())
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
-    return launch, plan, launch.start(precision, plan, clip_norm)
+    launch.check(precision, plan, clip_norm)
+    # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
+    store = None if torch.distributed.is_initialized() else meet(environ, should_stop=noted)
+    early = store and Heartbeat(int(environ["RANK"]), launch.processes, store=store)
+    accelerator = launch.start(precision, plan, clip_norm)
+    return launch, plan, accelerator, early or Heartbeat(accelerator.process_index, accelerator.num_processes)
+
+
+_forgotten: dict[str, str] = {}
 
 
 def _forget(environ: MutableMapping[str, str]) -> None:
-    """Take out of the environment what was read here, and what accelerate would act upon as well."""
+    """Take out of the environment what was read here, and what accelerate would act upon as well.
+
+    A second run in this process is launched as the first was, so it is kept.
+    """
     decided = ("ACCELERATE_CONFIG_DS_FIELDS", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")
     # accelerate cannot shard on CPUs; torch itself can, and does it everywhere (see engine.py)
     for name in [*decided, "ACCELERATE_USE_FSDP", *(name for name in environ if name.startswith(_DEEPSPEED))]:
-        environ.pop(name, None)
+        if name in environ:
+            _forgotten[name] = environ.pop(name)
+
+
+def _forget_earlier_run() -> None:
+    """Let a second run in this process, as of a sweep or in a notebook, choose its precision: accelerate keeps one."""
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    GradientState._reset_state()
 
 
 def _do_without_compiler() -> None:
@@ -207,8 +244,15 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 def _processes(environ: Mapping[str, str]) -> int:
     sizes = {name: environ[name] for name in _SIZES if name in environ}
+    _check_numbers(environ)
     if not sizes:
-        alone = "; start them with a file of launch/accelerate/, without --cpu"
+        if "LOCAL_RANK" in environ or "RANK" in environ:
+            name = "RANK" if "RANK" in environ else "LOCAL_RANK"
+            raise UserError(
+                f"launch: {name} is set, but not WORLD_SIZE; unset it for one process, or start several with a file of "
+                "launch/accelerate/"
+            )
+        alone = "; start them with a file of launch/accelerate/, without --cpu; or unset MASTER_ADDR for one process"
         if "MASTER_ADDR" in environ:  # accelerate sets it where it means to start several
             raise UserError(
                 "launch: several processes were asked for (MASTER_ADDR is set), but this one was started alone: "
@@ -220,7 +264,36 @@ def _processes(environ: Mapping[str, str]) -> int:
                 "use launch/slurm/train.sbatch"
             )
         return 1
-    return int(next(iter(sizes.values())))
+    processes = int(next(iter(sizes.values())))
+    if "WORLD_SIZE" in environ:
+        _check_place(environ, processes)
+    return processes
+
+
+def _check_numbers(environ: Mapping[str, str]) -> None:
+    """Raise UserError where a variable that numbers the ranks has no number."""
+    for name in (*_SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        text = environ.get(name, "0")
+        if not (text.isdecimal() and text.isascii()) or (name in _SIZES and text == "0" and name in environ):
+            raise UserError(
+                f"launch: {name} is {text!r} in the environment, no number of a rank; unset it, or start the processes "
+                "with a file of launch/accelerate/"
+            )
+
+
+def _check_place(environ: Mapping[str, str], processes: int) -> None:
+    """Raise UserError where a rank's own number, or the place where the ranks meet, is missing or impossible."""
+    joins = processes > 1 or "LOCAL_RANK" in environ
+    missing = [name for name in ("RANK", "MASTER_ADDR") if joins and not environ.get(name)]
+    if missing:
+        raise UserError(
+            f"launch: WORLD_SIZE is {processes}, but {' and '.join(missing)} not set; unset it for one process, or "
+            "start several with a file of launch/accelerate/"
+        )
+    local = int(environ.get("LOCAL_WORLD_SIZE", processes))
+    for name, count in (("RANK", processes), ("LOCAL_RANK", local)):
+        if int(environ.get(name, 0)) >= count:
+            raise UserError(f"launch: {name} is {environ[name]}, but there are {count} processes, numbered from 0")
 
 
 def _engine(environ: Mapping[str, str]) -> str:
@@ -270,6 +343,9 @@ def _said(environ: Mapping[str, str]) -> dict[str, Any]:
     # Accelerate writes `no` where nobody said anything, unless it keeps a list of what the file does say.
     if precision != "no" or "mixed_precision" in environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(","):
         said["precision"] = precision
+    dynamo = environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").lower()
+    if dynamo not in ("no", ""):
+        said["dynamo"] = dynamo
     for name, key, kind in (
         ("accumulation", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", int),
         ("clip_norm", "ACCELERATE_GRADIENT_CLIPPING", float),

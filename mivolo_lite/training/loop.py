@@ -29,7 +29,6 @@ from mivolo_lite.training.checkpoint import Checkpointer, TrainState
 from mivolo_lite.training.checks import count_labels, require_disk, require_labels, require_shared_memory
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import ENGINES
-from mivolo_lite.training.heartbeat import Heartbeat
 from mivolo_lite.training.journal import Journal
 from mivolo_lite.training.kinds import joined_labels
 from mivolo_lite.training.launch import seed_everything, start
@@ -49,10 +48,9 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config
         optim = config.optim
-        self.launch, self.plan, self.accelerator = start(
+        self.launch, self.plan, self.accelerator, self.heartbeat = start(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
-        self.heartbeat = Heartbeat(self.accelerator.process_index, self.accelerator.num_processes)
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         self.classes = classes_to_learn(config.tasks)
@@ -86,6 +84,15 @@ class Trainer:
             Whether the run is complete; otherwise it was warned to end, and saved.
         """
         self._announce()
+        with self.heartbeat.working():
+            self._learn_all()
+        self.journal.close()
+        self.heartbeat.stop()
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.state.step == self.state.evaluated == self.total_steps
+
+    def _learn_all(self) -> None:
         results: list[StepResult] = []
         owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
         for batches in self._steps() if not owed or self._evaluate() else ():
@@ -94,6 +101,7 @@ class Trainer:
             self.engine.model.train()
             results.append(self._learn(batches))
             self._advance()
+            self.heartbeat.progress()
             if self._due(self.config.train.log_every):
                 self._log(results)
                 results = []
@@ -107,11 +115,6 @@ class Trainer:
                 break
             if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
                 break
-        self.journal.close()
-        self.heartbeat.stop()
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
-        return self.state.step == self.state.evaluated == self.total_steps
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
@@ -253,7 +256,7 @@ class Trainer:
                 self.engine.autocast(),
             ):
                 predictions = predict(
-                    estimator, self.val_loader, self.val_index, self.accelerator, self.preemption.warned
+                    estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
                 metrics = evaluate_predictions(predictions)
                 self.journal.record("val", self.state.step, metrics)
@@ -271,6 +274,10 @@ class Trainer:
         self.checkpointer.save_state(self.state)
         return True
 
+    def _preempted_while_evaluating(self) -> bool:
+        self.heartbeat.progress()
+        return self.preemption.warned()
+
     def _save_best(self, metrics: dict) -> None:
         weights = self.engine.weights()
         if self.accelerator.is_main_process:
@@ -281,6 +288,7 @@ class Trainer:
         self.state.kinds = {} if self.dro is None else self.dro.state()
         with self.journal.paused():
             seconds = self.checkpointer.save(self.state, self.engine, self.average)
+        self.heartbeat.progress()
         if seconds is not None:
             self.journal.record("save", self.state.step, {"seconds": seconds})
 

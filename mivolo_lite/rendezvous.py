@@ -1,0 +1,127 @@
+"""Ranks that wait for each other before they train, and say who is missing.
+
+Left to themselves, torch's ranks wait for one that never comes for 10 to 30 minutes, and say nothing.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from torch.distributed import DistError, PrefixStore, Store, TCPStore
+
+from mivolo_lite.errors import MachineError, UserError
+from mivolo_lite.output import complain
+
+TIMEOUT_VARIABLE = "MIVOLO_RENDEZVOUS_TIMEOUT"
+TIMEOUT = 50
+"""Seconds for which a rank waits for the others. Launchers start all at once; what differs is how long Python takes."""
+_EVERY = 10
+"""Seconds between two lines about who is missing."""
+_PORT = "29500"
+
+
+def meet(environ: Mapping[str, str], should_stop: Callable[[], bool] = lambda: False) -> Store | None:
+    """Wait until all ranks have come.
+
+    Args:
+        environ: names the ranks and the place where they meet, as torch's ``env://`` does.
+        should_stop: asked while waiting.
+
+    Returns:
+        A store that the ranks share, which torch's own can use the place of; None for one process, or where a launcher
+        of MPI names the ranks otherwise.
+
+    Raises:
+        UserError: the time is no number.
+        MachineError: a rank did not come in time, or ``should_stop`` said so.
+    """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys() or environ["WORLD_SIZE"] == "1":
+        return None
+    rank, ranks = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+    waiting = _Waiting(rank, _timeout(environ), should_stop)
+    store = _connect(environ, rank, waiting)
+    try:
+        _gather(store, rank, ranks, waiting)
+    except DistError:
+        raise MachineError(f"rank {rank}: rank 0, where the ranks meet, is gone") from None
+    return store
+
+
+class _Waiting:
+    """One rank's patience: it speaks now and then, and ends."""
+
+    def __init__(self, rank: int, seconds: float, should_stop: Callable[[], bool]):
+        self.rank, self.seconds, self.should_stop = rank, seconds, should_stop
+        self.begun = self.spoke = time.monotonic()
+
+    def for_(self, missing: Callable[[], str]) -> None:
+        """A moment more for what is missing. Raises MachineError where there is none left."""
+        now = time.monotonic()
+        waited = now - self.begun
+        if self.should_stop():
+            raise MachineError(f"rank {self.rank}: told to end while it waited for {missing()}")
+        if waited > self.seconds:
+            raise MachineError(
+                f"rank {self.rank}: {missing()} did not come within {self.seconds:g} seconds: see why in the log of "
+                f"that process, or give it longer with {TIMEOUT_VARIABLE}"
+            )
+        if now - self.spoke > _EVERY:
+            self.spoke = now
+            complain(f"rank {self.rank}: for {waited:.0f} of {self.seconds:g} seconds waiting for {missing()}")
+        time.sleep(0.1)
+
+
+def _timeout(environ: Mapping[str, str]) -> float:
+    text = environ.get(TIMEOUT_VARIABLE, str(TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise UserError(f"{TIMEOUT_VARIABLE} {text!r}: give a number of seconds")
+    return seconds
+
+
+def _connect(environ: Mapping[str, str], rank: int, waiting: _Waiting) -> Store:
+    address, port = environ["MASTER_ADDR"], int(environ.get("MASTER_PORT") or _PORT)
+    # torchrun keeps the store itself, through restarts of its ranks
+    serves = rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    if not serves:
+        while not _answers(address, port):
+            waiting.for_(lambda: f"rank 0 at {address}:{port}")
+    try:
+        store = TCPStore(
+            address, port, is_master=serves, timeout=timedelta(seconds=60), wait_for_workers=False, multi_tenant=True
+        )
+    except (DistError, RuntimeError) as error:
+        raise UserError(
+            f"launch: MASTER_ADDR {address}, MASTER_PORT {port}: {' '.join(str(error).split())}; choose another port"
+        ) from None
+    return PrefixStore(f"mivolo/{environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _gather(store: Store, rank: int, ranks: int, waiting: _Waiting) -> None:
+    """Rank 0 waits for the others, who wait for its word."""
+    store.set(f"come/{rank}", "")
+    if rank:
+        while not store.check(["all"]):
+            waiting.for_(lambda: "the other ranks")
+        return
+    missing = list(range(ranks))
+    while missing := [other for other in missing if not store.check([f"come/{other}"])]:
+        waiting.for_(lambda: _named(missing, ranks))
+    store.set("all", "")
+
+
+def _named(missing: list[int], ranks: int) -> str:
+    names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+    return f"rank{'s' if len(missing) > 1 else ''} {names} of {ranks}"
