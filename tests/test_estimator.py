@@ -1,5 +1,7 @@
 """What a saved estimator needs to be itself again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -29,6 +31,30 @@ def test_saved_and_loaded_it_answers_the_same(method, tmp_path):
     assert torch.equal(before["age"], after["age"]) and torch.equal(before["gender"], after["gender"])
     age, gender = loaded.estimate(after)
     assert age.age.shape == (3,) and torch.isfinite(age.age).all() and gender.sum(1).allclose(torch.ones(3))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_under_autocast_the_heads_and_the_decoding_are_those_of_float32(method):
+    """The features alone are in bfloat16."""
+    torch.manual_seed(0)
+    options = [{"name": "mood", "classes": ["bad", "good"]}, {"name": "weight", "kind": "regression"}]
+    estimator = Estimator(replace(card(method), tasks=options)).eval()
+    estimator.method.fit_prior(torch.arange(101))
+    face = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    features = []
+    estimator.model.register_forward_hook(lambda *parts: features.append(parts[-1]))
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            found = estimator(face)
+            answer = estimator.estimate(found)
+        estimator.model.forward = lambda *pictures: features[0].float()
+        expected = estimator(face)
+        exact = estimator.estimate(expected)
+    assert features[0].dtype == torch.bfloat16
+    for name, output in expected.items():
+        assert found[name].dtype == torch.float32 and torch.equal(found[name], output), name
+    assert torch.equal(answer[0].age, exact[0].age) and torch.equal(answer[0].mean, exact[0].mean)
+    assert torch.equal(answer[1], exact[1])
 
 
 def test_the_card_holds_what_inference_needs_and_decides_the_normalisation(tmp_path):

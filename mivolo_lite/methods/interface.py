@@ -12,8 +12,8 @@ from mivolo_lite.data.labels import MAX_AGE, MIN_AGE, AgeRange
 MakeHead = Callable[..., nn.Module]
 """``make_head(outputs, bias=True)`` gives the module that maps a model's features to ``(B, outputs)``.
 
-For most models it is ``nn.Linear(num_features, outputs)``; MiVOLO adds its token head. Methods build their layers with
-it, so that each of them sits on every model.
+For most models it is a linear layer in float32, ``models.head.Head``; MiVOLO adds its token head. Methods build their
+layers with it, so that each of them sits on every model.
 """
 
 

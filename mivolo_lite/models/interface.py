@@ -6,6 +6,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.models.head import Head
 
 
 class AgeModel(nn.Module):
@@ -59,5 +60,5 @@ class AgeModel(nn.Module):
         raise UserError("model: this one has no recognition embedding; single, swinface and multilevel have")
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
-        """A new module that maps what a subnet gives, or the features themselves, to (B, outputs)."""
-        return nn.Linear(self.num_features, outputs, bias)
+        """A new module that maps what a subnet gives, or the features themselves, to (B, outputs) in float32."""
+        return Head(self.num_features, outputs, bias)

@@ -22,9 +22,9 @@ def shares(dims: Sequence[int], width: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+def linear(inputs: int, outputs: int, bias: bool = True, layer: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A linear layer as SwinFace starts it."""
-    layer = nn.Linear(inputs, outputs, bias)
+    layer = layer(inputs, outputs, bias)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     if bias:
         nn.init.zeros_(layer.bias)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.backbone import make_backbone
+from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import missing_everywhere
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
@@ -46,7 +47,10 @@ class TwoStems(nn.Module):
         return self.proj2(self.conv2(picture))
 
     def join(self, face: Tensor, body: Tensor) -> Tensor:
-        """One map (B, C, S/8, S/8) of two, either of which may be the 3 x 3 cells (1, C, 3, 3) of a black picture."""
+        """One map (B, C, S/8, S/8) of two, each of which may be the 3 x 3 cells (1, C, 3, 3) of a black picture.
+
+        Of the cells of both, the map is that of a single sample, (1, C, S/8, S/8).
+        """
         face, body = (rearrange(grid, "b c h w -> b (h w) c") for grid in (face, body))
         return rearrange(self.map(face, body), "b (h w) c -> b c h w", h=self.map.pos_embed.side)
 
@@ -56,8 +60,8 @@ class MivoloHead(nn.Module):
 
     def __init__(self, num_features: int, outputs: int, bias: bool = True):
         super().__init__()
-        self.head = nn.Linear(num_features, outputs, bias)
-        self.aux_head = nn.Linear(num_features, outputs, bias)
+        self.head = Head(num_features, outputs, bias)
+        self.aux_head = Head(num_features, outputs, bias)
         for layer in (self.head, self.aux_head):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             if bias:
@@ -135,6 +139,7 @@ class MivoloModel(AgeModel):
             batch = len(body if face is None else face)
             face_map = self.map_of("face", face, has_face, batch)
             grid = stem.join(face_map, self.map_of("body", body, has_body, batch))
+            grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither picture
         tokens = self.volo.forward_tokens(rearrange(grid, "b c h w -> b h w c"))
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 

@@ -107,8 +107,8 @@ def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: Relati
 class MivoloEnhancer(nn.Module):
     """Cross attention in both directions, a norm over the whole volume, and an MLP. No residual.
 
-    A picture of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C): the corners, the edges
-    between them and the middle, as a stem maps such a picture to equal tokens within each.
+    A picture of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C), and so may both: the
+    corners, the edges between them and the middle, as a stem maps such a picture to equal tokens within each.
     """
 
     attend = staticmethod(attend)
@@ -133,8 +133,8 @@ class MivoloEnhancer(nn.Module):
 
     def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, N, C): what one picture reads from the other. Queries, or keys and values, may be those of cells."""
-        if key.shape[1] == CELLS:
-            return attend_to_cells(query, key, value, self.pos_embed)
         if query.shape[1] == CELLS:
             query = query[:, self.pos_embed.cell].expand(len(key), -1, -1)
+        if key.shape[1] == CELLS:
+            return attend_to_cells(query, key, value, self.pos_embed)
         return self.attend(query, key, value, self.pos_embed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
 
@@ -60,7 +61,7 @@ class LevelModel(AgeModel):
         return Embedding(self.dims[-1], self.num_features)
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
-        return linear(self.num_features, outputs, bias)
+        return linear(self.num_features, outputs, bias, Head)
 
 
 class MultilevelModel(LevelModel):

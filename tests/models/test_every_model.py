@@ -49,6 +49,20 @@ def test_heads_read_the_features(model):
     assert len(model.mean) == len(model.std) == 3 and model.inputs
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_heads_answer_in_float32_whatever_surrounds_them(model, bias):
+    model.eval()
+    read = model.make_subnet().eval()(model(*asked(model, pictures(0), pictures(1)), None, None)).bfloat16()
+    head = model.make_head(3, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head(read)
+    assert found.dtype == torch.float32 and torch.equal(found, head(read.float()))
+    halved = head.bfloat16()(read)
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, found, atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize("missing", ["nothing", "some", "a whole input"])
 def test_gradient_on_every_parameter(model, missing):
     """What DDP without the search for unused parameters needs, on every rank and in every step."""

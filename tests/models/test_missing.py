@@ -63,6 +63,19 @@ def test_missing_for_all_is_missing_for_each(model, missing):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_batch_that_misses_both_answers_as_its_samples_do_among_others(model, prepared):
+    """Such a batch is the fill of a rank's last one, or faceless samples evaluated by the face alone."""
+    model = model.for_inference() if prepared else model
+    given = {"face": pictures(0), "body": pictures(1)}
+    among = model(**given, has_face=yes(True, False), has_body=yes(True, False))[1:]
+    nothing = {"has_face": yes(False, False), "has_body": yes(False, False)}
+    for shown in (given, given | {"face": None}, given | {"body": None}):
+        together = model(**shown, **nothing)
+        torch.testing.assert_close(together, among.expand_as(together), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("missing", ["face", "body"])
 def test_the_backbone_of_what_all_miss_is_not_run(model, missing):
     """MiVOLO looks at 24 pixels of black instead, and not even at those once it is prepared for inference."""

@@ -1,0 +1,20 @@
+"""The layer that answers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Head(nn.Linear):
+    """A linear layer in float32, whatever the precision of what surrounds it.
+
+    bfloat16 has 8 bits of mantissa. A head that autocast runs in it rounds every answer: a regression's by up to
+    2^-9 of its distance from the mean age, a softmax's logits by up to 0.06 at 16. The same features then gave ages
+    up to 0.31 years apart, at no gain, for a head is a thousandth of a model's work.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., outputs) float32 from features (..., D) of any precision."""
+        with torch.autocast(features.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return F.linear(features.float(), self.weight.float(), bias)
