@@ -96,7 +96,11 @@ def pack_command(argv: Sequence[str]) -> None:
     for note in packed.notes:
         print(note)
     if packed.rejected:
-        print(f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}")
+        first = packed.rejected[0]
+        print(
+            f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}; "
+            f"the first is {first['picture']}: {first['reason']}"
+        )
     if options["exclude"]:
         print(f"{packed.excluded} samples left out, of {len(options['exclude'])} names to leave out")
 

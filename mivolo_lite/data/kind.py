@@ -19,6 +19,7 @@ _IMAGES = {
 }
 _OTHERS = {
     "a PDF": rb"%PDF-",
+    "a macOS file of attributes (AppleDouble), no image": rb"\0\x05\x16\x07",
     "a zip archive": rb"PK\x03\x04",
     "compressed with gzip": rb"\x1f\x8b",
     "a video": rb"....ftyp",

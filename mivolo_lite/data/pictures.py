@@ -11,11 +11,13 @@ from PIL import Image, UnidentifiedImageError
 from mivolo_lite.data.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode, is_jpeg
 from mivolo_lite.data.kind import kind_of
 from mivolo_lite.data.orientation import UPRIGHT, orientation_of, upright
+from mivolo_lite.errors import UserError
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
 # Pillow would also open formats that start other programs; these are the ones that pictures of people come in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -36,6 +38,12 @@ class WholePicture:
     data: bytes
     image: np.ndarray
     is_plain_jpeg: bool
+
+
+def check_limit(max_megapixels: float) -> None:
+    """Raise UserError for a limit that is none."""
+    if not max_megapixels > 0:  # nor nan
+        raise UserError(f"--max_megapixels {max_megapixels}: give the largest size in millions of pixels, above 0")
 
 
 def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePicture:
@@ -79,7 +87,8 @@ def _read_other(data: bytes, max_megapixels: float) -> WholePicture:
     except (UnusablePicture, BrokenJpeg):
         raise
     except UnidentifiedImageError:  # its message holds an address in memory, and no reason
-        raise UnusablePicture(f"unreadable picture: it is {kind_of(data)}") from None
+        kind = kind_of(data)
+        raise UnusablePicture(f"unreadable picture: it is {kind}{', damaged' * (kind in _READ)}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
         raise UnusablePicture(f"more than {max_megapixels:g} megapixels") from None
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.

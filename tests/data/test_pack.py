@@ -86,7 +86,7 @@ def test_adding_pictures_moves_none_and_duplicates_stay_together(images, tmp_pat
         ("20_1_1_20170109142408075.jpg", noise_jpeg(1)[:300], "JPEG"),
         ("20_1_1_20170109142408075.jpg", noise_jpeg(1)[:-30], "JPEG"),
         ("20_1_1_20170109142408075.jpg", b"", "it is empty"),
-        ("20_1_1_20170109142408075.jpg", b"GIF89a" + b"\0" * 50, "it is a GIF"),
+        ("20_1_1_20170109142408075.jpg", b"GIF89a" + b"\0" * 50, "it is a GIF, damaged"),
     ],
 )
 def test_unusable_pictures_are_listed_with_their_reason(images, tmp_path, name, data, reason):

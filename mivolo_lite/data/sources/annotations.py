@@ -8,7 +8,7 @@ from pathlib import Path
 from mivolo_lite.data.crops import Box, CropRules
 from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
-from mivolo_lite.data.pictures import WholePicture
+from mivolo_lite.data.pictures import WholePicture, check_limit
 from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.cells import (
     BODY_COLUMNS,
@@ -64,6 +64,7 @@ class AnnotationSource(Source):
         blank_small: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
     ):
+        check_limit(max_megapixels)
         self.images = Path(images)
         self.gender_of = GenderCodes(gender_codes)
         self.rules = CropRules(crop_size=crop_size, blank_small=blank_small)

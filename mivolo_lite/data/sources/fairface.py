@@ -1,5 +1,6 @@
 """FairFace (Kärkkäinen and Joo, WACV 2021): one person a picture, the age as a group of years."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from mivolo_lite.data.crops import Box, CropRules
 from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
+from mivolo_lite.data.pictures import check_limit
 from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.annotations import check_folder
 from mivolo_lite.data.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
@@ -46,8 +48,9 @@ class FairFaceSource(Source):
         crop_size: int = 448,
         max_megapixels: float = MAX_MEGAPIXELS,
     ):
-        if margin < 0:
+        if not 0 <= margin < math.inf:
             raise UserError(f"--margin {margin}: give the pictures' margin around the face, 1.25 or 0.25")
+        check_limit(max_megapixels)
         self.images = Path(images)
         self.gender_of = GenderCodes(gender_codes)
         self.face = face

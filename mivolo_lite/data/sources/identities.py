@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mivolo_lite.data.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.data.labels import IDENTITY
+from mivolo_lite.data.pictures import check_limit
 from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.cutting import keep_whole, read_or_reject
 from mivolo_lite.data.sources.files import image_files
@@ -29,6 +30,7 @@ class IdentitySource(Source):
         for option, value in (("min_pictures", min_pictures), ("crop_size", crop_size)):
             if value < 1:
                 raise UserError(f"--{option} {value}: give 1 or more")
+        check_limit(max_megapixels)
         self.images = Path(images)
         self.min_pictures, self.crop_size, self.max_megapixels = min_pictures, crop_size, max_megapixels
         self.crop_policy = {"face": "the data set's own picture", "crop_size": crop_size}
