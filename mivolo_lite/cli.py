@@ -5,14 +5,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
+from math import isfinite
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser
-from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
 from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain
+from mivolo_lite.paths import expand_path, local_path
+from mivolo_lite.ranges import Probability, float_range, int_range
+
+_INPUTS, _OUTPUTS = ("checkpoint", "data", "exclude", "folder", "folders", "source"), ("out", "fix")
+"""Options that are paths; the sources' own have the type Path."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,10 +77,10 @@ def pack_command(argv: Sequence[str]) -> None:
     parser = _parser(f"pack {argv[0]}", pack_command)
     parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
     parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the pictures by split")
-    parser.add_argument("--samples_per_shard", type=PositiveInt, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the mixing")
-    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
-    parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
+    parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable pictures")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
@@ -111,8 +116,8 @@ def index_command(argv: Sequence[str]) -> None:
 
     parser = _parser("index", index_command)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
-    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
-    parser.add_argument("--max_reject_rate", type=ClosedUnitInterval, default=0.01, help="share of unusable samples")
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable samples")
     options = _parse(parser, argv)
     index = index_shards(**options)
     print(
@@ -128,7 +133,7 @@ def audit_command(argv: Sequence[str]) -> None:
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
     parser.add_argument("--fix", type=str | None, default=None, help="file to write, for `pack --exclude`")
-    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count())
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     names = parser.add_class_arguments(AuditOptions)
     options = _parse(parser, argv)
     limits = AuditOptions(**{name: options.pop(name) for name in names})
@@ -157,6 +162,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     from accelerate import PartialState
 
     from mivolo_lite.data.cache import CacheConfig
+    from mivolo_lite.data.labels import MAX_AGE, MIN_AGE
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
     from mivolo_lite.evaluation.nist import LEGAL_AGES
@@ -173,10 +179,15 @@ def evaluate_command(argv: Sequence[str]) -> None:
         "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
     )
     parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
-    parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
-    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
-    parser.add_argument("--legal_ages", type=list[int], default=list(LEGAL_AGES), help="of the challenge-age curves")
+    parser.add_argument(
+        "--legal_ages",
+        type=list[int_range(MIN_AGE, MAX_AGE)],
+        default=list(LEGAL_AGES),
+        help="of the challenge-age curves",
+    )
     parser.add_argument(
         "--robustness",
         type=bool,
@@ -184,7 +195,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
         help="`yes` also estimates from pictures made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
     )
     parser.add_argument(
-        "--robustness_samples", type=PositiveInt | None, help="of so many samples alone, drawn at random"
+        "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, drawn at random"
     )
     parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
@@ -210,10 +221,15 @@ def calibrate_command(argv: Sequence[str]) -> None:
         "--checkpoint", type=str, required=True, help="the `best` folder of a run; its model.yaml changes"
     )
     parser.add_argument("--data", type=str, required=True, help="folder of indexed shards that were not trained on")
-    parser.add_argument("--level", type=OpenUnitInterval, default=0.9, help="share of true ages inside their interval")
+    parser.add_argument(
+        "--level",
+        type=float_range(0, 1, low_open=True, high_open=True),
+        default=0.9,
+        help="share of true ages inside their interval",
+    )
     parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each kind")
-    parser.add_argument("--batch", type=PositiveInt, default=128, help="samples of one forward pass")
-    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
     options = _parse(parser, argv)
     print(calibration_table(calibrate(**options)))
     print(f"\nwritten to {Path(options['checkpoint']) / 'model.yaml'}")
@@ -244,11 +260,26 @@ def _parser(command: str, function: Callable) -> ArgumentParser:
 
 
 def _parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
-    """The options by name. Dashes and underscores in their names are the same."""
+    """The options by name, paths expanded. Dashes and underscores in their names are the same."""
+    command = parser.prog.removeprefix("mivolo-lite ")
     try:
-        return vars(parser.parse_args([_underscored(word) if word.startswith("--") else word for word in argv]))
-    except ArgumentError as error:
-        raise UserError(f"{parser.prog.removeprefix('mivolo-lite ')}: {' '.join(str(error).split())}") from None
+        options = vars(parser.parse_args([_underscored(word) if word.startswith("--") else word for word in argv]))
+    except (ArgumentError, ValueError) as error:  # ValueError: of text that is no Unicode
+        raise UserError(f"{command}: {' '.join(str(error).split())}") from None
+    return {name: _read(name, value, f"{command}: --{name}") for name, value in options.items()}
+
+
+def _read(name: str, value: Any, option: str) -> Any:
+    """An option's value, with ``~`` and ``$VARIABLES`` of a path replaced. Raises UserError for what is no number."""
+    if isinstance(value, list):
+        return [_read(name, item, option) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        raise UserError(f"{option} {value}: give a finite number")
+    if isinstance(value, Path):
+        return Path(expand_path(str(value), option))
+    if isinstance(value, str) and name in _INPUTS:
+        return expand_path(value, option)
+    return local_path(value, option) if isinstance(value, str) and name in _OUTPUTS else value
 
 
 def _underscored(option: str) -> str:

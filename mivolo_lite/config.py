@@ -1,28 +1,35 @@
 """One run as a YAML file and dotted overrides: read, checked and typed before anything else happens."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
-from mivolo_lite.data.loader import DataConfig
+from mivolo_lite.data.loader import DataConfig, TrainSet
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import MODELS
-from mivolo_lite.tasks import Task
+from mivolo_lite.option_values import check_value
+from mivolo_lite.paths import expand_path, local_path
+from mivolo_lite.tasks import Task, check_tasks
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.options import TrainConfig
+from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES = {"model": MODELS, "method": METHODS}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
+_MOST_DOTS = 10
 
-@dataclass
+
+@dataclass(kw_only=True)
 class RunConfig:
     """A whole run.
 
@@ -36,9 +43,9 @@ class RunConfig:
         method: its ``name`` and options.
     """
 
-    run: str
-    resume: str
-    start: str
+    run: str = ""
+    resume: Literal["auto", "no"] = "no"
+    start: str = ""
     data: DataConfig
     model: Any
     method: Any
@@ -48,18 +55,32 @@ class RunConfig:
     tasks: list[Task] = field(default_factory=list)
 
 
+def _section_names(group: type, prefix: str = "") -> Iterator[str]:
+    for option in fields(group):
+        if is_dataclass(option.type):
+            yield prefix + option.name
+            yield from _section_names(option.type, f"{prefix}{option.name}.")
+
+
+SECTIONS = {*REGISTRIES, *_section_names(RunConfig)}
+"""Keys that hold options."""
+
+
 def read_run_config(argv: Sequence[str]) -> RunConfig:
     """The run that a command line means: ``--config FILE [--config FILE] [--a.b value ...]``.
 
+    ``~`` and ``$VARIABLES`` in paths are expanded.
+
     Raises:
-        UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value.
+        UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
+            key that is there twice, a run folder at a URL.
     """
     values, origin = _gather(argv)
-    parser = _parser(values, origin)
-    try:
-        config = _plain(RunConfig(**vars(parser.instantiate(parser.parse_object(values)))))
-    except (ArgumentError, ValueError) as error:
-        raise _explained(error, origin) from None
+    schema = _schema(values, origin)
+    _check_keys(values, schema, origin)
+    given = {key: values.get(key, {}) for key, kind in schema.items() if key in values or is_dataclass(kind)}
+    config = RunConfig(**{key: _build(schema[key], value, key, origin) for key, value in given.items()})
+    _expand_paths(config, origin)
     for key, value in (("run", config.run), ("data.train", config.data.train), ("data.val", config.data.val)):
         if not value:
             raise UserError(f"configuration: {key} is missing; give it in the file or as --{key} FOLDER")
@@ -74,7 +95,17 @@ def dump_run_config(config: RunConfig) -> str:
 def help_text(argv: Sequence[str]) -> str:
     """Every option with its meaning and default, for the chosen model and method."""
     values, origin = _gather(argv)
-    return _parser(values, origin).format_help()
+    parser = ArgumentParser(prog="train.py", usage="train.py --config FILE [--key.of.option VALUE ...]")
+    parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
+    parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
+    parser.add_argument(
+        "--start", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
+    )
+    parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
+    for name, group in _schema(values, origin).items():
+        if is_dataclass(group):
+            parser.add_class_arguments(group, name)
+    return parser.format_help()
 
 
 def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -82,10 +113,9 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for key, value in _options(argv):
-        for layer, where in _read_files(Path(value)) if key == "config" else [(_nested(key, value), "command line")]:
-            for name in DEFAULT_NAMES:  # `method: coral` is short for `method: {name: coral}`
-                if isinstance(layer.get(name), str):
-                    layer[name] = {"name": layer[name]}
+        layers = _read_files(_config_path(value)) if key == "config" else [(_override(key, value), "command line")]
+        for layer, where in layers:
+            layer = _sections(layer, where)
             _merge(values, layer)
             origin.update((dotted, where) for dotted in _dotted(layer))
     return values, origin
@@ -102,36 +132,58 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         value = value if equals else next(arguments, None)
         if value is None:
             raise UserError(f"command line: --{key} has no value")
+        if key.count(".") > _MOST_DOTS:
+            raise UserError(f"command line: --{key:.40}... is not an option; no key has so many dots")
         yield key, value
 
 
-def _read_files(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """A file's values, after those of the file that its ``base`` names, relative to it; each with where it stood."""
-    layer = _read_yaml(path)
-    base = layer.pop("base", None)
-    if base is not None:
-        yield from _read_files(path.parent / base)
-    yield layer, str(path)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold keys and values, as in `run: runs/first`")
-    return content
-
-
-def _nested(key: str, value: str) -> dict[str, Any]:
+def _override(key: str, text: str) -> dict[str, Any]:
+    """An option of the command line as nested values. A section, or a list, may be given as YAML."""
+    listed = key == "data.train" and text.lstrip().startswith("[")
+    value = parse_yaml(text, f"command line: --{key}") if listed or key == "tasks" or key in SECTIONS else text
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
+
+
+def _config_path(text: str) -> Path:
+    return Path(expand_path(text, "--config"))
+
+
+def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:
+    """A file's values, after those of the file that its ``base`` names, relative to it; each with where it stood."""
+    layer = read_yaml_file(path, f"{readers[-1]}: base" if readers else "--config")
+    base = layer.pop("base", None)
+    readers = (*readers, path.absolute())
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{path}: base: {base!r:.60} is not a file; name one, which may have a base of its own")
+        base_path = path.parent / expand_path(base, f"{path}: base")
+        if os.path.realpath(base_path) in map(os.path.realpath, readers):
+            raise UserError(f"{path}: base: {base} has this file as its own base")
+        yield from _read_files(base_path, readers)
+    yield layer, str(path)
+
+
+def _sections(layer: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """The layer without sections that hold nothing, and with ``method: coral`` as ``method: {name: coral}``.
+
+    Raises:
+        UserError: a section that holds something else than options.
+    """
+    kept = {}
+    for key, value in layer.items():
+        dotted = prefix + key
+        if value is None and (dotted in SECTIONS or dotted == "tasks"):  # all its lines are comments
+            continue
+        if dotted in REGISTRIES and isinstance(value, str):
+            value = {"name": value}
+        if dotted in SECTIONS:
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: {dotted} must hold options, as in `{key}: {{option: value}}`")
+            value = _sections(value, where, f"{dotted}.")
+        kept[key] = value
+    return kept
 
 
 def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
@@ -142,7 +194,7 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:
-            into[key] = value
+            into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
 
 
 def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -152,30 +204,15 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def _parser(values: dict[str, Any], origin: dict[str, str]) -> ArgumentParser:
-    """A parser with the options of the chosen model and method, once every key is known to exist."""
-    groups: dict[str, type] = {"data": DataConfig}
-    for kind, registry in REGISTRIES.items():
-        groups[kind] = _named_config(kind, registry, (values.get(kind) or {}).get("name"), origin)
-    groups |= {"ages": AgeSpan, "optim": OptimConfig, "train": TrainConfig}
-    _check_keys(values, groups, origin)
-    parser = ArgumentParser(
-        prog="train.py", exit_on_error=False, usage="train.py --config FILE [--key.of.option VALUE ...]"
-    )
-    parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
-    parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
-    parser.add_argument(
-        "--start", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
-    )
-    parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
-    for name, group in groups.items():
-        parser.add_class_arguments(group, name)
-    return parser
+def _schema(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    """The types of a run's options by their keys, with those of the chosen model and method."""
+    chosen = {kind: _named_config(kind, registry, values, origin) for kind, registry in REGISTRIES.items()}
+    return {option.name: option.type for option in fields(RunConfig)} | chosen
 
 
-def _named_config(kind: str, registry: dict[str, type], name: str | None, origin: dict[str, str]) -> type:
-    name = name or DEFAULT_NAMES[kind]
-    if name not in registry:
+def _named_config(kind: str, registry: dict[str, type], values: dict[str, Any], origin: dict[str, str]) -> type:
+    name = values.get(kind, {}).get("name") or DEFAULT_NAMES[kind]
+    if not isinstance(name, str) or name not in registry:
         raise UserError(f"{_where(f'{kind}.name', origin)}: {kind} {name!r} is not known{_suggest(name, registry)}")
     config = registry[name].Config
     named = make_dataclass(
@@ -188,34 +225,35 @@ def _named_config(kind: str, registry: dict[str, type], name: str | None, origin
     return named
 
 
-def _check_keys(values: dict[str, Any], groups: dict[str, type], origin: dict[str, str]) -> None:
-    known = {"run": None, "resume": None, "start": None, "tasks": None} | groups
-    for key in groups:
-        if not isinstance(values.get(key, {}), dict):
-            raise UserError(f"{_where(key, origin)}: {key} must hold options, as in `{key}: {{option: value}}`")
-    for key in _unknown(values, known, ""):
-        options = list(_all_keys(known, ""))
-        raise UserError(f"{_where(key, origin)}: {key} is not an option{_suggest(key, options)}")
+def _check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str, str]) -> None:
+    for key in _unknown(values, schema, ""):
+        where, options = _where(key, origin), list(_all_keys(schema, ""))
+        group, _, option = key.partition(".")
+        if key in options:  # a dot within one key of a file
+            raise UserError(
+                f"{where}: {key}: dots are for the command line; in a file, write `{group}: {{{option}: ...}}`"
+            )
+        raise UserError(f"{where}: {key:.80} is not an option{_suggest(key, options)}")
 
 
-def _unknown(values: dict[str, Any], known: dict[str, type | None], prefix: str) -> Iterator[str]:
+def _unknown(values: dict[str, Any], known: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, value in values.items():
         if key not in known:
             yield f"{prefix}{key}"
-        elif isinstance(value, dict) and known[key] is not None:
-            yield from _unknown(value, _subkeys(known[key]), f"{prefix}{key}.")
+        elif is_dataclass(known[key]):
+            yield from _unknown(value, _types(known[key]), f"{prefix}{key}.")
 
 
-def _all_keys(known: dict[str, type | None], prefix: str) -> Iterator[str]:
-    for key, group in known.items():
-        if group is None:
-            yield prefix + key
+def _all_keys(known: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, kind in known.items():
+        if is_dataclass(kind):
+            yield from _all_keys(_types(kind), f"{prefix}{key}.")
         else:
-            yield from _all_keys(_subkeys(group), f"{prefix}{key}.")
+            yield prefix + key
 
 
-def _subkeys(group: type) -> dict[str, type | None]:
-    return {option.name: option.type if is_dataclass(option.type) else None for option in fields(group)}
+def _types(group: type) -> dict[str, Any]:
+    return {option.name: option.type for option in fields(group)}
 
 
 def _suggest(word: str, choices) -> str:
@@ -225,17 +263,67 @@ def _suggest(word: str, choices) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(choices)}"
 
 
-def _explained(error: Exception, origin: dict[str, str]) -> UserError:
-    """jsonargparse's message in one line, headed by where the value was written."""
-    message = " ".join(str(error).split())
-    longest_first = sorted(origin, key=len, reverse=True)
-    named = [key for key in longest_first if f'"{key}"' in message or f"{key}:" in message]
-    key = next(iter(named or [key for key in longest_first if key.rpartition(".")[2] in message.split()]), "")
-    return UserError(f"{_where(key, origin)}: {message}")
+def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
+    """The value of an option, or of all options of a section, with an error that names the file and the key."""
+    try:
+        if is_dataclass(kind):
+            types = _types(kind)
+            options = {name: _build(types[name], own, f"{key}.{name}", origin) for name, own in value.items()}
+            return _checked(kind, **options)
+        if kind == list[Task] and isinstance(value, list):
+            tasks = [_task(entry, f"{key}[{place}]", origin) for place, entry in enumerate(value)]
+            return _checked(check_tasks, tasks)
+        if kind == list[TrainSet] | str and isinstance(value, list):
+            return [TrainSet.read(entry) for entry in value]
+        return check_value(kind, value)
+    except ValueError as error:
+        raise UserError(f"{_where(key, origin)}: {key}: {error}") from None
+
+
+def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r:.60} is not a task; give {{name: NAME, option: value}}")
+    types = _types(Task)
+    for option in entry:
+        if option not in types:
+            raise ValueError(f"{option!r:.60} is not an option of a task{_suggest(option, types)}")
+    if "name" not in entry:
+        raise ValueError("a task has no name; give {name: NAME, option: value}")
+    return _build(Task, entry, key, origin)
+
+
+def _checked(make: Callable, *arguments, **options) -> Any:
+    """What several options make together. Raises ValueError where they do not fit."""
+    try:
+        return make(*arguments, **options)
+    except UserError as error:
+        raise ValueError(*error.args) from None
+
+
+def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
+    """Replace ``~`` and ``$VARIABLES`` in paths. Raises UserError for a URL where only a disk will do."""
+
+    def expand(holder: Any, option: str, key: str, how: Callable[[str, str], str]) -> None:
+        value = getattr(holder, option)
+        if isinstance(value, str) and value:
+            object.__setattr__(holder, option, how(value, f"{_where(key, origin)}: {key}"))
+
+    expand(config, "run", "run", local_path)
+    expand(config, "start", "start", local_path)
+    expand(config.data.cache, "folder", "data.cache.folder", local_path)
+    for holder, option, key in [
+        (config.data, "train", "data.train"),
+        (config.data, "val", "data.val"),
+        *((each, "path", "data.train") for each in config.data.train_sets if isinstance(config.data.train, list)),
+    ]:
+        expand(holder, option, key, expand_path)
+    for option in _types(type(config.model)):
+        if option.endswith("weights"):
+            expand(config.model, option, f"model.{option}", local_path)
 
 
 def _where(key: str, origin: dict[str, str]) -> str:
-    return origin.get(key, "configuration")
+    return origin.get(key.partition("[")[0], "configuration")
 
 
 def named_options(value: Any) -> Any:
@@ -246,15 +334,3 @@ def named_options(value: Any) -> Any:
     if isinstance(value, list):
         return [named_options(item) for item in value]
     return value
-
-
-def _plain(value: Any) -> Any:
-    """jsonargparse's restricted numbers, which YAML and JSON do not know, as the plain ones they are."""
-    if is_dataclass(value):
-        for option in fields(value):
-            object.__setattr__(value, option.name, _plain(getattr(value, option.name)))
-        return value
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
-    return value if kind is None else kind(value)

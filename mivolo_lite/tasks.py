@@ -11,6 +11,7 @@ from mivolo_lite.cosface import Centres, cosface
 from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.ranges import float_range
 
 OWN = ("age", "gender")
 """Tasks that every estimator has, each with a subnet of its name."""
@@ -42,9 +43,9 @@ class Task:
     classes: list[str] = field(default_factory=list)
     subnet: str = ""
     loss: Literal["", "cross_entropy", "l1", "l2", "cosface"] = ""
-    weight: float = 1.0
-    margin: float = 0.4
-    scale: float = 64.0
+    weight: float_range(0) = 1.0
+    margin: float_range(0, 100) = 0.4
+    scale: float_range(0, 1e4, low_open=True) = 64.0
 
     def __post_init__(self):
         for name in (self.name, self.reads):
@@ -102,7 +103,11 @@ class Task:
 
 def read_tasks(records: Sequence[dict[str, Any]]) -> list[Task]:
     """The tasks that a card holds. Raises UserError where they cannot stand beside each other."""
-    tasks = [Task(**record) for record in records]
+    return check_tasks([Task(**record) for record in records])
+
+
+def check_tasks(tasks: list[Task]) -> list[Task]:
+    """The same tasks. Raises UserError where they cannot stand beside each other."""
     names = [task.name for task in tasks]
     for task in tasks:
         if names.count(task.name) > 1:

@@ -1,15 +1,22 @@
 """A run's configuration: what it reads, and the one line it answers when it cannot."""
 
-from dataclasses import asdict
+import math
+import operator
+import os
+from copy import deepcopy
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from mivolo_lite.config import dump_run_config, named_options, read_run_config
+from mivolo_lite.config import RunConfig, dump_run_config, named_options, read_run_config
 from mivolo_lite.data.loader import TrainSet
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.methods import METHODS
+from mivolo_lite.models import MODELS
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -90,6 +97,7 @@ def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
         ("", ["--data.train", "[{path: a, weight: true}]"], ["command line", "data.train", "weight True"]),
         ("", ["--data.train", "[{path: a, weight: two}]"], ["command line", "data.train", "weight 'two'"]),
         ("", ["--data.train", "[{pth: a}]"], ["command line", "data.train", "pth", "path: FOLDER"]),
+        ("", ["--data.train", "[{class_path: mivolo_lite.cli.main}]"], ["command line", "data.train", "class_path"]),
         ("", ["--data.train", "[3]"], ["command line", "data.train", "3 is not a data set"]),
         ("run: r", ["--data.train", "[]"], ["data.train is missing"]),
         ("- 1", [], ["a.yaml"]),
@@ -135,3 +143,235 @@ def test_every_shipped_configuration_reads_and_builds(path):
     assert config.data.train and config.data.val
     card = Card(named_options(config.model), named_options(config.method), asdict(config.ages), config.data.image_size)
     assert Estimator(card).inputs
+
+
+def refused(argv) -> str:
+    """The one line that a command line gets."""
+    with pytest.raises(UserError) as error:
+        read_run_config([str(word) for word in argv])
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 500
+    return message
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("optim: {lr: 1}\ntrain: {seed: 1}\noptim: {clip_norm: 1}\n", ["line 3", "optim", "line 1"]),
+        ("data:\n  augment: {flip: 0,\n    flip: 1}\n", ["line 3", "flip", "line 2"]),
+        ("tasks:\n- {name: a, kind: regression,\n   name: b}\n", ["line 3", "name"]),
+        ("no: 1\n1: 2\n", ["line 2", "text"]),
+        ("? [a]\n: 1\n", ["line 1", "text"]),
+        ("a: &a [*a]\n", ["line 1", "reference"]),
+        ("[" * 100_000, ["levels"]),
+        ("a: " + "1" * 5000, ["YAML"]),
+        ('run: "\\ud800"', ["line 1", "surrogate"]),
+        ("run: !!python/object/apply:os.system [ls]", ["line 1", "python"]),
+        ("optim.lr: 0.5", ["optim.lr", "optim: {lr: ...}"]),
+        ("data: {augment: false}", ["data.augment", "options"]),
+        ("model: {backbone: }", ["model.backbone", "empty"]),
+        ("optim: {lr: }", ["optim.lr", "empty", "a number"]),
+        ("base: [a.yaml, b.yaml]", ["base"]),
+        ("base: a.yaml", ["base", "a.yaml"]),
+        ("base: .", ["base", "directory"]),
+        ("base: /dev/zero", ["base", "not a regular file"]),
+        ("run: 3", ["run", "in quotes"]),
+        ("tasks: [{class_path: mivolo_lite.cli.main}]", ["tasks", "class_path"]),
+        ("tasks: [{name: a, classes: [x, y]}, {name: a, classes: [x, y]}]", ["tasks", "a"]),
+        ("model: {backbone: resnet19}", ["model", "resnet19", "resnet18"]),
+    ],
+)
+def test_yaml_that_is_no_configuration_is_one_line(tmp_path, text, parts):
+    message = refused(write(tmp_path / "a.yaml", text))
+    for part in ["a.yaml", *parts]:
+        assert part in message, message
+
+
+def test_references_are_bounded_before_they_are_expanded(tmp_path):
+    lines = ["x0: &x0 {a: 1, b: 2}"]
+    for level, form in enumerate(["k{0}: *x{1}"] * 9):
+        items = ", ".join(form.format(place, level) for place in range(9))
+        lines.append(f"x{level + 1}: &x{level + 1} {{{items}}}")
+    assert "references" in refused(write(tmp_path / "a.yaml", "\n".join(lines)))
+    merged = ["x0: &x0 {a: 1}", *(f"x{n + 1}: &x{n + 1} {{<<: [{', '.join([f'*x{n}'] * 9)}]}}" for n in range(9))]
+    assert "references" in refused(write(tmp_path / "a.yaml", "\n".join(merged)))
+
+
+def test_references_and_merges_of_a_reasonable_size_are_read_and_are_no_shared_objects(tmp_path):
+    text = "run: r\noptim: {balance: &by {by: age}, dro: {<<: *by, by: gender}}\n"
+    optim = read_run_config([*write(tmp_path / "a.yaml", text), "--optim.balance.power", "1"]).optim
+    assert (optim.balance.by, optim.balance.power, optim.dro.by) == ("age", 1, "gender")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    (tmp_path / "a.yaml").write_bytes("# caf\u00e9\nrun: r\n".encode(encoding))
+    assert "a.yaml: line 1: not UTF-8" in refused(["--config", tmp_path / "a.yaml"])
+
+
+def test_what_is_no_file_of_a_reasonable_size_is_neither_waited_for_nor_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large.yaml").write_bytes(b"#" * 2_000_000)
+    assert "not a regular file" in refused(["--config", tmp_path / "pipe"])
+    assert "not a regular file" in refused(["--config", "/dev/zero"])
+    assert "irectory" in refused(["--config", tmp_path])
+    assert "large.yaml" in refused(["--config", tmp_path / "large.yaml"])
+
+
+@pytest.mark.parametrize(
+    "section", ["optim:", "data:\n  augment:", "optim: {balance: }", "data: {cache: null}", "tasks:"]
+)
+@pytest.mark.parametrize("override", [[], ["--optim.lr", "2e-4"]])
+def test_a_section_whose_lines_are_all_comments_changes_nothing(tmp_path, section, override):
+    write(tmp_path / "base.yaml", "run: r\noptim: {epochs: 3, balance: {by: age}}\ndata: {augment: {flip: 0}}\n")
+    alone = read_run_config([*write(tmp_path / "b.yaml", "base: base.yaml\n"), *override])
+    emptied = read_run_config([*write(tmp_path / "a.yaml", f"base: base.yaml\n{section}\n"), *override])
+    assert dump_run_config(emptied) == dump_run_config(alone)
+
+
+def test_a_section_as_text_on_the_command_line_is_merged(tmp_path):
+    file = write(tmp_path / "a.yaml", "run: r\ndata: {augment: {erase: 0}}\nmethod: {name: dldl, sigma: 3}\n")
+    config = read_run_config([*file, "--data.augment", "{flip: 0}", "--method", "{decode: rounded}"])
+    assert (config.data.augment.flip, config.data.augment.erase) == (0, 0)
+    assert (config.method.name, config.method.sigma, config.method.decode) == ("dldl", 3, "rounded")
+    assert "options" in refused([*file, "--optim", "0.5"])
+    assert "twice" in refused([*file, "--data.augment", "{flip: 0, flip: 1}"])
+    assert "options" in refused(write(tmp_path / "b.yaml", "run: r\noptim: 5\n") + ["--optim.lr", "1e-4"])
+
+
+@pytest.mark.parametrize("word", ["no", "off", "'no'", "false"])
+def test_no_and_off_are_what_the_documentation_calls_no(tmp_path, word):
+    config = read_run_config(write(tmp_path / "a.yaml", f"run: r\nresume: {word}\ntrain: {{precision: {word}}}\n"))
+    assert (config.resume, config.train.precision) == ("no", "no")
+
+
+def test_yes_and_no_may_be_classes(tmp_path):
+    text = "run: r\ntasks: [{name: smiling, classes: [no, yes]}]\ntrain: {compile: yes, channels_last: off}\n"
+    config = read_run_config(write(tmp_path / "a.yaml", text))
+    assert config.tasks[0].classes == ["no", "yes"]
+    assert config.train.compile is True and config.train.channels_last is False
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null", "~"])
+def test_none_is_null_where_an_option_may_be_null(tmp_path, word):
+    file = write(tmp_path / "a.yaml", "run: r\noptim: {micro_batch: 4}\nmodel: {weights: w}\n")
+    config = read_run_config([*file, "--optim.micro_batch", word, "--model.weights", word])
+    assert config.optim.micro_batch is None and config.model.weights is None
+    assert "a whole number from 1" in refused([*file, "--optim.global_batch", word])
+
+
+def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    text = """
+run: ~/runs/x
+start: $SCRATCH/old/best
+data: {train: [{path: ~/a}, 's3://bucket/$SCRATCH'], val: '${SCRATCH}/val', cache: {folder: $SCRATCH/cache}}
+model: {weights: ~/w.pth}
+"""
+    (tmp_path / "a.yaml").write_text(text)
+    config = read_run_config(["--config", str(tmp_path / "a.yaml")])
+    assert (config.run, config.start, config.data.val) == ("/home/me/runs/x", "/scratch/old/best", "/scratch/val")
+    assert [each.path for each in config.data.train] == ["/home/me/a", "s3://bucket//scratch"]
+    assert (config.data.cache.folder, config.model.weights) == ("/scratch/cache", "/home/me/w.pth")
+    assert read_run_config(["--config", str(tmp_path / "a.yaml"), "--run=~/y"]).run == "/home/me/y"
+
+
+@pytest.mark.parametrize(
+    "key, value, part",
+    [
+        ("run", "s3://bucket/x", "URL"),
+        ("run", "file:///x", "URL"),
+        ("start", "https://host/best", "URL"),
+        ("data.cache.folder", "s3://bucket/x", "URL"),
+        ("run", "$NOT_SET_ANYWHERE/x", "$NOT_SET_ANYWHERE is not set"),
+        ("data.train", "${NOT_SET_ANYWHERE}/x", "is not set"),
+        ("run", "~nobody_here/x", "no user"),
+        ("run", "a\0b", "NUL"),
+        ("data.val", "a\udc80", "text"),
+    ],
+)
+def test_a_path_that_no_shell_would_expand_is_refused(tmp_path, key, value, part):
+    message = refused([*write(tmp_path / "a.yaml", "run: r"), f"--{key}", value])
+    assert key in message and part in message and "command line" in message
+
+
+def leaves(kind=RunConfig, prefix=""):
+    """Every option of a run by its dotted key, with its type."""
+    for option in fields(kind):
+        if is_dataclass(option.type):
+            yield from leaves(option.type, f"{prefix}{option.name}.")
+        elif option.type is not Any:
+            yield f"{prefix}{option.name}", option.type
+
+
+OPTIONS = {("", key): kind for key, kind in leaves()}
+OPTIONS |= {
+    (f"--model={name}", key): kind for name, cls in MODELS.items() for key, kind in leaves(cls.Config, "model.")
+}
+OPTIONS |= {
+    (f"--method={name}", key): kind for name, cls in METHODS.items() for key, kind in leaves(cls.Config, "method.")
+}
+NASTY = [
+    *(
+        None,
+        [],
+        {},
+        [1],
+        {"a": 1},
+        "",
+        " ",
+        "\n",
+        "None",
+        "nan",
+        "-.inf",
+        "1e400",
+        "1e-400",
+        "0x10",
+        "1_0",
+        "\u0663",
+        "a\tb",
+    ),
+    *(math.nan, math.inf, -math.inf, -1, -0.5, 0, 0.0, 1e308, 5e-324, 10**30, -(10**30), 2**63, True, False),
+    *(
+        "no",
+        "off",
+        "~x",
+        "{",
+        "[",
+        "!!python/name:os.system",
+        "&a",
+        "*a",
+        "a: b",
+        "-",
+        "class_path: os.system",
+        "x" * 5000,
+    ),
+    {"class_path": "os.system", "init_args": {"command": "true"}},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice, key", OPTIONS, ids=lambda value: value.strip("-"))
+def test_every_option_takes_a_nasty_value_or_refuses_it_in_one_line(tmp_path, choice, key):
+    kind = OPTIONS[choice, key]
+    given = {"run": "r", "data": {"train": "t", "val": "v"}}
+    for value in NASTY:
+        layer = deepcopy(given)
+        *sections, name = key.split(".")
+        inner = layer
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump(layer))
+        try:
+            config = read_run_config(["--config", str(tmp_path / "a.yaml"), *filter(None, [choice])])
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+            assert name in str(error), error
+            continue
+        read = operator.attrgetter(key)(config)
+        if isinstance(read, float | int):
+            assert math.isfinite(read) and abs(read) < 2**63, (key, value)
+        assert kind is not str or isinstance(read, str)
+        dump_run_config(config)

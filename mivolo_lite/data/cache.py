@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
-
 from mivolo_lite.errors import UserError
+from mivolo_lite.ranges import float_range, int_range
 
 EVICTABLE = ".block"
 """How the names of files end that may make way for others."""
@@ -39,9 +38,9 @@ class CacheConfig:
     """
 
     folder: str = ""
-    gb: PositiveFloat = 16.0
-    readahead_blocks: NonNegativeInt = 16
-    connections: PositiveInt = 4
+    gb: float_range(0, low_open=True) = 16.0
+    readahead_blocks: int_range(0, 10**6) = 16
+    connections: int_range(1, 1024) = 4
 
 
 class NodeCache:

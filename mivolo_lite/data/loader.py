@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
-
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.sampler import EvalSampler
 from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.data.workers import BatchLoader
+from mivolo_lite.ranges import Probability, int_range
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class TrainSet:
             return entry
         entry = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
-            raise ValueError(f"data.train: {entry} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
+            raise ValueError(f"{entry!r:.80} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
         weight = entry.get("weight", 1.0)
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not (number and isfinite(weight) and weight > 0):
-            raise ValueError(f"data.train: {entry['path']}: weight {weight!r}: give a number over 0")
+            raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
         return cls(str(entry["path"]), float(weight))
 
 
@@ -62,17 +61,17 @@ class DataConfig:
         augment: random changes to the training pictures.
     """
 
-    train: list[Any] | str = ""
+    train: list[TrainSet] | str = ""
     val: str = ""
-    image_size: PositiveInt = 112
+    image_size: int_range(1, 4096) = 112
     reader: Literal["index", "stream"] = "index"
-    stream_samples: PositiveInt | None = None
-    workers: NonNegativeInt = 2
-    block_samples: PositiveInt = 256
-    window_blocks: PositiveInt = 64
+    stream_samples: int_range(1, 10**12) | None = None
+    workers: int_range(0, 1024) = 2
+    block_samples: int_range(1) = 256
+    window_blocks: int_range(1) = 64
     cache: CacheConfig = field(default_factory=CacheConfig)
-    drop_face: ClosedUnitInterval = 0.0
-    drop_body: ClosedUnitInterval = 0.0
+    drop_face: Probability = 0.0
+    drop_body: Probability = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):

@@ -229,11 +229,7 @@ def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list
         dealt[name].append(sample)
     for name, samples in dealt.items():
         if not samples:
-            lots = len({sample.lot for sample in spooled})
-            together = f", of which {lots} groups stay together," if lots < len(spooled) else ""
-            raise UserError(
-                f"--split: {name}={split[name]} of {len(spooled)} samples{together} is none; give it a larger share"
-            )
+            raise UserError(f"--split: {name}={split[name]} of {len(spooled)} samples is none; give it a larger share")
     return dealt
 
 

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, restricted_number_type
 from torchvision.transforms import v2
 
 from mivolo_lite.data.letterbox import letterbox
 from mivolo_lite.data.photography import Occlusion, degradation, photometric
-
-Magnitude = restricted_number_type("Magnitude", int, [(">=", 0), ("<=", 30)])
-Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])
+from mivolo_lite.ranges import Probability, float_range, int_range
 
 
 @dataclass
@@ -33,15 +30,15 @@ class AugmentConfig:
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
     """
 
-    flip: ClosedUnitInterval = 0.5
-    crop_scale: Share = 0.8
-    randaugment_ops: NonNegativeInt = 2
-    randaugment_magnitude: Magnitude = 9
-    erase: ClosedUnitInterval = 0.25
-    rotate: NonNegativeFloat = 0.0
-    photometric: ClosedUnitInterval = 0.0
-    occlude: ClosedUnitInterval = 0.0
-    degrade: ClosedUnitInterval = 0.0
+    flip: Probability = 0.5
+    crop_scale: float_range(0, 1, low_open=True) = 0.8
+    randaugment_ops: int_range(0, 100) = 2
+    randaugment_magnitude: int_range(0, 30) = 9
+    erase: Probability = 0.25
+    rotate: float_range(0, 180) = 0.0
+    photometric: Probability = 0.0
+    occlude: Probability = 0.0
+    degrade: Probability = 0.0
 
 
 class Augment:

@@ -7,6 +7,7 @@ from torch import Tensor
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.options import require_positive
+from mivolo_lite.ranges import float_range
 
 
 class Dldl(DistributionMethod):
@@ -31,7 +32,7 @@ class Dldl(DistributionMethod):
         """
 
         decode: Decode = "median"
-        sigma: float = 2.0
+        sigma: float_range(0.01, 1000) = 2.0
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, expectation
 from mivolo_lite.methods.dldl import Dldl
+from mivolo_lite.ranges import float_range
 
 
 class DldlV2(Dldl):
@@ -30,7 +31,7 @@ class DldlV2(Dldl):
         """
 
         decode: Decode = "expectation"
-        expectation_weight: float = 1.0
+        expectation_weight: float_range(0) = 1.0
 
     @property
     def loss_unit(self) -> float:

@@ -14,9 +14,13 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.options import require_positive
+from mivolo_lite.ranges import float_range, int_range
 
 YEARS = 100.0
 """The unit of the L2 loss in years, as published."""
+
+_MOST_KEPT = 1e8
+"""Outputs of samples that wait for a refit, over all ranks: 400 MB."""
 
 
 def log_normal(age: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -150,27 +154,35 @@ class Forest(AgeMethod):
         """
 
         loss: Literal["nll", "l2"] = "nll"
-        trees: int = 5
-        depth: int = 6
-        outputs: int = 128
+        trees: int_range(1, 1000) = 5
+        depth: int_range(2, 16) = 6
+        outputs: int_range(1, 10**5) = 128
         init: Literal["kmeans", "quantile"] = "kmeans"
-        refit_every: int = 50
-        refit_iterations: int = 20
-        refit_samples: int = 2048
-        variance_floor: float = 1.0
-        seed: int = 0
+        refit_every: int_range(1) = 50
+        refit_iterations: int_range(1, 10**4) = 20
+        refit_samples: int_range(1, 10**6) = 2048
+        variance_floor: float_range(1e-6, 1e6) = 1.0
+        seed: int_range(0, 2**32 - 1) = 0
+
+        def __post_init__(self):
+            require_positive(self, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")
+            splits = 2 ** (self.depth - 1) - 1
+            if not 1 <= splits <= self.outputs:
+                raise UserError(
+                    f"depth={self.depth}, outputs={self.outputs}: a tree needs 1 to outputs={self.outputs} splits, "
+                    f"and this depth makes {splits:.0f}"
+                )
+            if self.refit_samples * self.outputs > _MOST_KEPT:
+                raise UserError(
+                    f"refit_samples={self.refit_samples}, outputs={self.outputs}: give less, "
+                    f"so that the two multiply to {_MOST_KEPT:.0e} at most"
+                )
 
     defining = ("trees", "depth", "outputs", "seed")
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
-        require_positive(config, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")
         leaves = 2 ** (config.depth - 1)
-        if not 1 <= leaves - 1 <= config.outputs:
-            raise UserError(
-                f"depth={config.depth}, outputs={config.outputs}: a tree needs 1 to outputs={config.outputs} splits, "
-                f"and this depth makes {leaves - 1:.0f}"
-            )
         self.head = make_head(config.outputs)
         generator = torch.Generator().manual_seed(config.seed)
         draws = [torch.randperm(config.outputs, generator=generator)[: leaves - 1] for _ in range(config.trees)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mivolo_lite.data.labels import MAX_AGE, MIN_AGE, AgeRange
+from mivolo_lite.ranges import int_range
 
 MakeHead = Callable[..., nn.Module]
 """``make_head(outputs, bias=True)`` gives the module that maps a model's features to ``(B, outputs)``.
@@ -21,8 +22,8 @@ layers with it, so that each of them sits on every model.
 class AgeSpan:
     """The ages that a model can tell apart, in whole years, both ends included. Ages outside are clamped to it."""
 
-    min_age: int = MIN_AGE
-    max_age: int = MAX_AGE
+    min_age: int_range(MIN_AGE, MAX_AGE) = MIN_AGE
+    max_age: int_range(MIN_AGE, MAX_AGE) = MAX_AGE
 
     def __post_init__(self):
         if self.min_age >= self.max_age:

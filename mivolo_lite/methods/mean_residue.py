@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, expectation, nearest_class_cross_entropy
+from mivolo_lite.ranges import float_range
 
 EPSILON = 1e-3
 
@@ -54,8 +55,8 @@ class MeanResidue(DistributionMethod):
         """
 
         decode: Decode = "rounded"
-        mean_weight: float = 0.2
-        residue_weight: float = 0.05
+        mean_weight: float_range(0) = 0.2
+        residue_weight: float_range(0) = 0.05
 
     @property
     def loss_unit(self) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, mean_and_variance, nearest_class_cross_entropy
+from mivolo_lite.ranges import float_range
 
 
 class MeanVariance(DistributionMethod):
@@ -29,8 +30,8 @@ class MeanVariance(DistributionMethod):
         """
 
         decode: Decode = "median"
-        mean_weight: float = 0.2
-        variance_weight: float = 0.05
+        mean_weight: float_range(0) = 0.2
+        variance_weight: float_range(0) = 0.05
 
     @property
     def loss_unit(self) -> float:

@@ -13,6 +13,7 @@ from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.lds import Kernel, Reweight, smoothed_weights
 from mivolo_lite.methods.options import require_positive
+from mivolo_lite.ranges import float_range, int_range
 
 
 def head_unit(span: AgeSpan) -> int:
@@ -69,12 +70,12 @@ class Regression(AgeMethod):
 
         loss: Literal["l1", "l2", "huber", "annealed"] = "l1"
         normalise: bool = True
-        huber_beta: float = 1.0
-        annealed_sigma: float = 3.0
+        huber_beta: float_range(0.01, 1000) = 1.0
+        annealed_sigma: float_range(0.01, 1000) = 3.0
         lds: bool = False
         lds_kernel: Kernel = "gaussian"
-        lds_ks: int = 5
-        lds_sigma: float = 2.0
+        lds_ks: int_range(1, 999) = 5
+        lds_sigma: float_range(0.01, 1000) = 2.0
         lds_reweight: Reweight = "sqrt_inv"
 
     defining = ("normalise",)

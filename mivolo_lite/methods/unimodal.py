@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, mean_and_variance
+from mivolo_lite.ranges import float_range
 
 EPSILON = 1e-10
 
@@ -39,7 +40,7 @@ class Unimodal(DistributionMethod):
         """
 
         decode: Decode = "median"
-        unimodal_weight: float = 1000.0
+        unimodal_weight: float_range(0) = 1000.0
 
     @property
     def loss_unit(self) -> float:

@@ -32,10 +32,7 @@ def make_backbone(
     Raises:
         UserError: unknown name, an option or a picture size that this backbone does not take, no such weights.
     """
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
-        raise UserError(f"model backbone: timm {timm.__version__} has no model {name!r}; {hint}")
+    require_known(name)
     if pretrained and weights:
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
     # Only these have position tables or windows that are tied to the picture's size.
@@ -56,6 +53,14 @@ def make_backbone(
     if weights:
         load_backbone(backbone, weights)
     return backbone
+
+
+def require_known(name: str) -> None:
+    """Raise UserError unless timm has a model of this name."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
+        raise UserError(f"model backbone: timm {timm.__version__} has no model {name!r:.60}; {hint}")
 
 
 def try_out(backbone: nn.Module, image_size: int) -> Tensor:

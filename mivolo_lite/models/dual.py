@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.models.backbone import Tokens
+from mivolo_lite.models.backbone import Tokens, require_known
 from mivolo_lite.models.enhancer import Enhancer
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import missing_everywhere
+from mivolo_lite.ranges import Probability, int_range
 
 
 class Branch(nn.Module):
@@ -74,14 +75,18 @@ class DualModel(AgeModel):
         pretrained: bool = False
         face_weights: str | None = None
         body_weights: str | None = None
-        dim: int = 256
-        heads: int = 4
-        drop_path_rate: float = 0.0
+        dim: int_range(1, 65536) = 256
+        heads: int_range(1, 65536) = 4
+        drop_path_rate: Probability = 0.0
+
+        def __post_init__(self):
+            require_known(self.face)
+            require_known(self.body)
+            if self.heads < 1 or self.dim < 1 or self.dim % self.heads:
+                raise UserError(f"model.dim {self.dim} must be a multiple of model.heads {self.heads}, both at least 1")
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)
-        if config.heads < 1 or config.dim < 1 or config.dim % config.heads:
-            raise UserError(f"model.dim {config.dim} must be a multiple of model.heads {config.heads}, both at least 1")
         options = {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
         face = Tokens(config.face, image_size, weights=config.face_weights, **options)
         body = Tokens(config.body, image_size, weights=config.body_weights, **options)

@@ -21,6 +21,7 @@ from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
 from mivolo_lite.models.mivolo_inference import for_inference
 from mivolo_lite.models.mivolo_weights import start_from
 from mivolo_lite.models.weights import read_state_dict
+from mivolo_lite.ranges import Probability
 
 PATCH = 8
 """Pixels per cell of the stems' grid."""
@@ -98,8 +99,8 @@ class MivoloModel(AgeModel):
         input: Literal["face", "both"] = "both"
         pretrained: bool = False
         weights: str | None = None
-        drop_rate: float = 0.0
-        drop_path_rate: float = 0.0
+        drop_rate: Probability = 0.0
+        drop_path_rate: Probability = 0.0
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)

@@ -6,14 +6,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
+from mivolo_lite.ranges import Probability, int_range
 
 
 class FeatureLevels(nn.Module):
@@ -86,10 +86,13 @@ class MultilevelModel(LevelModel):
         backbone: str = "resnet18"
         pretrained: bool = False
         weights: str | None = None
-        levels: PositiveInt = 4
-        width: PositiveInt = 512
-        subnet_drop_rate: ClosedUnitInterval = 0.5
-        drop_path_rate: float = 0.0
+        levels: int_range(1, 64) = 4
+        width: int_range(1, 65536) = 512
+        subnet_drop_rate: Probability = 0.5
+        drop_path_rate: Probability = 0.0
+
+        def __post_init__(self):
+            require_known(self.backbone)
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)

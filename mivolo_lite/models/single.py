@@ -5,8 +5,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.ranges import Probability
 
 
 class SingleModel(AgeModel):
@@ -29,8 +30,11 @@ class SingleModel(AgeModel):
         backbone: str = "resnet18"
         pretrained: bool = False
         weights: str | None = None
-        drop_rate: float = 0.0
-        drop_path_rate: float = 0.0
+        drop_rate: Probability = 0.0
+        drop_path_rate: Probability = 0.0
+
+        def __post_init__(self):
+            require_known(self.backbone)
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from einops import rearrange
-from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.backbone import make_backbone, try_out
 from mivolo_lite.models.multilevel import LevelModel, joined
 from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
+from mivolo_lite.ranges import Probability
 
 SWIN = "swin_tiny_patch4_window7_224"
 PATCH = 2
@@ -45,8 +45,8 @@ class SwinFaceModel(LevelModel):
 
         pretrained: bool = False
         weights: str | None = None
-        subnet_drop_rate: ClosedUnitInterval = 0.5
-        drop_path_rate: float = 0.1
+        subnet_drop_rate: Probability = 0.5
+        drop_path_rate: Probability = 0.1
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 from torch import Tensor
 
 from mivolo_lite.data.labels import MAX_AGE
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods.prior import smoothed_counts
+from mivolo_lite.ranges import Probability, float_range
 from mivolo_lite.training.kinds import UNKNOWN, By, label_codes
-
-AboveOne = restricted_number_type("AboveOne", float, (">", 1))
 
 
 @dataclass
@@ -30,8 +28,8 @@ class BalanceConfig:
     """
 
     by: By = "none"
-    power: ClosedUnitInterval = 0.5
-    cap: AboveOne = 5.0
+    power: Probability = 0.5
+    cap: float_range(1, low_open=True) = 5.0
 
 
 def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -> Tensor:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.errors import UserError
+from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.kinds import By, kinds_of
 
 
@@ -37,10 +37,10 @@ class DroConfig:
     """
 
     by: By = "none"
-    fewest: PositiveInt = 30
-    step_size: PositiveFloat = 0.01
-    penalty: NonNegativeFloat = 2.0
-    adjustment: NonNegativeFloat = 0.0
+    fewest: int_range(1) = 30
+    step_size: float_range(0, 1e3, low_open=True) = 0.01
+    penalty: float_range(0) = 2.0
+    adjustment: float_range(0) = 0.0
 
 
 class GroupDro:

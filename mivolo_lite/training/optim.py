@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.balance import BalanceConfig
 from mivolo_lite.training.dro import DroConfig
 
@@ -33,18 +33,18 @@ class OptimConfig:
         dro: larger weights for the kinds of people that the model does badly on.
     """
 
-    epochs: PositiveFloat = 10
-    global_batch: PositiveInt = 128
-    micro_batch: PositiveInt | None = None
-    lr: PositiveFloat = 1e-3
-    min_lr: NonNegativeFloat = 1e-6
-    warmup_epochs: NonNegativeFloat = 1
-    weight_decay: NonNegativeFloat = 0.05
-    beta1: ClosedUnitInterval = 0.9
-    beta2: ClosedUnitInterval = 0.999
-    clip_norm: NonNegativeFloat = 5.0
-    gender_weight: NonNegativeFloat = 1.0
-    ema_decay: ClosedUnitInterval = 0.0
+    epochs: float_range(0, 1e6, low_open=True) = 10.0
+    global_batch: int_range(1, 10**6) = 128
+    micro_batch: int_range(1, 10**6) | None = None
+    lr: float_range(0, 1e3, low_open=True) = 1e-3
+    min_lr: float_range(0, 1e3) = 1e-6
+    warmup_epochs: float_range(0, 1e6) = 1.0
+    weight_decay: float_range(0, 1e3) = 0.05
+    beta1: float_range(0, 1, high_open=True) = 0.9
+    beta2: float_range(0, 1, high_open=True) = 0.999
+    clip_norm: float_range(0) = 5.0
+    gender_weight: float_range(0) = 1.0
+    ema_decay: float_range(0, 1, high_open=True) = 0.0
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     dro: DroConfig = field(default_factory=DroConfig)
 

@@ -170,8 +170,7 @@ def test_each_backbone_gets_its_own_normalisation():
 
 
 def test_heads_of_the_exchange_divide_its_width():
-    dual = MODELS["dual"]
-    assert "multiple" in raised_by(dual, dual.Config(face="test_vit", body="test_vit", dim=30, heads=4), SIDE)
+    assert "multiple" in raised_by(MODELS["dual"].Config, face="test_vit", body="test_vit", dim=30, heads=4)
 
 
 @pytest.mark.skipif(

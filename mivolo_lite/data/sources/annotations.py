@@ -21,7 +21,7 @@ from mivolo_lite.data.sources.cells import (
     other_labels,
 )
 from mivolo_lite.data.sources.cutting import cut_person, read_or_reject
-from mivolo_lite.data.sources.rows import Person, people_in
+from mivolo_lite.data.sources.rows import Boxes, Person, people_in
 from mivolo_lite.data.sources.source import Picture, Source
 from mivolo_lite.data.sources.table import Line, read_csv
 from mivolo_lite.data.sources.together import kept_together
@@ -72,7 +72,7 @@ class AnnotationSource(Source):
         self.max_megapixels = max_megapixels
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face}
         lines = read_csv(Path(csv), _COLUMNS)
-        self.gender_of.check({line.cells["gender"] for line in lines}, f"--csv {csv}")
+        self.gender_of.check((line.cells["gender"] for line in lines), f"--csv {csv}")
         self.people = self._people(lines)
         self.together = kept_together(_identities(lines))
         self.notes = _notes(self.people)
@@ -107,7 +107,7 @@ class AnnotationSource(Source):
         face, body = box_of(person.cells, FACE_COLUMNS), box_of(person.cells, BODY_COLUMNS)
         if body is None and face is not None and self.body_from_face:
             body = body_around(face)
-        others = [other.boxes for other in self.people[name].values() if other is not person]
+        others = [Boxes.of(other.cells) for other in self.people[name].values() if other is not person]
         picture = _read_once(self.images / name, self.max_megapixels)
         crops = cut_person(picture.image, face, body, others, self.rules)
         sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)

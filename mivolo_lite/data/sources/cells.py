@@ -125,12 +125,9 @@ def box_of(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
     edges = [cells.get(column, "") for column in columns]
     if all(map(is_absent, edges)):
         return None
-    try:
-        box = tuple(map(float, edges))
-    except ValueError:
-        box = (math.nan,)
-    if not all(map(math.isfinite, box)):
+    if not all(map(_is_number, edges)):
         raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} is not a box")
+    box = tuple(map(float, edges))
     if all(0 <= edge <= 1 for edge in box) and any(0 < edge < 1 for edge in box):
         raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} are shares of the image; give pixels")
     return box

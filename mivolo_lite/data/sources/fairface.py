@@ -60,7 +60,7 @@ class FairFaceSource(Source):
         self.crop_policy = self.rules.policy() | {"face": face, "margin": margin}
         self.lines: dict[str, Mapping[str, str]] = {}
         lines = read_csv(Path(csv), _COLUMNS)
-        self.gender_of.check({line.cells["gender"] for line in lines}, f"--csv {csv}")
+        self.gender_of.check((line.cells["gender"] for line in lines), f"--csv {csv}")
         for line, cells in lines:
             if self.lines.setdefault(cells["file"], cells) is not cells:
                 raise UserError(f"--csv {csv}: line {line}: {cells['file']} is there twice; leave one of the two out")

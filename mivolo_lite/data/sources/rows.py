@@ -42,57 +42,41 @@ class Person(NamedTuple):
     Attributes:
         number: the line of the CSV that the labels come from: the first that has any.
         cells: its cells; where one says nothing, those of the person's other rows.
-        boxes: the person's boxes.
         again: the other rows.
         labelled: whether any row has a label.
     """
 
     number: int
     cells: dict[str, str]
-    boxes: Boxes
-    again: Sequence[Line]
+    again: list[Line]
     labelled: bool
 
 
 def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> list[Person]:
     """The people that the rows of one picture mean, in the order of their first rows."""
     found: list[tuple[Boxes, list[Line]]] = []
-    equal: dict[Boxes, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
-    around: list[Box] = []
+    equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
     for line in lines:
         boxes = Boxes.of(line.cells)
-        left, top, right, bottom = outer = _around(boxes)
-        place = equal.get(boxes) if any(boxes) else None
+        place = equal.get(boxes) if any(boxes) else len(found)
         if place is None:
-            near = (
-                n for n, (x0, y0, x1, y1) in enumerate(around) if x0 < right and left < x1 and y0 < bottom and top < y1
-            )
-            place = next((place for place in near if found[place][0].same_person(boxes)), len(found))
+            place = next((place for place, (of, _) in enumerate(found) if of.same_person(boxes)), len(found))
         if place == len(found):
             found.append((boxes, []))
-            around.append(outer)
         equal[boxes] = place
         found[place][1].append(line)
-    return [_person(boxes, rows, is_labelled) for boxes, rows in found]
+    return [_person(rows, is_labelled) for _, rows in found]
 
 
-def _around(boxes: Boxes) -> Box:
-    """The box around a person's boxes; empty where there is none."""
-    edges = list(zip(*(box for box in boxes if box), strict=True)) or [(0,)] * 4
-    return min(edges[0]), min(edges[1]), max(edges[2]), max(edges[3])
-
-
-def _person(boxes: Boxes, rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
+def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
     first = next((row for row in rows if is_labelled(row.cells)), rows[0])
-    if len(rows) == 1:
-        return Person(first.number, first.cells, boxes, (), is_labelled(first.cells))
     again = [row for row in rows if row is not first]
     cells = dict(first.cells)
     for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
         if all(is_absent(cells.get(column, "")) for column in columns):
             other = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
             cells |= {column: other[column] for column in columns if column in other}
-    return Person(first.number, cells, Boxes.of(cells), again, is_labelled(first.cells))
+    return Person(first.number, cells, again, is_labelled(first.cells))
 
 
 def _readable(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:

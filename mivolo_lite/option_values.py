@@ -1,0 +1,67 @@
+"""One value of an option: read as its type, or refused in words that say what the type takes."""
+
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+_NO = (False, "off", "Off", "OFF", "No", "NO", "false")
+_NULL = ("none", "None", "null", "~", "")
+_WORDS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+def check_value(kind: Any, value: Any) -> Any:
+    """The plain value of an option, from a file or the command line.
+
+    Args:
+        kind: the option's type: a plain or restricted one, a Literal, a list or a union of these.
+        value: what the user wrote, as YAML reads it, or as text.
+
+    Raises:
+        ValueError: in words, without the option's name.
+    """
+    value = _meant(kind, value)
+    if value is None and NoneType not in _members(kind):
+        raise ValueError(f"is empty; give {describe(kind)}, or leave it out")
+    try:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=kind)
+        return _plain(parser.parse_object({"value": value}).value)
+    except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
+        quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
+        raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
+
+
+def describe(kind: Any) -> str:
+    """What a type takes, in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(choice or 'nothing' for choice in get_args(kind))}"
+    if get_origin(kind) is list:
+        return f"a list of {' or '.join(map(describe, get_args(kind)))}"
+    if is_dataclass(kind):
+        return f"{{{next(iter(fields(kind))).name}: ..., option: value}}"
+    members = _members(kind)
+    return " or ".join(map(describe, members)) if len(members) > 1 else _WORDS.get(kind, kind.__doc__)
+
+
+def _members(kind: Any) -> tuple:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _meant(kind: Any, value: Any) -> Any:
+    """``off`` where the documentation says ``no``, and ``None`` where it says ``null``."""
+    plain = isinstance(value, str | bool)
+    if plain and get_origin(kind) is Literal and "no" in get_args(kind) and value in _NO:
+        return "no"
+    if plain and NoneType in _members(kind) and value in _NULL:
+        return None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """jsonargparse's restricted numbers, which YAML and JSON do not know, as the plain ones they are."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
+    return value if kind is None else kind(value)

@@ -1,0 +1,56 @@
+"""Paths as users write them: ``~`` and ``$VARIABLES`` mean what they mean to a shell."""
+
+import os
+import re
+
+from mivolo_lite.data.remote import is_url
+from mivolo_lite.errors import UserError
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+def expand_path(path: str, option: str) -> str:
+    """A path, or a URL, with ``~``, ``$NAME`` and ``${NAME}`` replaced, as no shell does in a file or in ``--run=~/x``.
+
+    Args:
+        path: as the user wrote it. ``pipe:`` commands are left to the shell that runs them.
+        option: what to name in an error.
+
+    Raises:
+        UserError: a variable that is not set, an unknown user, or a text that no file can be named.
+    """
+    if path.startswith("pipe:"):
+        return path
+    if "\0" in path or not _is_unicode(path):
+        raise UserError(f"{option} {path!r}: no file has such a name; it must be text without NUL characters")
+    expanded = _VARIABLE.sub(lambda match: _value(match, path, option), path)
+    home = os.path.expanduser(expanded)
+    if home.startswith("~") and home == expanded and not os.path.lexists(expanded):
+        raise UserError(
+            f"{option} {path}: there is no user {home[1:].partition('/')[0]!r}; write ./{path} for this folder"
+        )
+    return home
+
+
+def local_path(path: str, option: str) -> str:
+    """Likewise, of something that must be on a disk. Raises UserError for a URL as well."""
+    if is_url(path):
+        raise UserError(f"{option} {path}: must be on a disk, not at a URL; copy it from or to there")
+    return expand_path(path, option)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _value(match: re.Match, path: str, option: str) -> str:
+    value = os.environ.get(match[1] or match[2])
+    if value is not None:
+        return value
+    if is_url(path) or os.path.lexists(path):  # a dollar of its own, as in a signature
+        return match[0]
+    raise UserError(f"{option} {path}: the variable {match[0]} is not set")

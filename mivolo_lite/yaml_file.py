@@ -1,0 +1,146 @@
+"""YAML as configurations are written: one mapping of plain values, with keys that are there once.
+
+PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean, and expands references without a bound.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from mivolo_lite.errors import UserError
+
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 50_000, 50
+"""Of a file, and of its values once references (``*name``, ``<<``) are expanded."""
+
+_TEXT, _MERGE, _BOOL, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "bool", "timestamp"))
+
+
+class _Refused(yaml.YAMLError):
+    """Good YAML that is no configuration."""
+
+    def __init__(self, problem: str, mark: yaml.Mark):
+        super().__init__(f"line {mark.line + 1}: {problem}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, with YAML 1.2's booleans: ``no``, ``off`` and dates are text, for options to read as they need."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE and (tag != _BOOL or first in "tTfF")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
+    """The keys and values of a file; nothing for an empty one.
+
+    Raises:
+        UserError: no regular file of a reasonable size in UTF-8, not YAML, not a mapping, or a key that is there twice.
+    """
+    try:
+        content = _read(path)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{option} {path}: over {MOST_BYTES // 1000} kB, so it is no configuration")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: line {line}: not UTF-8 text; save the file as UTF-8") from None
+    values = parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold keys and values, as in `run: runs/first`")
+    return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that a YAML text means. Raises UserError, headed by ``where``, as ``read_yaml_file`` does."""
+    try:
+        _check_depth(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_nodes(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: of a date such as 2026-13-45
+        raise UserError(f"{where}: {_reason(error)}") from None
+
+
+def _read(path: Path) -> bytes:
+    # Opening a named pipe would wait for somebody who writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            raise OSError(0, "Is a directory" if stat.S_ISDIR(kind) else "not a regular file")
+        return file.read(MOST_BYTES + 1)
+
+
+def _check_depth(text: str) -> None:
+    """Stop at the first level or value too many, before nodes are composed, which recurses."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_LEVELS:
+            raise _Refused(f"more than {MOST_LEVELS} levels of nesting", event.start_mark)
+        if number > MOST_VALUES:
+            raise _Refused(f"more than {MOST_VALUES} values", event.start_mark)
+
+
+def _check_nodes(root: Node) -> None:
+    """Keys, and the number of values as if references were expanded: nine lines of references can mean 10^9 values."""
+    sizes: dict[int, int | None] = {}  # each node once; None while it is being counted
+
+    def size(node: Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = None
+            sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
+        if sizes[id(node)] is None:
+            raise _Refused("a reference to what it stands in", node.start_mark)
+        if sizes[id(node)] > MOST_VALUES:
+            raise _Refused(f"more than {MOST_VALUES} values once references are expanded", node.start_mark)
+        return sizes[id(node)]
+
+    size(root)
+
+
+def _children(node: Node) -> Iterator[Node]:
+    if isinstance(node, MappingNode):
+        _check_keys(node)
+        yield from (value for _, value in node.value)
+    elif isinstance(node, SequenceNode):
+        yield from node.value
+    elif any("\ud800" <= character <= "\udfff" for character in node.value):  # "\ud800" in quotes
+        raise _Refused("half a character, a lone surrogate", node.start_mark)
+
+
+def _check_keys(node: MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, ScalarNode) or key.tag not in (_TEXT, _MERGE):
+            raise _Refused("a key must be text; write it in quotes", key.start_mark)
+        if key.value in lines:
+            raise _Refused(f"{key.value} is there twice, first in line {lines[key.value]}; keep one", key.start_mark)
+        lines[key.value] = key.start_mark.line + 1
+
+
+def _reason(error: Exception) -> str:
+    """The problem in one line, with its place where PyYAML knows it."""
+    if isinstance(error, _Refused):
+        return str(error)
+    mark = getattr(error, "problem_mark", None)
+    line = f" in line {mark.line + 1}" if mark is not None else ""
+    problem = getattr(error, "problem", None) or str(error)
+    return f"not YAML{line}: {' '.join(problem.split())}"
