@@ -51,12 +51,35 @@ class OptimConfig:
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
     """AdamW (Loshchilov and Hutter, 2019) over the parameters that are trained."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    decayed = decayed_names(module)
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
     ]
     return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+
+
+def decayed_names(module: nn.Module) -> set[str]:
+    """The parameters that weight decay is for: the matrices and kernels of linear layers and convolutions.
+
+    Norms, biases, gains, tokens, position tables and what timm's ``no_weight_decay()`` names are left as they are. What
+    a parameter is decides, not its dimensions: MiVOLO's norm has three, and so has a class token.
+    """
+    matrices, spared = set(), set()
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        if not _is_norm_or_table(part):
+            own = part.named_parameters(recurse=False)
+            matrices |= {prefix + name for name, parameter in own if "weight" in name and parameter.ndim >= 2}
+        if hasattr(part, "no_weight_decay"):
+            spared |= {prefix + name for name in part.no_weight_decay()}
+    return matrices - spared
+
+
+def _is_norm_or_table(module: nn.Module) -> bool:
+    # torch's and timm's norms have no common class, but all of them, and MiVOLO's, are called so.
+    return isinstance(module, nn.Embedding) or any("Norm" in kind.__name__ for kind in type(module).__mro__)
 
 
 def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:

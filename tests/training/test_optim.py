@@ -2,9 +2,16 @@
 
 import pytest
 import torch
+from timm.layers import CondConv2d
 from torch import nn
 
-from mivolo_lite.training.optim import OptimConfig, build_optimizer, learning_rate
+from mivolo_lite.models import MODELS
+from mivolo_lite.models.mivolo_enhancer import Pointwise
+from mivolo_lite.training.optim import OptimConfig, build_optimizer, decayed_names, learning_rate
+from tests.models.test_every_model import BUILDERS
+from tests.models.tiny import SIDE, tiny_mivolo
+
+KERNELS = (nn.Linear, nn.Conv2d, Pointwise)
 
 
 def test_norms_and_biases_do_not_decay_and_nothing_is_left_out():
@@ -13,6 +20,36 @@ def test_norms_and_biases_do_not_decay_and_nothing_is_left_out():
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert {id(p) for p in decayed["params"]} == {id(module[0].weight), id(module[2].weight)}
     assert len(decayed["params"]) + len(free["params"]) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize("label", BUILDERS)
+def test_in_every_model_matrices_and_kernels_decay_and_nothing_else(label):
+    name, options = BUILDERS[label]
+    model = tiny_mivolo(**options) if name == "mivolo" else MODELS[name](MODELS[name].Config(**options), SIDE)
+    module = nn.ModuleDict({"model": model, "subnet": model.make_subnet(), "head": model.make_head(1)})
+    kernels = {f"{path}.weight" for path, part in module.named_modules() if isinstance(part, KERNELS)}
+    assert decayed_names(module) == kernels
+    decayed, rest = build_optimizer(module, OptimConfig()).param_groups
+    assert len(decayed["params"]) == len(kernels)
+    assert len(decayed["params"]) + len(rest["params"]) == len(list(module.parameters()))
+
+
+def test_norms_and_tables_of_many_dimensions_do_not_decay():
+    """MiVOLO's norm, timm's list, biases, tokens and tables, whatever their shapes."""
+    volo = tiny_mivolo()
+    decayed = decayed_names(volo)
+    spared = {name: parameter for name, parameter in volo.named_parameters() if name not in decayed}
+    shapes = {name.removeprefix("volo."): parameter.ndim for name, parameter in spared.items() if parameter.ndim > 1}
+    assert shapes == {
+        "cls_token": 3, "pos_embed": 4, "patch_embed.map.norm.weight": 3, "patch_embed.map.norm.bias": 3,
+        "patch_embed.map.pos_embed.height_rel": 2, "patch_embed.map.pos_embed.width_rel": 2,
+    }  # fmt: skip
+    experts = CondConv2d(3, 4, 3, bias=True, num_experts=2)  # a matrix of biases
+    assert decayed_names(experts) == {"weight"}
+    assert decayed_names(nn.Embedding(3, 4)) == set()
+    listed = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    listed[1].no_weight_decay = lambda: {"weight"}
+    assert decayed_names(listed) == {"0.weight"}
 
 
 def test_frozen_parameters_are_not_trained():
