@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,26 @@ def test_a_bad_csv_or_folder_is_one_clear_line(source, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             make()
         assert "\n" not in str(error.value)
+
+
+def test_a_damaged_csv_is_read_or_one_clear_line(source, tmp_path):
+    source(*[f"a.jpg,25;32,F,{FACE},{SAME}", f"sub/b.png,-1,male,{FACE},,,,", f"a.jpg,4,-1,220,30,280,100,{SAME}"] * 2)
+    good = (tmp_path / "labels.csv").read_bytes()
+    junk = [b'"', b",", b"\n", b"\r", b"\0", b"\xff", b";", b"-", b"1e999", b"nan", b"0" * 5000, "\u2028٣²".encode()]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(good)
+        for place in rng.integers(len(HEADER) * (rng.random() < 0.7), len(good), rng.integers(1, 4)):
+            new = junk[rng.integers(len(junk))]
+            damaged[place : place + len(new) * (rng.random() < 0.5)] = new
+        (tmp_path / "labels.csv").write_bytes(damaged)
+        try:
+            people = AnnotationSource(tmp_path, tmp_path / "labels.csv")
+            for item in people.items():
+                with suppress(Rejected):
+                    people.read(item)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
 
 
 def test_a_spreadsheets_csv_is_read(source, tmp_path):

@@ -86,7 +86,12 @@ def test_without_the_face_the_picture_is_stored_byte_for_byte(source, tmp_path):
 
 @pytest.mark.parametrize(
     "line, reason",
-    [("a.jpg,young,Male", "age 'young'"), ("a.jpg,30-39,X", "gender 'X'"), ("gone.jpg,30-39,Male", "No such file")],
+    [
+        ("a.jpg,young,Male", "age 'young'"),
+        ("a.jpg,30-39,X", "gender 'X'"),
+        ("gone.jpg,30-39,Male", "No such file"),
+        ("a.jpg,,-1", "neither an age nor a gender"),
+    ],
 )
 def test_a_bad_line_is_rejected_with_its_reason(source, line, reason):
     pictures = source(line)

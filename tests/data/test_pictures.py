@@ -59,6 +59,20 @@ def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):
     assert picture.is_plain_jpeg == (orientation == 1 and suffix == "jpg")
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+def test_damaged_exif_does_not_lose_a_good_image(tmp_path, scene, suffix):
+    path, exif = tmp_path / f"noted.{suffix}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    exif[ExifTags.Base.Make] = "a camera"
+    for damaged in (exif.tobytes()[:20], b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0nonsense", b"x"):
+        scene.save(path, exif=damaged if suffix != "tiff" else exif, quality=95, lossless=True)
+        if suffix == "tiff":
+            data = path.read_bytes()
+            tag = data.index(b"\x12\x01\x03\0\x01\0\0\0")
+            path.write_bytes(data[: tag + 8] + damaged[:2].ljust(2, b"\0") + data[tag + 10 :])
+        assert_close(read_picture(path).image, scene)
+
+
 @pytest.mark.parametrize("mode, suffix", [("L", "jpg"), ("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "jpg")])
 def test_other_colour_modes(tmp_path, scene, mode, suffix):
     stored = scene.convert(mode)

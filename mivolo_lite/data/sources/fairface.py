@@ -13,7 +13,7 @@ from mivolo_lite.data.sample import Labels, Sample, key_of
 from mivolo_lite.data.sources.annotations import check_folder
 from mivolo_lite.data.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
 from mivolo_lite.data.sources.cutting import Crops, cut_person, keep_whole, read_or_reject
-from mivolo_lite.data.sources.source import Picture, Source
+from mivolo_lite.data.sources.source import Picture, Rejected, Source
 from mivolo_lite.data.sources.table import read_csv
 from mivolo_lite.errors import UserError
 
@@ -75,6 +75,8 @@ class FairFaceSource(Source):
         cells = self.lines[item]
         group = cells.get("race") or None
         labels = Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), group, {"source": item})
+        if labels.age is None and labels.gender is None:
+            raise Rejected("neither an age nor a gender")
         picture = read_or_reject(self.images / item, self.max_megapixels)
         crops = self._cut(picture.image, cells) if self.face else Crops(None, keep_whole(picture, self.rules.crop_size))
         sample = Sample(key_of(str(Path(item).with_suffix(""))), crops.face, crops.body, labels)
