@@ -182,8 +182,10 @@ class FullySharded(DataParallel):
         _in_torch_order(self.estimator)
         self.replica = Replica(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        called = _called(self.estimator)
         for block in _blocks(self.estimator):
-            fully_shard(block, mesh=mesh)
+            if block in called:
+                fully_shard(block, mesh=mesh)
         fully_shard(self.estimator, mesh=mesh, reshard_after_forward=True)
         sharded = dict(self.estimator.named_parameters())
         replaced = {id(parameter): sharded[name] for name, parameter in self.parameters.items()}
@@ -347,6 +349,25 @@ ENGINES: dict[str, type[DataParallel]] = {"ddp": DataParallel, "zero": Zero, "fs
 def _in_torch_order(module: nn.Module) -> None:
     """Engines that cut parameters up do not know channels-last kernels. Pictures stay in that order all the same."""
     module.to(memory_format=torch.contiguous_format)
+
+
+@torch.no_grad()
+def _called(estimator: Estimator) -> set[nn.Module]:
+    """The modules whose ``forward`` runs. FSDP2 gathers a block's parameters there: those of a stage whose parts a model
+    calls by themselves, as SwinFace does, would stay apart."""
+    called = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()
+    ]
+    size, training = estimator.card.image_size, estimator.training
+    device = next(estimator.parameters()).device
+    images = {name: torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device) for name in estimator.inputs}
+    present = {f"has_{name}": torch.ones(1, dtype=torch.bool, device=device) for name in estimator.inputs}
+    estimator.eval()(**images, **present)
+    estimator.train(training)
+    for hook in hooks:
+        hook.remove()
+    return called
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
