@@ -63,17 +63,28 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
     """
     from safetensors import numpy, torch
 
+    tensors = _apart(tensors)
     arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.touch()
         mode = partial.stat().st_mode  # the system's answer knows the umask and the folder's access control list
-        (numpy if arrays else torch).save_file(dict(tensors), partial, dict(metadata) if metadata else None)
+        (numpy if arrays else torch).save_file(tensors, partial, dict(metadata) if metadata else None)
         os.chmod(partial, mode)
         os.replace(partial, path)
     except BaseException:
         _forget(partial)
         raise
+
+
+def _apart(tensors: Mapping) -> dict:
+    """The same, with a copy of whatever shares memory with another: safetensors knows no shared tensors."""
+    found, apart = set(), {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr() if hasattr(tensor, "untyped_storage") else None
+        apart[name] = tensor.clone() if memory and memory in found else tensor
+        found.add(memory)
+    return apart
 
 
 def sync_files(folder: Path, deep: bool = True) -> None:

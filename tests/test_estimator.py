@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.files import save_tensors
 from mivolo_lite.methods import METHODS
 
 SPAN = {"min_age": 0, "max_age": 100}
@@ -100,3 +102,127 @@ def test_weights_of_another_method_are_one_line(tmp_path):
     with pytest.raises(UserError, match="do not fit the model; missing: method.head.bias; unexpected") as error:
         Estimator.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_heads_are_float32_under_autocast(method):
+    """Features in bfloat16 are read to the last of float32's digits."""
+    torch.manual_seed(0)
+    estimator = Estimator(card(method)).eval()
+    estimator.method.fit_prior(torch.arange(101))
+    face = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    kept = []
+    estimator.model.register_forward_hook(lambda _, __, features: kept.append(features))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        output = estimator(face)
+    assert kept[0].dtype == torch.bfloat16
+    with torch.inference_mode():
+        torch.testing.assert_close(output["age"], estimator.method(kept[0].float()), rtol=0, atol=0)
+        torch.testing.assert_close(output["gender"], estimator.gender_head(kept[0].float()), rtol=0, atol=0)
+
+
+def damage(change):
+    """A change of the card's values, as a test parameter."""
+    return pytest.param(change, id=str(change)[:60])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        damage({"model": None}), damage({"model": {"name": "nothing"}}), damage({"model": {"name": ["single"]}}),
+        damage({"model": {"name": "single", "backbone": "no_such_net"}}), damage({"model": {"name": "single", "a": 1}}),
+        damage({"model": {"name": "single", "backbone": "test_resnet", "drop_rate": "much"}}),
+        damage({"model": {"name": "single", "backbone": 7}}), damage({"model": {"name": "dual", "dim": 10**9}}),
+        damage({"method": "regression"}), damage({"method": {"name": "classification", "decode": {}, "x": 1}}),
+        damage({"method": {"name": "forest", "depth": 10**12}}), damage({"span": {"min_age": 9, "max_age": 3}}),
+        damage({"span": {"min_age": 0}}), damage({"span": [0, 100]}), damage({"span": {"max_age": float("nan")}}),
+        damage({"image_size": -1}), damage({"image_size": 10**9}), damage({"image_size": "32"}),
+        damage({"image_size": True}), damage({"normalisation": {"mean": [0.0], "std": [1.0]}}),
+        damage({"normalisation": {"mean": [0.0] * 3, "std": [0.0] * 3}}), damage({"tasks": {"a": 1}}),
+        damage({"tasks": [{"name": "a", "kind": "other"}]}), damage({"tasks": [{"name": "a", "classes": 3}]}),
+        damage({"calibration": {"gender_temperature": 0}}), damage({"calibration": [1]}), damage({"data_digest": 5}),
+        damage({"more": 1}), damage({1: 2}), damage({"metrics": "good"}), damage({"gender": 2}),
+    ],
+)  # fmt: skip
+def test_a_card_that_cannot_be_meant_is_one_line(change, tmp_path):
+    Estimator(card()).save(tmp_path)
+    values = yaml.safe_load((tmp_path / "model.yaml").read_text()) | change
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match="model.yaml|model.safetensors") as error:
+        Estimator.load(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\xfe\x00", b"a: [", b"- 1\n", b"!!python/object/apply:os.system [true]", b"[" * 100_000,
+        b"x0: &x0 [1, 1]\n" + b"".join(b"x%d: &x%d [*x%d, *x%d]\n" % (i + 1, i + 1, i, i) for i in range(60)),
+        "model: é".encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_card_is_one_line(content, tmp_path):
+    Estimator(card()).save(tmp_path)
+    (tmp_path / "model.yaml").write_bytes(content)
+    with pytest.raises(UserError, match="model.yaml") as error:
+        Estimator.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-100],
+        lambda data: data[:4],
+        lambda data: b"",
+        lambda data: b"\xff" * 8 + data[8:],
+        lambda data: data[:8] + b"[" * 100 + data[108:],
+        lambda data: b"<html>" + data,
+    ],
+)
+def test_damaged_weights_are_one_line(change, tmp_path):
+    Estimator(card()).save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match="model.safetensors: damaged, or no safetensors file") as error:
+        Estimator.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda weights: weights.pop("gender_head.bias"), "missing: gender_head.bias"),
+        (lambda weights: weights.update(more=torch.ones(1)), "unexpected: more"),
+        (lambda weights: weights.update({"gender_head.bias": torch.ones(3)}), "wrong shape"),
+        (lambda weights: weights.update({"gender_head.bias": torch.ones(2, dtype=torch.int64)}), "wrong type"),
+        (lambda weights: weights.update({"gender_head.bias": torch.full((2,), torch.inf)}), "is not finite"),
+    ],
+)
+def test_weights_of_another_estimator_are_one_line(change, message, tmp_path):
+    Estimator(card()).save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_tensors(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        Estimator.load(tmp_path)
+
+
+def test_a_run_its_best_and_a_checkpoint_with_averaged_weights_are_taken(tmp_path):
+    best, last = Estimator(card()), Estimator(card())
+    best.save(tmp_path / "best")
+    checkpoint = tmp_path / "checkpoints" / "step-000000001"
+    last.save(checkpoint)
+    save_tensors(best.state_dict(), checkpoint / "average.safetensors")
+    for folder in (tmp_path, tmp_path / "best", checkpoint):
+        found = Estimator.load(folder).state_dict()
+        assert all(found[name].equal(value) for name, value in best.state_dict().items())
+
+
+def test_weights_that_two_layers_share_are_saved_and_loaded(tmp_path):
+    tied = Estimator(card())
+    first, second = tied.model.backbone.layer1[0].conv2, tied.model.backbone.layer1[0].conv1
+    first.weight = second.weight if first.weight.shape == second.weight.shape else first.weight
+    tied.save(tmp_path)
+    found = Estimator.load(tmp_path).state_dict()
+    assert all(found[name].equal(value) for name, value in tied.state_dict().items())

@@ -65,4 +65,5 @@ class WeightAverage:
         return {
             name: local(parameters[name]) if name in parameters else tensor
             for name, tensor in self.engine.estimator.state_dict().items()
+            if name not in self.engine.shared  # exchanged twice, they would stay
         }

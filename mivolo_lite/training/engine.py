@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,15 +35,23 @@ class DataParallel:
     Attributes:
         model: what to call in training.
         optimizer: the one whose learning rate counts.
+        parameters: by their names, each once.
+        shared: the other names of parameters that several layers share, and the name in ``parameters``.
     """
 
     def __init__(self, accelerator: Accelerator, estimator: Estimator, optimizer: Optimizer, clip_norm: float):
         self.accelerator, self.estimator, self.clip_norm = accelerator, estimator, clip_norm
         self.parameters = dict(estimator.named_parameters())
+        self.shared = shared_names(estimator)
         self.model, self.optimizer = self.prepare(optimizer)
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         return self.accelerator.prepare(self.estimator, optimizer)
+
+    def _refuse_shared(self, engine: str) -> None:
+        if self.shared:
+            name, other = next(iter(self.shared.items()))
+            raise UserError(f"model: {name} is {other} as well, and {engine} cannot share weights; use ddp or zero2")
 
     def autocast(self):
         """The run's mixed precision, for a forward pass of the estimator itself."""
@@ -102,7 +111,8 @@ class DataParallel:
         """The estimator's whole state dict on the main process's CPU, nothing elsewhere. All ranks must call it."""
         weights = {}
         for name, tensor in self.estimator.state_dict().items():
-            whole = self.whole(self.parameters[name]) if name in self.parameters else tensor
+            parameter = self.parameters.get(self.shared.get(name, name))
+            whole = tensor if parameter is None else self.whole(parameter)
             if self.accelerator.is_main_process:
                 weights[name] = whole.cpu().contiguous()
         return weights
@@ -179,6 +189,7 @@ class FullySharded(DataParallel):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        self._refuse_shared("FSDP2")
         _in_torch_order(self.estimator)
         self.replica = Replica(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
@@ -239,6 +250,8 @@ class Zero(DataParallel):
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         _in_torch_order(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
+        if self.stage == 3:
+            self._refuse_shared("ZeRO-3")
         self.replica = Replica(self.estimator) if self.stage == 3 else None
         model, optimizer = super().prepare(optimizer)
         model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
@@ -346,6 +359,14 @@ class Zero(DataParallel):
 ENGINES: dict[str, type[DataParallel]] = {"ddp": DataParallel, "zero": Zero, "fsdp2": FullySharded}
 
 
+def shared_names(module: nn.Module) -> dict[str, str]:
+    """For parameters that several layers share: every other name, and the first one."""
+    first: dict[nn.Parameter, str] = {}
+    every = module.named_parameters(remove_duplicate=False)
+    names = ((name, first.setdefault(parameter, name)) for name, parameter in every)
+    return {name: other for name, other in names if name != other}
+
+
 def _in_torch_order(module: nn.Module) -> None:
     """Engines that cut parameters up do not know channels-last kernels. Pictures stay in that order all the same."""
     module.to(memory_format=torch.contiguous_format)
@@ -353,12 +374,13 @@ def _in_torch_order(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _called(estimator: Estimator) -> set[nn.Module]:
-    """The modules whose ``forward`` runs. FSDP2 gathers a block's parameters there: those of a stage whose parts a model
-    calls by themselves, as SwinFace does, would stay apart."""
+    """The modules whose ``forward`` runs.
+
+    FSDP2 gathers a block's parameters there: those of a stage whose parts a model calls by themselves, as SwinFace
+    does, would stay apart.
+    """
     called = set()
-    hooks = [
-        module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()
-    ]
+    hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()]
     size, training = estimator.card.image_size, estimator.training
     device = next(estimator.parameters()).device
     images = {name: torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device) for name in estimator.inputs}

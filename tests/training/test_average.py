@@ -12,7 +12,7 @@ class Whole:
     """What an engine is to an average where every rank holds everything."""
 
     def __init__(self, estimator):
-        self.estimator, self.parameters = estimator, dict(estimator.named_parameters())
+        self.estimator, self.parameters, self.shared = estimator, dict(estimator.named_parameters()), {}
 
     local = staticmethod(torch.Tensor.detach)
     part = staticmethod(lambda parameter, whole: whole)

@@ -1,0 +1,114 @@
+"""Every model takes the steps on sharded parameters that it takes in one process."""
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+from torch.optim import SGD
+
+from mivolo_lite.data.batch import Batch
+from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.models import MODELS
+from mivolo_lite.training.engine import ENGINES
+from mivolo_lite.training.launch import Launch
+from mivolo_lite.training.step import OptimizerStep
+from tests.models.test_every_model import BUILDERS
+from tests.models.tiny import SIDE, TinyMivolo
+from tests.training.launching import free_port
+
+SIZE, STEPS = 4, 2
+ENVIRONMENT = {
+    "ddp": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero3": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+}
+
+
+def batch_of(seed, rows, inputs):
+    draw = torch.Generator().manual_seed(seed)
+    images = {
+        name: torch.randint(0, 256, (SIZE, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
+        for name in ("face", "body")
+    }
+    age, gender = torch.randint(0, 100, (SIZE,), generator=draw), torch.randint(0, 2, (SIZE,), generator=draw)
+    present = torch.tensor([True, True, False, True])
+    known = torch.ones(SIZE, dtype=torch.bool)
+    return Batch(
+        **{name: images[name][rows] if name in inputs else None for name in images},
+        has_face=known[rows] if "face" in inputs else None,
+        has_body=(present if len(inputs) == 2 else known)[rows] if "body" in inputs else None,
+        age=AgeRange.exact(age[rows]),
+        gender=gender[rows],
+        gender_known=known[rows],
+        sample=torch.arange(SIZE)[rows],
+        counted=known[rows],
+    )  # fmt: skip
+
+
+def learn(engine, accelerator, which, rows):
+    """The weights after some steps, on the main process."""
+    name, options = BUILDERS[which]
+    torch.manual_seed(0)
+    # Dropout is drawn by rank: without it, both ranks are one process.
+    options = options | ({"subnet_drop_rate": 0} if name in ("multilevel", "swinface") else {})
+    options = options | ({"drop_path_rate": 0.0} if name == "swinface" else {})
+    model = {"name": "mivolo_tiny" if name == "mivolo" else name, **options}
+    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)).eval()
+    sharded = ENGINES[engine](accelerator, estimator, SGD(estimator.parameters(), lr=0.01), clip_norm=1.0)
+    step = OptimizerStep(sharded, gender_weight=1.0, seed=0)
+    for number in range(STEPS):
+        step([batch_of(number, rows, estimator.inputs)], number)
+    with sharded.whole_estimator() as whole:
+        assert set(whole.inputs) == set(estimator.inputs)
+    return sharded.weights()
+
+
+def work(file, rank, processes, port, results):
+    os.environ |= ENVIRONMENT[file] | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}
+    os.environ |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    torch.set_num_threads(1)
+    MODELS["mivolo_tiny"] = TinyMivolo
+    launch = Launch.from_environment(os.environ, gpus=0)
+    plan = BatchPlan.resolve(SIZE, None, processes)
+    accelerator = launch.start("no", plan, clip_norm=1.0)
+    share = SIZE // processes
+    rows = slice(rank * share, (rank + 1) * share)
+    weights = {which: learn(launch.engine, accelerator, which, rows) for which in BUILDERS}
+    if rank == 0:
+        torch.save(weights, results)
+
+
+def run(file, processes, folder):
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    arguments = [(file, rank, processes, port, folder / f"{file}.pt") for rank in range(processes)]
+    workers = [context.Process(target=work, args=each) for each in arguments]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(300)
+        process.kill()
+    assert [process.exitcode for process in workers] == [0] * processes
+    return torch.load(folder / f"{file}.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def of_one_process(tmp_path_factory):
+    return run("ddp", 1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["fsdp2", "zero3"])
+def test_every_model(file, of_one_process, tmp_path):
+    found = run(file, 2, tmp_path)
+    for which, expected in of_one_process.items():
+        assert found[which].keys() == expected.keys()
+        far = [
+            name
+            for name, value in expected.items()
+            # Each rank gathers its own batch statistics.
+            if "running_" not in name and not torch.allclose(found[which][name], value, rtol=1e-3, atol=2e-5)
+        ]
+        assert not far, (which, far)
