@@ -81,7 +81,8 @@ def _apart(tensors: Mapping) -> dict:
     """The same, with a copy of whatever shares memory with another: safetensors knows no shared tensors."""
     found, apart = set(), {}
     for name, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr() if hasattr(tensor, "untyped_storage") else None
+        strided = str(getattr(tensor, "layout", "")) == "torch.strided"
+        memory = tensor.untyped_storage().data_ptr() if strided else None
         apart[name] = tensor.clone() if memory and memory in found else tensor
         found.add(memory)
     return apart
