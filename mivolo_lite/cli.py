@@ -112,17 +112,26 @@ def pack_command(argv: Sequence[str]) -> None:
 
 def index_command(argv: Sequence[str]) -> None:
     """``index DIR``: an index for shards that somebody else wrote."""
+    from mivolo_lite.data.exclude import read_exclusions
+    from mivolo_lite.data.rejects import REJECTED_FILE
     from mivolo_lite.data.scan import index_shards
+    from mivolo_lite.data.summary import content_of, left_out_of
 
     parser = _parser("index", index_command)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable samples")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     options = _parse(parser, argv)
+    options["exclude"] = read_exclusions(options["exclude"]) if options["exclude"] else frozenset()
     index = index_shards(**options)
-    print(
-        f"{index.folder}: {len(index)} samples in {len(index.info['shards'])} shards, {index.info['rejected']} rejected"
-    )
+    print(f"{index.folder}: {content_of(index)}, {index.info['rejected']} rejected")
+    for note in left_out_of(index):
+        print(note)
+    if index.info["rejected"]:
+        print(f"the rejected are listed in {index.folder / REJECTED_FILE}")
+    if options["exclude"]:
+        print(f"{index.info.get('excluded', 0)} samples left out, of {len(options['exclude'])} names to leave out")
 
 
 def audit_command(argv: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ A sample is ``<key>.face.jpg``, ``<key>.body.jpg`` (either may be absent, not bo
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -43,27 +44,17 @@ class Labels:
             ValueError: there is neither, or it cannot be meant.
         """
         if "json" in members:
-            try:
-                record = json.loads(members["json"])
-            except (ValueError, RecursionError):
-                raise ValueError("its .json is not JSON") from None
-            if not isinstance(record, dict):
-                raise ValueError("its .json is not an object")
-            return cls.from_json(record)
+            return cls.from_json(_json_object(members["json"]))
         if "cls" in members:
-            return cls.from_json({"age": members["cls"].decode().strip()})
+            return cls.from_json({"age": _text(members["cls"])})
         raise ValueError("no .json or .cls with its labels")
 
     @classmethod
     def from_json(cls, record: dict) -> "Labels":
         """Labels from a sample's JSON object. Raises ValueError with the reason where they cannot be meant."""
         extra = {name: value for name, value in record.items() if name not in ("age", "gender", "group")}
-        group = record.get("group")
         return cls(
-            parse_age(record.get("age")),
-            parse_gender(record.get("gender")),
-            None if group is None else str(group),
-            extra,
+            parse_age(record.get("age")), parse_gender(record.get("gender")), _parse_group(record.get("group")), extra
         )
 
     def to_json(self) -> dict:
@@ -105,6 +96,8 @@ def parse_age(value) -> tuple[float, float] | None:
         return None
     ends = value if isinstance(value, list | tuple) else (value, value)
     try:
+        if any(isinstance(end, bool) for end in ends):  # true would be 1 year
+            raise TypeError
         lo, hi = (float(end) for end in ends)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"age {value!r:.50} is neither a number nor a pair [lo, hi]") from None
@@ -121,6 +114,48 @@ def parse_gender(value) -> str | None:
         return _GENDER_WORDS[str(value).lower()]
     except KeyError:
         raise ValueError(f"gender {value!r:.50} is not one of {', '.join(GENDERS)}") from None
+
+
+def _parse_group(value) -> str | None:
+    """A group's name, None where unknown. Raises ValueError for what is no name."""
+    if isinstance(value, list | dict):
+        raise ValueError("its group is neither a name nor a number")
+    return None if value is None or value != value else str(value)  # NaN is not equal to itself
+
+
+def _json_object(data: bytes) -> dict:
+    """A JSON object as Unicode text. Raises ValueError for anything else."""
+    try:
+        record = json.loads(data, object_pairs_hook=_each_once)
+        if not data.isascii() or b"\\u" in data:  # either may hide half of a pair of surrogates
+            json.dumps(record, ensure_ascii=False).encode()
+    except _NameTwice as error:
+        raise ValueError(f"its .json has {str(error)!r:.50} twice") from None
+    except UnicodeEncodeError:
+        raise ValueError("its .json has a lone surrogate, which is no Unicode text") from None
+    except (ValueError, RecursionError):
+        raise ValueError("its .json is not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("its .json is not an object")
+    return record
+
+
+class _NameTwice(Exception):
+    """A JSON object has a name twice."""
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise _NameTwice(next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1))
+    return record
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("its .cls is not text") from None
 
 
 def key_of(name: str) -> str:

@@ -1,27 +1,31 @@
-"""Building the index of a folder of shards: one scan of its tars."""
+"""Building the index of a folder of shards: one scan of its tars, ours or other people's."""
 
 import hashlib
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from mivolo_lite.data.columns import extra_columns, label_columns, said
 from mivolo_lite.data.index import INFO_FILE, SCHEMA_VERSION, ShardIndex, check_of
+from mivolo_lite.data.jpeg import BrokenJpeg, check
+from mivolo_lite.data.kind import HEAD, is_image, kind_of
 from mivolo_lite.data.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
 from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
+from mivolo_lite.data.tars import Member, members_by_key
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import explain_write_errors
 
-_COMPRESSED_NAMES = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".lz4")
+_COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", *(f".tar.{end}" for end in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "z")))
 _COMPRESSED_HEADS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -29,21 +33,40 @@ _COMPRESSED_HEADS = {
     b"BZh": "bzip2",
     b"\x04\x22\x4d\x18": "lz4",
 }
+_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**24  # bytes; a damaged header may claim all that follows
+_END_OF_IMAGE = b"\xff\xd9"
+_MOST_FIELDS, _LONGEST_NAME = 1000, 500
+
+
+class ScannedSample(NamedTuple):
+    """One sample of a tar: its key, offset and size of its crops (size 0 without), labels, and ``check_of`` it."""
+
+    key: str
+    face: tuple[int, int]
+    body: tuple[int, int]
+    labels: Labels
+    check: int
 
 
 @dataclass
 class ShardScan:
-    """What one tar holds. Columns are per sample, in the order of the tar."""
+    """What one tar holds.
+
+    Attributes:
+        name, size, sha256: of its file.
+        samples: in the order of the tar.
+        rejected: what is no usable sample, with its reason.
+        unread: images that belong to no sample's face or body.
+        fields: names of the fields of the samples' JSON beside age, gender and group.
+    """
 
     name: str
     size: int
     sha256: str
-    keys: list[str] = field(default_factory=list)
-    face: list[tuple[int, int]] = field(default_factory=list)
-    body: list[tuple[int, int]] = field(default_factory=list)
-    labels: list[Labels] = field(default_factory=list)
-    checks: list[int] = field(default_factory=list)
+    samples: list[ScannedSample] = field(default_factory=list)
     rejected: list[dict] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
 
 
 def index_shards(
@@ -52,6 +75,7 @@ def index_shards(
     groups: list[str] | None = None,
     max_reject_rate: float = 0.01,
     workers: int = 1,
+    exclude: Collection[str] = (),
 ) -> ShardIndex:
     """Scan a folder's tars, and write its index, ``dataset.json`` and, where needed, ``rejected.jsonl``.
 
@@ -61,54 +85,84 @@ def index_shards(
         groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
         max_reject_rate: largest share of samples that may be unusable.
         workers: processes that scan.
+        exclude: samples to leave out, by their key, by the name of their picture (``source`` in their JSON) or as
+            ``rejected.jsonl`` names them. They change the digest.
 
     Raises:
-        UserError: no shards, compressed or truncated shards, a key that occurs twice, or too many rejects.
+        UserError: no shards, compressed or damaged shards, or too many rejects; or the index cannot be written.
     """
     folder = Path(folder)
-    scans = _scan_all(_shard_paths(folder), workers)
-    rejected = [reject for scan in scans for reject in scan.rejected]
-    check_reject_rate(rejected, sum(len(scan.keys) for scan in scans), max_reject_rate, folder)
+    paths, deeper = _shard_paths(folder)
+    scans = _scan_all(paths, workers)
     _name_apart(scans)
-    labels = [label for scan in scans for label in scan.labels]
-    earlier = _earlier_info(folder)
-    crop_policy = crop_policy or earlier.get("crop_policy")
+    excluded, excluded_rejects = _leave_out(scans, frozenset(exclude))
+    rejected = [reject for scan in scans for reject in scan.rejected]
+    check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
+    labels = [sample.labels for scan in scans for sample in scan.samples]
+    earlier_policy, earlier_groups = _earlier(folder)
     if not groups:
-        before = earlier.get("groups", [])
-        groups = before + sorted({label.group for label in labels if label.group is not None} - set(before))
+        found = {label.group for label in labels if label.group is not None}
+        groups = earlier_groups + sorted(found - set(earlier_groups))
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
     extra, words = extra_columns(labels)
-    info = _info(scans, labels, groups, crop_policy, len(rejected)) | {"words": words}
+    info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
+    info |= {"folders_left_out": deeper} if deeper else {}
+    info |= {"excluded": len(excluded) + excluded_rejects} if exclude else {}
     index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
-    (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
-    if rejected:
-        write_rejected(folder / REJECTED_FILE, rejected)
+    with explain_write_errors(folder / REJECTED_FILE):
+        (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
+        if rejected:
+            write_rejected(folder / REJECTED_FILE, rejected)
     return index
 
 
-def _earlier_info(folder: Path) -> dict[str, Any]:
-    """An earlier ``dataset.json``, of whatever version, or nothing."""
+def _earlier(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Crop policy and groups of an earlier ``dataset.json``, of whatever version and in whatever state."""
     try:
-        info = json.loads((folder / INFO_FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return info if isinstance(info, dict) else {}
+        info = json.loads((folder / INFO_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        info = None
+    policy, groups = (info.get(name) if isinstance(info, dict) else None for name in ("crop_policy", "groups"))
+    named = isinstance(groups, list) and all(isinstance(group, str) for group in groups)
+    return policy if isinstance(policy, dict) else {}, list(dict.fromkeys(groups)) if named else []
 
 
-def _shard_paths(folder: Path) -> list[Path]:
+def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
+    """The tars of a folder, and the names of folders in it that hold tars, which are not read."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    compressed = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_COMPRESSED_NAMES))
-    if compressed:
+    paths = _listed(folder)
+    for path in paths:
+        if path.name.lower().endswith(_COMPRESSED_TARS):
+            raise UserError(f"{path}: compressed tars cannot be read at an offset; unpack it to a plain .tar")
+    folders = [path for path in paths if path.is_dir()]
+    deeper = [path.name for path in folders if any(map(_is_tar, _listed(path)))]
+    tars = [path for path in paths if _is_tar(path) and path not in folders]
+    if not tars and deeper:
         raise UserError(
-            f"{folder / compressed[0]}: compressed tars cannot be read at an offset; unpack it to a plain .tar"
+            f"{folder}: holds no .tar shards itself, but its folders do ({_some(deeper)}): index each of them; "
+            "data.train takes a list"
         )
-    paths = sorted(folder.glob("*.tar"))
-    if not paths:
+    if not tars:
         raise UserError(f"{folder}: holds no .tar shards")
-    return paths
+    for path in tars:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
+    return tars, deeper
+
+
+def _is_tar(path: Path) -> bool:
+    return path.suffix.lower() == ".tar"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, without hidden files: macOS puts a ``._NAME`` of metadata beside each ``NAME``."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
@@ -128,10 +182,8 @@ def scan_shard(path: Path) -> ShardScan:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             scan = ShardScan(path.name, file.tell(), digest)
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for key, members in _grouped(tar):
-                    _scan_sample(scan, tar, key, members)
-                _check_end(tar)
+            for key, members in members_by_key(file).items():
+                _scan_members(scan, file, key, members)
     except tarfile.TarError as error:
         raise UserError(f"{path}: damaged or truncated tar ({error}); write it again") from None
     except OSError as error:
@@ -145,89 +197,147 @@ def _refuse_compressed(path: Path, head: bytes) -> None:
             raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
 
 
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError where the members do not end in zeros: tarfile takes a cut or damaged header for the end."""
-    tar.fileobj.seek(tar.offset)
-    end = tar.fileobj.read(tarfile.RECORDSIZE)
-    if len(end) < tarfile.BLOCKSIZE or end.strip(b"\0"):
-        raise tarfile.ReadError("no end of archive behind its last member")
-
-
-def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """(key, {extension: member}) of neighbouring members with one key, as WebDataset groups them."""
-    key, members = None, {}
-    for member in tar:
-        if not member.isfile():
-            continue
-        folder, slash, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        if folder + slash + stem != key:
-            if members:
-                yield key, members
-            key, members = folder + slash + stem, {}
-        members[extension.lower()] = member
-    if members:
-        yield key, members
-
-
-def _scan_sample(scan: ShardScan, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> None:
-    face = next((members[name] for name in FACE_EXTENSIONS if name in members), None)
-    body = next((members[name] for name in BODY_EXTENSIONS if name in members), None)
+def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[str, Member]) -> None:
+    """Add what has one key: a sample, a reject with its reason, or neither, such as a LICENSE."""
+    face, body, said = (
+        next((members[name] for name in names if name in members), None)
+        for names in (FACE_EXTENSIONS, BODY_EXTENSIONS, LABEL_EXTENSIONS)
+    )
+    others = [member for member in members.values() if not any(member is one for one in (face, body, said))]
+    unread = [member for member in others if member.fault is None and is_image(member.read(file, HEAD))]
+    if not (face or body or said or unread):
+        return
     try:
         key.encode()  # UnicodeEncodeError is a ValueError
-        if not any(member is not None and member.size for member in (face, body)):
-            raise ValueError(f"no face or body picture among its members ({', '.join(sorted(members))})")
-        labels = Labels.from_members(
-            {name: tar.extractfile(members[name]).read() for name in LABEL_EXTENSIONS if name in members}
-        )
+        if not (face or body):
+            raise ValueError(_no_image(file, members, unread))
+        checked = check_of(*(_image(file, member) if member else b"" for member in (face, body)))
+        labels = _labels(file, said)
     except ValueError as error:
-        picture = f"{scan.name}:{key}".encode(errors="replace").decode()
-        scan.rejected.append({"picture": picture, "reason": str(error)})
+        picture, reason = (text.encode(errors="replace").decode() for text in (f"{scan.name}:{key}", str(error)))
+        scan.rejected.append({"picture": picture[:_LONGEST_NAME], "reason": reason})
         return
-    scan.keys.append(key)
-    scan.face.append((face.offset_data, face.size) if face else (0, 0))
-    scan.body.append((body.offset_data, body.size) if body else (0, 0))
-    scan.labels.append(labels)
-    scan.checks.append(check_of(*(tar.extractfile(member).read() if member else b"" for member in (face, body))))
+    places = ((member.offset, member.size) if member else (0, 0) for member in (face, body))
+    scan.samples.append(ScannedSample(key, *places, _plain(labels), checked))
+    scan.unread += [f"{scan.name}:{member.name}" for member in unread]
+    scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
+
+
+def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member]) -> str:
+    """Why a sample has neither face nor body."""
+    if not unread:
+        return f"no face or body image among its members ({_some(sorted(members))})"
+    kind = kind_of(unread[0].read(file, HEAD))
+    if kind == "a JPEG":
+        return (
+            f"no face or body image: a key ends at the first dot of a name ({_some([_base(one) for one in unread])}); "
+            "rename them without other dots"
+        )
+    return f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: convert it to .jpg"
+
+
+def _image(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of a face or body. Raises ValueError where they are no JPEG that can be decoded."""
+    data = _bytes(file, member, _LARGEST_IMAGE)
+    try:
+        check(data)
+    except BrokenJpeg as error:
+        raise ValueError(f"{_base(member)}: {error}") from None
+    if _END_OF_IMAGE not in data:
+        raise ValueError(f"{_base(member)}: a truncated JPEG, without an end")
+    return data
+
+
+def _labels(file: BinaryIO, member: Member | None) -> Labels:
+    if member is None:
+        return Labels.from_members({})
+    extension = member.name.rpartition(".")[2].lower()
+    return Labels.from_members({extension: _bytes(file, member, _LARGEST_LABELS)})
+
+
+def _bytes(file: BinaryIO, member: Member, most: int) -> bytes:
+    if member.fault:
+        raise ValueError(f"{_base(member)} {member.fault}")
+    if member.size > most:
+        raise ValueError(f"{_base(member)} has {member.size} bytes, over {most}")
+    return member.read(file)
+
+
+def _base(member: Member) -> str:
+    return member.name.rpartition("/")[2]
+
+
+def _plain(labels: Labels) -> Labels:
+    """Without nested values, which are no labels: an index has numbers and words."""
+    plain = {name: () if isinstance(value, list | dict) else value for name, value in labels.extra.items()}
+    if plain.get(IDENTITY) == ():
+        del plain[IDENTITY]
+    return replace(labels, extra=plain)
+
+
+def _field_names(record: Mapping[str, Any]) -> list[str]:
+    """Names of the fields of a JSON object, with those of objects in it, as in ``labels.age``."""
+    inner = [f"{name}.{key}" for name, value in record.items() if isinstance(value, dict) for key in value]
+    return [*record, *inner]
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few of names, each not too long, and how many more there are."""
+    listed = ", ".join(name[:100] for name in names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
     codes = {name: code for code, name in enumerate(groups)}
-    keys = [key.encode() for scan in scans for key in scan.keys]
-    face = np.array([place for scan in scans for place in scan.face], dtype=np.int64)
-    body = np.array([place for scan in scans for place in scan.body], dtype=np.int64)
+    samples = [sample for scan in scans for sample in scan.samples]
+    keys = [sample.key.encode() for sample in samples]
+    face, body = (np.array([getattr(one, name) for one in samples], dtype=np.int64) for name in ("face", "body"))
     return {
-        "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.keys) for scan in scans]),
+        "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.samples) for scan in scans]),
         "face_offset": face[:, 0].copy(),
         "face_size": face[:, 1].astype(np.int32),
         "body_offset": body[:, 0].copy(),
         "body_size": body[:, 1].astype(np.int32),
         **label_columns(labels),
         "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
-        "check": np.array([check for scan in scans for check in scan.checks], dtype=np.uint64),
+        "check": np.array([sample.check for sample in samples], dtype=np.uint64),
         "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
         "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
     }
 
 
-def _info(scans, labels, groups, crop_policy, rejected) -> dict[str, Any]:
+def _info(
+    scans: list[ShardScan], labels: list[Labels], groups: list[str], crop_policy: dict[str, Any], excluded: list[str]
+) -> dict[str, Any]:
     shards = [
-        {"file": scan.name, "samples": len(scan.keys), "bytes": scan.size, "sha256": scan.sha256} for scan in scans
+        {"file": scan.name, "samples": len(scan.samples), "bytes": scan.size, "sha256": scan.sha256} for scan in scans
     ]
+    named = json.dumps([shards, excluded] if excluded else shards)
+    unread = [name for scan in scans for name in scan.unread]
     return {
         "schema_version": SCHEMA_VERSION,
-        "digest": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
+        "digest": hashlib.sha256(named.encode()).hexdigest(),
         "samples": len(labels),
-        "rejected": rejected,
-        "crop_policy": crop_policy or {},
+        "rejected": sum(len(scan.rejected) for scan in scans),
+        **({"unread": {"images": len(unread), "first": unread[0]}} if unread else {}),
+        "crop_policy": crop_policy,
         "groups": groups,
         "labels": _statistics(scans, labels, groups),
+        **_fields(scans, labels),
         "shards": shards,
     }
 
 
+def _fields(scans: list[ShardScan], labels: list[Labels]) -> dict[str, list[str]]:
+    """The fields that the samples' JSON has, where no sample has an age or none a gender: maybe under another name."""
+    if any(label.age is not None for label in labels) and any(label.gender is not None for label in labels):
+        return {}
+    return {"fields": sorted({name[:100] for scan in scans for name in scan.fields})[:_MOST_FIELDS]}
+
+
 def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
     ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
+    genders, found = (Counter(getattr(label, name) for label in labels) for name in ("gender", "group"))
     people = Counter(str(who) for label in labels if (who := said(label.extra.get(IDENTITY))) is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
@@ -236,22 +346,33 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         age |= {"min": ages.min(), "max": ages.max(), "mean": round(float(ages.mean()), 4)}
         age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
     return {
-        "face": sum(size > 0 for scan in scans for _, size in scan.face),
-        "body": sum(size > 0 for scan in scans for _, size in scan.body),
+        "face": sum(sample.face[1] > 0 for scan in scans for sample in scan.samples),
+        "body": sum(sample.body[1] > 0 for scan in scans for sample in scan.samples),
         "age": age,
-        "gender": {name: sum(label.gender == name for label in labels) for name in GENDERS},
-        "group": {name: sum(label.group == name for label in labels) for name in groups},
+        "gender": {name: genders[name] for name in GENDERS},
+        "group": {name: found[name] for name in groups},
         "identity": {"known": sum(people.values()), "people": len(people)},
     }
 
 
 def _name_apart(scans: list[ShardScan]) -> None:
     """Make keys unique: where two tars share one, every key is prefixed with its tar's name."""
-    keys = [key for scan in scans for key in scan.keys]
+    keys = [sample.key for scan in scans for sample in scan.samples]
     if len(set(keys)) == len(keys):
         return
     for scan in scans:
-        repeated = [key for key, times in Counter(scan.keys).items() if times > 1]
-        if repeated:
-            raise UserError(f"{scan.name}: key {repeated[0]} occurs more than once; give each sample its own key")
-        scan.keys = [f"{Path(scan.name).stem}/{key}" for key in scan.keys]
+        stem = Path(scan.name).stem
+        scan.samples = [sample._replace(key=f"{stem}/{sample.key}") for sample in scan.samples]
+
+
+def _leave_out(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int]:
+    """Leave out what is named. Returns the keys of the samples, and how many rejects were named."""
+    excluded, rejects = [], 0
+    for scan in scans:
+        kept = [one for one in scan.samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
+        excluded += {sample.key for sample in scan.samples} - {sample.key for sample in kept}
+        names = [{name := reject["picture"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
+        meant = [reject for reject, own in zip(scan.rejected, names, strict=True) if own.isdisjoint(exclude)]
+        rejects += len(scan.rejected) - len(meant)
+        scan.samples, scan.rejected = kept, meant
+    return sorted(excluded), rejects

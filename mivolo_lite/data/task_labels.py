@@ -81,11 +81,15 @@ def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
         codes = index.columns["group"]
         column, words = np.where(codes == NO_CODE, np.nan, codes), index.groups
     found = np.full(len(index), np.nan, dtype=np.float32)
-    for value in [] if column is None else np.unique(column[~np.isnan(column)]).tolist():
-        try:
-            found[column == value] = _number(words[int(value)] if words else value, choices)
-        except ValueError as error:
-            raise UserError(f"{index.folder}: task {name}: {error}") from None
+    if column is None:
+        return found
+    known = ~np.isnan(column)
+    values, place = np.unique(column[known], return_inverse=True)
+    try:
+        numbers = [_number(words[int(value)] if words else value, choices) for value in values.tolist()]
+    except ValueError as error:
+        raise UserError(f"{index.folder}: task {name}: {error}") from None
+    found[known] = np.array(numbers, dtype=np.float32)[place]
     return found
 
 

@@ -2,12 +2,13 @@
 
 import json
 import tarfile
+import time
 
 import numpy as np
 import pytest
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.columns import EXTRA, extra_columns
+from mivolo_lite.data.columns import EXTRA, MOST_COLUMNS, extra_columns
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.parts import Part, pack_part
@@ -134,3 +135,13 @@ def test_people_are_numbered_through_several_data_sets(images, people, tmp_path)
     np.testing.assert_array_equal(column[: len(first)], identities(first))
     assert np.isnan(column[len(first) : -len(second)]).all()
     np.testing.assert_array_equal(column[-len(second) :], identities(second) + count_people(first))
+
+
+def test_names_of_labels_by_the_ten_thousand_are_read_once():
+    """Each sample has names of its own: reading all samples for each name took minutes."""
+    labels = [Labels(extra={"both": number, f"own{number}": number, f"word{number}": "x"}) for number in range(20_000)]
+    start = time.monotonic()
+    columns, words = extra_columns(labels)
+    assert time.monotonic() - start < 5
+    assert len(columns) == MOST_COLUMNS and columns[EXTRA + "both"][7] == 7  # the most frequent first
+    assert set(words) <= {name.removeprefix(EXTRA) for name in columns}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.scan import index_shards
+from mivolo_lite.data.summary import content_of, left_out_of
 from mivolo_lite.errors import UserError
 from tests.data.tiny_shards import make_shards, noise_jpeg, sample
 
@@ -206,7 +207,7 @@ def test_a_key_that_comes_back_in_a_tar_is_refused(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    with pytest.raises(UserError, match="s.tar: key 0001 occurs more than once"):
+    with pytest.raises(UserError, match="s.tar:0001: 0001.jpg occurs more than once"):
         index_shards(tmp_path)
 
 
@@ -248,3 +249,57 @@ def test_empty_and_missing_folders_are_named(tmp_path):
         index_shards(tmp_path / "nowhere")
     with pytest.raises(UserError, match="mivolo-lite index"):
         ShardIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "label, reason",
+    [
+        (b'{"age": true}', "age True is neither a number"),
+        (b'{"age": NaN}', "does not lie in"),
+        (b'{"age": 20, "age": 70}', "'age' twice"),
+        (b'{"age": 20, "\\ud800": 1}', "lone surrogate"),
+        (b'{"age": 20, "a": "\\uDFFF"}', "lone surrogate"),
+        (b'{"age": 20, "a": "\xed\xa0\x80"}', "lone surrogate"),
+        (b'{"age": %s20%s}' % (b"[" * 100_000, b"]" * 100_000), "not JSON"),
+        (b'{"age": 20, "n": %s}' % (b"9" * 5000), "not JSON"),
+        (b'{"group": ["x"]}', "group is neither"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_rejected(tmp_path, label, reason):
+    good = {
+        "0.jpg": noise_jpeg(0),
+        "0.json": b'{"age": 3, "words": "\\ud83d\\ude00", "nested": %s}' % (b"[" * 300 + b"]" * 300),
+    }
+    write_tar(tmp_path / "s.tar", good | {"1.jpg": noise_jpeg(1), "1.json": label})
+    write_tar(tmp_path / "t.tar", {"2.jpg": noise_jpeg(1), "2.json": b"{}"})
+    assert len(index_shards(tmp_path, max_reject_rate=0.5, workers=2)) == 2
+    (reject,) = map(json.loads, (tmp_path / "rejected.jsonl").read_text().splitlines())
+    assert reason in reject["reason"]
+
+
+def test_what_is_left_out_of_an_index_is_left_out_of_its_digest(tmp_path):
+    make_shards(tmp_path / "a", [6])
+    whole = index_shards(tmp_path / "a")
+    (tmp_path / "a" / "part-0001.tar").write_bytes(b"")
+    write_tar(tmp_path / "a" / "part-0001.tar", {"bad.jpg": b"GIF89a", "bad.json": b"{}"})
+    names = {"sample00002", "bad", "sample00004", "unknown"}
+    index = index_shards(tmp_path / "a", exclude=names)
+    assert [index.key(number) for number in range(4)] == [f"sample0000{number}" for number in (0, 1, 3, 5)]
+    assert index.info["excluded"] == 3 and index.info["rejected"] == 0
+    others = [
+        index_shards(tmp_path / "a", exclude={"bad", "sample00001", name}).digest for name in ("sample00002", "x")
+    ]
+    assert len({whole.digest, index.digest, *others}) == 4
+
+
+def test_fields_of_labels_under_other_names_are_named(tmp_path):
+    members = {"0.jpg": noise_jpeg(0), "0.json": b'{"Age": 20, "labels": {"sex": "F"}}'}
+    write_tar(tmp_path / "s.tar", members)
+    index = index_shards(tmp_path)
+    assert index.info["fields"] == ["Age", "labels", "labels.sex"]
+    assert "no JSON has age or gender; it has Age, labels, labels.sex" in next(left_out_of(index))
+    write_tar(tmp_path / "s.tar", members | {"1.jpg": noise_jpeg(0), "1.json": b'{"age": 3, "gender": "F"}'})
+    index = index_shards(tmp_path)
+    assert not list(left_out_of(index)) and "fields" not in index.info
+    assert content_of(index) == "2 samples in 1 shards, ages 3 to 3 (1 known), 0 M, 1 F, 2 faces, 0 bodies"

@@ -1,0 +1,159 @@
+"""The members of a tar by sample, whatever its headers claim.
+
+``tarfile`` believes a header: one that claims terabytes is given as much memory, one of negative size is read for ever.
+Here it reads headers alone, of bounded length, and each must lie behind the one before it and within the file.
+"""
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from posixpath import normpath
+from typing import BinaryIO
+
+_LONGEST_HEADER = 2**20  # bytes of a name or of PAX records; Linux has paths of 4096
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_LONG_TYPES = (*_PAX_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_RECORD_LENGTH = re.compile(rb"(\d{1,7}) ")
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar.
+
+    Attributes:
+        name: its path in the tar.
+        offset: of its first byte, in the tar.
+        size: in bytes.
+        fault: why its bytes do not lie there, as what follows its name in a sentence; None where they do.
+    """
+
+    name: str
+    offset: int
+    size: int
+    fault: str | None = None
+
+    def read(self, file: BinaryIO, most: int | None = None) -> bytes:
+        """Its bytes, or the first ``most`` of them."""
+        return os.pread(file.fileno(), self.size if most is None else min(self.size, most), self.offset)
+
+
+def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
+    """{key: {extension: member}} of a tar, keys in the order of their first members.
+
+    A key ends at the first dot of a name, as in WebDataset. Its members may lie anywhere in the tar: GNU tar writes
+    them in the order of the folder. Names that begin with a dot are passed over, as WebDataset does: macOS writes a
+    ``._NAME`` of metadata beside each ``NAME``.
+
+    Raises:
+        tarfile.TarError: no tar, or a damaged, truncated or concatenated one.
+        OSError: it cannot be read.
+    """
+    found: dict[str, dict[str, Member]] = {}
+    for member in _members(file):
+        folder, slash, base = member.name.rpartition("/")
+        if base.startswith("."):
+            continue
+        stem, _, extension = base.partition(".")
+        members, extension = found.setdefault(folder + slash + stem, {}), extension.lower()
+        if extension in members:
+            member = replace(member, fault="occurs more than once in the tar; keep the one that is meant")
+        members[extension] = member
+    return found
+
+
+def _members(file: BinaryIO) -> Iterator[Member]:
+    """Files and links in the order of the tar; a hard link is the member whose bytes it names."""
+    targets: dict[str, Member] = {}
+    for header in _headers(file):
+        if header.islnk():
+            member = _target(header, targets)
+        elif header.issym():
+            member = Member(header.name, 0, 0, "is a symbolic link; write the tar with --dereference")
+        elif header.issparse():
+            member = Member(header.name, 0, 0, "is a GNU sparse file; write the tar without --sparse")
+        elif header.isfile():
+            member = Member(header.name, header.offset_data, header.size)
+        elif header.isdir():
+            continue
+        else:
+            member = Member(header.name, 0, 0, "is not a file")
+        targets[normpath(header.name)] = member
+        yield member
+
+
+def _target(link: tarfile.TarInfo, targets: dict[str, Member]) -> Member:
+    target = targets.get(normpath(link.linkname))
+    if target is None:
+        fault = f"is a hard link to {link.linkname[:100]}, which is not before it in the tar"
+        return Member(link.name, 0, 0, fault)
+    return replace(target, name=link.name)
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is read in bounded memory and time."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or self.type in _LONG_TYPES and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header claims {self.size} bytes")
+        if self.type in _PAX_TYPES:
+            self._check_records(tar)
+        return super()._proc_member(tar)
+
+    def _check_records(self, tar: tarfile.TarFile) -> None:
+        """PAX records follow each other: where one lies about its length, tarfile reads all from each of them on."""
+        place, start, data = 0, tar.fileobj.tell(), tar.fileobj.read(self.size)
+        while place < len(data.rstrip(b"\0")):
+            length = _RECORD_LENGTH.match(data, place)
+            record = data[place : place + int(length[1])] if length else b""
+            if not record.endswith(b"\n") or b"=" not in record:
+                raise tarfile.ReadError("a PAX record lies about its length")
+            place += len(record)
+        tar.fileobj.seek(start)
+
+
+def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    size, end = os.fstat(file.fileno()).st_size, 0
+    with _lies_are_damage():
+        tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_Header)
+    while True:
+        with _lies_are_damage():
+            header = tar.next()
+        if header is None:
+            break
+        tar.members.clear()  # or a tar of millions of members would be held in memory
+        if not end <= header.offset < header.offset_data <= tar.offset:
+            raise tarfile.ReadError("a header points backwards")
+        if tar.offset > size:
+            raise tarfile.ReadError("unexpected end of data")
+        end = tar.offset
+        yield header
+    _check_end(file, tar.offset)
+
+
+@contextmanager
+def _lies_are_damage() -> Iterator[None]:
+    """tarfile meets numbers that are none, too large or negative, and endless chains of headers, with any of these."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, LookupError, RecursionError):
+        raise tarfile.ReadError("a header that cannot be meant") from None
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Raise ReadError where there is more than zeros behind the last member, or not even zeros.
+
+    tarfile takes a cut or damaged header for the end, and of tars joined by ``cat`` it reads the first alone.
+    """
+    file.seek(end)
+    zeros = file.read(tarfile.BLOCKSIZE)
+    if len(zeros) < tarfile.BLOCKSIZE or zeros.strip(b"\0"):
+        raise tarfile.ReadError("no end of archive behind its last member")
+    while rest := file.read(_CHUNK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(
+                "more follows its end of archive, as where tars were joined by cat: keep them apart"
+            )
