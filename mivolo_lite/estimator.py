@@ -30,7 +30,12 @@ class Estimator(nn.Module):
     Args:
         card: what to build.
         people: how many its embeddings are trained to tell apart; 0 for inference.
+
+    Attributes:
+        channels_last: whether the model sees images in the memory format that loaders give.
     """
+
+    channels_last = True
 
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
@@ -156,7 +161,10 @@ class Estimator(nn.Module):
         return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
     def _normalise(self, picture: Tensor | None) -> Tensor | None:
-        return None if picture is None else (picture.float() - self.pixel_mean) / self.pixel_std
+        if picture is None:
+            return None
+        normalised = (picture.float() - self.pixel_mean) / self.pixel_std
+        return normalised if self.channels_last else normalised.contiguous()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -226,3 +226,13 @@ def test_weights_that_two_layers_share_are_saved_and_loaded(tmp_path):
     tied.save(tmp_path)
     found = Estimator.load(tmp_path).state_dict()
     assert all(found[name].equal(value) for name, value in tied.state_dict().items())
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format_of_images_is_the_models(channels_last):
+    estimator = Estimator(card()).eval()
+    estimator.channels_last = channels_last
+    seen = []
+    estimator.model.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
+    estimator(torch.zeros(2, 32, 32, 3, dtype=torch.uint8).movedim(-1, 1))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -45,7 +45,8 @@ class BatchPlan:
             world_size: ranks.
 
         Raises:
-            UserError: the global batch cannot be dealt out equally.
+            UserError: the global batch cannot be dealt out equally, or only in micro-batches of less than half the
+                limit: a prime share would be trained one image at a time.
         """
         share, rest = divmod(global_batch, world_size)
         if rest or not share:
@@ -56,6 +57,13 @@ class BatchPlan:
             )
         limit = min(share, max_micro_batch or share)
         micro_batch = next(size for size in range(limit, 0, -1) if share % size == 0)
+        if 2 * micro_batch < limit:
+            nearest = max(1, round(share / limit)) * limit * world_size
+            raise UserError(
+                f"optim.global_batch {global_batch}: the share of each of {world_size} processes, {share}, has no "
+                f"divisor near optim.micro_batch {limit}, only {micro_batch}; use optim.global_batch {nearest}, or "
+                f"optim.micro_batch {micro_batch}"
+            )
         return cls(global_batch, micro_batch, world_size, share // micro_batch)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import NO_CODE
@@ -37,6 +38,15 @@ def count_labels(
 
 def _seen(part: ShardIndex, inputs: Sequence[str]) -> np.ndarray:
     return np.logical_or.reduce([part.columns[f"{name}_size"] > 0 for name in inputs])
+
+
+def multiplies_channels(module: nn.Module) -> bool:
+    """Whether a grouped convolution makes several channels of one, as FastViT's do.
+
+    On CPUs, torch's channels-last backward pass of these ends the process with a segmentation fault.
+    """
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    return any(part.groups > 1 and part.out_channels > part.in_channels for part in convolutions)
 
 
 def require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:

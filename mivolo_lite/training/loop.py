@@ -26,7 +26,13 @@ from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
-from mivolo_lite.training.checks import count_labels, require_disk, require_labels, require_shared_memory
+from mivolo_lite.training.checks import (
+    count_labels,
+    multiplies_channels,
+    require_disk,
+    require_labels,
+    require_shared_memory,
+)
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.journal import Journal
@@ -130,7 +136,10 @@ class Trainer:
             self.estimator.method.fit_prior(age_counts)
         if config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
-        if config.train.channels_last:
+        self.estimator.channels_last = config.train.channels_last and not (
+            self.launch.on_cpu and multiplies_channels(self.estimator)
+        )
+        if self.estimator.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
@@ -362,6 +371,8 @@ class Trainer:
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
+        if self.config.train.channels_last and not self.estimator.channels_last:
+            self.journal.say("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
         if self.labels:
             known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
             self.journal.say(f"labels to learn from: {known}")

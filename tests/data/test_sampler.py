@@ -1,5 +1,7 @@
 """Laws of dealing the order out to ranks."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,34 @@ def test_a_plan_makes_up_the_global_batch_or_says_which_one_it_could(global_batc
         with pytest.raises(UserError, match=f"global_batch {global_batch} .* {world_size} processes; use "):
             BatchPlan.resolve(global_batch, limit, world_size)
         return
-    plan = BatchPlan.resolve(global_batch, limit, world_size)
+    most = min(limit or global_batch, global_batch // world_size)
+    try:
+        plan = BatchPlan.resolve(global_batch, limit, world_size)
+    except UserError as error:  # what it says to use works
+        assert not any(global_batch // world_size % size == 0 for size in range(-(-most // 2), most + 1))
+        other, smaller = map(
+            int, re.findall(r"use optim.global_batch (\d+), or optim.micro_batch (\d+)", str(error))[0]
+        )
+        assert BatchPlan.resolve(other, limit, world_size) and BatchPlan.resolve(global_batch, smaller, world_size)
+        return
     assert plan.micro_batch * plan.world_size * plan.accumulation == global_batch
-    assert limit is None or plan.micro_batch <= limit
+    assert most / 2 <= plan.micro_batch <= most
+
+
+@pytest.mark.parametrize(
+    "global_batch, micro_batch, world_size, message",
+    [
+        (254, 64, 2, "127, has no divisor near optim.micro_batch 64, only 1; use optim.global_batch 256"),
+        (106, 50, 1, "only 2; use optim.global_batch 100, or optim.micro_batch 2"),
+        (7, 4, 1, "use optim.global_batch 8"),
+    ],
+)
+def test_a_share_is_not_trained_one_image_at_a_time(global_batch, micro_batch, world_size, message):
+    with pytest.raises(UserError, match=message):
+        BatchPlan.resolve(global_batch, micro_batch, world_size)
+
+
+@pytest.mark.parametrize("global_batch, micro_batch, found", [(128, 48, 32), (1016, 128, 127), (10, 4, 2), (64, 1, 1)])
+def test_a_micro_batch_is_at_least_half_of_what_was_allowed(global_batch, micro_batch, found):
+    world_size = 8 if global_batch == 1016 else 1
+    assert BatchPlan.resolve(global_batch, micro_batch, world_size).micro_batch == found
