@@ -93,7 +93,7 @@ def cut_body(
         crop[rows, columns] = 0
     # Counts channel values, so that naturally black pixels count as blanked: MiVOLO's rule, needed to drop the same.
     if np.count_nonzero(crop) < rules.min_kept * crop.size:
-        raise NoCrop("hidden by boxes of others" if others else "hidden by its own face" if faces else "black")
+        raise NoCrop("hidden by boxes of others" if others else "hidden by the own face" if faces else "black")
     return crop
 
 

@@ -13,7 +13,7 @@ from mivolo_lite.data.kind import kind_of
 from mivolo_lite.data.orientation import UPRIGHT, orientation_in, upright
 
 MAX_MEGAPIXELS = 64.0
-"""Default limit of every decoder: at most 0.8 GB while such an image is decoded (12 bytes a pixel), in each process."""
+"""Default limit of every decoder: at most 0.6 GB while such a JPEG is decoded, and 1 GB a WebP, in each process."""
 
 MAX_SCANS = 100
 """Encoders write about 10 scans, and each costs a pass over all pixels: 64 KB can ask for 6,000 passes."""

@@ -92,10 +92,11 @@ def pack(
 
 def _missing_crops(reading: Reading) -> Iterator[str]:
     """How many crops are absent of people who have another one, and why."""
+    plural, other_crop = {"face": "faces", "body": "bodies"}, {"face": "body", "body": "face"}
     for (name, reason), count in sorted(reading.missing.items()):
         absent = sum(times for (other, _), times in reading.missing.items() if other == name)
         boxes = absent + sum(getattr(sample, name) is not None for sample in reading.samples)
-        yield f"{count} of {boxes} {'bodies' if name == 'body' else 'faces'} {reason}: the other crop is kept alone"
+        yield f"{count} of {boxes} {plural[name]} {reason}: of these people the {other_crop[name]} alone is kept"
 
 
 def parse_split(text: str) -> dict[str, float]:

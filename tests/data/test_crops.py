@@ -112,7 +112,7 @@ def test_boxes_too_small_for_a_crop_are_left_in_as_mivolo_does(kind, box, blanke
     [
         ({"others": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
         ({"other_faces": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
-        ({"own_face": (0, 0, 600, 500)}, "hidden by its own face"),
+        ({"own_face": (0, 0, 600, 500)}, "hidden by the own face"),
         ({"picture": np.zeros_like(PICTURE)}, "black"),
     ],
 )

@@ -47,7 +47,7 @@ def test_genders_may_have_codes(source):
 
 def test_an_absent_body_has_a_reason(source):
     people = source("a.jpg,30-39,Male", margin=0.25)
-    assert people.read(people.items()[0]).missing == [("body", "hidden by its own face")]
+    assert people.read(people.items()[0]).missing == [("body", "hidden by the own face")]
 
 
 def test_race_is_the_group(source):
