@@ -39,7 +39,11 @@ COLUMNS = {
     "age_hi": ("F32", 4),
     "gender": ("U8", 1),
     "group": ("U8", 1),
-    "check": ("U64", 8),
+    "labels_offset": ("I64", 8),
+    "labels_size": ("I32", 4),
+    "face_crc": ("U32", 4),
+    "body_crc": ("U32", 4),
+    "labels_crc": ("U32", 4),
     "key_end": ("I64", 8),
     "keys": ("U8", KEY_BYTES),
 }

@@ -97,6 +97,16 @@ class NodeCache:
                 if not wait:
                     return
 
+    def drop(self, name: str) -> None:
+        """Take away a file that turned out to be damaged."""
+        with self._named_errors(), self._ledger() as ledger:
+            try:
+                size = os.stat(self.folder / name).st_size
+                os.unlink(self.folder / name)
+            except FileNotFoundError:  # another process was faster
+                return
+            _write_used(ledger, _read_used(ledger) - _on_disk(size))
+
     def _opened(self, name: str) -> int | None:
         try:
             return os.open(self.folder / name, os.O_RDONLY)

@@ -3,8 +3,8 @@
 One scan of the tars gives ``index.safetensors`` (columns, read through the page cache) and ``dataset.json`` (for
 people). With it, any sample is one ``pread`` away, so the order of training need not follow the order on disk.
 
-For shards that are read over a network, ``dataset.json`` holds the digest of ``index.safetensors``, and that one a
-check of every sample's pictures: any stretch of any shard can be told to be what was indexed, without reading the rest.
+``dataset.json`` holds the digest of ``index.safetensors``, and that one a check of every sample's members: any stretch
+of any shard can be told to be what was indexed, without reading the rest.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ class ShardIndex:
         columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
             in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
             ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``extra.<name>``, see ``extra_columns``;
-            ``check`` of the pictures (``check_of``; older indexes lack it, which matters to shards at a URL alone);
-            ``key_end`` into the bytes of ``keys``.
+            ``key_end`` into the bytes of ``keys``; ``labels_offset``, ``labels_size`` of the member with the labels,
+            and ``face_crc``, ``body_crc``, ``labels_crc`` (older indexes lack these, see ``Members``).
         cache: where a node keeps what it fetches, for shards at a URL.
     """
 
@@ -121,13 +121,6 @@ class ShardIndex:
         middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2
         ages = np.clip(np.rint(middle[~np.isnan(middle)]), min_age, max_age).astype(np.int64)
         return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
-
-
-def check_of(face: bytes, body: bytes) -> int:
-    """64 bits that tell a sample's pictures from any others."""
-    digest = hashlib.sha256(face)
-    digest.update(body)
-    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def _load_local(folder: Path) -> ShardIndex:

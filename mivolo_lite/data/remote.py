@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 
+from mivolo_lite.data.members import DamagedBytes
 from mivolo_lite.errors import UserError
 
 TRIES = 9
@@ -16,10 +17,6 @@ _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "https", "http": "http
 
 _SILENCE = 60.0  # seconds without a byte after which a connection is given up
 _WORTH_ANOTHER_TRY = (408, 425, 429)  # of the statuses that blame the client
-
-
-class DamagedBytes(Exception):
-    """What arrived is not what it should be."""
 
 
 def is_url(address: object) -> bool:

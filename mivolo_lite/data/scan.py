@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
 
 from mivolo_lite.data.columns import extra_columns, label_columns, said
-from mivolo_lite.data.index import INFO_FILE, SCHEMA_VERSION, ShardIndex, check_of
+from mivolo_lite.data.index import INFO_FILE, SCHEMA_VERSION, ShardIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, check
 from mivolo_lite.data.kind import HEAD, is_image, kind_of
 from mivolo_lite.data.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
+from mivolo_lite.data.members import IMAGES, member_columns
 from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
@@ -39,13 +41,19 @@ _MOST_FIELDS, _LONGEST_NAME = 1000, 500
 
 
 class ScannedSample(NamedTuple):
-    """One sample of a tar: its key, offset and size of its crops (size 0 without), labels, and ``check_of`` it."""
+    """One sample of a tar.
+
+    Attributes:
+        key: names it.
+        labels: what is known of it.
+        places: offset and size of each of its ``Members``, size 0 without.
+        crcs: of the same.
+    """
 
     key: str
-    face: tuple[int, int]
-    body: tuple[int, int]
     labels: Labels
-    check: int
+    places: tuple[tuple[int, int], ...]
+    crcs: tuple[int, ...]
 
 
 @dataclass
@@ -211,14 +219,15 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
         key.encode()  # UnicodeEncodeError is a ValueError
         if not (face or body):
             raise ValueError(_no_image(file, members, unread))
-        checked = check_of(*(_image(file, member) if member else b"" for member in (face, body)))
+        images = [_image(file, member) if member else b"" for member in (face, body)]
         labels = _labels(file, said)
     except ValueError as error:
         picture, reason = (text.encode(errors="replace").decode() for text in (f"{scan.name}:{key}", str(error)))
         scan.rejected.append({"picture": picture[:_LONGEST_NAME], "reason": reason})
         return
-    places = ((member.offset, member.size) if member else (0, 0) for member in (face, body))
-    scan.samples.append(ScannedSample(key, *places, _plain(labels), checked))
+    places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, said))
+    crcs = tuple(map(crc32, (*images, said.read(file))))
+    scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
     scan.unread += [f"{scan.name}:{member.name}" for member in unread]
     scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
 
@@ -291,16 +300,11 @@ def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) ->
     codes = {name: code for code, name in enumerate(groups)}
     samples = [sample for scan in scans for sample in scan.samples]
     keys = [sample.key.encode() for sample in samples]
-    face, body = (np.array([getattr(one, name) for one in samples], dtype=np.int64) for name in ("face", "body"))
     return {
         "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.samples) for scan in scans]),
-        "face_offset": face[:, 0].copy(),
-        "face_size": face[:, 1].astype(np.int32),
-        "body_offset": body[:, 0].copy(),
-        "body_size": body[:, 1].astype(np.int32),
+        **member_columns([sample.places for sample in samples], [sample.crcs for sample in samples]),
         **label_columns(labels),
         "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
-        "check": np.array([sample.check for sample in samples], dtype=np.uint64),
         "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
         "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
     }
@@ -346,8 +350,10 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         age |= {"min": ages.min(), "max": ages.max(), "mean": round(float(ages.mean()), 4)}
         age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
     return {
-        "face": sum(sample.face[1] > 0 for scan in scans for sample in scan.samples),
-        "body": sum(sample.body[1] > 0 for scan in scans for sample in scan.samples),
+        **{
+            name: sum(sample.places[number][1] > 0 for scan in scans for sample in scan.samples)
+            for number, name in enumerate(IMAGES)
+        },
         "age": age,
         "gender": {name: genders[name] for name in GENDERS},
         "group": {name: found[name] for name in groups},

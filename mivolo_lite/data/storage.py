@@ -1,41 +1,48 @@
 """Where the bytes of samples come from: shards in a folder, blocks of shards at a URL, or several data sets' shards."""
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from heapq import heappop, heappush
 from itertools import count
 from threading import Lock, Thread
+from typing import NamedTuple
 
 import numpy as np
 
 from mivolo_lite.data.cache import EVICTABLE, NodeCache
-from mivolo_lite.data.index import ShardIndex, check_of
+from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.joined import JoinedIndex
+from mivolo_lite.data.members import IMAGES, DamagedBytes, Members
+from mivolo_lite.data.open_files import OpenFiles
 from mivolo_lite.data.order import cut_into_blocks
-from mivolo_lite.data.remote import DamagedBytes
 from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 
-_OPEN_SHARDS = 256
 _SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
 _BLOCKS_REMEMBERED = 4096
 _NOW, _AHEAD = 0, 1  # what is needed now goes first
 
 
 class ShardFiles:
-    """Reads members of shards in a folder at their offsets, keeping the latest files open in each process.
+    """Reads members of shards in a folder at their offsets.
 
     Args:
         index: of the folder.
-        sets: how many data sets share the files that a process keeps open.
     """
 
-    def __init__(self, index: ShardIndex, sets: int = 1):
-        self.index, self.most_open = index, max(1, _OPEN_SHARDS // sets)
-        self._files: dict[int, int] = {}
-        self._process = os.getpid()
+    def __init__(self, index: ShardIndex):
+        self.index, self._number = index, next(_numbers)
+        weakref.finalize(self, _close_files, self._number)
+
+    def __reduce__(self):
+        return ShardFiles, (self.index,)
+
+    @cached_property
+    def members(self) -> Members:
+        return Members(self.index.columns)
 
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read: none."""
@@ -49,25 +56,42 @@ class ShardFiles:
         """Have the samples at hand."""
 
     def read(self, name: str, sample: int) -> bytes:
-        """The JPEG of a sample's ``face`` or ``body``."""
-        columns = self.index.columns
-        offset, size = int(columns[f"{name}_offset"][sample]), int(columns[f"{name}_size"][sample])
-        return os.pread(self._descriptor(int(columns["shard"][sample])), size, offset)
+        """The JPEG of a sample's ``face`` or ``body``. Raises UserError where its shard is not what was indexed."""
+        shard = int(self.index.columns["shard"][sample])
+        try:
+            file = _open_files.descriptor((self._number, shard), partial(self.index.shard_path, shard))
+            return self.members.read(name, sample, partial(os.pread, file))
+        except OSError as error:
+            raise UserError(f"{self.index.shard_path(shard)}: cannot be read: {error.strerror}") from None
+        except DamagedBytes as error:
+            raise UserError(
+                f"{self.index.shard_path(shard)}: sample {self.index.key(sample)}: {error}; if the shard was changed, "
+                f"run `mivolo-lite index {self.index.folder}`, otherwise copy it here again"
+            ) from None
 
-    def _descriptor(self, shard: int) -> int:
-        # A forked worker must not share the parent's bookkeeping, though it could share its files.
-        if self._process != os.getpid():
-            self._files, self._process = {}, os.getpid()
-        if shard not in self._files:
-            if len(self._files) >= self.most_open:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[shard] = os.open(self.index.shard_path(shard), os.O_RDONLY)
-        return self._files[shard]
 
-    def __del__(self):
-        if self._process == os.getpid():
-            for file in self._files.values():
-                os.close(file)
+_open_files, _numbers = OpenFiles(), count()
+
+
+def _close_files(number: int) -> None:
+    _open_files.close(lambda key: key[0] == number)
+
+
+class Block(NamedTuple):
+    """Neighbouring samples of a shard at a URL, which are fetched together.
+
+    Attributes:
+        name: of its file in the cache.
+        shard: number of its shard.
+        begin, end: bytes of the shard.
+        samples: their numbers.
+    """
+
+    name: str
+    shard: int
+    begin: int
+    end: int
+    samples: range
 
 
 class FetchedShards:
@@ -80,8 +104,13 @@ class FetchedShards:
 
     def __init__(self, index: ShardIndex, block_samples: int):
         self.index, self.folder, self.cache = index, index.folder, NodeCache.of(index.cache)
+        self.block_samples, self.members = block_samples, Members(index.columns)
         self.block_start, self.block_size = cut_into_blocks(index.shard_sizes, block_samples)
+        self._block = lru_cache(_BLOCKS_REMEMBERED)(self._look_up)
         self._threads: _Threads | None = None
+
+    def __reduce__(self):
+        return FetchedShards, (self.index, self.block_samples)
 
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
@@ -93,66 +122,62 @@ class FetchedShards:
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
         """Have the samples' blocks here, and those to fetch ahead on their way."""
-        missing = [block for block in self.blocks_of(samples) if not self.cache.has(self._name(block))]
+        missing = [number for number in self.blocks_of(samples) if not self.cache.has(self._block(number).name)]
         if not missing and not ahead:
             return
         if self._threads is None or self._threads.process != os.getpid():
             self._threads = _Threads(partial(self._make, wait=False), self.index.cache.connections)
         self._threads.add(missing, _NOW)
         self._threads.add(ahead, _AHEAD)
-        for block in reversed(missing):  # from the other end, as one more thread
-            self._make(block)
+        for number in reversed(missing):  # from the other end, as one more thread
+            self._make(number)
 
     def read(self, name: str, sample: int) -> bytes:
-        """The JPEG of a sample's ``face`` or ``body``."""
-        block = self._block_of(sample)
-        begin, end = self._range(block)
-        offset, size = (int(self.index.columns[f"{name}_{what}"][sample]) for what in ("offset", "size"))
-        with self.cache.open(self._name(block), end - begin, partial(self._fetch, block)) as file:
-            return os.pread(file, size, offset - begin)
+        """The JPEG of a sample's ``face`` or ``body``, as it was indexed; a block that was damaged is fetched anew."""
+        block = self._block(int(np.searchsorted(self.block_start, sample, side="right")) - 1)
+        try:
+            return self._read(block, name, sample)
+        except DamagedBytes:
+            self.cache.drop(block.name)
+        try:
+            return self._read(block, name, sample)
+        except DamagedBytes as error:
+            raise UserError(
+                f"data.cache.folder {self.cache.folder}: sample {self.index.key(sample)}: {error}, though it was when "
+                "it was written there; choose a folder on another disk"
+            ) from None
 
-    def _make(self, block: int, wait: bool = True) -> None:
-        begin, end = self._range(block)
-        self.cache.make(self._name(block), end - begin, partial(self._fetch, block), wait)
+    def _read(self, block: Block, name: str, sample: int) -> bytes:
+        with self.cache.open(block.name, block.end - block.begin, partial(self._fetch, block)) as file:
+            return self.members.read(name, sample, lambda size, offset: os.pread(file, size, offset - block.begin))
 
-    def _fetch(self, block: int, file: int) -> None:
-        begin, end = self._range(block)
-        shard = int(self.index.columns["shard"][self.block_start[block]])
-        data = self.folder.read(self.index.shard_name(shard), begin, end, partial(self._check, block, begin))
+    def _make(self, number: int, wait: bool = True) -> None:
+        block = self._block(number)
+        self.cache.make(block.name, block.end - block.begin, partial(self._fetch, block), wait)
+
+    def _fetch(self, block: Block, file: int) -> None:
+        name = self.index.shard_name(block.shard)
+        data = self.folder.read(name, block.begin, block.end, partial(self._check, block))
         with open(file, "wb", closefd=False) as out:
             out.write(data)
 
-    def _check(self, block: int, begin: int, data: bytes) -> None:
-        view, columns = memoryview(data), self.index.columns
-        for sample in self._samples(block):
-            face, body = (
-                view[int(columns[f"{name}_offset"][sample]) - begin :][: int(columns[f"{name}_size"][sample])]
-                for name in ("face", "body")
-            )
-            if check_of(face, body) != columns["check"][sample]:
+    def _check(self, block: Block, data: bytes) -> None:
+        view = memoryview(data)
+        for sample in block.samples:
+            try:
+                for name in IMAGES:
+                    self.members.read(name, sample, lambda size, offset: view[offset - block.begin :][:size])
+            except DamagedBytes as error:
                 raise DamagedBytes(
-                    f"sample {self.index.key(sample)} is not what was indexed; if the shards were changed, run "
-                    "`mivolo-lite index` on them and upload them with their index.safetensors and dataset.json"
-                )
+                    f"sample {self.index.key(sample)}: {error}; if the shards were changed, run `mivolo-lite index` "
+                    "on them and upload them with their index.safetensors and dataset.json"
+                ) from None
 
-    def _range(self, block: int) -> tuple[int, int]:
-        """The bytes of a shard, begin and end, from a block's first picture to its last."""
-        samples, columns = self._samples(block), self.index.columns
-        offsets = np.concatenate([columns[f"{name}_offset"][samples.start : samples.stop] for name in ("face", "body")])
-        sizes = np.concatenate([columns[f"{name}_size"][samples.start : samples.stop] for name in ("face", "body")])
-        there = sizes > 0
-        return int(offsets[there].min()), int((offsets + sizes)[there].max())
-
-    def _samples(self, block: int) -> range:
-        first = int(self.block_start[block])
-        return range(first, first + int(self.block_size[block]))
-
-    def _block_of(self, sample: int) -> int:
-        return int(np.searchsorted(self.block_start, sample, side="right")) - 1
-
-    def _name(self, block: int) -> str:
-        samples = self._samples(block)
-        return f"{self.index.digest[:16]}-{samples.start}-{samples.stop}{EVICTABLE}"
+    def _look_up(self, number: int) -> Block:
+        first = int(self.block_start[number])
+        samples = range(first, first + int(self.block_size[number]))
+        shard, (begin, end) = int(self.index.columns["shard"][first]), self.members.range(samples)
+        return Block(f"{self.index.digest[:16]}-{shard}-{begin}-{end}{EVICTABLE}", shard, begin, end, samples)
 
 
 class JoinedShards:
@@ -165,7 +190,7 @@ class JoinedShards:
 
     def __init__(self, index: JoinedIndex, block_samples: int):
         self.index = index
-        self.parts = [open_shards(part, block_samples, sets=len(index.parts)) for part in index.parts]
+        self.parts = [open_shards(part, block_samples) for part in index.parts]
 
     def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[tuple[int, int]]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
@@ -252,10 +277,8 @@ class _Threads:
             return None
 
 
-def open_shards(
-    index: ShardIndex | JoinedIndex, block_samples: int, sets: int = 1
-) -> ShardFiles | FetchedShards | JoinedShards:
-    """The way to an index's samples, beside those of others of so many data sets."""
+def open_shards(index: ShardIndex | JoinedIndex, block_samples: int) -> ShardFiles | FetchedShards | JoinedShards:
+    """The way to an index's samples."""
     if isinstance(index, JoinedIndex):
         return JoinedShards(index, block_samples)
-    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index, sets)
+    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

@@ -18,7 +18,7 @@ from mivolo_lite.data.transforms import AugmentConfig
 from mivolo_lite.errors import UserError
 from tests.data.servers import RangeServer, serving
 from tests.data.test_loading import INPUTS, rows
-from tests.data.tiny_shards import make_shards, sample, write_shard
+from tests.data.tiny_shards import damage, make_shards, sample, write_shard
 
 CLASSES = {"group": ["x", "y", "z"], "number": ()}
 PLAIN = AugmentConfig(flip=0, crop_scale=1, randaugment_ops=0, erase=0)
@@ -125,7 +125,7 @@ def test_a_set_at_a_url_beside_one_in_a_folder(folders, tmp_path, workers):
 
 
 def test_its_data_sets_share_the_open_files(folders, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.data.storage._OPEN_SHARDS", 3)
+    monkeypatch.setattr("mivolo_lite.data.open_files.MOST_OPEN", 3)
     joined = open_shards(JoinedIndex([ShardIndex.load(folders / name) for name in "abc"]), 4)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(len(joined.index)):
@@ -134,11 +134,7 @@ def test_its_data_sets_share_the_open_files(folders, monkeypatch):
 
 
 def test_a_broken_picture_is_named_with_its_folder(folders, tmp_path):
-    index = make_shards(tmp_path / "d", [6])
-    path, offset = index.shard_path(0), int(index.columns["face_offset"][0])
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 20] = b"\0" * 20
-    path.write_bytes(data)
+    damage(make_shards(tmp_path / "d", [6]), 0, "face")
     (batches,) = read(config([f"{folders}/a", f"{tmp_path}/d"]), steps=1)
     (broken,) = [text for batch in batches for text in batch.broken]
     assert broken.startswith(f"{tmp_path}/d/sample00000.face: ")

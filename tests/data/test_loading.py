@@ -19,7 +19,7 @@ from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.data.scan import index_shards
 from mivolo_lite.data.transforms import AugmentConfig, seeded
 from mivolo_lite.errors import UserError
-from tests.data.tiny_shards import make_shards, noise_jpeg, sample, write_shard
+from tests.data.tiny_shards import damage, make_shards, noise_jpeg, sample, write_shard
 
 SIZES = [37, 11, 50, 23, 8]
 INPUTS = ("face", "body")
@@ -159,29 +159,19 @@ def test_labels_are_exact_ranged_or_masked(folder):
 
 
 def test_a_broken_picture_is_absent_told_and_teaches_nothing(folder, tmp_path):
-    index = make_shards(tmp_path / "broken", [6])
-    path, offset = index.shard_path(0), int(index.columns["face_offset"][0])
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 20] = b"\0" * 20
-    path.write_bytes(data)
+    index = damage(make_shards(tmp_path / "broken", [6]), 0, "face")
     (batch,) = eval_loader(index, ("face",), 16, 6)
     assert len(batch.broken) == 1 and "sample00000.face" in batch.broken[0] and "JPEG" in batch.broken[0]
     assert not batch.has_face[0] and not batch.age.known[0] and not batch.gender_known[0] and not batch.face[0].any()
     assert batch.has_face[2] and batch.face[2].any()
-    path.write_bytes(_without_picture(data, index, "face", 2))
-    (batch,) = eval_loader(index, INPUTS, 16, 6)
+    (batch,) = eval_loader(damage(index, 2, "face"), INPUTS, 16, 6)
     assert [text.partition(":")[0] for text in batch.broken] == ["sample00000.face", "sample00002.face"]
     assert not batch.has_face[2] and batch.has_body[2]
     assert batch.gender_known[2] == (sample(2).labels.gender is not None)
 
 
-def _without_picture(data, index, name, number):
-    offset = int(index.columns[f"{name}_offset"][number])
-    return data[:offset] + b"\0" * 20 + data[offset + 20 :]
-
-
 def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.data.storage._OPEN_SHARDS", 3)
+    monkeypatch.setattr("mivolo_lite.data.open_files.MOST_OPEN", 3)
     index = make_shards(tmp_path, [2] * 9)
     before = len(os.listdir("/proc/self/fd"))
     dataset = ShardDataset(index, INPUTS, 16)

@@ -26,7 +26,7 @@ from mivolo_lite.data.readers import IndexReader
 from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.errors import UserError
 from tests.data.servers import FlakyApplication, HubServer, Mishaps, RangeServer, serving
-from tests.data.tiny_shards import make_shards
+from tests.data.tiny_shards import make_shards, of_before_the_crcs
 
 SIZES = [37, 11, 50, 23, 8]
 INPUTS = ("face", "body")
@@ -256,7 +256,9 @@ def test_a_shard_that_was_changed_is_found_out(copy, tmp_path, workers):
     place = int(index.columns["body_offset"][sample] + index.columns["body_size"][sample] // 2)
     data[place] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="part-0001.tar: sample sample00040 is not what was indexed; .*index") as error:
+    with pytest.raises(
+        UserError, match="part-0001.tar: sample sample00040: its body is not what was indexed; .*index"
+    ) as error:
         batches(copy.url, cache(tmp_path), workers)
     assert "\n" not in str(error.value)
 
@@ -314,8 +316,7 @@ def test_addresses_that_lead_nowhere_are_named(http, tmp_path, monkeypatch):
 
 def test_an_index_of_before_the_checks_still_reads_from_disk(folder, tmp_path, from_disk):
     shutil.copytree(folder, tmp_path / "old")
-    index = ShardIndex.load(tmp_path / "old")
-    del index.columns["check"]
+    index = of_before_the_crcs(ShardIndex.load(tmp_path / "old"))
     index.save()
     info = json.loads((tmp_path / "old" / "dataset.json").read_text())
     del info["index"]

@@ -7,6 +7,7 @@ import simplejpeg
 import webdataset as wds
 
 from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.members import check_of
 from mivolo_lite.data.sample import Labels, Sample
 from mivolo_lite.data.scan import index_shards
 
@@ -40,3 +41,31 @@ def make_shards(folder: Path, sizes: list[int]) -> ShardIndex:
         write_shard(folder / f"part-{shard:04d}.tar", [sample(number) for number in range(first, first + size)])
         first += size
     return index_shards(folder)
+
+
+def overwrite(index: ShardIndex, number: int, member: str, data: bytes, skip: int = 0) -> None:
+    """Put bytes over those of a sample's ``face``, ``body`` or ``labels``, in a shard that stays as long as it is."""
+    with open(index.shard_path(int(index.columns["shard"][number])), "r+b") as file:
+        file.seek(int(index.columns[f"{member}_offset"][number]) + skip)
+        file.write(data)
+
+
+def damage(index: ShardIndex, number: int, member: str) -> ShardIndex:
+    """The index of shards in which the pixels of an image end too early; its header and its end are sound."""
+    overwrite(index, number, member, b"\xff\xd9", skip=int(index.columns[f"{member}_size"][number]) * 7 // 8)
+    return index_shards(index.folder)
+
+
+def of_before_the_crcs(index: ShardIndex, checks: bool = False) -> ShardIndex:
+    """An index as older versions wrote it: without checks, or with one over both images of a sample."""
+    columns = {name: column for name, column in index.columns.items() if not name.endswith("_crc")}
+    if checks:
+        shards = [index.shard_path(shard).read_bytes() for shard in range(len(index.shard_sizes))]
+
+        def image(number: int, name: str) -> bytes:
+            offset, size = columns[f"{name}_offset"][number], columns[f"{name}_size"][number]
+            return shards[columns["shard"][number]][offset : offset + size]
+
+        values = [check_of(image(number, "face"), image(number, "body")) for number in range(len(index))]
+        columns["check"] = np.array(values, dtype=np.uint64)
+    return ShardIndex(index.folder, index.info, columns)

@@ -17,7 +17,7 @@ from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
-from tests.data.tiny_shards import make_shards
+from tests.data.tiny_shards import damage, make_shards
 
 SAMPLES, SIDE = 30, 32
 DUAL = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
@@ -135,10 +135,8 @@ def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
 def test_a_hidden_picture_is_not_even_read(dual, tmp_path):
     index = make_shards(tmp_path / "shards", [6])
     columns = index.columns
-    with open(index.shard_path(0), "r+b") as file:
-        for number in np.flatnonzero(columns["body_size"]):
-            file.seek(columns["body_offset"][number])
-            file.write(b"\0" * int(columns["body_size"][number]))
+    for number in np.flatnonzero(columns["body_size"]):
+        index = damage(index, number, "body")
     assert evaluate(dual, index.folder, tmp_path / "face", "face")["inputs"]["face"]["missing"] == 2
     both = evaluate(dual, index.folder, tmp_path / "both", "face,both")["inputs"]["both"]
     assert both["unreadable"]["n"] == (columns["body_size"] > 0).sum()
@@ -147,9 +145,7 @@ def test_a_hidden_picture_is_not_even_read(dual, tmp_path):
 def test_an_image_that_cannot_be_decoded_is_missing_and_counted(dual, tmp_path, capsys):
     index = make_shards(tmp_path / "shards", [6])
     broken = int(np.flatnonzero((index.columns["face_size"] > 0) & (index.columns["body_size"] == 0))[0])
-    with open(index.shard_path(0), "r+b") as file:
-        file.seek(int(index.columns["face_offset"][broken]))
-        file.write(b"\x89PNG")
+    damage(index, broken, "face")
     main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o", "--report",
           "no", "--workers", "0"])  # fmt: skip
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.training.optim import OptimConfig, learning_rate
 from mivolo_lite.training.preemption import EXIT_CODE
+from tests.data.tiny_shards import damage
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 24
@@ -203,10 +204,7 @@ def test_a_run_that_has_learnt_enough_is_done(command, undisturbed, tmp_path):
 @pytest.mark.slow
 def test_a_broken_picture_counts_once_however_often_it_is_met(command, people, tmp_path):
     data = shutil.copytree(people / "train", tmp_path / "train")
-    index = ShardIndex.load(data)
-    with open(index.shard_path(0), "r+b") as file:
-        file.seek(int(index.columns["face_offset"][0]))
-        file.write(b"\0" * 20)
+    damage(ShardIndex.load(data), 0, "face")
     changed = ["--data.train", str(data), "--train.max_broken", "1"]
     finish(start([*command, *changed], tmp_path / "run"))
     finish(start([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto"))

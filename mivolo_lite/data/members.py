@@ -1,0 +1,90 @@
+"""Where a sample's members lie in its shard, and whether bytes are theirs: what was changed or damaged is not learnt.
+
+An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px it takes 1 % of the loader's
+time to compare them; a SHA-256 would take 2 %, or 10 % on a CPU without instructions for it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from zlib import crc32
+
+import numpy as np
+
+IMAGES, LABELS = ("face", "body"), "labels"
+
+
+class DamagedBytes(Exception):
+    """What was read is not what it should be."""
+
+
+class Members:
+    """The members of all samples of a data set: ``face``, ``body`` and, unless an older version indexed it, ``labels``.
+
+    Args:
+        columns: of the index. An index of before the CRCs has ``check`` (``check_of``) or nothing to compare with.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        self.has_crcs = f"{LABELS}_crc" in columns
+        self.names = (*IMAGES, LABELS) if self.has_crcs else IMAGES
+        self._columns = {name: (columns[f"{name}_size"], columns[f"{name}_offset"]) for name in self.names}
+        # `item` gives a plain number, in half the time of `int(column[sample])`.
+        self._place = {name: tuple(column.item for column in self._columns[name]) for name in self.names}
+        self._crc = {name: columns[f"{name}_crc"].item for name in self.names} if self.has_crcs else {}
+        self._check = columns.get("check")
+
+    def range(self, samples: range) -> tuple[int, int]:
+        """The bytes of a shard, begin and end, from the first to the last member of neighbouring samples."""
+        places = [tuple(column[samples.start : samples.stop] for column in self._columns[name]) for name in self.names]
+        sizes, offsets = (np.concatenate(columns) for columns in zip(*places, strict=True))
+        there = sizes > 0
+        return int(offsets[there].min()), int((offsets + sizes)[there].max())
+
+    def read(self, name: str, sample: int, pread: Callable[[int, int], bytes]) -> bytes:
+        """A sample's image, after a comparison of it and of the sample's labels with the index.
+
+        Args:
+            name: ``face`` or ``body``.
+            sample: number of the sample.
+            pread: reads so many bytes at an offset of the sample's shard.
+
+        Raises:
+            DamagedBytes: something else was indexed.
+        """
+        image = self._pread(name, sample, pread)
+        if self.has_crcs:
+            if crc32(image) != self._crc[name](sample):
+                raise DamagedBytes(f"its {name} is not what was indexed")
+            if crc32(self._pread(LABELS, sample, pread)) != self._crc[LABELS](sample):
+                raise DamagedBytes("its labels are not what was indexed")
+        elif self._check is not None:
+            both = (image if other == name else self._pread(other, sample, pread) for other in IMAGES)
+            if check_of(*both) != self._check[sample]:
+                raise DamagedBytes("its images are not what was indexed")
+        return image
+
+    def _pread(self, name: str, sample: int, pread: Callable[[int, int], bytes]) -> bytes:
+        size, offset = self._place[name]
+        return pread(size(sample), offset(sample))
+
+
+def member_columns(places: Sequence[Sequence[tuple[int, int]]], crcs: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """The columns of an index that ``Members`` reads.
+
+    Args:
+        places: offset and size of each sample's face, body and labels.
+        crcs: of the same.
+    """
+    columns = {}
+    for number, name in enumerate((*IMAGES, LABELS)):
+        columns[f"{name}_offset"] = np.array([sample[number][0] for sample in places], dtype=np.int64)
+        columns[f"{name}_size"] = np.array([sample[number][1] for sample in places], dtype=np.int32)
+        columns[f"{name}_crc"] = np.array([sample[number] for sample in crcs], dtype=np.uint32)
+    return columns
+
+
+def check_of(face: bytes, body: bytes) -> int:
+    """64 bits that tell a sample's images from any others, as indexes had them before the CRCs."""
+    digest = hashlib.sha256(face)
+    digest.update(body)
+    return int.from_bytes(digest.digest()[:8], "little")

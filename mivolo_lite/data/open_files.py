@@ -1,0 +1,37 @@
+"""Files that a process keeps open to read: those used latest, since there are more shards than it may open."""
+
+import os
+import resource
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+MOST_OPEN = 256
+"""Files of one process, however many data sets it reads; fewer where ``ulimit -n`` allows less than four times that."""
+
+
+class OpenFiles:
+    """Descriptors by key. A forked process has copies of its parent's, and may read and close them as its own."""
+
+    def __init__(self):
+        self._files: OrderedDict[Hashable, int] = OrderedDict()
+
+    def descriptor(self, key: Hashable, path: Callable[[], Path]) -> int:
+        """Of an open file, which is opened where it is not yet. Raises OSError where it cannot be."""
+        if key in self._files:
+            self._files.move_to_end(key)
+        else:
+            while len(self._files) >= _limit():
+                os.close(self._files.popitem(last=False)[1])
+            self._files[key] = os.open(path(), os.O_RDONLY)
+        return self._files[key]
+
+    def close(self, concerns: Callable[[Hashable], bool]) -> None:
+        """Close the files of some keys."""
+        for key in [key for key in self._files if concerns(key)]:
+            os.close(self._files.pop(key))
+
+
+def _limit() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_OPEN if allowed == resource.RLIM_INFINITY else max(1, min(MOST_OPEN, allowed // 4))
