@@ -9,6 +9,7 @@ of ranks' shares move most.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import struct
@@ -23,9 +24,10 @@ import numpy as np
 from timing import processor
 
 from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.index import INDEX_FILE, INFO_FILE, SCHEMA_VERSION, ShardIndex
+from mivolo_lite.data.index import INDEX_FILE, INFO_FILE, ShardIndex
 from mivolo_lite.data.order import GlobalOrder
 from mivolo_lite.data.sampler import BatchPlan, TrainSampler
+from mivolo_lite.data.schema import SCHEMA_VERSION
 
 RESULTS = Path(__file__).parent / "results" / "scale.md"
 KEY_BYTES = 12
@@ -143,7 +145,8 @@ def reading_row(order: GlobalOrder, ranks: int, options: argparse.Namespace) -> 
 
 
 def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """The index of shards that are not there, and its sizes: columns of zeros, a real ``dataset.json``."""
+    """The index of shards that are not there, and its sizes: columns of zeros but for
+    those that number shards and keys, a real ``dataset.json``."""
     header, end = {"__metadata__": {"digest": "0" * 64}}, 0
     for name, (kind, size) in sorted(COLUMNS.items(), key=lambda column: -column[1][1]):  # aligned
         count = options.samples * (KEY_BYTES if name == "keys" else 1)
@@ -155,12 +158,31 @@ def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
     each = options.samples // options.shards
+    for name, dtype in (("shard", np.int32), ("key_end", np.int64)):
+        begin = 8 + len(text) + header[name]["data_offsets"][0]
+        column = np.memmap(folder / INDEX_FILE, dtype, "r+", begin, options.samples)
+        for first in range(0, options.samples, 2**22):
+            numbers = np.arange(first, min(first + 2**22, options.samples))
+            column[first : first + 2**22] = numbers // each if name == "shard" else (numbers + 1) * KEY_BYTES
+        column.flush()
     shards = [
         {"file": f"train-{n:06d}.tar", "samples": each, "bytes": each * options.sample_bytes, "sha256": f"{n:064x}"}
         for n in range(options.shards)
     ]
-    index = {"bytes": (folder / INDEX_FILE).stat().st_size, "sha256": "0" * 64}
-    info = {"schema_version": SCHEMA_VERSION, "digest": "0" * 64, "groups": [], "shards": shards, "index": index}
+    with open(folder / INDEX_FILE, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    index = {"bytes": (folder / INDEX_FILE).stat().st_size, "sha256": digest}
+    info = {
+        "schema_version": SCHEMA_VERSION,
+        "digest": "0" * 64,
+        "samples": options.samples,
+        "rejected": 0,
+        "crop_policy": {},
+        "groups": ["all"],
+        "labels": {"face": 0, "body": 0, "age": {"known": 0}, "gender": {"M": 0, "F": 0}},
+        "shards": shards,
+        "index": index,
+    }
     (folder / INFO_FILE).write_text(json.dumps(info, indent=2))
     return {
         "index.safetensors, GB": index["bytes"] / 1e9,
@@ -192,7 +214,8 @@ def start_up(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, f
     """From a folder, and from a URL of which another rank has fetched the index; each in a process of its own."""
     cache = CacheConfig(folder=str(folder / "cache"), gb=100)
     os.mkdir(cache.folder)
-    os.symlink(folder / INDEX_FILE, Path(cache.folder) / f"{'0' * 64}.safetensors")
+    digest = json.loads((folder / INFO_FILE).read_text())["index"]["sha256"]
+    os.symlink(folder / INDEX_FILE, Path(cache.folder) / f"{digest}.safetensors")
     found = {"URL": in_a_process(begin_here, f"file://{folder}", options, cache)}
     for number in range(options.shards):  # as sparse as the index
         path = folder / f"train-{number:06d}.tar"

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mivolo_lite.data.columns import extra_columns, label_columns, said
-from mivolo_lite.data.index import INFO_FILE, SCHEMA_VERSION, ShardIndex
+from mivolo_lite.data.index import INFO_FILE, ShardIndex
 from mivolo_lite.data.jpeg import BrokenJpeg, check
 from mivolo_lite.data.kind import HEAD, is_image, kind_of
 from mivolo_lite.data.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
@@ -23,6 +23,7 @@ from mivolo_lite.data.members import IMAGES, member_columns
 from mivolo_lite.data.pool import worker_pool
 from mivolo_lite.data.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
+from mivolo_lite.data.schema import SCHEMA_VERSION
 from mivolo_lite.data.tars import Member, members_by_key
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors
