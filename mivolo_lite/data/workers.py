@@ -121,11 +121,12 @@ def begin_worker(worker: int) -> None:
 
 def carried(error: Exception) -> UserError:
     """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
+    explained = in_one_line(error)
+    if explained is not None:
+        return explained
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = " ".join(f"{type(error).__name__}: {error}".split())
-    return in_one_line(error) or MachineError(
-        f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})"
-    )
+    return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
 
 
 @atexit.register

@@ -2,17 +2,25 @@
 
 import os
 import shutil
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import NO_CODE
 from mivolo_lite.errors import UserError
+from mivolo_lite.training.run_folder import RunFolder
 
 SHARED_MEMORY = Path("/dev/shm")
+_DISK_PATIENCE = 15
+"""Seconds in which what one node wrote must appear on the others: network file systems cache what they looked up."""
 
 
 def count_labels(
@@ -68,6 +76,37 @@ def require_labels(option: str, folder: object, samples: int, known: Mapping[str
             f"{option} {folder}: none of {samples} samples has a label to learn ({', '.join(known)}); "
             "`mivolo-lite index` names the fields that the samples' JSON has"
         )
+
+
+def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
+    """Raise UserError where a rank does not see the folder of rank 0. All ranks must call it.
+
+    Where each node has a disk of its own under that name, training works, and none but rank 0 can resume.
+    """
+    host = socket.gethostname()
+    token, first_host = broadcast_object_list([uuid4().hex, host])
+    if accelerator.is_main_process:
+        folder.seen.write_text(token)
+    accelerator.wait_for_everyone()
+    place = f"rank {accelerator.process_index}" + (f" on {host}" if host != first_host else "")
+    blind = gather_object([] if _appears(folder.seen, token) else [place])
+    if accelerator.is_main_process:
+        folder.seen.unlink()
+    if blind:
+        raise UserError(
+            f"--run {folder.path}: {', '.join(blind[:4])} {'and others ' * (len(blind) > 4)}cannot see this folder of "
+            f"rank 0 on {first_host}; put it on a disk that all nodes share"
+        )
+
+
+def _appears(path: Path, content: str) -> bool:
+    """Whether a file has this content, now or when a network file system has caught up."""
+    end = time.monotonic() + _DISK_PATIENCE
+    while not (path.is_file() and path.read_text() == content):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def require_shared_memory(needed: int, processes: int) -> None:

@@ -5,6 +5,7 @@ network closes nothing: they would wait as long as the engine's timeout, which m
 a process that cannot end, as one did that waited for its workers.
 """
 
+import atexit
 import os
 import sys
 import time
@@ -56,13 +57,15 @@ class Heartbeat:
         self._silent = self._idle = self._ending = 0
         self._lost: str | None = None
         self._has_steps = self._explaining = False
-        self._over = Event()
+        self._over, self._silenced = Event(), Event()
         self._store = None
         _running[:] = [self]
         if world_size > 1:
             self._store = (store or _get_default_store()).clone()
             self._store.set_timeout(timedelta(seconds=EVERY))
-            Thread(target=self._beat, args=[self._store.clone()], daemon=True).start()
+            self._beating = Thread(target=self._beat, args=[self._store.clone()], daemon=True)
+            self._beating.start()
+            atexit.register(self._fall_silent)
         Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
@@ -80,6 +83,7 @@ class Heartbeat:
     def stop(self) -> None:
         """From now on, any rank may end."""
         self._over.set()
+        self._silenced.set()
 
     def explain(self, error: Exception) -> UserError | None:
         """What this rank ends with, now that an exception ended its work. The other ranks hear of it.
@@ -115,12 +119,15 @@ class Heartbeat:
         while not done() and time.monotonic() < end:
             time.sleep(0.1)
 
+    def _fall_silent(self) -> None:
+        # A thread that is in the store when Python ends aborts the process, and hides its exit code.
+        self._silenced.set()
+        self._beating.join(timeout=EVERY + 2)
+
     def _beat(self, store: Store) -> None:
         store.set_timeout(timedelta(seconds=EVERY))
         seen = None
         for number in count():
-            if self._over.is_set() or not main_thread().is_alive():
-                return
             sign = seen
             try:
                 store.set(f"heartbeat/{self.rank}", str(number))
@@ -134,7 +141,7 @@ class Heartbeat:
                 return
             if sign != seen:
                 seen, self._silent = sign, 0
-            if self._over.wait(EVERY):
+            if self._silenced.wait(EVERY):
                 return
 
     def _watch(self) -> None:

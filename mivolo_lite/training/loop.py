@@ -31,6 +31,7 @@ from mivolo_lite.training.checks import (
     multiplies_channels,
     require_disk,
     require_labels,
+    require_shared_folder,
     require_shared_memory,
 )
 from mivolo_lite.training.dro import GroupDro
@@ -125,7 +126,7 @@ class Trainer:
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
             self.folder.begin(self.config.resume, dump_run_config(self.config))
-        self.accelerator.wait_for_everyone()
+        require_shared_folder(self.folder, self.accelerator)
 
     def _build(self) -> None:
         config = self.config

@@ -20,7 +20,7 @@ _LOCK_PATIENCE = 10.0
 """Seconds in which a job that was killed a moment ago has time to let go of its folder."""
 _REMEDY = "the checkpoints are whole; make room, then --resume auto"
 _OWN_NAMES = {
-    "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "checkpoints", "best", "best.partial", "best.old",
+    "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
     "tensorboard", "config.yaml.partial", "metrics.partial",
 }  # fmt: skip
 """What a run writes into its folder."""
@@ -39,6 +39,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.broken = self.path / "broken.jsonl"
         self.lock = self.path / "lock"
+        self.seen = self.path / "seen"
         self._locked = None
 
     def begin(self, resume: str, config_yaml: str) -> None:

@@ -30,12 +30,12 @@ def ranks():
     """Starts three processes that are busy for some seconds."""
     processes = []
 
-    def start(seconds):
+    def start(word, code=RANK):
         (port,) = free_ports(1)
         for rank in range(3):
             environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "3"}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            command = [sys.executable, "-c", RANK, str(seconds)]
+            command = [sys.executable, "-c", code, str(word)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             processes.append(subprocess.Popen(command, env=environment, **pipes))
         assert all(process.stdout.readline() == "up\n" for process in processes)
@@ -55,6 +55,63 @@ def test_the_others_end_when_one_is_lost(ranks, lost):
     began = time.monotonic()
     assert processes[(lost + 1) % 3].wait(timeout=60) == 1 and time.monotonic() - began > 5
     assert f"no sign of life from rank {lost} for 10 seconds" in processes[(lost + 1) % 3].stderr.read()
+
+
+FAILS = """
+import sys
+import torch.distributed as dist
+from mivolo_lite.cli import main, COMMANDS
+from mivolo_lite.errors import UserError
+from mivolo_lite.training.heartbeat import Heartbeat, ending_together
+def train(argv):
+    dist.init_process_group("gloo")
+    Heartbeat(dist.get_rank(), 3)
+    print("up", flush=True)
+    with ending_together():
+        if dist.get_rank() == int(argv[0]):
+            raise UserError("bad input")
+        dist.barrier()
+COMMANDS["train"] = train
+main(["train", sys.argv[1]])
+"""
+HANGS = """
+import time
+from mivolo_lite.training.heartbeat import Heartbeat
+heartbeat = Heartbeat(0, 1)
+with heartbeat.working():
+    time.sleep(3)
+    heartbeat.progress()
+    time.sleep(60)
+"""
+EXIT_HANGS = """
+import atexit, time
+from mivolo_lite.training import heartbeat
+heartbeat.ENDING = 1
+heartbeat.Heartbeat(0, 1)
+atexit.register(time.sleep, 60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_others_end_and_say_why_when_one_fails(ranks, failing):
+    processes = ranks(failing, FAILS)
+    for rank, process in enumerate(processes):
+        _, said = process.communicate(timeout=40)
+        line = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
+        assert "Traceback" not in said and len(line) == 1, said
+        if rank == failing:
+            assert process.returncode == 2 and line == ["mivolo-lite: bad input"]
+        else:
+            assert process.returncode == 1 and f"rank {rank} ends: rank {failing} failed (bad input)" in line[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code, said", [(HANGS, "nothing was done for 1 seconds, at "), (EXIT_HANGS, "did not end")])
+def test_a_process_whose_main_thread_hangs_is_ended(code, said):
+    environment = os.environ | {"MIVOLO_HANG_TIMEOUT": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    assert process.returncode == 1 and said in process.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from mivolo_lite.data.sampler import BatchPlan
 from mivolo_lite.errors import UserError
-from mivolo_lite.training.launch import Launch
+from mivolo_lite.training.launch import Launch, start
 from tests.training.launching import TRAIN, accelerate, arguments, finish, torchrun
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -46,6 +46,19 @@ def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
     [
         (DEEPSPEED | {"ACCELERATE_USE_CPU": "true"}, 0, "ACCELERATE_USE_CPU"),
         ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0, "started alone"),
+        ({"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}, 0, "unset MASTER_ADDR"),
+        ({"WORLD_SIZE": ""}, 0, "WORLD_SIZE is ''"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, 0, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "0"}, 0, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "4", "RANK": "0"}, 0, "WORLD_SIZE is 4, but MASTER_ADDR not set"),
+        ({"WORLD_SIZE": "4", "MASTER_ADDR": "n1"}, 0, "WORLD_SIZE is 4, but RANK not set"),
+        ({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 0, "WORLD_SIZE is 1, but RANK and MASTER_ADDR not set"),
+        ({"LOCAL_RANK": "0"}, 0, "LOCAL_RANK is set, but not WORLD_SIZE"),
+        ({"RANK": "1"}, 0, "RANK is set, but not WORLD_SIZE"),
+        (TWO | {"RANK": "2"}, 0, "RANK is 2, but there are 2 processes"),
+        (TWO | {"LOCAL_RANK": ""}, 0, "LOCAL_RANK is ''"),
+        (TWO | {"MASTER_PORT": "http"}, 0, "MASTER_PORT is 'http'"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, 0, "dynamo_backend eager"),
         ({"SLURM_STEP_NUM_TASKS": "2"}, 0, "WORLD_SIZE is not set"),
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, 0, "LOCAL_RANK"),
         (DEEPSPEED | {"ACCELERATE_USE_FSDP": "true"}, 0, "DEEPSPEED and FSDP"),
@@ -214,6 +227,27 @@ def test_a_launch_that_would_fall_back_stops(command, environment, message, nowh
     code, output = finish(command(tmp_path, nowhere), timeout=200, **environment)
     said = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]
     assert code != 0 and said and all(message in line for line in said)
+
+
+def test_an_empty_dynamo_backend_is_none():
+    check({"ACCELERATE_DYNAMO_BACKEND": "NO"})
+
+
+def test_a_second_run_in_one_process_chooses_its_precision(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for precision in ("no", "bf16"):
+        _, _, accelerator, heartbeat = start(precision, global_batch=8, micro_batch=None, clip_norm=0.0)
+        heartbeat.stop()
+        assert accelerator.mixed_precision == precision
+
+
+def test_what_was_taken_out_of_the_environment_counts_for_a_second_run(monkeypatch):
+    monkeypatch.setattr("mivolo_lite.training.launch._forgotten", {})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "1.0")
+    start("no", global_batch=8, micro_batch=None, clip_norm=1.0)[-1].stop()
+    with pytest.raises(UserError, match="clip_norm 1.0"):
+        start("no", global_batch=8, micro_batch=None, clip_norm=2.0)
 
 
 @pytest.mark.slow

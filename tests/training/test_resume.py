@@ -53,13 +53,14 @@ def command(people):
     return [sys.executable, str(REPOSITORY / "train.py"), *arguments]
 
 
-def start(command, run, resume="no"):
+def start(command, run, resume="no", **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "--run", str(run), "--resume", resume],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        **options,
     )
 
 
@@ -114,13 +115,15 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("warning", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("warning", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_path, warning):
+    """Sent to all of its processes, as a terminal does."""
     run = tmp_path / "run"
-    process = start(command, run)
+    command = [command[0], "-m", "mivolo_lite", "train", *command[2:]]
+    process = start(command, run, start_new_session=True)
     while process.poll() is None and len(steps_logged(run)) < 5:
         time.sleep(0.01)
-    process.send_signal(warning)
+    os.killpg(process.pid, warning)
     output = process.communicate(timeout=300)[0].decode()
     assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
     saved = int(last_checkpoint(run).name[5:])

@@ -1,0 +1,99 @@
+"""What ends with what: a launcher, its training, a rank's workers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+LAUNCHER = """
+import os, subprocess, sys
+environment = os.environ | {"OMP_NUM_THREADS": "1"}
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=environment)
+print(process.pid, flush=True)
+sys.exit(process.wait())
+"""
+THREADS = """
+import os
+from mivolo_lite.affinity import spread_over_cpus
+spread_over_cpus()
+print(os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0)), flush=True)
+"""
+LISTENS = """
+import time
+from mivolo_lite.training.preemption import listen, noted
+listen()
+print("listens", flush=True)
+end = time.monotonic() + 3
+while time.monotonic() < end and not noted():
+    time.sleep(0.05)
+print("warned" if noted() else "not warned", flush=True)
+"""
+WORKER = """
+import multiprocessing, time
+from mivolo_lite.processes import live_as_worker
+def work(began):
+    live_as_worker()
+    began.set()
+    time.sleep(60)
+if __name__ == "__main__":
+    began = multiprocessing.get_context("fork").Event()
+    worker = multiprocessing.get_context("fork").Process(target=work, args=[began])
+    worker.start()
+    began.wait()
+    print(worker.pid, flush=True)
+    worker.join()
+"""
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Runs Python code under a program of the given name, as a launcher would."""
+    processes = []
+
+    def launch(name, code, *words, **environment):
+        script = tmp_path / name
+        script.write_text(LAUNCHER)
+        clean = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | environment
+        command = [sys.executable, str(script), code, *words]
+        processes.append(subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True))
+        return processes[-1], int(processes[-1].stdout.readline())
+
+    yield launch
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="with a GPU the launcher's placement stays")
+def test_one_thread_that_a_launcher_guessed_is_not_the_users_choice(launched):
+    threads, cpus = launched("accelerate", THREADS)[0].stdout.read().split()
+    assert threads == cpus
+    for chosen in ({"OMP_NUM_THREADS": "1"}, {}):
+        words = [] if chosen else ["--num_cpu_threads_per_process=1"]
+        script = "accelerate" if chosen else "shell"
+        assert launched(script, THREADS, *words, **chosen)[0].stdout.read().split()[0] == "1"
+
+
+@pytest.mark.parametrize("name, heard", [("accelerate", "warned"), ("torchrun", "warned"), ("shell", "not warned")])
+def test_the_end_of_a_launcher_is_a_warning_and_that_of_a_shell_is_not(launched, name, heard):
+    launcher, _ = launched(name, LISTENS)
+    assert launcher.stdout.readline() == "listens\n"
+    launcher.send_signal(signal.SIGKILL)
+    assert launcher.stdout.readline() == f"{heard}\n"
+
+
+def test_a_worker_ends_with_a_process_that_was_killed():
+    process = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(process.stdout.readline()))
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        worker.send_signal(number)
+    time.sleep(0.2)
+    assert worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+    process.kill()
+    process.communicate()
+    psutil.wait_procs([worker], timeout=5)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
