@@ -86,7 +86,7 @@ def pack_command(argv: Sequence[str]) -> None:
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = _parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
-    options["exclude"] = read_exclusions(options["exclude"]) if options["exclude"] else frozenset()
+    options["exclude"] = read_exclusions(options["exclude"])
     own = {name: options.pop(name) for name in source_options}
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
@@ -123,7 +123,7 @@ def index_command(argv: Sequence[str]) -> None:
     parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable samples")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     options = _parse(parser, argv)
-    options["exclude"] = read_exclusions(options["exclude"]) if options["exclude"] else frozenset()
+    options["exclude"] = read_exclusions(options["exclude"])
     index = index_shards(**options)
     print(f"{index.folder}: {content_of(index)}, {index.info['rejected']} rejected")
     for note in left_out_of(index):
@@ -206,17 +206,22 @@ def evaluate_command(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, drawn at random"
     )
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
     parser.add_class_arguments(CacheConfig, "cache")
     options = _parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
     checkpoints, data = options.pop("checkpoint"), options.pop("data")
     if len(checkpoints) == len(data) == 1:
-        table = metrics_table(evaluate(*checkpoints, *data, **options))
+        metrics = evaluate(*checkpoints, *data, **options)
+        table, sets = metrics_table(metrics), [metrics["data"]]
     else:
-        table = matrix_table(evaluate_all(checkpoints, data, **options))
+        matrix = evaluate_all(checkpoints, data, **options)
+        table, sets = matrix_table(matrix), matrix["data"].values()
     if not PartialState().is_main_process:
         return
     print(table)
+    for each in sets if options["exclude"] else ():
+        print(f"{each['folder']}: {each['excluded']} samples left out, as {options['exclude']} says")
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")
 
 

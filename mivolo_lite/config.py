@@ -314,6 +314,7 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
     for holder, option, key in [
         (config.data, "train", "data.train"),
         (config.data, "val", "data.val"),
+        (config.data, "exclude", "data.exclude"),
         *((each, "path", "data.train") for each in config.data.train_sets if isinstance(config.data.train, list)),
     ]:
         expand(holder, option, key, expand_path)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.dataset import ShardDataset, TrainingChanges
+from mivolo_lite.data.exclude import leave_out, read_exclusions
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.sampler import EvalSampler
 from mivolo_lite.data.transforms import AugmentConfig
@@ -49,6 +50,7 @@ class DataConfig:
             address that webdataset takes. Or a list of such data sets, ``[{path: A, weight: 2}, B]``, of which the
             batches hold samples in the proportion of the weights, 1 where none is given.
         val: the same to evaluate on.
+        exclude: list of samples to leave out of all of them, by their keys, one a line.
         image_size: side of the model's square pictures in pixels.
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
         stream_samples: samples in an epoch of ``reader: stream``, which cannot count them itself.
@@ -63,6 +65,7 @@ class DataConfig:
 
     train: list[TrainSet] | str = ""
     val: str = ""
+    exclude: str | None = None
     image_size: int_range(1, 4096) = 112
     reader: Literal["index", "stream"] = "index"
     stream_samples: int_range(1, 10**12) | None = None
@@ -77,6 +80,10 @@ class DataConfig:
     def __post_init__(self):
         if isinstance(self.train, list):
             self.train = [TrainSet.read(entry) for entry in self.train]
+
+    def load(self, address: str) -> ShardIndex:
+        """The index of a data set, without what ``exclude`` names. Raises UserError as ``ShardIndex.load`` does."""
+        return leave_out(ShardIndex.load(address, self.cache), read_exclusions(self.exclude, "data.exclude"))
 
     @property
     def train_sets(self) -> list[TrainSet]:

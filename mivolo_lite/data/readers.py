@@ -42,7 +42,7 @@ class IndexReader:
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         self.config, self.seed = config, seed
         sets = config.train_sets
-        self.parts = [ShardIndex.load(each.path, config.cache) for each in sets]
+        self.parts = [config.load(each.path) for each in sets]
         self.shares = whole_shares([each.weight for each in sets])
         self._check_different()
         self._check_cache()
@@ -136,6 +136,8 @@ class StreamReader:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         if not isinstance(config.train, str):
             raise UserError("data.train: reader: stream reads one address; leave it out for a list of data sets")
+        if config.exclude:
+            raise UserError("data.exclude: a stream has no index to leave samples out of; use reader: index")
         if None in (classes or {}).values():
             raise UserError(
                 "data.reader: a stream cannot count the people in it; train an embedding with reader: index"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.data.cache import CacheConfig
+from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
@@ -43,6 +44,7 @@ def evaluate(
     legal_ages: Sequence[int] = LEGAL_AGES,
     robustness: bool = False,
     robustness_samples: int | None = None,
+    exclude: Path | str | None = None,
 ) -> dict:
     """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
 
@@ -60,11 +62,13 @@ def evaluate(
         legal_ages: for which to say how often minors and adults pass a challenge age.
         robustness: also estimate from pictures made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, drawn at random but always the same; None for all.
+        exclude: list of samples to leave out, by their keys.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
+    index = leave_out(index, read_exclusions(exclude))
     shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = pictures_needed(estimator, shown)
     samples = choose(index, decoded, robustness_samples) if robustness else None
@@ -86,6 +90,8 @@ def evaluate(
         measured = measure_robustness(estimator, index, samples, accelerator, shown, batch, workers)
         found = {name: found[name] | {"robustness": measured[name]} for name in found}
     metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
+    if exclude:
+        metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:
         metrics["calibrated_on_these_pictures"] = calibration["data_digest"] == index.digest
     if inputs is None:

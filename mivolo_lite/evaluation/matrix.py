@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, locate, require_files
 from mivolo_lite.data.cache import CacheConfig
+from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
@@ -52,7 +53,8 @@ def evaluate_all(
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
-    indices = [ShardIndex.load(folder, cache) for folder in data]
+    excluded = read_exclusions(options.get("exclude"))
+    indices = [leave_out(ShardIndex.load(folder, cache), excluded) for folder in data]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         found = {}
         for other, folder in zip(sets, data, strict=True):
@@ -66,6 +68,7 @@ def evaluate_all(
         ]
     described = {
         name: {"folder": str(folder), "digest": index.digest, "samples": len(index)}
+        | ({"excluded": count_left_out(index)} if excluded else {})
         for name, folder, index in zip(sets, data, indices, strict=True)
     }
     matrix = {"data": described, "rows": rows}

@@ -12,7 +12,7 @@ from timm.layers import convert_sync_batchnorm
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.config import RunConfig, dump_run_config, named_options
 from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.data.exclude import count_left_out
 from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.data.readers import READERS
 from mivolo_lite.data.task_labels import count_people, task_columns
@@ -62,7 +62,7 @@ class Trainer:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         self.classes = classes_to_learn(config.tasks)
         self.reader = READERS[config.data.reader](config.data, config.train.seed, self.classes)
-        self.val_index = ShardIndex.load(config.data.val, config.data.cache)
+        self.val_index = config.data.load(config.data.val)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.folder = RunFolder(config.run)
         self._begin_folder()
@@ -377,6 +377,10 @@ class Trainer:
         if self.labels:
             known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
             self.journal.say(f"labels to learn from: {known}")
+        if self.config.data.exclude:
+            parts = [*self.reader.parts, self.val_index]
+            left_out = ", ".join(f"{count_left_out(part)} of {part.folder}" for part in parts)
+            self.journal.say(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
         for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
             self.journal.say(f"{folder}: {passes:.3g} passes")
         if self.resumed:
