@@ -50,16 +50,13 @@ def _estimator(source: Path) -> Estimator:
 
 
 def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
-    """A published MiVOLO. One without gender answers one half for everybody."""
+    """A published MiVOLO; one of age alone has no gender head."""
     published = mivolo_official.from_checkpoint(checkpoint, source)
     name, config, image_size = published.model
     method = {"name": "regression", "loss": "l2", "normalise": True}
-    estimator = Estimator(Card({"name": name, **asdict(config)}, method, asdict(published.span), image_size))
+    model = {"name": name, **asdict(config)}
+    estimator = Estimator(Card(model, method, asdict(published.span), image_size, gender=published.has_gender))
     expected = set(_NOT_PUBLISHED)
-    if not published.has_gender:
-        for parameter in estimator.gender_head.parameters():
-            torch.nn.init.zeros_(parameter)
-        expected |= {f"gender_head.{key}" for key in estimator.gender_head.state_dict()}
     missing, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
     if unexpected or set(missing) != expected:
         raise UserError(

@@ -45,7 +45,7 @@ class Estimator(nn.Module):
         self.method = _build(
             METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config)
         )
-        self.gender_head = self.model.make_head(len(GENDERS))
+        self.gender_head = self.model.make_head(len(GENDERS)) if card.gender else None
         self.tasks = read_tasks(card.tasks)
         self.subnets = make_subnets(self.model, self.tasks)
         self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
@@ -75,20 +75,25 @@ class Estimator(nn.Module):
             has_face, has_body: (B,) bool, which of them are there.
 
         Returns:
-            ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS``, and every task's by its name;
-            in training, of an embedding with centres, the cosines to all of them.
+            ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
+            every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
         features = self.model(self._normalise(face), self._normalise(body), has_face, has_body)
         read = {name: subnet(features) for name, subnet in self.subnets.items()}
         answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
         if self.training:
             answers |= {name: centres(answers[name]) for name, centres in self.centres.items()}
-        return {"age": self.method(read["age"]), "gender": self.gender_head(read["gender"]), **answers}
+        if self.gender_head is not None:
+            answers["gender"] = self.gender_head(read["gender"])
+        return {"age": self.method(read["age"]), **answers}
 
-    def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor]:
-        """Ages in years and (B, 2) probabilities over ``GENDERS`` from a forward pass's output."""
-        logits = output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
-        return self.method.estimate(output["age"]), logits.softmax(dim=1)
+    def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
+        """Ages in years and (B, 2) probabilities over ``GENDERS``, None without a gender head, from a forward pass."""
+        gender = None
+        if self.gender_head is not None:
+            logits = output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
+            gender = logits.softmax(dim=1)
+        return self.method.estimate(output["age"]), gender
 
     def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
         """Write ``model.safetensors`` and ``model.yaml``, without what only training needs.
@@ -136,10 +141,14 @@ class Estimator(nn.Module):
         except Exception as error:  # whatever timm, torch or a method says to options that are none
             raise UserError(f"{path}: describes no model that can be built: {first_line(error)}") from None
 
-    def take(self, folder: Path | str) -> None:
+    def take(self, folder: Path | str, fresh: tuple[str, ...] = ()) -> None:
         """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
 
         What only training needs stays as it is.
+
+        Args:
+            folder: as for ``load``.
+            fresh: beginnings of the names of other weights that stay as they are.
 
         Raises:
             UserError: they are not there, are damaged, or of another estimator.
@@ -148,7 +157,7 @@ class Estimator(nn.Module):
         require_files(folder, MODEL_FILE)
         path = weights_file(folder)
         loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
-        kept = (_TRAINING_ONLY, *loss_buffers)
+        kept = (_TRAINING_ONLY, *loss_buffers, *fresh)
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(kept)}
         asked = {name: tensor for name, tensor in read_weights(path).items() if self._asks(name)}
         load_exactly(self, asked | own, path)

@@ -51,6 +51,13 @@ def calibration_table(calibration: dict) -> str:
     lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
     if calibration["by"] == "age":
         lines.append("(by estimated age)")
+    for pool in calibration["pools"]:
+        lines.append(
+            f"  {pool[0].split('-')[0]}-{pool[-1].split('-')[1]} share a radius: one ten years alone has too few ages"
+        )
+    if calibration["common"]:
+        few = ", ".join(f"{name} ({n})" for name, n in calibration["common"].items())
+        lines.append(f"  too few ages for a radius of their own, so that of all counts: {few}")
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"
     if calibration["gender_n"] and not np.isclose(temperature, 1):

@@ -6,6 +6,14 @@ from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import as_pair, share_interval
 from mivolo_lite.evaluation.metrics import age_errors
 
+_FAIRFACE = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
+_ADIENCE = ((0, 2), (4, 6), (8, 12), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100))
+MIVOLO_STARTS = {
+    _FAIRFACE: (0, 3, 10, 20, 30, 40, 50, 60, 70),
+    _ADIENCE: (0, 4, 7, 14, 24, 36, 46, 57),
+}
+"""The first year of each group by MiVOLO's evaluation, of rounded estimates."""
+
 
 def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
     """How often the estimate is in the true age group, as FairFace (9 groups) and Adience (8) are judged.
@@ -18,6 +26,10 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     Args:
         age: (N,) estimates, NaN where there is none.
         lo, hi: (N,) true ranges, NaN where unknown.
+
+    MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
+    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures stand beside ours, under
+    ``mivolo``, and are those to compare with its paper.
 
     Returns:
         ``n``, ``accuracy``, ``one_off`` (at most one group away), ``distance`` (mean of the years to the range as
@@ -35,7 +47,20 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     distance = np.abs(age_errors(age, lo, hi))
     names = [f"{first:g}-{last:g}" for first, last in classes]
     by = {name: _row(away[true == place], distance[true == place], LIMIT) for place, name in enumerate(names)}
-    return _row(away, distance) | {"classes": names, "by": by}
+    mivolo = _mivolo_row(age, lo, hi)
+    return _row(away, distance) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
+
+
+def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
+    ranges = set(zip(lo.tolist(), hi.tolist(), strict=True))
+    starts = next((starts for groups, starts in MIVOLO_STARTS.items() if ranges <= set(groups)), None)
+    if starts is None:
+        return None
+    groups = next(groups for groups, own in MIVOLO_STARTS.items() if own is starts)
+    true = np.array([groups.index(pair) for pair in zip(lo.tolist(), hi.tolist(), strict=True)])
+    away = np.abs(np.searchsorted(starts, np.round(age), side="right") - 1 - true)
+    row = _row(away, np.zeros(len(away)))
+    return {name: value for name, value in row.items() if name != "distance"}
 
 
 def _row(away: np.ndarray, distance: np.ndarray, limit: int = 1) -> dict:

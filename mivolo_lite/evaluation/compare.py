@@ -11,7 +11,7 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, share_interval
 from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
@@ -44,7 +44,7 @@ def compare(folders: Sequence[Path | str]) -> dict:
     for number, (name, _) in enumerate(matched):
         row = {"name": name}
         for metric in METRICS:
-            row[metric] = _mean(losses[number][metric], 0.95)
+            row[metric] = _mean(losses[number][metric], 0.95, is_share=metric != "mae")
             if number and row[metric] and rows[0][metric]:
                 difference = _mean(losses[number][metric] - losses[0][metric], level)
                 if difference:
@@ -139,9 +139,9 @@ def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
     }
 
 
-def _mean(values: np.ndarray, level: float) -> dict | None:
+def _mean(values: np.ndarray, level: float, is_share: bool = False) -> dict | None:
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    interval = bootstrap(counted(values), means, level=level)[:, 0, 0]
+    interval = share_interval(values, level) if is_share else bootstrap(counted(values), means, level=level)[:, 0, 0]
     return {"value": float(values.mean()), "interval": as_pair(interval), "n": len(values)}

@@ -7,7 +7,9 @@ With ``by`` the promise holds for every bin of *estimated* ages, or every group,
 prediction): a true age is not known when an interval is asked for, an estimate is.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 
 BY = ("all", "age", "gender", "group")
+
+DECADES = [f"{ten}-{ten + 9}" for ten in range(0, MAX_AGE + 1, 10)]
+"""Every bin of estimated ages, youngest first."""
 
 _STEPS = 60  # halvings of the temperature's range
 
@@ -30,8 +35,9 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group with enough pictures.
 
     Returns:
-        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``gender_temperature``
-        and ``gender_n``.
+        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``pools`` (age bins that
+        share a radius, since one alone has too few images), ``common`` (the number of images by name of kinds with
+        too few, which have the radius of all), ``gender_temperature`` and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -41,14 +47,9 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     radius = conformal_radius(errors[known], level)
     if radius is None:
         raise ValueError(f"{known.sum()} known ages are too few for intervals of level {level:g}")
-    radii = {}
-    if by != "all":
-        names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)
-        for name in sorted({one for one in names[known] if one is not None}):
-            own = errors[known & (names == name)]
-            own_radius = conformal_radius(own, level) if len(own) >= LIMIT else None
-            if own_radius is not None:
-                radii[name] = own_radius
+    names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[known]
+    pools, common = _pools(by, names, level)
+    radii = {name: conformal_radius(errors[known][np.isin(names, pool)], level) for pool in pools for name in pool}
     gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
     is_female = np.array([name == "F" for name in predictions.gender])
     return {
@@ -57,9 +58,30 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "n": int(known.sum()),
         "radius": radius,
         "radii": radii,
-        "gender_temperature": fit_temperature(predictions.female[gender_known], is_female[gender_known]),
+        "pools": [list(pool) for pool in pools if len(pool) > 1],
+        "common": common,
+        "gender_temperature": fit_temperature(predictions.log_odds[gender_known], is_female[gender_known]),
         "gender_n": int(gender_known.sum()),
     }
+
+
+def _pools(by: str, names: np.ndarray, level: float) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    """The kinds that have a radius of their own, together where they are neighbouring ages; and the rest, counted."""
+    count = Counter(name for name in names if name is not None)
+    enough = max(LIMIT, ceil(level / (1 - level)))
+    if by != "age":
+        alone = [(name,) for name in sorted(count) if count[name] >= enough]
+        return alone, {name: n for name, n in sorted(count.items()) if n < enough}
+    if count.total() < enough:
+        return [], dict(count)
+    pools: list[tuple[str, ...]] = [()]
+    for name in reversed(DECADES):  # the old are few, and the ones whose radius differs most
+        pools[-1] = (name, *pools[-1])
+        if sum(count[other] for other in pools[-1]) >= enough:
+            pools.append(())
+    youngest = pools.pop()
+    pools[-1] = (*youngest, *pools[-1])
+    return pools[::-1], {}
 
 
 def conformal_radius(distance: np.ndarray, level: float) -> float | None:
@@ -84,15 +106,17 @@ def age_intervals(
     return np.clip(age - radius, MIN_AGE, MAX_AGE), np.clip(age + radius, MIN_AGE, MAX_AGE)
 
 
-def fit_temperature(female: np.ndarray, is_female: np.ndarray) -> float:
+def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float:
     """The T that minimises the mean log loss of sigmoid(logit / T); 1 where both genders are not there.
+
+    Args:
+        logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
+        is_female: (N,) bool, the truth.
 
     The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
     """
     if len(np.unique(is_female)) < len(GENDERS):
         return 1.0
-    probability = np.clip(female, 1e-7, 1 - 1e-7)
-    logit = np.log(probability) - np.log1p(-probability)
     low, high = 1 / 20, 20.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -104,7 +128,7 @@ def fit_temperature(female: np.ndarray, is_female: np.ndarray) -> float:
 def _names(by: str, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]) -> Sequence[str | None]:
     return {
         "all": lambda: [None] * len(age),
-        "age": lambda: ten_year_bin(age, age),
+        "age": lambda: ten_year_bin(*[np.clip(age, MIN_AGE, MAX_AGE)] * 2),
         "gender": lambda: gender,
         "group": lambda: group,
     }[by]()

@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals of any statistic that is a function of sums over kinds of pictures."""
+"""Intervals: percentile bootstrap of any statistic of sums over images, exact ones of shares."""
 
 import warnings
 from collections.abc import Callable
@@ -23,19 +23,38 @@ def bootstrap(
 ) -> np.ndarray:
     """Draw the pictures again with replacement, many times, and say between what the statistic lies.
 
+    Args:
+        values, statistic, cell, times, seed: see ``replicates``; NaN where a replicate has no statistic (it is left
+            out).
+        level: share of the replicates between the two ends.
+
+    Returns:
+        (2, ...) lower and upper end of the statistic, NaN where no replicate had one.
+    """
+    return percentiles(replicates(values, statistic, cell, times, seed), level)
+
+
+def percentiles(drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """(2, ...) what the middle share of replicates (times, ...) lies between; NaN where none has a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number is NaN, and says so itself
+        return np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def replicates(
+    values: np.ndarray, statistic: Statistic, cell: np.ndarray | None = None, times: int = TIMES, seed: int = 0
+) -> np.ndarray:
+    """(times, ...) the statistic of images drawn again with replacement.
+
     Means, gaps between groups and averages over age bins are all functions of sums over cells, so no picture is
     touched twice in a replicate and 100,000 pictures take a second.
 
     Args:
         values: (N, K) what is summed, one row a picture.
-        statistic: of sums (B, C, K); NaN where a replicate has none (it is left out).
+        statistic: of sums (B, C, K).
         cell: (N,) from 0 to C - 1, every number at least once; one cell where None.
         times: replicates.
-        level: share of the replicates between the two ends.
         seed: of the draws.
-
-    Returns:
-        (2, ...) lower and upper end of the statistic, NaN where no replicate had one.
     """
     cell = np.zeros(len(values), dtype=np.int64) if cell is None else cell
     order = np.argsort(cell, kind="stable")
@@ -48,17 +67,24 @@ def bootstrap(
 
     at_once = max(1, _ELEMENTS // (len(first) * len(columns)))
     batches = [min(at_once, times - start) for start in range(0, times, at_once)]
-    results = [statistic(np.stack([replicate() for _ in range(batch)])) for batch in batches]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number is NaN, and says so itself
-        return np.nanquantile(np.concatenate(results), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.concatenate([statistic(np.stack([replicate() for _ in range(batch)])) for batch in batches])
 
 
-def share_interval(hits: np.ndarray, times: int = TIMES, level: float = LEVEL, seed: int = 0) -> np.ndarray:
-    """(2,) ends of the share of hits (N,): drawing hits and misses again is a binomial draw of their number."""
-    n = len(hits)
-    drawn = np.random.default_rng(seed).binomial(n, np.mean(hits), times) / n
-    return np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def share_interval(hits: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """(2,) ends of the share of hits (N,); see ``count_interval``."""
+    return count_interval(int(np.sum(hits)), len(hits), level)
+
+
+def count_interval(hits: int, n: int, level: float = LEVEL) -> np.ndarray:
+    """(2,) ends of a share from ``hits`` of ``n``, by Clopper and Pearson (Biometrika 1934).
+
+    It holds the true share at least as often as it says, near 0 and 1 as well: none of 60 is not [0, 0] but [0, 0.06].
+    A bootstrap would draw none of 60 again and again.
+    """
+    from scipy.stats import binomtest  # takes a second to import
+
+    interval = binomtest(hits, n).proportion_ci(level, method="exact")
+    return np.array([interval.low, interval.high])
 
 
 def counted(*columns: np.ndarray) -> np.ndarray:

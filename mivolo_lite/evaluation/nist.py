@@ -11,12 +11,11 @@ import numpy as np
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import LEVEL, TIMES, as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, count_interval, counted, means
 from mivolo_lite.evaluation.predictions import Predictions
 
 ADULT_YEARS, TEEN_YEARS = range(18, 31), range(13, 17)
 LEGAL_AGES = (13, 16, 18, 21)
-_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 _REACH = 10  # challenge ages of a curve, in years above the legal age
 
 
@@ -138,29 +137,18 @@ def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: boo
 
     Args:
         table: pictures by the number of thresholds that the estimate passes, and that the true age has reached, as one
-            row. Drawing pictures again is a multinomial draw of these counts.
+            row.
         thresholds: (T,) ascending.
         passes, reached: what to count, and of whom.
     """
     side = _side(thresholds)
 
-    def statistic(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tables, n, hits = tables.reshape(-1, side, side), [], []
-        for place in range(len(thresholds)):
-            of = tables[:, :, place + 1 if reached else 0 :]
-            n.append(of.sum(axis=(1, 2)))
-            hits.append((of[:, place + 1 :] if passes else of[:, : place + 1]).sum(axis=(1, 2)))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.stack(n, axis=1), np.stack(hits, axis=1) / np.stack(n, axis=1)
-
-    n, rate = (one[0] for one in statistic(table))
-    enough = n >= LIMIT
-    interval = np.full((2, len(thresholds)), np.nan)
-    if enough.any():
-        drawn = np.random.default_rng(0).multinomial(table.sum(), table / table.sum(), TIMES)
-        interval[:, enough] = np.nanquantile(statistic(drawn)[1][:, enough], _TAILS, axis=0)
+    table, counts = table.reshape(side, side), []
+    for place in range(len(thresholds)):
+        of = table[:, place + 1 if reached else 0 :]
+        counts.append((int((of[place + 1 :] if passes else of[: place + 1]).sum()), int(of.sum())))
     return {
-        "n": n.tolist(),
-        "rate": [float(one) if there else None for one, there in zip(rate, enough, strict=True)],
-        "interval": [as_pair(ends) for ends in interval.T],
+        "n": [n for _, n in counts],
+        "rate": [hits / n if n >= LIMIT else None for hits, n in counts],
+        "interval": [as_pair(count_interval(hits, n)) if n >= LIMIT else None for hits, n in counts],
     }

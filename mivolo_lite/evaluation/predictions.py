@@ -76,6 +76,7 @@ class Predictions:
         spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
         embeddings: those of tasks that tell people apart, by their names, where samples say who is in them.
+        gender_logit: (N,) log odds of ``F``, NaN likewise; None where only the probability is known.
         unreadable: "key.input: reason" of every image that cannot be decoded; such an image counts as missing.
     """
 
@@ -91,7 +92,16 @@ class Predictions:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
+    gender_logit: np.ndarray | None = None
     unreadable: tuple[str, ...] = ()
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """(N,) log odds of ``F``: the model's own, or what the probability says of them."""
+        if self.gender_logit is not None:
+            return self.gender_logit
+        probability = np.clip(self.female, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
+        return np.log(probability) - np.log1p(-probability)
 
     @property
     def missing(self) -> int:
@@ -219,13 +229,26 @@ def predict_each(
         if should_stop():
             raise Interrupted
         unreadable.update(batch.broken)
-        age, gender = estimator.estimate(output)
+        age, _ = estimator.estimate(output)
+        logit = gender_logit(estimator, output)
         answers = [task.answer(output[task.name]) for task in tasks]
-        estimates = where_seen(batch.seen(shown[name]), age.age, gender[:, GENDERS.index("F")], *answers)
+        estimates = where_seen(batch.seen(shown[name]), age.age, logit, *answers)
         columns = batch.sample, _spread(age, estimator.method.span), *estimates
         rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
-    return {name: replace(_assemble(gather_object(rows[name]), index, tasks), unreadable=images) for name in shown}
+    found = {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+    if estimator.gender_head is None:
+        found = {name: _without_gender(each) for name, each in found.items()}
+    return {name: replace(each, unreadable=images) for name, each in found.items()}
+
+
+def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
+    """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all from an estimator without gender."""
+    if estimator.gender_head is None:
+        return torch.zeros(len(output["age"]), device=output["age"].device)
+    logits = output["gender"].float() / estimator.card.calibration.get("gender_temperature", 1.0)
+    female = GENDERS.index("F")
+    return logits[:, female] - logits[:, 1 - female]
 
 
 def pictures_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
@@ -281,10 +304,10 @@ def _bar_hidden(accelerator: Accelerator) -> bool | None:
 
 
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
-    sample, spread, age, female, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
+    sample, spread, age, logit, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
-    columns = index.columns
+    columns, logit = index.columns, logit[order].astype(np.float64)
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
     answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}
     asked = [task for task in tasks if task.kind != "embedding"]
@@ -292,7 +315,7 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
     return Predictions(
         [index.key(number) for number in range(len(index))],
         age[order].astype(np.float64),
-        female[order].astype(np.float64),
+        _probability(logit),
         columns["age_lo"].astype(np.float64),
         columns["age_hi"].astype(np.float64),
         _names(columns["gender"], GENDERS),
@@ -303,10 +326,21 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
             if not np.isnan(truth[task.name]).all()
         },
         None if np.isnan(spread).all() else spread,
+        gender_logit=logit,
         embeddings={
             task.name: Embeddings(answer[task.name], identities(index)) for task in tasks if task.kind == "embedding"
         },
     )
+
+
+def _probability(logit: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logit))
+
+
+def _without_gender(predictions: Predictions) -> Predictions:
+    nothing = np.full(len(predictions.key), np.nan)
+    return replace(predictions, female=nothing, gender_logit=nothing)
 
 
 def _names(codes: np.ndarray, names) -> list[str | None]:

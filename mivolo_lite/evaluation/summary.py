@@ -94,8 +94,9 @@ def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
     errors, right = errors[~np.isnan(errors)], right[~np.isnan(right)]
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
     if len(errors):
-        ends = bootstrap(counted(np.abs(errors), errors, within(errors, 5)), means)[:, 0]
-        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias", "cs5"))}
+        ends = bootstrap(counted(np.abs(errors), errors), means)[:, 0]
+        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
+        result["cs5"] = as_pair(share_interval(within(errors, 5)))
     if len(right):
         result["gender_accuracy"] = as_pair(share_interval(right))
     return result

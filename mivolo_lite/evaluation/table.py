@@ -72,6 +72,9 @@ def _how_sure(metrics: dict) -> list[str]:
         classes = metrics["classes"]
         one_off = f"{classes['one_off']:.1%} at most one group off, {classes['distance']:.2f} years from it"
         lines.append(f"age group right for {classes['accuracy']:.1%} of {classes['n']}, {one_off}")
+        if "mivolo" in classes:
+            rule = f"{classes['mivolo']['accuracy']:.1%}, {classes['mivolo']['one_off']:.1%} at most one group off"
+            lines.append(f"age group by MiVOLO's rule, of rounded estimates: {rule}")
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
         share = f"{intervals['coverage']:.1%} of ages (nominal {intervals['nominal']:.0%})"

@@ -1,12 +1,21 @@
 """Confidence against what it promises: gender probabilities, spreads, and split-conformal age intervals."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
+from mivolo_lite.evaluation.calibrate import calibration_table
 from mivolo_lite.evaluation.calibration import gender_accuracy_by, gender_calibration, interval_coverage, risk_coverage
-from mivolo_lite.evaluation.conformal import age_intervals, conformal_radius, fit_calibration, fit_temperature
+from mivolo_lite.evaluation.conformal import (
+    DECADES,
+    age_intervals,
+    conformal_radius,
+    fit_calibration,
+    fit_temperature,
+)
 from mivolo_lite.evaluation.metrics import cumulative_scores, gross_error_rate, ten_year_bin
 from tests.evaluation.simulated import GROUPS, people
 
@@ -45,11 +54,25 @@ def test_the_temperature_undoes_a_sharpening(sharpness):
     p = people(40_000, seed=1)
     is_female = np.array(p.gender) == "F"
     sharpened = 1 / (1 + ((1 - p.female) / p.female) ** sharpness)
-    temperature = fit_temperature(sharpened, is_female)
-    assert temperature == pytest.approx(sharpness, rel=0.04)
     logit = np.log(sharpened) - np.log1p(-sharpened)
+    temperature = fit_temperature(logit, is_female)
+    assert temperature == pytest.approx(sharpness, rel=0.04)
     losses = [np.logaddexp(0, np.where(is_female, -1, 1) * logit / t).mean() for t in np.linspace(0.1, 5, 300)]
     assert np.logaddexp(0, np.where(is_female, -1, 1) * logit / temperature).mean() <= min(losses)
+
+
+@pytest.mark.parametrize("scale", [2, 8, 15, 30])
+def test_the_temperature_of_logits_that_float32_probabilities_cannot_tell_apart(scale):
+    random = np.random.default_rng(0)
+    is_female = random.random(2000) < 0.5
+    logit = (np.where(is_female, 1.0, -1.0) + random.normal(0, 1, 2000)) * scale
+    loss = partial(_log_loss, logit, is_female)
+    best = minimize_scalar(loss, bounds=(1 / 40, 20), method="bounded", options={"xatol": 1e-12}).x
+    assert fit_temperature(logit, is_female) == pytest.approx(1 / best, rel=1e-4)
+
+
+def _log_loss(logit, is_female, sharpness):
+    return np.logaddexp(0, -np.where(is_female, logit, -logit) * sharpness).mean()
 
 
 def test_one_gender_alone_gives_no_temperature():
@@ -110,6 +133,30 @@ def test_kinds_of_few_pictures_have_the_common_radius():
     assert list(calibration["radii"]) == ["common"]
     lower, upper = age_intervals(calibration, np.array([50.0, 50.0, NAN]), [None] * 3, ["rare", None, "common"])
     assert upper[0] - 50 == upper[1] - 50 == calibration["radius"] and np.isnan([lower[2], upper[2]]).all()
+    assert calibration["common"] == {"rare": 20} and "too few ages for a radius of their own" in calibration_table(
+        calibration
+    )
+
+
+def test_few_old_people_share_the_radius_of_their_neighbours():
+    """Of each decade from 60 on there are too few for a radius of its own; the radius of all held half of them."""
+    fitted, held_out = people(1500, seed=5), people(60_000, seed=6)
+    calibration = fit_calibration(fitted, 0.9, "age")
+    assert calibration["pools"] and calibration["common"] == {} and set(calibration["radii"]) == set(DECADES)
+    old = held_out.age >= 70
+    ends = age_intervals(calibration, held_out.age, held_out.gender, held_out.group)
+    inside = (held_out.age_lo >= ends[0]) & (held_out.age_lo <= ends[1])
+    assert inside[old].mean() > 0.85 and inside.mean() == pytest.approx(0.9, abs=0.03)
+    assert "share a radius" in calibration_table(calibration)
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+def test_every_age_has_the_radius_of_its_pool(n):
+    calibration = fit_calibration(people(n, seed=1), 0.9, "age")
+    lower, upper = age_intervals(calibration, np.arange(-5.0, 126), [None] * 131, [None] * 131)
+    assert (upper >= lower).all()
+    pools = [pool for pool in calibration["pools"]]
+    assert all(len({calibration["radii"][name] for name in pool}) == 1 for pool in pools)
 
 
 def test_intervals_end_where_ages_do_and_too_few_ages_have_none():

@@ -76,3 +76,27 @@ def test_few_of_a_group_have_no_figures():
 def test_without_groups_there_is_nothing_to_say():
     assert class_accuracy(np.array([5.0, 6.0]), np.array([5.0, 6.0]), np.array([5.0, 6.0])) is None
     assert class_accuracy(np.array([5.0, 6.0]), np.array([0.0, 5.0]), np.array([9.0, 12.0])) is None
+
+
+@pytest.mark.parametrize(
+    "groups, starts",
+    [
+        (((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100)),
+         (0, 3, 10, 20, 30, 40, 50, 60, 70)),
+        (((0, 2), (4, 6), (8, 12), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100)), (0, 4, 7, 14, 24, 36, 46, 57)),
+    ],
+)  # fmt: skip
+def test_mivolos_rule_beside_ours(groups, starts):
+    """Rounded, and by the first years of its evaluation."""
+    random = np.random.default_rng(0)
+    true = random.integers(0, len(groups), 400)
+    lo, hi = np.array(groups, float)[true].T
+    age = (lo + hi) / 2 + random.normal(0, 6, 400)
+    away = np.array([sum(start <= np.round(one) for start in starts) - 1 for one in age]) - true
+    found = class_accuracy(age, lo, hi)["mivolo"]
+    assert found["accuracy"] == (away == 0).mean() and found["one_off"] == (abs(away) <= 1).mean()
+    assert found["n"] == 400 and found["accuracy_interval"][0] < found["accuracy"] < found["accuracy_interval"][1]
+
+
+def test_mivolo_has_no_rule_for_other_groups():
+    assert "mivolo" not in class_accuracy(np.array([5.0, 30]), np.array([0.0, 20]), np.array([9.0, 40]))

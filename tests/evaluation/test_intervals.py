@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means, share_interval
+from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, count_interval, counted, means, share_interval
 
 
 def test_the_mean_has_the_interval_of_normal_theory():
@@ -51,11 +52,23 @@ def test_intervals_of_a_mae_hold_the_truth_as_often_as_they_say(level):
     assert hits / trials == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / trials))
 
 
-def test_a_share_has_the_interval_of_its_bootstrap():
+def test_a_share_far_from_the_ends_has_nearly_the_interval_of_its_bootstrap():
     hits = np.arange(300) % 10 < 3
     plain = bootstrap(counted(hits), means, times=4000)[:, 0, 0]
-    assert share_interval(hits, times=4000) == pytest.approx(plain, abs=0.011)
-    assert share_interval(np.ones(20, bool)).tolist() == [1, 1]
+    assert share_interval(hits) == pytest.approx(plain, abs=0.011)
+
+
+def test_a_share_at_an_end_is_not_certain():
+    assert share_interval(np.ones(30, bool)) == pytest.approx([0.884, 1], abs=1e-3)
+    assert share_interval(np.zeros(60, bool)) == pytest.approx([0, 0.0596], abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.02, 0.1, 0.5, 0.9, 0.95, 0.98, 1.0])
+def test_intervals_of_a_share_hold_the_truth_at_least_as_often_as_they_say(n, share):
+    chance = binom.pmf(np.arange(n + 1), n, share)  # of each count: no simulation needed
+    ends = np.array([count_interval(hits, n) for hits in range(n + 1)])
+    assert chance[(ends[:, 0] <= share) & (share <= ends[:, 1])].sum() >= 0.95 - 1e-9
 
 
 def test_a_statistic_that_no_replicate_has_is_nan():

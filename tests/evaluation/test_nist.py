@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
@@ -73,8 +74,10 @@ def test_the_curve_says_what_a_challenge_age_does(everyone, legal_age):
             assert curve[name]["n"][place] == len(hits) >= LIMIT
             assert curve[name]["rate"][place] == pytest.approx(hits.mean()), name
             low, high = curve[name]["interval"][place]
-            drawn = np.random.default_rng(1).binomial(len(hits), hits.mean(), 4000) / len(hits)
-            assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.003 + 1.5 / len(hits))
+            # Clopper and Pearson: seen shares as far away have a chance of 2.5 % at most on either side.
+            seen = hits.sum()
+            assert low == 0 or binom.sf(seen - 1, len(hits), low) == pytest.approx(0.025, rel=1e-6)
+            assert high == 1 or binom.cdf(seen, len(hits), high) == pytest.approx(0.025, rel=1e-6)
 
 
 def test_a_range_across_the_legal_age_is_on_neither_side():
