@@ -142,6 +142,11 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield tile("Age group right", f"{classes['accuracy']:.1%}", small)
         small = f"{between(classes['one_off_interval'], '.1%')} the right group or the next"
         yield tile("One group off at most", f"{classes['one_off']:.1%}", small)
+        if "mivolo" in classes:
+            mivolo, small = classes["mivolo"], "rounded estimates, its own first years"
+            yield tile(
+                "Age group by MiVOLO's rule", f"{mivolo['accuracy']:.1%}", f"{small}; {mivolo['one_off']:.1%} one off"
+            )
     if (metrics.get("robustness") or {}).get("mean_relative_degradation") is not None:
         robustness = metrics["robustness"]
         worse, interval = robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"]
