@@ -1,5 +1,6 @@
 """Deep label distribution learning: cross entropy against a Gaussian around the age."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -37,6 +38,11 @@ class Dldl(DistributionMethod):
     def __init__(self, make_head: MakeHead, span: AgeSpan, config):
         super().__init__(make_head, span, config)
         require_positive(config, "sigma")
+
+    @property
+    def loss_unit(self) -> float:
+        """The length of the target: the gradient at the logits is the new head's flat distribution minus it."""
+        return min(1.0, (2 * math.sqrt(math.pi) * self.config.sigma) ** -0.5)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         distance = (self.ages - age[:, None]) / self.config.sigma

@@ -35,7 +35,7 @@ class DldlV2(Dldl):
 
     @property
     def loss_unit(self) -> float:
-        return 1 + self.config.expectation_weight * self.span.typical_error / 8
+        return super().loss_unit + self.config.expectation_weight * self.span.typical_error / 8
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         error = (expectation(log_probability.exp(), self.ages) - age).abs()

@@ -247,7 +247,8 @@ class Forest(AgeMethod):
 
     @property
     def loss_unit(self) -> float:
-        return 1.0 if self.config.loss == "nll" else 6 * self.span.typical_error / YEARS**2
+        """An error times what the splits move, the distances between leaves: both grow with the span."""
+        return 1.0 if self.config.loss == "nll" else self.span.typical_error**2 / 3 / YEARS**2
 
     def estimate(self, output: Tensor) -> AgeEstimate:
         """The mean over the trees, and their mixture's mass in each year of the span."""

@@ -35,7 +35,7 @@ class MeanVariance(DistributionMethod):
 
     @property
     def loss_unit(self) -> float:
-        return 1 + self.config.mean_weight * self.span.typical_error**2 / 7
+        return 1 + self.config.mean_weight * self.span.typical_error**2 / 6
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         mean, variance = mean_and_variance(log_probability.exp(), self.ages)

@@ -44,7 +44,7 @@ class Unimodal(DistributionMethod):
 
     @property
     def loss_unit(self) -> float:
-        return 1 + 0.15 * self.config.unimodal_weight
+        return 1 + 0.11 * self.config.unimodal_weight
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         probability = log_probability.exp()
