@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.data.loader import DataConfig, TrainSet
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
@@ -88,8 +89,8 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 
 
 def dump_run_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML that ``--config`` reads."""
-    return yaml.safe_dump(named_options(config), sort_keys=False)
+    """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
+    return without_credentials(yaml.safe_dump(named_options(config), sort_keys=False))
 
 
 def help_text(argv: Sequence[str]) -> str:

@@ -1,13 +1,18 @@
 """The exceptions for what is not a fault of this program, and others said in one line."""
 
+from mivolo_lite.credentials import without_credentials
+
 
 class UserError(Exception):
     """Bad input, named in one line: what, where, how to mend it.
 
-    The command lines print the message without a traceback and exit with ``exit_code``.
+    The command lines print the message without a traceback and exit with ``exit_code``. It never holds credentials.
     """
 
     exit_code = 2
+
+    def __init__(self, message: str):
+        super().__init__(without_credentials(str(message)))
 
 
 class MachineError(UserError):

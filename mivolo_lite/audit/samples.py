@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.errors import UserError
@@ -26,7 +27,7 @@ class Samples:
     """
 
     def __init__(self, folders: Sequence[Path | str]):
-        self.names = [str(folder) for folder in folders]
+        self.names = [without_credentials(str(folder)) for folder in folders]
         resolved = [Path(folder).resolve() for folder in folders]
         for place, path in enumerate(resolved):
             if path in resolved[:place]:

@@ -3,10 +3,14 @@
 Whoever needs a file first makes it; the others wait for it. It is written aside and renamed, so a file is whole or not
 there. Its room is reserved before it is written, and what was used longest ago makes way, so the folder is never over
 its bound. All locks are the kernel's: they end with the process that holds them, however it ends.
+
+The folder is its user's alone, and no link in it is followed: another user could have made it beforehand, under a name
+that everybody knows.
 """
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -55,8 +59,22 @@ class NodeCache:
         self.folder, self.bound = folder, bound
         with self._named_errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_own()
             with self._ledger() as ledger:
                 self._reserve(ledger, 0)  # the bound may have been higher
+
+    def _check_own(self) -> None:
+        """Raise UserError where others could put files into the folder, or links to what they want overwritten."""
+        found = os.lstat(self.folder)  # of a link, the link's own
+        if not stat.S_ISDIR(found.st_mode):
+            fault = "is a link; give the folder that it leads to, or another"
+        elif found.st_uid != os.getuid():
+            fault = f"belongs to another user (number {found.st_uid}); give a folder of your own"
+        elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            fault = "can be written to by others; empty it and run `chmod 700` on it, or give another folder"
+        else:
+            return
+        raise UserError(f"data.cache.folder {self.folder}: {fault}")
 
     @classmethod
     def of(cls, config: CacheConfig) -> "NodeCache":
@@ -108,10 +126,11 @@ class NodeCache:
             _write_used(ledger, _read_used(ledger) - _on_disk(size))
 
     def _opened(self, name: str) -> int | None:
-        try:
-            return os.open(self.folder / name, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
+        with self._named_errors():
+            try:
+                return os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return None
 
     def _claim(self, name: str, size: int, wait: bool) -> int | None:
         """A locked descriptor to write to, its room reserved. None where that was not possible, after a wait."""
@@ -119,7 +138,7 @@ class NodeCache:
             if self.has(name):
                 return None
             path = self._partial(name)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             free, reserved = _lock(file), False
             try:
                 if free:
@@ -177,10 +196,10 @@ class NodeCache:
         for entry in os.scandir(self.folder):
             if entry.name == _LEDGER:
                 continue
-            size = _on_disk(entry.stat().st_size)
+            size = _on_disk(entry.stat(follow_symlinks=False).st_size)
             used += size
             if entry.name.endswith(EVICTABLE):
-                evictable.append((entry.stat().st_mtime_ns, size, entry.path))
+                evictable.append((entry.stat(follow_symlinks=False).st_mtime_ns, size, entry.path))
             elif not entry.name.endswith(_PARTIAL):
                 kept += size
             elif _is_abandoned(entry.path):
@@ -195,7 +214,7 @@ class NodeCache:
     @contextmanager
     def _ledger(self) -> Iterator[int]:
         """The file with the count of bytes, locked: one process at a time changes what is in the folder."""
-        file = os.open(self.folder / _LEDGER, os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(self.folder / _LEDGER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -228,7 +247,7 @@ def _write_used(ledger: int, used: int) -> None:
 
 def _is_abandoned(path: str) -> bool:
     """Whether an unfinished file's maker is dead."""
-    file = os.open(path, os.O_RDWR)
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     free = _lock(file)
     _unlock(file)
     return free

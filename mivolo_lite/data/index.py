@@ -66,7 +66,7 @@ class ShardIndex:
 
     def __reduce__(self):
         # A worker process that is not forked maps the columns anew instead of being sent them.
-        return ShardIndex.load, (str(self.folder), self.cache)
+        return ShardIndex.load, (self.folder.url if self.is_remote else str(self.folder), self.cache)
 
     def save(self) -> None:
         """Write both files, each by a rename. Raises UserError where they cannot be written."""
@@ -167,8 +167,12 @@ def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
         raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {mend}")
     size, digest = info["index"]["bytes"], info["index"]["sha256"]
     name = f"{digest}.safetensors"
-    with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)):
-        return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
+    for _ in range(2):
+        with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)) as file:
+            if _sha256(file) == digest:
+                return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
+        cache.drop(name)  # damaged on the node's disk; what was fetched is checked before it is there
+    raise UserError(f"data.cache.folder {cache.folder}: the disk changes what is written to it; choose another folder")
 
 
 def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
@@ -205,6 +209,7 @@ def _map_columns(path: Path, info: dict[str, Any], where: Path | RemoteFolder, m
     return columns
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+def _sha256(file: Path | int) -> str:
+    """Of a file, by its path or an open descriptor, which stays open."""
+    with open(file, "rb", closefd=not isinstance(file, int)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

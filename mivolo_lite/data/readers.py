@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.index import ShardIndex
@@ -144,7 +145,7 @@ class StreamReader:
             )
         check_address(config.train)
         self.config, self.seed, self.classes = config, seed, classes
-        self.samples, self.digest = config.stream_samples, f"stream:{config.train}"
+        self.samples, self.digest = config.stream_samples, without_credentials(f"stream:{config.train}")
         self.crop_policy: dict[str, Any] = {}
         self.people = 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.data.index import ShardIndex
@@ -89,7 +90,10 @@ def evaluate(
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, shown, batch, workers)
         found = {name: found[name] | {"robustness": measured[name]} for name in found}
-    metrics = {"checkpoint": str(checkpoint), "data": {"folder": str(data), "digest": index.digest}}
+    metrics = {
+        "checkpoint": str(checkpoint),
+        "data": {"folder": without_credentials(str(data)), "digest": index.digest},
+    }
     if exclude:
         metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:

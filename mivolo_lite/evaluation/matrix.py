@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, locate, require_files
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.data.cache import CacheConfig
 from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.data.index import ShardIndex
@@ -67,7 +68,7 @@ def evaluate_all(
             for inputs, cells in found.items()
         ]
     described = {
-        name: {"folder": str(folder), "digest": index.digest, "samples": len(index)}
+        name: {"folder": without_credentials(str(folder)), "digest": index.digest, "samples": len(index)}
         | ({"excluded": count_left_out(index)} if excluded else {})
         for name, folder, index in zip(sets, data, indices, strict=True)
     }

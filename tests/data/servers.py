@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 
 class Mishaps:
@@ -54,7 +54,7 @@ class _RangeHandler(BaseHTTPRequestHandler):
         mishap = self.server.mishaps.next()
         if mishap == "fail":
             return self.send_error(500)
-        path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
             return self.send_error(404)
         data = path.read_bytes()
@@ -72,6 +72,47 @@ class _RangeHandler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked[path.name, first, last] += 1
         self.wfile.write(data[first : last + 1])
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+class HostileServer(ThreadingHTTPServer):
+    """Answers everything alike: ``endless``, a byte now and then (``slow``), nothing (``silent``), or less than it says
+    (``short``).
+
+    Attributes:
+        sent: bytes so far.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, kind: str):
+        super().__init__(("127.0.0.1", 0), _HostileHandler)
+        self.kind, self.sent, self.over, self.url = kind, 0, Event(), f"http://127.0.0.1:{self.server_port}"
+
+    def shutdown(self) -> None:
+        self.over.set()
+        super().shutdown()
+
+
+class _HostileHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        kind, over = self.server.kind, self.server.over
+        if kind == "silent":
+            over.wait()
+            return
+        self.send_response(206 if "Range" in self.headers else 200)
+        if kind == "short":
+            self.send_header("Content-Length", str(2**40))
+        self.end_headers()
+        try:
+            while not over.wait(0.05 if kind == "slow" else 0):
+                self.server.sent += self.wfile.write(b"[" if kind == "slow" else bytes(2**16))
+                if kind == "short":
+                    return
+        except OSError:  # whoever asked has enough
+            pass
 
     def log_message(self, *_) -> None:
         pass

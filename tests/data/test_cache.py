@@ -121,6 +121,48 @@ def test_a_full_disk_and_an_impossible_folder_are_named(tmp_path):
         NodeCache.of(CacheConfig(folder=str(tmp_path / "file" / "cache")))
 
 
+def test_a_folder_into_which_others_could_put_files_is_refused(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir(mode=0o755)
+    NodeCache(own, 40 * PAGE)
+    own.chmod(0o777)
+    with pytest.raises(UserError, match="data.cache.folder .*own: can be written to by others"):
+        NodeCache(own, 40 * PAGE)
+    own.chmod(0o700)
+    (tmp_path / "link").symlink_to(own)
+    with pytest.raises(UserError, match="data.cache.folder .*link: is a link"):
+        NodeCache(tmp_path / "link", 40 * PAGE)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(tmp_path):
+    (tmp_path / "foreign").mkdir(mode=0o700)
+    os.chown(tmp_path / "foreign", 65534, 65534)
+    with pytest.raises(UserError, match="data.cache.folder .*foreign: belongs to another user"):
+        NodeCache(tmp_path / "foreign", 40 * PAGE)
+
+
+@pytest.mark.parametrize("name", ["0.block.partial", "0.block", "lock"])
+def test_no_link_in_it_is_followed(tmp_path, name):
+    cache, victim = NodeCache(tmp_path / "cache", 40 * PAGE), tmp_path / "victim"
+    victim.write_text("precious")
+    (cache.folder / name).unlink(missing_ok=True)
+    (cache.folder / name).symlink_to(victim)
+    with pytest.raises(UserError, match="data.cache.folder .*: Too many levels of symbolic links"):
+        read(cache, "0.block")
+    assert victim.read_text() == "precious"
+
+
+def test_what_is_dropped_gives_its_room_back_and_is_made_anew(tmp_path):
+    cache = three_blocks(tmp_path)
+    for _ in range(20):
+        put(cache, "0.block")
+        cache.drop("0.block")
+    cache.drop("0.block")  # as where another process was faster
+    assert blocks(cache) == []
+    cache.make("x.block", 3 * PAGE, lambda file: None)
+
+
 def test_threads_and_processes_make_each_file_once(tmp_path):
     cache = NodeCache(tmp_path / "cache", 10**9)
     log = tmp_path / "log"

@@ -25,7 +25,7 @@ from mivolo_lite.data.loader import DataConfig, eval_loader
 from mivolo_lite.data.readers import IndexReader
 from mivolo_lite.data.sampler import BatchPlan, Draw
 from mivolo_lite.errors import UserError
-from tests.data.servers import FlakyApplication, HubServer, Mishaps, RangeServer, serving
+from tests.data.servers import FlakyApplication, HostileServer, HubServer, Mishaps, RangeServer, serving
 from tests.data.tiny_shards import make_shards, of_before_the_crcs
 
 SIZES = [37, 11, 50, 23, 8]
@@ -295,6 +295,39 @@ def test_what_stays_impossible_is_one_clear_line(copy, tmp_path, workers):
     with pytest.raises(UserError, match=r"part-000\d.tar: cannot be read: .*500.*tried 9 times") as error:
         list(data.batches(INPUTS, BatchPlan.resolve(12, None, 1), 0, 0, 2))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["endless", "slow", "silent", "short"])
+@pytest.mark.parametrize("ranged", [False, True])
+def test_a_server_that_never_ends_takes_neither_memory_nor_time(kind, ranged, monkeypatch):
+    for name, value in {"_SILENCE": 0.3, "PATIENCE": 0.5, "_UNKNOWN": 6e4, "_LARGEST": 2**22}.items():
+        monkeypatch.setattr(remote, name, value)
+    with serving(HostileServer(kind)) as server:
+        folder, begun = remote.RemoteFolder(server.url), time.monotonic()
+        with pytest.raises(UserError, match="more than 4 MB|ignores ranges|cannot be read") as error:
+            folder.read("dataset.json", *((0, 10**6) if ranged and kind == "short" else (0, 1000) if ranged else ()))
+        assert "\n" not in str(error.value) and time.monotonic() - begun < 10
+    assert server.sent < 100e6
+
+
+def test_passwords_and_tokens_of_urls_are_used_and_never_shown(copy, tmp_path, from_disk):
+    host = copy.url.removeprefix("http://")
+    for url in (f"http://me:s3cret@{host}/", f"http://{host}/?token=s3cret&X-Amz-Signature=s3cret"):
+        assert batches(url, cache(tmp_path)) == from_disk
+        index = ShardIndex.load(url, cache(tmp_path))
+        assert "s3cret" not in str(index.folder) and len(pickle.loads(pickle.dumps(index))) == len(index)
+        with pytest.raises(UserError, match="not there") as error:
+            ShardIndex.load(url.replace(f"{host}/", f"{host}/nothing"), cache(tmp_path))
+        assert "s3cret" not in str(error.value) and host in str(error.value)
+
+
+def test_what_the_nodes_disk_changes_is_fetched_anew(http, tmp_path, from_disk):
+    assert batches(http.url, cache(tmp_path)) == from_disk
+    for path in (tmp_path / "cache").glob("*.*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+        path.write_bytes(data)
+    assert batches(http.url, cache(tmp_path)) == from_disk
 
 
 def test_a_server_without_ranges_is_named(copy, tmp_path):
