@@ -36,7 +36,7 @@ _COMPRESSED_HEADS = {
     b"BZh": "bzip2",
     b"\x04\x22\x4d\x18": "lz4",
 }
-_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**24  # bytes; a damaged header may claim all that follows
+_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**22  # bytes; a damaged header may claim all that follows
 _END_OF_IMAGE = b"\xff\xd9"
 _MOST_FIELDS, _LONGEST_NAME = 1000, 500
 
@@ -223,13 +223,13 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
         images = [_image(file, member) if member else b"" for member in (face, body)]
         labels = _labels(file, said)
     except ValueError as error:
-        picture, reason = (text.encode(errors="replace").decode() for text in (f"{scan.name}:{key}", str(error)))
-        scan.rejected.append({"picture": picture[:_LONGEST_NAME], "reason": reason})
+        picture, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
+        scan.rejected.append({"picture": _printable(picture), "reason": _printable(reason)})
         return
     places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, said))
     crcs = tuple(map(crc32, (*images, said.read(file))))
     scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
-    scan.unread += [f"{scan.name}:{member.name}" for member in unread]
+    scan.unread += [_printable(f"{scan.name}:{member.name}"[:_LONGEST_NAME]) for member in unread]
     scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
 
 
@@ -271,6 +271,11 @@ def _bytes(file: BinaryIO, member: Member, most: int) -> bytes:
     if member.size > most:
         raise ValueError(f"{_base(member)} has {member.size} bytes, over {most}")
     return member.read(file)
+
+
+def _printable(text: str) -> str:
+    """A name as one line of text: a tar may name a member with any bytes."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _base(member: Member) -> str:

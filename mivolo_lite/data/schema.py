@@ -48,8 +48,7 @@ _DTYPES = {
     "key_end": np.int64,
     "keys": np.uint8,
 }
-_LATER_DTYPES = {
-    "check": np.uint64,
+_CHECK_DTYPES = {
     "labels_offset": np.int64,
     "labels_size": np.int32,
     "face_crc": np.uint32,
@@ -133,8 +132,9 @@ def _require(name: str, holds: bool) -> None:
 
 def _check_forms(columns: Mapping[str, np.ndarray], samples: int) -> None:
     extra = {name: np.float32 for name in columns if name.startswith(EXTRA)}
-    later = {name: dtype for name, dtype in _LATER_DTYPES.items() if name in columns}
-    for name, dtype in (_DTYPES | later | extra).items():
+    checks = _CHECK_DTYPES if not _CHECK_DTYPES.keys().isdisjoint(columns) else {}  # older indexes have none of them
+    older = {"check": np.uint64} if "check" in columns else {}
+    for name, dtype in (_DTYPES | checks | older | extra).items():
         if name not in columns:
             raise ValueError(f"column {name} is missing")
         column = columns[name]

@@ -86,7 +86,10 @@ CHANGES = {
     "no ages": put(["labels", "age"], None),
     "ages without their span": put(["labels", "age", "min"], ...),
     "people as words": put(["labels", IDENTITY], {"people": "many"}),
-    **{f"no column {name}": column(name, lambda old: None) for name in ("shard", "face_size", "age_hi", "keys")},
+    **{
+        f"no column {name}": column(name, lambda old: None)
+        for name in ("shard", "age_hi", "keys", "labels_size", "face_crc")
+    },
     "a column too short": column("gender", lambda old: old[:-1]),
     "a column of two dimensions": column("gender", lambda old: old[:, None]),
     "ages of another type": column("age_lo", lambda old: old.astype(np.float64)),
@@ -163,7 +166,7 @@ def test_what_an_older_version_wrote_is_loaded(shards, tmp_path):
         for name in ("index", "words"):
             del info[name]
         del info["labels"][IDENTITY]
-        for name in [name for name in columns if name == "check" or name.startswith("extra.") or "crc" in name]:
+        for name in [name for name in columns if name.startswith(("extra.", "labels_")) or "crc" in name]:
             del columns[name]
 
     rewrite(shards, tmp_path, older)

@@ -10,6 +10,7 @@ import pytest
 
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.scan import index_shards
+from mivolo_lite.data.summary import left_out_of
 from mivolo_lite.errors import UserError
 from tests.data.test_index import bytes_of, write_tar
 from tests.data.tiny_shards import noise_jpeg
@@ -193,3 +194,13 @@ def test_an_empty_tar_holds_no_sample(tmp_path):
     write_tar(tmp_path / "s.tar", {})
     with pytest.raises(UserError, match="not one usable"):
         index_shards(tmp_path)
+
+
+def test_any_bytes_in_a_name_make_one_line(tmp_path):
+    bad = {"a\nb.jpg": b"", "a\nb.json": b"{}", "0.\udcff\n.jpg": noise_jpeg(3)}
+    write_tar(tmp_path / "s.tar", bad | pair(0))
+    with pytest.raises(UserError, match=r"s.tar:a\?b: a\?b.jpg: .*it is empty") as error:
+        index_shards(tmp_path)
+    assert str(error.value).isprintable()
+    index = index_shards(tmp_path, max_reject_rate=1)
+    assert all(line.isprintable() for line in left_out_of(index)) and index.info["unread"]["images"] == 1
