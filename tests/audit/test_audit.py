@@ -79,7 +79,7 @@ def folders(faces, tmp_path_factory):
         for name, place, change, _, age, gender in COPIES
     ]
     poor = [
-        Sample("cut_off", jpeg(faces[30])[:-200], None, known),
+        Sample("cut_off", jpeg(faces[30])[:-200] + b"\xff\xd9", None, known),
         Sample("one_colour", jpeg(np.full((120, 110, 3), 77, np.uint8)), None, known),
         Sample("black", jpeg(np.zeros((120, 110, 3), np.uint8)), None, Labels()),
         Sample("small", jpeg(cv2.resize(faces[31], (20, 24), interpolation=cv2.INTER_AREA)), None, known),
