@@ -2,8 +2,8 @@
 
     python benchmarks/kill.py --rounds 20
 
-Every round starts the run, kills it with SIGKILL and resumes it to its end. Every other round aims at a save: it waits
-until files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
+Every round starts the run, ends it by one of ``DEATHS`` and resumes it to its end. Every other round aims at a save: it
+waits until files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
 """
 
 import argparse
@@ -12,21 +12,31 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file
 
-from mivolo_lite.config import read_run_config
+from mivolo_lite.cli import main as command_line
 from mivolo_lite.data.pack import pack
 from mivolo_lite.data.sources.people import PeopleSource
-from mivolo_lite.training.loop import Trainer
+from mivolo_lite.training.preemption import EXIT_CODE
 
 FORK = multiprocessing.get_context("fork")  # what takes longest, importing torch, happens once
 STEPS, BATCH = 30, 10
+DEATHS = {
+    "SIGKILL": (signal.SIGKILL, -signal.SIGKILL),
+    "SIGINT": (signal.SIGINT, EXIT_CODE),
+    "SIGHUP": (signal.SIGHUP, EXIT_CODE),
+    "SIGTERM": (signal.SIGTERM, EXIT_CODE),
+    "worker": (signal.SIGKILL, 1),
+}
+"""The signal, sent to all processes of the run, or to a loader's worker alone; and the exit code that follows."""
 OPTIONS = {
     "model.backbone": "test_efficientnet",
     "model.drop_rate": 0.3,
@@ -56,15 +66,16 @@ def main() -> None:
         seconds = time.monotonic() - started
         expected = weights(folder / "undisturbed")
         print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s.\n")
-        print("| round | killed | whole checkpoints then, and leftovers | weights, average, moments, best |")
-        print("| ---: | --- | --- | --- |")
+        print("| round | death | when | seconds to end | checkpoints and leftovers | weights, average, moments, best |")
+        print("| ---: | --- | --- | ---: | --- | --- |")
         for number in range(1, options.rounds + 1):
             run = folder / f"round{number}"
             process = start(folder / "people", run)
-            when, left = kill(process, run, aim=number % 2 == 0, draw=draw)
+            death = list(DEATHS)[(number - 1) // 2 % len(DEATHS)]
+            row = kill(process, run, death, aim=number % 2 == 0, draw=draw)
             finish(start(folder / "people", run))
             same = equal(weights(run), expected)
-            print(f"| {number} | {when} | {left} | {'equal' if same else 'DIFFERENT'} |", flush=True)
+            print(f"| {number} | {death} | {row} | {'equal' if same else 'DIFFERENT'} |", flush=True)
             assert same
 
 
@@ -84,27 +95,39 @@ def train(words: list[str], log: Path) -> None:
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    Trainer(read_run_config(words)).train()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in its background ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    sys.argv[1:] = ["train", *words]
+    command_line()
 
 
-def kill(process: BaseProcess, run: Path, aim: bool, draw: random.Random) -> tuple[str, str]:
-    """Kill the run at a random moment, or in the middle of a save. Returns when, and what it left."""
+def kill(process: BaseProcess, run: Path, death: str, aim: bool, draw: random.Random) -> str:
+    """End the run at a random moment, or in the middle of a save. Returns when, in how long, and what it left."""
     stop = draw.randrange(STEPS - 3)
     while process.is_alive() and steps_logged(run) < stop:
         time.sleep(0.001)
     while aim and process.is_alive() and not any(run.glob("**/*.partial/*")):
         pass
     time.sleep(draw.uniform(0, 0.02 if aim else 0.5))
-    ended = not process.is_alive()
+    number, code = DEATHS[death]
+    workers = psutil.Process(process.pid).children() if process.is_alive() else []
+    ended = not process.is_alive() or (death == "worker" and not workers)
     if not ended:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode in (0, -signal.SIGKILL), run.with_suffix(".log").read_text()
+        workers[0].send_signal(number) if death == "worker" else os.killpg(process.pid, number)
+    sent = time.monotonic()
+    process.join(60)
+    seconds = time.monotonic() - sent
+    said = run.with_suffix(".log").read_text()
+    done = ended or steps_logged(run) == STEPS
+    assert process.exitcode == code or (done and process.exitcode == 0), f"{death}: {process.exitcode}: {said}"
+    assert "Traceback" not in said, f"{death}: {said}"
+    psutil.wait_procs(workers, timeout=5)
+    assert not any(worker.is_running() for worker in workers), f"{death}: workers outlived their rank"
     steps = [path.name.removeprefix("step-").lstrip("0") for path in sorted(run.glob("checkpoints/step-*"))]
     whole = [step for step in steps if not step.endswith(".partial")]
     left = [step for step in steps if step.endswith(".partial")] + [path.name for path in run.glob("best.*")]
     when = "had ended" if ended else f"after step {steps_logged(run)}" + ", in a save" * aim
-    return when, f"{', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
+    return f"{when} | {seconds:.1f} | {', '.join(whole) or 'none yet'}{'; ' if left else ''}{', '.join(left)}"
 
 
 def steps_logged(run: Path) -> int:

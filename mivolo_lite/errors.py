@@ -34,8 +34,8 @@ def in_one_line(error: Exception) -> UserError | None:
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         # what torch raises, wherever the main thread is, when one of its workers died
         return MachineError(
-            f"{_joined(error)}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with "
-            "--shm-size"
+            f"{_joined(error).rstrip('.')}: if memory ran out (`dmesg` tells), use fewer workers, or give a container "
+            "more with --shm-size"
         )
     return None
 

@@ -18,7 +18,7 @@ from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 from mivolo_lite.data.task_labels import Classes, label_number
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
-from mivolo_lite.data.workers import begin_worker
+from mivolo_lite.data.workers import begin_worker, end_workers_at_exit
 from mivolo_lite.errors import UserError
 
 _EXTENSIONS = {"face": FACE_EXTENSIONS, "body": BODY_EXTENSIONS}
@@ -44,6 +44,7 @@ def stream_loader(
     # Drawing with replacement is the only way in which webdataset gives all ranks equally many batches.
     dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False, nodesplitter=None, workersplitter=None)
     batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {})
+    end_workers_at_exit()
     return DataLoader(
         dataset.shuffle(_SHUFFLED_SAMPLES).compose(batches),
         batch_size=None,

@@ -4,14 +4,15 @@ Left to itself, torch moves every tensor of every batch into new shared memory. 
 and clearing all those pages took half as long as decoding the pictures that they were for.
 """
 
-import atexit
 import multiprocessing
+import os
 import signal
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, starmap
+from multiprocessing.util import Finalize
 
 import cv2
 import torch
@@ -66,6 +67,7 @@ class BatchLoader:
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # otherwise the global one is drawn from, which shifts the model's dropout
         )
+        end_workers_at_exit()
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
         for place, batch in loader:
             if isinstance(batch, UserError):
@@ -129,12 +131,20 @@ def carried(error: Exception) -> UserError:
     return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
 
 
-@atexit.register
-def _end_workers() -> None:
-    """Workers that are still at work end before Python waits for them: it would send them SIGTERM, and wait for ever.
+def end_workers_at_exit() -> None:
+    """Let this process's workers end before Python waits for them: it would send them SIGTERM, and wait for ever.
 
     Where a run fails they have batches to decode, and nothing has told them to stop.
     """
+    if _ends_workers != [os.getpid()]:  # a forked process has its own workers, and finalizers
+        _ends_workers[:] = [os.getpid()]
+        Finalize(None, _end_workers, exitpriority=100)
+
+
+_ends_workers: list[int] = []
+
+
+def _end_workers() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a worker was killed
     for child in multiprocessing.active_children():
         if child.daemon:

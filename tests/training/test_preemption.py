@@ -65,7 +65,10 @@ sys.exit(75)
 
 def listener(seconds=0.0, prefix=(), **options):
     command = [*prefix, sys.executable, "-c", LISTENS, str(seconds)]
-    return subprocess.Popen(command, text=True, **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options))
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    return subprocess.Popen(
+        command, text=True, **(heeding | {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options)
+    )
 
 
 def test_the_first_ctrl_c_is_a_warning_and_the_second_ends_at_once():

@@ -64,6 +64,12 @@ def start(command, run, resume="no", **options):
     )
 
 
+def heeding_signals():
+    """As from a terminal: a shell lets what it runs in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def finish(process):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output.decode()
@@ -120,7 +126,7 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
     """Sent to all of its processes, as a terminal does."""
     run = tmp_path / "run"
     command = [command[0], "-m", "mivolo_lite", "train", *command[2:]]
-    process = start(command, run, start_new_session=True)
+    process = start(command, run, start_new_session=True, preexec_fn=heeding_signals)
     while process.poll() is None and len(steps_logged(run)) < 5:
         time.sleep(0.01)
     os.killpg(process.pid, warning)
