@@ -9,8 +9,8 @@ class Head(nn.Linear):
     """A linear layer in float32, whatever the precision of what surrounds it.
 
     bfloat16 has 8 bits of mantissa. A head that autocast runs in it rounds every answer: a regression's by up to
-    2^-9 of its distance from the mean age, a softmax's logits by up to 0.06 at 16. The same features then gave ages
-    up to 0.31 years apart, at no gain, for a head is a thousandth of a model's work.
+    2^-9 of its distance from the mean age, a softmax's logits by up to 0.06 at 16: the same features gave ages up to a
+    quarter of a year apart, at no gain, for a head is a thousandth of a model's work.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ SIZE, STEPS = 16, 3
 REFIT = {"refit_every": 2, "refit_samples": 24, "outputs": 32, "depth": 4}
 
 
-def learn(variant, rows):
+def learn(variant, rows, steps=STEPS):
     """The state after some steps, in which this process has these micro-batches of every batch."""
     name, options = VARIANTS[variant]
     options = options | (REFIT if name == "forest" else {})
@@ -29,7 +29,7 @@ def learn(variant, rows):
     optimizer = torch.optim.SGD(estimator.parameters(), lr=0.05)
     engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=1.0)
     step = OptimizerStep(engine, gender_weight=1.0, seed=0)
-    for number in range(STEPS):
+    for number in range(steps):
         batch = batch_of(SIZE, seed=number, side=32)
         step([part(batch, these) for these in rows], number)
     return estimator.state_dict()
@@ -63,17 +63,23 @@ def of_two_processes(tmp_path_factory):
     return states[0]
 
 
-def assert_same(found, expected):
-    for name, value in expected.items():
-        if not name.startswith("method.ring"):
-            torch.testing.assert_close(
-                found[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: name + text
-            )
+def distance(one, other, names):
+    return float(sum((one[name].double() - other[name].double()).square().sum() for name in names)) ** 0.5
+
+
+def assert_same(found, expected, start):
+    """Apart by a ten thousandth of how far the steps moved them; the leaves of a forest by themselves."""
+    weights = [name for name, value in expected.items() if value.is_floating_point() and ".ring_" not in name]
+    leaves = [name for name in weights if ".leaf_" in name]
+    for names in ([name for name in weights if name not in leaves], leaves):
+        assert distance(found, expected, names) <= 1e-4 * distance(expected, start, names)
+    counts = [name for name, value in expected.items() if not value.is_floating_point()]
+    assert all(found[name].equal(expected[name]) for name in counts)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_micro_batches_and_processes_change_nothing(variant, of_two_processes):
-    whole = learn(variant, [slice(0, SIZE)])
-    assert_same(learn(variant, [slice(first, first + 4) for first in range(0, SIZE, 4)]), whole)
-    assert_same(of_two_processes[variant], whole)
+    start, whole = learn(variant, [], steps=0), learn(variant, [slice(0, SIZE)])
+    assert_same(learn(variant, [slice(first, first + 4) for first in range(0, SIZE, 4)]), whole, start)
+    assert_same(of_two_processes[variant], whole, start)
