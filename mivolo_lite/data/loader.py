@@ -47,8 +47,9 @@ class DataConfig:
 
     Attributes:
         train: folder of indexed shards, or ``s3://``, ``gs://``, ``https://``, ``hf://``; with ``reader: stream``, any
-            address that webdataset takes. Or a list of such data sets, ``[{path: A, weight: 2}, B]``, of which the
-            batches hold samples in the proportion of the weights, 1 where none is given.
+            address that webdataset takes, also ``pipe:COMMAND``, which runs it. Or a list of such data sets,
+            ``[{path: A, weight: 2}, B]``, of which the batches hold samples in the proportion of the weights, 1 where
+            none is given.
         val: the same to evaluate on.
         exclude: list of samples to leave out of all of them, by their keys, one a line.
         image_size: side of the model's square pictures in pixels.

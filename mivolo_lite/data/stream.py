@@ -1,4 +1,4 @@
-"""The stock webdataset pipeline, for shards that cannot be read at an offset (``pipe:...``, standard input)."""
+"""webdataset's stages, for shards that cannot be read at an offset (``pipe:...``, standard input)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ from zlib import crc32
 
 import numpy as np
 import torch
-import webdataset as wds
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
+from webdataset.filters import shuffle
+from webdataset.shardlists import expand_urls
 
 from mivolo_lite.data.batch import Batch
 from mivolo_lite.data.columns import label_columns
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.randomness import seed_of
 from mivolo_lite.data.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+from mivolo_lite.data.stream_source import StreamSource
 from mivolo_lite.data.task_labels import Classes, label_number
 from mivolo_lite.data.transforms import Augment, AugmentConfig, prepare, seeded
 from mivolo_lite.data.workers import begin_worker, end_workers_at_exit
@@ -34,30 +36,52 @@ def stream_loader(
     seed: int,
     workers: int,
     classes: Classes | None = None,
-) -> DataLoader:
-    """Endless batches from any address that webdataset takes, ``pipe:`` and braces included.
+) -> Iterator[Batch]:
+    """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
 
     What it does not promise, and ``reader: index`` does: shards are drawn with replacement, anew by every worker of
     every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
     does not go on where it stopped; inputs are never hidden.
+
+    Raises:
+        UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.
     """
-    # Drawing with replacement is the only way in which webdataset gives all ranks equally many batches.
-    dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False, nodesplitter=None, workersplitter=None)
     batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {})
     end_workers_at_exit()
-    return DataLoader(
-        dataset.shuffle(_SHUFFLED_SAMPLES).compose(batches),
+    loader = DataLoader(
+        _Stream(urls, batches),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=begin_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
+    return _raising(loader)
+
+
+def _raising(loader: DataLoader) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Stream(IterableDataset):
+    """What a worker does. It hands on an error instead of raising it, which torch would wrap in a traceback."""
+
+    def __init__(self, urls: str, batches: "_Batches"):
+        self.urls, self.batches = urls, batches
+
+    def __iter__(self) -> Iterator[Batch | UserError]:
+        try:
+            yield from self.batches(shuffle(_SHUFFLED_SAMPLES)(iter(StreamSource(self.urls))))
+        except UserError as error:
+            yield error
 
 
 def check_address(urls: str) -> None:
     """Raise UserError where an address names a file that is not there."""
-    for url in wds.shardlists.expand_urls(urls):
+    for url in expand_urls(urls):
         if ":" not in url and not Path(url).is_file():
             raise UserError(
                 f"data.train {url!r}: no such file; reader: stream takes tars, as in train-{{000..099}}.tar"

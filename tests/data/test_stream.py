@@ -1,5 +1,8 @@
 """The stock webdataset pipeline gives batches of the same kind."""
 
+import os
+import tarfile
+import time
 from itertools import islice
 
 import numpy as np
@@ -8,6 +11,7 @@ import simplejpeg
 import torch
 import webdataset as wds
 
+from mivolo_lite.data import stream_source
 from mivolo_lite.data.loader import DataConfig
 from mivolo_lite.data.readers import StreamReader
 from mivolo_lite.data.sample import Labels, Sample
@@ -78,3 +82,72 @@ def test_a_missing_file_is_one_clear_line(tmp_path):
 def test_a_stream_must_be_told_its_length():
     with pytest.raises(UserError, match="data.stream_samples"):
         StreamReader(DataConfig(train="pipe:cat x.tar"), seed=0)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def cut_in_a_header(path):
+    path.write_bytes(path.read_bytes().partition(b"sample00001")[0] + b"sample")
+
+
+def empty(path):
+    path.write_bytes(bytes(10240))
+
+
+def without_samples(path):
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("README"))
+
+
+def claiming_a_terabyte(path):
+    member = tarfile.TarInfo("a.jpg")
+    member.size = 10**12
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(path, 2**31)
+
+
+def no_tar(path):
+    path.write_bytes(bytes(range(256)) * 100)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (cut, "truncated|unexpected end of data"),
+        (cut_in_a_header, "truncated|unexpected end of data"),
+        (empty, "shards in turn without a sample"),
+        (without_samples, "shards in turn without a sample"),
+        (claiming_a_terabyte, "4 MB without a sample"),
+        (no_tar, "cannot be read"),
+    ],
+)
+def test_a_stream_that_gives_no_samples_is_one_clear_line(tmp_path, monkeypatch, change, message, workers):
+    monkeypatch.setattr(stream_source, "MOST_BYTES", 4 * 10**6)
+    make_shards(tmp_path, [9])
+    change(tmp_path / "part-0000.tar")
+    with pytest.raises(UserError, match=f"data.train .*part-0000.tar: .*({message})") as error:
+        list(islice(stream(f"{tmp_path}/part-0000.tar", workers=workers), 100))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("pipe:cat nothing", "exit code 1"),
+        ("pipe:sleep 60", "no sample in 1 seconds"),
+        ("pipe:yes", "cannot be read"),
+        ("pipe:cat /dev/zero", "MB without a sample|shards in turn"),
+        ("http://127.0.0.1:9/x.tar", "exit code 7"),
+        ("nonsense://x.tar", "cannot be read"),
+    ],
+)
+def test_a_source_that_fails_is_silent_or_never_ends_is_one_clear_line(monkeypatch, address, message):
+    monkeypatch.setattr(stream_source, "PATIENCE", 1.0)
+    monkeypatch.setattr(stream_source, "MOST_BYTES", 4 * 10**6)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=f"data.train .*({message})") as error:
+        list(islice(stream(address), 100))
+    assert "\n" not in str(error.value) and time.monotonic() - begun < 10

@@ -1,0 +1,153 @@
+"""Samples from addresses that webdataset opens, in bounded memory and time: a stream may be empty, cut or endless."""
+
+import os
+import random
+import select
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from webdataset.gopen import Pipe, gopen
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import group_by_keys
+
+from mivolo_lite.errors import UserError
+
+PATIENCE = 60.0
+"""Seconds without a sample after which a stream is given up."""
+MOST_BYTES = 2**28
+"""Bytes without a sample after which a stream is given up; no image has as many."""
+
+_BROKEN_PIPE = 141  # how a shell names the end of a command whose output nobody wants any longer
+_GRACE = 5.0  # seconds for a command to end after its output
+
+
+class StreamSource:
+    """Samples without end: dictionaries of members by extension, with ``__key__``, as webdataset has them.
+
+    Shards are drawn with replacement, which is the only way to give all ranks equally many batches.
+
+    Args:
+        urls: what webdataset takes: a path, a URL, ``pipe:COMMAND``; with braces, or several with ``::`` between them.
+    """
+
+    def __init__(self, urls: str):
+        self.urls = expand_urls(urls)
+        self._since, self._bytes, self._shards = time.monotonic(), 0, 0  # since the latest sample
+
+    def __iter__(self) -> Iterator[dict]:
+        """Raises UserError for a shard that cannot be opened or is damaged, and where no samples come."""
+        self._came()
+        for sample in group_by_keys(self._members()):
+            self._came()
+            yield sample
+            self._came()  # the time that its user took does not count
+
+    def _came(self) -> None:
+        self._since, self._bytes, self._shards = time.monotonic(), 0, 0
+
+    def _members(self) -> Iterator[dict]:
+        chance = random.Random(os.urandom(16))
+        while True:
+            url = chance.choice(self.urls)
+            try:
+                yield from self._members_of(url)
+            except UserError:
+                raise
+            except Exception as error:  # each kind of address has exceptions of its own
+                raise UserError(f"data.train {url}: cannot be read: {_line(error)}") from None
+            self._shards += 1
+            if self._shards > 100 + 10 * len(self.urls):
+                raise UserError(f"data.train {url}: {self._shards} shards in turn without a sample")
+
+    def _members_of(self, url: str) -> Iterator[dict]:
+        with _opened(url) as stream:
+            reader = _Reader(stream, lambda size: self._check(url, size), lambda: self._seconds_left(url))
+            with tarfile.open(fileobj=reader, mode="r|*") as tar:
+                for member in tar:
+                    if member.isfile():
+                        yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": url}
+                    tar.members = []  # or it would remember them all
+            while reader.read(tarfile.RECORDSIZE):  # a command that cannot write its last zeros would fail
+                pass
+            # tarfile takes a header that is cut for the end of the tar.
+            if tar.fileobj.comptype == "tar" and reader.latest.strip(b"\0"):
+                raise tarfile.ReadError("truncated: no end of archive behind its last member")
+        yield {}  # the last sample ends with its shard
+
+    def _check(self, url: str, size: int) -> None:
+        self._bytes += size
+        if self._bytes > MOST_BYTES:
+            raise UserError(f"data.train {url}: {MOST_BYTES / 1e6:.0f} MB without a sample")
+
+    def _seconds_left(self, url: str) -> float:
+        left = self._since + PATIENCE - time.monotonic()
+        if left <= 0:
+            raise UserError(f"data.train {url}: no sample in {PATIENCE:.0f} seconds")
+        return left
+
+
+class _Reader:
+    """What tarfile reads from: each read is counted, and none waits for ever.
+
+    Attributes:
+        latest: the last bytes that were read.
+    """
+
+    def __init__(self, stream, count, seconds_left):
+        self.stream, self.count, self.seconds_left, self.latest = stream, count, seconds_left, b""
+
+    def read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size and (part := self._part(size - len(data))):
+            self.count(len(part))
+            data += part
+        self.latest = bytes((self.latest + data)[-tarfile.BLOCKSIZE :])
+        return bytes(data)
+
+    def _part(self, size: int) -> bytes:
+        left = self.seconds_left()
+        try:
+            descriptor = self.stream.fileno()
+        except (AttributeError, OSError):  # something of Python's own
+            return self.stream.read(size)
+        ready, _, _ = select.select([descriptor], [], [], left)
+        return os.read(descriptor, size) if ready else self._part(size)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator:
+    """What an address gives. Of a command, its output; raises OSError where that failed."""
+    stream = gopen(url)
+    if not isinstance(stream, Pipe):
+        with stream:
+            yield stream
+        return
+    process = stream.proc
+    try:
+        try:
+            yield process.stdout
+        except tarfile.TarError:  # of the output of a command that failed, or of one that did not
+            _check_ended(process)
+            raise
+        _check_ended(process)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _check_ended(process: subprocess.Popen) -> None:
+    try:
+        code = process.wait(timeout=_GRACE)
+    except subprocess.TimeoutExpired:
+        return  # it had more to say
+    if code not in (0, _BROKEN_PIPE, -signal.SIGPIPE):
+        raise OSError(f"the command that reads it ended with exit code {code}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
