@@ -58,7 +58,8 @@ def damage(index: ShardIndex, number: int, member: str) -> ShardIndex:
 
 def of_before_the_crcs(index: ShardIndex, checks: bool = False) -> ShardIndex:
     """An index as older versions wrote it: without checks, or with one over both images of a sample."""
-    columns = {name: column for name, column in index.columns.items() if not name.endswith("_crc")}
+    later = [name for name in index.columns if name.endswith("_crc") or name.startswith("labels_")]
+    columns = {name: column for name, column in index.columns.items() if name not in later}
     if checks:
         shards = [index.shard_path(shard).read_bytes() for shard in range(len(index.shard_sizes))]
 
