@@ -36,7 +36,7 @@ class OptimConfig:
     epochs: float_range(0, 1e6, low_open=True) = 10.0
     global_batch: int_range(1, 10**6) = 128
     micro_batch: int_range(1, 10**6) | None = None
-    lr: float_range(0, 1e3, low_open=True) = 1e-3
+    lr: float_range(0, 1e38, low_open=True) = 1e-3
     min_lr: float_range(0, 1e3) = 1e-6
     warmup_epochs: float_range(0, 1e6) = 1.0
     weight_decay: float_range(0, 1e3) = 0.05

@@ -1,0 +1,197 @@
+"""A run goes wrong: its loss is not finite, its checkpoint is damaged, its data teach nothing. No work is lost, and why
+is one line."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mivolo_lite.cli import main
+from mivolo_lite.files import save_tensors
+from mivolo_lite.training.checkpoint import damage_of
+from tests.data.tiny_shards import make_shards
+
+
+@pytest.fixture(scope="module")
+def words(people):
+    return [
+        "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--model.backbone", "test_resnet",
+        "--method.name", "regression", "--data.image_size", "32", "--data.workers", "0", "--optim.global_batch", "16",
+        "--optim.ema_decay", "0.9", "--train.log_every", "1", "--train.save_every", "3",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory):
+    """A finished run of two epochs, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    main(["train", "--run", f"{folder}", "--optim.epochs", "2", *words])
+    return folder
+
+
+def checkpoints(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def one_line(capsys, words):
+    """The error of a command that must fail."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    error = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and len(error) == 1
+    return error[0]
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = checkpoints(copy)[-1]
+    resume = ["train", "--run", f"{copy}", "--optim.epochs", "6", "--resume", "auto", *words]
+    error = one_line(capsys, [*resume, "--optim.lr", "1e30", "--train.save_every", "1000", "--train.eval_every", "90"])
+    assert "is not finite: the training diverged" in error and checkpoints(copy)[-1] == before
+    for name in ("model", "average", "moments"):
+        tensors = load_file(copy / "checkpoints" / before / f"{name}.safetensors")
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    records = (copy / "metrics.jsonl").read_text().splitlines()
+    for record in records:
+        json.loads(record, parse_constant=pytest.fail)
+    main(resume)
+    assert math.isfinite(json.loads((copy / "metrics.jsonl").read_text().splitlines()[-1])["mae"])
+
+
+def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before, last = checkpoints(copy)
+    path = copy / "checkpoints" / last / "model.safetensors"
+    save_tensors({name: tensor * 1e30 for name, tensor in load_file(path).items()}, path)
+    resume = ["train", "--run", f"{copy}", "--optim.epochs", "4", "--resume", "auto", *words]
+    assert "is not finite" in one_line(capsys, resume)
+    assert checkpoints(copy) == [before, f"{last}.diverged"]
+    main(resume)
+
+
+DAMAGES = {
+    "model.safetensors": [b"", b"\xff" * 300, None],
+    "moments.safetensors": [b"", None],
+    "average.safetensors": [b"{}"],
+    "state.json": [b"", b"[1]", b'{"state": {}}', b'{"state": 5}', b"\xff\xfe", b"[" * 99999, None],
+}
+
+
+@pytest.mark.parametrize(
+    "name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents], ids=repr
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, words, tmp_path, capsys, name, content):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before, last = checkpoints(copy)
+    file = copy / "checkpoints" / last / name
+    file.unlink() if content is None else file.write_bytes(content)
+    main(["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words])
+    said = capsys.readouterr().out
+    assert f"{file} is " in said and f"resuming from {before} instead" in said
+    assert checkpoints(copy) == [before, last, f"{last}.damaged"]
+    assert damage_of(copy / "checkpoints" / last) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "moments.safetensors", "average.safetensors"])
+def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+    assert damage_of(checkpoint) is None
+    data = (checkpoint / name).read_bytes()
+    for length in (8, 100, len(data) // 2, len(data) - 1):
+        (checkpoint / name).write_bytes(data[:length])
+        assert name in damage_of(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1}, {"step": "3"}, {"step": True}, {"seed": None}, {"digest": 5}, {"best_mae": "low"}, {"kinds": []},
+        {"order_version": 1.5}, {"evaluated": None}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_state_that_cannot_be_meant_is_damage(run, tmp_path, change):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+    content = json.loads((checkpoint / "state.json").read_text())
+    content["state"] |= change
+    (checkpoint / "state.json").write_text(json.dumps(content))
+    assert "state.json is damaged" in damage_of(checkpoint)
+
+
+def test_where_no_checkpoint_can_be_read_it_says_so(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    for name in checkpoints(copy):
+        (copy / "checkpoints" / name / "state.json").write_text("")
+    error = one_line(capsys, ["train", "--run", f"{copy}", "--resume", "auto", *words])
+    assert "no other checkpoint can be read; start a new run" in error and len(checkpoints(copy)) == 2
+
+
+@pytest.mark.parametrize("name", ["moments", "average"])
+def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, name):
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "checkpoints" / checkpoints(copy)[-1] / f"{name}.safetensors"
+    tensors = load_file(path)
+    some = next(key for key in tensors if tensors[key].ndim > 1)
+    save_tensors(tensors | {some: torch.zeros(1, 7)}, path)
+    error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
+    assert f"{name}.safetensors does not fit the model" in error
+
+
+def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    last = copy / "checkpoints" / checkpoints(copy)[-1]
+    for name in (f"{last.name}-good", "step-good", "zzz"):
+        shutil.copytree(last, last.with_name(name))
+    last.with_name("step-000000999.tar").write_text("")
+    main(["train", "--run", f"{copy}", "--optim.epochs", "4", "--resume", "auto", *words])
+    assert f"resumed at step {int(last.name[5:])}," in capsys.readouterr().out
+    assert {f"{last.name}-good", "step-good", "zzz", "step-000000999.tar"} < set(checkpoints(copy))
+
+
+def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    state = copy / "checkpoints" / checkpoints(copy)[-1] / "state.json"
+    content = json.loads(state.read_text())
+    content["state"] |= {"best_mae": 0.001, "val_digest": "another"}
+    state.write_text(json.dumps(content))
+    main(["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
+    assert "another data set than before; `best` is chosen anew" in capsys.readouterr().out
+    assert (
+        json.loads((copy / "checkpoints" / checkpoints(copy)[-1] / "state.json").read_text())["state"]["best_mae"] > 1
+    )
+
+
+def test_an_evaluation_that_a_run_owes_is_made_before_it_goes_further(run, words, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    last = copy / "checkpoints" / checkpoints(copy)[-1]
+    content = json.loads((last / "state.json").read_text())
+    step = content["state"]["step"]
+    content["state"] |= {"evaluated": step - 1, "best_mae": None}
+    (last / "state.json").write_text(json.dumps(content))
+    shutil.rmtree(copy / "best")
+    main(["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words])
+    kinds = [(record["kind"], record["step"]) for record in map(json.loads, open(copy / "metrics.jsonl"))]
+    assert kinds.count(("val", step)) == 1 and (copy / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": False}, "none of 27 samples has a label to learn (age, gender)"),
+        ({"faces": False}, "no sample has a face, which is all that the model looks at"),
+    ],
+)
+@pytest.mark.parametrize("option", ["data.train", "data.val"])
+def test_data_that_teach_nothing_are_one_line_before_the_first_step(words, tmp_path, capsys, change, message, option):
+    index = make_shards(tmp_path / "shards", [40])
+    if "labels" in change:
+        index.columns["age_lo"][:] = index.columns["age_hi"][:] = float("nan")
+        index.columns["gender"][:] = 255
+    else:
+        index.columns["face_size"][:] = index.columns["face_offset"][:] = 0
+    index.save()
+    error = one_line(capsys, ["train", "--run", f"{tmp_path}/run", *words, f"--{option}", f"{index.folder}"])
+    assert f"{option} {index.folder}: {message}" in error
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
