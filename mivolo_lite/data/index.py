@@ -66,7 +66,7 @@ class ShardIndex:
 
     def __reduce__(self):
         # A worker process that is not forked maps the columns anew instead of being sent them.
-        return ShardIndex.load, (self.folder.url if self.is_remote else str(self.folder), self.cache)
+        return _load_again, (self.folder.url if self.is_remote else str(self.folder), self.cache)
 
     def save(self) -> None:
         """Write both files, each by a rename. Raises UserError where they cannot be written."""
@@ -123,13 +123,19 @@ class ShardIndex:
         return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
 
 
-def _load_local(folder: Path) -> ShardIndex:
+def _load_again(address: str, cache: CacheConfig | None) -> ShardIndex:
+    """In a process of one that has loaded the index, and so has compared it with its digest."""
+    return _load_remote(address, cache) if is_url(address) else _load_local(Path(address), check_digest=False)
+
+
+def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
     mend = f"run `mivolo-lite index {folder}`"
     try:
         if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
             raise UserError(f"{folder}: no indexed shards here; pack a data set or {mend}")
         info = _read_info((folder / INFO_FILE).read_bytes(), folder, mend)
-        _check_digest(folder, info, mend)
+        if check_digest:
+            _check_digest(folder, info, mend)
         columns = _map_columns(folder / INDEX_FILE, info, folder, mend)
         for shard in info["shards"]:
             path = folder / shard["file"]

@@ -303,3 +303,13 @@ def test_fields_of_labels_under_other_names_are_named(tmp_path):
     index = index_shards(tmp_path)
     assert not list(left_out_of(index)) and "fields" not in index.info
     assert content_of(index) == "2 samples in 1 shards, ages 3 to 3 (1 known), 0 M, 1 F, 2 faces, 0 bodies"
+
+
+def test_a_worker_process_does_not_hash_the_index_again(tmp_path, monkeypatch):
+    index = make_shards(tmp_path, [4])
+    hashed = []
+    monkeypatch.setattr(
+        "mivolo_lite.data.index._sha256", lambda path: hashed.append(path) or index.info["index"]["sha256"]
+    )
+    assert len(pickle.loads(pickle.dumps(index))) == 4 and not hashed
+    assert len(ShardIndex.load(tmp_path)) == 4 and len(hashed) == 1
