@@ -46,21 +46,34 @@ def stage(folder: Path | str, to: Path | str) -> Path:
             if not copy.exists():  # another job on this node was faster
                 raise
     except OSError as error:
-        raise UserError(f"{to}: the shards of {folder} cannot be copied there: {error}") from None
+        raise UserError(f"{to}: the shards of {folder} cannot be copied there: {_reason(error)}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return copy
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong first: of a folder, shutil lists everything."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return str(error)
 
 
 def stage_all(train: str, to: str) -> str:
     """What ``data.train`` says, a folder or a list in JSON, with copies instead of the folders."""
     if not train.startswith("["):
         return str(stage(train, to))
-    return json.dumps([each | {"path": str(stage(each["path"], to))} for each in json.loads(train)])
+    try:
+        sets = [each | {"path": each["path"]} for each in json.loads(train)]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f'{train}: write a list of data sets as [{{"path": FOLDER, "weight": NUMBER}}]') from None
+    return json.dumps([each | {"path": str(stage(each["path"], to))} for each in sets])
 
 
 if __name__ == "__main__":
     try:
+        if len(sys.argv) != 3:
+            raise UserError("give FOLDER, or a list of them, and TO")
         print(stage_all(*sys.argv[1:3]))
     except UserError as error:
         print(f"stage: {error}", file=sys.stderr)

@@ -1,6 +1,9 @@
 """Staging: a copy that is whole, made once, or an error of one line."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +40,23 @@ def test_two_at_the_same_time_make_one_copy(people, tmp_path):
     (said,) = {process.communicate(timeout=120)[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert [str(path) for path in tmp_path.iterdir()] == [said]
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_line_and_nothing_is_left(people, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(module.shutil.copytree, "__defaults__", (False, None, full, False, False))
+    with pytest.raises(UserError, match=r"cannot be copied there: \[Errno 28\] No space left on device$"):
+        stage(people / "train", tmp_path / "local")
+    assert list((tmp_path / "local").iterdir()) == []
+
+
+@pytest.mark.parametrize("train", ["[{]", '["a"]', '[{"weight": 2}]'])
+def test_a_list_that_cannot_be_meant_is_one_line(train, tmp_path):
+    with pytest.raises(UserError, match="write a list of data sets"):
+        stage_all(train, str(tmp_path))
 
 
 @pytest.mark.parametrize("where, message", [("a-file/local", "cannot be copied"), ("full", "0.0 GB free")])
