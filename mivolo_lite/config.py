@@ -278,7 +278,9 @@ def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
             return [TrainSet.read(entry) for entry in value]
         return check_value(kind, value)
     except ValueError as error:
-        raise UserError(f"{_where(key, origin)}: {key}: {error}") from None
+        named = str(error).partition(":")[0]  # of a section's own checks, the option
+        where = f"{origin[named]}" if named in origin else f"{_where(key, origin)}: {key}"
+        raise UserError(f"{where}: {error}") from None
 
 
 def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:

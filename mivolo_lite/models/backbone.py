@@ -55,12 +55,12 @@ def make_backbone(
     return backbone
 
 
-def require_known(name: str) -> None:
+def require_known(name: str, option: str = "model backbone") -> None:
     """Raise UserError unless timm has a model of this name."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
-        raise UserError(f"model backbone: timm {timm.__version__} has no model {name!r:.60}; {hint}")
+        raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}; {hint}")
 
 
 def try_out(backbone: nn.Module, image_size: int) -> Tensor:

@@ -80,8 +80,8 @@ class DualModel(AgeModel):
         drop_path_rate: Probability = 0.0
 
         def __post_init__(self):
-            require_known(self.face)
-            require_known(self.body)
+            require_known(self.face, "model.face")
+            require_known(self.body, "model.body")
             if self.heads < 1 or self.dim < 1 or self.dim % self.heads:
                 raise UserError(f"model.dim {self.dim} must be a multiple of model.heads {self.heads}, both at least 1")
 

@@ -92,7 +92,7 @@ class MultilevelModel(LevelModel):
         drop_path_rate: Probability = 0.0
 
         def __post_init__(self):
-            require_known(self.backbone)
+            require_known(self.backbone, "model.backbone")
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)
