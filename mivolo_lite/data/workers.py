@@ -9,10 +9,12 @@ import os
 import signal
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, starmap
 from multiprocessing.util import Finalize
+from threading import current_thread, main_thread
 
 import cv2
 import torch
@@ -69,7 +71,7 @@ class BatchLoader:
         )
         end_workers_at_exit()
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
-        for place, batch in loader:
+        for place, batch in _speaking_of_the_dead(iter(loader)):
             if isinstance(batch, UserError):
                 raise batch
             yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
@@ -129,6 +131,32 @@ def carried(error: Exception) -> UserError:
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = " ".join(f"{type(error).__name__}: {error}".split())
     return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
+
+
+def _speaking_of_the_dead(batches: Iterator) -> Iterator:
+    """Batches of workers. Where one of these died, the next that is waited for raises how.
+
+    torch raises it in the midst of whatever the main thread is at, a save or a destructor, where it may get lost.
+    """
+    torch_does = signal.getsignal(signal.SIGCHLD)
+    if callable(torch_does) and torch_does not in _noting and current_thread() is main_thread():
+        _noting[:] = [partial(_note_death, torch_does)]
+        signal.signal(signal.SIGCHLD, _noting[0])
+    try:
+        yield from batches
+    except RuntimeError as error:
+        raise (_deaths.pop() if _deaths else error) from None
+
+
+_noting: list[Callable] = []
+_deaths: list[RuntimeError] = []
+
+
+def _note_death(torch_does: Callable, number: int, frame) -> None:
+    try:
+        torch_does(number, frame)
+    except RuntimeError as error:
+        _deaths[:] = [error]
 
 
 def end_workers_at_exit() -> None:
