@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 
 import torch
 
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import explain_write_errors, write_bytes
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import mivolo_official, swinface_official
-from mivolo_lite.models.weights import read_checkpoint
+from mivolo_lite.models.weights import first_line, read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
 
 _NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
@@ -30,23 +33,35 @@ def convert(source: Path | str, out: Path | str) -> Path:
         UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
     """
     source, out = Path(source), Path(out)
-    if out.exists():
+    if out.exists() and not _is_unfinished(out):
         raise UserError(f"{out}: already exists; remove it or choose another name")
     if source.is_dir():
-        checkpoint = _checkpoint(source)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, out)
+        content = BytesIO()  # torch explains a full disk by its own inner state
+        torch.save(_checkpoint(source), content)
+        with explain_write_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out, content.getbuffer())
     else:
         _estimator(source).save(out)
     return out
 
 
+def _is_unfinished(folder: Path) -> bool:
+    """Whether nothing lies there but what a killed conversion left: the card is written last."""
+    left = {MODEL_FILE, f"{MODEL_FILE}.partial", f"{CARD_FILE}.partial"}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= left
+
+
 def _estimator(source: Path) -> Estimator:
     """A published file as an estimator."""
     checkpoint = read_checkpoint(source)
-    if any(part in checkpoint for part in swinface_official.PARTS):
-        return _swinface(checkpoint, source)
-    return _mivolo(checkpoint, source)
+    swinface = any(part in checkpoint for part in swinface_official.PARTS)
+    try:
+        return (_swinface if swinface else _mivolo)(checkpoint, source)
+    except UserError:
+        raise
+    except Exception as error:  # whatever torch says to values that are no weights
+        raise UserError(f"{source}: holds no weights that can be converted: {first_line(error)}") from None
 
 
 def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,14 +43,54 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write aside, then rename. Raises UserError where that cannot be."""
+    with written_aside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Likewise."""
+    with written_aside(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the place of ``path``. Raises UserError, with nothing left, where it fails."""
     partial = path.with_name(f"{path.name}.partial")
     with explain_write_errors(path):
         try:
-            partial.write_text(text, encoding="utf-8")
+            yield partial
             os.replace(partial, path)
-        except OSError:
+        except BaseException:
             _forget(partial)
             raise
+
+
+def result_folder(folder: Path, names: Iterable[str]) -> None:
+    """Make a folder for results, and take out of it what an earlier command left: nothing old may lie beside the new.
+
+    Args:
+        folder: of the results.
+        names: of the files that the command writes.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        require_writable(folder)
+
+
+def require_writable(folder: Path) -> None:
+    """Write a file into a folder and take it away. Raises UserError where that fails: before the work."""
+    with explain_write_errors(folder):
+        probe = folder / ".writable.partial"
+        try:
+            probe.write_bytes(b"-")
+        finally:
+            _forget(probe)
 
 
 def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | None = None) -> None:

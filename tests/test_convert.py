@@ -1,8 +1,14 @@
 """MiVOLO's published layout to this package's and back, through the command."""
 
+from datetime import datetime
+from pathlib import Path
+
+import pytest
 import torch
 
 from mivolo_lite.cli import main
+from mivolo_lite.convert import convert
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.evaluate import evaluate
 from tests.data.tiny_shards import make_shards
@@ -65,3 +71,44 @@ def test_what_is_no_mivolo_is_told_in_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and part in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [
+        (b"<!DOCTYPE html><html>Quota exceeded</html>", "is an HTML or XML page"),
+        (b"", "is empty, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        (b"\x80\x02cos\nsystem\nq\x00.", "cannot be read as weights"),
+        (bytes(range(128, 256)), "cannot be read as weights"),
+        ({"state_dict": {}, "path": Path("x")}, "holds a pathlib.PosixPath, and only tensors"),
+        ({"state_dict": {}, "when": datetime(2026, 1, 1)}, "holds a datetime.datetime, and only tensors"),
+        ({"state_dict": {}, "min_age": [1], "max_age": "b", "avg_age": None}, "are not numbers"),
+        ({"state_dict": {}, "min_age": 0, "max_age": 10**9, "avg_age": 5}, "are not whole years"),
+        (
+            {"state_dict": {"pos_embed": 3, "norm.weight": "x"}, "min_age": 1, "max_age": 95, "avg_age": 48},
+            "no weights",
+        ),
+        ([1, 2], "holds a list"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_by_what_it_is(content, part, tmp_path):
+    source = tmp_path / "official.pth.tar"
+    source.write_bytes(content) if isinstance(content, bytes) else torch.save(content, source)
+    with pytest.raises(UserError, match=part) as error:
+        convert(source, tmp_path / "out")
+    message = str(error.value)
+    assert message.startswith(str(source)) and message.isprintable() and "weights_only" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_conversion_left_is_no_obstacle_and_what_a_user_keeps_is(tmp_path):
+    best = made_here(tmp_path / "best")
+    (tmp_path / "official.pth.tar.partial").write_bytes(b"half")
+    convert(best, tmp_path / "official.pth.tar")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "model.safetensors").write_bytes(b"half")
+    convert(tmp_path / "official.pth.tar", tmp_path / "again")
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["model.safetensors", "model.yaml"]
+    with pytest.raises(UserError, match="already exists"):
+        convert(best, tmp_path / "official.pth.tar")

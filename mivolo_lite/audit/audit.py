@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from mivolo_lite.audit.samples import PICTURES, Samples
 from mivolo_lite.audit.workers import ShardWorkers
 from mivolo_lite.data.exclude import write_exclusions
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import result_folder, write_text, written_aside
 
 REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
 
@@ -95,18 +94,17 @@ def audit(
         fix: also write what to leave out, for ``pack --exclude``.
         workers: processes that read pictures.
         options: what counts as a copy, and as poor.
+
+    Raises:
+        UserError: the data cannot be read, or ``out`` not be written.
     """
     samples, out = Samples(folders), Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=out, prefix="thumbnails-")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    result_folder(out, (REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE))
     prints: dict[str, Fingerprints] = {}
     pairs: dict[str, np.ndarray] = {}
-    with scratch, ShardWorkers(samples.indexes, workers) as pool:
+    with ShardWorkers(samples.indexes, workers) as pool:
         for picture in PICTURES:
-            prints[picture] = read_fingerprints(samples, picture, pool, Path(scratch.name) / picture)
+            prints[picture] = read_fingerprints(samples, picture, pool, out)
             pairs[picture] = find_pairs(samples, picture, prints[picture], pool, options.distance, options.similarity)
             prints[picture] = prints[picture]._replace(thumbnails=None)  # unmapped, so that the file can go
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
@@ -199,9 +197,7 @@ def _write(found: Audit, prints: dict[str, Fingerprints]) -> None:
     _write_pairs(found.out / PAIRS_FILE, found)
     _write_flagged(found.out / FLAGGED_FILE, found)
     write_report(found.out / REPORT_FILE, numbers, found.samples, found.groups, found.flagged)
-    partial = found.out / f"{AUDIT_FILE}.partial"
-    partial.write_text(json.dumps(numbers, indent=2) + "\n")
-    os.replace(partial, found.out / AUDIT_FILE)
+    write_text(found.out / AUDIT_FILE, json.dumps(numbers, indent=2) + "\n")
 
 
 def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -236,7 +232,7 @@ def _names_of_others(found: Audit) -> int:
 
 
 def _write_pairs(path: Path, found: Audit) -> None:
-    with open(path, "w", newline="") as file:
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = ("folder", "key", "age", "gender", "group")
         writer.writerow(
@@ -263,7 +259,7 @@ def _columns(samples: Samples, number: int) -> list[str]:
 
 
 def _write_flagged(path: Path, found: Audit) -> None:
-    with open(path, "w", newline="") as file:
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["picture", "flag", "value", "reason", "folder", "key"])
         for flag in found.flagged:

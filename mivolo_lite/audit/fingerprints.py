@@ -1,6 +1,9 @@
 """What is kept of every picture after it was read once: some 50 bytes, and a thumbnail on disk."""
 
 import hashlib
+import math
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +18,7 @@ from mivolo_lite.audit.workers import ShardWorkers
 from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.letterbox import resize
 from mivolo_lite.data.storage import ShardFiles
+from mivolo_lite.files import explain_write_errors
 
 THUMBNAIL = 32
 """Side in pixels; whatever the picture's shape, it is squeezed into a square."""
@@ -49,13 +53,16 @@ class Fingerprints(NamedTuple):
     reasons: dict[int, str]
 
 
-def read_fingerprints(samples: Samples, picture: str, workers: ShardWorkers, file: Path) -> Fingerprints:
-    """Read every ``face`` or ``body`` once; the thumbnails go to ``file``."""
+def read_fingerprints(samples: Samples, picture: str, workers: ShardWorkers, folder: Path) -> Fingerprints:
+    """Read every ``face`` or ``body`` once; the thumbnails go to a file without a name in ``folder``.
+
+    Raises:
+        UserError: it has no room for them.
+    """
     numbers = samples.present(picture)
     parts = [numbers[first : first + _PICTURES_PER_TASK] for first in range(0, len(numbers), _PICTURES_PER_TASK)]
     records = np.zeros(len(numbers), FINGERPRINT)
-    shape = (len(numbers), THUMBNAIL, THUMBNAIL)
-    thumbnails = np.lib.format.open_memmap(file, "w+", np.uint8, shape) if len(numbers) else np.zeros(shape, np.uint8)
+    thumbnails = _mapped((len(numbers), THUMBNAIL, THUMBNAIL), folder)
     reasons: dict[int, str] = {}
     first = 0
     tasks = [(picture, [(number, *samples.place(number)) for number in part.tolist()]) for part in parts]
@@ -67,6 +74,16 @@ def read_fingerprints(samples: Samples, picture: str, workers: ShardWorkers, fil
             first += len(part)
             bar.update(len(part))
     return Fingerprints(records, thumbnails, reasons)
+
+
+def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """Zeros on a disk. The file has no name, so that it goes with the process however that ends, and all of its blocks:
+    where a page of a mapped file finds none on a full disk, the process dies of SIGBUS."""
+    if not math.prod(shape):
+        return np.zeros(shape, np.uint8)
+    with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def _read_part(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):

@@ -16,6 +16,7 @@ from mivolo_lite.data.jpeg import BrokenJpeg, decode
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.data.letterbox import fitted, resize
 from mivolo_lite.data.storage import ShardFiles
+from mivolo_lite.files import write_text
 
 _SIDE = 144
 _QUALITY = 82
@@ -52,12 +53,13 @@ def write_report(path: Path, numbers: dict, samples: Samples, groups: Sequence[G
             _method(numbers),
         ]
     )
-    path.write_text(
+    write_text(
+        path,
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f'<title>Data audit</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n'
-        f"<main>{body}</main>\n</html>\n"
+        f"<main>{body}</main>\n</html>\n",
     )
 
 

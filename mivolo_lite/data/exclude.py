@@ -11,17 +11,16 @@ import numpy as np
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import explain_write_errors, write_text
 
 _ROWS = 2**20  # keys looked at together
 
 
 def write_exclusions(path: Path, exclusions: Iterable[tuple[str, str]]) -> None:
     """Write (key, reason) as a list that ``read_exclusions`` takes. Raises UserError where that cannot be."""
-    try:
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{key}\t{reason}\n" for key, reason in exclusions))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    write_text(path, "".join(f"{key}\t{reason}\n" for key, reason in exclusions))
 
 
 def read_exclusions(path: Path | str | None, option: str = "--exclude") -> frozenset[str]:

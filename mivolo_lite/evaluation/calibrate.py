@@ -11,6 +11,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.conformal import fit_calibration
 from mivolo_lite.evaluation.predictions import join_processes, predict
+from mivolo_lite.files import require_writable
 
 
 def calibrate(
@@ -31,6 +32,8 @@ def calibrate(
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
     if index.digest in estimator.card.data_digest:
         raise UserError(f"{data}: the model was trained on these pictures and errs less on them; give others")
+    if accelerator.is_main_process:
+        require_writable(locate(checkpoint))
     estimator.card.calibration = {}
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)

@@ -26,8 +26,10 @@ from mivolo_lite.evaluation.predictions import (
 )
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
+from mivolo_lite.files import result_folder, write_text
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
+RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")
 
 COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
 """What ``--inputs`` can ask for, and the pictures that the model is then shown."""
@@ -66,7 +68,7 @@ def evaluate(
         exclude: list of samples to leave out, by their keys.
 
     Raises:
-        UserError: the checkpoint, the data or ``inputs`` cannot be meant, or a picture cannot be decoded.
+        UserError: the checkpoint, the data or ``inputs`` cannot be meant, or ``out`` cannot be written.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     index = leave_out(index, read_exclusions(exclude))
@@ -75,6 +77,8 @@ def evaluate(
     samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
+    if accelerator.is_main_process:
+        result_folder(Path(out), ())
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
@@ -117,11 +121,12 @@ def _write(
     report: bool,
     corrupted: int | None,
 ) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    """The metrics come last: where they are, the evaluation is whole."""
+    result_folder(out, RESULT_FILES)
     write_csv(columns, out / PREDICTIONS_FILE)
-    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
     if report:
         _write_report(columns, metrics, estimator, index, out, corrupted)
+    write_text(out / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
 def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:

@@ -18,6 +18,7 @@ from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.page import between, faint, page, table
+from mivolo_lite.files import result_folder, write_text, written_aside
 
 MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 
@@ -56,6 +57,8 @@ def evaluate_all(
         require_files(locate(folder), CARD_FILE)
     excluded = read_exclusions(options.get("exclude"))
     indices = [leave_out(ShardIndex.load(folder, cache), excluded) for folder in data]
+    if PartialState().is_main_process:
+        result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))
     for name, checkpoint in zip(names, checkpoints, strict=True):
         found = {}
         for other, folder in zip(sets, data, strict=True):
@@ -74,10 +77,10 @@ def evaluate_all(
     }
     matrix = {"data": described, "rows": rows}
     if PartialState().is_main_process:
-        (out / MATRIX_FILE).write_text(json.dumps(matrix, indent=2) + "\n")
         _write_csv(matrix, out / CSV_FILE)
         has_reports = options.get("report", True)
-        (out / PAGE_FILE).write_text(page("Checkpoints and data sets", (), _body(matrix, has_reports)))
+        write_text(out / PAGE_FILE, page("Checkpoints and data sets", (), _body(matrix, has_reports)))
+        write_text(out / MATRIX_FILE, json.dumps(matrix, indent=2) + "\n")
     return matrix
 
 
@@ -123,7 +126,7 @@ def _row_name(row: dict) -> str:
 
 
 def _write_csv(matrix: dict, path: Path) -> None:
-    with open(path, "w", newline="") as file:
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["checkpoint", *(f"{name} {what}" for name in matrix["data"] for what in ("mae", "n"))])
         for row in matrix["rows"]:

@@ -21,6 +21,7 @@ from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.verification import verification
+from mivolo_lite.files import written_aside
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.tasks import Task
@@ -127,7 +128,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     """
     truth = next(iter(columns.values()))
     ends = ["" if name is None else f"_{name}" for name in columns]
-    with open(path, "w", newline="") as file:
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ages, genders = ([f"{estimate}{end}" for end in ends] for estimate in ("age_pred", "gender_prob"))
         extra = [
@@ -147,7 +148,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
 def read_csv(path: Path) -> dict[str | None, Predictions]:
     """What ``write_csv`` wrote, to the digits that it wrote. Raises UserError for what it would not have written."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows, titles = list(reader), reader.fieldnames or []
     except OSError as error:
@@ -157,13 +158,20 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
     needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
     if not names or not needed <= set(titles):
-        raise UserError(f"{path}: not the predictions.csv of an evaluation: its columns are {', '.join(titles)}")
+        raise UserError(
+            f"{path}: not the predictions.csv of an evaluation: its columns are {', '.join(titles)[:200]!r}"
+        )
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values() or not row["key"] or row["gender"] not in ("", *GENDERS):
+            raise UserError(f"{path}: line {number} is cut or damaged; evaluate again")
     try:
         ends = [row["age"].split(";") if row["age"] else ["nan"] for row in rows]
         lo, hi = (np.array([float(pair[place]) for pair in ends]) for place in (0, -1))
         columns = {title: _numbers(rows, title) for title in titles if title not in ("key", "age", "gender", "group")}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None
+    if len(set(titles)) < len(titles) or not _are_possible(lo, hi, columns):
+        raise UserError(f"{path}: holds columns twice, or numbers that no estimate is; evaluate again")
     keys = [row["key"] for row in rows]
     gender, group = ([row[name] or None for row in rows] for name in ("gender", "group"))
     return {
@@ -173,6 +181,13 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         )
         for name in names
     }  # fmt: skip
+
+
+def _are_possible(lo: np.ndarray, hi: np.ndarray, columns: Mapping[str, np.ndarray]) -> bool:
+    shares = [column for title, column in columns.items() if title.startswith("gender_prob")]
+    in_order = np.isnan(lo) & np.isnan(hi) | (lo <= hi)
+    finite = not any(np.isinf(column).any() for column in (lo, hi, *columns.values()))
+    return finite and bool(in_order.all()) and not any(((share < 0) | (share > 1)).any() for share in shares)
 
 
 class Interrupted(Exception):

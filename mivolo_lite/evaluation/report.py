@@ -13,6 +13,7 @@ from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.page import between, div, faint, figure, page, table, tile
 from mivolo_lite.evaluation.plots import Plot, plots, robustness_plots
 from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.files import explain_write_errors, write_bytes, write_text
 
 REPORT_FILE, PLOTS_FOLDER = "report.html", "plots"
 WORST = 24
@@ -64,17 +65,18 @@ def write_report(sections: Sequence[Section], about: dict[str, str], out: Path |
         out: an existing folder.
     """
     out = Path(out)
-    (out / PLOTS_FOLDER).mkdir(exist_ok=True)
+    with explain_write_errors(out):
+        (out / PLOTS_FOLDER).mkdir(exist_ok=True)
     body = []
     for section in sections:
         drawn, robustness = list(plots(section.metrics, section.predictions)), section.metrics.get("robustness")
         worse = list(robustness_plots(robustness)) if robustness else []
         for plot in (*drawn, *worse):
             end = "" if section.name is None else f"_{section.name}"
-            (out / PLOTS_FOLDER / f"{plot.name}{end}.png").write_bytes(plot.png)
+            write_bytes(out / PLOTS_FOLDER / f"{plot.name}{end}.png", plot.png)
         body += _section(section, drawn, worse)
     facts = [f"{name} {words}" for name, words in about.items() if words]
-    (out / REPORT_FILE).write_text(page("Evaluation", facts, _body(sections, body)))
+    write_text(out / REPORT_FILE, page("Evaluation", facts, _body(sections, body)))
 
 
 def _body(sections: Sequence[Section], body: Iterable[str]) -> Iterator[str]:

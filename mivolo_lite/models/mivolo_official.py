@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.data.labels import GENDERS, MAX_AGE, MIN_AGE
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import head_unit
@@ -68,9 +68,14 @@ def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
     absent = [key for key in ("min_age", "max_age", "avg_age") if key not in checkpoint]
     if absent:
         raise UserError(f"{source}: not a MiVOLO checkpoint: it has no {', '.join(absent)}")
-    low, high, center = (float(checkpoint[key]) for key in ("min_age", "max_age", "avg_age"))
-    if not (low.is_integer() and high.is_integer() and low < high):
-        raise UserError(f"{source}: min_age {low} and max_age {high} are not whole years in order")
+    try:
+        low, high, center = (float(checkpoint[key]) for key in ("min_age", "max_age", "avg_age"))
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{source}: its min_age, max_age and avg_age are not numbers") from None
+    if not (low.is_integer() and high.is_integer() and MIN_AGE <= low < high <= MAX_AGE):
+        raise UserError(
+            f"{source}: min_age {low} and max_age {high} are not whole years in order from {MIN_AGE} to {MAX_AGE}"
+        )
     state = {name: value for name, value in state_dict_in(checkpoint).items() if not name.startswith("fds.")}
     outputs = 1 if checkpoint.get("no_gender", False) else 1 + len(GENDERS)
     check_state(expected_state(state, outputs, source), state, source)

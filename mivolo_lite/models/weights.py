@@ -1,7 +1,7 @@
 """Reads weights from local files, and loads them so that nothing is left out in silence."""
 
 import argparse
-import pickle
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
+from mivolo_lite.data.kind import HEAD, kind_of
 from mivolo_lite.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -34,6 +34,10 @@ HARMLESS = [
 """What trainers leave in their checkpoints beside tensors: their arguments, and numbers that numpy computed."""
 
 
+_FORBIDDEN = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL|class) ([\w.]+)")
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def read_checkpoint(path: str | Path) -> dict:
     """Everything in a ``.safetensors`` or torch file, on the CPU. Only tensors and plain values are ever built.
 
@@ -48,16 +52,30 @@ def read_checkpoint(path: str | Path) -> dict:
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
+    except Exception as error:  # a damaged file makes the readers of pickles and archives raise whatever it likes
+        raise UserError(f"{path}: {_why_unreadable(path, error)}") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
 
 
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What the file is, where it is no weights; what it holds, where that is not read; or else what went wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    with open(path, "rb") as file:
+        kind = kind_of(file.read(HEAD))
+    if not kind.startswith(("a zip archive", "of no known format")):
+        return f"is {kind}, not weights; download it again"
+    if found := _FORBIDDEN.search(str(error)):
+        return f"holds a {found[1]}, and only tensors and plain values are read; save its weights alone"
+    reason = "" if str(error).startswith("Weights only") else first_line(error).split(". ")[0].strip()
+    return f"cannot be read as weights: it is cut, damaged or no torch file{reason and f' ({reason})'}"
+
+
 def first_line(error: Exception) -> str:
-    """What went wrong, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What went wrong, on one line, without a terminal's codes."""
+    return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def state_dict_in(checkpoint: Mapping) -> StateDict:

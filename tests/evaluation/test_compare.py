@@ -123,3 +123,25 @@ def test_the_command_prints_a_verdict(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(folders[0]), str(tmp_path / "nowhere")])
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-9],
+        lambda text: text.replace(",M,", ",X,", 1),
+        lambda text: text.replace(",M,", ",M,7.5", 1),
+        lambda text: text.replace("p000003", "", 1),
+        lambda text: text.replace("gender_prob", "gender", 1),
+        lambda text: text.replace("p000003,", "p000003,inf;", 1),
+        lambda text: text.replace("p000003,", "p000003,99;", 1),
+        lambda text: text + "one,cell,too,many,,,,,,,,\n",
+    ],
+)
+def test_a_damaged_csv_is_one_line(change, tmp_path):
+    folder = saved(tmp_path / "a", people(20))
+    text = (folder / "predictions.csv").read_text()
+    (folder / "predictions.csv").write_text(change(text))
+    with pytest.raises(UserError, match="predictions.csv: ") as error:
+        read_csv(folder / "predictions.csv")
+    assert str(error.value).isprintable()
