@@ -1,7 +1,8 @@
 """Where a sample's members lie in its shard, and whether bytes are theirs: what was changed or damaged is not learnt.
 
-An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px it takes 1 % of the loader's
-time to compare them; a SHA-256 would take 2 %, or 10 % on a CPU without instructions for it.
+An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px, comparing them takes 3 of the
+loader's 160 microseconds a sample: 1 for the image, the rest to read and compare the labels. A SHA-256 of the image
+alone would take 3, or ten times that on a CPU without instructions for it.
 """
 
 import hashlib
