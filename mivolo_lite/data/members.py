@@ -2,7 +2,7 @@
 
 An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px, comparing them takes 3 of the
 loader's 160 microseconds a sample: 1 for the image, the rest to read and compare the labels. A SHA-256 of the image
-alone would take 3, or ten times that on a CPU without instructions for it.
+alone would take 3, and more on a CPU without instructions for it.
 """
 
 import hashlib
