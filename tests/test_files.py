@@ -1,29 +1,51 @@
-"""Files that appear whole or not at all, and folders of results in which nothing old is left."""
+"""Files that this package writes: their permissions are the umask's, and they appear whole or not at all."""
 
+import os
+import stat
+
+import numpy as np
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from mivolo_lite.errors import UserError
-from mivolo_lite.files import result_folder, write_text, written_aside
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(UserError, match=f"{path}: cannot be written: No space left on device"):
-        with written_aside(path) as partial:
-            partial.write_text("half of the n")
-            raise OSError(28, "No space left on device")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+from mivolo_lite.files import save_tensors
+from tests.data.tiny_shards import make_shards
 
 
-def test_results_of_an_earlier_command_go_and_the_users_files_stay(tmp_path):
-    (tmp_path / "report.html").write_text("old")
-    (tmp_path / "notes.txt").write_text("mine")
-    result_folder(tmp_path, ("report.html", "metrics.json"))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written: Not a directory"):
-        result_folder(tmp_path / "file" / "out", ())
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
+@pytest.mark.parametrize("ones", [np.ones, torch.ones])
+def test_permissions_follow_the_umask_as_those_of_other_files_do(tmp_path, umask, mask, ones):
+    umask(mask)
+    (tmp_path / "other").write_text("")
+    save_tensors({"a": ones(3)}, tmp_path / "x.safetensors", {"digest": "d"})
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~mask}
+    assert load_file(tmp_path / "x.safetensors")["a"].tolist() == [1, 1, 1]
+
+
+def test_so_do_those_of_an_index(tmp_path, umask):
+    umask(0o027)
+    make_shards(tmp_path, [3])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors({"a": torch.zeros(3)}, path)
+    before = path.read_bytes()
+    with pytest.raises((ValueError, SafetensorError)):
+        save_tensors({"a": torch.zeros(3).to_sparse()}, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_tensors_are_a_file_as_well(tmp_path):
+    save_tensors({}, tmp_path / "x.safetensors")
+    assert load_file(tmp_path / "x.safetensors") == {}
