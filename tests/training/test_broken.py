@@ -1,0 +1,74 @@
+"""Training images that cannot be decoded: one count over all ranks, a share of the data, and named."""
+
+import json
+import multiprocessing
+
+import pytest
+from accelerate import Accelerator
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.training.broken import FEWEST, BrokenImages
+from mivolo_lite.training.run_folder import RunFolder
+from tests.training.launching import free_port
+
+
+def images(first, last):
+    return [f"{number:05d}.face: it is empty" for number in range(first, last)]
+
+
+@pytest.mark.parametrize(
+    "limit, samples, most", [(0.01, 60, FEWEST), (0.01, 10_000, 100), (0.5, 100, 50), (0, 100, 0), (3, 9, 3)]
+)
+def test_the_limit_is_a_share_or_a_number(tmp_path, limit, samples, most):
+    broken = BrokenImages(RunFolder(tmp_path), Accelerator(cpu=True), limit, samples)
+    broken.add(images(0, most))
+    broken.share(1, print)
+    broken.add(images(0, most + 1))  # those met again count once
+    with pytest.raises(UserError, match=f"{most + 1} images cannot be decoded, more than train.max_broken"):
+        broken.share(2, print)
+
+
+def test_it_says_so_on_the_console_once_and_knows_them_after_a_resume(tmp_path, capsys):
+    for _ in range(2):
+        broken = BrokenImages(RunFolder(tmp_path), Accelerator(cpu=True), 0.5, 100)
+        broken.add(images(0, 2))
+        broken.share(5, print)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and said[0].startswith("2 training images cannot be decoded, the latest 00001.face: it is")
+    lines = [json.loads(line) for line in (tmp_path / "broken.jsonl").read_text().splitlines()]
+    assert [line["picture"] for line in lines] == images(0, 2)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n5\n", b'{"picture": 7}\n[', b'{"step": 1, "picture": "a: b"}\n{'])
+def test_a_damaged_list_is_read_as_far_as_it_can_be(tmp_path, content):
+    (tmp_path / "broken.jsonl").write_bytes(content)
+    assert RunFolder(tmp_path).broken_pictures() <= {"a: b"}
+
+
+def rank(number, port, folder, said):
+    import os
+
+    os.environ |= {"RANK": f"{number}", "WORLD_SIZE": "2", "LOCAL_RANK": f"{number}", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = f"{port}"
+    broken = BrokenImages(RunFolder(folder), Accelerator(cpu=True), 14, 1000)
+    broken.add(images(10 * number, 10 * number + 8))  # neither rank has too many alone
+    try:
+        broken.share(1, lambda _: None)
+        said.put("fine")
+    except UserError as error:
+        said.put(str(error))
+
+
+@pytest.mark.slow
+def test_the_count_is_one_over_the_ranks_and_all_of_them_stop(tmp_path):
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    said = context.Queue()
+    ranks = [context.Process(target=rank, args=(number, port, tmp_path, said)) for number in range(2)]
+    for process in ranks:
+        process.start()
+    found = [said.get(timeout=120) for _ in ranks]
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    assert all(error.startswith("data.train: 16 images cannot be decoded") for error in found)
+    assert len((tmp_path / "broken.jsonl").read_text().splitlines()) == 16
