@@ -54,13 +54,10 @@ def calibration_table(calibration: dict) -> str:
     lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
     if calibration["by"] == "age":
         lines.append("(by estimated age)")
-    for pool in calibration["pools"]:
-        lines.append(
-            f"  {pool[0].split('-')[0]}-{pool[-1].split('-')[1]} share a radius: one ten years alone has too few ages"
-        )
-    if calibration["common"]:
-        few = ", ".join(f"{name} ({n})" for name, n in calibration["common"].items())
-        lines.append(f"  too few ages for a radius of their own, so that of all counts: {few}")
+    if calibration["few"]:
+        few = ", ".join(f"{name} ({n})" for name, n in calibration["few"].items())
+        instead = "with the nearest in age" if calibration["by"] == "age" else "the radius of all"
+        lines.append(f"  too few ages of their own, so {instead}: {few}")
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"
     if calibration["gender_n"] and not np.isclose(temperature, 1):

@@ -4,14 +4,14 @@ Two models err on the same hard pictures. The difference of their errors on each
 do, so its bootstrap interval is much narrower than the two intervals of their means suggest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, share_interval
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, paired_share_interval, share_interval
 from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
@@ -44,9 +44,10 @@ def compare(folders: Sequence[Path | str]) -> dict:
     for number, (name, _) in enumerate(matched):
         row = {"name": name}
         for metric in METRICS:
-            row[metric] = _mean(losses[number][metric], 0.95, is_share=metric != "mae")
+            own, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
+            row[metric] = _mean(losses[number][metric], 0.95, own)
             if number and row[metric] and rows[0][metric]:
-                difference = _mean(losses[number][metric] - losses[0][metric], level)
+                difference = _mean(losses[number][metric] - losses[0][metric], level, paired)
                 if difference:
                     lower, upper = difference["interval"]
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
@@ -139,9 +140,12 @@ def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
     }
 
 
-def _mean(values: np.ndarray, level: float, is_share: bool = False) -> dict | None:
+def _mean(values: np.ndarray, level: float, interval: Callable[[np.ndarray, float], np.ndarray]) -> dict | None:
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    interval = share_interval(values, level) if is_share else bootstrap(counted(values), means, level=level)[:, 0, 0]
-    return {"value": float(values.mean()), "interval": as_pair(interval), "n": len(values)}
+    return {"value": float(values.mean()), "interval": as_pair(interval(values, level)), "n": len(values)}
+
+
+def _mean_interval(values: np.ndarray, level: float) -> np.ndarray:
+    return bootstrap(counted(values), means, level=level)[:, 0, 0]

@@ -32,12 +32,13 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     Args:
         predictions: of uncalibrated estimates on pictures that were not trained on.
         level: share of true ages that intervals are to hold.
-        by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group with enough pictures.
+        by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
+            too few images has the radius of those and of the nearest in age; a gender or a group with too few, that of
+            all.
 
     Returns:
-        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``pools`` (age bins that
-        share a radius, since one alone has too few images), ``common`` (the number of images by name of kinds with
-        too few, which have the radius of all), ``gender_temperature`` and ``gender_n``.
+        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
+        images by name of the kinds that have too few, ``gender_temperature`` and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -48,8 +49,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     if radius is None:
         raise ValueError(f"{known.sum()} known ages are too few for intervals of level {level:g}")
     names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[known]
-    pools, common = _pools(by, names, level)
-    radii = {name: conformal_radius(errors[known][np.isin(names, pool)], level) for pool in pools for name in pool}
+    radii, few = _radii(by, names, predictions.age[known], errors[known], level)
     gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
     is_female = np.array([name == "F" for name in predictions.gender])
     return {
@@ -58,30 +58,36 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "n": int(known.sum()),
         "radius": radius,
         "radii": radii,
-        "pools": [list(pool) for pool in pools if len(pool) > 1],
-        "common": common,
+        "few": few,
         "gender_temperature": fit_temperature(predictions.log_odds[gender_known], is_female[gender_known]),
         "gender_n": int(gender_known.sum()),
     }
 
 
-def _pools(by: str, names: np.ndarray, level: float) -> tuple[list[tuple[str, ...]], dict[str, int]]:
-    """The kinds that have a radius of their own, together where they are neighbouring ages; and the rest, counted."""
+def _radii(
+    by: str, names: np.ndarray, age: np.ndarray, errors: np.ndarray, level: float
+) -> tuple[dict[str, float], dict[str, int]]:
+    """The radius of every kind that has one, and how many images the kinds with too few have.
+
+    Args:
+        by, level: of ``fit_calibration``.
+        names: (N,) kinds of images with a known age.
+        age, errors: (N,) estimates and absolute errors in years.
+    """
     count = Counter(name for name in names if name is not None)
-    enough = max(LIMIT, ceil(level / (1 - level)))
+    enough = max(LIMIT, ceil(2 / (1 - level)))
     if by != "age":
-        alone = [(name,) for name in sorted(count) if count[name] >= enough]
-        return alone, {name: n for name, n in sorted(count.items()) if n < enough}
-    if count.total() < enough:
-        return [], dict(count)
-    pools: list[tuple[str, ...]] = [()]
-    for name in reversed(DECADES):  # the old are few, and the ones whose radius differs most
-        pools[-1] = (name, *pools[-1])
-        if sum(count[other] for other in pools[-1]) >= enough:
-            pools.append(())
-    youngest = pools.pop()
-    pools[-1] = (*youngest, *pools[-1])
-    return pools[::-1], {}
+        radii = {
+            name: conformal_radius(errors[names == name], level) for name in sorted(count) if count[name] >= enough
+        }
+        return radii, {name: n for name, n in sorted(count.items()) if n < enough}
+    radii = {}
+    for ten, name in enumerate(DECADES):
+        away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0)
+        nearest = np.argsort(away, kind="stable")[: max(count[name], enough)]
+        radii[name] = conformal_radius(errors[nearest], level)
+    radii = {name: radius for name, radius in radii.items() if radius is not None}
+    return radii, {name: count[name] for name in DECADES if 0 < count[name] < enough}
 
 
 def conformal_radius(distance: np.ndarray, level: float) -> float | None:

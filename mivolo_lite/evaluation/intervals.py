@@ -87,6 +87,19 @@ def count_interval(hits: int, n: int, level: float = LEVEL) -> np.ndarray:
     return np.array([interval.low, interval.high])
 
 
+def paired_share_interval(difference: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """(2,) ends of the mean of (N,) differences of two hits, each -1, 0 or 1 (Agresti and Min, 2005).
+
+    Half an image is added to each of the four outcomes, so that two models that never differ are not certain to.
+    """
+    from scipy.special import ndtri
+
+    n, gained, lost = len(difference) + 2, np.sum(difference > 0) + 0.5, np.sum(difference < 0) + 0.5
+    mean = (gained - lost) / n
+    half = ndtri((1 + level) / 2) * np.sqrt(((gained + lost) / n - mean**2) / n)
+    return np.clip([mean - half, mean + half], -1, 1)
+
+
 def counted(*columns: np.ndarray) -> np.ndarray:
     """(N, 1 + K) values whose first is 1 for every picture, so that the first sum is their number."""
     return np.stack([np.ones(len(columns[0])), *columns], axis=1)

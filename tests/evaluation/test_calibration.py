@@ -17,6 +17,7 @@ from mivolo_lite.evaluation.conformal import (
     fit_temperature,
 )
 from mivolo_lite.evaluation.metrics import cumulative_scores, gross_error_rate, ten_year_bin
+from mivolo_lite.evaluation.predictions import Predictions
 from tests.evaluation.simulated import GROUPS, people
 
 NAN = float("nan")
@@ -133,30 +134,39 @@ def test_kinds_of_few_pictures_have_the_common_radius():
     assert list(calibration["radii"]) == ["common"]
     lower, upper = age_intervals(calibration, np.array([50.0, 50.0, NAN]), [None] * 3, ["rare", None, "common"])
     assert upper[0] - 50 == upper[1] - 50 == calibration["radius"] and np.isnan([lower[2], upper[2]]).all()
-    assert calibration["common"] == {"rare": 20} and "too few ages for a radius of their own" in calibration_table(
-        calibration
-    )
+    assert calibration["few"] == {"rare": 20}
+    assert "too few ages of their own, so the radius of all: rare (20)" in calibration_table(calibration)
 
 
-def test_few_old_people_share_the_radius_of_their_neighbours():
-    """Of each decade from 60 on there are too few for a radius of its own; the radius of all held half of them."""
-    fitted, held_out = people(1500, seed=5), people(60_000, seed=6)
-    calibration = fit_calibration(fitted, 0.9, "age")
-    assert calibration["pools"] and calibration["common"] == {} and set(calibration["radii"]) == set(DECADES)
-    old = held_out.age >= 70
-    ends = age_intervals(calibration, held_out.age, held_out.gender, held_out.group)
-    inside = (held_out.age_lo >= ends[0]) & (held_out.age_lo <= ends[1])
-    assert inside[old].mean() > 0.85 and inside.mean() == pytest.approx(0.9, abs=0.03)
-    assert "share a radius" in calibration_table(calibration)
+def test_few_old_people_have_the_radius_of_the_nearest_in_age():
+    """3 % are over 75, with four times the error of the others: the radius of all held half of them."""
+
+    def world(n, seed):
+        random = np.random.default_rng(seed)
+        age = np.where(random.random(n) < 0.03, random.uniform(75, 95, n), random.uniform(0, 75, n))
+        estimate = age + random.normal(0, np.where(age > 75, 16, 4))
+        nobody = [None] * n
+        return Predictions(nobody, estimate, np.full(n, NAN), age, age, nobody, nobody)
+
+    covered = {"all": [], "age": []}
+    held_out = world(20_000, 100)
+    for seed in range(8):  # of the 1,200 some 20 are estimated over 80: sets differ by much
+        for by, shares in covered.items():
+            calibration = fit_calibration(world(1200, seed), 0.9, by)
+            ends = age_intervals(calibration, held_out.age, held_out.gender, held_out.group)
+            inside = (held_out.age_lo >= ends[0]) & (held_out.age_lo <= ends[1])
+            shares.append(inside[held_out.age > 80].mean())
+            assert inside.mean() == pytest.approx(0.9, abs=0.03)
+    assert np.mean(covered["all"]) < 0.55 and np.mean(covered["age"]) > 0.8
+    assert calibration["few"] and set(calibration["radii"]) == set(DECADES)
+    assert "so with the nearest in age" in calibration_table(calibration)
 
 
 @pytest.mark.parametrize("n", [30, 60, 200])
-def test_every_age_has_the_radius_of_its_pool(n):
+def test_every_age_has_a_radius(n):
     calibration = fit_calibration(people(n, seed=1), 0.9, "age")
     lower, upper = age_intervals(calibration, np.arange(-5.0, 126), [None] * 131, [None] * 131)
-    assert (upper >= lower).all()
-    pools = [pool for pool in calibration["pools"]]
-    assert all(len({calibration["radii"][name] for name in pool}) == 1 for pool in pools)
+    assert (upper >= lower).all() and set(calibration["radii"]) == set(DECADES)
 
 
 def test_intervals_end_where_ages_do_and_too_few_ages_have_none():

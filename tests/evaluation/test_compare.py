@@ -104,7 +104,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         compare([a])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "predictions.csv").write_text("key,age\nx,3\n")
-    with pytest.raises(UserError, match="its columns are key, age"):
+    with pytest.raises(UserError, match="its columns are 'key, age'"):
         compare([a, tmp_path / "other"])
     text = (a / "predictions.csv").read_text().splitlines()
     (tmp_path / "other" / "predictions.csv").write_text("\n".join([text[0], "x,old,1,F,0.5,g,1"]))

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, count_interval, counted, means, share_interval
+from mivolo_lite.evaluation.intervals import (
+    bootstrap,
+    cell_sums,
+    count_interval,
+    counted,
+    means,
+    paired_share_interval,
+    share_interval,
+)
 
 
 def test_the_mean_has_the_interval_of_normal_theory():
@@ -73,3 +81,18 @@ def test_intervals_of_a_share_hold_the_truth_at_least_as_often_as_they_say(n, sh
 
 def test_a_statistic_that_no_replicate_has_is_nan():
     assert np.isnan(bootstrap(np.zeros((5, 2)), means, times=10)).all()
+
+
+@pytest.mark.parametrize("gain, loss", [(0.0, 0.0), (0.01, 0.0), (0.05, 0.05), (0.2, 0.1)])
+def test_intervals_of_paired_shares_hold_the_truth_as_often_as_they_say(gain, loss):
+    random, inside = np.random.default_rng(0), 0
+    for _ in range(1000):
+        drawn = random.random(60)
+        lower, upper = paired_share_interval(np.where(drawn < gain, 1, np.where(drawn > 1 - loss, -1, 0)))
+        inside += lower <= gain - loss <= upper
+    assert inside >= 935
+
+
+def test_models_that_never_differ_are_not_certain_to():
+    lower, upper = paired_share_interval(np.zeros(40))
+    assert lower == -upper < -0.01
