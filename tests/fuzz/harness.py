@@ -113,6 +113,7 @@ def _kill_group(leader: int) -> None:
 def _work(kind: str, seed: int, corpus: Path, folder: Path, command: Callable, answers) -> None:
     """In the case's own process: make the case, run it, report."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of a command's own pool: another fork server takes 5 s
     faulthandler.disable()
     outcome = Outcome(kind, seed)
     output = open(folder / "output", "w+", buffering=1, errors="backslashreplace")  # noqa: SIM115
