@@ -11,6 +11,7 @@ import yaml
 from mivolo_lite.data.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
+from mivolo_lite.yaml_file import parse_yaml
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
 AVERAGE_FILE = "average.safetensors"
@@ -102,8 +103,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(f"{path}: larger than any card is")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as YAML: {reason}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):

@@ -214,7 +214,7 @@ def _schema(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
 def _named_config(kind: str, registry: dict[str, type], values: dict[str, Any], origin: dict[str, str]) -> type:
     name = values.get(kind, {}).get("name") or DEFAULT_NAMES[kind]
     if not isinstance(name, str) or name not in registry:
-        raise UserError(f"{_where(f'{kind}.name', origin)}: {kind} {name!r} is not known{_suggest(name, registry)}")
+        raise UserError(f"{_where(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}")
     config = registry[name].Config
     named = make_dataclass(
         config.__name__,
@@ -257,7 +257,8 @@ def _types(group: type) -> dict[str, Any]:
     return {option.name: option.type for option in fields(group)}
 
 
-def _suggest(word: str, choices) -> str:
+def _suggest(word: Any, choices) -> str:
+    word = str(word)[:80]
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     if not close:  # the right option in the wrong group is a common slip
         close = [choice for choice in choices if choice.rpartition(".")[2] == word.rpartition(".")[2]]

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,23 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
         return error.errno
     found = _OS_ERROR.search(str(error))  # safetensors has no error numbers, only their text
     return int(found[1]) if found else None
+
+
+def read_file(path: Path, most: int = 1 << 30) -> bytes:
+    """The bytes of a regular file, at most ``most`` of them and one more.
+
+    Opening a named pipe would wait for somebody who writes to it, and ``/dev/zero`` has no end.
+
+    Raises:
+        UserError: it is a folder, a device or a pipe.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            raise UserError(f"{path}: {'is a directory' if stat.S_ISDIR(kind) else 'not a regular file'}")
+        return file.read(most + 1)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,8 +3,6 @@
 PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean, and expands references without a bound.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import read_file
 
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 50_000, 50
 """Of a file, and of its values once references (``*name``, ``<<``) are expanded."""
@@ -43,7 +42,7 @@ def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
         UserError: no regular file of a reasonable size in UTF-8, not YAML, not a mapping, or a key that is there twice.
     """
     try:
-        content = _read(path)
+        content = read_file(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from None
     if len(content) > MOST_BYTES:
@@ -76,16 +75,6 @@ def parse_yaml(text: str, where: str) -> Any:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: of a date such as 2026-13-45
         raise UserError(f"{where}: {_reason(error)}") from None
-
-
-def _read(path: Path) -> bytes:
-    # Opening a named pipe would wait for somebody who writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        kind = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(kind):
-            raise OSError(0, "Is a directory" if stat.S_ISDIR(kind) else "not a regular file")
-        return file.read(MOST_BYTES + 1)
 
 
 def _check_depth(text: str) -> None:

@@ -22,7 +22,10 @@ _INFO = {
     "rejected": _COUNT,
     "crop_policy": dict,
     "groups": [str],
-    "labels": {"face": _COUNT, "body": _COUNT, "age": {"known": _COUNT}, "gender": dict.fromkeys(GENDERS, _COUNT)},
+    "labels": {
+        **{"face": _COUNT, "body": _COUNT, "age": {"known": _COUNT, "ranges": _COUNT}},
+        **{"gender": dict.fromkeys(GENDERS, _COUNT), "group": {}},
+    },
     "shards": [{"file": str, "samples": _COUNT, "bytes": _COUNT}],
 }
 _LATER = {
@@ -32,7 +35,7 @@ _LATER = {
     "folders_left_out": [str],
     "fields": [str],
 }
-_HEX = re.compile("[0-9a-f]{64}")
+_HEX, _DECADE = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{1,3}-[0-9]{1,3}")
 _LARGEST_COUNT = 2**53  # what JSON readers agree on
 
 _DTYPES = {
@@ -67,6 +70,11 @@ def check_info(info: Any) -> dict[str, Any]:
     _match(info["labels"].get(IDENTITY, {"people": 0}), {"people": _COUNT}, f"labels.{IDENTITY}")
     if info["labels"]["age"]["known"]:
         _match(info["labels"]["age"], {"min": int | float, "max": int | float}, "labels.age")
+    decades = info["labels"]["age"].get("by_decade", {})
+    for name, counts in (*((name, info["labels"][name]) for name in ("gender", "group")), ("age.by_decade", decades)):
+        _match(counts, dict.fromkeys(counts, _COUNT) if isinstance(counts, dict) else {}, f"labels.{name}")
+    if not all(_DECADE.fullmatch(decade) for decade in decades):
+        raise ValueError("labels.age.by_decade is not by decades, as in 20-29")
     words = info.get("words", {})
     _match(words, dict.fromkeys(words, [str]) if isinstance(words, dict) else {}, "words")
     for shard in info["shards"]:

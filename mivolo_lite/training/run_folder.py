@@ -14,7 +14,7 @@ from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.files import explain_write_errors, sync_files, write_text
+from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
 
 _LOCK_PATIENCE = 10.0
 """Seconds in which a job that was killed a moment ago has time to let go of its folder."""
@@ -120,7 +120,7 @@ class RunFolder:
         if not self.metrics.exists():
             return 0
         records = list(_records(self.metrics))
-        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        lines = read_file(self.metrics).splitlines(keepends=True)
         unfinished = bool(lines) and not lines[-1].endswith(b"\n")
         kept = [
             record
@@ -172,7 +172,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a JSON lines file that hold objects; a killed job or a full disk leaves one unfinished."""
     if not path.exists():
         return
-    for line in path.read_bytes().splitlines():
+    for line in read_file(path).splitlines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
