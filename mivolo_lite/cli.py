@@ -57,8 +57,16 @@ def _begin_training() -> None:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    complain(f"mivolo-lite: {line}")
+    complain(f"mivolo-lite: {_printable(line)}")
     sys.exit(code)
+
+
+def _printable(line: str) -> str:
+    """One line that moves no cursor and clears no screen, whatever names and values it quotes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(line.split())
+    )
 
 
 def pack_command(argv: Sequence[str]) -> None:

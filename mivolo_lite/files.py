@@ -52,10 +52,11 @@ def read_file(path: Path, most: int = 1 << 30) -> bytes:
         OSError: it cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        raise UserError(f"{path}: {'is a directory' if stat.S_ISDIR(kind) else 'not a regular file'}")
     with open(descriptor, "rb") as file:
-        kind = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(kind):
-            raise UserError(f"{path}: {'is a directory' if stat.S_ISDIR(kind) else 'not a regular file'}")
         return file.read(most + 1)
 
 

@@ -45,6 +45,8 @@ def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
         content = read_file(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from None
+    except UserError as error:
+        raise UserError(f"{option} {error}") from None
     if len(content) > MOST_BYTES:
         raise UserError(f"{option} {path}: over {MOST_BYTES // 1000} kB, so it is no configuration")
     try:

@@ -178,6 +178,7 @@ def refused(argv) -> str:
         ("run: 3", ["run", "in quotes"]),
         ("tasks: [{class_path: mivolo_lite.cli.main}]", ["tasks", "class_path"]),
         ("tasks: [{name: a, classes: [x, y]}, {name: a, classes: [x, y]}]", ["tasks", "a"]),
+        ("model: {name: {a: b}}", ["model", "not known"]),
         ("model: {backbone: resnet19}", ["model", "resnet19", "resnet18"]),
     ],
 )

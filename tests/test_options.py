@@ -38,3 +38,9 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch, capsys):
     main(["pack", "people", "--count", "4", "--out=~/packed", "--split", "train=1", "--workers", "1"])
     main(["index", "$PLACE/packed/train"])
     assert str(tmp_path / "packed" / "train") in capsys.readouterr().out
+
+
+def test_what_an_error_quotes_cannot_break_its_line_or_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--config", "a\n\x1b[2Jb\u202e.yaml"])
+    assert capsys.readouterr().err == "mivolo-lite: --config a \\x1b[2Jb\\u202e.yaml: No such file or directory\n"

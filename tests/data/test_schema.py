@@ -190,3 +190,27 @@ def test_an_index_that_cannot_be_opened_is_one_line(shards, tmp_path):
     (tmp_path / "part-0000.tar").mkdir()
     with pytest.raises(UserError, match="part-0000.tar: missing or changed"):
         ShardIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("group",), {"a": "many"}),
+        (("group",), None),
+        (("age", "ranges"), 1.5),
+        (("age", "by_decade"), {"20-29": [1]}),
+        (("age", "by_decade"), {"the twenties": 1}),
+        (("gender",), {"M": 1, "F": 1, "X": {}}),
+    ],
+)
+def test_counts_of_labels_are_counts(shards, tmp_path, path, value):
+    def other(info, columns):
+        *outer, last = path
+        labels = info["labels"]
+        for name in outer:
+            labels = labels[name]
+        labels[last] = value
+
+    rewrite(shards, tmp_path, other)
+    with pytest.raises(UserError, match="damaged index.*labels"):
+        ShardIndex.load(tmp_path)

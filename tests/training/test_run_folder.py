@@ -112,3 +112,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         RunFolder(tmp_path / "file" / "run").begin("no", "")
+
+
+def test_a_log_that_is_no_file_is_one_line_and_is_not_read_without_end(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.mkdir()
+    folder.broken.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="metrics.jsonl: is a directory"):
+        folder.cut_log(3)
+    with pytest.raises(UserError, match="broken.jsonl: not a regular file"):
+        folder.broken_pictures()
