@@ -18,6 +18,7 @@ from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
+from mivolo_lite.option_values import check_value
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
 _TRAINING_ONLY = "centres."
@@ -193,9 +194,14 @@ def _build(registry: dict[str, type], options: dict[str, Any], kind: str, constr
     name = options.pop("name")
     if name not in registry:
         raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
-    known = {option.name for option in fields(registry[name].Config)}
+    known = {option.name: option.type for option in fields(registry[name].Config)}
     if unknown := [str(option) for option in options if option not in known]:
         raise UserError(f"{kind} {name} has no option {', '.join(unknown)}")
+    for option, value in options.items():
+        try:
+            options[option] = check_value(known[option], value)
+        except ValueError as error:
+            raise UserError(f"{kind}.{option}: {error}") from None
     return construct(registry[name], registry[name].Config(**options))
 
 

@@ -236,3 +236,9 @@ def test_the_memory_format_of_images_is_the_models(channels_last):
     estimator.model.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
     estimator(torch.zeros(2, 32, 32, 3, dtype=torch.uint8).movedim(-1, 1))
     assert seen[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("options", [{"input": "a\0b"}, {"drop_rate": float("nan")}, {"pretrained": []}])
+def test_options_of_a_card_are_checked_as_those_of_a_run(options):
+    with pytest.raises(UserError, match=f"model.{next(iter(options))}: "):
+        Estimator(card(**options))

@@ -496,6 +496,6 @@ def lines(data: bytes, random: Random, other: bytes = b"") -> bytes:
         place = random.randrange(len(records))
         try:
             records[place] = json_text(json.loads(records[place]), random)
-        except ValueError:
+        except (ValueError, RecursionError):  # damaged before
             records[place] = damage(records[place], random)
     return b"\n".join(records) + random.choice((b"", b"\n", b"{"))
