@@ -354,7 +354,7 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
         ("audit {data}/train --similarity 2", "--similarity 2"),
         ("audit {data}/train --min-side -1", "--min-side -1"),
         ("audit {data}/train --speed 2", "speed"),
-        ("audit {data}/train --out {tmp}/a-file", "--out"),
+        ("audit {data}/train --out {tmp}/a-file", "a-file: cannot be written"),
         ("audit {data}/train --out {tmp}/out --fix {tmp}/a-file/x.txt", "cannot be written"),
         ("pack people --count 3 --out {tmp}/out --exclude {tmp}/nothing.txt", "--exclude"),
         ("pack people --count 3 --out {tmp}/out --exclude {tmp}/binary", "--exclude"),
