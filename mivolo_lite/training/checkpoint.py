@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -26,7 +27,8 @@ from mivolo_lite.models.weights import first_line, require_finite
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.engine import DataParallel
 
-MOMENTS_FILE, STATE_FILE = "moments.safetensors", "state.json"
+MOMENTS_FILE, STATE_FILE, CHECKS_FILE = "moments.safetensors", "state.json", "crc32.json"
+_TENSOR_FILES = (MODEL_FILE, MOMENTS_FILE, AVERAGE_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
 """Of a checkpoint's folder. Whatever else lies beside is the user's."""
@@ -79,7 +81,7 @@ class TrainState:
             setattr(self, name, value)
         if "evaluated" not in saved:  # written when a checkpoint was saved after its evaluation
             self.evaluated = self.step
-        if self.best_mae is None:
+        if self.best_mae is None or math.isnan(self.best_mae):
             self.best_mae = math.inf
 
     def to_json(self) -> dict[str, Any]:
@@ -114,13 +116,14 @@ class Checkpointer:
         """
         begun = time.monotonic()
         final = self._path(state.step)
-        if self._agreed(final.exists()):
+        if self._agreed(final.is_dir()):
             return None
         partial = final.with_suffix(".partial")
         with explain_write_errors(self.folder, "the previous checkpoint is whole; make room, then --resume auto"):
             if self.accelerator.is_main_process:
-                for leftover in self.folder.glob("*.partial"):
-                    shutil.rmtree(leftover)
+                for leftover in self.folder.glob("step-*.partial"):
+                    if _NAME.fullmatch(leftover.stem):
+                        shutil.rmtree(leftover)
                 partial.mkdir()
             self._write(partial / MODEL_FILE, engine.weights())
             self._write(partial / MOMENTS_FILE, engine.moments())
@@ -131,6 +134,7 @@ class Checkpointer:
             if self.accelerator.is_main_process:
                 engine.estimator.card.save(partial)
                 write_text(partial / STATE_FILE, self._content(state))
+                write_text(partial / CHECKS_FILE, json.dumps(_checks(partial)))
                 sync_files(partial)
                 os.rename(partial, final)
                 sync_files(self.folder, deep=False)
@@ -231,7 +235,7 @@ class Checkpointer:
         )
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:09d}"
+        return self.folder / _name_of(step)
 
     def _agreed(self, value):
         """The main process's value."""
@@ -251,35 +255,74 @@ def _explain_misfit(path: Path) -> Iterator[None]:
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be read, with the file's name; None where it can.
+    """Why a checkpoint cannot be resumed from, with the file's name; None where it can.
 
-    Headers are parsed and lengths compared with the files'; the tensors themselves are not read.
+    All tensors are read: what a disk lost keeps its length, and NaN of an older version would diverge again.
     """
-    for name in (MODEL_FILE, MOMENTS_FILE, AVERAGE_FILE):
-        path = checkpoint / name
-        if not path.is_file() and name != AVERAGE_FILE:
-            return f"{path} is missing"
-        if path.is_file():
-            try:
-                with safe_open(path, "pt"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                return f"{path} is damaged ({first_line(error)})"
-    return _damage_of_state(checkpoint / STATE_FILE)
+    damages = (_damage_of_tensors(checkpoint / name, optional=name == AVERAGE_FILE) for name in _TENSOR_FILES)
+    found = [damage for damage in damages if damage is not None]
+    return next(iter(found), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
+
+
+def _damage_of_tensors(path: Path, optional: bool) -> str | None:
+    if not path.is_file():
+        return None if optional else f"{path} is missing"
+    try:
+        with safe_open(path, "pt") as file:
+            require_finite(_Tensors(file), path)
+    except UserError as error:
+        return f"{error}"
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        return f"{path} is damaged ({first_line(error)})"
+    return None
 
 
 def _damage_of_state(path: Path) -> str | None:
     if not path.is_file():
         return f"{path} is missing"
     try:
-        state = json.loads(path.read_bytes())["state"]
+        content = json.loads(path.read_bytes())
+        state, scaler = content["state"], content.get("scaler")
         wrong = [known.name for known in fields(TrainState) if not _fits(state, known.name)]
-    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         return f"{path} is damaged"
-    unknown = [name for name in state if name not in {known.name for known in fields(TrainState)}]
-    if wrong or unknown:
-        return f"{path} is damaged or of another version ({', '.join(wrong + unknown)})"
-    return None
+    wrong += [name for name in state if name not in {known.name for known in fields(TrainState)}]
+    wrong += [] if scaler is None or isinstance(scaler, dict) else ["scaler"]
+    if _NAME.fullmatch(path.parent.name) and path.parent.name != _name_of(state["step"]):
+        wrong.append("step")
+    return f"{path} is damaged or of another version ({', '.join(wrong)})" if wrong else None
+
+
+def _damage_by_checks(checkpoint: Path) -> str | None:
+    """By the sums that were taken when it was written; older versions took none."""
+    path = checkpoint / CHECKS_FILE
+    if not path.exists():
+        return None
+    try:
+        expected = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return f"{path} is damaged"
+    found = _checks(checkpoint)
+    if not isinstance(expected, dict) or set(expected) != set(found):
+        return f"{path} is damaged, or a file beside it is missing"
+    changed = [name for name in found if found[name] != expected[name]]
+    return f"{checkpoint / changed[0]} is not what was written" if changed else None
+
+
+def _checks(checkpoint: Path) -> dict[str, int]:
+    return {name: _crc32_of(checkpoint / name) for name in _TENSOR_FILES if (checkpoint / name).is_file()}
+
+
+def _crc32_of(path: Path, part: int = 1 << 22) -> int:
+    found = 0
+    with open(path, "rb") as file:
+        while data := file.read(part):
+            found = crc32(data, found)
+    return found
+
+
+def _name_of(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
@@ -295,17 +338,23 @@ def _fits(state: dict, name: str) -> bool:
     return name not in state or isinstance(state[name], _OPTIONAL[name])
 
 
-class _Tensors:
+class _Tensors(Mapping):
     """An open safetensors file as a mapping, which reads a tensor when it is asked for."""
 
     def __init__(self, file):
-        self.file, self.names = file, set(file.keys())
+        self.file, self.names = file, dict.fromkeys(file.keys())
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.file.get_tensor(name)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def _rename_aside(checkpoint: Path, suffix: str) -> None:

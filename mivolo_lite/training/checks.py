@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
+from mivolo_lite.data.dataset import ShardDataset
 from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import NO_CODE
+from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.run_folder import RunFolder
 
@@ -76,6 +78,30 @@ def require_labels(option: str, folder: object, samples: int, known: Mapping[str
             f"{option} {folder}: none of {samples} samples has a label to learn ({', '.join(known)}); "
             "`mivolo-lite index` names the fields that the samples' JSON has"
         )
+
+
+def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str], tries: int = 256) -> None:
+    """Raise UserError where no image of a data set can be decoded. A few that cannot are counted where they are met.
+
+    Args:
+        option: ``data.val``.
+        index: of the data set, in which some sample has an image.
+        inputs: images that the model looks at.
+        tries: most images to try, evenly spaced; the first that can be decoded is enough.
+    """
+    dataset = ShardDataset(index, inputs, image_size=8)
+    seen = np.flatnonzero(_seen(index, inputs))
+    tried = seen[np.unique(np.linspace(0, len(seen) - 1, min(tries, len(seen))).astype(int))]
+    broken = ""
+    for sample in tried.tolist():
+        batch = dataset.read([Draw(0, sample)])
+        if bool(batch.seen(inputs)):
+            return
+        broken = broken or batch.broken[0]
+    raise UserError(
+        f"{option} {index.folder}: none of {len(tried)} images that were tried can be decoded, first {broken}; pack "
+        "the data set again"
+    )
 
 
 def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:

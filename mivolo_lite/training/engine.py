@@ -75,22 +75,30 @@ class DataParallel:
         # Engines average gradients over the ranks.
         self.accelerator.backward(loss * self.accelerator.num_processes)
 
-    def update(self) -> Tensor | float:
+    def update(self, sound: Tensor) -> tuple[Tensor | float, bool]:
         """Clip, step, and forget the gradients.
 
+        Args:
+            sound: () bool, whether the step's losses are finite, the same on every rank.
+
         Returns:
-            Their norm before clipping, the same on every rank. Where it is not finite, the weights stay as they were;
-            with fp16, the gradient scaler tries a smaller scale in the next step.
+            The gradients' norm before clipping, and whether it and the losses are finite, the same on every rank. Where
+            they are not, the weights stay as they were. With fp16 a norm may overflow: the gradient scaler leaves the
+            weights as they were as well, and tries a smaller scale in the next step.
         """
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
-        return self._step_where_finite(norm)
+        return norm, self._step_where(sound, norm)
 
-    def _step_where_finite(self, norm: Tensor) -> Tensor:
-        # Reading the norm waits for the backward pass. The update that follows is a few milliseconds of launches.
-        if self.accelerator.scaler is not None or torch.isfinite(norm):
+    def _step_where(self, sound: Tensor, norm: Tensor) -> bool:
+        scaler = self.accelerator.scaler
+        # A scale below 1 means that the gradients overflow at any.
+        fits = torch.isfinite(norm) if scaler is None else scaler.get_scale() >= 1
+        # Read once: it waits for the backward pass. The update that follows is a few milliseconds of launches.
+        taken = bool(sound & fits)
+        if taken:
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm
+        return taken
 
     def local(self, parameter: Tensor) -> Tensor:
         """The part of a parameter that this rank holds, to be read or written in place."""
@@ -217,9 +225,9 @@ class FullySharded(DataParallel):
         self.model.set_requires_gradient_sync(last)
         yield
 
-    def update(self) -> Tensor:
-        norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
-        return self._step_where_finite(norm.full_tensor())
+    def update(self, sound: Tensor) -> tuple[Tensor, bool]:
+        norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf")).full_tensor()
+        return norm, self._step_where(sound, norm)
 
     def local(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to_local()
@@ -274,9 +282,12 @@ class Zero(DataParallel):
         if not self.model.is_gradient_accumulation_boundary():
             self.model.step()  # counts the micro-batch and does nothing else
 
-    def update(self) -> Tensor | float:
-        self.model.step()
-        return math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
+    def update(self, sound: Tensor) -> tuple[Tensor | float, bool]:
+        if not sound:
+            return math.nan, False
+        self.model.step()  # looks for an overflow by itself, and then leaves the weights as they were
+        norm = math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
+        return norm, math.isfinite(norm)
 
     def local(self, parameter: Tensor) -> Tensor:
         return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()

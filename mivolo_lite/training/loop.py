@@ -29,6 +29,7 @@ from mivolo_lite.training.checkpoint import Checkpointer, TrainState
 from mivolo_lite.training.checks import (
     count_labels,
     multiplies_channels,
+    require_decodable,
     require_disk,
     require_labels,
     require_shared_folder,
@@ -355,6 +356,7 @@ class Trainer:
         samples, known = count_labels([self.val_index], inputs, task_columns(self.val_index, classes))
         known |= {"identity": count_people(self.val_index)} if len(classes) < len(self.classes) else {}
         require_labels("data.val", config.data.val, samples, known, inputs)
+        require_decodable("data.val", self.val_index, inputs)
         loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
         require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
         require_disk(self.folder.path, self.checkpoint_bytes)

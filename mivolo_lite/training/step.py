@@ -1,6 +1,5 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,8 +86,7 @@ class OptimizerStep:
             age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
             task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
             outputs.append(output["age"].detach())
-        grad_norm = self.engine.update()
-        self._require_finite(step, torch.stack([age_loss, gender_loss, *task_losses]), grad_norm)
+        grad_norm = self._update(step, torch.stack([age_loss, gender_loss, *task_losses]))
         self._share_statistics()
         if self.dro is not None:
             self.dro.update(self.accelerator.reduce)
@@ -96,17 +94,17 @@ class OptimizerStep:
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
         return StepResult(age_loss, gender_loss, task_losses, grad_norm)
 
-    def _require_finite(self, step: int, losses: Tensor, grad_norm: Tensor | float) -> None:
-        """With fp16 a gradient may overflow, and the scale is halved; a scale below 1 means that it never fits."""
-        scaler = self.accelerator.scaler
-        gradient = math.isfinite(grad_norm) if scaler is None else scaler.get_scale() >= 1
+    def _update(self, step: int, losses: Tensor) -> Tensor | float:
+        """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
         finite = self.accelerator.reduce(torch.isfinite(losses).all().float(), "mean") == 1
-        if not gradient or not finite:
-            what = "gradient" if finite else "loss"
+        grad_norm, taken = self.engine.update(finite)
+        if not taken:
             raise Diverged(
-                f"step {step + 1}: the {what} is not finite: the training diverged; the weights did not take this "
-                "step and the checkpoints are whole: resume with --resume auto and a lower optim.lr"
+                f"step {step + 1}: the {'gradient' if finite else 'loss'} is not finite: the training diverged; the "
+                "weights did not take this step and the checkpoints are whole: resume with --resume auto and a lower "
+                "optim.lr"
             )
+        return grad_norm
 
     def _age_loss(self, output: Tensor, batch: Batch) -> Tensor:
         """(B,) as the method gives it, or by the weight of each sample's kind."""

@@ -5,14 +5,16 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
+from mivolo_lite.data.scan import index_shards
 from mivolo_lite.files import save_tensors
 from mivolo_lite.training.checkpoint import damage_of
-from tests.data.tiny_shards import make_shards
+from tests.data.tiny_shards import make_shards, overwrite
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,12 @@ def run(words, tmp_path_factory):
 
 def checkpoints(run):
     return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def change_tensors(path, change):
+    """Replace tensors by others, as a version that took no sums could have written."""
+    save_tensors(change(load_file(path)), path)
+    (path.parent / "crc32.json").unlink(missing_ok=True)
 
 
 def one_line(capsys, words):
@@ -64,8 +72,8 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, 
 def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     before, last = checkpoints(copy)
-    path = copy / "checkpoints" / last / "model.safetensors"
-    save_tensors({name: tensor * 1e30 for name, tensor in load_file(path).items()}, path)
+    model = copy / "checkpoints" / last / "model.safetensors"
+    change_tensors(model, lambda tensors: {name: tensor * 1e30 for name, tensor in tensors.items()})
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "4", "--resume", "auto", *words]
     assert "is not finite" in one_line(capsys, resume)
     assert checkpoints(copy) == [before, f"{last}.diverged"]
@@ -105,6 +113,39 @@ def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
         assert name in damage_of(checkpoint)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "moments.safetensors", "average.safetensors"])
+def test_bytes_that_a_disk_lost_are_damage(run, tmp_path, name):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+    data = (checkpoint / name).read_bytes()
+    for place in (len(data) // 2, len(data) - 1):
+        (checkpoint / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert damage_of(checkpoint) == f"{checkpoint / name} is not what was written"
+    (checkpoint / name).write_bytes(data)
+    assert damage_of(checkpoint) is None
+    for content in ("", "5", "{}"):
+        (checkpoint / "crc32.json").write_text(content)
+        assert "crc32.json is damaged" in damage_of(checkpoint)
+
+
+def test_a_checkpoint_that_another_version_saved_with_nan_is_not_resumed_from(run, tmp_path):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+    change_tensors(
+        checkpoint / "moments.safetensors", lambda old: old | {name: old[name] * torch.nan for name in [*old][:1]}
+    )
+    assert "is not finite" in damage_of(checkpoint)
+
+
+def test_averaged_weights_that_went_missing_are_damage(run, tmp_path):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+    (checkpoint / "average.safetensors").unlink()
+    assert "a file beside it is missing" in damage_of(checkpoint)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(run, tmp_path):
+    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "step-000000003")
+    assert "state.json is damaged or of another version (step)" in damage_of(checkpoint)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -132,9 +173,7 @@ def test_where_no_checkpoint_can_be_read_it_says_so(run, words, tmp_path, capsys
 def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, name):
     copy = shutil.copytree(run, tmp_path / "run")
     path = copy / "checkpoints" / checkpoints(copy)[-1] / f"{name}.safetensors"
-    tensors = load_file(path)
-    some = next(key for key in tensors if tensors[key].ndim > 1)
-    save_tensors(tensors | {some: torch.zeros(1, 7)}, path)
+    change_tensors(path, lambda old: old | {next(key for key in old if old[key].ndim > 1): torch.zeros(1, 7)})
     error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
     assert f"{name}.safetensors does not fit the model" in error
 
@@ -142,12 +181,13 @@ def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, nam
 def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     last = copy / "checkpoints" / checkpoints(copy)[-1]
-    for name in (f"{last.name}-good", "step-good", "zzz"):
+    for name in (f"{last.name}-good", "step-good", "zzz", "good.partial", "step-good.partial"):
         shutil.copytree(last, last.with_name(name))
     last.with_name("step-000000999.tar").write_text("")
     main(["train", "--run", f"{copy}", "--optim.epochs", "4", "--resume", "auto", *words])
     assert f"resumed at step {int(last.name[5:])}," in capsys.readouterr().out
-    assert {f"{last.name}-good", "step-good", "zzz", "step-000000999.tar"} < set(checkpoints(copy))
+    kept = {f"{last.name}-good", "step-good", "zzz", "good.partial", "step-good.partial", "step-000000999.tar"}
+    assert kept < set(checkpoints(copy))
 
 
 def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words, tmp_path, capsys):
@@ -195,3 +235,18 @@ def test_data_that_teach_nothing_are_one_line_before_the_first_step(words, tmp_p
     error = one_line(capsys, ["train", "--run", f"{tmp_path}/run", *words, f"--{option}", f"{index.folder}"])
     assert f"{option} {index.folder}: {message}" in error
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("sound", [0, 1])
+def test_one_validation_image_at_least_must_be_decodable_before_the_first_step(words, tmp_path, capsys, sound):
+    index = make_shards(tmp_path / "shards", [12])
+    for number in np.flatnonzero(index.columns["face_size"])[sound:]:
+        overwrite(index, number, "face", b"\xff\xd9", skip=int(index.columns["face_size"][number]) * 7 // 8)
+    index_shards(index.folder)
+    train = ["train", "--run", f"{tmp_path}/run", *words, "--optim.epochs", "1", "--data.val", f"{index.folder}"]
+    if sound:
+        main(train)
+        assert "data.val: 7 images cannot be decoded and count as missing" in capsys.readouterr().out
+    else:
+        assert "none of 8 images that were tried can be decoded, first sample00000.face" in one_line(capsys, train)
+        assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -14,7 +14,7 @@ from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.engine import DataParallel
-from mivolo_lite.training.step import OptimizerStep, batch_statistics
+from mivolo_lite.training.step import Diverged, OptimizerStep, batch_statistics
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,31 @@ def test_clipping_bounds_the_update(estimator):
     after, result = updated(estimator, [batch_of(6)], clip_norm=0.01)
     assert result.grad_norm > 0.01
     assert (after - before).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("of_output, constant, what", [(0.0, torch.inf, "loss"), (torch.nan, 0.0, "loss")])
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(estimator, monkeypatch, of_output, constant, what):
+    """Also where its gradient is finite, as that of a sum that overflowed."""
+    monkeypatch.setattr(type(estimator.method), "loss", lambda _, output, age: output.sum(1) * of_output + constant)
+    _leaves_the_weights_alone(estimator, what)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(estimator, monkeypatch):
+    def loss(_, output, age):
+        return (output.sum(1) * 0).sqrt()  # 0, whose gradient is 0 * infinity
+
+    monkeypatch.setattr(type(estimator.method), "loss", loss)
+    _leaves_the_weights_alone(estimator, "gradient")
+
+
+def _leaves_the_weights_alone(estimator, what):
+    estimator = copy.deepcopy(estimator)
+    before = copy.deepcopy(estimator.state_dict())
+    engine = DataParallel(Accelerator(cpu=True), estimator, torch.optim.AdamW(estimator.parameters()), 1.0)
+    with pytest.raises(Diverged, match=f"step 8: the {what} is not finite"):
+        OptimizerStep(engine, 0.5, 0)([batch_of(4)], step=7)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.state_dict().items())
+    assert not engine.adam.state
 
 
 def test_only_statistics_of_a_rank_alone_are_to_be_shared():
