@@ -149,7 +149,7 @@ def test_the_best_weights_of_data_without_ages():
         ({}, "no sample's JSON has a 'identity'"),
         ({"data__reader": "stream", "data__stream_samples": 80}, "cannot count the people"),
         ({"tasks": TASKS.replace("}", ', "loss": "l1"}')}, "loss l1 is not for kind embedding"),
-        ({"tasks": TASKS.replace("}", ', "margin": -1}')}, "margin -1"),
+        ({"tasks": TASKS.replace("}", ', "margin": -1}')}, "margin: -1 is not a number from 0"),
     ],
 )
 def test_what_cannot_be_learnt_is_one_line(people, tmp_path, capsys, more, message):

@@ -127,8 +127,9 @@ def train(people, tmp_path):
 def test_from_the_command_line(people, tmp_path, capsys, train, model):
     """Age, gender and group, each with attention of its own."""
     log = train("run", "--model.name", *model)
+    unit = Estimator.load(tmp_path / "run").method.loss_unit
     for line in [line for line in log if line["kind"] == "train"]:
-        parts = line["age_loss"] + line["gender_loss"] + 0.5 * line["group_loss"]
+        parts = line["age_loss"] / unit + line["gender_loss"] + 0.5 * line["group_loss"]
         assert line["loss"] == pytest.approx(parts, rel=1e-5)
     val = [line for line in log if line["kind"] == "val"][-1]
     assert 0 <= val["group_accuracy"] <= 1 and val["group_n"] == val["n"]
