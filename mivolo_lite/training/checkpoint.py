@@ -23,7 +23,7 @@ from mivolo_lite.data.order import ORDER_VERSION
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
-from mivolo_lite.models.weights import first_line, require_finite
+from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.engine import DataParallel
 
@@ -195,11 +195,11 @@ class Checkpointer:
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
         """Before an engine is built on them. Raises UserError where they are another model's."""
         try:
-            estimator.load_state_dict(load_file(checkpoint / MODEL_FILE))
-        except RuntimeError as error:
+            load_exactly(estimator, load_file(checkpoint / MODEL_FILE), checkpoint / MODEL_FILE)
+        except UserError as error:
             raise UserError(
-                f"--resume: {checkpoint} holds another model ({first_line(error)}); give the model, the method and the "
-                "ages that it was begun with, or start a new run"
+                f"--resume: another model: {error}; give the model, the method and the ages that it was begun with, or "
+                "start a new run"
             ) from None
 
     def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: WeightAverage | None) -> None:
@@ -288,7 +288,7 @@ def _damage_of_state(path: Path) -> str | None:
         return f"{path} is damaged"
     wrong += [name for name in state if name not in {known.name for known in fields(TrainState)}]
     wrong += [] if scaler is None or isinstance(scaler, dict) else ["scaler"]
-    if _NAME.fullmatch(path.parent.name) and path.parent.name != _name_of(state["step"]):
+    if not wrong and _NAME.fullmatch(path.parent.name) and path.parent.name != _name_of(state["step"]):
         wrong.append("step")
     return f"{path} is damaged or of another version ({', '.join(wrong)})" if wrong else None
 
@@ -335,6 +335,8 @@ _OPTIONAL = {
 def _fits(state: dict, name: str) -> bool:
     if name in _NEEDED:
         return type(state[name]) is _NEEDED[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
+    if name == "kinds" and isinstance(state.get(name), dict):
+        return all(isinstance(weight, float) and math.isfinite(weight) for weight in state[name].values())
     return name not in state or isinstance(state[name], _OPTIONAL[name])
 
 

@@ -18,6 +18,7 @@ from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.data.labels import NO_CODE
 from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import write_text
 from mivolo_lite.training.run_folder import RunFolder
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -112,7 +113,7 @@ def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
     host = socket.gethostname()
     token, first_host = broadcast_object_list([uuid4().hex, host])
     if accelerator.is_main_process:
-        folder.seen.write_text(token)
+        write_text(folder.seen, token)
     accelerator.wait_for_everyone()
     place = f"rank {accelerator.process_index}" + (f" on {host}" if host != first_host else "")
     blind = gather_object([] if _appears(folder.seen, token) else [place])

@@ -21,7 +21,7 @@ _LOCK_PATIENCE = 10.0
 _REMEDY = "the checkpoints are whole; make room, then --resume auto"
 _OWN_NAMES = {
     "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
-    "tensorboard", "config.yaml.partial", "metrics.partial",
+    "tensorboard", "config.yaml.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
 """What a run writes into its folder."""
 

@@ -15,6 +15,7 @@ from mivolo_lite.data.scan import index_shards
 from mivolo_lite.files import save_tensors
 from mivolo_lite.training.checkpoint import damage_of
 from tests.data.tiny_shards import make_shards, overwrite
+from tests.training.launching import TRAIN, accelerate, finish
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp
     copy = shutil.copytree(run, tmp_path / "run")
     before, last = checkpoints(copy)
     model = copy / "checkpoints" / last / "model.safetensors"
-    change_tensors(model, lambda tensors: {name: tensor * 1e30 for name, tensor in tensors.items()})
+    change_tensors(model, lambda old: {name: (old[name] * 1e30).to(old[name].dtype) for name in old})
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "4", "--resume", "auto", *words]
     assert "is not finite" in one_line(capsys, resume)
     assert checkpoints(copy) == [before, f"{last}.diverged"]
@@ -150,6 +151,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(run, tmp_path):
     "change",
     [
         {"step": -1}, {"step": "3"}, {"step": True}, {"seed": None}, {"digest": 5}, {"best_mae": "low"}, {"kinds": []},
+        {"kinds": {"F": [1]}}, {"kinds": {"F": math.nan}}, {"step": [1]}, {"step": 1.5},
         {"order_version": 1.5}, {"evaluated": None}, {"more": 1},
     ],
 )  # fmt: skip
@@ -176,6 +178,36 @@ def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, nam
     change_tensors(path, lambda old: old | {next(key for key in old if old[key].ndim > 1): torch.zeros(1, 7)})
     error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
     assert f"{name}.safetensors does not fit the model" in error
+
+
+def test_weights_of_another_model_are_named(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "checkpoints" / checkpoints(copy)[-1] / "model.safetensors"
+    change_tensors(path, lambda old: {name: old[name] for name in list(old)[1:]})
+    error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
+    assert f"--resume: another model: {path}: these weights do not fit the model; missing: " in error
+
+
+@pytest.mark.slow
+def test_all_ranks_take_the_checkpoint_before_a_damaged_one(run, words, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before, last = checkpoints(copy)
+    (copy / "checkpoints" / last / "state.json").write_text("")
+    resume = ["--run", copy, "--optim.epochs", "3", "--resume", "auto"]
+    code, output = finish(accelerate("ddp", TRAIN, *resume, *words, processes=2))
+    assert code == 0 and f"resumed at step {int(before[5:])}," in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lr, what", [("1e5", "gradient"), ("1e12", "loss")])
+@pytest.mark.parametrize("file", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_every_engine_stops_before_a_step_that_is_not_finite(words, tmp_path, file, lr, what):
+    diverging = ["--optim.lr", lr, "--optim.warmup_epochs", "0", "--optim.clip_norm", "0"]
+    changed = ["--model.backbone", "test_vit", "--train.save_every", "1"]
+    code, output = finish(accelerate(file, TRAIN, "--run", tmp_path / "run", *words, *diverging, *changed, processes=2))
+    assert code != 0 and f"step 2: the {what} is not finite" in output
+    assert output.count("mivolo-lite: ") == 2 and "mivolo_lite/" not in output  # a line of each rank, no traceback
+    assert checkpoints(tmp_path / "run") == ["step-000000001"]
 
 
 def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
