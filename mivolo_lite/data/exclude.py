@@ -83,7 +83,7 @@ class FilteredIndex(ShardIndex):
         span = {"min": float(ages.min()), "max": float(ages.max())} if len(ages) else {}
         return {
             **{name: int((columns[f"{name}_size"] > 0).sum()) for name in ("face", "body")},
-            "age": {"known": len(ages)} | span,
+            "age": {"known": len(ages), "ranges": int((columns["age_lo"] < columns["age_hi"]).sum())} | span,
             "gender": {name: int((columns["gender"] == code).sum()) for code, name in enumerate(GENDERS)},
             "group": {name: int((columns["group"] == code).sum()) for code, name in enumerate(self.groups)},
         }

@@ -63,9 +63,15 @@ sys.exit(75)
 """
 
 
+def heed_the_terminal():
+    """As in a terminal, whatever the tests themselves were started with: nohup would have SIGHUP ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def listener(seconds=0.0, prefix=(), **options):
     command = [*prefix, sys.executable, "-c", LISTENS, str(seconds)]
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    heeding = {"preexec_fn": heed_the_terminal}
     return subprocess.Popen(
         command, text=True, **(heeding | {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options)
     )
