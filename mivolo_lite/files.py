@@ -75,14 +75,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A file to write, which then takes the place of ``path``. Raises UserError, with nothing left, where it fails."""
+    with explain_write_errors(path), _replacing(path) as partial:
+        yield partial
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial")
-    with explain_write_errors(path):
-        try:
-            yield partial
-            os.replace(partial, path)
-        except BaseException:
-            _forget(partial)
-            raise
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        _forget(partial)
+        raise
 
 
 def result_folder(folder: Path, names: Iterable[str]) -> None:
@@ -124,16 +129,11 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
 
     tensors = _apart(tensors)
     arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with _replacing(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # the system's answer knows the umask and the folder's access control list
         (numpy if arrays else torch).save_file(tensors, partial, dict(metadata) if metadata else None)
         os.chmod(partial, mode)
-        os.replace(partial, path)
-    except BaseException:
-        _forget(partial)
-        raise
 
 
 def _apart(tensors: Mapping) -> dict:
