@@ -29,12 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mivolo_lite.config import RunConfig, read_run_config
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.readers import READERS, IndexReader
-from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.config import read_run_config
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.readers import READERS, IndexReader
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.loop import Trainer
+from mivolo_lite.training.run_config import RunConfig
 
 CONFIGS = {"dual_resnet50_vit": ("resnet50", "vit_small_patch16_224"), "mivolo_d1": ("volo_d1_224",)}
 """The configurations, and the timm backbones of the plain loop: of the face, and of the body where it has its own."""

@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main as command_line
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.sources.people import PeopleSource
-from mivolo_lite.training.preemption import EXIT_CODE
+from mivolo_lite.distributed.preemption import EXIT_CODE
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.people import PeopleSource
 
 FORK = multiprocessing.get_context("fork")  # what takes longest, importing torch, happens once
 STEPS, BATCH = 30, 10

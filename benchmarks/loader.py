@@ -22,7 +22,7 @@ from pathlib import Path
 
 from timing import processor
 
-from mivolo_lite.affinity import spread_over_cpus
+from mivolo_lite.distributed.affinity import spread_over_cpus
 
 spread_over_cpus()  # as train.py does, before torch is imported
 
@@ -32,11 +32,11 @@ import webdataset as wds  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
-from mivolo_lite.data.dataset import ShardDataset  # noqa: E402
-from mivolo_lite.data.index import ShardIndex  # noqa: E402
-from mivolo_lite.data.letterbox import resize  # noqa: E402
-from mivolo_lite.data.sampler import EvalSampler  # noqa: E402
-from mivolo_lite.data.workers import PREFETCHED, BatchLoader, begin_worker  # noqa: E402
+from mivolo_lite.images.letterbox import resize  # noqa: E402
+from mivolo_lite.loading.dataset import ShardDataset  # noqa: E402
+from mivolo_lite.loading.sampler import EvalSampler  # noqa: E402
+from mivolo_lite.loading.workers import PREFETCHED, BatchLoader, begin_worker  # noqa: E402
+from mivolo_lite.shards.index import ShardIndex  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "loader.md"
 BARE, STOCK = "bare loop", "webdataset, PIL, torchvision"

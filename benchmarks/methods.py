@@ -21,13 +21,14 @@ from accelerate import Accelerator
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import interleaved, processor
 
-from mivolo_lite.config import RunConfig, named_options, read_run_config
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.labels import GENDERS
+from mivolo_lite.config import read_run_config
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.compare import compare
-from mivolo_lite.training.engine import DataParallel
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.optim import build_optimizer
+from mivolo_lite.training.run_config import RunConfig, named_options
 from mivolo_lite.training.step import OptimizerStep
 
 CONFIGS = REPOSITORY / "configs" / "methods"

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from timing import processor
 
-from mivolo_lite.data.mixed import MixedOrder
-from mivolo_lite.data.order import GlobalOrder
+from mivolo_lite.loading.mixed import MixedOrder
+from mivolo_lite.loading.order import GlobalOrder
 
 RESULTS = Path(__file__).parent / "results" / "order.md"
 BATCH = 256

@@ -23,12 +23,12 @@ import numpy as np
 import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 
-from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
+from mivolo_lite.shards.index import ShardIndex
 
 CONFIGS = REPOSITORY / "configs" / "robust"
 TABLE = REPOSITORY / "benchmarks" / "results" / "robustness.md"

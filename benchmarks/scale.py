@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 from timing import processor
 
-from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.index import INDEX_FILE, INFO_FILE, ShardIndex
-from mivolo_lite.data.order import GlobalOrder
-from mivolo_lite.data.sampler import BatchPlan, TrainSampler
-from mivolo_lite.data.schema import SCHEMA_VERSION
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.loading.order import GlobalOrder
+from mivolo_lite.loading.sampler import TrainSampler
+from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.shards.index import INDEX_FILE, INFO_FILE, ShardIndex
+from mivolo_lite.shards.schema import SCHEMA_VERSION
 
 RESULTS = Path(__file__).parent / "results" / "scale.md"
 KEY_BYTES = 12

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from mivolo_lite.data.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
+from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.yaml_file import parse_yaml
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"

@@ -4,56 +4,26 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
-from mivolo_lite.credentials import without_credentials
-from mivolo_lite.data.loader import DataConfig, TrainSet
 from mivolo_lite.errors import UserError
+from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.methods import METHODS
-from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import MODELS
 from mivolo_lite.option_values import check_value
 from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.tasks import Task, check_tasks
-from mivolo_lite.training.optim import OptimConfig
-from mivolo_lite.training.options import TrainConfig
+from mivolo_lite.training.run_config import RunConfig
 from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES = {"model": MODELS, "method": METHODS}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
 _MOST_DOTS = 10
-
-
-@dataclass(kw_only=True)
-class RunConfig:
-    """A whole run.
-
-    Attributes:
-        run: folder of the run; must be new, or hold the run to resume.
-        resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
-        start: where a new run gets all its weights from, heads included: a run's ``best`` or a converted checkpoint.
-        ages: the ages that the model covers.
-        tasks: what it learns beside age and gender.
-        model: its ``name`` and options.
-        method: its ``name`` and options.
-    """
-
-    run: str = ""
-    resume: Literal["auto", "no"] = "no"
-    start: str = ""
-    data: DataConfig
-    model: Any
-    method: Any
-    ages: AgeSpan
-    optim: OptimConfig
-    train: TrainConfig
-    tasks: list[Task] = field(default_factory=list)
 
 
 def _section_names(group: type, prefix: str = "") -> Iterator[str]:
@@ -86,11 +56,6 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
         if not value:
             raise UserError(f"configuration: {key} is missing; give it in the file or as --{key} FOLDER")
     return config
-
-
-def dump_run_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
-    return without_credentials(yaml.safe_dump(named_options(config), sort_keys=False))
 
 
 def help_text(argv: Sequence[str]) -> str:
@@ -329,13 +294,3 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
 
 def _where(key: str, origin: dict[str, str]) -> str:
     return origin.get(key.partition("[")[0], "configuration")
-
-
-def named_options(value: Any) -> Any:
-    """A configuration, or a part of it, as plain values: of a model or a method its name first, then its options."""
-    if is_dataclass(value):
-        names = sorted((option.name for option in fields(value)), key=lambda name: name != "name")
-        return {name: named_options(getattr(value, name)) for name in names}
-    if isinstance(value, list):
-        return [named_options(item) for item in value]
-    return value

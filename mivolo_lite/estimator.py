@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, save_tensors
+from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import MODELS

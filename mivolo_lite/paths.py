@@ -3,10 +3,14 @@
 import os
 import re
 
-from mivolo_lite.data.remote import is_url
 from mivolo_lite.errors import UserError
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+def is_url(address: object) -> bool:
+    """Whether an address is a URL and not a folder."""
+    return "://" in str(address)
 
 
 def expand_path(path: str, option: str) -> str:

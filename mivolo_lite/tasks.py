@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mivolo_lite.cosface import Centres, cosface
-from mivolo_lite.data.labels import IDENTITY
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import IDENTITY
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.ranges import float_range
 

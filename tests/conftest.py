@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.sources.people import PeopleSource
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.people import PeopleSource
+from tests.shards.tiny_shards import noise_jpeg
 
 
 def pytest_configure(config):
@@ -23,4 +24,16 @@ def people(tmp_path_factory):
     """The folder of 80 drawn people, packed into ``train`` and ``val``."""
     folder = tmp_path_factory.mktemp("data") / "people"
     pack(PeopleSource(count=80), folder, {"train": 0.75, "val": 0.25})
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of 60 pictures named as UTKFace names them."""
+    folder = tmp_path / "UTKFace"
+    (folder / "deeper" / "still").mkdir(parents=True)
+    for number in range(60):
+        where = folder / ["", "deeper", "deeper/still"][number % 3]
+        ending = ".jpg.chip.jpg" if number % 2 else ".jpg"
+        (where / f"{number}_{number % 2}_{number % 5}_2017{number:013d}{ending}").write_bytes(noise_jpeg(number))
     return folder

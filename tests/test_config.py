@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mivolo_lite.config import RunConfig, dump_run_config, named_options, read_run_config
-from mivolo_lite.data.loader import TrainSet
+from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
+from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mivolo_lite.config import dump_run_config, read_run_config
+from mivolo_lite.config import read_run_config
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import MachineError, UserError
+from mivolo_lite.training.run_config import dump_run_config
 
 WITH = [
     "http://me:s3cret@host/x/dataset.json: not there",

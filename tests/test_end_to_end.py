@@ -15,8 +15,8 @@ import yaml
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.index import ShardIndex
-from tests.data.servers import RangeServer, serving
+from mivolo_lite.shards.index import ShardIndex
+from tests.shards.servers import RangeServer, serving
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mivolo_lite.files import save_tensors
-from tests.data.tiny_shards import make_shards
+from tests.shards.tiny_shards import make_shards
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ sys.exit(process.wait())
 """
 THREADS = """
 import os
-from mivolo_lite.affinity import spread_over_cpus
+from mivolo_lite.distributed.affinity import spread_over_cpus
 spread_over_cpus()
 print(os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0)), flush=True)
 """
 LISTENS = """
 import time
-from mivolo_lite.training.preemption import listen, noted
+from mivolo_lite.distributed.preemption import listen, noted
 listen()
 print("listens", flush=True)
 end = time.monotonic() + 3

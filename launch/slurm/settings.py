@@ -7,8 +7,9 @@ import subprocess
 import sys
 from importlib.metadata import version
 
-from mivolo_lite.config import named_options, read_run_config
+from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.training.run_config import named_options
 
 
 def versions() -> str:

@@ -15,9 +15,9 @@ from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
 from mivolo_lite.audit.samples import PICTURES, Samples
 from mivolo_lite.audit.workers import ShardWorkers
-from mivolo_lite.data.exclude import write_exclusions
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.shards.exclude import write_exclusions
 
 REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from mivolo_lite.audit.hashing import standardised
-from mivolo_lite.data.jpeg import decode
-from mivolo_lite.data.letterbox import resize
-from mivolo_lite.data.storage import ShardFiles
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.images.letterbox import resize
+from mivolo_lite.shards.storage import ShardFiles
 
 THUMBNAILS_ALIKE = 0.88
 """Correlation of thumbnails from which a pair is worth decoding. Of UTKFace's copies, aligned a little differently each

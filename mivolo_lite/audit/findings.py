@@ -8,7 +8,7 @@ import numpy as np
 from mivolo_lite.audit.fingerprints import Fingerprints
 from mivolo_lite.audit.quality import BLANK_CONTRAST
 from mivolo_lite.audit.samples import Samples
-from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.labels import GENDERS, NO_CODE
 
 FLAGS = ("unreadable", "blank", "tiny", "blurred")
 

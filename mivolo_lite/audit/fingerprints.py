@@ -15,10 +15,10 @@ from tqdm import tqdm
 from mivolo_lite.audit.quality import blur
 from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.workers import ShardWorkers
-from mivolo_lite.data.jpeg import BrokenJpeg, decode
-from mivolo_lite.data.letterbox import resize
-from mivolo_lite.data.storage import ShardFiles
 from mivolo_lite.files import explain_write_errors
+from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.letterbox import resize
+from mivolo_lite.shards.storage import ShardFiles
 
 THUMBNAIL = 32
 """Side in pixels; whatever the picture's shape, it is squeezed into a square."""

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from mivolo_lite.data.letterbox import fitted, resize
+from mivolo_lite.images.letterbox import fitted, resize
 
 BLANK_CONTRAST = 2.0
 """A picture whose grey levels deviate less from their mean is one colour and nothing else."""

@@ -12,11 +12,11 @@ import simplejpeg
 from mivolo_lite.audit.duplicates import KINDS
 from mivolo_lite.audit.findings import FLAGS, Flag, Group
 from mivolo_lite.audit.samples import PICTURES, Samples
-from mivolo_lite.data.jpeg import BrokenJpeg, decode
-from mivolo_lite.data.labels import GENDERS
-from mivolo_lite.data.letterbox import fitted, resize
-from mivolo_lite.data.storage import ShardFiles
 from mivolo_lite.files import write_text
+from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.letterbox import fitted, resize
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.shards.storage import ShardFiles
 
 _SIDE = 144
 _QUALITY = 82

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import GENDERS, NO_CODE
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import GENDERS, NO_CODE
+from mivolo_lite.shards.index import ShardIndex
 
 PICTURES = ("face", "body")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import cv2
 
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.pool import worker_pool
-from mivolo_lite.data.storage import ShardFiles
+from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.storage import ShardFiles
 
 _files: list[ShardFiles] = []
 

@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.loader import eval_loader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.conformal import age_intervals
+from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
     Predictions,
@@ -27,6 +23,10 @@ from mivolo_lite.evaluation.predictions import (
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_text
+from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
+from mivolo_lite.shards.index import ShardIndex
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")

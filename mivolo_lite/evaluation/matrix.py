@@ -12,13 +12,13 @@ from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, locate, require_files
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.data.cache import CacheConfig
-from mivolo_lite.data.exclude import count_left_out, leave_out, read_exclusions
-from mivolo_lite.data.index import ShardIndex
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.evaluation.page import between, faint, page, table
 from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.reporting.page import between, faint, page, table
+from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
+from mivolo_lite.shards.index import ShardIndex
 
 MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 

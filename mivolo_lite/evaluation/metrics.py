@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
+from mivolo_lite.labels import GENDERS
 
 SHOWN = 3
 """Unreadable images that are named; the rest are counted."""

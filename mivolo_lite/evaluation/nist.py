@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, count_interval, counted, means
 from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.labels import GENDERS
 
 ADULT_YEARS, TEEN_YEARS = range(18, 31), range(13, 17)
 LEGAL_AGES = (13, 16, 18, 21)

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.labels import GENDERS
 
 INK = "#010203"
 BLUE, ORANGE, RED = "#3b82c4", "#d9770f", "#d0453d"

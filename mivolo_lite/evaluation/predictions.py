@@ -13,17 +13,17 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import GENDERS, NO_CODE
-from mivolo_lite.data.task_labels import count_people, identities, task_columns
-from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.verification import verification
 from mivolo_lite.files import written_aside
+from mivolo_lite.labels import GENDERS, NO_CODE
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.task_labels import count_people, identities, task_columns
+from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.tasks import Task
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.evaluation.corruptions import CORRUPTIONS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.page import between, div, faint, figure, page, table, tile
 from mivolo_lite.evaluation.plots import Plot, plots, robustness_plots
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.files import explain_write_errors, write_bytes, write_text
+from mivolo_lite.images.corruptions import CORRUPTIONS
+from mivolo_lite.reporting.page import between, div, faint, figure, page, table, tile
 
 REPORT_FILE, PLOTS_FOLDER = "report.html", "plots"
 WORST = 24

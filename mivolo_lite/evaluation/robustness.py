@@ -26,18 +26,19 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.randomness import permutation_of
-from mivolo_lite.data.sampler import Draw, EvalSampler
-from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import passes, pictures_needed, where_seen
+from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.loading.sampler import EvalSampler
+from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.randomness import permutation_of
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.sample_ref import Draw
 
 CELLS = tuple(product(CORRUPTIONS, range(SEVERITIES)))
 VERSIONS = 1 + len(CELLS)

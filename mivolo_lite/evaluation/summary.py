@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mivolo_lite.evaluation.calibration import (
+from mivolo_lite.evaluation.calibration.reliability import (
     gender_accuracy_by,
     gender_calibration,
     interval_coverage,

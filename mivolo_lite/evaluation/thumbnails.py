@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import simplejpeg
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.sampler import Draw
 from mivolo_lite.evaluation.robustness import CELLS, CorruptedDataset
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.sample_ref import Draw
 
 _SIDE, _QUALITY = 128, 85
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mivolo_lite.data.labels import MAX_AGE, MIN_AGE, AgeRange
+from mivolo_lite.labels import MAX_AGE, MIN_AGE, AgeRange
 from mivolo_lite.ranges import int_range
 
 MakeHead = Callable[..., nn.Module]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from mivolo_lite.data.kind import HEAD, kind_of
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.kind import HEAD, kind_of
 
 StateDict = dict[str, Tensor]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from mivolo_lite.training.engine import DataParallel
+from mivolo_lite.distributed.engine import DataParallel
 
 
 class WeightAverage:

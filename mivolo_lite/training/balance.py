@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mivolo_lite.data.labels import MAX_AGE
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import MAX_AGE
 from mivolo_lite.methods.prior import smoothed_counts
 from mivolo_lite.ranges import Probability, float_range
 from mivolo_lite.training.kinds import UNKNOWN, By, label_codes

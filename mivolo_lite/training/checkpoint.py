@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from mivolo_lite.card import AVERAGE_FILE, MODEL_FILE
-from mivolo_lite.data.order import ORDER_VERSION
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
+from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.training.average import WeightAverage
-from mivolo_lite.training.engine import DataParallel
 
 MOMENTS_FILE, STATE_FILE, CHECKS_FILE = "moments.safetensors", "state.json", "crc32.json"
 _TENSOR_FILES = (MODEL_FILE, MOMENTS_FILE, AVERAGE_FILE)

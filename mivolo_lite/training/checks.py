@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
-from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import NO_CODE
-from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
+from mivolo_lite.labels import NO_CODE
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.sample_ref import Draw
 from mivolo_lite.training.run_folder import RunFolder
 
 SHARED_MEMORY = Path("/dev/shm")

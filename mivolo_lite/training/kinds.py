@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import GENDERS, NO_CODE
+from mivolo_lite.labels import GENDERS, NO_CODE
+from mivolo_lite.shards.index import ShardIndex
 
 By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
 """The labels that tell kinds apart; ``group`` is the samples' own."""

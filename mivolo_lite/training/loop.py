@@ -10,17 +10,19 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
-from mivolo_lite.config import RunConfig, dump_run_config, named_options
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.exclude import count_left_out
-from mivolo_lite.data.loader import eval_loader
-from mivolo_lite.data.readers import READERS
-from mivolo_lite.data.task_labels import count_people, task_columns
-from mivolo_lite.data.workers import BatchLoader
+from mivolo_lite.distributed.engine import ENGINES
+from mivolo_lite.distributed.launch import seed_everything, start
+from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, require_same
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.readers import READERS
+from mivolo_lite.loading.task_labels import count_people, task_columns
+from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.balance import balanced_weights
@@ -36,12 +38,10 @@ from mivolo_lite.training.checks import (
     require_shared_memory,
 )
 from mivolo_lite.training.dro import GroupDro
-from mivolo_lite.training.engine import ENGINES
 from mivolo_lite.training.journal import Journal
 from mivolo_lite.training.kinds import joined_labels
-from mivolo_lite.training.launch import seed_everything, start
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
-from mivolo_lite.training.preemption import Preemption
+from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.labels import AgeRange
-from mivolo_lite.data.randomness import seed_of
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AgeRange
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.dro import GroupDro
-from mivolo_lite.training.engine import DataParallel
 
 
 class Diverged(UserError):

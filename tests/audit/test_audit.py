@@ -15,16 +15,16 @@ import simplejpeg
 from mivolo_lite.audit.audit import AuditOptions, audit, whipple
 from mivolo_lite.audit.duplicates import KINDS
 from mivolo_lite.cli import main
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.jpeg import decode
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.parts import Part, pack_part
-from mivolo_lite.data.sample import Labels, Sample
-from mivolo_lite.data.scan import index_shards
-from mivolo_lite.data.sources.utkface import UTKFaceSource
-from mivolo_lite.data.storage import ShardFiles
-from tests.data.tiny_shards import write_shard
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.parts import Part, pack_part
+from mivolo_lite.packing.sources.utkface import UTKFaceSource
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.sample import Labels, Sample
+from mivolo_lite.shards.scan import index_shards
+from mivolo_lite.shards.storage import ShardFiles
 from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
+from tests.shards.tiny_shards import write_shard
 
 ORIGINALS = 40
 OPTIONS = AuditOptions(max_blur=0.7)  # drawn faces have less detail than real ones

@@ -7,9 +7,9 @@ import pytest
 from mivolo_lite.audit.compare import similarity, thumbnails_alike
 from mivolo_lite.audit.hashing import MIRROR, perceptual_hashes, standardised
 from mivolo_lite.audit.quality import blur
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.jpeg import decode
-from mivolo_lite.data.storage import ShardFiles
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.storage import ShardFiles
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import yaml
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import MODEL_FILE, Card, Estimator
-from mivolo_lite.evaluation.calibrate import calibrate
+from mivolo_lite.evaluation.calibration.calibrate import calibrate
 from mivolo_lite.evaluation.evaluate import evaluate
-from tests.data.tiny_shards import make_shards
+from tests.shards.tiny_shards import make_shards
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from mivolo_lite.evaluation.calibrate import calibration_table
-from mivolo_lite.evaluation.calibration import gender_accuracy_by, gender_calibration, interval_coverage, risk_coverage
-from mivolo_lite.evaluation.conformal import (
+from mivolo_lite.evaluation.calibration.calibrate import calibration_table
+from mivolo_lite.evaluation.calibration.conformal import (
     DECADES,
     age_intervals,
     conformal_radius,
     fit_calibration,
     fit_temperature,
+)
+from mivolo_lite.evaluation.calibration.reliability import (
+    gender_accuracy_by,
+    gender_calibration,
+    interval_coverage,
+    risk_coverage,
 )
 from mivolo_lite.evaluation.metrics import cumulative_scores, gross_error_rate, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions

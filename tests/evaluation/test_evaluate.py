@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.sampler import Draw
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
-from tests.data.tiny_shards import damage, make_shards
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.shards.sample_ref import Draw
+from tests.shards.tiny_shards import damage, make_shards
 
 SAMPLES, SIDE = 30, 32
 DUAL = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}

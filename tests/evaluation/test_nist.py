@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from mivolo_lite.data.labels import GENDERS
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.labels import GENDERS
 from tests.evaluation.simulated import GROUPS, people, pick
 
 

@@ -17,16 +17,16 @@ import torch
 
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation.conformal import age_intervals, fit_calibration
-from mivolo_lite.evaluation.corruptions import CORRUPTIONS
+from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
 from mivolo_lite.evaluation.plots import INK
 from mivolo_lite.evaluation.report import Section, worst_rows, write_report
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
-from tests.data.tiny_shards import make_shards
+from mivolo_lite.images.corruptions import CORRUPTIONS
 from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
 from tests.evaluation.simulated import people
+from tests.shards.tiny_shards import make_shards
 
 PLOTS = {
     "predicted_true", "mae_by_age", "bias_by_age", "cs", "errors", "groups", "gender_confusion", "gender_reliability",

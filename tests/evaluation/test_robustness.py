@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.dataset import ShardDataset
-from mivolo_lite.data.sampler import Draw
-from mivolo_lite.data.workers import BatchLoader
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
-from mivolo_lite.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SomeSamples, choose, degradation
 from mivolo_lite.evaluation.table import metrics_table
-from tests.data.tiny_shards import make_shards
+from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.shards.sample_ref import Draw
+from tests.shards.tiny_shards import make_shards
 from tests.training.launching import finish, torchrun
 
 SAMPLES, SIDE = 30, 32

@@ -6,10 +6,9 @@ from importlib import import_module
 
 import torch
 
-MODULES = (
-    *("audit.audit", "convert", "data.pack", "data.parts", "data.scan", "data.sources", "training.loop"),
-    *("evaluation.calibrate", "evaluation.compare", "evaluation.evaluate", "evaluation.matrix"),
-)
+from mivolo_lite.cli.entry import COMMANDS
+
+MODULES = tuple(f"cli.{command}" for command in COMMANDS)
 
 for name in MODULES:
     import_module(f"mivolo_lite.{name}")

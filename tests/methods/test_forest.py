@@ -7,8 +7,8 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.forest import Forest, cluster_ages, normal_mass, refit_leaves
 from mivolo_lite.methods.interface import AgeSpan
 

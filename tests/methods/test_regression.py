@@ -5,8 +5,8 @@ from scipy.ndimage import convolve1d, gaussian_filter1d
 from scipy.signal.windows import triang
 from torch import nn
 
-from mivolo_lite.data.labels import AgeRange
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.lds import kernel_window, smoothed_weights
 from mivolo_lite.methods.regression import Regression

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mivolo_lite.convert.mivolo import from_checkpoint, to_estimator
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import MODELS
-from mivolo_lite.models.mivolo_official import from_checkpoint, to_estimator
 
 FIXTURES = Path(os.environ.get("PARITY_DIR", ""))
 NAMES = ["mivolo_d1_224_6ch_3out", "mivolo_d1_224_3ch_3out", "mivolo_d1_224_3ch_1out"]

@@ -6,13 +6,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mivolo_lite.cli import main
+from mivolo_lite.convert.swinface import PARTS, TASKS, from_estimator, to_estimator
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.level_attention import LevelAttention, shares
 from mivolo_lite.models.multilevel import MultilevelModel, joined
 from mivolo_lite.models.swinface import SWIN, SwinFaceModel
-from mivolo_lite.models.swinface_official import PARTS, TASKS, from_estimator, to_estimator
 
 METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
 SPAN = {"min_age": 0, "max_age": 100}

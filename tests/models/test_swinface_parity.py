@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mivolo_lite.cli import main
+from mivolo_lite.convert.swinface import PARTS
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.models.swinface_official import PARTS
 
 FIXTURES = Path(os.environ.get("PARITY_DIR", ""))
 WANTED = FIXTURES / "swinface.json"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.step import OptimizerStep
 from tests.methods.test_every_method import VARIANTS
 from tests.training.launching import free_port

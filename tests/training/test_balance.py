@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.data.index import ShardIndex
-from mivolo_lite.data.labels import NO_CODE
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import NO_CODE
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.balance import BalanceConfig, balanced_weights, capped
 from mivolo_lite.training.kinds import UNKNOWN, joined_labels, kinds_of
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.scan import index_shards
 from mivolo_lite.files import save_tensors
+from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.training.checkpoint import damage_of
-from tests.data.tiny_shards import make_shards, overwrite
+from tests.shards.tiny_shards import make_shards, overwrite
 from tests.training.launching import TRAIN, accelerate, finish
 
 

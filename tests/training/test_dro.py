@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mivolo_lite.data.labels import NO_CODE, AgeRange
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import NO_CODE, AgeRange
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from tests.training.test_balance import columns_of
 

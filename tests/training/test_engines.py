@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.sources.people import PeopleSource
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.people import PeopleSource
 from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
 
 STEPS, BATCH = 50, 8

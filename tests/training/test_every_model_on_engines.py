@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.labels import AgeRange
-from mivolo_lite.data.sampler import BatchPlan
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.distributed.engine import ENGINES
+from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.labels import AgeRange
+from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
-from mivolo_lite.training.engine import ENGINES
-from mivolo_lite.training.launch import Launch
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.loop import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.sample import Labels
-from mivolo_lite.data.sources.people import PeopleSource
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.people import PeopleSource
+from mivolo_lite.shards.sample import Labels
 from tests.training.launching import lines
 
 

@@ -9,13 +9,13 @@ import yaml
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.pack import pack
-from mivolo_lite.data.sources.identities import IdentitySource
+from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.metrics import validation_error
-from mivolo_lite.models import swinface_official
-from tests.data.drawn_identities import draw_identities
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.identities import IdentitySource
+from tests.packing.drawn_identities import draw_identities
 
 PEOPLE, PICTURES = 200, 6
 TASKS = json.dumps([{"name": "recognition", "kind": "embedding"}])

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from mivolo_lite.data.index import ShardIndex
+from mivolo_lite.distributed.preemption import EXIT_CODE
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.optim import OptimConfig, learning_rate
-from mivolo_lite.training.preemption import EXIT_CODE
-from tests.data.tiny_shards import damage
+from tests.shards.tiny_shards import damage
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 24

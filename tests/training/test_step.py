@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.labels import AgeRange
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.labels import AgeRange
+from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
-from mivolo_lite.training.engine import DataParallel
 from mivolo_lite.training.step import Diverged, OptimizerStep, batch_statistics
 
 

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from mivolo_lite.cli import main
-from mivolo_lite.data.batch import Batch
-from mivolo_lite.data.labels import AgeRange, TaskLabel
+from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.training.engine import DataParallel
+from mivolo_lite.labels import AgeRange, TaskLabel
+from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.step import OptimizerStep
 
 TASKS = [

@@ -1,0 +1,21 @@
+"""``mivolo-lite audit``."""
+
+import os
+from collections.abc import Sequence
+
+from mivolo_lite.audit.audit import AuditOptions, audit, summary
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.ranges import int_range
+
+
+def run(argv: Sequence[str]) -> None:
+    """``audit DIR [DIR ...]``: copies, contradicting labels and poor pictures in indexed shards, as a page."""
+    parser = parser_of("audit", run)
+    parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
+    parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
+    parser.add_argument("--fix", type=str | None, default=None, help="file to write, for `pack --exclude`")
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    names = parser.add_class_arguments(AuditOptions)
+    options = parse(parser, argv)
+    limits = AuditOptions(**{name: options.pop(name) for name in names})
+    print(summary(audit(**options, options=limits)))

@@ -1,0 +1,31 @@
+"""``mivolo-lite calibrate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table
+from mivolo_lite.evaluation.calibration.conformal import BY
+from mivolo_lite.ranges import float_range, int_range
+
+
+def run(argv: Sequence[str]) -> None:
+    """``calibrate --checkpoint RUN/best --data DIR``: age intervals and a gender temperature into the checkpoint."""
+    parser = parser_of("calibrate", run)
+    parser.add_argument(
+        "--checkpoint", type=str, required=True, help="the `best` folder of a run; its model.yaml changes"
+    )
+    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards that were not trained on")
+    parser.add_argument(
+        "--level",
+        type=float_range(0, 1, low_open=True, high_open=True),
+        default=0.9,
+        help="share of true ages inside their interval",
+    )
+    parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each kind")
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    options = parse(parser, argv)
+    print(calibration_table(calibrate(**options)))
+    print(f"\nwritten to {Path(options['checkpoint']) / 'model.yaml'}")

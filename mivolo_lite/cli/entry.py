@@ -1,0 +1,77 @@
+"""The entry point of ``mivolo-lite``. Each command has a module of its name here, imported when it is called."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from mivolo_lite.errors import UserError, in_one_line
+from mivolo_lite.output import complain
+
+COMMANDS = {
+    "pack": "images and labels become shards",
+    "index": "an index for shards that somebody else wrote",
+    "audit": "copies, contradicting labels and poor images in shards, as a page",
+    "train": "a model from a configuration",
+    "evaluate": "error, calibration and subgroups of checkpoints on data sets, as a page",
+    "calibrate": "age intervals and a gender temperature, written into a checkpoint",
+    "compare": "evaluations of the same images against the first, with intervals",
+    "convert": "published MiVOLO and SwinFace files in and out",
+}
+"""What each command makes, in a line."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``mivolo-lite``; what is no fault of this program is one line, with exit code 2 for a user's.
+
+    Args:
+        argv: a command and its options. Without it, those that this process was started with: training then listens to
+            signals, and shares the CPUs out.
+    """
+    if argv is None and sys.argv[1:2] == ["train"]:
+        _begin_training()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
+        import_module(f"mivolo_lite.cli.{argv[0]}").run(argv[1:])
+    except KeyboardInterrupt:
+        _end("interrupted", 128 + signal.SIGINT)
+    except Exception as error:
+        explained = in_one_line(error)
+        if explained is None:
+            raise
+        _end(str(explained), explained.exit_code)
+
+
+def _usage() -> str:
+    lines = [f"  {name:12}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        ["usage: mivolo-lite COMMAND ...", "", *lines, "", "mivolo-lite COMMAND --help lists a command's options"]
+    )
+
+
+def _begin_training() -> None:
+    """What a process that trains does before torch is imported."""
+    from mivolo_lite.distributed.affinity import spread_over_cpus
+    from mivolo_lite.distributed.preemption import listen
+
+    listen()
+    spread_over_cpus()
+
+
+def _end(line: str, code: int) -> NoReturn:
+    complain(f"mivolo-lite: {_printable(line)}")
+    sys.exit(code)
+
+
+def _printable(line: str) -> str:
+    """One line that moves no cursor and clears no screen, whatever names and values it quotes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(line.split())
+    )

@@ -1,0 +1,65 @@
+"""``mivolo-lite evaluate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
+from mivolo_lite.evaluation.nist import LEGAL_AGES
+from mivolo_lite.evaluation.table import metrics_table
+from mivolo_lite.labels import MAX_AGE, MIN_AGE
+from mivolo_lite.ranges import int_range
+from mivolo_lite.shards.cache import CacheConfig
+
+
+def run(argv: Sequence[str]) -> None:
+    """``evaluate --checkpoint RUN/best [...] --data DIR [...] --out OUT``: of several, every pair and the matrix."""
+    parser = parser_of("evaluate", run)
+    parser.add_argument(
+        "--checkpoint", type=str, nargs="+", required=True, help="the `best` folders of one run or more"
+    )
+    parser.add_argument(
+        "--data", type=str, nargs="+", required=True, help="folders of indexed shards, or their URLs, one or more"
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
+    )
+    parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
+    parser.add_argument(
+        "--legal_ages",
+        type=list[int_range(MIN_AGE, MAX_AGE)],
+        default=list(LEGAL_AGES),
+        help="of the challenge-age curves",
+    )
+    parser.add_argument(
+        "--robustness",
+        type=bool,
+        default=False,
+        help="`yes` also estimates from pictures made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
+    )
+    parser.add_argument(
+        "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, drawn at random"
+    )
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
+    parser.add_class_arguments(CacheConfig, "cache")
+    options = parse(parser, argv)
+    options["cache"] = CacheConfig(**vars(options["cache"]))
+    checkpoints, data = options.pop("checkpoint"), options.pop("data")
+    if len(checkpoints) == len(data) == 1:
+        metrics = evaluate(*checkpoints, *data, **options)
+        table, sets = metrics_table(metrics), [metrics["data"]]
+    else:
+        matrix = evaluate_all(checkpoints, data, **options)
+        table, sets = matrix_table(matrix), matrix["data"].values()
+    if not PartialState().is_main_process:
+        return
+    print(table)
+    for each in sets if options["exclude"] else ():
+        print(f"{each['folder']}: {each['excluded']} samples left out, as {options['exclude']} says")
+    print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")

@@ -1,0 +1,129 @@
+"""Published checkpoints of MiVOLO and SwinFace become this package's, and the other way round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card
+from mivolo_lite.convert import mivolo as mivolo_official
+from mivolo_lite.convert import swinface as swinface_official
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import explain_write_errors, write_bytes
+from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.models.weights import first_line, read_checkpoint
+from mivolo_lite.tasks import Task, read_tasks
+
+_NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
+"""Follow from the span; MiVOLO's files do not hold them."""
+
+_SWINFACE_METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
+
+
+def convert(source: Path | str, out: Path | str) -> Path:
+    """Convert in the direction that the source asks for.
+
+    Args:
+        source: a published file, or the ``best`` folder of a MiVOLO or a SwinFace of this package.
+        out: the folder, or the file, that is written; must not exist.
+
+    Raises:
+        UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
+    """
+    source, out = Path(source), Path(out)
+    if out.exists() and not _is_unfinished(out):
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+    if source.is_dir():
+        content = BytesIO()  # torch explains a full disk by its own inner state
+        torch.save(_checkpoint(source), content)
+        with explain_write_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out, content.getbuffer())
+    else:
+        _estimator(source).save(out)
+    return out
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether nothing lies there but what a killed conversion left: the card is written last."""
+    left = {MODEL_FILE, f"{MODEL_FILE}.partial", f"{CARD_FILE}.partial"}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= left
+
+
+def _estimator(source: Path) -> Estimator:
+    """A published file as an estimator."""
+    checkpoint = read_checkpoint(source)
+    swinface = any(part in checkpoint for part in swinface_official.PARTS)
+    try:
+        return (_swinface if swinface else _mivolo)(checkpoint, source)
+    except UserError:
+        raise
+    except Exception as error:  # whatever torch says to values that are no weights
+        raise UserError(f"{source}: holds no weights that can be converted: {first_line(error)}") from None
+
+
+def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
+    """A published MiVOLO; one of age alone has no gender head."""
+    published = mivolo_official.from_checkpoint(checkpoint, source)
+    name, config, image_size = published.model
+    method = {"name": "regression", "loss": "l2", "normalise": True}
+    model = {"name": name, **asdict(config)}
+    estimator = Estimator(Card(model, method, asdict(published.span), image_size, gender=published.has_gender))
+    expected = set(_NOT_PUBLISHED)
+    missing, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
+    if unexpected or set(missing) != expected:
+        raise UserError(
+            f"{source}: does not fit {name}: missing {sorted(set(missing) - expected)}, unexpected {unexpected}"
+        )
+    return estimator.eval()
+
+
+def _swinface(checkpoint: Mapping, source: Path) -> Estimator:
+    """A published SwinFace, all its tasks included."""
+    card = Card(
+        {"name": "swinface"},
+        dict(_SWINFACE_METHOD),
+        asdict(AgeSpan()),
+        swinface_official.SIZE,
+        tasks=swinface_official.TASKS,
+    )
+    estimator = Estimator(card)
+    estimator.load_state_dict(
+        swinface_official.to_estimator(checkpoint, estimator.state_dict(), estimator.model, source)
+    )
+    return estimator.eval()
+
+
+def _checkpoint(source: Path) -> dict:
+    """What is published of a folder."""
+    estimator = Estimator.load(source)
+    name, method = estimator.card.model["name"], estimator.card.method
+    normalised = method.get("normalise", True) if method["name"] == "regression" else None
+    if name.startswith("mivolo_"):
+        if not normalised:
+            raise UserError(
+                f"{source}: MiVOLO's layout holds the normalised age alone; train it with `method: regression`"
+            )
+        span = AgeSpan(**estimator.card.span)
+        return mivolo_official.to_checkpoint(mivolo_official.from_estimator(estimator.state_dict(), span, source))
+    if name == "swinface":
+        if normalised is not False:
+            raise UserError(
+                f"{source}: SwinFace's layout holds raw years alone; train it with `method: regression` and "
+                "`normalise: false`"
+            )
+        published = read_tasks(swinface_official.TASKS)
+        if estimator.card.image_size != swinface_official.SIZE or not _alike(estimator.tasks, published):
+            raise UserError(
+                f"{source}: SwinFace's layout is for its own tasks, all of them, at {swinface_official.SIZE} pixels"
+            )
+        return swinface_official.from_estimator(estimator.state_dict(), estimator.model)
+    raise UserError(f"{source}: is a {name} model; only MiVOLO's and SwinFace's have a published layout")
+
+
+def _alike(tasks: Sequence[Task], others: Sequence[Task]) -> bool:
+    """Whether they are the same, in whatever order."""
+    return sorted(tasks, key=lambda task: task.name) == sorted(others, key=lambda task: task.name)

@@ -1,0 +1,173 @@
+"""The layout of MiVOLO's published checkpoints, read and written. Pure functions on state dicts, and reading the file.
+
+A published file is a dictionary with ``state_dict`` (or an averaged ``state_dict_ema`` or ``model_ema``), ``min_age``,
+``max_age``, ``avg_age``, ``no_gender`` and perhaps ``with_persons_model``. Its heads have the columns male, female and
+age, or age alone; years = age * (max_age - min_age) + avg_age. Here gender and age are two heads of an estimator, and
+age is the method ``regression`` with MiVOLO's normalisation, whose head answers in a unit of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
+from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.methods.regression import head_unit
+from mivolo_lite.models.mivolo import MIVOLO, PATCH, MivoloModel
+from mivolo_lite.models.mivolo_weights import OURS, backbone_state
+from mivolo_lite.models.weights import StateDict, check_state, read_checkpoint, state_dict_in
+
+GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
+"""Where an estimator of this package has its heads."""
+
+VARIANTS = {(384, 4): "d1", (512, 6): "d2", (512, 8): "d3", (768, 8): "d4", (768, 12): "d5"}
+"""VOLO's variants by their width and their number of outlookers."""
+
+HEAD_PARTS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint, or what one made here is published as.
+
+    Attributes:
+        state: its weights by MiVOLO's names, heads included, nothing else.
+        span: the ages it covers.
+        center: MiVOLO's ``avg_age``, the age in years of the output 0.
+    """
+
+    state: StateDict
+    span: AgeSpan
+    center: float
+
+    @property
+    def has_gender(self) -> bool:
+        return len(self.state["head.weight"]) > 1
+
+    @property
+    def model(self) -> tuple[str, MivoloModel.Config, int]:
+        """Our name of the model, its options, and the side of its pictures in pixels."""
+        return described(self.state)
+
+
+def read_published(path: str | Path) -> Published:
+    """Read a published file and check it against the model that it claims to be.
+
+    Raises:
+        UserError: it cannot be read, is not in this layout, or lacks tensors or has some too many, which are listed.
+    """
+    return from_checkpoint(read_checkpoint(path), source=path)
+
+
+def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
+    """:func:`read_published` of what the file holds."""
+    absent = [key for key in ("min_age", "max_age", "avg_age") if key not in checkpoint]
+    if absent:
+        raise UserError(f"{source}: not a MiVOLO checkpoint: it has no {', '.join(absent)}")
+    try:
+        low, high, center = (float(checkpoint[key]) for key in ("min_age", "max_age", "avg_age"))
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{source}: its min_age, max_age and avg_age are not numbers") from None
+    if not (low.is_integer() and high.is_integer() and MIN_AGE <= low < high <= MAX_AGE):
+        raise UserError(
+            f"{source}: min_age {low} and max_age {high} are not whole years in order from {MIN_AGE} to {MAX_AGE}"
+        )
+    state = {name: value for name, value in state_dict_in(checkpoint).items() if not name.startswith("fds.")}
+    outputs = 1 if checkpoint.get("no_gender", False) else 1 + len(GENDERS)
+    check_state(expected_state(state, outputs, source), state, source)
+    bodies = checkpoint.get("with_persons_model")
+    if bodies is not None and bool(bodies) != has_body(state):
+        raise UserError(f"{source}: says with_persons_model: {bool(bodies)}, but its weights are of the other kind")
+    return Published(state, AgeSpan(int(low), int(high)), center)
+
+
+def to_checkpoint(published: Published) -> dict:
+    """The dictionary that MiVOLO's own loader reads, to be written with ``torch.save``."""
+    return {
+        "state_dict": published.state,
+        "min_age": published.span.min_age,
+        "max_age": published.span.max_age,
+        "avg_age": published.center,
+        "no_gender": not published.has_gender,
+        "with_persons_model": has_body(published.state),
+    }
+
+
+def to_estimator(published: Published) -> StateDict:
+    """The weights of an estimator: ``model.``, ``method.head.`` and, where there is one, ``gender_head.``.
+
+    Our center is always the middle of the span; what MiVOLO's ``avg_age`` differs from it goes into the age's bias.
+    """
+    state = {OURS + name: value for name, value in backbone_state(published.state).items()}
+    for part in HEAD_PARTS:
+        gender, age = published.state[part][:-1], published.state[part][-1:]
+        if published.has_gender:
+            state[GENDER_HEAD + part] = gender.clone()
+        state[AGE_HEAD + part] = age * head_unit(published.span)
+    span = published.span
+    shift = (published.center - middle(span)) / (span.max_age - span.min_age)
+    state[f"{AGE_HEAD}head.bias"] += shift * head_unit(span)
+    return state
+
+
+def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Path) -> Published:
+    """What an estimator of this package, with the method ``regression``, is published as.
+
+    Args:
+        state: the estimator's weights. Without ``gender_head.`` it is published as age only. Its method must predict
+            MiVOLO's normalised age (``normalise: true``), which the weights do not tell.
+        span: the ages it covers.
+        source: named in errors.
+
+    Raises:
+        UserError: it is no MiVOLO, or its method has other heads than MiVOLO's.
+    """
+    absent = [AGE_HEAD + part for part in HEAD_PARTS if AGE_HEAD + part not in state]
+    if absent or len(state[f"{AGE_HEAD}head.weight"]) != 1:
+        raise UserError(f"{source}: only a mivolo model with the method regression has MiVOLO's layout")
+    published = backbone_state(state)
+    for part in HEAD_PARTS:
+        gender = [state[GENDER_HEAD + part]] if GENDER_HEAD + part in state else []
+        published[part] = torch.cat([*gender, state[AGE_HEAD + part] / head_unit(span)])
+    published["head.bias"][-1] += state["method.start"]
+    check_state(expected_state(published, len(published["head.weight"]), source), published, source)
+    return Published(published, span, middle(span))
+
+
+def middle(span: AgeSpan) -> float:
+    """MiVOLO's ``avg_age`` of a span."""
+    return (span.min_age + span.max_age) / 2
+
+
+def has_body(state: Mapping[str, Tensor]) -> bool:
+    """Whether these weights, by MiVOLO's names, are of a model of face and body."""
+    return "patch_embed.conv1.0.weight" in state
+
+
+def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
+    """Our name of the model with these weights by MiVOLO's names, its options, and its pictures' side in pixels."""
+    size = 2 * PATCH * state["pos_embed"].shape[1]
+    width, outlookers = len(state["norm.weight"]), [name.split(".")[2] for name in state if name[:10] == "network.0."]
+    blocks = 1 + max(map(int, outlookers), default=0)
+    # The nearest number: a file that lacks a block is told so, and not that nobody knows such a model.
+    near = {variant: abs(number - blocks) for (dim, number), variant in VARIANTS.items() if dim == width}
+    variant = min(near, key=near.get, default="?")
+    return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
+
+
+def expected_state(state: Mapping[str, Tensor], outputs: int, source: str | Path) -> StateDict:
+    """Names and shapes (on the meta device) of the model that these weights, by MiVOLO's names, belong to."""
+    unsure = [name for name in ("pos_embed", "norm.weight") if name not in state]
+    if unsure:
+        raise UserError(f"{source}: not MiVOLO's weights; missing: {', '.join(unsure)}")
+    name, config, size = described(state)
+    if name not in MIVOLO:
+        raise UserError(f"{source}: would be {name}, which is not known; there are {', '.join(MIVOLO)}")
+    with torch.device("meta"):
+        model = MIVOLO[name](config, size)
+        head = model.make_head(outputs)
+    return model.volo.state_dict() | head.state_dict()

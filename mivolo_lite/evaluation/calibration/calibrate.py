@@ -1,0 +1,66 @@
+"""A trained estimator and pictures it has not seen, to age intervals and a gender temperature in its card."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.card import locate
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.calibration.conformal import fit_calibration
+from mivolo_lite.evaluation.predictions import join_processes, predict
+from mivolo_lite.files import require_writable
+from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.shards.index import ShardIndex
+
+
+def calibrate(
+    checkpoint: Path | str, data: Path | str, level: float = 0.9, by: str = "all", batch: int = 128, workers: int = 0
+) -> dict:
+    """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
+
+    Args:
+        checkpoint: the ``best`` folder of a run.
+        data: folder of indexed shards that were not trained on.
+        level, by: see ``fit_calibration``.
+        batch: samples of one forward pass.
+        workers: decoding processes.
+
+    Raises:
+        UserError: the data is what was trained on, has too few known ages, or cannot be read.
+    """
+    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
+    if index.digest in estimator.card.data_digest:
+        raise UserError(f"{data}: the model was trained on these pictures and errs less on them; give others")
+    if accelerator.is_main_process:
+        require_writable(locate(checkpoint))
+    estimator.card.calibration = {}
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
+    predictions = predict(estimator.to(accelerator.device), loader, index, accelerator)
+    try:
+        calibration = fit_calibration(predictions, level, by)
+    except ValueError as error:
+        raise UserError(f"{data}: {error}; give more pictures or a lower --level") from None
+    estimator.card.calibration = calibration | {"data_digest": index.digest}
+    if accelerator.is_main_process:
+        estimator.card.save(locate(checkpoint))
+    return estimator.card.calibration
+
+
+def calibration_table(calibration: dict) -> str:
+    """What was fitted, as text."""
+    lines = [f"{calibration['level']:.0%} of ages lie within {calibration['radius']:.2f} years of the estimate"]
+    lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
+    if calibration["by"] == "age":
+        lines.append("(by estimated age)")
+    if calibration["few"]:
+        few = ", ".join(f"{name} ({n})" for name, n in calibration["few"].items())
+        instead = "with the nearest in age" if calibration["by"] == "age" else "the radius of all"
+        lines.append(f"  too few ages of their own, so {instead}: {few}")
+    temperature = calibration["gender_temperature"]
+    doubt = "overconfident" if temperature > 1 else "underconfident"
+    if calibration["gender_n"] and not np.isclose(temperature, 1):
+        lines.append(f"gender logits are divided by {temperature:.3f}: they were {doubt}")
+    lines.append(f"from {calibration['n']} ages and {calibration['gender_n']} genders")
+    return "\n".join(lines)

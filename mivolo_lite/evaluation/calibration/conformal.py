@@ -1,0 +1,140 @@
+"""Age intervals with a promised coverage (split conformal prediction), and a temperature for the gender.
+
+A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
+ceil((n + 1) level). A new picture of the same kind then has its true age within the radius of its estimate with
+probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
+With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
+prediction): a true age is not known when an interval is asked for, an estimate is.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+
+from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
+from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
+
+BY = ("all", "age", "gender", "group")
+
+DECADES = [f"{ten}-{ten + 9}" for ten in range(0, MAX_AGE + 1, 10)]
+"""Every bin of estimated ages, youngest first."""
+
+_STEPS = 60  # halvings of the temperature's range
+
+
+def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all") -> dict:
+    """What a checkpoint's card holds under ``calibration``.
+
+    Args:
+        predictions: of uncalibrated estimates on pictures that were not trained on.
+        level: share of true ages that intervals are to hold.
+        by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
+            too few images has the radius of those and of the nearest in age; a gender or a group with too few, that of
+            all.
+
+    Returns:
+        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
+        images by name of the kinds that have too few, ``gender_temperature`` and ``gender_n``.
+
+    Raises:
+        ValueError: too few known ages for this level.
+    """
+    errors = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
+    known = ~np.isnan(errors)
+    radius = conformal_radius(errors[known], level)
+    if radius is None:
+        raise ValueError(f"{known.sum()} known ages are too few for intervals of level {level:g}")
+    names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[known]
+    radii, few = _radii(by, names, predictions.age[known], errors[known], level)
+    gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
+    is_female = np.array([name == "F" for name in predictions.gender])
+    return {
+        "level": float(level),
+        "by": by,
+        "n": int(known.sum()),
+        "radius": radius,
+        "radii": radii,
+        "few": few,
+        "gender_temperature": fit_temperature(predictions.log_odds[gender_known], is_female[gender_known]),
+        "gender_n": int(gender_known.sum()),
+    }
+
+
+def _radii(
+    by: str, names: np.ndarray, age: np.ndarray, errors: np.ndarray, level: float
+) -> tuple[dict[str, float], dict[str, int]]:
+    """The radius of every kind that has one, and how many images the kinds with too few have.
+
+    Args:
+        by, level: of ``fit_calibration``.
+        names: (N,) kinds of images with a known age.
+        age, errors: (N,) estimates and absolute errors in years.
+    """
+    count = Counter(name for name in names if name is not None)
+    enough = max(LIMIT, ceil(2 / (1 - level)))
+    if by != "age":
+        radii = {
+            name: conformal_radius(errors[names == name], level) for name in sorted(count) if count[name] >= enough
+        }
+        return radii, {name: n for name, n in sorted(count.items()) if n < enough}
+    radii = {}
+    for ten, name in enumerate(DECADES):
+        away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0)
+        nearest = np.argsort(away, kind="stable")[: max(count[name], enough)]
+        radii[name] = conformal_radius(errors[nearest], level)
+    radii = {name: radius for name, radius in radii.items() if radius is not None}
+    return radii, {name: count[name] for name in DECADES if 0 < count[name] < enough}
+
+
+def conformal_radius(distance: np.ndarray, level: float) -> float | None:
+    """The absolute error of rank ceil((n + 1) level) of n; None where n is too small for there to be one."""
+    rank = int(np.ceil(np.round((len(distance) + 1) * level, 9)))
+    return float(np.sort(distance)[rank - 1]) if rank <= len(distance) else None
+
+
+def age_intervals(
+    calibration: dict, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) lower and upper ends in years, inside the ages that people have; NaN where there is no estimate.
+
+    Args:
+        calibration: from ``fit_calibration``.
+        age: (N,) estimates.
+        gender, group: (N,) names, looked at where the calibration is by them; None and unknown names have the common
+            radius.
+    """
+    names = _names(calibration["by"], age, gender, group)
+    radius = np.array([calibration["radii"].get(name, calibration["radius"]) for name in names])
+    return np.clip(age - radius, MIN_AGE, MAX_AGE), np.clip(age + radius, MIN_AGE, MAX_AGE)
+
+
+def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float:
+    """The T that minimises the mean log loss of sigmoid(logit / T); 1 where both genders are not there.
+
+    Args:
+        logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
+        is_female: (N,) bool, the truth.
+
+    The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
+    """
+    if len(np.unique(is_female)) < len(GENDERS):
+        return 1.0
+    low, high = 1 / 20, 20.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        slope = ((1 / (1 + np.exp(-np.clip(middle * logit, -500, 500))) - is_female) * logit).mean()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(2 / (low + high))
+
+
+def _names(by: str, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]) -> Sequence[str | None]:
+    return {
+        "all": lambda: [None] * len(age),
+        "age": lambda: ten_year_bin(*[np.clip(age, MIN_AGE, MAX_AGE)] * 2),
+        "gender": lambda: gender,
+        "group": lambda: group,
+    }[by]()

@@ -1,0 +1,130 @@
+"""Whether the model's confidence means what it says: gender probabilities, age spreads and age intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import as_pair, share_interval
+from mivolo_lite.evaluation.metrics import by_number
+from mivolo_lite.labels import GENDERS
+
+BINS = 15
+_POINTS = 100  # of a risk-coverage curve
+
+Names = Sequence[str | None]
+
+
+def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
+    """Confusion, accuracy of each gender, and the expected calibration error (ECE) over 15 equal bins of [0, 1].
+
+    Args:
+        female: (N,) estimated probability of ``F``, NaN where there is none.
+        gender: (N,) true names, None where unknown.
+
+    Returns:
+        ``n``, ``confusion`` (counts by true, then by estimated gender), ``accuracy`` of each gender, ``ece``, ``nll``
+        (mean of minus the log probability of the truth), and ``bins`` that hold any picture: ``n``, mean
+        ``confidence`` (probability of the answer) and ``accuracy``. None where no gender is known.
+    """
+    probability, is_female = _known(female, gender)
+    if not len(probability):
+        return None
+    answer = probability > 0.5
+    confidence, right = np.where(answer, probability, 1 - probability), answer == is_female
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    bins = [
+        {"n": int(use.sum()), "confidence": float(confidence[use].mean()), "accuracy": float(right[use].mean())}
+        for use in (place == number for number in range(BINS))
+        if use.any()
+    ]
+    truth = np.where(is_female, probability, 1 - probability)
+    of = {name: is_female == (name == "F") for name in GENDERS}
+    return {
+        "n": len(right),
+        "confusion": {
+            name: {other: int((answer[use] == (other == "F")).sum()) for other in GENDERS} for name, use in of.items()
+        },
+        "accuracy": {name: float(right[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
+        "ece": float(sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / len(right)),
+        "nll": float(-np.log(np.maximum(truth, 1e-12)).mean()),
+        "bins": bins,
+    }
+
+
+def gender_accuracy_by(female: np.ndarray, gender: Names, kind: Names) -> dict[str, dict]:
+    """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by kind of person."""
+    kind = np.array(kind, dtype=object)
+    rows = {}
+    for name in sorted({one for one in kind if one is not None}, key=by_number):
+        use = np.flatnonzero(kind == name)
+        probability, is_female = _known(female[use], [gender[place] for place in use])
+        right = (probability > 0.5) == is_female
+        enough = len(right) >= LIMIT
+        rows[name] = {
+            "n": len(right),
+            "accuracy": float(right.mean()) if enough else None,
+            "interval": as_pair(share_interval(right)) if enough else None,
+        }
+    return rows
+
+
+def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
+    """Mean loss of the most certain share of the pictures, for shares up to all of them.
+
+    Args:
+        loss: (N,) absolute error in years, or 1 for a wrong gender; NaN where unknown.
+        uncertainty: (N,) any number that grows with it, NaN where unknown.
+
+    Returns:
+        ``n``, ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without
+        pictures or where every picture is equally certain.
+    """
+    known = ~np.isnan(loss) & ~np.isnan(uncertainty)
+    loss, uncertainty = loss[known], uncertainty[known]
+    if not len(loss) or uncertainty.min() == uncertainty.max():
+        return None
+    n = np.arange(1, len(loss) + 1)
+    risk = np.cumsum(loss[np.argsort(uncertainty, kind="stable")]) / n
+    at = np.unique(np.ceil(np.linspace(0, 1, _POINTS + 1)[1:] * len(loss)).astype(np.int64)) - 1
+    return {
+        "n": len(loss),
+        "coverage": (n[at] / len(loss)).tolist(),
+        "risk": risk[at].tolist(),
+        "aurc": float(risk.mean()),
+    }
+
+
+def interval_coverage(
+    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, kinds: dict[str, Names]
+) -> dict:
+    """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by kind of person.
+
+    An age known as a range counts as inside where the two meet. Kinds of fewer than ``LIMIT`` have only their ``n``.
+    """
+    known = ~np.isnan(lower) & ~np.isnan(age_lo)
+    inside, width = (age_lo <= upper) & (age_hi >= lower), upper - lower
+
+    def row(use: np.ndarray) -> dict:
+        if use.sum() < LIMIT:
+            return {"n": int(use.sum()), "coverage": None, "interval": None, "width": None}
+        return {
+            "n": int(use.sum()),
+            "coverage": float(inside[use].mean()),
+            "interval": as_pair(share_interval(inside[use])),
+            "width": float(width[use].mean()),
+        }
+
+    by = {}
+    for kind, names in kinds.items():
+        names = np.array(names, dtype=object)
+        present = sorted({name for name in names if name is not None}, key=by_number)
+        by[kind] = {name: row(known & (names == name)) for name in present}
+    return row(known) | {"by": by}
+
+
+def _known(female: np.ndarray, gender: Names) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of ``F`` and whether that is true, where both are known."""
+    gender = np.array(gender, dtype=object)
+    use = ~np.isnan(female) & np.not_equal(gender, None)
+    return female[use], gender[use] == "F"

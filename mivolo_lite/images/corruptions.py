@@ -1,0 +1,160 @@
+"""Ten ways in which a picture can be worse than those a model was judged on, each at five strengths.
+
+All are functions of an uint8 picture, a strength and chance. What is left to chance (which way, where, the noise) is
+the same at every strength, so that a stronger corruption is more of the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from mivolo_lite.images.letterbox import resize
+from mivolo_lite.randomness import seed_of
+
+Apply = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG has it
+_HEAD = 0.25, 1 / 3  # share of a body's height and width in which its head is taken to be
+_BORDER = cv2.BORDER_REFLECT_101
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One way to make a picture worse.
+
+    Attributes:
+        apply: (H, W, 3) uint8, strength and chance in; the same shape and type out.
+        strengths: five, from weak to strong.
+        meaning: what a strength says, in words.
+        of_face: it happens to the face alone, and not to a body.
+    """
+
+    apply: Apply
+    strengths: tuple[float, ...]
+    meaning: str
+    of_face: bool = False
+
+
+def brightness(picture: np.ndarray, gain: float, random: np.random.Generator) -> np.ndarray:
+    return _pixels(picture * np.float32(gain if random.random() < 0.5 else 1 / gain))
+
+
+def contrast(picture: np.ndarray, kept: float, random: np.random.Generator) -> np.ndarray:
+    mean = np.float32((picture @ _LUMA).mean())
+    return _pixels(mean + np.float32(kept) * (picture - mean))
+
+
+def colour_cast(picture: np.ndarray, shift: float, random: np.random.Generator) -> np.ndarray:
+    warm = shift if random.random() < 0.5 else -shift
+    return _pixels(picture * np.float32([1 + warm, 1, 1 - warm]))
+
+
+def grey(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    luma = (picture @ _LUMA)[..., None]
+    return _pixels(picture + np.float32(share) * (luma - picture))
+
+
+def blur(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    return cv2.GaussianBlur(picture, (0, 0), share * max(picture.shape[:2]), borderType=_BORDER)
+
+
+def noise(picture: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
+    return _pixels(picture + np.float32(deviation) * random.standard_normal(picture.shape, dtype=np.float32))
+
+
+def jpeg(picture: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), int(quality), "RGB", "420")
+    return simplejpeg.decode_jpeg(data, "RGB")
+
+
+def low_resolution(picture: np.ndarray, times: float, random: np.random.Generator) -> np.ndarray:
+    height, width = picture.shape[:2]
+    small = resize(picture, max(1, round(width / times)), max(1, round(height / times)))
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def occlusion(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    height, width = picture.shape[:2]
+    shape = 2 ** random.uniform(-1, 1)  # a covered part may be twice as high as wide, or twice as wide as high
+    rows, columns = round((share * shape) ** 0.5 * height), round((share / shape) ** 0.5 * width)
+    # Shares of the free play, not of the picture: larger parts contain the smaller ones and none leaves the picture.
+    top, left = round(random.random() * (height - rows)), round(random.random() * (width - columns))
+    covered = picture.copy()
+    covered[top : top + rows, left : left + columns] = random.integers(0, 256, 3)
+    return covered
+
+
+def rotation(picture: np.ndarray, degrees: float, random: np.random.Generator) -> np.ndarray:
+    height, width = picture.shape[:2]
+    turn = degrees if random.random() < 0.5 else -degrees
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, 1)
+    return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "brightness": Corruption(brightness, (1.2, 1.4, 1.7, 2, 2.5), "so many times as bright or as dark, by chance"),
+    "contrast": Corruption(contrast, (0.8, 0.6, 0.45, 0.3, 0.2), "share of the distance to mean grey that is left"),
+    "colour cast": Corruption(colour_cast, (0.1, 0.2, 0.3, 0.4, 0.5), "red so much up and blue down, or the reverse"),
+    "grey": Corruption(grey, (0.2, 0.4, 0.6, 0.8, 1), "share of the colour that is gone"),
+    "blur": Corruption(blur, (0.004, 0.008, 0.014, 0.02, 0.03), "standard deviation of a Gaussian, of the longer side"),
+    "noise": Corruption(noise, (4, 8, 16, 28, 44), "standard deviation of Gaussian noise, of 255 grey levels"),
+    "JPEG": Corruption(jpeg, (50, 30, 20, 12, 7), "quality, with halved chroma"),
+    "low resolution": Corruption(low_resolution, (1.5, 2, 3, 4, 6), "times fewer pixels a side, and enlarged again"),
+    "occlusion": Corruption(
+        occlusion, (0.05, 0.1, 0.2, 0.3, 0.4), "share of the face under a rectangle of one colour", of_face=True
+    ),
+    "rotation": Corruption(rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
+}
+"""By name. Sizes are relative to the picture that the model is shown, so that models of any size stand beside each
+other; noise and JPEG are not, and are harder on small pictures."""
+
+SEVERITIES = 5
+
+
+def corrupt(picture: np.ndarray, name: str, severity: int, chance: tuple[int, int], part: str = "all") -> np.ndarray:
+    """A letterboxed picture made worse.
+
+    Its black margins stay black, as they would if the photograph itself had been taken so.
+
+    Args:
+        picture: (S, S, 3) uint8; it stays as it is.
+        name: of ``CORRUPTIONS``.
+        severity: place of the strength, 0 to 4.
+        chance: seed and number of the sample: face and body of a sample are made worse in the same direction.
+        part: what may be covered where the corruption is the face's alone: ``all`` of a face; the ``head`` of a body,
+            the middle third of its upper quarter; ``none`` of a body whose face was blacked out when it was cut.
+
+    Returns:
+        (S, S, 3) uint8 in new memory.
+    """
+    corruption, worse = CORRUPTIONS[name], picture.copy()
+    inside = _content(picture)
+    if inside is None or (corruption.of_face and part == "none"):
+        return worse
+    if corruption.of_face and part == "head":
+        inside = _head(inside)
+    random = np.random.Generator(np.random.PCG64(seed_of(*chance, list(CORRUPTIONS).index(name))))
+    worse[inside] = corruption.apply(picture[inside], corruption.strengths[severity], random)
+    return worse
+
+
+def _content(picture: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns between the black margins; None where everything is black."""
+    light = picture.any(axis=2)
+    rows, columns = (np.flatnonzero(light.any(axis=axis)) for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
+
+
+def _head(inside: tuple[slice, slice]) -> tuple[slice, slice]:
+    rows, columns = inside
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    high, wide = max(1, round(_HEAD[0] * height)), max(1, round(_HEAD[1] * width))
+    left = columns.start + (width - wide) // 2
+    return slice(rows.start, rows.start + high), slice(left, left + wide)
+
+
+def _pixels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,135 @@
+"""JPEG bytes to upright pixels, with libjpeg-turbo, in bounded memory and time."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from struct import Struct
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+
+from mivolo_lite.images.kind import kind_of
+from mivolo_lite.images.orientation import UPRIGHT, orientation_in, upright
+
+MAX_MEGAPIXELS = 64.0
+"""Default limit of every decoder: at most 0.6 GB while such a JPEG is decoded, and 1 GB a WebP, in each process."""
+
+MAX_SCANS = 100
+"""Encoders write about 10 scans, and each costs a pass over all pixels: 64 KB can ask for 6,000 passes."""
+
+_SEGMENT = Struct(">BBH").unpack_from  # 0xFF, marker, length from here on
+# libjpeg skips what lies between segments. Before these, 0xFF starts none: escaped data, fill bytes, restarts.
+_NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xD9), 0xFF))
+_NEXT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])(..)", re.DOTALL)  # marker, length
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
+_START_OF_IMAGE = b"\xff\xd8"
+_EXIF = b"Exif\0\0"
+
+
+class BrokenJpeg(Exception):
+    """The bytes are not a whole JPEG, or one too costly to decode; the message says why."""
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG says before its pixels.
+
+    Attributes:
+        width: in pixels as stored, before it is turned.
+        height: in pixels as stored.
+        is_rgb: whether its pixels are colours that a screen shows, or grey; CMYK needs a conversion.
+        orientation: EXIF's, 1 (upright) to 8.
+    """
+
+    width: int
+    height: int
+    is_rgb: bool
+    orientation: int
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether bytes start as a JPEG does."""
+    return data.startswith(_START_OF_IMAGE)
+
+
+def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """JPEG bytes as (H, W, 3) uint8 RGB, turned upright as its EXIF data say; grey images are expanded.
+
+    Raises:
+        BrokenJpeg: not a JPEG, one that ends early or is damaged, or one that ``check`` refuses.
+    """
+    header = check(data, max_megapixels)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        raise _broken(error) from None
+    return pixels if header.orientation == UPRIGHT else upright(pixels, header.orientation)
+
+
+def check(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> JpegHeader:
+    """The header of a JPEG that can be decoded in bounded memory and time.
+
+    Raises:
+        BrokenJpeg: no JPEG, more than ``max_megapixels``, or more than ``MAX_SCANS`` scans.
+    """
+    if not is_jpeg(data):
+        raise BrokenJpeg(f"unreadable JPEG: it is {kind_of(data)}")
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise _broken(error) from None
+    check_size(width, height, max_megapixels)
+    exif, scans = _walk(data)
+    if scans > MAX_SCANS:
+        raise BrokenJpeg(f"more than {MAX_SCANS} scans, each of which is a pass over all pixels")
+    orientation = UPRIGHT if exif is None else orientation_in(exif)
+    return JpegHeader(width, height, colours not in ("CMYK", "YCCK"), orientation)
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Raise BrokenJpeg where an image is larger than the limit."""
+    if width * height > max_megapixels * 1e6:
+        raise BrokenJpeg(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
+
+
+def _broken(error: ValueError) -> BrokenJpeg:
+    return BrokenJpeg(f"unreadable JPEG: {str(error).strip().rstrip('.').lower()}")
+
+
+def _walk(data: bytes) -> tuple[bytes | None, int]:
+    """The EXIF data, None without, and the number of scans that libjpeg would decode, counted to ``MAX_SCANS + 1``.
+
+    A plain loop: on a face of 112 px it takes 1 % of the time of decoding, where a generator, or a search for bytes
+    through the whole file, took 4 %.
+    """
+    exif, frame, components, place = None, None, 0, 2
+    while place + 10 <= len(data):
+        start, marker, length = _SEGMENT(data, place)
+        if start != 0xFF or marker in _NO_SEGMENT:
+            found = _NEXT.search(data, place)
+            if found is None:
+                break
+            place = found.start()
+        elif marker == _START_OF_SCAN:
+            # libjpeg decodes one scan alone where that holds all components, and otherwise all to the end.
+            all_in_one = data[place + 4] == components and frame not in _PROGRESSIVE
+            return exif, 1 if all_in_one else sum(1 for _ in islice(_scans(data, place), MAX_SCANS + 1))
+        elif marker == _END_OF_IMAGE:
+            break
+        else:
+            if marker in _FRAMES:
+                frame, components = marker, data[place + 9]
+            elif marker == _APP1 and exif is None and data.startswith(_EXIF, place + 4):
+                exif = data[place + 4 : place + 2 + length]
+            place += 2 + length
+    return exif, 0
+
+
+def _scans(data: bytes, place: int) -> Iterator[int]:
+    """Where each scan starts, from ``place`` to the end of the image, behind which other data may lie."""
+    while (found := _NEXT.search(data, place)) and found[1][0] != _END_OF_IMAGE:
+        if found[1][0] == _START_OF_SCAN:
+            yield found.start()
+        place = found.start() + 2 + int.from_bytes(found[2])

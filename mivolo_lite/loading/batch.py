@@ -1,0 +1,130 @@
+"""A batch: uint8 pictures, masks and labels. Normalisation happens on the device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mivolo_lite.labels import NO_CODE, AgeRange, TaskLabel
+
+_PICTURES = ("face", "body", "has_face", "has_body")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader yields.
+
+    Attributes:
+        face, body: (B, 3, S, S) uint8 RGB in channels-last memory, black where absent; None where the model has no
+            such input.
+        has_face, has_body: (B,) bool, or None likewise.
+        age: ages of the batch.
+        gender: (B,) int64 class of ``GENDERS``, 0 where unknown.
+        gender_known: (B,) bool.
+        sample: (B,) int64 number in the index.
+        counted: (B,) bool, False for repetitions that only fill up an evaluation batch.
+        broken: "key: reason" of every picture that could not be decoded; such a picture is absent.
+        tasks: labels of the tasks beside age and gender, by their names.
+    """
+
+    face: Tensor | None
+    body: Tensor | None
+    has_face: Tensor | None
+    has_body: Tensor | None
+    age: AgeRange
+    gender: Tensor
+    gender_known: Tensor
+    sample: Tensor
+    counted: Tensor
+    broken: tuple[str, ...] = ()
+    tasks: dict[str, TaskLabel] = field(default_factory=dict)
+
+    @classmethod
+    def assemble(
+        cls,
+        pictures: dict[str, Tensor],
+        present: dict[str, np.ndarray],
+        labels: dict[str, np.ndarray],
+        sample: np.ndarray,
+        counted: np.ndarray,
+        broken: Sequence[str] = (),
+        tasks: Mapping[str, np.ndarray] | None = None,
+    ) -> "Batch":
+        """A batch from the columns of an index.
+
+        Args:
+            pictures: (B, 3, S, S) uint8 for each input.
+            present: (B,) bool for each input.
+            labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
+            sample, counted, broken: see the attributes.
+            tasks: (B,) labels of every task, NaN where unknown.
+        """
+        # A sample without any picture has nothing to learn from.
+        seen = np.logical_or.reduce(list(present.values()))
+        age_known = ~np.isnan(labels["age_lo"]) & seen
+        gender_known = (labels["gender"] != NO_CODE) & seen
+        lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
+        return cls(
+            face=pictures.get("face"),
+            body=pictures.get("body"),
+            has_face=torch.from_numpy(present["face"]) if "face" in present else None,
+            has_body=torch.from_numpy(present["body"]) if "body" in present else None,
+            age=AgeRange(torch.from_numpy(lo), torch.from_numpy(hi), torch.from_numpy(age_known)),
+            gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
+            gender_known=torch.from_numpy(gender_known),
+            sample=torch.from_numpy(sample),
+            counted=torch.from_numpy(counted),
+            broken=tuple(broken),
+            tasks={name: _task_label(column, seen) for name, column in (tasks or {}).items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def pictures(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
+        """The keyword arguments of an estimator's forward pass; None for the pictures that are not shown."""
+        names = [name for picture in shown for name in (picture, f"has_{picture}")]
+        return {name: getattr(self, name) if name in names else None for name in _PICTURES}
+
+    def seen(self, shown: Sequence[str]) -> Tensor:
+        """(B,) bool: which samples have any of the pictures shown."""
+        return torch.stack([getattr(self, f"has_{picture}") for picture in shown]).any(dim=0)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def repeat(self, times: int) -> "Batch":
+        """Every sample so many times, one after another."""
+        return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+    def pin_memory(self) -> "Batch":
+        """In memory from which copies to a GPU overlap with its work."""
+        return self._map(Tensor.pin_memory)
+
+    def __getstate__(self) -> dict:
+        # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
+        return vars(self._map(lambda tensor: tensor.numpy() if tensor.dim() == 1 else tensor))
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(vars(Batch(**state)._map(torch.as_tensor)))
+
+    def _map(self, function) -> "Batch":
+        def over(value):
+            if isinstance(value, Tensor | np.ndarray):
+                return function(value)
+            if isinstance(value, AgeRange):
+                return AgeRange(function(value.lo), function(value.hi), function(value.known))
+            if isinstance(value, TaskLabel):
+                return TaskLabel(function(value.value), function(value.known))
+            if isinstance(value, dict):
+                return {name: over(item) for name, item in value.items()}
+            return value
+
+        return Batch(**{field.name: over(getattr(self, field.name)) for field in fields(self)})
+
+
+def _task_label(column: np.ndarray, seen: np.ndarray) -> TaskLabel:
+    known = ~np.isnan(column) & seen
+    return TaskLabel(torch.from_numpy(np.where(known, column, 0).astype(np.float32)), torch.from_numpy(known))

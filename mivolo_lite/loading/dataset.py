@@ -1,0 +1,113 @@
+"""Samples read from shards by number, a whole batch at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
+from mivolo_lite.randomness import hash_of, seed_of
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.joined import JoinedIndex
+from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.storage import open_shards
+
+_DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
+
+
+@dataclass(frozen=True)
+class TrainingChanges:
+    """What training does to its samples by chance, as a function of (seed, epoch, sample).
+
+    Attributes:
+        augment: changes to each picture; face and body of a sample share their draws, so both are flipped or neither.
+        drop: probability of hiding each input. The last one is never hidden.
+        seed: another seed draws otherwise.
+    """
+
+    augment: AugmentConfig
+    drop: dict[str, float]
+    seed: int
+
+
+class ShardDataset:
+    """Reads batches of samples by number.
+
+    Args:
+        index: the shards, of one data set or of several.
+        inputs: pictures to decode, of ``face`` and ``body``.
+        image_size: side of the square pictures in pixels.
+        changes: what training does to them, None for evaluation.
+        block_samples: neighbouring samples that are fetched together where the shards are at a URL.
+        tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex | JoinedIndex,
+        inputs: Sequence[str],
+        image_size: int,
+        changes: TrainingChanges | None = None,
+        block_samples: int = 256,
+        tasks: Mapping[str, np.ndarray] | None = None,
+    ):
+        self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
+        self.tasks = tasks or {}
+        self.shards = open_shards(index, block_samples)
+        self.augment = Augment(changes.augment) if changes else None
+
+    def room(self, *count: int) -> dict[str, Tensor]:
+        """Memory for pictures, (*count, 3, S, S) uint8 channels-last for each input."""
+        shape = (*count, self.image_size, self.image_size, 3)
+        return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
+
+    def read(
+        self, draws: Sequence[Draw], ahead: Sequence[int] = (), pictures: dict[str, Tensor] | None = None
+    ) -> Batch:
+        """The batch of these draws, its pictures in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
+        pictures = pictures or self.room(len(draws))
+        samples = np.array([draw.sample for draw in draws], dtype=np.int64)
+        self.shards.prepare(samples, ahead)
+        present = self._present(draws, samples)
+        broken: list[str] = []
+        for name in self.inputs:
+            self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
+        labels = {name: self.index.take(name, samples) for name in ("age_lo", "age_hi", "gender")}
+        counted = np.array([draw.counted for draw in draws])
+        tasks = {name: column[samples] for name, column in self.tasks.items()}
+        return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
+
+    def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) bool for each input: which pictures there are, after hiding some by chance."""
+        present = {name: self.index.take(f"{name}_size", samples) > 0 for name in self.inputs}
+        if self.changes is None or len(self.inputs) < 2:
+            return present
+        epochs = np.array([draw.epoch for draw in draws], dtype=np.int64)
+        for place, name in enumerate(self.inputs):
+            chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
+            others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
+            present[name] = present[name] & ~(others & (chance < self.changes.drop.get(name, 0.0)))
+        return present
+
+    def _decode(
+        self, name: str, draws: Sequence[Draw], present: np.ndarray, squares: np.ndarray, broken: list[str]
+    ) -> None:
+        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where a picture is broken."""
+        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
+            try:
+                self._prepare(self.shards.read(name, draws[place].sample), draws[place], squares[place])
+            except BrokenJpeg as error:
+                broken.append(f"{self.index.key(draws[place].sample)}.{name}: {error}")
+                present[place] = False
+        squares[~present] = 0
+
+    def _prepare(self, data: bytes, draw: Draw, square: np.ndarray) -> None:
+        image = decode(data)
+        if self.augment is None:
+            return prepare(image, square)
+        with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
+            prepare(image, square, self.augment)

@@ -1,0 +1,110 @@
+"""What a run says of its data, and the loader of an evaluation."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges
+from mivolo_lite.loading.sampler import EvalSampler
+from mivolo_lite.loading.transforms import AugmentConfig
+from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.ranges import Probability, int_range
+from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.shards.exclude import leave_out, read_exclusions
+from mivolo_lite.shards.index import ShardIndex
+
+
+@dataclass(frozen=True)
+class TrainSet:
+    """One of the data sets to train on.
+
+    Attributes:
+        path: folder of indexed shards, or their URL.
+        weight: its share of the training samples, relative to the other sets' weights.
+    """
+
+    path: str
+    weight: float = 1.0
+
+    @classmethod
+    def read(cls, entry: Any) -> "TrainSet":
+        """An entry of a list: a folder, or ``{path: FOLDER, weight: NUMBER}``. Raises ValueError for anything else."""
+        if isinstance(entry, TrainSet):
+            return entry
+        entry = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
+            raise ValueError(f"{entry!r:.80} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
+        weight = entry.get("weight", 1.0)
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and isfinite(weight) and weight > 0):
+            raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
+        return cls(str(entry["path"]), float(weight))
+
+
+@dataclass
+class DataConfig:
+    """Where the data is and how it is read.
+
+    Attributes:
+        train: folder of indexed shards, or ``s3://``, ``gs://``, ``https://``, ``hf://``; with ``reader: stream``, any
+            address that webdataset takes, also ``pipe:COMMAND``, which runs it. Or a list of such data sets,
+            ``[{path: A, weight: 2}, B]``, of which the batches hold samples in the proportion of the weights, 1 where
+            none is given.
+        val: the same to evaluate on.
+        exclude: list of samples to leave out of all of them, by their keys, one a line.
+        image_size: side of the model's square pictures in pixels.
+        reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
+        stream_samples: samples in an epoch of ``reader: stream``, which cannot count them itself.
+        workers: decoding processes of each rank; about one for 2,500 pictures a second.
+        block_samples: samples fetched and shuffled as one block.
+        window_blocks: blocks shuffled together.
+        cache: where each node keeps what it fetched from a URL.
+        drop_face: probability of hiding the face from a model with two inputs.
+        drop_body: probability of hiding the body likewise.
+        augment: random changes to the training pictures.
+    """
+
+    train: list[TrainSet] | str = ""
+    val: str = ""
+    exclude: str | None = None
+    image_size: int_range(1, 4096) = 112
+    reader: Literal["index", "stream"] = "index"
+    stream_samples: int_range(1, 10**12) | None = None
+    workers: int_range(0, 1024) = 2
+    block_samples: int_range(1) = 256
+    window_blocks: int_range(1) = 64
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    drop_face: Probability = 0.0
+    drop_body: Probability = 0.0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self):
+        if isinstance(self.train, list):
+            self.train = [TrainSet.read(entry) for entry in self.train]
+
+    def load(self, address: str) -> ShardIndex:
+        """The index of a data set, without what ``exclude`` names. Raises UserError as ``ShardIndex.load`` does."""
+        return leave_out(ShardIndex.load(address, self.cache), read_exclusions(self.exclude, "data.exclude"))
+
+    @property
+    def train_sets(self) -> list[TrainSet]:
+        """The data sets to train on, often one."""
+        return self.train if isinstance(self.train, list) else [TrainSet(self.train)]
+
+    def changes(self, seed: int) -> TrainingChanges:
+        """What training does to its samples by chance."""
+        return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed)
+
+
+def eval_loader(
+    index: ShardIndex,
+    inputs: tuple[str, ...],
+    image_size: int,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """Every sample of the index once, over all ranks."""
+    dataset = ShardDataset(index, inputs, image_size)
+    return BatchLoader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)

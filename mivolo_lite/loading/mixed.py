@@ -1,0 +1,85 @@
+"""Several data sets as one stream, each with its share: a pure function from a position to one of a set's own.
+
+The sets are told apart by halving: of the first ``n`` samples, the sets of the first half of the list have what their
+weights say, rounded, and so on within each half. Such a count never falls, the counts add up to ``n``, and nothing has
+to be played back to know them: a run goes on at position 10^12 as fast as it begins.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import gcd, lcm
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.loading.order import GlobalOrder, Stretch
+
+_LARGEST_CYCLE = 2**30  # its square, twice, is still an int64
+
+
+def whole_shares(weights: Sequence[float]) -> list[int]:
+    """The smallest whole numbers in the proportion of the weights as they are written in decimals.
+
+    Raises:
+        UserError: they are too large to be counted with.
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    whole = [int(weight * lcm(*(weight.denominator for weight in exact))) for weight in exact]
+    shares = [weight // gcd(*whole) for weight in whole]
+    if sum(shares) > _LARGEST_CYCLE:
+        raise UserError(f"data.train: weights {', '.join(map(str, weights))}: give them with fewer digits")
+    return shares
+
+
+def in_proportion(total, shares: Sequence[int]) -> list:
+    """``total`` (an integer, or an array of them) cut into parts in the proportion of the shares.
+
+    The parts add up to ``total``, none falls as it grows, and where it is the sum of the shares they are the shares.
+    Each rounding moves a part by half at most: with 2 shares they are within 1/2 of what is due, with 3 or 4 within 1,
+    with 2^k within k/2.
+    """
+    if len(shares) == 1:
+        return [total]
+    half, whole = len(shares) // 2, sum(shares)
+    first = (2 * total * sum(shares[:half]) + whole) // (2 * whole)
+    return in_proportion(first, shares[:half]) + in_proportion(total - first, shares[half:])
+
+
+class MixedOrder:
+    """The endless stream of several data sets, in each of which every sample comes once a pass over that set.
+
+    Args:
+        orders: each set's own.
+        shares: whole numbers; of any ``sum(shares)`` samples at a multiple of it, so many are of each set.
+    """
+
+    def __init__(self, orders: Sequence[GlobalOrder], shares: Sequence[int]):
+        self.orders, self.shares, self.cycle = orders, np.array(shares), sum(shares)
+        self.starts = np.cumsum([0, *map(len, orders)])[:-1]
+
+    def __len__(self) -> int:
+        """Samples in one epoch of the run: as many as all sets have."""
+        return sum(map(len, self.orders))
+
+    def before(self, positions) -> np.ndarray:
+        """(sets, ...) how many samples of each set stand before positions (...)."""
+        cycles, rest = np.divmod(positions, self.cycle)
+        return np.stack([cycles * share + part for share, part in zip(self.shares, self._parts(rest), strict=True)])
+
+    def stretches(self, first: int, count: int) -> list[Stretch]:
+        """What the stream's positions from ``first`` on are, set by set."""
+        before = self.before(np.arange(first, first + count + 1))
+        places = [np.flatnonzero(np.diff(own)) for own in before]
+        parts = zip(self.orders, before[:, 0].tolist(), self.starts.tolist(), places, strict=True)
+        return [Stretch(*part) for part in parts if len(part[-1])]
+
+    def samples(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epochs of their sets and the sample numbers, (count,) int64 each, at the positions from ``first`` on."""
+        epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        for stretch in self.stretches(first, count):
+            epochs[stretch.places], own = stretch.order.samples(stretch.first, len(stretch.places))
+            samples[stretch.places] = stretch.start + own
+        return epochs, samples
+
+    def _parts(self, rest) -> list:
+        return in_proportion(rest, self.shares.tolist())

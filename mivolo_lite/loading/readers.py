@@ -1,0 +1,185 @@
+"""The two ways to read training data, behind one face: an index and its exact order, or stock webdataset."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mivolo_lite.credentials import without_credentials
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.errors import UserError
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.mixed import MixedOrder, whole_shares
+from mivolo_lite.loading.order import GlobalOrder
+from mivolo_lite.loading.sampler import TrainSampler
+from mivolo_lite.loading.stream import check_address, stream_loader
+from mivolo_lite.loading.task_labels import Classes, count_people, training_columns
+from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.randomness import seed_of
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.joined import JoinedIndex
+
+
+class IndexReader:
+    """Every sample exactly once a pass over its data set, in an order that no rank, worker or interruption can change.
+
+    With several data sets, each batch holds their shares, and each set has passes of its own: one of little weight is
+    not through while one of much is in its third. An epoch of the run is as many samples as all of them have together.
+
+    Args:
+        config: where the data is and how it is read.
+        seed: of the order and the changes.
+        classes: the tasks beside age and gender whose labels the batches carry.
+
+    Attributes:
+        samples: in one epoch.
+        digest: names the data and the shares; part of every checkpoint.
+        crop_policy: how the crops were made; where data sets differ, by their folders.
+        parts: indexes of the samples, which are numbered through them.
+        people: how many there are to be told apart.
+    """
+
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
+        self.config, self.seed = config, seed
+        sets = config.train_sets
+        self.parts = [config.load(each.path) for each in sets]
+        self.shares = whole_shares([each.weight for each in sets])
+        self._check_different()
+        self._check_cache()
+        self.index = JoinedIndex(self.parts) if len(sets) > 1 else self.parts[0]
+        self.order = self._order()
+        self.tasks = training_columns(self.parts, classes or {})
+        self.samples, self.digest = len(self.order), joined_digest(self.parts, self.shares)
+        self.crop_policy = self._crop_policy()
+        self.people = sum(map(count_people, self.parts))
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """(max_age - min_age + 1,) how many samples have each age, until each data set was gone through once."""
+        passes = [share / len(part) for share, part in zip(self.shares, self.parts, strict=True)]
+        counts = [
+            part.age_counts(min_age, max_age) * (own / min(passes))
+            for part, own in zip(self.parts, passes, strict=True)
+        ]
+        return np.rint(sum(counts)).astype(np.int64)
+
+    def passes(self, samples_seen: int) -> dict[str, float]:
+        """How often each of several data sets was gone through, by its folder; nothing for one alone."""
+        if len(self.parts) == 1:
+            return {}
+        seen = self.order.before(samples_seen).tolist()
+        return {str(part.folder): own / len(part) for part, own in zip(self.parts, seen, strict=True)}
+
+    def batches(
+        self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
+    ) -> Iterable[Batch]:
+        """One rank's micro-batches for the next ``steps`` optimizer steps."""
+        config = self.config
+        dataset = ShardDataset(
+            self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples, self.tasks
+        )
+        return BatchLoader(dataset, TrainSampler(self.order, plan, rank, samples_seen, steps), config.workers)
+
+    def _order(self) -> GlobalOrder | MixedOrder:
+        config = self.config
+        # The first set has the run's own seed: a list of one is that data set alone.
+        seeds = [self.seed, *(seed_of(self.seed, place) for place in range(1, len(self.parts)))]
+        orders = [
+            GlobalOrder(part.shard_sizes, seed, config.block_samples, config.window_blocks)
+            for part, seed in zip(self.parts, seeds, strict=True)
+        ]
+        return MixedOrder(orders, self.shares) if len(orders) > 1 else orders[0]
+
+    def _crop_policy(self) -> dict[str, Any]:
+        policies = {str(part.folder): part.info["crop_policy"] for part in self.parts}
+        first = next(iter(policies.values()))
+        return first if all(policy == first for policy in policies.values()) else policies
+
+    def _check_different(self) -> None:
+        """Raise UserError for a data set that is in the list twice, be it as a copy."""
+        folders: dict[str, Any] = {}
+        for part in self.parts:
+            if part.digest in folders:
+                raise UserError(
+                    f"data.train: {folders[part.digest]} and {part.folder} are the same data set; "
+                    "give it once, with a larger weight"
+                )
+            folders[part.digest] = part.folder
+
+    def _check_cache(self) -> None:
+        """Raise UserError for a cache so small that most blocks would be fetched anew for every batch."""
+        config = self.config
+        needed = sum(self._cache_needed(part) for part in self.parts if part.is_remote) / 1e9
+        if config.cache.gb < needed:
+            raise UserError(
+                f"data.cache.gb {config.cache.gb:g}: the index and two windows of blocks take {needed:.3g} GB; "
+                "allow more, or make data.window_blocks smaller"
+            )
+
+    def _cache_needed(self, part: ShardIndex) -> float:
+        """Bytes of its index and of the blocks in use where one window meets another."""
+        in_use = min(2 * self.config.window_blocks * self.config.block_samples / len(part), 1)
+        return part.info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in part.info["shards"])
+
+
+def joined_digest(parts: Sequence[ShardIndex], shares: Sequence[int]) -> str:
+    """Names the data sets and their shares; for one alone, its digest."""
+    if len(parts) == 1:
+        return parts[0].digest
+    return " + ".join(f"{share} x {part.digest}" for share, part in zip(shares, parts, strict=True))
+
+
+class StreamReader:
+    """What webdataset gives; ``stream_loader`` says what it does not. Attributes and methods as in ``IndexReader``."""
+
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
+        if config.stream_samples is None:
+            raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
+        if not isinstance(config.train, str):
+            raise UserError("data.train: reader: stream reads one address; leave it out for a list of data sets")
+        if config.exclude:
+            raise UserError("data.exclude: a stream has no index to leave samples out of; use reader: index")
+        if None in (classes or {}).values():
+            raise UserError(
+                "data.reader: a stream cannot count the people in it; train an embedding with reader: index"
+            )
+        check_address(config.train)
+        self.config, self.seed, self.classes = config, seed, classes
+        self.samples, self.digest = config.stream_samples, without_credentials(f"stream:{config.train}")
+        self.crop_policy: dict[str, Any] = {}
+        self.people = 0
+
+    @property
+    def parts(self) -> list[ShardIndex]:
+        raise UserError(
+            "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh it; "
+            "set their `by` to none, or index the shards"
+        )
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """Every age alike, since the labels are unknown before they are read."""
+        return np.ones(max_age - min_age + 1, dtype=np.int64)
+
+    def passes(self, samples_seen: int) -> dict[str, float]:
+        """Nothing: there is one source."""
+        return {}
+
+    def batches(
+        self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
+    ) -> Iterable[Batch]:
+        """One rank's micro-batches, without end. Where a resumed run stood does not matter to it."""
+        config = self.config
+        return stream_loader(
+            config.train,
+            inputs,
+            config.image_size,
+            plan.micro_batch,
+            config.augment,
+            self.seed,
+            config.workers,
+            self.classes,
+        )
+
+
+READERS: dict[str, type[IndexReader] | type[StreamReader]] = {"index": IndexReader, "stream": StreamReader}

@@ -1,0 +1,90 @@
+"""Which samples each rank reads at each step: positions of the stream, dealt out."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+import numpy as np
+
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.loading.mixed import MixedOrder, in_proportion
+from mivolo_lite.loading.order import GlobalOrder, Piece, Stretch
+from mivolo_lite.shards.sample_ref import Draw
+
+
+class TrainSampler:
+    """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
+
+    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
+    Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
+    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window
+    (benchmarks/results/scale.md). Of several data sets each is dealt out so, and every rank has its share of each.
+    Packing mixes a data set, so few blocks are as varied as many. Of shards that somebody sorted they are not: the
+    gradient is the same, but batch norm sees it unless it is synchronised.
+    """
+
+    def __init__(self, order: GlobalOrder | MixedOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
+        self.order, self.plan, self.rank, self.samples_seen, self.steps = order, plan, rank, samples_seen, steps
+        self.batch_size = plan.micro_batch
+
+    def __len__(self) -> int:
+        return self.steps * self.plan.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step in range(self.steps):
+            draws = self._share(self.samples_seen + step * self.plan.global_batch)
+            for batch in range(self.plan.accumulation):
+                yield draws[batch * self.batch_size :][: self.batch_size]
+
+    def _share(self, first: int) -> list[Draw]:
+        """What this rank reads of the step that begins at a position, in the order of the stream."""
+        plan = self.plan
+        stretches = self.order.stretches(first, plan.global_batch)
+        lengths = [len(stretch.places) for stretch in stretches]
+        begins, ends = (
+            in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
+        )
+        placed = [draw for part in zip(stretches, begins, ends, strict=True) for draw in self._share_of_stretch(*part)]
+        return [draw for _, draw in sorted(placed)]
+
+    def _share_of_stretch(self, stretch: Stretch, begin: int, end: int) -> Iterator[tuple[int, Draw]]:
+        """Places and draws of those from ``begin`` to ``end`` as the stretch is dealt out."""
+        order, passed = stretch.order, 0
+        pieces = list(order.pieces(stretch.first, len(stretch.places)))
+        for piece, first, last in zip(pieces, _dealt(order, pieces, begin), _dealt(order, pieces, end), strict=True):
+            if first < last:
+                samples = order.samples_of(piece)
+                chosen = np.sort(np.argsort(samples)[first:last])
+                numbers, places = stretch.start + samples[chosen], stretch.places[passed + chosen]
+                yield from zip(places.tolist(), (Draw(piece.epoch, number) for number in numbers.tolist()), strict=True)
+            passed += piece.end - piece.begin
+
+
+def _dealt(order: GlobalOrder, pieces: list[Piece], dealt: int) -> list[int]:
+    """How many samples of each window are among the first ``dealt`` of one data set's in a step."""
+    lengths = [piece.end - piece.begin for piece in pieces]
+    if len(pieces) == 2 and sum(lengths) <= order.window_samples:
+        # A share of each, or a window's blocks would change hands in the step that begins it.
+        of_first = dealt * lengths[0] // sum(lengths)
+        return [of_first, dealt - of_first]
+    ends = accumulate(lengths)
+    return [min(max(dealt - end + length, 0), length) for end, length in zip(ends, lengths, strict=True)]
+
+
+class EvalSampler:
+    """Every sample once, in the order of the index, as equally many batches on every rank.
+
+    ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are
+    filled up with the first sample, not counted.
+    """
+
+    def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
+        self.samples, self.batch_size, self.rank, self.world_size = samples, batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-self.samples // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for batch in range(len(self)):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            numbers = range(first, first + self.batch_size)
+            yield [Draw(0, number) if number < self.samples else Draw(0, 0, counted=False) for number in numbers]

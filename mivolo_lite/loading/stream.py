@@ -1,0 +1,156 @@
+"""webdataset's stages, for shards that cannot be read at an offset (``pipe:...``, standard input)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+from webdataset.filters import shuffle
+from webdataset.shardlists import expand_urls
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.stream_source import StreamSource
+from mivolo_lite.loading.task_labels import Classes, label_number
+from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
+from mivolo_lite.loading.workers import begin_worker, end_workers_at_exit
+from mivolo_lite.randomness import seed_of
+from mivolo_lite.shards.columns import label_columns
+from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+
+_EXTENSIONS = {"face": FACE_EXTENSIONS, "body": BODY_EXTENSIONS}
+_SHUFFLED_SAMPLES = 1000
+
+
+def stream_loader(
+    urls: str,
+    inputs: Sequence[str],
+    image_size: int,
+    batch_size: int,
+    augment: AugmentConfig,
+    seed: int,
+    workers: int,
+    classes: Classes | None = None,
+) -> Iterator[Batch]:
+    """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
+
+    What it does not promise, and ``reader: index`` does: shards are drawn with replacement, anew by every worker of
+    every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
+    does not go on where it stopped; inputs are never hidden.
+
+    Raises:
+        UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.
+    """
+    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {})
+    end_workers_at_exit()
+    loader = DataLoader(
+        _Stream(urls, batches),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=begin_worker,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return _raising(loader)
+
+
+def _raising(loader: DataLoader) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Stream(IterableDataset):
+    """What a worker does. It hands on an error instead of raising it, which torch would wrap in a traceback."""
+
+    def __init__(self, urls: str, batches: "_Batches"):
+        self.urls, self.batches = urls, batches
+
+    def __iter__(self) -> Iterator[Batch | UserError]:
+        try:
+            yield from self.batches(shuffle(_SHUFFLED_SAMPLES)(iter(StreamSource(self.urls))))
+        except UserError as error:
+            yield error
+
+
+def check_address(urls: str) -> None:
+    """Raise UserError where an address names a file that is not there."""
+    for url in expand_urls(urls):
+        if ":" not in url and not Path(url).is_file():
+            raise UserError(
+                f"data.train {url!r}: no such file; reader: stream takes tars, as in train-{{000..099}}.tar"
+            )
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The pipeline's last stage. What cannot be decoded is absent, unknown and reported, as with the other reader."""
+
+    inputs: tuple[str, ...]
+    image_size: int
+    batch_size: int
+    augment: Augment
+    seed: int
+    classes: Classes
+
+    def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
+        numbered = enumerate(samples)
+        while rows := list(islice(numbered, self.batch_size)):
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[tuple[int, dict]]) -> Batch:
+        broken: list[str] = []
+        squares = {name: np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8) for name in self.inputs}
+        present = {name: np.zeros(len(rows), dtype=bool) for name in self.inputs}
+        for place, (number, sample) in enumerate(rows):
+            for name in self.inputs:
+                present[name][place] = self._fill(squares[name][place], name, number, sample, broken)
+        labels = [_labels(sample, broken) for _, sample in rows]
+        return Batch.assemble(
+            {name: torch.from_numpy(square).movedim(-1, -3) for name, square in squares.items()},
+            present,
+            label_columns(labels),
+            np.array([number for number, _ in rows]),
+            np.ones(len(rows), dtype=bool),
+            broken,
+            {name: self._task(name, rows, labels, broken) for name in self.classes},
+        )
+
+    def _task(self, name: str, rows: list[tuple[int, dict]], labels: list[Labels], broken: list[str]) -> np.ndarray:
+        """(B,) labels of a task, NaN where unknown."""
+        column = np.full(len(rows), np.nan)
+        for place, (_, sample) in enumerate(rows):
+            try:
+                column[place] = label_number(labels[place], name, self.classes[name])
+            except ValueError as error:
+                broken.append(f"{sample['__key__']}: task {name}: {error}")
+        return column
+
+    def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
+        """Put a sample's picture into its square. False where there is none that can be decoded."""
+        data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
+        if data is None:
+            return False
+        key = sample["__key__"]
+        try:
+            image = decode(data)
+        except BrokenJpeg as error:
+            broken.append(f"{key}.{name}: {error}")
+            return False
+        with seeded(seed_of(self.seed, number, crc32(key.encode()))):
+            prepare(image, square, self.augment)
+        return True
+
+
+def _labels(sample: dict, broken: list[str]) -> Labels:
+    try:
+        return Labels.from_members(sample)
+    except ValueError as error:
+        broken.append(f"{sample['__key__']}: {error}")
+        return Labels()

@@ -1,0 +1,180 @@
+"""Worker processes that decode batches into shared memory, again and again into the same places.
+
+Left to itself, torch moves every tensor of every batch into new shared memory. On a virtual machine, the kernel finding
+and clearing all those pages took half as long as decoding the pictures that they were for.
+"""
+
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, starmap
+from multiprocessing.util import Finalize
+from threading import current_thread, main_thread
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mivolo_lite.distributed.affinity import place_loader_worker
+from mivolo_lite.errors import MachineError, UserError, in_one_line
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.loading.sampler import EvalSampler, TrainSampler
+from mivolo_lite.processes import live_as_worker
+from mivolo_lite.shards.sample_ref import Draw
+
+PREFETCHED = 4
+"""Batches that each worker may be ahead."""
+
+
+class BatchLoader:
+    """Batches as a sampler deals them, anew each time it is iterated.
+
+    It is not to be handed to ``accelerator.prepare``: Accelerate would deal the batches out a second time, or read
+    them all on one rank. Every rank already reads its own samples and no others.
+
+    Args:
+        dataset: what is read.
+        sampler: which samples make the batches.
+        workers: decoding processes; with 0 this process decodes.
+    """
+
+    def __init__(self, dataset: ShardDataset, sampler: TrainSampler | EvalSampler, workers: int):
+        self.dataset, self.sampler, self.workers = dataset, sampler, workers
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        tasks = self.dataset.shards.schedule(self.sampler)
+        batches = self._from_workers(tasks) if self.workers else starmap(self.dataset.read, tasks)
+        return map(Batch.pin_memory, batches) if torch.cuda.is_available() else iter(batches)
+
+    def _from_workers(self, tasks: Iterator[tuple]) -> Iterator[Batch]:
+        # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
+        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
+        places = self._places()
+        room = self._shared_room(places)
+        loader = DataLoader(
+            _IntoPlaces(self.dataset, room),
+            batch_size=None,
+            sampler=zip(cycle(range(places)), tasks),
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED,
+            worker_init_fn=begin_worker,
+            generator=torch.Generator(),  # otherwise the global one is drawn from, which shifts the model's dropout
+        )
+        end_workers_at_exit()
+        copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
+        for place, batch in _speaking_of_the_dead(iter(loader)):
+            if isinstance(batch, UserError):
+                raise batch
+            yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
+
+    def _places(self) -> int:
+        # One place more than batches on their way: a worker may begin a new one before the latest is copied.
+        return min(self.workers * PREFETCHED + 1, len(self))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that the workers' batches take."""
+        side, inputs = self.dataset.image_size, len(self.dataset.inputs)
+        return self._places() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
+
+    def _shared_room(self, places: int) -> dict[str, Tensor]:
+        """(places, B, 3, S, S) uint8 for each input."""
+        room = self.dataset.room(places, self.sampler.batch_size)
+        try:
+            return {name: pictures.share_memory_() for name, pictures in room.items()}
+        except RuntimeError as error:
+            raise UserError(
+                f"data.workers {self.workers}: no room for {places} batches in shared memory; use fewer workers, "
+                f"or give a container more with --shm-size ({error})"
+            ) from None
+
+
+class _IntoPlaces(Dataset):
+    """What a worker does: it decodes a batch's pictures into a place of shared memory, and sends the rest."""
+
+    def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
+        self.dataset, self.room = dataset, room
+
+    def __getitem__(self, task: tuple[int, tuple[Sequence[Draw], Sequence[int]]]) -> tuple[int, Batch | UserError]:
+        place, (draws, ahead) = task
+        try:
+            batch = self.dataset.read(draws, ahead, {name: pictures[place] for name, pictures in self.room.items()})
+        except Exception as error:  # raised here, torch would wrap it in a traceback
+            return place, carried(error)
+        return place, replace(batch, face=None, body=None)
+
+
+def begin_worker(worker: int) -> None:
+    """What a loader's worker process does first: it is one thread of work, and ends when its rank does."""
+    live_as_worker()
+    # Some batch systems warn a rank's children as well: a worker that ended then took its rank along, unsaved.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    place_loader_worker(worker)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def carried(error: Exception) -> UserError:
+    """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
+    explained = in_one_line(error)
+    if explained is not None:
+        return explained
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
+
+
+def _speaking_of_the_dead(batches: Iterator) -> Iterator:
+    """Batches of workers. Where one of these died, the next that is waited for raises how.
+
+    torch raises it in the midst of whatever the main thread is at, a save or a destructor, where it may get lost.
+    """
+    torch_does = signal.getsignal(signal.SIGCHLD)
+    if callable(torch_does) and torch_does not in _noting and current_thread() is main_thread():
+        _noting[:] = [partial(_note_death, torch_does)]
+        signal.signal(signal.SIGCHLD, _noting[0])
+    try:
+        yield from batches
+    except RuntimeError as error:
+        raise (_deaths.pop() if _deaths else error) from None
+
+
+_noting: list[Callable] = []
+_deaths: list[RuntimeError] = []
+
+
+def _note_death(torch_does: Callable, number: int, frame) -> None:
+    try:
+        torch_does(number, frame)
+    except RuntimeError as error:
+        _deaths[:] = [error]
+
+
+def end_workers_at_exit() -> None:
+    """Let this process's workers end before Python waits for them: it would send them SIGTERM, and wait for ever.
+
+    Where a run fails they have batches to decode, and nothing has told them to stop.
+    """
+    if _ends_workers != [os.getpid()]:  # a forked process has its own workers, and finalizers
+        _ends_workers[:] = [os.getpid()]
+        Finalize(None, _end_workers, exitpriority=100)
+
+
+_ends_workers: list[int] = []
+
+
+def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a worker was killed
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -1,0 +1,254 @@
+"""A data set of pictures becomes folders of shards, one a split, that appear whole or not at all.
+
+Pictures are read once, in parallel, into a spool; the samples are then put in order and written out as tars. The order
+comes from digests of the pictures, so neither the number of workers nor the moment can change a byte.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+
+import webdataset as wds
+from tqdm import tqdm
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.spool import Reading, Spooled, read_pictures
+from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
+from mivolo_lite.shards.scan import index_shards
+
+_LOCK = b"mivolo-lite writes the folder beside this file; where no command runs, a killed one left both\n"
+_SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing gave.
+
+    Attributes:
+        splits: the index of every split.
+        rejected: the pictures that could not be used, each with its reason.
+        excluded: how many samples were left out because it was told to.
+        notes: what else was left out, counted.
+    """
+
+    splits: dict[str, ShardIndex]
+    rejected: list[dict]
+    excluded: int
+    notes: list[str]
+
+    @classmethod
+    def of(cls, out: Path, split: Iterable[str], source: Source, reading: Reading, excluded: int) -> "Packed":
+        """What lies in ``out``, read from a source."""
+        notes = [*source.notes, *_missing_crops(reading)]
+        return cls({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded, notes)
+
+
+def pack(
+    source: Source,
+    out: Path | str,
+    split: dict[str, float],
+    samples_per_shard: int = 1000,
+    seed: int = 0,
+    workers: int = 1,
+    max_reject_rate: float = 0.01,
+    exclude: Collection[str] = (),
+) -> Packed:
+    """Write ``out/<split>/<split>-000000.tar ...`` with index and ``dataset.json``, and ``out/rejected.jsonl``.
+
+    Args:
+        source: the data set.
+        out: must not exist yet; appears by a rename when everything in it is complete.
+        split: share of the pictures by split name; the shares add up to 1.
+        samples_per_shard: most samples of one tar.
+        seed: another seed splits and mixes otherwise.
+        workers: processes.
+        max_reject_rate: largest share of pictures that may be unusable.
+        exclude: samples to leave out, by their key or by the name of their picture.
+
+    Raises:
+        UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many pictures are rejected.
+    """
+    out = Path(out)
+    check_layout(out, split, samples_per_shard)
+    items = source.items()
+    with appearing_whole(out) as partial:
+        spool = partial / ".spool"  # no split has such a name
+        reading = read_pictures(source, items, spool, seed, workers)
+        check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
+        excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
+        shutil.rmtree(spool)
+    return Packed.of(out, split, source, reading, excluded)
+
+
+def _missing_crops(reading: Reading) -> Iterator[str]:
+    """How many crops are absent of people who have another one, and why."""
+    plural, other_crop = {"face": "faces", "body": "bodies"}, {"face": "body", "body": "face"}
+    for (name, reason), count in sorted(reading.missing.items()):
+        absent = sum(times for (other, _), times in reading.missing.items() if other == name)
+        boxes = absent + sum(getattr(sample, name) is not None for sample in reading.samples)
+        yield f"{count} of {boxes} {plural[name]} {reason}: of these people the {other_crop[name]} alone is kept"
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
+    shares = {}
+    for part in text.split(","):
+        match = _SHARE.fullmatch(part.strip())
+        if match is None or match["name"] in shares:
+            raise UserError(f"--split {text!r}: write it as train=0.9,val=0.1")
+        shares[match["name"]] = float(match["share"])
+    return shares
+
+
+def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
+    """Raise UserError for what cannot be written."""
+    if out.exists():
+        raise UserError(f"--out {out}: already exists; remove it or choose another folder")
+    if abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) <= 0:
+        raise UserError(f"--split: the shares {', '.join(map(str, split.values()))} must be positive and add up to 1")
+    if samples_per_shard < 1:
+        raise UserError(f"--samples-per-shard {samples_per_shard}: must be at least 1")
+
+
+@contextmanager
+def appearing_whole(out: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it.
+
+    Raises:
+        UserError: it cannot be written, another command writes it, or what lies in its place is not a command's.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out) as left_behind:
+            if partial.exists() and not left_behind:
+                raise UserError(f"{partial}: was not made by a killed command; move it, or choose another --out")
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                partial.mkdir()
+                yield partial
+                os.rename(partial, out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error}") from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[bool]:
+    """Keep other commands from writing the same folder, whose pictures would get into each other's.
+
+    A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it. The file says
+    whose it is: a killed command leaves it, and beside it what may be cleared away.
+
+    Yields:
+        Whether a killed command had left its lock.
+    """
+    lock = out.with_name(out.name + ".lock")
+    left_behind = _is_own(lock)
+    with open(lock, "ab") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # otherwise a file system without locks
+                raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it") from None
+        try:
+            yield left_behind
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_own(lock: Path) -> bool:
+    """Whether a command left this file; makes it where there is none. Raises UserError where it is somebody else's."""
+    try:
+        with open(lock, "xb") as file:
+            file.write(_LOCK)
+        return False
+    except FileExistsError:
+        if lock.read_bytes() != _LOCK:
+            raise UserError(f"{lock}: was not made by this command; move it, or choose another --out") from None
+        return True
+
+
+def write_splits(
+    folder: Path,
+    reading: Reading,
+    source: Source,
+    split: dict[str, float],
+    samples_per_shard: int,
+    workers: int,
+    exclude: Collection[str],
+) -> int:
+    """Shards, indices and the list of the rejected, from pictures that were read; returns how many were left out."""
+    groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
+    kept = _without(_name_apart(reading.samples), exclude)
+    by_split = _deal_out(kept, split)
+    _write_shards(folder, by_split, samples_per_shard, workers)
+    for name in by_split:
+        index_shards(folder / name, source.crop_policy, groups, workers=workers)
+    write_rejected(folder / REJECTED_FILE, reading.rejected)
+    return len(reading.samples) - len(kept)
+
+
+def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
+    """Samples with unique keys: the second of a name becomes ``name_2``."""
+    taken: set[str] = set()
+    used: dict[str, int] = {}
+    apart = []
+    for sample in spooled:
+        key, number = sample.key, used.get(sample.key, 1)
+        while key in taken:
+            number += 1
+            key = f"{sample.key}_{number}"
+        used[sample.key] = number  # or a name of 100,000 samples would be tried as often for each of them
+        taken.add(key)
+        apart.append(sample if key == sample.key else replace(sample, key=key))
+    return apart
+
+
+def _without(spooled: list[Spooled], exclude: Collection[str]) -> list[Spooled]:
+    return [one for one in spooled if one.key not in exclude and one.labels.extra.get("source") not in exclude]
+
+
+def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list[Spooled]]:
+    """The samples of every split, in their final order."""
+    ends = list(accumulate(split.values()))
+    dealt = {name: [] for name in split}
+    for sample in sorted(spooled, key=lambda sample: (sample.rank, sample.key)):
+        chance = int.from_bytes(sample.lot, "big") / 2**64
+        name = next((name for name, end in zip(split, ends, strict=True) if chance < end), list(split)[-1])
+        dealt[name].append(sample)
+    for name, samples in dealt.items():
+        if not samples:
+            raise UserError(f"--split: {name}={split[name]} of {len(spooled)} samples is none; give it a larger share")
+    return dealt
+
+
+def _write_shards(folder: Path, by_split: dict[str, list[Spooled]], samples_per_shard: int, workers: int) -> None:
+    paths, parts = [], []
+    for name, samples in by_split.items():
+        (folder / name).mkdir()
+        for number, first in enumerate(range(0, len(samples), samples_per_shard)):
+            paths.append(folder / name / f"{name}-{number:06d}.tar")
+            parts.append(samples[first : first + samples_per_shard])
+    with worker_pool(workers) as pool:
+        for _ in tqdm(pool.map(_write_shard, paths, parts), total=len(paths), desc="shards", unit="", disable=None):
+            pass
+
+
+def _write_shard(path: Path, samples: Sequence[Spooled]) -> None:
+    # Time, user and mode are part of a tar; fixed, so that the same samples are the same bytes.
+    with wds.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root", mode=0o644) as tar:
+        for spooled in samples:
+            sample = spooled.sample()
+            tar.write({"__key__": sample.key} | sample.members())

@@ -1,0 +1,179 @@
+"""A data set packed by many commands, on any machines: each reads its part, the last to finish writes the shards.
+
+The shards are, byte for byte, those that one command would have written. Reading is what takes long: pictures are
+decoded and cut. Merging copies the crops into their shards.
+"""
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.packing.pack import Packed, appearing_whole, check_layout, write_splits
+from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.spool import Reading, Spooled, Stretch, read_pictures
+from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
+from mivolo_lite.shards.sample import Labels
+
+_SPOOL, _SAMPLES, _MISSING, _HEAD = "spool", "samples.jsonl", "missing.json", "part.json"
+_MERGING = "merging"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part ``number``, from 1, of ``count`` equal ones."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """``"3/16"``. Raises UserError where it cannot be meant."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        part = cls(*map(int, match.groups())) if match else cls(0, 0)
+        if not 1 <= part.number <= part.count:
+            raise UserError(f"--part {text}: write it as 3/16, with a number from 1 to the count")
+        return part
+
+    def of(self, items: Sequence[str]) -> Sequence[str]:
+        """This part of the pictures; all parts one after another are all pictures in their order."""
+        return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.number:05d}-of-{self.count:05d}"
+
+
+def pack_part(
+    source: Source,
+    out: Path | str,
+    split: dict[str, float],
+    part: Part,
+    samples_per_shard: int = 1000,
+    seed: int = 0,
+    workers: int = 1,
+    max_reject_rate: float = 0.01,
+    exclude: Collection[str] = (),
+) -> Packed | None:
+    """Read one part into ``out.parts``; where that makes all parts complete, write ``out`` as ``pack`` does.
+
+    A part that is there already is not read again, so that a command which failed can be repeated.
+
+    Args:
+        part: which part; the other arguments are those of ``pack``, and equal for all parts.
+
+    Returns:
+        What packing gave, or None while other parts are missing or another command is merging.
+
+    Raises:
+        UserError: as ``pack`` does, or parts were read with other options.
+    """
+    out = Path(out)
+    check_layout(out, split, samples_per_shard)
+    items = source.items()
+    parts, merged = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
+    _check_own(parts), _check_own(merged)
+    head = _head(source, items, seed)
+    if not (parts / part.folder).exists():
+        with appearing_whole(parts / part.folder) as partial:
+            reading = read_pictures(source, part.of(items), partial / _SPOOL, seed, workers)
+            _write(partial, reading, head)
+    folders = [parts / Part(number, part.count).folder for number in range(1, part.count + 1)]
+    if not all(folder.exists() for folder in folders):
+        return None
+    with _only_one(parts / _MERGING) as alone:
+        if not alone or out.exists():
+            return None
+        reading = _read_all(folders, head)
+        check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
+        with appearing_whole(out) as partial:
+            excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
+        # Renamed first, so that no late command finds half of the parts.
+        shutil.rmtree(merged, ignore_errors=True)  # what a command left that was killed here
+        shutil.rmtree(parts.rename(merged))
+    return Packed.of(out, split, source, reading, excluded)
+
+
+def _check_own(folder: Path) -> None:
+    """Raise UserError where a folder holds anything but parts: it is removed at the end."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != _MERGING and not re.match(r"\d+-of-\d+", path.name):
+            raise UserError(f"{path}: is no part of a data set; move it, or choose another --out")
+
+
+def _head(source: Source, items: Sequence[str], seed: int) -> dict:
+    """What must be equal for parts to belong together."""
+    digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
+    # Its labels and options; where its pictures lie may differ between machines.
+    options = repr(
+        [type(source).__name__, *((name, value) for name, value in vars(source).items() if name != "images")]
+    )
+    asked = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
+    return {"pictures": len(items), "digest": digest, "source": asked, "seed": seed, "crop_policy": source.crop_policy}
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[bool]:
+    """Whether no other process is within this, or was and is done. A process that dies leaves it."""
+    with ExitStack() as stack:
+        try:
+            fcntl.flock(stack.enter_context(open(lock, "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            yield False
+        else:
+            yield True
+
+
+def _write(folder: Path, reading: Reading, head: dict) -> None:
+    """What was read, as JSON beside the spool."""
+    with open(folder / _SAMPLES, "w") as file:
+        for sample in reading.samples:
+            record = {
+                "key": sample.key,
+                "rank": sample.rank.hex(),
+                "lot": sample.lot.hex(),
+                "face": _relative(sample.face),
+                "body": _relative(sample.body),
+                "labels": sample.labels.to_json(),
+            }
+            file.write(json.dumps(record) + "\n")
+    write_rejected(folder / REJECTED_FILE, reading.rejected)
+    (folder / _MISSING).write_text(json.dumps([[*what, count] for what, count in reading.missing.items()]))
+    (folder / _HEAD).write_text(json.dumps(head))
+
+
+def _relative(stretch: Stretch | None) -> list | None:
+    return None if stretch is None else [Path(stretch.file).name, stretch.offset, stretch.size]
+
+
+def _read_all(folders: list[Path], head: dict) -> Reading:
+    """All parts as one reading. Raises UserError where they do not belong together."""
+    reading = Reading()
+    for folder in folders:
+        if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
+            raise UserError(
+                f"{folder}: read from other pictures or labels, or with other options; remove it, and read it again"
+            )
+        with open(folder / _SAMPLES) as file:
+            reading.samples.extend(_spooled(json.loads(line), folder / _SPOOL) for line in file)
+        with open(folder / REJECTED_FILE) as file:
+            reading.rejected.extend(map(json.loads, file))
+        if (folder / _MISSING).exists():  # not in parts of an older version
+            for crop, reason, count in json.loads((folder / _MISSING).read_text()):
+                reading.missing[crop, reason] += count
+    return reading
+
+
+def _spooled(record: dict, spool: Path) -> Spooled:
+    face, body = (
+        None if place is None else Stretch(str(spool / place[0]), *place[1:])
+        for place in (record["face"], record["body"])
+    )
+    rank, lot = (bytes.fromhex(record[name]) for name in ("rank", "lot"))
+    return Spooled(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))

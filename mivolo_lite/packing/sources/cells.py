@@ -1,0 +1,153 @@
+"""What the cells of a CSV mean: ages, genders, boxes, and whatever else a data set says of people."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import GENDERS, IDENTITY
+from mivolo_lite.packing.crops import Box
+from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.sample import parse_age, parse_gender
+
+FACE_COLUMNS = ("face_x0", "face_y0", "face_x1", "face_y1")
+BODY_COLUMNS = ("person_x0", "person_y0", "person_x1", "person_y1")
+
+OLDEST = 100
+"""Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
+
+_ABSENT = ("", "-1", "-1.0")
+_UNKNOWN = ("u", "unknown", "none", "null", "nan", "n/a")
+_RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
+_OPEN = re.compile(r"(?:(?:more than|over)\s*|>\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
+
+
+def is_absent(cell: str) -> bool:
+    """Whether a cell says nothing."""
+    return cell in _ABSENT
+
+
+def is_unknown(cell: str) -> bool:
+    """Whether a cell of an age or a gender says nothing."""
+    return cell in _ABSENT or cell.lower() in _UNKNOWN
+
+
+def age_of(cell: str) -> tuple[float, float] | None:
+    """An age as a closed range in years: ``31``, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``more than 70``.
+
+    Raises:
+        Rejected: it cannot be meant.
+    """
+    if is_unknown(cell):
+        return None
+    group, beyond = _RANGE.fullmatch(cell), _OPEN.fullmatch(cell)
+    if not (group or beyond or _is_number(cell)):
+        raise Rejected(f"age {cell!r:.50} is no age: write 31, 25;32 (or 25-32, (25, 32)) or 70+")
+    if group and float(group[1]) > float(group[2]):
+        raise Rejected(f"age {cell!r:.50} ends before it begins")
+    try:
+        return parse_age(group.groups() if group else (beyond[1] or beyond[2], OLDEST) if beyond else cell)
+    except ValueError as error:
+        raise Rejected(str(error)) from None
+
+
+class GenderCodes:
+    """What the cells of a column of genders mean: the usual words, and other ones as an option says.
+
+    Args:
+        text: ``"0=M,1=F"``, or nothing.
+
+    Raises:
+        UserError: it is not written so, or does not name both genders.
+    """
+
+    def __init__(self, text: str):
+        self.genders: dict[str, str] = {}
+        try:
+            for pair in filter(None, text.split(",")):
+                code, _, word = pair.partition("=")
+                self.genders[_canonical(code.strip())] = parse_gender(word.strip())
+        except ValueError:
+            self.genders = {"": ""}
+        if self.genders and set(self.genders.values()) != set(GENDERS):
+            raise UserError(f"--gender_codes {text!r}: name both genders, as in 0=M,1=F")
+
+    def __repr__(self) -> str:  # parts of a data set are told apart by their options
+        return repr(self.genders)
+
+    def check(self, cells: Iterable[str], where: str) -> None:
+        """Raise UserError where genders are numbers and nobody has said what they mean.
+
+        Data sets contradict each other: 1 is male in IMDB-WIKI, CelebA and MORPH's CSVs and female in UTKFace; beside
+        1, -1 is female in CelebA, and unknown elsewhere.
+        """
+        numbers = {code for cell in cells if _is_number(code := _canonical(cell)) and code not in self.genders}
+        if numbers - {"-1"}:
+            found = sorted(numbers)[:5]
+            one, other = found[:2] if len(found) > 1 else ("0", "1")
+            raise UserError(
+                f"{where}: column gender holds numbers ({', '.join(found)}), whose meaning differs between data sets; "
+                f"write M and F, or say which is which: --gender_codes {one}=M,{other}=F or the other way round"
+            )
+
+    def knows(self, cell: str) -> bool:
+        """Whether a cell says anything."""
+        return _canonical(cell) in self.genders or not is_unknown(cell)
+
+    def __call__(self, cell: str) -> str | None:
+        """The gender, None where it is unknown. Raises Rejected for anything else."""
+        if not self.knows(cell):
+            return None
+        try:
+            return self.genders.get(_canonical(cell)) or parse_gender(cell)
+        except ValueError as error:
+            raise Rejected(str(error)) from None
+
+
+def _is_number(code: str) -> bool:
+    try:
+        return math.isfinite(float(code))
+    except ValueError:
+        return False
+
+
+def _canonical(cell: str) -> str:
+    """``1`` for ``1.0`` and ``+1``; words in small letters."""
+    return f"{float(cell):g}" if _is_number(cell) else cell.lower()
+
+
+def box_of(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
+    """The box in four columns; None where all of them are -1, empty or not there.
+
+    Raises:
+        Rejected: not numbers, or shares of the image instead of pixels.
+    """
+    edges = [cells.get(column, "") for column in columns]
+    if all(map(is_absent, edges)):
+        return None
+    if not all(map(_is_number, edges)):
+        raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} is not a box")
+    box = tuple(map(float, edges))
+    if all(0 <= edge <= 1 for edge in box) and any(0 < edge < 1 for edge in box):
+        raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} are shares of the image; give pixels")
+    return box
+
+
+def other_labels(cells: Mapping[str, str], own: Iterable[str]) -> dict[str, str | float]:
+    """What the columns that are not ``own`` say, by their names: numbers or words. ``nan`` says nothing."""
+    return {
+        column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
+        for column, cell in cells.items()
+        if column not in own and column.isidentifier() and not is_absent(cell) and not _is_infinite(cell)
+    }
+
+
+def _number_or_word(cell: str) -> str | float:
+    return float(cell) if _is_number(cell) else cell
+
+
+def _is_infinite(cell: str) -> bool:
+    try:
+        return not math.isfinite(float(cell))
+    except ValueError:
+        return False

@@ -1,0 +1,83 @@
+"""From a file to a person's crops, with a reason where that fails."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
+from mivolo_lite.packing.decode import UnusablePicture, WholePicture, read_picture
+from mivolo_lite.packing.sources.source import Rejected
+
+
+def read_or_reject(path: Path, max_megapixels: float) -> WholePicture:
+    """The picture in a file. Raises Rejected with the reason where it cannot be used."""
+    try:
+        return read_picture(path, max_megapixels)
+    except UnusablePicture as error:
+        raise Rejected(str(error)) from None
+
+
+def keep_whole(picture: WholePicture, crop_size: float = math.inf) -> bytes:
+    """The picture as an upright JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
+    if picture.is_plain_jpeg and max(picture.image.shape[:2]) <= crop_size:
+        return picture.data
+    return encode(picture.image, crop_size)
+
+
+class Crops(NamedTuple):
+    """A person's crops as JPEGs, None where there is no box or no usable crop; and (crop, why) of unusable boxes."""
+
+    face: bytes | None
+    body: bytes | None
+    missing: Sequence[tuple[str, str]] = ()
+
+
+def cut_person(
+    image: np.ndarray,
+    face: Box | None,
+    body: Box | None,
+    others: Sequence[tuple[Box | None, Box | None]],
+    rules: CropRules,
+) -> Crops:
+    """A person's face and body crop.
+
+    Args:
+        image: (H, W, 3) uint8, the whole picture.
+        face: the person's face.
+        body: the person's body.
+        others: face and body of everybody else in the picture.
+        rules: which boxes give a crop.
+
+    Raises:
+        Rejected: neither box gives a crop.
+    """
+    cut = {
+        "face": lambda: None if face is None else cut_face(image, face, rules),
+        "body": lambda: None if body is None else cut_body(image, body, face, *_apart(others), rules),
+    }
+    crops: dict[str, bytes | None] = {}
+    missing = []
+    for name, crop in cut.items():
+        try:
+            pixels = crop()
+        except NoCrop as reason:
+            missing.append((name, str(reason)))
+            pixels = None
+        crops[name] = None if pixels is None else encode(pixels, rules.crop_size)
+    if not any(crops.values()):
+        raise Rejected(f"no usable crop: {_reasons(face, body, missing)} ({image.shape[1]}x{image.shape[0]} pixels)")
+    return Crops(crops["face"], crops["body"], missing)
+
+
+def _apart(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[list[Box], list[Box]]:
+    """All faces, and all bodies."""
+    return [face for face, _ in people if face is not None], [body for _, body in people if body is not None]
+
+
+def _reasons(face: Box | None, body: Box | None, missing: list[tuple[str, str]]) -> str:
+    boxes = {"face": face, "body": body}
+    said = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
+    return "; ".join(said) or "there is no box"

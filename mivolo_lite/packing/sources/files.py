@@ -1,0 +1,61 @@
+"""The image files in a folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.kind import HEAD, is_image
+
+# Also those of formats that cannot be read: such a file is then rejected with its reason, and not passed over.
+IMAGE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .avifs .heic .heics .heif .heifs .hif "
+    ".jxl .jp2 .j2k .jpx .jpf .jxr .ppm .pgm .pbm .pnm .tga .ico .svg .psd .exr .hdr "
+    ".cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split()
+)
+
+
+def image_files(folder: Path) -> list[str]:
+    """Every file below a folder that looks like an image, by its name relative to the folder, sorted.
+
+    A file looks like an image by its ending or, where the ending says nothing, by its first bytes. Links to files and
+    to folders are followed; a folder that can be reached in several ways, as in a loop of links, is walked once.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    return sorted(path.relative_to(folder).as_posix() for path in _files(folder) if _looks_like_image(path))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:  # what links lead to comes last, so that a folder has its own name where it has one
+        linked = []
+        for top in waiting:
+            for parent, folders, files in os.walk(top, onerror=_refuse):
+                place = os.stat(parent)
+                if (place.st_dev, place.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((place.st_dev, place.st_ino))
+                folders.sort()
+                linked += [Path(parent, name) for name in folders if os.path.islink(os.path.join(parent, name))]
+                yield from (Path(parent, name) for name in files)
+        waiting = linked
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"--images {error.filename}: cannot be listed: {error.strerror}")
+
+
+def _looks_like_image(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        return True
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with open(path, "rb") as file:
+            return is_image(file.read(HEAD))
+    except OSError:
+        return False

@@ -1,0 +1,47 @@
+"""Drawn people: the embedded data set. Nothing is downloaded, and nobody's picture is shipped."""
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.sources.cutting import cut_person
+from mivolo_lite.packing.sources.source import Picture, Source
+from mivolo_lite.packing.synthetic.picture import draw_picture
+from mivolo_lite.shards.sample import Labels, Sample
+
+
+class PeopleSource(Source):
+    """Draws whole pictures of one person each, and cuts face and body out of them.
+
+    Proportions, hair, wrinkles, posture and clothes depend on age, gender and group, as loosely as in life; light,
+    noise, background and pose do not.
+
+    Args:
+        count: how many people to draw.
+        seed: which series of people; picture ``n`` of a series never changes.
+        covered: share of the pictures in which something hides the face; the sample's JSON says which.
+        crop_size: largest side in pixels that a crop is stored with.
+    """
+
+    def __init__(self, count: int, seed: int = 0, covered: float = 0.0, crop_size: int = 224):
+        if count < 1:
+            raise UserError(f"--count {count}: give the number of people to draw, 1 or more")
+        if seed < 0:
+            raise UserError(f"--seed {seed}: give a whole number, 0 or more")
+        if not 0 <= covered <= 1:
+            raise UserError(f"--covered {covered}: give the share of hidden faces, from 0 to 1")
+        self.count = count
+        self.seed = seed
+        self.covered = covered
+        self.rules = CropRules(crop_size=crop_size)
+        self.crop_policy = self.rules.policy() | {"drawn": {"seed": seed, "covered": covered}}
+
+    def items(self) -> list[str]:
+        return [f"{number:07d}" for number in range(self.count)]
+
+    def read(self, item: str) -> Picture:
+        drawn = draw_picture(self.seed, int(item), self.covered)
+        person = drawn.person
+        extra = {"covered": drawn.covered, "face_box": list(drawn.face), "body_box": list(drawn.body)}
+        crops = cut_person(drawn.image, drawn.face, drawn.body, [], self.rules)
+        name = f"people_{self.seed}_{item}"
+        labels = Labels((person.age, person.age), person.gender, person.group, extra)
+        return Picture(name.encode(), [Sample(name, crops.face, crops.body, labels)], missing=crops.missing)

@@ -1,0 +1,86 @@
+"""Rows of one picture that mean the same person: two annotators, or a box without labels beside the labelled one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mivolo_lite.packing.crops import Box, overlap
+from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, box_of, is_absent
+from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.packing.sources.table import Line
+
+_SAME_FACE = 0.5
+_SAME_BODY = 0.8
+_MEETING_FACES = 0.1
+
+
+class Boxes(NamedTuple):
+    """A person's face and body in a picture, None where there is none that can be read."""
+
+    face: Box | None
+    body: Box | None
+
+    @classmethod
+    def of(cls, cells: Mapping[str, str]) -> "Boxes":
+        return cls(_readable(cells, FACE_COLUMNS), _readable(cells, BODY_COLUMNS))
+
+    def same_person(self, other: "Boxes") -> bool:
+        """Whether both are of one person, measured by intersection over union.
+
+        Faces of two people hardly overlap, bodies do: a child on an arm lies in its mother's box. So bodies decide
+        where a face is missing, or where two annotators drew it differently.
+        """
+        bodies = overlap(self.body, other.body) if self.body and other.body else 0.0
+        if not (self.face and other.face):
+            return bodies >= _SAME_BODY
+        faces = overlap(self.face, other.face)
+        return faces >= _SAME_FACE or (faces >= _MEETING_FACES and bodies >= _SAME_BODY)
+
+
+class Person(NamedTuple):
+    """A person in a picture.
+
+    Attributes:
+        number: the line of the CSV that the labels come from: the first that has any.
+        cells: its cells; where one says nothing, those of the person's other rows.
+        again: the other rows.
+        labelled: whether any row has a label.
+    """
+
+    number: int
+    cells: dict[str, str]
+    again: list[Line]
+    labelled: bool
+
+
+def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> list[Person]:
+    """The people that the rows of one picture mean, in the order of their first rows."""
+    found: list[tuple[Boxes, list[Line]]] = []
+    equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
+    for line in lines:
+        boxes = Boxes.of(line.cells)
+        place = equal.get(boxes) if any(boxes) else len(found)
+        if place is None:
+            place = next((place for place, (of, _) in enumerate(found) if of.same_person(boxes)), len(found))
+        if place == len(found):
+            found.append((boxes, []))
+        equal[boxes] = place
+        found[place][1].append(line)
+    return [_person(rows, is_labelled) for _, rows in found]
+
+
+def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
+    first = next((row for row in rows if is_labelled(row.cells)), rows[0])
+    again = [row for row in rows if row is not first]
+    cells = dict(first.cells)
+    for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
+        if all(is_absent(cells.get(column, "")) for column in columns):
+            other = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
+            cells |= {column: other[column] for column in columns if column in other}
+    return Person(first.number, cells, again, is_labelled(first.cells))
+
+
+def _readable(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
+    try:
+        return box_of(cells, columns)
+    except Rejected:
+        return None

@@ -1,0 +1,139 @@
+"""Pictures read once, in parallel, into files of crops, where they wait for their place in a shard."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+from tqdm import tqdm
+
+from mivolo_lite.packing.sources.source import Rejected, Source
+from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.sample import Labels, Sample
+
+_PICTURES_PER_TASK = 64
+
+
+class Stretch(NamedTuple):
+    """Bytes of a spool file."""
+
+    file: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A sample whose pictures wait in the spool.
+
+    Attributes:
+        rank: 8 bytes, decides the place in the split; equal for all people of a picture and its duplicates.
+        lot: 8 bytes, decides the split; the rank, but for pictures that belong together.
+    """
+
+    key: str
+    rank: bytes
+    lot: bytes
+    face: Stretch | None
+    body: Stretch | None
+    labels: Labels
+
+    def sample(self) -> Sample:
+        """The sample with its pictures."""
+        return Sample(self.key, _take(self.face), _take(self.body), self.labels)
+
+
+@dataclass
+class Reading:
+    """What reading pictures gave.
+
+    Attributes:
+        samples: in the order of the pictures.
+        rejected: the pictures that cannot be used, each with its reason.
+        missing: how many crops of samples are absent though there is a box, by (face or body, reason).
+    """
+
+    samples: list[Spooled] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
+    missing: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: "Reading") -> None:
+        """Append what another reading gave."""
+        self.samples += other.samples
+        self.rejected += other.rejected
+        self.missing += other.missing
+
+
+def read_pictures(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
+    """Read pictures into spool files in a new folder."""
+    folder.mkdir()
+    tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
+    reading = Reading()
+    with (
+        worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
+        tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar,
+    ):
+        for task, part in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
+            reading.add(part)
+            bar.update(len(task))
+    return reading
+
+
+class _Worker:
+    """What every worker process holds."""
+
+    source: Source
+    folder: Path
+    seed: int
+
+
+def _start_worker(source: Source, folder: Path, seed: int) -> None:
+    _Worker.source, _Worker.folder, _Worker.seed = source, folder, seed
+    # Not 1: OpenCV would wait for the threads of the process that this one was forked from, for ever.
+    cv2.setNumThreads(0)
+
+
+def _spool(number: int, items: Sequence[str]) -> Reading:
+    """Read a few pictures and append their crops to a spool file."""
+    reading = Reading()
+    with open(_Worker.folder / f"{number:08d}", "wb") as file:
+        for item in items:
+            try:
+                picture = _Worker.source.read(item)
+            except Rejected as reason:
+                reading.rejected.append({"picture": item, "reason": str(reason)})
+                continue
+            reading.missing.update(picture.missing)
+            rank = _rank(picture.identity, _Worker.seed)
+            lot = rank if picture.together is None else _rank(picture.together, _Worker.seed)
+            reading.samples.extend(
+                Spooled(sample.key, rank, lot, _put(file, sample.face), _put(file, sample.body), sample.labels)
+                for sample in picture.samples
+            )
+    return reading
+
+
+def _rank(identity: bytes, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(identity).digest()).digest()[:8]
+
+
+def _put(file, data: bytes | None) -> Stretch | None:
+    if data is None:
+        return None
+    offset = file.tell()
+    file.write(data)
+    return Stretch(file.name, offset, len(data))
+
+
+def _take(stretch: Stretch | None) -> bytes | None:
+    if stretch is None:
+        return None
+    with open(stretch.file, "rb") as file:
+        file.seek(stretch.offset)
+        data = file.read(stretch.size)
+    if len(data) < stretch.size:
+        raise OSError(f"{stretch.file} is shorter than what was written to it")
+    return data

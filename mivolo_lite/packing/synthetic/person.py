@@ -1,0 +1,96 @@
+"""Who is drawn: the labels, and how old each part of a person looks."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.packing.synthetic.pen import mix
+
+GROUPS = ("A", "B", "C", "D", "E")
+"""Drawn palettes of skin and hair that overlap. They stand for nobody."""
+
+_DECADE_WEIGHTS = np.array([1.25, 1.1, 1.2, 1.2, 1.1, 1.05, 0.95, 0.75, 0.45, 0.15])
+_AGE_KNOTS = np.concatenate([[0.0], np.cumsum(_DECADE_WEIGHTS) / _DECADE_WEIGHTS.sum()])
+
+_SKIN_TONES = np.array([0.0, 0.3, 0.55, 0.8, 1.0])
+_SKIN = np.array([(246, 212, 192), (228, 180, 146), (192, 138, 100), (140, 92, 64), (98, 64, 48)], dtype=float)
+_GROUP_TONE = {"A": 0.08, "B": 0.28, "C": 0.45, "D": 0.66, "E": 0.88}
+
+_HAIR = np.array([(34, 28, 27), (64, 44, 32), (104, 70, 44), (140, 72, 40), (196, 158, 98)], dtype=float)
+_GROUP_HAIR = {
+    "A": (0.05, 0.25, 0.3, 0.1, 0.3),
+    "B": (0.2, 0.35, 0.25, 0.1, 0.1),
+    "C": (0.45, 0.35, 0.15, 0.05, 0.0),
+    "D": (0.6, 0.3, 0.1, 0.0, 0.0),
+    "E": (0.75, 0.25, 0.0, 0.0, 0.0),
+}
+_GREY = (208.0, 206.0, 203.0)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person's labels and looks.
+
+    Attributes:
+        age: years, a whole number: what the label says.
+        face_age: years that the face looks like; it strays less from ``age`` than the body does.
+        body_age: years that the body looks like.
+        grey: share of the hair that has turned grey, 0 to 1.
+        balding: how far the hair has receded, 0 to 1.
+        masculine: how much of the typical difference between women and men shows, from -1 to 1; weak in children.
+        skin: RGB.
+        hair: RGB, with ``grey`` mixed in.
+    """
+
+    age: int
+    gender: str
+    group: str
+    face_age: float
+    body_age: float
+    grey: float
+    balding: float
+    masculine: float
+    skin: tuple[float, float, float]
+    hair: tuple[float, float, float]
+
+    @classmethod
+    def at_random(cls, rng: np.random.Generator) -> "Person":
+        """A person as likely as any other."""
+        exact_age = 100 * float(np.interp(rng.random(), _AGE_KNOTS, np.linspace(0, 1, len(_AGE_KNOTS))))
+        gender = GENDERS[int(rng.random() < 0.5)]
+        group = GROUPS[rng.integers(len(GROUPS))]
+
+        # Nobody looks exactly their age: some of it shows everywhere, some in the face, the hair or the body alone.
+        life = rng.normal(0, 0.5 + 0.025 * exact_age)
+        face_age = max(0.0, exact_age + life + rng.normal(0, 0.5 + 0.065 * exact_age))
+        body_age = max(0.0, exact_age + life + rng.normal(0, 0.7 + 0.07 * exact_age))
+        grey = _sigmoid((exact_age + life - rng.normal(52, 8)) / 5)
+        balding_rate = rng.beta(1.3, 1.6) if gender == "M" else rng.beta(1, 9)
+        balding = balding_rate * at_age(exact_age, (22, 75), (0, 1))
+
+        typical = rng.normal(1, 0.35) * at_age(exact_age, (2, 12, 18), (0.25, 0.5, 1))
+        masculine = float(np.clip(typical, -1, 1.4)) * (1 if gender == "M" else -1)
+        tone = np.clip(rng.normal(_GROUP_TONE[group], 0.1), 0, 1)
+        skin = tuple(np.interp(tone, _SKIN_TONES, channel) for channel in _SKIN.T)
+        hair = tuple(_HAIR[rng.choice(len(_HAIR), p=_GROUP_HAIR[group])] * rng.uniform(0.85, 1.15))
+        return cls(
+            int(exact_age), gender, group, face_age, body_age, grey, balding, masculine, skin, mix(hair, _GREY, grey)
+        )
+
+
+def at_age(age: float, ages: Sequence[float], values: Sequence[float]) -> float:
+    """A quantity that is known at some ages, in between and beyond: ``np.interp``, but quick for a single number."""
+    if age <= ages[0]:
+        return values[0]
+    if age >= ages[-1]:
+        return values[-1]
+    right = bisect_right(ages, age)
+    share = (age - ages[right - 1]) / (ages[right] - ages[right - 1])
+    return values[right - 1] + share * (values[right] - values[right - 1])
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))

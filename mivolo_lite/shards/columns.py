@@ -1,0 +1,76 @@
+"""Labels as the columns of an index."""
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from mivolo_lite.labels import GENDERS, IDENTITY, NO_CODE
+from mivolo_lite.shards.sample import Labels
+
+EXTRA = "extra."
+"""Prefix of the columns of what else the samples' JSON says."""
+
+MOST_COLUMNS = 1000
+"""Columns of an index beside its own: JSON with names of its own in every sample would make as many as samples."""
+
+_LARGEST = 1e30
+
+
+def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
+    """``age_lo``, ``age_hi`` and ``gender`` as ``ShardIndex`` has them."""
+    ages = np.array([label.age or (np.nan, np.nan) for label in labels], dtype=np.float32)
+    genders = [NO_CODE if label.gender is None else GENDERS.index(label.gender) for label in labels]
+    return {"age_lo": ages[:, 0].copy(), "age_hi": ages[:, 1].copy(), "gender": np.array(genders, dtype=np.uint8)}
+
+
+def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """What else the samples' JSON says, where it is a number or one of a few words.
+
+    Returns:
+        ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
+        The words of names that have them, sorted. A name with more words than a task could have classes is left out,
+        but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
+        million), and nobody lists them. Of more than ``MOST_COLUMNS`` names, those that most samples have stay.
+    """
+    columns, words = {}, {}
+    values_of = {name: values for name, values in _values_by_name(labels).items() if _is_label(name, values.values())}
+    by_count = sorted(values_of, key=lambda name: (-len(values_of[name]), name))
+    for name in sorted(by_count[:MOST_COLUMNS]):
+        values = values_of[name]
+        if name == IDENTITY:
+            values = {sample: str(value) for sample, value in values.items()}
+        if any(isinstance(value, str) for value in values.values()):
+            choices = sorted(set(values.values()))
+            places = {choice: place for place, choice in enumerate(choices)}
+            values = {sample: places[value] for sample, value in values.items()}
+            if name != IDENTITY:
+                words[name] = choices
+        column = columns[EXTRA + name] = np.full(len(labels), np.nan, dtype=np.float32)
+        column[list(values)] = list(values.values())
+    return columns, words
+
+
+def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
+    """{name: {sample: value}}: in one pass, since each sample of ten thousand may have names of its own."""
+    found: dict[str, dict[int, Any]] = {}
+    for sample, label in enumerate(labels):
+        for name, value in label.extra.items():
+            if said(value) is not None:
+                found.setdefault(name, {})[sample] = value
+    return found
+
+
+def _is_label(name: str, values: Collection[Any]) -> bool:
+    """Whether the values are numbers, or few enough words; people may be as many as they are."""
+    if name == IDENTITY:
+        return True
+    if all(isinstance(value, str) for value in values):
+        return len(set(values)) < NO_CODE
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)
+
+
+def said(value: Any) -> Any:
+    """A label, or None for a number that is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

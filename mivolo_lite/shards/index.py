@@ -1,0 +1,222 @@
+"""The index of a folder of shards: where every member lies and what is known of every sample.
+
+One scan of the tars gives ``index.safetensors`` (columns, read through the page cache) and ``dataset.json`` (for
+people). With it, any sample is one ``pread`` away, so the order of training need not follow the order on disk.
+
+``dataset.json`` holds the digest of ``index.safetensors``, and that one a check of every sample's members: any stretch
+of any shard can be told to be what was indexed, without reading the rest.
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import save_tensors
+from mivolo_lite.paths import is_url
+from mivolo_lite.shards.cache import CacheConfig, NodeCache
+from mivolo_lite.shards.remote import RemoteFolder
+from mivolo_lite.shards.schema import check_columns, check_info
+
+_INDEX_PART = 32 * 2**20  # bytes of one request for an index
+INDEX_FILE, INFO_FILE = "index.safetensors", "dataset.json"
+
+
+class ShardIndex:
+    """Every sample of a folder of shards.
+
+    Attributes:
+        folder: where the tars lie: a path, or a RemoteFolder.
+        info: the content of ``dataset.json``.
+        columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
+            in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
+            ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``extra.<name>``, see ``extra_columns``;
+            ``key_end`` into the bytes of ``keys``; ``labels_offset``, ``labels_size`` of the member with the labels,
+            and ``face_crc``, ``body_crc``, ``labels_crc`` (older indexes lack these, see ``Members``).
+        cache: where a node keeps what it fetches, for shards at a URL.
+    """
+
+    def __init__(
+        self,
+        folder: Path | RemoteFolder,
+        info: dict[str, Any],
+        columns: dict[str, np.ndarray],
+        cache: CacheConfig | None = None,
+    ):
+        self.folder, self.info, self.columns, self.cache = folder, info, columns, cache
+
+    @classmethod
+    def load(cls, address: Path | str, cache: CacheConfig | None = None) -> "ShardIndex":
+        """Read the index of a folder, or of shards at a URL.
+
+        Args:
+            address: a folder, or ``s3://``, ``gs://``, ``https://``, ``hf://``.
+            cache: where the node keeps what it fetches from a URL.
+
+        Raises:
+            UserError: there is no index, or it is damaged; or the shards in a folder are not the indexed ones.
+        """
+        return _load_remote(str(address), cache or CacheConfig()) if is_url(address) else _load_local(Path(address))
+
+    def __reduce__(self):
+        # A worker process that is not forked maps the columns anew instead of being sent them.
+        return _load_again, (self.folder.url if self.is_remote else str(self.folder), self.cache)
+
+    def save(self) -> None:
+        """Write both files, each by a rename. Raises UserError where they cannot be written."""
+        columns, info = (self.folder / f"{name}.partial" for name in (INDEX_FILE, INFO_FILE))
+        try:
+            save_tensors(self.columns, columns, {"digest": self.digest})
+            self.info["index"] = {"bytes": columns.stat().st_size, "sha256": _sha256(columns)}
+            info.write_text(json.dumps(self.info, indent=2) + "\n")
+            os.replace(columns, self.folder / INDEX_FILE)
+            os.replace(info, self.folder / INFO_FILE)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.folder}: the index cannot be written: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self.columns["shard"])
+
+    @property
+    def digest(self) -> str:
+        """Names exactly these shards; part of every checkpoint."""
+        return self.info["digest"]
+
+    @property
+    def is_remote(self) -> bool:
+        return isinstance(self.folder, RemoteFolder)
+
+    @property
+    def groups(self) -> list[str]:
+        return self.info["groups"]
+
+    @property
+    def shard_sizes(self) -> np.ndarray:
+        """(shards,) samples in each shard."""
+        return np.array([shard["samples"] for shard in self.info["shards"]])
+
+    def shard_name(self, shard: int) -> str:
+        return self.info["shards"][shard]["file"]
+
+    def shard_path(self, shard: int) -> Path:
+        return self.folder / self.shard_name(shard)
+
+    def key(self, sample: int) -> str:
+        ends = self.columns["key_end"]
+        start = 0 if sample == 0 else ends[sample - 1]
+        return self.columns["keys"][start : ends[sample]].tobytes().decode(errors="replace")
+
+    def take(self, name: str, samples: np.ndarray) -> np.ndarray:
+        """(B,) values of a column at the samples (B,)."""
+        return self.columns[name][samples]
+
+    def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
+        """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, the rest not."""
+        middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2
+        ages = np.clip(np.rint(middle[~np.isnan(middle)]), min_age, max_age).astype(np.int64)
+        return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
+
+
+def _load_again(address: str, cache: CacheConfig | None) -> ShardIndex:
+    """In a process of one that has loaded the index, and so has compared it with its digest."""
+    return _load_remote(address, cache) if is_url(address) else _load_local(Path(address), check_digest=False)
+
+
+def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
+    mend = f"run `mivolo-lite index {folder}`"
+    try:
+        if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
+            raise UserError(f"{folder}: no indexed shards here; pack a data set or {mend}")
+        info = _read_info((folder / INFO_FILE).read_bytes(), folder, mend)
+        if check_digest:
+            _check_digest(folder, info, mend)
+        columns = _map_columns(folder / INDEX_FILE, info, folder, mend)
+        for shard in info["shards"]:
+            path = folder / shard["file"]
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise UserError(f"{path}: missing or changed since it was indexed; {mend}")
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}; {mend}") from None
+    return ShardIndex(folder, info, columns)
+
+
+def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:
+    """Compare the columns with their digest, which an index of an older version lacks.
+
+    That reads them whole, 0.6 to 2 GB a second: 6.6 GB of 100 million samples are from then on in the page cache, which
+    training reads from in any case, and cost each rank 3 to 11 seconds at its start. Worker processes do not repeat it.
+    """
+    if "index" not in info:
+        return
+    if (folder / INDEX_FILE).stat().st_size != info["index"]["bytes"] or (
+        _sha256(folder / INDEX_FILE) != info["index"]["sha256"]
+    ):
+        raise UserError(f"{folder}: damaged index, or {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+
+
+def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
+    """The index of shards at a URL. Its columns are fetched once a node, under a name that tells their content.
+
+    Nothing is asked of the shards: with 100,000 of them that would be as many requests of each rank. What is read of
+    them is checked when it is read.
+    """
+    folder, cache = RemoteFolder(url), NodeCache.of(config)
+    mend = "run `mivolo-lite index` on the shards and upload them with their index.safetensors and dataset.json"
+    info = _read_info(folder.read(INFO_FILE), folder, mend)
+    if "index" not in info:
+        raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {mend}")
+    size, digest = info["index"]["bytes"], info["index"]["sha256"]
+    name = f"{digest}.safetensors"
+    for _ in range(2):
+        with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)) as file:
+            if _sha256(file) == digest:
+                return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
+        cache.drop(name)  # damaged on the node's disk; what was fetched is checked before it is there
+    raise UserError(f"data.cache.folder {cache.folder}: the disk changes what is written to it; choose another folder")
+
+
+def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
+    found, step = hashlib.sha256(), connections * _INDEX_PART
+    with open(file, "wb", closefd=False) as out, ThreadPoolExecutor(connections) as pool:
+        for begin in range(0, size, step):  # so many parts at once and not more, for the memory's sake
+            starts = range(begin, min(begin + step, size), _INDEX_PART)
+            ends = [min(start + _INDEX_PART, size) for start in starts]
+            for part in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
+                found.update(part)
+                out.write(part)
+    if found.hexdigest() != digest:
+        raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; upload both again")
+
+
+def _read_info(content: bytes, where: Path | RemoteFolder, mend: str) -> dict[str, Any]:
+    try:
+        return check_info(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}/{INFO_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+
+
+def _map_columns(path: Path, info: dict[str, Any], where: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
+    try:
+        # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
+        with safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get("digest")
+            columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
+        if info["digest"] != digest:
+            raise UserError(f"{where}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+        check_columns(columns, info)
+    except (ValueError, TypeError, SafetensorError) as error:  # TypeError: a type that numpy does not have
+        raise UserError(f"{where}/{INDEX_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+    return columns
+
+
+def _sha256(file: Path | int) -> str:
+    """Of a file, by its path or an open descriptor, which stays open."""
+    with open(file, "rb", closefd=not isinstance(file, int)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

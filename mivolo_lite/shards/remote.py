@@ -1,0 +1,147 @@
+"""Files at a URL, read in ranges through fsspec by somebody who does not give up at the first failure."""
+
+import os
+import random
+import time
+from collections.abc import Callable
+
+from mivolo_lite.credentials import without_credentials
+from mivolo_lite.errors import UserError
+from mivolo_lite.shards.members import DamagedBytes
+
+TRIES, PATIENCE = 9, 45.0
+"""No more tries than these, and none that begins so many seconds after the first: a server that is silent, or that
+sends a byte now and then, is given up after a minute."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds: at most this long before the second try, twice that before the third, and so on."""
+
+_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "https", "http": "https", "hf": "hf", "file": "file"}
+"""What an address may begin with, and the extra that installs what reads it."""
+
+_SILENCE = 15.0  # seconds without a byte after which a connection is given up
+_SLOWEST = 200e3  # bytes a second, below which a connection is given up
+_LARGEST = 64 * 2**20  # bytes of a file of unknown size; a dataset.json of 100,000 shards has 15 million
+_UNKNOWN = 6 * 2**20  # bytes of a file of unknown size, as far as the time for it is concerned
+_WORTH_ANOTHER_TRY = (408, 425, 429)  # of the statuses that blame the client
+
+
+class RemoteFolder:
+    """The files under a URL.
+
+    Args:
+        url: what fsspec takes, as in ``s3://bucket/folder``. Credentials and endpoints are the environment's affair.
+
+    Raises:
+        UserError: a kind of URL that is not known here, or a package for it that is missing.
+    """
+
+    def __init__(self, url: str):
+        self._scheme = url.partition("://")[0]
+        base, question, query = url.partition("?") if self._scheme in ("http", "https") else (url, "", "")
+        self.url, self._query = base.rstrip("/") + question + query, question + query
+        if self._scheme not in _SCHEMES:
+            raise UserError(f"{url}: no such kind of address; there are folders, s3://, gs://, https:// and hf://")
+        self._process: int | None = None
+        self._connect()
+
+    def __str__(self) -> str:
+        return without_credentials(self.url)
+
+    def __reduce__(self):
+        return RemoteFolder, (self.url,)
+
+    def read(
+        self, name: str, start: int | None = None, end: int | None = None, check: Callable[[bytes], None] | None = None
+    ) -> bytes:
+        """A file's bytes from ``start`` to ``end``, or all of them, tried again with longer and longer pauses.
+
+        Args:
+            name: of the file.
+            start: first byte.
+            end: the byte behind the last one.
+            check: raises DamagedBytes where they are wrong.
+
+        Raises:
+            UserError: it is not there, or may not be read, or each try failed.
+        """
+        begun = time.monotonic()
+        for attempt in range(TRIES):
+            try:
+                return self._request(name, start, end, check)
+            except Exception as error:  # each storage has exceptions of its own
+                if isinstance(error, UserError):
+                    raise
+                if _is_final(error) or attempt == TRIES - 1 or time.monotonic() - begun > PATIENCE:
+                    tried = f" (tried {attempt + 1} times)" if attempt else ""
+                    raise UserError(f"{self._base()}/{name}: {_reason(error)}{tried}") from None
+            # At random, so that ranks that failed together do not come back together.
+            time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))
+
+    def _request(self, name: str, start: int | None, end: int | None, check: Callable | None) -> bytes:
+        self._connect()
+        data = self._read(f"{self._root}/{name}{self._query}", start, end)
+        if end is None and len(data) > _LARGEST:
+            raise UserError(f"{self._base()}/{name}: more than {_LARGEST / 1e6:.0f} MB, which no index is")
+        if end is not None and len(data) > end - start:
+            raise UserError(f"{self}: its server ignores ranges, so samples cannot be read one block at a time")
+        if end is not None and len(data) < end - start:
+            raise DamagedBytes(f"cut off after {len(data)} of {end - start} bytes")
+        if check is not None:
+            check(data)
+        return data
+
+    def _connect(self) -> None:
+        """Connections and event loops do not outlive a fork: each process has its own."""
+        if self._process == os.getpid():
+            return
+        try:
+            import fsspec
+
+            if self._scheme in ("http", "https"):
+                from aiohttp import ClientTimeout
+
+                from mivolo_lite.shards.bounded_http import BoundedHttp
+
+                timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+                self._files, self._root = BoundedHttp(_LARGEST, client_kwargs={"timeout": timeout}), self._base()
+            else:
+                self._files, self._root = fsspec.url_to_fs(self.url)
+        except ImportError as error:
+            extra = _SCHEMES[self._scheme]
+            raise UserError(f"{self.url}: needs a package ({_line(error)}); pip install -e '.[{extra}]'") from None
+        except Exception as error:  # of credentials or settings
+            raise UserError(f"{self.url}: {_reason(error)}") from None
+        self._process = os.getpid()
+
+    def _read(self, path: str, start: int | None, end: int | None) -> bytes:
+        if not self._files.async_impl:  # such read through a buffer that fetches more than was asked for
+            return self._files.cat_file(path, start=start, end=end, cache_type="none")
+        from fsspec.asyn import sync
+
+        size = _UNKNOWN if end is None else end - start
+        cat, timeout = self._files._cat_file, _SILENCE + size / _SLOWEST
+        return sync(self._files.loop, cat, path, start=start, end=end, timeout=timeout)
+
+    def _base(self) -> str:
+        return self.url.removesuffix(self._query)
+
+
+def _is_final(error: Exception) -> bool:
+    if isinstance(error, UserError | FileNotFoundError | PermissionError | ImportError):
+        return True
+    status = getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_ANOTHER_TRY
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "not there; upload the whole folder that was packed or indexed"
+    if isinstance(error, PermissionError):
+        return f"may not be read with the credentials of this environment: {_line(error)}"
+    if isinstance(error, DamagedBytes):
+        return str(error)
+    return f"cannot be read: {type(error).__name__}: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

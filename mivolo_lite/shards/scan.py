@@ -1,0 +1,390 @@
+"""Building the index of a folder of shards: one scan of its tars, ours or other people's."""
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
+
+import numpy as np
+from tqdm import tqdm
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import explain_write_errors
+from mivolo_lite.images.jpeg import BrokenJpeg, check
+from mivolo_lite.images.kind import HEAD, is_image, kind_of
+from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
+from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.columns import extra_columns, label_columns, said
+from mivolo_lite.shards.index import INFO_FILE, ShardIndex
+from mivolo_lite.shards.members import IMAGES, member_columns
+from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
+from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
+from mivolo_lite.shards.schema import SCHEMA_VERSION
+from mivolo_lite.shards.tars import Member, members_by_key
+
+_COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", *(f".tar.{end}" for end in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "z")))
+_COMPRESSED_HEADS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**22  # bytes; a damaged header may claim all that follows
+_END_OF_IMAGE = b"\xff\xd9"
+_MOST_FIELDS, _LONGEST_NAME = 1000, 500
+
+
+class ScannedSample(NamedTuple):
+    """One sample of a tar.
+
+    Attributes:
+        key: names it.
+        labels: what is known of it.
+        places: offset and size of each of its ``Members``, size 0 without.
+        crcs: of the same.
+    """
+
+    key: str
+    labels: Labels
+    places: tuple[tuple[int, int], ...]
+    crcs: tuple[int, ...]
+
+
+@dataclass
+class ShardScan:
+    """What one tar holds.
+
+    Attributes:
+        name, size, sha256: of its file.
+        samples: in the order of the tar.
+        rejected: what is no usable sample, with its reason.
+        unread: images that belong to no sample's face or body.
+        fields: names of the fields of the samples' JSON beside age, gender and group.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    samples: list[ScannedSample] = field(default_factory=list)
+    rejected: list[dict] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
+
+
+def index_shards(
+    folder: Path | str,
+    crop_policy: dict[str, Any] | None = None,
+    groups: list[str] | None = None,
+    max_reject_rate: float = 0.01,
+    workers: int = 1,
+    exclude: Collection[str] = (),
+) -> ShardIndex:
+    """Scan a folder's tars, and write its index, ``dataset.json`` and, where needed, ``rejected.jsonl``.
+
+    Args:
+        folder: holds uncompressed ``.tar`` shards, also other people's (``.jpg`` with ``.json`` or ``.cls``).
+        crop_policy: how the crops were made, where that is known; otherwise what an earlier ``dataset.json`` says.
+        groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
+        max_reject_rate: largest share of samples that may be unusable.
+        workers: processes that scan.
+        exclude: samples to leave out, by their key, by the name of their picture (``source`` in their JSON) or as
+            ``rejected.jsonl`` names them. They change the digest.
+
+    Raises:
+        UserError: no shards, compressed or damaged shards, or too many rejects; or the index cannot be written.
+    """
+    folder = Path(folder)
+    paths, deeper = _shard_paths(folder)
+    scans = _scan_all(paths, workers)
+    _name_apart(scans)
+    excluded, excluded_rejects = _leave_out(scans, frozenset(exclude))
+    rejected = [reject for scan in scans for reject in scan.rejected]
+    check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
+    labels = [sample.labels for scan in scans for sample in scan.samples]
+    earlier_policy, earlier_groups = _earlier(folder)
+    if not groups:
+        found = {label.group for label in labels if label.group is not None}
+        groups = earlier_groups + sorted(found - set(earlier_groups))
+    if len(groups) >= NO_CODE:
+        raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
+    extra, words = extra_columns(labels)
+    info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
+    info |= {"folders_left_out": deeper} if deeper else {}
+    info |= {"excluded": len(excluded) + excluded_rejects} if exclude else {}
+    index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
+    index.save()
+    with explain_write_errors(folder / REJECTED_FILE):
+        (folder / REJECTED_FILE).unlink(missing_ok=True)  # an earlier scan's
+        if rejected:
+            write_rejected(folder / REJECTED_FILE, rejected)
+    return index
+
+
+def _earlier(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Crop policy and groups of an earlier ``dataset.json``, of whatever version and in whatever state."""
+    try:
+        info = json.loads((folder / INFO_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        info = None
+    policy, groups = (info.get(name) if isinstance(info, dict) else None for name in ("crop_policy", "groups"))
+    named = isinstance(groups, list) and all(isinstance(group, str) for group in groups)
+    return policy if isinstance(policy, dict) else {}, list(dict.fromkeys(groups)) if named else []
+
+
+def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
+    """The tars of a folder, and the names of folders in it that hold tars, which are not read."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    paths = _listed(folder)
+    for path in paths:
+        if path.name.lower().endswith(_COMPRESSED_TARS):
+            raise UserError(f"{path}: compressed tars cannot be read at an offset; unpack it to a plain .tar")
+    folders = [path for path in paths if path.is_dir()]
+    deeper = [path.name for path in folders if any(map(_is_tar, _listed(path)))]
+    tars = [path for path in paths if _is_tar(path) and path not in folders]
+    if not tars and deeper:
+        raise UserError(
+            f"{folder}: holds no .tar shards itself, but its folders do ({_some(deeper)}): index each of them; "
+            "data.train takes a list"
+        )
+    if not tars:
+        raise UserError(f"{folder}: holds no .tar shards")
+    for path in tars:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
+    return tars, deeper
+
+
+def _is_tar(path: Path) -> bool:
+    return path.suffix.lower() == ".tar"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, without hidden files: macOS puts a ``._NAME`` of metadata beside each ``NAME``."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
+    bar = partial(tqdm, total=len(paths), desc="index", unit=" shards", disable=None)
+    if workers == 1 or len(paths) == 1:
+        return list(bar(map(scan_shard, paths)))
+    with worker_pool(workers) as pool:
+        return list(bar(pool.map(scan_shard, paths)))
+
+
+def scan_shard(path: Path) -> ShardScan:
+    """Offsets and labels of every sample of one tar. Raises UserError for a compressed, damaged or unreadable one."""
+    try:
+        with open(path, "rb") as file:
+            _refuse_compressed(path, file.read(6))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            scan = ShardScan(path.name, file.tell(), digest)
+            file.seek(0)
+            for key, members in members_by_key(file).items():
+                _scan_members(scan, file, key, members)
+    except tarfile.TarError as error:
+        raise UserError(f"{path}: damaged or truncated tar ({error}); write it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return scan
+
+
+def _refuse_compressed(path: Path, head: bytes) -> None:
+    for magic, name in _COMPRESSED_HEADS.items():
+        if head.startswith(magic):
+            raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
+
+
+def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[str, Member]) -> None:
+    """Add what has one key: a sample, a reject with its reason, or neither, such as a LICENSE."""
+    face, body, said = (
+        next((members[name] for name in names if name in members), None)
+        for names in (FACE_EXTENSIONS, BODY_EXTENSIONS, LABEL_EXTENSIONS)
+    )
+    others = [member for member in members.values() if not any(member is one for one in (face, body, said))]
+    unread = [member for member in others if member.fault is None and is_image(member.read(file, HEAD))]
+    if not (face or body or said or unread):
+        return
+    try:
+        key.encode()  # UnicodeEncodeError is a ValueError
+        if not (face or body):
+            raise ValueError(_no_image(file, members, unread))
+        images = [_image(file, member) if member else b"" for member in (face, body)]
+        labels = _labels(file, said)
+    except ValueError as error:
+        picture, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
+        scan.rejected.append({"picture": _printable(picture), "reason": _printable(reason)})
+        return
+    places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, said))
+    crcs = tuple(map(crc32, (*images, said.read(file))))
+    scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
+    scan.unread += [_printable(f"{scan.name}:{member.name}"[:_LONGEST_NAME]) for member in unread]
+    scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
+
+
+def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member]) -> str:
+    """Why a sample has neither face nor body."""
+    if not unread:
+        return f"no face or body image among its members ({_some(sorted(members))})"
+    kind = kind_of(unread[0].read(file, HEAD))
+    if kind == "a JPEG":
+        return (
+            f"no face or body image: a key ends at the first dot of a name ({_some([_base(one) for one in unread])}); "
+            "rename them without other dots"
+        )
+    return f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: convert it to .jpg"
+
+
+def _image(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of a face or body. Raises ValueError where they are no JPEG that can be decoded."""
+    data = _bytes(file, member, _LARGEST_IMAGE)
+    try:
+        check(data)
+    except BrokenJpeg as error:
+        raise ValueError(f"{_base(member)}: {error}") from None
+    if _END_OF_IMAGE not in data:
+        raise ValueError(f"{_base(member)}: a truncated JPEG, without an end")
+    return data
+
+
+def _labels(file: BinaryIO, member: Member | None) -> Labels:
+    if member is None:
+        return Labels.from_members({})
+    extension = member.name.rpartition(".")[2].lower()
+    return Labels.from_members({extension: _bytes(file, member, _LARGEST_LABELS)})
+
+
+def _bytes(file: BinaryIO, member: Member, most: int) -> bytes:
+    if member.fault:
+        raise ValueError(f"{_base(member)} {member.fault}")
+    if member.size > most:
+        raise ValueError(f"{_base(member)} has {member.size} bytes, over {most}")
+    return member.read(file)
+
+
+def _printable(text: str) -> str:
+    """A name as one line of text: a tar may name a member with any bytes."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _base(member: Member) -> str:
+    return member.name.rpartition("/")[2]
+
+
+def _plain(labels: Labels) -> Labels:
+    """Without nested values, which are no labels: an index has numbers and words."""
+    plain = {name: () if isinstance(value, list | dict) else value for name, value in labels.extra.items()}
+    if plain.get(IDENTITY) == ():
+        del plain[IDENTITY]
+    return replace(labels, extra=plain)
+
+
+def _field_names(record: Mapping[str, Any]) -> list[str]:
+    """Names of the fields of a JSON object, with those of objects in it, as in ``labels.age``."""
+    inner = [f"{name}.{key}" for name, value in record.items() if isinstance(value, dict) for key in value]
+    return [*record, *inner]
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few of names, each not too long, and how many more there are."""
+    listed = ", ".join(name[:100] for name in names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
+
+
+def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
+    codes = {name: code for code, name in enumerate(groups)}
+    samples = [sample for scan in scans for sample in scan.samples]
+    keys = [sample.key.encode() for sample in samples]
+    return {
+        "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.samples) for scan in scans]),
+        **member_columns([sample.places for sample in samples], [sample.crcs for sample in samples]),
+        **label_columns(labels),
+        "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
+        "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
+        "keys": np.frombuffer(b"".join(keys), dtype=np.uint8),
+    }
+
+
+def _info(
+    scans: list[ShardScan], labels: list[Labels], groups: list[str], crop_policy: dict[str, Any], excluded: list[str]
+) -> dict[str, Any]:
+    shards = [
+        {"file": scan.name, "samples": len(scan.samples), "bytes": scan.size, "sha256": scan.sha256} for scan in scans
+    ]
+    named = json.dumps([shards, excluded] if excluded else shards)
+    unread = [name for scan in scans for name in scan.unread]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "digest": hashlib.sha256(named.encode()).hexdigest(),
+        "samples": len(labels),
+        "rejected": sum(len(scan.rejected) for scan in scans),
+        **({"unread": {"images": len(unread), "first": unread[0]}} if unread else {}),
+        "crop_policy": crop_policy,
+        "groups": groups,
+        "labels": _statistics(scans, labels, groups),
+        **_fields(scans, labels),
+        "shards": shards,
+    }
+
+
+def _fields(scans: list[ShardScan], labels: list[Labels]) -> dict[str, list[str]]:
+    """The fields that the samples' JSON has, where no sample has an age or none a gender: maybe under another name."""
+    if any(label.age is not None for label in labels) and any(label.gender is not None for label in labels):
+        return {}
+    return {"fields": sorted({name[:100] for scan in scans for name in scan.fields})[:_MOST_FIELDS]}
+
+
+def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
+    ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
+    genders, found = (Counter(getattr(label, name) for label in labels) for name in ("gender", "group"))
+    people = Counter(str(who) for label in labels if (who := said(label.extra.get(IDENTITY))) is not None)
+    tens = np.arange(0, MAX_AGE + 10, 10)
+    counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
+    age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
+    if len(ages):
+        age |= {"min": ages.min(), "max": ages.max(), "mean": round(float(ages.mean()), 4)}
+        age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
+    return {
+        **{
+            name: sum(sample.places[number][1] > 0 for scan in scans for sample in scan.samples)
+            for number, name in enumerate(IMAGES)
+        },
+        "age": age,
+        "gender": {name: genders[name] for name in GENDERS},
+        "group": {name: found[name] for name in groups},
+        "identity": {"known": sum(people.values()), "people": len(people)},
+    }
+
+
+def _name_apart(scans: list[ShardScan]) -> None:
+    """Make keys unique: where two tars share one, every key is prefixed with its tar's name."""
+    keys = [sample.key for scan in scans for sample in scan.samples]
+    if len(set(keys)) == len(keys):
+        return
+    for scan in scans:
+        stem = Path(scan.name).stem
+        scan.samples = [sample._replace(key=f"{stem}/{sample.key}") for sample in scan.samples]
+
+
+def _leave_out(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int]:
+    """Leave out what is named. Returns the keys of the samples, and how many rejects were named."""
+    excluded, rejects = [], 0
+    for scan in scans:
+        kept = [one for one in scan.samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
+        excluded += {sample.key for sample in scan.samples} - {sample.key for sample in kept}
+        names = [{name := reject["picture"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
+        meant = [reject for reject, own in zip(scan.rejected, names, strict=True) if own.isdisjoint(exclude)]
+        rejects += len(scan.rejected) - len(meant)
+        scan.samples, scan.rejected = kept, meant
+    return sorted(excluded), rejects

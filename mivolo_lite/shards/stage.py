@@ -1,0 +1,80 @@
+"""A copy of training data on a node's own disk: ``python -m mivolo_lite.shards.stage FOLDER TO`` prints where it is.
+
+FOLDER is what ``data.train`` takes, so it may be a list of data sets; then a list of the copies is printed.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.paths import is_url
+from mivolo_lite.shards.index import ShardIndex
+
+
+def stage(folder: Path | str, to: Path | str) -> Path:
+    """Copy a folder of indexed shards, whole or not at all, unless it has been copied before.
+
+    Args:
+        folder: the shards.
+        to: a folder that may hold copies of several data sets, each named by its digest.
+
+    Returns:
+        The copy.
+
+    Raises:
+        UserError: no indexed shards, or no room for them.
+    """
+    if is_url(folder):
+        raise UserError(f"{folder}: shards at a URL have a cache on each node already; unset STAGE_DIR")
+    index = ShardIndex.load(folder)
+    copy = Path(to) / index.digest[:16]
+    if copy.exists():
+        return ShardIndex.load(copy).folder
+    partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = sum(shard["bytes"] for shard in index.info["shards"]), shutil.disk_usage(partial.parent).free
+        if needed > free:
+            raise UserError(f"{to}: {needed / 1e9:.1f} GB of shards, and {free / 1e9:.1f} GB free; read them in place")
+        shutil.copytree(folder, partial)
+        try:
+            os.rename(partial, copy)
+        except OSError:
+            if not copy.exists():  # another job on this node was faster
+                raise
+    except OSError as error:
+        raise UserError(f"{to}: the shards of {folder} cannot be copied there: {_reason(error)}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return copy
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong first: of a folder, shutil lists everything."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return str(error)
+
+
+def stage_all(train: str, to: str) -> str:
+    """What ``data.train`` says, a folder or a list in JSON, with copies instead of the folders."""
+    if not train.startswith("["):
+        return str(stage(train, to))
+    try:
+        sets = [each | {"path": each["path"]} for each in json.loads(train)]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f'{train}: write a list of data sets as [{{"path": FOLDER, "weight": NUMBER}}]') from None
+    return json.dumps([each | {"path": str(stage(each["path"], to))} for each in sets])
+
+
+if __name__ == "__main__":
+    try:
+        if len(sys.argv) != 3:
+            raise UserError("give FOLDER, or a list of them, and TO")
+        print(stage_all(*sys.argv[1:3]))
+    except UserError as error:
+        print(f"stage: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,284 @@
+"""Where the bytes of samples come from: shards in a folder, blocks of shards at a URL, or several data sets' shards."""
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache, partial
+from heapq import heappop, heappush
+from itertools import count
+from threading import Lock, Thread
+from typing import NamedTuple
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.shards.blocks import cut_into_blocks
+from mivolo_lite.shards.cache import EVICTABLE, NodeCache
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.joined import JoinedIndex
+from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
+from mivolo_lite.shards.open_files import OpenFiles
+from mivolo_lite.shards.sample_ref import Draw
+
+_SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
+_BLOCKS_REMEMBERED = 4096
+_NOW, _AHEAD = 0, 1  # what is needed now goes first
+
+
+class ShardFiles:
+    """Reads members of shards in a folder at their offsets.
+
+    Args:
+        index: of the folder.
+    """
+
+    def __init__(self, index: ShardIndex):
+        self.index, self._number = index, next(_numbers)
+        weakref.finalize(self, _close_files, self._number)
+
+    def __reduce__(self):
+        return ShardFiles, (self.index,)
+
+    @cached_property
+    def members(self) -> Members:
+        return Members(self.index.columns)
+
+    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
+        """Each batch, with the blocks to fetch ahead while it is read: none."""
+        return ((draws, ()) for draws in batches)
+
+    def blocks_of(self, samples: np.ndarray) -> list[int]:
+        """The blocks to fetch for samples: none."""
+        return []
+
+    def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
+        """Have the samples at hand."""
+
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``. Raises UserError where its shard is not what was indexed."""
+        shard = int(self.index.columns["shard"][sample])
+        try:
+            file = _open_files.descriptor((self._number, shard), partial(self.index.shard_path, shard))
+            return self.members.read(name, sample, partial(os.pread, file))
+        except OSError as error:
+            raise UserError(f"{self.index.shard_path(shard)}: cannot be read: {error.strerror}") from None
+        except DamagedBytes as error:
+            raise UserError(
+                f"{self.index.shard_path(shard)}: sample {self.index.key(sample)}: {error}; if the shard was changed, "
+                f"run `mivolo-lite index {self.index.folder}`, otherwise copy it here again"
+            ) from None
+
+
+_open_files, _numbers = OpenFiles(), count()
+
+
+def _close_files(number: int) -> None:
+    _open_files.close(lambda key: key[0] == number)
+
+
+class Block(NamedTuple):
+    """Neighbouring samples of a shard at a URL, which are fetched together.
+
+    Attributes:
+        name: of its file in the cache.
+        shard: number of its shard.
+        begin, end: bytes of the shard.
+        samples: their numbers.
+    """
+
+    name: str
+    shard: int
+    begin: int
+    end: int
+    samples: range
+
+
+class FetchedShards:
+    """Reads members of shards at a URL. A block of neighbouring samples is one ranged read into the node's cache.
+
+    Args:
+        index: of shards at a URL.
+        block_samples: samples of a block; as in the order of training, so that what is used together comes together.
+    """
+
+    def __init__(self, index: ShardIndex, block_samples: int):
+        self.index, self.folder, self.cache = index, index.folder, NodeCache.of(index.cache)
+        self.block_samples, self.members = block_samples, Members(index.columns)
+        self.block_start, self.block_size = cut_into_blocks(index.shard_sizes, block_samples)
+        self._block = lru_cache(_BLOCKS_REMEMBERED)(self._look_up)
+        self._threads: _Threads | None = None
+
+    def __reduce__(self):
+        return FetchedShards, (self.index, self.block_samples)
+
+    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
+        """Each batch, with the blocks to fetch ahead while it is read."""
+        return blocks_ahead(batches, self.blocks_of, self.index.cache.readahead_blocks)
+
+    def blocks_of(self, samples: np.ndarray) -> list[int]:
+        """The blocks in which samples lie."""
+        return (np.unique(np.searchsorted(self.block_start, samples, side="right")) - 1).tolist()
+
+    def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
+        """Have the samples' blocks here, and those to fetch ahead on their way."""
+        missing = [number for number in self.blocks_of(samples) if not self.cache.has(self._block(number).name)]
+        if not missing and not ahead:
+            return
+        if self._threads is None or self._threads.process != os.getpid():
+            self._threads = _Threads(partial(self._make, wait=False), self.index.cache.connections)
+        self._threads.add(missing, _NOW)
+        self._threads.add(ahead, _AHEAD)
+        for number in reversed(missing):  # from the other end, as one more thread
+            self._make(number)
+
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``, as it was indexed; a block that was damaged is fetched anew."""
+        block = self._block(int(np.searchsorted(self.block_start, sample, side="right")) - 1)
+        try:
+            return self._read(block, name, sample)
+        except DamagedBytes:
+            self.cache.drop(block.name)
+        try:
+            return self._read(block, name, sample)
+        except DamagedBytes as error:
+            raise UserError(
+                f"data.cache.folder {self.cache.folder}: sample {self.index.key(sample)}: {error}, though it was when "
+                "it was written there; choose a folder on another disk"
+            ) from None
+
+    def _read(self, block: Block, name: str, sample: int) -> bytes:
+        with self.cache.open(block.name, block.end - block.begin, partial(self._fetch, block)) as file:
+            return self.members.read(name, sample, lambda size, offset: os.pread(file, size, offset - block.begin))
+
+    def _make(self, number: int, wait: bool = True) -> None:
+        block = self._block(number)
+        self.cache.make(block.name, block.end - block.begin, partial(self._fetch, block), wait)
+
+    def _fetch(self, block: Block, file: int) -> None:
+        name = self.index.shard_name(block.shard)
+        data = self.folder.read(name, block.begin, block.end, partial(self._check, block))
+        with open(file, "wb", closefd=False) as out:
+            out.write(data)
+
+    def _check(self, block: Block, data: bytes) -> None:
+        view = memoryview(data)
+        for sample in block.samples:
+            try:
+                for name in IMAGES:
+                    self.members.read(name, sample, lambda size, offset: view[offset - block.begin :][:size])
+            except DamagedBytes as error:
+                raise DamagedBytes(
+                    f"sample {self.index.key(sample)}: {error}; if the shards were changed, run `mivolo-lite index` "
+                    "on them and upload them with their index.safetensors and dataset.json"
+                ) from None
+
+    def _look_up(self, number: int) -> Block:
+        first = int(self.block_start[number])
+        samples = range(first, first + int(self.block_size[number]))
+        shard, (begin, end) = int(self.index.columns["shard"][first]), self.members.range(samples)
+        return Block(f"{self.index.digest[:16]}-{shard}-{begin}-{end}{EVICTABLE}", shard, begin, end, samples)
+
+
+class JoinedShards:
+    """Reads members of the shards of several data sets. A block is named by its set's place and its number there.
+
+    Args:
+        index: of all sets.
+        block_samples: samples of a block, of those sets that are at a URL.
+    """
+
+    def __init__(self, index: JoinedIndex, block_samples: int):
+        self.index = index
+        self.parts = [open_shards(part, block_samples) for part in index.parts]
+
+    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[tuple[int, int]]]]:
+        """Each batch, with the blocks to fetch ahead while it is read."""
+        readahead = max([part.cache.readahead_blocks for part in self.index.parts if part.is_remote], default=0)
+        return blocks_ahead(batches, self.blocks_of, readahead)
+
+    def blocks_of(self, samples: np.ndarray) -> list[tuple[int, int]]:
+        """The blocks in which samples lie."""
+        own = [numbers for _, numbers in self.index.split(samples)]
+        return [(place, block) for place, part in enumerate(self.parts) for block in part.blocks_of(own[place])]
+
+    def prepare(self, samples: np.ndarray, ahead: Sequence[tuple[int, int]]) -> None:
+        """Have the samples' blocks here, and those to fetch ahead on their way."""
+        for place, (_, own) in enumerate(self.index.split(samples)):
+            self.parts[place].prepare(own, [block for owner, block in ahead if owner == place])
+
+    def read(self, name: str, sample: int) -> bytes:
+        """The JPEG of a sample's ``face`` or ``body``."""
+        place, own = self.index.locate(sample)
+        return self.parts[place].read(name, own)
+
+
+def blocks_ahead(
+    batches: Iterable[Sequence[Draw]], blocks_of: Callable[[np.ndarray], Sequence[Hashable]], readahead: int
+) -> Iterator[tuple[Sequence[Draw], Sequence[Hashable]]]:
+    """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
+
+    Args:
+        batches: what will be read.
+        blocks_of: the blocks in which samples lie.
+        readahead: how many blocks to know before a batch needs them.
+    """
+    waiting, ahead, samples_ahead, fetch = deque(), 0, 0, []
+    known: dict[Hashable, None] = {}  # the blocks of the latest batches
+    for draws in batches:
+        blocks = blocks_of(np.array([draw.sample for draw in draws]))
+        new = [block for block in blocks if block not in known]
+        for block in blocks:
+            known.pop(block, None)
+            known[block] = None
+        while len(known) > _BLOCKS_REMEMBERED:
+            known.pop(next(iter(known)))
+        fetch += new
+        waiting.append((draws, len(new)))
+        ahead, samples_ahead = ahead + len(new), samples_ahead + len(draws)
+        while waiting and (ahead - waiting[0][1] >= readahead or samples_ahead > _SAMPLES_AHEAD):
+            draws, its_blocks = waiting.popleft()
+            ahead, samples_ahead = ahead - its_blocks, samples_ahead - len(draws)
+            yield draws, fetch
+            fetch = []
+    for draws, _ in waiting:
+        yield draws, fetch
+        fetch = []
+
+
+class _Threads:
+    """Threads of one process that fetch blocks, the most urgent first. They end when there is nothing left to do."""
+
+    def __init__(self, make: Callable[[int], None], limit: int):
+        self.make, self.limit, self.process = make, limit, os.getpid()
+        self._tasks: list[tuple[int, int, int]] = []
+        self._number, self._running, self._lock = count(), 0, Lock()
+
+    def add(self, blocks: Iterable[int], urgency: int) -> None:
+        with self._lock:
+            for block in blocks:
+                heappush(self._tasks, (urgency, next(self._number), block))
+            while self._running < min(self.limit, len(self._tasks)):
+                self._running += 1
+                Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while (block := self._next()) is not None:
+            try:
+                self.make(block)
+            except UserError:
+                pass  # whoever needs the block meets the same error, and says so
+
+    def _next(self) -> int | None:
+        with self._lock:
+            if self._tasks:
+                return heappop(self._tasks)[-1]
+            self._running -= 1
+            return None
+
+
+def open_shards(index: ShardIndex | JoinedIndex, block_samples: int) -> ShardFiles | FetchedShards | JoinedShards:
+    """The way to an index's samples."""
+    if isinstance(index, JoinedIndex):
+        return JoinedShards(index, block_samples)
+    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

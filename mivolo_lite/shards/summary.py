@@ -1,0 +1,43 @@
+"""What lies in shards, in a line, as the commands print it."""
+
+from collections.abc import Iterator
+
+from mivolo_lite.shards.columns import EXTRA, MOST_COLUMNS
+from mivolo_lite.shards.index import ShardIndex
+
+_MOST_FIELDS = 12
+
+
+def content_of(index: ShardIndex) -> str:
+    """Samples, labels and images of shards, counted."""
+    labels = index.info["labels"]
+    age, people = labels["age"], labels.get("identity", {}).get("people")
+    known = f" ({age['known']} known)" if age["known"] < len(index) else ""
+    parts = [
+        f"{len(index)} samples in {len(index.info['shards'])} shards",
+        f"ages {age['min']:g} to {age['max']:g}{known}" if age["known"] else "no ages",
+        *(f"{count} {gender}" for gender, count in labels["gender"].items()),
+        f"{labels['face']} faces",
+        f"{labels['body']} bodies",
+    ]
+    return ", ".join([*parts, f"{people} people"] if people else parts)
+
+
+def left_out_of(index: ShardIndex) -> Iterator[str]:
+    """A line for each kind of thing that was found in the shards and is not in the index."""
+    info, labels = index.info, index.info["labels"]
+    known = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
+    missing = [name for name, count in known.items() if not count]
+    if missing and (fields := info.get("fields")):
+        more = ", ..." if len(fields) > _MOST_FIELDS else ""
+        listed = ", ".join(fields[:_MOST_FIELDS]) + more
+        yield f"careful: no JSON has {' or '.join(missing)}; it has {listed}: rename what is meant and index again"
+    if unread := info.get("unread"):
+        yield (
+            f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "
+            "(.face.jpg or .jpg) and one body (.body.jpg), and its key ends at the first dot of a name"
+        )
+    if folders := info.get("folders_left_out"):
+        yield f"careful: tars in folders are not read: {', '.join(folders[:_MOST_FIELDS])}; index those on their own"
+    if sum(name.startswith(EXTRA) for name in index.columns) == MOST_COLUMNS:
+        yield f"careful: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"

@@ -1,0 +1,54 @@
+"""What a run is told: every option, typed, and written back as YAML."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+import yaml
+
+from mivolo_lite.credentials import without_credentials
+from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.tasks import Task
+from mivolo_lite.training.optim import OptimConfig
+from mivolo_lite.training.options import TrainConfig
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """A whole run.
+
+    Attributes:
+        run: folder of the run; must be new, or hold the run to resume.
+        resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
+        start: where a new run gets all its weights from, heads included: a run's ``best`` or a converted checkpoint.
+        ages: the ages that the model covers.
+        tasks: what it learns beside age and gender.
+        model: its ``name`` and options.
+        method: its ``name`` and options.
+    """
+
+    run: str = ""
+    resume: Literal["auto", "no"] = "no"
+    start: str = ""
+    data: DataConfig
+    model: Any
+    method: Any
+    ages: AgeSpan
+    optim: OptimConfig
+    train: TrainConfig
+    tasks: list[Task] = field(default_factory=list)
+
+
+def dump_run_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
+    return without_credentials(yaml.safe_dump(named_options(config), sort_keys=False))
+
+
+def named_options(value: Any) -> Any:
+    """A configuration, or a part of it, as plain values: of a model or a method its name first, then its options."""
+    if is_dataclass(value):
+        names = sorted((option.name for option in fields(value)), key=lambda name: name != "name")
+        return {name: named_options(getattr(value, name)) for name in names}
+    if isinstance(value, list):
+        return [named_options(item) for item in value]
+    return value

@@ -1,0 +1,122 @@
+"""A rank that hangs or is cut off ends the others; one that only takes long does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.slurm.cluster import free_ports
+
+RANK = """
+import sys, time
+import torch.distributed as dist
+from mivolo_lite.distributed.heartbeat import Heartbeat
+dist.init_process_group("gloo")
+heartbeat = Heartbeat(dist.get_rank(), 3, patience=10)
+dist.barrier()
+print("up", flush=True)
+time.sleep(float(sys.argv[1]))
+heartbeat.stop()
+dist.barrier()
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def ranks():
+    """Starts three processes that are busy for some seconds."""
+    processes = []
+
+    def start(word, code=RANK):
+        (port,) = free_ports(1)
+        for rank in range(3):
+            environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "3"}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            command = [sys.executable, "-c", code, str(word)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            processes.append(subprocess.Popen(command, env=environment, **pipes))
+        assert all(process.stdout.readline() == "up\n" for process in processes)
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_others_end_when_one_is_lost(ranks, lost):
+    processes = ranks(300)
+    processes[lost].send_signal(signal.SIGSTOP)  # silent, with all its connections open
+    began = time.monotonic()
+    assert processes[(lost + 1) % 3].wait(timeout=60) == 1 and time.monotonic() - began > 5
+    assert f"no sign of life from rank {lost} for 10 seconds" in processes[(lost + 1) % 3].stderr.read()
+
+
+FAILS = """
+import sys
+import torch.distributed as dist
+import mivolo_lite.cli.train
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.distributed.heartbeat import Heartbeat, ending_together
+def train(argv):
+    dist.init_process_group("gloo")
+    Heartbeat(dist.get_rank(), 3)
+    print("up", flush=True)
+    with ending_together():
+        if dist.get_rank() == int(argv[0]):
+            raise UserError("bad input")
+        dist.barrier()
+mivolo_lite.cli.train.run = train
+main(["train", sys.argv[1]])
+"""
+HANGS = """
+import time
+from mivolo_lite.distributed.heartbeat import Heartbeat
+heartbeat = Heartbeat(0, 1)
+with heartbeat.working():
+    time.sleep(3)
+    heartbeat.progress()
+    time.sleep(60)
+"""
+EXIT_HANGS = """
+import atexit, time
+from mivolo_lite.distributed import heartbeat
+heartbeat.ENDING = 1
+heartbeat.Heartbeat(0, 1)
+atexit.register(time.sleep, 60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_others_end_and_say_why_when_one_fails(ranks, failing):
+    processes = ranks(failing, FAILS)
+    for rank, process in enumerate(processes):
+        _, said = process.communicate(timeout=40)
+        line = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
+        assert "Traceback" not in said and len(line) == 1, said
+        if rank == failing:
+            assert process.returncode == 2 and line == ["mivolo-lite: bad input"]
+        else:
+            assert process.returncode == 1 and f"rank {rank} ends: rank {failing} failed (bad input)" in line[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code, said", [(HANGS, "nothing was done for 1 seconds, at "), (EXIT_HANGS, "did not end")])
+def test_a_process_whose_main_thread_hangs_is_ended(code, said):
+    environment = os.environ | {"MIVOLO_HANG_TIMEOUT": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    assert process.returncode == 1 and said in process.stderr
+
+
+@pytest.mark.slow
+def test_busy_ranks_are_left_alone(ranks):
+    processes = ranks(15)
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert all(process.stdout.read() == "done\n" for process in processes)

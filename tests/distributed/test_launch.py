@@ -1,0 +1,260 @@
+"""A launch trains as it was asked for, or stops within seconds with one line that says why."""
+
+import json
+
+import pytest
+
+from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.distributed.launch import Launch, start
+from mivolo_lite.errors import UserError
+from tests.training.launching import TRAIN, accelerate, arguments, finish, torchrun
+
+TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+DEEPSPEED = TWO | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+FSDP = TWO | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+PLAN = BatchPlan(global_batch=32, micro_batch=8, world_size=2, accumulation=2)
+
+
+def check(environment, gpus=0, precision="no"):
+    launch = Launch.from_environment(environment, gpus)
+    launch.check(precision, PLAN, clip_norm=5.0)
+    return launch
+
+
+@pytest.mark.parametrize(
+    "environment, gpus, engine, processes, on_cpu",
+    [
+        ({}, 0, "ddp", 1, True),
+        ({}, 1, "ddp", 1, False),
+        (TWO, 0, "ddp", 2, True),
+        (TWO, 8, "ddp", 2, False),
+        (TWO | {"ACCELERATE_USE_CPU": "true"}, 8, "ddp", 2, True),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "MASTER_ADDR": "n1"}, 0, "ddp", 4, True),
+        (DEEPSPEED, 0, "zero", 2, True),
+        (DEEPSPEED, 2, "zero", 2, False),
+        (FSDP, 0, "fsdp2", 2, True),
+        (FSDP, 2, "fsdp2", 2, False),
+    ],
+)
+def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
+    launch = check(environment, gpus)
+    assert (launch.engine, launch.processes, launch.on_cpu) == (engine, processes, on_cpu)
+
+
+@pytest.mark.parametrize(
+    "environment, gpus, message",
+    [
+        (DEEPSPEED | {"ACCELERATE_USE_CPU": "true"}, 0, "ACCELERATE_USE_CPU"),
+        ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, 0, "started alone"),
+        ({"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}, 0, "unset MASTER_ADDR"),
+        ({"WORLD_SIZE": ""}, 0, "WORLD_SIZE is ''"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, 0, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "0"}, 0, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "4", "RANK": "0"}, 0, "WORLD_SIZE is 4, but MASTER_ADDR not set"),
+        ({"WORLD_SIZE": "4", "MASTER_ADDR": "n1"}, 0, "WORLD_SIZE is 4, but RANK not set"),
+        ({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 0, "WORLD_SIZE is 1, but RANK and MASTER_ADDR not set"),
+        ({"LOCAL_RANK": "0"}, 0, "LOCAL_RANK is set, but not WORLD_SIZE"),
+        ({"RANK": "1"}, 0, "RANK is set, but not WORLD_SIZE"),
+        (TWO | {"RANK": "2"}, 0, "RANK is 2, but there are 2 processes"),
+        (TWO | {"LOCAL_RANK": ""}, 0, "LOCAL_RANK is ''"),
+        (TWO | {"MASTER_PORT": "http"}, 0, "MASTER_PORT is 'http'"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, 0, "dynamo_backend eager"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, 0, "WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, 0, "LOCAL_RANK"),
+        (DEEPSPEED | {"ACCELERATE_USE_FSDP": "true"}, 0, "DEEPSPEED and FSDP"),
+        (TWO | {"ACCELERATE_USE_MEGATRON_LM": "true"}, 2, "MEGATRON_LM"),
+        (FSDP | {"FSDP_VERSION": "1"}, 2, "fsdp_version"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, 2, "fsdp_offload_params"),
+        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, 0, "zero_stage"),
+        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "nvme"}, 0, "offload_optimizer_device"),
+        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"}, 0, "offload_param_device"),
+        (DEEPSPEED | {"ACCELERATE_MIXED_PRECISION": "bf16"}, 0, "train.precision"),
+        (DEEPSPEED | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, 0, "accumulation 4"),
+        (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "1.0"}, 0, "optim.clip_norm"),
+        (TWO | {"ACCELERATE_MIXED_PRECISION": "fp16"}, 2, "train.precision"),
+    ],
+)
+def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):
+    with pytest.raises(UserError, match=message):
+        check(environment, gpus)
+
+
+def test_what_a_launch_file_repeats_is_no_error():
+    said = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}
+    check(DEEPSPEED | said | {"ACCELERATE_GRADIENT_CLIPPING": "5.0"}, precision="bf16")
+
+
+def test_a_precision_of_no_in_the_launch_file_disagrees_with_bf16():
+    fields = {"ACCELERATE_CONFIG_DS_FIELDS": "zero_stage,mixed_precision", "ACCELERATE_MIXED_PRECISION": "no"}
+    with pytest.raises(UserError, match="train.precision"):
+        check(DEEPSPEED | fields, precision="bf16")
+
+
+@pytest.mark.parametrize("engine, gpus", [(TWO, 0), (DEEPSPEED, 2), (FSDP, 2)])
+def test_fp16_where_it_does_not_work_is_an_error(engine, gpus):
+    with pytest.raises(UserError, match="fp16"):
+        check(engine, gpus, precision="fp16")
+
+
+def json_file(path, **settings) -> str:
+    """DeepSpeed's own settings, of stage 2 where they do not say otherwise."""
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}} | settings))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "settings, precision, message",
+    [
+        ({"bf16": {"enabled": True}}, "no", "precision bf16"),
+        ({"bf16": {"enabled": True}}, "fp16", "precision bf16"),
+        ({"gradient_accumulation_steps": 4}, "no", "accumulation 4"),
+        ({"train_micro_batch_size_per_gpu": 16}, "no", "micro_batch 16"),
+        ({"train_batch_size": 16}, "no", "global_batch 16"),
+        ({"gradient_clipping": 1.0}, "no", "clip_norm 1.0"),
+        ({"optimizer": {"type": "Adam"}}, "no", "optimizer"),
+        ({"zero_optimization": {}}, "no", "zero_stage"),
+    ],
+)
+def test_a_json_file_that_disagrees_is_an_error(settings, precision, message, tmp_path):
+    path = json_file(tmp_path / "ds.json", **settings)
+    with pytest.raises(UserError, match=message):
+        check(DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": path}, precision=precision)
+
+
+def test_the_configuration_reaches_deepspeed_also_past_auto_in_json(tmp_path):
+    path = tmp_path / "ds.json"
+    auto = {"bf16": {"enabled": "auto"}, "train_micro_batch_size_per_gpu": "auto", "gradient_clipping": "auto"}
+    path.write_text(json.dumps({"zero_optimization": {"stage": 3, "reduce_bucket_size": 7}, "prescale": 1} | auto))
+    launch = check(DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}, precision="bf16")
+    settings = launch._deepspeed("bf16", PLAN, clip_norm=5.0)
+    assert settings["torch_autocast"]["enabled"] and not settings["bf16"]["enabled"]
+    assert settings["train_micro_batch_size_per_gpu"] == 8 and settings["gradient_accumulation_steps"] == 2
+    assert settings["train_batch_size"] == 32 and settings["gradient_clipping"] == 5.0
+    assert settings["zero_optimization"]["stage"] == 3 and settings["zero_optimization"]["reduce_bucket_size"] == 7
+    assert settings["prescale"] == 1
+
+
+def launch_file(path, kind, **more):
+    path.write_text(
+        json.dumps(
+            {
+                "compute_environment": "LOCAL_MACHINE",
+                "distributed_type": kind,
+                "num_machines": 1,
+                "num_processes": 2,
+                "machine_rank": 0,
+                **more,
+            }
+        )
+    )
+    return path
+
+
+def deepspeed_file(path, **fields):
+    return launch_file(path, "DEEPSPEED", deepspeed_config=fields)
+
+
+@pytest.fixture
+def nowhere(tmp_path):
+    """A run whose data does not exist: whoever gets as far as to look for it was not stopped by the launch."""
+    nothing = tmp_path / "nothing"
+    return [TRAIN, "--run", tmp_path / "run", "--data.train", nothing, "--data.val", nothing]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command, environment, message",
+    [
+        (lambda tmp, words: accelerate("zero2", *words), {"ACCELERATE_USE_CPU": "true"}, "ACCELERATE_USE_CPU"),
+        (lambda tmp, words: accelerate("zero2", "--cpu", *words), {}, "started alone"),
+        (lambda tmp, words: accelerate(launch_file(tmp / "f.json", "MULTI_CPU"), *words), {}, "started alone"),
+        (
+            lambda tmp, words: accelerate(launch_file(tmp / "f.json", "MULTI_GPU", mixed_precision="bf16"), *words),
+            {},
+            "train.precision",
+        ),
+        (
+            lambda tmp, words: accelerate(
+                deepspeed_file(tmp / "f.json", zero_stage=2, gradient_accumulation_steps=4), *words
+            ),
+            {},
+            "accumulation 4",
+        ),
+        (
+            lambda tmp, words: accelerate(
+                deepspeed_file(tmp / "f.json", zero_stage=2), "--mixed_precision", "bf16", *words
+            ),
+            {},
+            "train.precision",
+        ),
+        (
+            lambda tmp, words: accelerate(
+                deepspeed_file(
+                    tmp / "f.json",
+                    deepspeed_config_file=json_file(tmp / "ds.json", bf16={"enabled": True}),
+                ),
+                *words,
+            ),
+            {},
+            "train.precision",
+        ),
+        (
+            lambda tmp, words: accelerate(
+                deepspeed_file(
+                    tmp / "f.json",
+                    deepspeed_config_file=json_file(tmp / "ds.json", gradient_accumulation_steps=4),
+                ),
+                *words,
+            ),
+            {},
+            "accumulation 4",
+        ),
+        (lambda tmp, words: accelerate("ddp", *words, "--train.sync_batchnorm", "true"), {}, "on GPUs alone"),
+    ],
+    ids=[
+        "use-cpu",
+        "cpu-flag",
+        "multi-cpu",
+        "precision",
+        "accumulation",
+        "precision-flag",
+        "json-precision",
+        "json-accumulation",
+        "sync-batchnorm",
+    ],
+)
+def test_a_launch_that_would_fall_back_stops(command, environment, message, nowhere, tmp_path):
+    code, output = finish(command(tmp_path, nowhere), timeout=200, **environment)
+    said = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]
+    assert code != 0 and said and all(message in line for line in said)
+
+
+def test_an_empty_dynamo_backend_is_none():
+    check({"ACCELERATE_DYNAMO_BACKEND": "NO"})
+
+
+def test_a_second_run_in_one_process_chooses_its_precision(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for precision in ("no", "bf16"):
+        _, _, accelerator, heartbeat = start(precision, global_batch=8, micro_batch=None, clip_norm=0.0)
+        heartbeat.stop()
+        assert accelerator.mixed_precision == precision
+
+
+def test_what_was_taken_out_of_the_environment_counts_for_a_second_run(monkeypatch):
+    monkeypatch.setattr("mivolo_lite.distributed.launch._forgotten", {})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "1.0")
+    start("no", global_batch=8, micro_batch=None, clip_norm=1.0)[-1].stop()
+    with pytest.raises(UserError, match="clip_norm 1.0"):
+        start("no", global_batch=8, micro_batch=None, clip_norm=2.0)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_work_together(people, tmp_path):
+    options = {"model.backbone": "test_vit", "data.image_size": 32, "data.workers": 0, "optim.global_batch": 20}
+    data = {"run": tmp_path / "run", "data.train": people / "train", "data.val": people / "val", "optim.epochs": 1}
+    code, output = finish(torchrun(2, TRAIN, *arguments(options | data)))
+    assert code == 0, output
+    assert "20 = 10 x 2 processes x 1 micro-batches on cpu, DDP" in output
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()

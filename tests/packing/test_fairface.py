@@ -1,0 +1,134 @@
+"""FairFace: age groups become ranges, the picture is the body, the face lies in its middle."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.packing.sources.fairface import FairFaceSource, face_in_the_middle
+from mivolo_lite.packing.sources.source import Rejected
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Makes a source of the CSV lines given, over the light pictures ``a.jpg`` (448 x 448) and ``b.png``."""
+    Image.new("RGB", (448, 448), (200, 190, 180)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (448, 448), (200, 190, 170)).save(tmp_path / "b.png")
+
+    def make(*lines: str, header: str = "file,age,gender", **options) -> FairFaceSource:
+        (tmp_path / "labels.csv").write_text("\n".join([header, *lines]) + "\n")
+        return FairFaceSource(tmp_path, tmp_path / "labels.csv", **options)
+
+    return make
+
+
+def only_sample(source: FairFaceSource):
+    (item,) = source.items()
+    (sample,) = source.read(item).samples
+    return sample
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("0-2", (0, 2)), ("30-39", (30, 39)), ("70+", (70, 100)), ("more than 70", (70, 100)), ("25", (25, 25))],
+)
+def test_age_groups_become_ranges(source, text, expected):
+    labels = only_sample(source(f"a.jpg,{text},Female")).labels
+    assert labels.age == expected and labels.gender == "F" and labels.group is None
+
+
+def test_genders_may_have_codes(source):
+    assert only_sample(source("a.jpg,30-39,1", gender_codes="0=M,1=F")).labels.gender == "F"
+
+
+def test_an_absent_body_has_a_reason(source):
+    people = source("a.jpg,30-39,Male", margin=0.25)
+    assert people.read(people.items()[0]).missing == [("body", "hidden by the own face")]
+
+
+def test_race_is_the_group(source):
+    header = "file,age,gender,race,service_test"
+    labels = only_sample(source("a.jpg,3-9,Male,East Asian,True", header=header)).labels
+    assert labels.gender == "M" and labels.group == "East Asian"
+
+
+def test_the_face_is_cut_from_the_middle_and_blanked_in_the_body(source):
+    sample = only_sample(source("a.jpg,30-39,Male"))
+    x0, y0, x1, y1 = face_in_the_middle(448, 448, 1.25)
+    assert (x0, y0, x1, y1) == (141, 141, 307, 307)
+    assert decode(sample.face).shape == (166, 166, 3)
+    body = decode(sample.body)
+    assert body.shape == (448, 448, 3)
+    assert (body[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] < 20).all() and (body[:130] > 150).all()
+
+
+def test_a_tight_margin_leaves_no_body(source):
+    sample = only_sample(source("a.jpg,30-39,Male", margin=0.25))
+    assert decode(sample.face).shape == (388, 388, 3) and sample.body is None
+
+
+def test_the_csvs_face_box_comes_first(source):
+    header = "file,age,gender,face_x0,face_y0,face_x1,face_y1"
+    assert decode(only_sample(source("a.jpg,30-39,Male,10,20,60,90", header=header)).face).shape == (70, 50, 3)
+    assert decode(only_sample(source("a.jpg,30-39,Male,-1,-1,-1,-1", header=header)).face).shape == (166, 166, 3)
+
+
+def test_without_the_face_the_picture_is_stored_byte_for_byte(source, tmp_path):
+    sample = only_sample(source("a.jpg,30-39,Male", face=False))
+    assert sample.face is None and sample.body == (tmp_path / "a.jpg").read_bytes()
+    assert decode(only_sample(source("a.jpg,30-39,Male", face=False, crop_size=100)).body).shape == (100, 100, 3)
+    assert decode(only_sample(source("b.png,30-39,Male", face=False)).body).shape == (448, 448, 3)
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("a.jpg,young,Male", "age 'young'"),
+        ("a.jpg,30-39,X", "gender 'X'"),
+        ("gone.jpg,30-39,Male", "No such file"),
+        ("a.jpg,,-1", "neither an age nor a gender"),
+    ],
+)
+def test_a_bad_line_is_rejected_with_its_reason(source, line, reason):
+    pictures = source(line)
+    with pytest.raises(Rejected, match=reason):
+        pictures.read(pictures.items()[0])
+
+
+def test_a_bad_csv_is_one_clear_line(source, tmp_path):
+    for make, message in (
+        (lambda: source("a.jpg,30-39", header="file,age"), "column gender is missing"),
+        (lambda: source(), "holds no pictures"),
+        (lambda: source("a.jpg,30-39,Male", "a.jpg,3-9,Male"), "line 3: a.jpg is there twice"),
+        (lambda: source("a.jpg,30-39,Male", margin=-1), "--margin -1"),
+        (lambda: source("a.jpg,30-39,Male", margin=float("nan")), "--margin nan"),
+        (lambda: source("a.jpg,30-39,Male", max_megapixels=float("nan")), "--max_megapixels nan"),
+        (lambda: source("a.jpg,30-39,Male", max_megapixels=0), "--max_megapixels 0"),
+        (lambda: FairFaceSource(tmp_path / "gone", tmp_path / "labels.csv"), "no such folder"),
+        (lambda: source("a.jpg,30-39,0", "b.png,30-39,1"), "column gender holds numbers"),
+        (lambda: source("a.jpg,30-39,Male", "b.png,30-39"), "line 3: 2 cells"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make()
+
+
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="needs FAIRFACE_DIR (FairFace pictures and labels.csv)")
+def test_real_pictures_give_crops_and_the_csvs_labels():
+    folder = Path(os.environ["FAIRFACE_DIR"])
+    pictures = FairFaceSource(folder, folder / "labels.csv")
+    with open(folder / "labels.csv", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert pictures.items() == sorted(rows)
+    bodies = 0
+    items = pictures.items()[::10]
+    for item in items:
+        (sample,) = pictures.read(item).samples
+        assert sample.labels.gender == rows[item]["gender"][0]
+        assert str(int(sample.labels.age[0])) == rows[item]["age"].split("-")[0].rstrip("+")
+        assert decode(sample.face).shape == (166, 166, 3)
+        bodies += sample.body is not None
+    assert bodies >= 0.9 * len(items), "only very dark pictures have too little left for a body"

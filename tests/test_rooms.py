@@ -1,0 +1,84 @@
+"""Which room of the package may import which: the arrows point down."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
+
+SMALL = {
+    "credentials", "errors", "files", "labels", "option_values", "output", "paths", "process_pool", "processes",
+    "randomness", "ranges", "yaml_file",
+}  # fmt: skip
+"""Modules at the bottom that every room may use; among themselves they are ordered as well."""
+
+ALLOWED = {
+    "images": set(),
+    "shards": {"images"},
+    "packing": {"images", "shards"},
+    "audit": {"images", "shards"},
+    "models": {"images"},
+    "methods": set(),
+    "cosface": set(),
+    "tasks": {"cosface", "models"},
+    "card": set(),
+    "estimator": {"card", "methods", "models", "tasks"},
+    "convert": {"card", "estimator", "methods", "models", "tasks"},
+    "distributed": {"estimator"},
+    "loading": {"distributed", "images", "shards"},
+    "reporting": set(),
+    "evaluation": {"card", "estimator", "images", "loading", "methods", "reporting", "shards", "tasks"},
+    "training": {
+        "card", "distributed", "estimator", "evaluation", "loading", "methods", "models", "shards", "tasks",
+    },
+    "config": {"loading", "methods", "models", "tasks", "training"},
+    "cli": {"audit", "config", "convert", "distributed", "evaluation", "packing", "shards", "training"},
+    "__main__": {"cli"},
+}  # fmt: skip
+"""What each room imports of the others. A new arrow needs a reason; one that points up needs another design."""
+
+
+def modules_imported(source: str):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def arrows() -> dict[tuple[str, str], list[str]]:
+    """The files behind every import from one room of another."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for module in modules_imported(path.read_text()):
+            pair = room_of(path), module.split(".")[1]
+            if pair[0] != pair[1] and pair[1] != "__version__":
+                found.setdefault(pair, []).append(f"{path.relative_to(PACKAGE)} imports {module}")
+    return found
+
+
+def test_no_room_imports_what_it_may_not():
+    wrong = [
+        line
+        for (room, other), lines in arrows().items()
+        if room not in SMALL and other not in SMALL | ALLOWED[room]
+        for line in lines
+    ]
+    assert wrong == []
+
+
+def test_every_allowed_arrow_is_there():
+    found = {pair for pair in arrows() if pair[0] not in SMALL and pair[1] not in SMALL}
+    assert found == {(room, other) for room, others in ALLOWED.items() for other in others}
+
+
+def test_no_arrows_make_a_circle():
+    graph = {}
+    for room, other in arrows():
+        graph.setdefault(room, set()).add(other)
+    TopologicalSorter(graph).prepare()
