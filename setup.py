@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel has ``configs/`` and ``launch/`` as ``mivolo_lite/configs`` and ``mivolo_lite/launch``."""
+"""What pyproject.toml cannot say: the wheel has ``configs/`` and ``launch/`` inside ``mivolo_lite/``."""
 
 from setuptools import setup
 from setuptools.command.build_py import build_py

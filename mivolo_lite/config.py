@@ -15,6 +15,7 @@ from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.option_values import check_value
+from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.tasks import Task, check_tasks
 from mivolo_lite.training.run_config import RunConfig
@@ -40,7 +41,7 @@ SECTIONS = {*REGISTRIES, *_section_names(RunConfig)}
 def read_run_config(argv: Sequence[str]) -> RunConfig:
     """The run that a command line means: ``--config FILE [--config FILE] [--a.b value ...]``.
 
-    ``~`` and ``$VARIABLES`` in paths are expanded.
+    ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded.
 
     Raises:
         UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
@@ -61,7 +62,10 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 def help_text(argv: Sequence[str]) -> str:
     """Every option with its meaning and default, for the chosen model and method."""
     values, origin = _gather(argv)
-    parser = ArgumentParser(prog="train.py", usage="train.py --config FILE [--key.of.option VALUE ...]")
+    parser = ArgumentParser(
+        prog="mivolo-lite train", usage="mivolo-lite train --config FILE [--key.of.option VALUE ...]"
+    )
+    parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
     parser.add_argument(
@@ -113,6 +117,8 @@ def _override(key: str, text: str) -> dict[str, Any]:
 
 
 def _config_path(text: str) -> Path:
+    if text.startswith(PREFIX):
+        return package_config(text.removeprefix(PREFIX))
     return Path(expand_path(text, "--config"))
 
 

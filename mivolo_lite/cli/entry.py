@@ -4,8 +4,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from textwrap import fill
 from typing import NoReturn
 
+from mivolo_lite import __version__
+from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain
 
@@ -18,6 +21,7 @@ COMMANDS = {
     "calibrate": "age intervals and a gender temperature, written into a checkpoint",
     "compare": "evaluations of the same images against the first, with intervals",
     "convert": "published MiVOLO and SwinFace files in and out",
+    "launch-files": "the package's files for accelerate and SLURM, copied to a folder",
 }
 """What each command makes, in a line."""
 
@@ -35,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return
+    if argv[0] == "--version":
+        print(f"mivolo-lite {__version__}")
+        return
     try:
         if argv[0] not in COMMANDS:
             raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
-        import_module(f"mivolo_lite.cli.{argv[0]}").run(argv[1:])
+        import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
     except Exception as error:
@@ -49,9 +56,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:12}{what}" for name, what in COMMANDS.items()]
+    commands = [f"  {name:14}{line}" for name, line in COMMANDS.items()]
+    models, methods = (
+        fill(", ".join(names), 98, initial_indent="  ", subsequent_indent="  ") for names in (MODEL_NAMES, METHOD_NAMES)
+    )
     return "\n".join(
-        ["usage: mivolo-lite COMMAND ...", "", *lines, "", "mivolo-lite COMMAND --help lists a command's options"]
+        [
+            "usage: mivolo-lite COMMAND ...",
+            "",
+            "commands; mivolo-lite COMMAND --help lists a command's options",
+            *commands,
+            "",
+            "models; train --model NAME, and train --model NAME --help for its options",
+            models,
+            "",
+            "methods of age estimation; train --method NAME, likewise",
+            methods,
+            "",
+            "mivolo-lite --version prints the version",
+        ]
     )
 
 

@@ -32,13 +32,13 @@ def torchrun(processes: int, *words) -> list[str]:
     return [str(word) for word in (sys.executable, "-m", "torch.distributed.run", *options, *words)]
 
 
-def finish(command: list[str], timeout: float = 400, **environment) -> tuple[int, str]:
+def finish(command: list[str], timeout: float = 400, cwd: Path = REPOSITORY, **environment) -> tuple[int, str]:
     """Run a command to its end, its children with it. Returns its exit code and what it said."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED)}
     clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "PYTHONFAULTHANDLER": "1"}
     process = subprocess.Popen(
         command,
-        cwd=REPOSITORY,
+        cwd=cwd,
         env=clean | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

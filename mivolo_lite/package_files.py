@@ -1,0 +1,52 @@
+"""Configurations and launch files that come with the package."""
+
+import shutil
+from pathlib import Path
+
+from mivolo_lite.errors import UserError
+
+PREFIX = "pkg:"
+"""Begins the name of a configuration of the package, as in ``--config pkg:utkface_classification``."""
+
+
+def package_folder(name: str) -> Path:
+    """``configs`` or ``launch``: inside the installed package, or at the top of the clone that it is imported from."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def package_configs() -> list[str]:
+    """Names of the package's configurations, such as ``methods/coral``."""
+    folder = package_folder("configs")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def package_config(name: str) -> Path:
+    """The file of a configuration by its name, with or without ``.yaml``. Raises UserError for an unknown one."""
+    name, known = name.removesuffix(".yaml"), package_configs()
+    if name not in known:
+        raise UserError(f"--config {PREFIX}{name}: the package has no such configuration; there are {', '.join(known)}")
+    return package_folder("configs") / f"{name}.yaml"
+
+
+def copy_launch_files(folder: Path) -> list[Path]:
+    """Copies ``launch/`` into a folder that may be there already.
+
+    Returns:
+        the files that were written.
+
+    Raises:
+        UserError: a file of the same name is there; nothing is copied then.
+    """
+    source = package_folder("launch")
+    names = sorted(
+        path.relative_to(source) for path in source.rglob("*") if path.suffix in (".yaml", ".sbatch", ".sh", ".py")
+    )
+    taken = next((folder / name for name in names if (folder / name).exists()), None)
+    if taken is not None:
+        raise UserError(f"launch-files: {taken} is there already; remove it, or name another folder")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+    return [folder / name for name in names]

@@ -1,0 +1,79 @@
+"""What ``mivolo-lite`` answers at once, and its other spelling ``python -m mivolo_lite``."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mivolo_lite
+from mivolo_lite.cli import main
+from mivolo_lite.cli.entry import COMMANDS
+from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
+from mivolo_lite.methods import METHODS
+from mivolo_lite.models import MODELS
+from mivolo_lite.package_files import package_configs, package_folder
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def python(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_the_names_that_help_lists_are_those_of_the_registries():
+    assert MODEL_NAMES == tuple(MODELS) and METHOD_NAMES == tuple(METHODS)
+
+
+def test_help_lists_every_command_with_a_line_and_every_model_and_method(capsys):
+    main(["--help"])
+    text = capsys.readouterr().out
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("  ")}
+    assert {name for name in COMMANDS if len(lines[name].split()) >= 3} == set(COMMANDS)
+    assert set(text.replace(",", " ").split()) >= {*MODELS, *METHODS}
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_import_no_torch_and_take_less_than_a_second(word):
+    script = f"import sys; from mivolo_lite.cli import main; main(['{word}']); print('torch' in sys.modules)"
+    seconds = []
+    for _ in range(3):  # other tests run meanwhile
+        start = time.monotonic()
+        assert python("-c", script).stdout.splitlines()[-1] == "False"
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 1
+
+
+@pytest.mark.parametrize("words", [["-m", "mivolo_lite"], ["-c", "from mivolo_lite.cli import main; main()"]])
+def test_the_version_is_the_packages(words):
+    assert python(*words, "--version").stdout == f"mivolo-lite {mivolo_lite.__version__}\n"
+
+
+def test_the_packages_configurations_are_those_of_the_repository():
+    assert package_folder("configs") == REPOSITORY / "configs"  # of a clone
+    assert {"quickstart", "utkface_classification", "methods/coral"} <= set(package_configs())
+
+
+def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--config", "pkg:methods/coral", "--help"])  # its base lies beside it
+    assert "coral" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--config", "pkg:utkface"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utkface" in error and "utkface_regression" in error
+
+
+def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):
+    main(["launch-files", f"{tmp_path}/launch"])
+    assert f"{tmp_path}/launch" in capsys.readouterr().out
+    copied = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    originals = [path for path in (REPOSITORY / "launch").rglob("*") if "__pycache__" not in path.parts]
+    assert copied == {path.relative_to(REPOSITORY): path.read_bytes() for path in originals if path.is_file()}
+    (tmp_path / "launch" / "accelerate" / "ddp.yaml").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main(["launch-files", f"{tmp_path}/launch"])
+    assert stop.value.code == 2 and "there already" in capsys.readouterr().err
+    assert (tmp_path / "launch" / "accelerate" / "ddp.yaml").read_text() == "mine"

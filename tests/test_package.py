@@ -1,0 +1,79 @@
+"""The wheel, installed without the clone: what comes with it, and training with two processes."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mivolo_lite.package_files import package_configs
+from tests.training.launching import finish, free_port
+
+REPOSITORY = Path(__file__).parents[1]
+BUILT_FROM = ("mivolo_lite", "configs", "launch", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """An environment with the wheel. Everything else in it is that of the tests' environment: nothing is downloaded."""
+    folder = tmp_path_factory.mktemp("package")
+    source, wheels, environment = folder / "source", folder / "wheels", folder / "environment"
+    source.mkdir()
+    for name in BUILT_FROM:
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copyfile
+        copy(REPOSITORY / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", wheels, source]
+    subprocess.run([*pip, *build], check=True, timeout=120)
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    (wheel,) = wheels.glob("*.whl")
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True, timeout=120)
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    # Its .pth files are not read: an editable install there is not seen.
+    (site_packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    shutil.rmtree(source)
+    return environment
+
+
+def run(environment: Path, folder: Path, *words) -> str:
+    """What a program of the environment prints, started in a folder that is no clone."""
+    program, *words = map(str, words)
+    code, output = finish([f"{environment}/bin/{program}", *words], PYTHONPATH="", cwd=folder)
+    assert code == 0, output
+    return output
+
+
+def test_the_wheel_has_configurations_launch_files_and_types(installed, tmp_path):
+    script = "import mivolo_lite.package_files as files; print(files.__file__); print(*files.package_configs())"
+    file, configs = run(installed, tmp_path, "python", "-c", script).splitlines()
+    assert Path(file).is_relative_to(installed) and configs.split() == package_configs()
+    assert (Path(file).parent / "py.typed").exists()
+    run(installed, tmp_path, "mivolo-lite", "launch-files", "launch")
+    names = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert names >= {
+        Path("launch/slurm/train.sbatch"),
+        Path("launch/slurm/rank.sh"),
+        Path("launch/accelerate/ddp.yaml"),
+    }
+
+
+def test_a_run_of_two_processes_without_the_clone(installed, tmp_path):
+    run(installed, tmp_path, "mivolo-lite", "pack", "people", "--count", 60, "--out", "data/quickstart", "--workers", 1)
+    run(installed, tmp_path, "mivolo-lite", "launch-files", "launch")
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "launch/accelerate/ddp.yaml", "--num_processes", 2]
+    options = ["--optim.epochs", 1, "--optim.global_batch", 16, "--data.workers", 0, "--train.eval_every", 1]
+    train = ["-m", "mivolo_lite", "train", "--config", "pkg:quickstart", *options]
+    output = run(installed, tmp_path, "python", *launch, "--main_process_port", free_port(), *train)
+    best = tmp_path / "runs" / "quickstart" / "best"
+    assert (best / "model.safetensors").exists(), output
+    assert yaml.safe_load((best / "model.yaml").read_text())["model"]["name"] == "dual"
+    config = yaml.safe_load((tmp_path / "runs" / "quickstart" / "config.yaml").read_text())
+    assert config["optim"]["global_batch"] == 16 and config["data"]["train"] == "data/quickstart/train"
+    assert "16 = 8 x 2 processes x 1 micro-batches on cpu, DDP" in output
