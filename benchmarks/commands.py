@@ -11,7 +11,7 @@ BACKBONE_FILE = "efficientnet_lite0_imagenet.safetensors"
 
 
 def pack_utkface(out: Path, *options) -> None:
-    """Pack the pictures of UTKFACE_DIR, if that was not done before."""
+    """Pack the images of UTKFACE_DIR, if that was not done before."""
     if not out.exists():
         command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", out, *options)
 

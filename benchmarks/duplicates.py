@@ -1,4 +1,4 @@
-"""What the search for near copies among very many pictures costs: ``python benchmarks/duplicates.py``.
+"""What the search for near copies among very many images costs: ``python benchmarks/duplicates.py``.
 
 The hashes are drawn: independent bits, or bits that go together as those of a data set's faces do (``--like DIR``).
 """
@@ -23,12 +23,12 @@ from mivolo_lite.audit.workers import ShardWorkers
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--distance", type=int, default=9)
     parser.add_argument("--like", help="folder of indexed shards whose faces the bits imitate")
     parser.add_argument("--tables", type=int, help="stop after so many tables, and scale the time up")
     options = parser.parse_args()
-    hashes = np.unique(imitated(options.like, options.pictures) if options.like else drawn(options.pictures))
+    hashes = np.unique(imitated(options.like, options.images) if options.like else drawn(options.images))
     tables = len(NearPairs(np.concatenate([hashes, hashes]), options.distance))
     before, began = _peak_mb(), time.process_time()
     found = sum(

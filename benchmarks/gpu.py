@@ -130,9 +130,9 @@ class PlainTimm(nn.Module):
         )
         self.head = nn.Linear(sum(backbone.num_features for backbone in self.backbones), 101 + 2)
 
-    def forward(self, *pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *images: Tensor) -> tuple[Tensor, Tensor]:
         features = [
-            backbone(picture.float() / 127.5 - 1) for backbone, picture in zip(self.backbones, pictures, strict=False)
+            backbone(image.float() / 127.5 - 1) for backbone, image in zip(self.backbones, images, strict=False)
         ]
         return self.head(torch.cat(features, dim=1)).split([101, 2], dim=1)
 
@@ -189,7 +189,7 @@ def report(options: argparse.Namespace, rate: float, found: dict[tuple[str, str]
         "",
         "`resident`: the same steps on batches that lie on the GPU already. `plain timm`: a bare loop over "
         + ", ".join(f"{' and '.join(backbones)} for {name}" for name, backbones in CONFIGS.items())
-        + " on those, without averaged weights, enhancer, a second stem or missing pictures. Operations are those of "
+        + " on those, without averaged weights, enhancer, a second stem or missing images. Operations are those of "
         "products and convolutions, forward and back.",
         "",
         "| configuration | batch | way | samples/s | of resident | peak GiB | TFLOP/s | of the product's |",

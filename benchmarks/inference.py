@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py --rounds 15
 
-Plainly means: softmax attention spelled out, batch norms as layers, and the body's branch run on a black picture where
+Plainly means: softmax attention spelled out, batch norms as layers, and the body's branch run on a black image where
 there is no body. Both have the same random weights, take turns within one process, and must agree to 1e-4.
 Where others use the machine too, ``--clock cpu`` with ``OMP_WAIT_POLICY=passive`` counts only what each of them did.
 """
@@ -81,15 +81,15 @@ def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
     plain, ours = PlainMivolo(model).eval(), model.for_inference()
     for batch in BATCHES:
         face, drawn = (torch.randn(batch, 3, SIDE, SIDE) for _ in range(2))
-        for pictures, body in {"face and body": drawn, "face only": None}.items():
+        for images, body in {"face and body": drawn, "face only": None}.items():
             difference = (plain(face, body) - ours(face, body)).abs().max().item()
             if difference > TOLERANCE:
-                raise SystemExit(f"{pictures}, batch {batch}: the outputs differ by {difference:.1e}")
+                raise SystemExit(f"{images}, batch {batch}: the outputs differ by {difference:.1e}")
             functions = {"plain": partial(plain, face, body), "ours": partial(ours, face, body)}
             seconds = interleaved(functions, rounds, clock)
             ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
             slow, fast = (1000 * statistics.median(seconds[name]) for name in ("plain", "ours"))
-            yield f"| {pictures} | {batch} | {slow:.0f} | {fast:.0f} | {ratio:.2f} | {difference:.0e} |"
+            yield f"| {images} | {batch} | {slow:.0f} | {fast:.0f} | {ratio:.2f} | {difference:.0e} |"
 
 
 def header(options: argparse.Namespace) -> str:
@@ -99,7 +99,7 @@ def header(options: argparse.Namespace) -> str:
 on {processor()}, {options.threads} thread(s), torch {torch.__version__}.
 Medians over {options.rounds} interleaved rounds; the last column is the largest difference of any output.
 
-| pictures | batch | plain ms | ours ms | times as fast | difference |
+| images | batch | plain ms | ours ms | times as fast | difference |
 | --- | ---: | ---: | ---: | ---: | ---: |"""
 
 

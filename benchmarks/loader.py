@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of indexed shards of faces")
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=128, help="side of the model's pictures in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of the model's images in pixels")
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(1)  # there is no model here whose threads could want the worker's CPU

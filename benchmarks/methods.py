@@ -4,7 +4,7 @@
 
 Packs UTKFace (90/10, seed 0), trains every configs/methods/*.yaml through the ordinary command and evaluates it. A run
 that was interrupted goes on, a finished one is not repeated, and the table holds what is finished. A step's time is
-measured apart from the runs, on random pictures, the methods taking turns.
+measured apart from the runs, on random images, the methods taking turns.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def seconds_per_step(names: list[str], rounds: int) -> dict[str, list[float]]:
 
 
 def one_step(path: Path):
-    """A function that does one optimizer step of a configuration on random pictures."""
+    """A function that does one optimizer step of a configuration on random images."""
     config = read_run_config(["--config", str(path), "--model.pretrained", "false"])
     tasks, optim = [asdict(task) for task in config.tasks], config.optim
     model, method, ages = named_options(config.model), named_options(config.method), asdict(config.ages)
@@ -73,12 +73,12 @@ def one_step(path: Path):
 def random_batch(config: RunConfig) -> Batch:
     generator, samples = np.random.default_rng(0), config.optim.global_batch
     side = config.data.image_size
-    pictures = torch.from_numpy(generator.integers(0, 256, (samples, side, side, 3), dtype=np.uint8)).movedim(-1, 1)
+    images = torch.from_numpy(generator.integers(0, 256, (samples, side, side, 3), dtype=np.uint8)).movedim(-1, 1)
     age = generator.uniform(1, 90, samples).astype(np.float32).round()
     everyone = np.ones(samples, dtype=bool)
     labels = {"age_lo": age, "age_hi": age, "gender": generator.integers(0, len(GENDERS), samples)}
     tasks = {task.name: generator.integers(0, len(task.classes), samples) for task in config.tasks}
-    return Batch.assemble({"face": pictures}, {"face": everyone}, labels, np.arange(samples), everyone, tasks=tasks)
+    return Batch.assemble({"face": images}, {"face": everyone}, labels, np.arange(samples), everyone, tasks=tasks)
 
 
 def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:
@@ -95,7 +95,7 @@ def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -
         "the best of the evaluations after each epoch. "
         "Age alone is trained but for multilevel_tasks. Written by `python benchmarks/methods.py`; "
         f"{len(names)} of {len(list(CONFIGS.glob('*.yaml'))) - 1} configurations have been run.\n\n"
-        f"Errors behind the first are paired by picture, in intervals of {comparison['level']:.2%} (95 % for all "
+        f"Errors behind the first are paired by image, in intervals of {comparison['level']:.2%} (95 % for all "
         f"together); at most {BAND} years are asked for.\n\n"
         f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
         f"thread of {processor()}; beside it the median ratio to {reference}'s within a round.\n\n"

@@ -1,12 +1,12 @@
-"""What balancing, group DRO and robust augmentation change: for the worst treated, for worse pictures, and in all.
+"""What balancing, group DRO and robust augmentation change: for the worst treated, for worse images, and in all.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/robustness.py [--only plain balanced] [--seeds 0] [--jobs 8]
 
 Packs UTKFace in three parts, trains every configs/robust/*.yaml through the ordinary command on two of them and
-evaluates it on the third, on worse pictures as well, three times over: each picture is estimated by a model that was
+evaluates it on the third, on worse images as well, three times over: each image is estimated by a model that was
 not trained on it, so that the rare kinds are as many as the data has. A run that was interrupted goes on, a finished
 one is not repeated, and the table holds what is finished. Differences to ``plain`` are of the same parts and seeds, and
-paired by picture, but for the degradation's.
+paired by image, but for the degradation's.
 """
 
 import argparse
@@ -49,7 +49,7 @@ ALLOWED = 0.1
 """Years by which a switch may raise the MAE of all."""
 
 Runs = dict[tuple[int, int], Path]
-"""The evaluations of one configuration, by the part of the pictures that it was not trained on, and the seed."""
+"""The evaluations of one configuration, by the part of the images that it was not trained on, and the seed."""
 
 Change = tuple[float, float, float]
 """A difference to ``plain`` and the ends of its interval."""
@@ -118,7 +118,7 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
         for each in (runs, plain)
         for part, paths in zip(parts, by_part(each), strict=True)
         for path in paths
-    ), "all of a part are of the same pictures"
+    ), "all of a part are of the same images"
     errors = np.stack([joined_errors(each) for each in (plain, runs)])
     groups = cells([group for part in parts for group in part.group])
     bins = cells([age_bin for part in parts for age_bin in ten_year_bin(part.age_lo, part.age_hi)])
@@ -133,13 +133,13 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
 
 
 def by_part(runs: Runs) -> list[list[Path]]:
-    """The evaluations on each part of the pictures, one for each seed."""
+    """The evaluations on each part of the images, one for each seed."""
     parts = sorted({part for part, _ in runs})
     return [[path for (own, _), path in sorted(runs.items()) if own == part] for part in parts]
 
 
 def joined_errors(runs: Runs) -> np.ndarray:
-    """(N,) the absolute error of each picture of all parts, its mean over the seeds."""
+    """(N,) the absolute error of each image of all parts, its mean over the seeds."""
     return np.concatenate([np.mean([errors_of(path) for path in paths], axis=0) for paths in by_part(runs)])
 
 
@@ -156,7 +156,7 @@ def predictions(path: Path) -> Predictions:
 
 
 def cells(names: list[str | None]) -> tuple[list[str], np.ndarray]:
-    """The names of at least ``LIMIT`` pictures, and (N,) the place of each picture's among them, or -1."""
+    """The names of at least ``LIMIT`` images, and (N,) the place of each image's among them, or -1."""
     found, count = np.unique([name or "" for name in names], return_counts=True)
     large = [name for name in found[count >= LIMIT].tolist() if name]
     return large, np.array([large.index(name) if name in large else -1 for name in names])
@@ -170,7 +170,7 @@ def by_cells(
     Args:
         errors: (2, N) absolute errors, of the plain run and of the other one.
         names: of the cells, None where there is one.
-        cell: (N,) of each picture, -1 where it is in none.
+        cell: (N,) of each image, -1 where it is in none.
         reduce: of the MAEs over the cells.
         level: of the change's interval.
     """
@@ -194,7 +194,7 @@ def by_cells(
 def degradation(runs: Runs, plain: Runs, level: float) -> tuple[str, Change]:
     """The mean relative degradation, the mean over the parts.
 
-    Configurations are not paired by picture: their variances are added, which is too wide.
+    Configurations are not paired by image: their variances are added, which is too wide.
     """
     (value, half), (before, other) = (mean_degradation(each) for each in (runs, plain))
     change, both = value - before, float(np.hypot(half, other)) * normal_quantile(level) / normal_quantile(0.95)
@@ -204,7 +204,7 @@ def degradation(runs: Runs, plain: Runs, level: float) -> tuple[str, Change]:
 def mean_degradation(runs: Runs) -> tuple[float, float]:
     """The mean relative degradation over the parts, and half the width of its 95 % interval.
 
-    The parts are of different pictures, so their variances add up; the seeds are of the same ones, and only averaged.
+    The parts are of different images, so their variances add up; the seeds are of the same ones, and only averaged.
     """
     parts = [[json.loads((path / METRICS_FILE).read_text())["robustness"] for path in paths] for paths in by_part(runs)]
     values = [[each["mean_relative_degradation"] for each in part] for part in parts]
@@ -228,7 +228,7 @@ def write_table(finished: dict[str, Runs]) -> None:
         amounts[name] = f"{len(joined_errors(own))} / {len(common)}"
         rows[name] = measured(own, other, level)
     titles = list(rows["plain"])
-    lines = [f"| {' | '.join(['run', 'pictures / trainings', *titles])} |", "| --- " * (2 + len(titles)) + "|"]
+    lines = [f"| {' | '.join(['run', 'images / trainings', *titles])} |", "| --- " * (2 + len(titles)) + "|"]
     for name, row in rows.items():
         texts = [
             text if name == "plain" else f"{text}<br>{_said(title, row[title][1])}" for title, (text, _) in row.items()
@@ -244,19 +244,19 @@ def _head(finished: dict[str, Runs], level: float) -> str:
     one = next(iter(finished["plain"].values()))
     metrics = json.loads((one / METRICS_FILE).read_text())
     return (
-        "# What the switches against unequal errors and poor pictures change\n\n"
+        "# What the switches against unequal errors and poor images change\n\n"
         f"UTKFace part 1 in {len(FOLDS)} random parts (seed 0; a person may lie in several), each estimated by a model "
         f"that was trained on the others: {base['model']['backbone']} from ImageNet at {base['data']['image_size']} "
         f"px, {base['optim']['epochs']} epochs, regression by L1, evaluated once. Written by `python "
         f"benchmarks/robustness.py`; {len(finished)} of {len(NAMES)} configurations of configs/robust have been "
         "run.\n\n"
         "MAE in years with its 95 % bootstrap interval: of all, of the worst group and the worst age bin of ten years "
-        f"(of those with {LIMIT} pictures or more), and the mean over those bins; and the mean relative degradation "
-        f"under 10 corruptions at 5 strengths ({metrics['robustness']['samples']} pictures of each part). A picture's "
+        f"(of those with {LIMIT} images or more), and the mean over those bins; and the mean relative degradation "
+        f"under 10 corruptions at 5 strengths ({metrics['robustness']['samples']} images of each part). An image's "
         "error is its mean over the seeds. Whichever cell is the worst in a draw counts, so the intervals of the worst "
-        "lie too high. Below, the difference to plain on the same pictures, paired by picture but for the "
+        "lie too high. Below, the difference to plain on the same images, paired by image but for the "
         f"degradation's, in intervals of {level:.2%} (95 % for all rows of one column together). They hold for other "
-        "pictures, not for other trainings. Those with `augmented` in their name train on the same families of changes "
+        "images, not for other trainings. Those with `augmented` in their name train on the same families of changes "
         "as the corruptions are of, so their degradation says nothing about others.\n\n"
     )
 

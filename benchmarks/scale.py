@@ -54,7 +54,7 @@ COLUMNS = {
 BREAKS_FIRST = """\
 **What would break first.** Not the order, nor memory: to deal out a step takes each rank milliseconds, and what it
 needs of its own is nearly all the parsed `dataset.json`. From a URL it is the number of requests. 1,024 ranks that
-train on 1,000 pictures a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for
+train on 1,000 images a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for
 8,000 blocks a second, where S3 speaks of 5,500 for one prefix. Larger blocks make fewer requests, smaller ones fewer
 bytes that are not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes,
 the same nodes would fetch sixty times what they use. Next comes the start: every node fetches the whole index (6.6
@@ -258,7 +258,7 @@ def report(options: argparse.Namespace) -> str:
             f"`data.window_blocks {window_blocks}`:",
             "",
             "| ranks | nodes | its samples, GB an epoch | fetched, GB an epoch | ratio | ratio if dealt as it comes "
-            f"| pictures found in the cache | cache in use, GB | ratio with {options.small_cache_gb:g} GB of cache "
+            f"| images found in the cache | cache in use, GB | ratio with {options.small_cache_gb:g} GB of cache "
             "| ms to deal out a step |",
             "| ---: " * 10 + "|",
         ]

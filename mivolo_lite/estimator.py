@@ -26,7 +26,7 @@ _TRAINING_ONLY = "centres."
 
 
 class Estimator(nn.Module):
-    """Estimates age, gender and what its tasks ask from uint8 pictures. Normalisation is part of it, on the device.
+    """Estimates age, gender and what its tasks ask from uint8 images. Normalisation is part of it, on the device.
 
     Args:
         card: what to build.
@@ -59,7 +59,7 @@ class Estimator(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The pictures it looks at, of ``face`` and ``body``."""
+        """The images it looks at, of ``face`` and ``body``."""
         return self.model.inputs
 
     def forward(
@@ -170,10 +170,10 @@ class Estimator(nn.Module):
             return False
         return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
-    def _normalise(self, picture: Tensor | None) -> Tensor | None:
-        if picture is None:
+    def _normalise(self, image: Tensor | None) -> Tensor | None:
+        if image is None:
             return None
-        normalised = (picture.float() - self.pixel_mean) / self.pixel_std
+        normalised = (image.float() - self.pixel_mean) / self.pixel_std
         return normalised if self.channels_last else normalised.contiguous()
 
 

@@ -22,12 +22,12 @@ LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"
 
 @dataclass(frozen=True)
 class Task:
-    """One more question to a picture.
+    """One more question to an image.
 
     Attributes:
         name: of its output.
         kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E) that
-            tells people apart, learnt from who the samples say is in the picture.
+            tells people apart, learnt from who the samples say is in the image.
         classes: the names of the classes, in the order of the logits.
         loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression, ``cosface`` for an embedding;
             where empty, the first.

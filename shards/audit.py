@@ -1,4 +1,4 @@
-"""Find copies, contradicting labels and poor pictures in indexed shards: ``python shards/audit.py DIR [DIR ...]``."""
+"""Find copies, contradicting labels and poor images in indexed shards: ``python shards/audit.py DIR [DIR ...]``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Pack pictures into shards: ``python shards/pack.py utkface --images DIR --out OUT``."""
+"""Pack images into shards: ``python shards/pack.py utkface --images DIR --out OUT``."""
 
 import sys
 

@@ -29,7 +29,7 @@ def people(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of 60 pictures named as UTKFace names them."""
+    """A folder of 60 images named as UTKFace names them."""
     folder = tmp_path / "UTKFace"
     (folder / "deeper" / "still").mkdir(parents=True)
     for number in range(60):

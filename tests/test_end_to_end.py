@@ -85,7 +85,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(words, messag
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR does not name UTKFace's pictures")
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR does not name UTKFace's images")
 def test_real_faces_are_packed_and_read(tmp_path):
     main(["pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", f"{tmp_path}/utkface", "--workers", "2"])
     rejected = (tmp_path / "utkface" / "rejected.jsonl").read_text().splitlines()
@@ -112,7 +112,7 @@ def test_a_run_from_a_url_is_the_run_from_the_folder(people, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR does not name FairFace's pictures")
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR does not name FairFace's images")
 def test_real_faces_and_bodies_with_ages_as_ranges_are_packed_trained_on_and_evaluated(tmp_path):
     images, data, run, out = Path(os.environ["FAIRFACE_DIR"]), tmp_path / "data", tmp_path / "run", tmp_path / "out"
     main(["pack", "fairface", "--images", f"{images}", "--csv", f"{images}/labels.csv", "--out", f"{data}",

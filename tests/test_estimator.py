@@ -49,7 +49,7 @@ def test_under_autocast_the_heads_and_the_decoding_are_those_of_float32(method):
         with torch.autocast("cpu", torch.bfloat16):
             found = estimator(face)
             answer = estimator.estimate(found)
-        estimator.model.forward = lambda *pictures: features[0].float()
+        estimator.model.forward = lambda *images: features[0].float()
         expected = estimator(face)
         exact = estimator.estimate(expected)
     assert features[0].dtype == torch.bfloat16

@@ -13,7 +13,7 @@ from mivolo_lite.audit.duplicates import KINDS, find_pairs
 from mivolo_lite.audit.findings import FLAGS, Flag, Group, flags, group_pairs, left_out, overlap
 from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
-from mivolo_lite.audit.samples import PICTURES, Samples
+from mivolo_lite.audit.samples import IMAGES, Samples
 from mivolo_lite.audit.workers import ShardWorkers
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_text, written_aside
@@ -32,7 +32,7 @@ class AuditOptions:
         age_tolerance: years by which the ages of copies may differ before all of them are left out.
         min_side: a crop with a shorter side, in pixels, is tiny.
         max_blur: a crop with more blur, from 0 to 1, is blurred.
-        show: most groups or pictures of each kind on the page.
+        show: most groups or images of each kind on the page.
     """
 
     distance: int = 9
@@ -61,7 +61,7 @@ class Audit:
         samples: the data.
         pairs: by ``face`` and ``body``, the links between copies (``PAIR``).
         groups: samples that are copies of each other.
-        flagged: poor pictures.
+        flagged: poor images.
         excluded: (sample, reason) of what ``--fix`` leaves out.
         out: where the files are.
         fix: the list that was written, or None.
@@ -84,15 +84,15 @@ def audit(
     workers: int = 1,
     options: AuditOptions = AuditOptions(),  # noqa: B008 (it is frozen)
 ) -> Audit:
-    """Read every picture once, and write ``report.html``, ``audit.json``, ``pairs.csv`` and ``flagged.csv``.
+    """Read every image once, and write ``report.html``, ``audit.json``, ``pairs.csv`` and ``flagged.csv``.
 
-    A sample takes about 200 bytes of memory and each of its pictures 1 KiB of disk while the audit runs.
+    A sample takes about 200 bytes of memory and each of its images 1 KiB of disk while the audit runs.
 
     Args:
         folders: of indexed shards; of copies, the one in the folder named first stays.
         out: folder for the results; made where it is missing.
         fix: also write what to leave out, for ``pack --exclude``.
-        workers: processes that read pictures.
+        workers: processes that read images.
         options: what counts as a copy, and as poor.
 
     Raises:
@@ -103,12 +103,12 @@ def audit(
     prints: dict[str, Fingerprints] = {}
     pairs: dict[str, np.ndarray] = {}
     with ShardWorkers(samples.indexes, workers) as pool:
-        for picture in PICTURES:
-            prints[picture] = read_fingerprints(samples, picture, pool, out)
-            pairs[picture] = find_pairs(samples, picture, prints[picture], pool, options.distance, options.similarity)
-            prints[picture] = prints[picture]._replace(thumbnails=None)  # unmapped, so that the file can go
+        for image in IMAGES:
+            prints[image] = read_fingerprints(samples, image, pool, out)
+            pairs[image] = find_pairs(samples, image, prints[image], pool, options.distance, options.similarity)
+            prints[image] = prints[image]._replace(thumbnails=None)  # unmapped, so that the file can go
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
-    flagged = [flag for name in PICTURES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
+    flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
     excluded = sorted(left_out(groups, flagged, prints, samples, options.age_tolerance))
     found = Audit(samples, options, pairs, groups, flagged, excluded, out, Path(fix) if fix else None)
     _write(found, prints)
@@ -130,7 +130,7 @@ def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
             }
             for name, index in zip(samples.names, samples.indexes, strict=True)
         ],
-        "pictures": {name: _measured(prints[name]) for name in PICTURES if len(prints[name].records)},
+        "images": {name: _measured(prints[name]) for name in IMAGES if len(prints[name].records)},
         "pairs": {name: _counts(pairs["kind"], KINDS) for name, pairs in found.pairs.items() if len(pairs)},
         "groups": {
             "groups": len(groups),
@@ -179,7 +179,7 @@ def summary(found: Audit) -> str:
             for earlier in range(later)
         ]
     flagged = ", ".join(f"{count} {flag}" for flag, count in numbers["flagged"].items())
-    lines.append(f"poor pictures: {flagged or 'none'}")
+    lines.append(f"poor images: {flagged or 'none'}")
     if found.fix:
         lines.append(f"{found.fix}: {len(found.excluded)} samples to leave out, for `pack --exclude {found.fix}`")
         if numbers["excluded_names_of_others"]:
@@ -205,9 +205,9 @@ def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
 
 
 def _measured(prints: Fingerprints) -> dict:
-    """Percentiles of what was measured on the readable pictures."""
+    """Percentiles of what was measured on the readable images."""
     records = prints.records[prints.records["readable"]]
-    measured: dict = {"pictures": len(prints.records), "readable": len(records)}
+    measured: dict = {"images": len(prints.records), "readable": len(records)}
     if len(records):
         side = np.minimum(records["width"], records["height"])
         for name, values in (("shorter_side", side), ("contrast", records["contrast"]), ("blur", records["blur"])):
@@ -237,7 +237,7 @@ def _write_pairs(path: Path, found: Audit) -> None:
         columns = ("folder", "key", "age", "gender", "group")
         writer.writerow(
             [
-                "picture",
+                "image",
                 "kind",
                 "distance",
                 "similarity",
@@ -245,12 +245,12 @@ def _write_pairs(path: Path, found: Audit) -> None:
                 *(f"{name}_{end}" for end in "ab" for name in columns),
             ]
         )
-        for picture, pairs in found.pairs.items():
+        for image, pairs in found.pairs.items():
             for pair in pairs:
                 ends = [pair["one"], pair["other"]]
                 lo, hi = found.samples.age_lo[ends], found.samples.age_hi[ends]
                 gap = "" if np.isnan(lo).any() else f"{max(float(lo.max() - hi.min()), 0.0):g}"
-                row = [picture, KINDS[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
+                row = [image, KINDS[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
                 writer.writerow(row + _columns(found.samples, ends[0]) + _columns(found.samples, ends[1]))
 
 
@@ -261,8 +261,8 @@ def _columns(samples: Samples, number: int) -> list[str]:
 def _write_flagged(path: Path, found: Audit) -> None:
     with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["picture", "flag", "value", "reason", "folder", "key"])
+        writer.writerow(["image", "flag", "value", "reason", "folder", "key"])
         for flag in found.flagged:
             value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"
             where = [found.samples.names[found.samples.folder[flag.number]], found.samples.key(flag.number)]
-            writer.writerow([flag.picture, flag.flag, value, flag.reason, *where])
+            writer.writerow([flag.image, flag.flag, value, flag.reason, *where])

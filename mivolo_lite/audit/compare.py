@@ -1,4 +1,4 @@
-"""Whether two pictures show the same photograph, from their pixels."""
+"""Whether two images show the same photograph, from their pixels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ from mivolo_lite.shards.storage import ShardFiles
 
 THUMBNAILS_ALIKE = 0.88
 """Correlation of thumbnails from which a pair is worth decoding. Of UTKFace's copies, aligned a little differently each
-time, the lowest has 0.887; of all pairs of its pictures one in 100,000 has more than 0.9."""
+time, the lowest has 0.887; of all pairs of its images one in 100,000 has more than 0.9."""
 
 _CHUNK = 4096
 _SIDE = 64
@@ -33,9 +33,9 @@ def thumbnails_alike(
 
 
 def similarities(files: Sequence[ShardFiles], task: tuple[str, list[tuple]]) -> list[float]:
-    """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of one kind of picture."""
-    picture, pairs = task
-    read = {place: _view(files[place[0]].read(picture, place[1])) for pair in pairs for place in pair[:2]}
+    """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of one kind of image."""
+    image, pairs = task
+    read = {place: _view(files[place[0]].read(image, place[1])) for pair in pairs for place in pair[:2]}
     return [similarity(read[one], read[other][:, ::-1] if mirrored else read[other]) for one, other, mirrored in pairs]
 
 

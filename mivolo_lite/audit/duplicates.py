@@ -1,4 +1,4 @@
-"""Pictures that are in a data set more than once: the same bytes, the same pixels, or the same photograph."""
+"""Images that are in a data set more than once: the same bytes, the same pixels, or the same photograph."""
 
 from collections.abc import Iterator
 
@@ -26,32 +26,32 @@ PAIR = np.dtype(
 )
 
 _OF_ONE_HASH = 16
-"""Pictures of one and the same hash are compared with so many of each other; a thousand of them are a chain still."""
+"""Images of one and the same hash are compared with so many of each other; a thousand of them are a chain still."""
 
 _PAIRS_PER_TASK = 64
 
 
 def find_pairs(
-    samples: Samples, picture: str, prints: Fingerprints, workers: ShardWorkers, distance: int, similarity: float
+    samples: Samples, image: str, prints: Fingerprints, workers: ShardWorkers, distance: int, similarity: float
 ) -> np.ndarray:
-    """(K,) of ``PAIR``: links between copies, enough to connect all copies of a picture.
+    """(K,) of ``PAIR``: links between copies, enough to connect all copies of an image.
 
     Args:
-        samples: where the pictures lie.
-        picture: ``face`` or ``body``.
-        prints: of these pictures.
+        samples: where the images lie.
+        image: ``face`` or ``body``.
+        prints: of these images.
         workers: read and compare them.
         distance: bits in which the hashes of two copies differ at most.
         similarity: least correlation of their fine patterns.
     """
     records = prints.records
-    # Blank ones, as others fill in for a picture that they lack, say nothing of who is in them.
+    # Blank ones, as others fill in for an image that they lack, say nothing of who is in them.
     readable = np.flatnonzero(records["readable"] & (records["contrast"] >= BLANK_CONTRAST))
     by_bytes = _equal(records["bytes"], readable)
     by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
     exact = [_pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((0, by_bytes), (1, by_pixels))]
     patterned = _without(_without(readable, by_bytes), by_pixels)
-    return np.concatenate([*exact, _near_pairs(samples, picture, prints, patterned, workers, distance, similarity)])
+    return np.concatenate([*exact, _near_pairs(samples, image, prints, patterned, workers, distance, similarity)])
 
 
 def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
     return pairs
 
 
-def _near_pairs(samples, picture, prints, rows, workers, distance, similarity) -> np.ndarray:
+def _near_pairs(samples, image, prints, rows, workers, distance, similarity) -> np.ndarray:
     hashes = perceptual_hashes(prints.thumbnails, rows)
     alike = [np.zeros((0, 3), np.int64)]
     for one, other, mirrored in candidates(hashes, distance):
@@ -83,14 +83,14 @@ def _near_pairs(samples, picture, prints, rows, workers, distance, similarity) -
     alike = np.concatenate(alike)
     one, other, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
     numbers = np.stack([prints.records["sample"][rows[one]], prints.records["sample"][rows[other]]], axis=1)
-    found = _similarities(samples, picture, numbers, mirrored, workers)
+    found = _similarities(samples, image, numbers, mirrored, workers)
     apart = np.bitwise_count(hashes[one] ^ hashes[other] ^ np.where(mirrored, MIRROR, np.uint64(0)))
     pairs = _pairs(numbers, np.where(mirrored, 3, 2), apart, found)
     return _best_of_a_pair(pairs[found >= similarity])
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Places ``one < other`` of hashes near each other, and whether that is so for the mirrored picture, in parts."""
+    """Places ``one < other`` of hashes near each other, and whether that is so for the mirrored image, in parts."""
     views = np.concatenate([hashes, hashes ^ MIRROR])
     order = np.argsort(views)
     values, starts, counts = np.unique(views[order], return_index=True, return_counts=True)
@@ -128,24 +128,24 @@ def _across(near: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
 
 
 def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Views as pictures: of the two ways in which a pair can be mirrored, and of two plain views, one counts."""
+    """Views as images: of the two ways in which a pair can be mirrored, and of two plain views, one counts."""
     views = order[places]
     mirrored = views >= hashes
-    pictures = views % max(hashes, 1)
+    images = views % max(hashes, 1)
     across = mirrored[:, 0] != mirrored[:, 1]
-    swapped = pictures[:, 0] > pictures[:, 1]
-    pictures, mirrored = np.where(swapped[:, None], pictures[:, ::-1], pictures), mirrored.copy()
+    swapped = images[:, 0] > images[:, 1]
+    images, mirrored = np.where(swapped[:, None], images[:, ::-1], images), mirrored.copy()
     first_is_mirrored = np.where(swapped, mirrored[:, 1], mirrored[:, 0])
-    counts = ~first_is_mirrored & (pictures[:, 0] != pictures[:, 1])
-    return pictures[counts, 0], pictures[counts, 1], across[counts]
+    counts = ~first_is_mirrored & (images[:, 0] != images[:, 1])
+    return images[counts, 0], images[counts, 1], across[counts]
 
 
-def _similarities(samples, picture, numbers, mirrored, workers) -> np.ndarray:
+def _similarities(samples, image, numbers, mirrored, workers) -> np.ndarray:
     """(K,) similarity of pairs of samples (K, 2)."""
-    order = np.lexsort((numbers[:, 1], numbers[:, 0]))  # pairs of one picture follow each other, which is read once
+    order = np.lexsort((numbers[:, 1], numbers[:, 0]))  # pairs of one image follow each other, which is read once
     pairs = [(samples.place(one), samples.place(other)) for one, other in numbers[order].tolist()]
     pairs = [(*pair, flipped) for pair, flipped in zip(pairs, mirrored[order].tolist(), strict=True)]
-    tasks = [(picture, pairs[first : first + _PAIRS_PER_TASK]) for first in range(0, len(pairs), _PAIRS_PER_TASK)]
+    tasks = [(image, pairs[first : first + _PAIRS_PER_TASK]) for first in range(0, len(pairs), _PAIRS_PER_TASK)]
     found = np.zeros(len(pairs), np.float32)
     bar = tqdm(total=len(pairs), desc="comparing", unit=" pairs", disable=None)
     with bar:
@@ -158,7 +158,7 @@ def _similarities(samples, picture, numbers, mirrored, workers) -> np.ndarray:
 
 
 def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
-    """A nearly symmetric picture can be near both ways; the better way counts."""
+    """A nearly symmetric image can be near both ways; the better way counts."""
     pairs = pairs[np.lexsort((-pairs["similarity"], pairs["other"], pairs["one"]))]
     again = (pairs["one"][1:] == pairs["one"][:-1]) & (pairs["other"][1:] == pairs["other"][:-1])
     return pairs[np.append(True, ~again)[: len(pairs)]]

@@ -1,4 +1,4 @@
-"""What the pairs and fingerprints mean for a data set: contradicting labels, shared pictures, what to leave out."""
+"""What the pairs and fingerprints mean for a data set: contradicting labels, shared images, what to leave out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,28 +15,28 @@ FLAGS = ("unreadable", "blank", "tiny", "blurred")
 
 @dataclass(frozen=True)
 class Flag:
-    """A picture that shows little or nothing.
+    """An image that shows little or nothing.
 
     Attributes:
         number: the sample.
-        picture: ``face`` or ``body``.
+        image: ``face`` or ``body``.
         flag: one of ``FLAGS``.
         value: its contrast, its shorter side in pixels or its blur; NaN where it is unreadable.
         reason: in words.
     """
 
     number: int
-    picture: str
+    image: str
     flag: str
     value: float
     reason: str
 
 
-def flags(prints: Fingerprints, picture: str, min_side: int, max_blur: float) -> list[Flag]:
-    """Every flagged picture, with the first of the flags that fits, the worst of each flag first."""
+def flags(prints: Fingerprints, image: str, min_side: int, max_blur: float) -> list[Flag]:
+    """Every flagged image, with the first of the flags that fits, the worst of each flag first."""
     records = prints.records
     numbers = records["sample"]
-    found = [Flag(int(numbers[row]), picture, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
+    found = [Flag(int(numbers[row]), image, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
     left = records["readable"].copy()
     side = np.minimum(records["width"], records["height"])
     for flag, value, hit, words in (
@@ -47,7 +47,7 @@ def flags(prints: Fingerprints, picture: str, min_side: int, max_blur: float) ->
         rows = np.flatnonzero(hit & left)
         left[rows] = False
         rows = rows[np.argsort(-value[rows] if flag == "blurred" else value[rows], kind="stable")]
-        found += [Flag(int(numbers[row]), picture, flag, float(value[row]), words.format(value[row])) for row in rows]
+        found += [Flag(int(numbers[row]), image, flag, float(value[row]), words.format(value[row])) for row in rows]
     return found
 
 
@@ -138,7 +138,7 @@ def left_out(
     """
     broken = {flag.number: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
     gone = set(broken)
-    yield from ((flag.number, f"{flag.flag} {flag.picture}: {flag.reason}") for flag in broken.values())
+    yield from ((flag.number, f"{flag.flag} {flag.image}: {flag.reason}") for flag in broken.values())
     for group in groups:
         members = [number for number in group.members if number not in gone]
         if group.contradicts(age_tolerance):

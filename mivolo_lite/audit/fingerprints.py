@@ -1,4 +1,4 @@
-"""What is kept of every picture after it was read once: some 50 bytes, and a thumbnail on disk."""
+"""What is kept of every image after it was read once: some 50 bytes, and a thumbnail on disk."""
 
 import hashlib
 import math
@@ -21,13 +21,13 @@ from mivolo_lite.images.letterbox import resize
 from mivolo_lite.shards.storage import ShardFiles
 
 THUMBNAIL = 32
-"""Side in pixels; whatever the picture's shape, it is squeezed into a square."""
+"""Side in pixels; whatever the image's shape, it is squeezed into a square."""
 
 FINGERPRINT = np.dtype(
     [
         ("sample", np.int64),
         ("readable", np.bool_),
-        ("bytes", np.uint64),  # digests of 64 bits: two of a million pictures share one by chance once in 40 million
+        ("bytes", np.uint64),  # digests of 64 bits: two of a million images share one by chance once in 40 million
         ("pixels", np.uint64),
         ("width", np.int32),
         ("height", np.int32),
@@ -36,7 +36,7 @@ FINGERPRINT = np.dtype(
     ]
 )
 
-_PICTURES_PER_TASK = 128
+_IMAGES_PER_TASK = 128
 
 
 class Fingerprints(NamedTuple):
@@ -45,7 +45,7 @@ class Fingerprints(NamedTuple):
     Attributes:
         records: (N,) of ``FINGERPRINT``, by sample.
         thumbnails: (N, 32, 32) uint8 grey, mapped from a file.
-        reasons: why a picture cannot be read, by its place in ``records``.
+        reasons: why an image cannot be read, by its place in ``records``.
     """
 
     records: np.ndarray
@@ -53,20 +53,20 @@ class Fingerprints(NamedTuple):
     reasons: dict[int, str]
 
 
-def read_fingerprints(samples: Samples, picture: str, workers: ShardWorkers, folder: Path) -> Fingerprints:
+def read_fingerprints(samples: Samples, name: str, workers: ShardWorkers, folder: Path) -> Fingerprints:
     """Read every ``face`` or ``body`` once; the thumbnails go to a file without a name in ``folder``.
 
     Raises:
         UserError: it has no room for them.
     """
-    numbers = samples.present(picture)
-    parts = [numbers[first : first + _PICTURES_PER_TASK] for first in range(0, len(numbers), _PICTURES_PER_TASK)]
+    numbers = samples.present(name)
+    parts = [numbers[first : first + _IMAGES_PER_TASK] for first in range(0, len(numbers), _IMAGES_PER_TASK)]
     records = np.zeros(len(numbers), FINGERPRINT)
     thumbnails = _mapped((len(numbers), THUMBNAIL, THUMBNAIL), folder)
     reasons: dict[int, str] = {}
     first = 0
-    tasks = [(picture, [(number, *samples.place(number)) for number in part.tolist()]) for part in parts]
-    with tqdm(total=len(numbers), desc=picture, unit="", disable=None) as bar:
+    tasks = [(name, [(number, *samples.place(number)) for number in part.tolist()]) for part in parts]
+    with tqdm(total=len(numbers), desc=name, unit="", disable=None) as bar:
         for part, small, broken in workers.map(_read_part, tasks):
             records[first : first + len(part)] = part
             thumbnails[first : first + len(part)] = small
@@ -88,13 +88,13 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
 
 def _read_part(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):
     """Records, thumbnails and reasons of (number, folder, sample in it)."""
-    picture, places = task
+    name, places = task
     records = np.zeros(len(places), FINGERPRINT)
     thumbnails = np.zeros((len(places), THUMBNAIL, THUMBNAIL), np.uint8)
     broken: dict[int, str] = {}
     for row, (number, folder, sample) in enumerate(places):
         records["sample"][row] = number
-        data = files[folder].read(picture, sample)
+        data = files[folder].read(name, sample)
         records["bytes"][row] = _digest(data)
         try:
             image = decode(data)

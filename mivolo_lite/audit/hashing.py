@@ -1,4 +1,4 @@
-"""A perceptual hash: 64 bits of a picture's coarse pattern, which hardly change when the file does."""
+"""A perceptual hash: 64 bits of an image's coarse pattern, which hardly change when the file does."""
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def _packed(bits: np.ndarray) -> np.ndarray:
 
 
 MIRROR = _packed((_COLUMNS % 2 == 1)[None])[0]
-"""The hash of a mirrored picture is that of the picture with these bits flipped: odd cosines change their sign."""
+"""The hash of a mirrored image is that of the image with these bits flipped: odd cosines change their sign."""
 
 
 def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -49,8 +49,8 @@ def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _thresholds(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(64,) medians, over some of the pictures; zeros for a mirrored coefficient, and where the pictures are few."""
-    if len(rows) < _FEW:  # medians would follow single pictures, and fall between copies
+    """(64,) medians, over some of the images; zeros for a mirrored coefficient, and where the images are few."""
+    if len(rows) < _FEW:  # medians would follow single images, and fall between copies
         return np.zeros(BITS, np.float32)
     some = rows[:: -(-len(rows) // _MEDIAN_OF)]
     return np.where(_COLUMNS % 2, 0, np.median(_coefficients(thumbnails[some]), axis=0))

@@ -11,7 +11,7 @@ import simplejpeg
 
 from mivolo_lite.audit.duplicates import KINDS
 from mivolo_lite.audit.findings import FLAGS, Flag, Group
-from mivolo_lite.audit.samples import PICTURES, Samples
+from mivolo_lite.audit.samples import IMAGES, Samples
 from mivolo_lite.files import write_text
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import fitted, resize
@@ -21,7 +21,7 @@ from mivolo_lite.shards.storage import ShardFiles
 _SIDE = 144
 _QUALITY = 82
 _MEMBERS = 8
-"""Most copies of one picture that are shown."""
+"""Most copies of one image that are shown."""
 
 _LEADS = {
     "unreadable": "Bytes that are no whole JPEG. They count as absent in training; an evaluation stops at them.",
@@ -39,16 +39,16 @@ def write_report(path: Path, numbers: dict, samples: Samples, groups: Sequence[G
         numbers: what ``audit.json`` holds.
         samples: the data.
         groups: samples that are copies of each other.
-        flagged: poor pictures.
+        flagged: poor images.
     """
-    pictures = _Thumbnails(samples)
+    images = _Thumbnails(samples)
     style = (files("mivolo_lite.audit") / "report.css").read_text()
     body = "".join(
         [
             _head(numbers, samples),
             _overlap(numbers, samples),
-            *_copies(numbers, samples, groups, pictures),
-            *_poor(numbers, samples, flagged, pictures),
+            *_copies(numbers, samples, groups, images),
+            *_poor(numbers, samples, flagged, images),
             _labels(numbers, samples),
             _method(numbers),
         ]
@@ -64,17 +64,17 @@ def write_report(path: Path, numbers: dict, samples: Samples, groups: Sequence[G
 
 
 class _Thumbnails:
-    """Small pictures as ``<img>`` elements that carry their bytes."""
+    """Small images as ``<img>`` elements that carry their bytes."""
 
     def __init__(self, samples: Samples):
         self.samples = samples
         self.files = [ShardFiles(index) for index in samples.indexes]
 
-    def __call__(self, number: int, picture: str | None = None) -> str:
-        """A sample's picture; without a name the face, or the body where there is none."""
+    def __call__(self, number: int, name: str | None = None) -> str:
+        """A sample's image; without a name the face, or the body where there is none."""
         folder, sample = self.samples.place(number)
         columns = self.samples.indexes[folder].columns
-        name = picture or next(name for name in PICTURES if columns[f"{name}_size"][sample] > 0)
+        name = name or next(name for name in IMAGES if columns[f"{name}_size"][sample] > 0)
         try:
             image = decode(self.files[folder].read(name, sample))
         except BrokenJpeg:
@@ -96,7 +96,7 @@ def _head(numbers: dict, samples: Samples) -> str:
         (groups["samples"], f"samples with a copy, in {groups['groups']} groups"),
         (groups["age_differs"], f"groups whose ages differ, {beyond} of them by more than {tolerance:g} years"),
         (groups["gender_differs"], "groups with both genders"),
-        (sum(flagged.values()), f"poor pictures: {poor}"),
+        (sum(flagged.values()), f"poor images: {poor}"),
     ]
     if len(samples.names) > 1:
         tiles.insert(1, (groups["across_folders"], "groups in more than one folder"))
@@ -116,14 +116,14 @@ def _overlap(numbers: dict, samples: Samples) -> str:
         rows += f"<tr><th>{escape(name)}</th><td>{len(index):,}</td>{cells}</tr>"
     return _section(
         "Shared between folders",
-        "How many samples of each row have a copy in each column. A copy of a training picture in a validation set is "
+        "How many samples of each row have a copy in each column. A copy of a training image in a validation set is "
         "estimated from memory.",
         f'<div class="wide"><table><thead><tr><th></th><th>samples</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>",
     )
 
 
-def _copies(numbers: dict, samples: Samples, groups: Sequence[Group], pictures: _Thumbnails) -> Iterable[str]:
+def _copies(numbers: dict, samples: Samples, groups: Sequence[Group], images: _Thumbnails) -> Iterable[str]:
     tolerance = numbers["options"]["age_tolerance"]
     contradicting = [group for group in groups if group.contradicts(tolerance)]
     rest = [group for group in groups if not group.contradicts(tolerance)]
@@ -142,11 +142,11 @@ def _copies(numbers: dict, samples: Samples, groups: Sequence[Group], pictures: 
         if listed:
             listed = sorted(listed, key=lambda group: (-group.age_gap, -group.genders, -group.groups))
             shown = listed[: numbers["options"]["show"]]
-            cards = "".join(_card(group, samples, pictures) for group in shown)
+            cards = "".join(_card(group, samples, images) for group in shown)
             yield _section(title, lead, f'<div class="cards">{cards}</div>', len(listed), len(shown), "pairs.csv")
 
 
-def _card(group: Group, samples: Samples, pictures: _Thumbnails) -> str:
+def _card(group: Group, samples: Samples, images: _Thumbnails) -> str:
     labels = [samples.label_texts(number) for number in group.members]
     differs = [len({label[place] for label in labels if label[place]}) > 1 for place in range(3)]
     figures = ""
@@ -156,7 +156,7 @@ def _card(group: Group, samples: Samples, pictures: _Thumbnails) -> str:
             for text, differ in zip(label, differs, strict=True)
             if text
         )
-        figures += f"<figure>{pictures(number)}<figcaption>{words}{_where(number, samples)}</figcaption></figure>"
+        figures += f"<figure>{images(number)}<figcaption>{words}{_where(number, samples)}</figcaption></figure>"
     more = f" · {len(group.members) - _MEMBERS} more copies" if len(group.members) > _MEMBERS else ""
     kinds = [kind for code, kind in enumerate(KINDS) if code in group.pairs["kind"]]
     words = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(kind, kind) for kind in kinds)
@@ -167,13 +167,13 @@ def _card(group: Group, samples: Samples, pictures: _Thumbnails) -> str:
     )
 
 
-def _poor(numbers: dict, samples: Samples, flagged: Sequence[Flag], pictures: _Thumbnails) -> Iterable[str]:
+def _poor(numbers: dict, samples: Samples, flagged: Sequence[Flag], images: _Thumbnails) -> Iterable[str]:
     for name in FLAGS:
         listed = [flag for flag in flagged if flag.flag == name]
         if listed:
             shown = listed[: numbers["options"]["show"]]
             figures = "".join(
-                f"<figure>{pictures(flag.number, flag.picture)}<figcaption>{escape(flag.reason)}"
+                f"<figure>{images(flag.number, flag.image)}<figcaption>{escape(flag.reason)}"
                 f"{_where(flag.number, samples)}</figcaption></figure>"
                 for flag in shown
             )
@@ -238,9 +238,9 @@ def _method(numbers: dict) -> str:
     return _section(
         "How it was measured",
         "",
-        "<ul class='notes'><li>Same bytes, same pixels: equal digests of the file and of the decoded picture.</li>"
+        "<ul class='notes'><li>Same bytes, same pixels: equal digests of the file and of the decoded image.</li>"
         f"<li>Near, mirrored: perceptual hashes at most {options['distance']} of 64 bits apart, thumbnails alike, and "
-        f"a correlation of at least {options['similarity']:g} between the fine patterns once one picture, mirrored or "
+        f"a correlation of at least {options['similarity']:g} between the fine patterns once one image, mirrored or "
         "not, is laid over the other. It finds re-encoded, resized, re-cropped, recoloured and watermarked copies, "
         "none that are turned by more than a few degrees or cut much tighter.</li>"
         "<li>Faces are compared with faces, bodies with bodies. Copies of copies are one group.</li></ul>",

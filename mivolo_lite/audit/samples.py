@@ -10,7 +10,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 
-PICTURES = ("face", "body")
+IMAGES = ("face", "body")
 
 
 class Samples:
@@ -37,7 +37,7 @@ class Samples:
         self.indexes = [ShardIndex.load(folder) for folder in folders]
         for name, index in zip(self.names, self.indexes, strict=True):
             if index.is_remote:
-                raise UserError(f"{name}: an audit reads every picture; copy the shards to this machine first")
+                raise UserError(f"{name}: an audit reads every image; copy the shards to this machine first")
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
         self.folder = np.repeat(np.arange(len(sizes)), sizes)
@@ -63,9 +63,9 @@ class Samples:
         age = "" if np.isnan(lo) else f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
         return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
 
-    def present(self, picture: str) -> np.ndarray:
+    def present(self, image: str) -> np.ndarray:
         """Numbers of the samples that have a ``face`` or ``body``."""
-        return np.flatnonzero(self._column(f"{picture}_size") > 0)
+        return np.flatnonzero(self._column(f"{image}_size") > 0)
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate([index.columns[name] for index in self.indexes])

@@ -9,7 +9,7 @@ from mivolo_lite.ranges import int_range
 
 
 def run(argv: Sequence[str]) -> None:
-    """``audit DIR [DIR ...]``: copies, contradicting labels and poor pictures in indexed shards, as a page."""
+    """``audit DIR [DIR ...]``: copies, contradicting labels and poor images in indexed shards, as a page."""
     parser = parser_of("audit", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")

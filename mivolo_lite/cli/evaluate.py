@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
         "--robustness",
         type=bool,
         default=False,
-        help="`yes` also estimates from pictures made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
+        help="`yes` also estimates from images made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
     )
     parser.add_argument(
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, drawn at random"

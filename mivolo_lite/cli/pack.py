@@ -16,7 +16,7 @@ from mivolo_lite.shards.summary import content_of
 
 
 def run(argv: Sequence[str]) -> None:
-    """``pack SOURCE --out OUT ...``: pictures become shards."""
+    """``pack SOURCE --out OUT ...``: images become shards."""
     if not argv or argv[0] not in SOURCES:
         if argv and argv[0] not in ("-h", "--help"):
             raise UserError(f"pack: no source {argv[0]!r}; there are {', '.join(SOURCES)}")
@@ -24,11 +24,11 @@ def run(argv: Sequence[str]) -> None:
         return
     parser = parser_of(f"pack {argv[0]}", run)
     parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
-    parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the pictures by split")
+    parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the images by split")
     parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
     parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
-    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable pictures")
+    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
@@ -51,8 +51,8 @@ def run(argv: Sequence[str]) -> None:
     if packed.rejected:
         first = packed.rejected[0]
         print(
-            f"{len(packed.rejected)} pictures rejected, listed in {Path(options['out']) / 'rejected.jsonl'}; "
-            f"the first is {first['picture']}: {first['reason']}"
+            f"{len(packed.rejected)} images rejected, listed in {Path(options['out']) / 'rejected.jsonl'}; "
+            f"the first is {first['image']}: {first['reason']}"
         )
     if options["exclude"]:
         print(f"{packed.excluded} samples left out, of {len(options['exclude'])} names to leave out")

@@ -50,7 +50,7 @@ class Published:
 
     @property
     def model(self) -> tuple[str, MivoloModel.Config, int]:
-        """Our name of the model, its options, and the side of its pictures in pixels."""
+        """Our name of the model, its options, and the side of its images in pixels."""
         return described(self.state)
 
 
@@ -149,7 +149,7 @@ def has_body(state: Mapping[str, Tensor]) -> bool:
 
 
 def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
-    """Our name of the model with these weights by MiVOLO's names, its options, and its pictures' side in pixels."""
+    """Our name of the model with these weights by MiVOLO's names, its options, and its images' side in pixels."""
     size = 2 * PATCH * state["pos_embed"].shape[1]
     width, outlookers = len(state["norm.weight"]), [name.split(".")[2] for name in state if name[:10] == "network.0."]
     blocks = 1 + max(map(int, outlookers), default=0)

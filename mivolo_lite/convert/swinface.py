@@ -16,7 +16,7 @@ from mivolo_lite.models.swinface import OURS, SwinFaceModel
 from mivolo_lite.models.weights import StateDict, check_state
 
 SIZE = 112
-"""Side of the published model's pictures in pixels."""
+"""Side of the published model's images in pixels."""
 
 PARTS = BACKBONE, FAM, TSS, OM = tuple(f"state_dict_{part}" for part in ("backbone", "fam", "tss", "om"))
 

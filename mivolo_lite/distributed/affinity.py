@@ -12,7 +12,7 @@ def spread_over_cpus() -> None:
     """Give each process of a CPU run CPUs of its own, and each of its OpenMP threads one of them.
 
     Threads of one process that share a core spin against each other at every barrier: on two cores that the kernel did
-    not balance, training ran at 7 pictures a second, and at 30 once bound. With a GPU the launcher's placement stays.
+    not balance, training ran at 7 images a second, and at 30 once bound. With a GPU the launcher's placement stays.
     """
     if Path("/dev/nvidiactl").exists() or not hasattr(os, "sched_setaffinity"):
         return

@@ -66,9 +66,9 @@ class DataParallel:
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def forward(self, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's outputs, in the run's mixed precision."""
-        return self.model(**pictures)
+        return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
@@ -172,7 +172,7 @@ class DataParallel:
 class Replica:
     """A whole copy of an estimator whose parameters are about to be spread over the ranks, in the host's memory.
 
-    In evaluation a model skips the backbone of a picture that its whole batch lacks. On sharded parameters, the other
+    In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
     ranks would wait for ever for this rank's part of that backbone.
     """
 
@@ -216,9 +216,9 @@ class FullySharded(DataParallel):
     def whole_estimator(self):
         return self.replica.filled(self)
 
-    def forward(self, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
-            return super().forward(pictures)
+            return super().forward(images)
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -379,7 +379,7 @@ def shared_names(module: nn.Module) -> dict[str, str]:
 
 
 def _in_torch_order(module: nn.Module) -> None:
-    """Engines that cut parameters up do not know channels-last kernels. Pictures stay in that order all the same."""
+    """Engines that cut parameters up do not know channels-last kernels. Images stay in that order all the same."""
     module.to(memory_format=torch.contiguous_format)
 
 

@@ -1,6 +1,6 @@
-"""Evaluations of the same pictures side by side, and whether their differences are more than noise.
+"""Evaluations of the same images side by side, and whether their differences are more than noise.
 
-Two models err on the same hard pictures. The difference of their errors on each picture varies far less than the errors
+Two models err on the same hard images. The difference of their errors on each image varies far less than the errors
 do, so its bootstrap interval is much narrower than the two intervals of their means suggest.
 """
 
@@ -26,12 +26,12 @@ def compare(folders: Sequence[Path | str]) -> dict:
 
     Returns:
         ``level`` of the differences' intervals, which hold together with 95 %, and ``rows``: for each evaluation its
-        ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n``, of all its own pictures, and,
+        ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n``, of all its own images, and,
         but for the first, ``difference``: ``value`` minus the first's, ``interval``, ``n`` and ``more_than_noise``, of
-        the pictures that both have estimates of.
+        the images that both have estimates of.
 
     Raises:
-        UserError: a folder holds no evaluation, the evaluations are of different pictures, or there is only one.
+        UserError: a folder holds no evaluation, the evaluations are of different images, or there is only one.
     """
     runs = [run for folder in folders for run in _read(Path(folder))]
     if len(runs) < 2:
@@ -69,7 +69,7 @@ def comparison_table(comparison: dict) -> str:
             lines.append(f"{row['name']:{width}}{_cells(row[metric], metric)}".rstrip())
     others = len(rows) - 1
     together = "" if others == 1 else f", 95 % for all {others} together"
-    lines += ["", f"differences are paired by picture; their intervals hold {comparison['level']:.2%}{together}"]
+    lines += ["", f"differences are paired by image; their intervals hold {comparison['level']:.2%}{together}"]
     return "\n".join(lines[1:])
 
 
@@ -100,7 +100,7 @@ def _read(folder: Path) -> list[tuple[str, Predictions]]:
 
 
 def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:
-    """The predictions in the order of the first's keys. Raises UserError where they are not of the same pictures."""
+    """The predictions in the order of the first's keys. Raises UserError where they are not of the same images."""
     place = {key: row for row, key in enumerate(predictions.key)}
     if len(place) < len(predictions.key):
         raise UserError(f"{name}: a key occurs more than once in its {PREDICTIONS_FILE}; evaluate again")
@@ -109,7 +109,7 @@ def _matched(predictions: Predictions, name: str, first: Predictions, first_name
     if alone or other:
         example = alone[0] if alone else min(other)
         raise UserError(
-            f"{first_name} and {name} are of different pictures: {len(alone)} only in the first and {len(other)} only "
+            f"{first_name} and {name} are of different images: {len(alone)} only in the first and {len(other)} only "
             f"in the second, as {example}; evaluate both on the same data"
         )
     rows = np.array([place[key] for key in first.key], dtype=np.int64)

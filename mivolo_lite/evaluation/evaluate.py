@@ -14,8 +14,8 @@ from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
     Predictions,
+    images_needed,
     join_processes,
-    pictures_needed,
     predict,
     predict_each,
     write_csv,
@@ -32,7 +32,7 @@ METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")
 
 COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
-"""What ``--inputs`` can ask for, and the pictures that the model is then shown."""
+"""What ``--inputs`` can ask for, and the images that the model is then shown."""
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
         checkpoint: the ``best`` folder of a run.
         data: folder of indexed shards, or their URL.
         out: folder for the results; made where it is missing.
-        inputs: of ``COLUMNS``, separated by commas: evaluate the model once with each, the other picture hidden. The
+        inputs: of ``COLUMNS``, separated by commas: evaluate the model once with each, the other image hidden. The
             metrics are then a section for each, under ``inputs``, and the CSV has an estimate for each. None shows the
             model all that it takes, with the metrics at the top level.
         batch: samples of one forward pass.
@@ -63,7 +63,7 @@ def evaluate(
         cache: where the node keeps what it fetches from a URL.
         report: also write ``report.html`` and ``plots/*.png``.
         legal_ages: for which to say how often minors and adults pass a challenge age.
-        robustness: also estimate from pictures made worse, see ``robustness``: 51 forward passes of each sample.
+        robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, drawn at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
 
@@ -73,7 +73,7 @@ def evaluate(
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     index = leave_out(index, read_exclusions(exclude))
     shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
-    decoded = pictures_needed(estimator, shown)
+    decoded = images_needed(estimator, shown)
     samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
@@ -101,13 +101,13 @@ def evaluate(
     if exclude:
         metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:
-        metrics["calibrated_on_these_pictures"] = calibration["data_digest"] == index.digest
+        metrics["calibrated_on_these_images"] = calibration["data_digest"] == index.digest
     if inputs is None:
         metrics |= found[None]
     else:
         metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
-        example = None if samples is None else _most_pictures(index, samples, decoded)
+        example = None if samples is None else _most_images(index, samples, decoded)
         _write(columns, metrics, estimator, index, Path(out), report, example)
     return metrics
 
@@ -136,7 +136,7 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
     return replace(predictions, lower=lower, upper=upper)
 
 
-def _most_pictures(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
+def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
     return int(samples[np.argmax(sum((index.columns[f"{name}_size"] > 0)[samples].astype(int) for name in inputs))])
 
 
@@ -148,7 +148,7 @@ def _write_report(
     out: Path,
     corrupted: int | None,
 ) -> None:
-    """``corrupted``: the sample to show in all the ways that its pictures were made worse."""
+    """``corrupted``: the sample to show in all the ways that its images were made worse."""
     from mivolo_lite.evaluation.report import Section, worst_rows, write_report  # matplotlib takes a second to import
     from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
 
@@ -159,19 +159,19 @@ def _write_report(
         worse = {} if corrupted is None else corrupted_thumbnails(index, corrupted, shown, estimator.card.image_size)
         sections.append(Section(name, metrics if name is None else metrics["inputs"][name], predictions, faces, worse))
     card, calibration = estimator.card, estimator.card.calibration
-    again = "the same pictures, so its coverage is no evidence" if metrics.get("calibrated_on_these_pictures") else ""
+    again = "the same images, so its coverage is no evidence" if metrics.get("calibrated_on_these_images") else ""
     about = {
         "of": metrics["checkpoint"],
         "model": " ".join(str(card.model[name]) for name in ("name", "backbone") if card.model.get(name)),
         "method": str(card.method["name"]),
-        "data": f"{metrics['data']['folder']} ({index.digest[:12]}, {len(index)} pictures)",
+        "data": f"{metrics['data']['folder']} ({index.digest[:12]}, {len(index)} images)",
         "calibrated on": (again or calibration["data_digest"][:12]) if calibration else "",
     }
     write_report(sections, about, out)
 
 
 def _columns(inputs: str, own: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
-    """The pictures to show by column. Raises UserError for an unknown one, and for one that the model does not take."""
+    """The images to show by column. Raises UserError for an unknown one, and for one that the model does not take."""
     names = [name.strip() for name in inputs.split(",")]
     for name in names:
         if name not in COLUMNS:

@@ -17,10 +17,10 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import by_number
 
 LIMIT = 30
-"""Fewer pictures than this give no figure: their mean says more about them than about their kind."""
+"""Fewer images than this give no figure: their mean says more about them than about their kind."""
 
 _SHUFFLES = 200
-_COMMON = 5  # pictures that every kind must have of an age bin for it to count in the standardised error
+_COMMON = 5  # images that every kind must have of an age bin for it to count in the standardised error
 
 Names = Sequence[str | None]
 
@@ -31,11 +31,11 @@ def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         decade: (N,) names of the age bins, None where unknown.
-        limit: bins of fewer pictures are left out.
+        limit: bins of fewer images are left out.
 
     Returns:
         ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
-        ``interval``), ``bins``, how many count, and ``left_out``, the number of pictures by name of the others.
+        ``interval``), ``bins``, how many count, and ``left_out``, the number of images by name of the others.
     """
     known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
     names, left_out = _large(np.array(decade, dtype=object)[known], limit)
@@ -64,20 +64,20 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
     """MAE of every kind of person, and the gap between the best and the worst treated, raw and age-standardised.
 
     The raw gap mixes how a kind is treated with how old it is in this data set: babies are easy. The standardised MAE
-    of a kind weighs its age bins as all these pictures together are distributed over them (direct standardisation),
-    over the bins of which every kind has some pictures. A gap is never 0, for the best and the worst of equals differ
+    of a kind weighs its age bins as all these images together are distributed over them (direct standardisation),
+    over the bins of which every kind has some images. A gap is never 0, for the best and the worst of equals differ
     by chance: ``by_chance`` is what 95 % of shuffles of the kinds within the age bins stay below. For the same reason a
     bootstrap of the gap itself lies too high; see ``gap_interval`` for what its interval is.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         kind, decade: (N,) names of the kinds and of the age bins, None where unknown.
-        limit: kinds of fewer pictures are left out.
+        limit: kinds of fewer images are left out.
 
     Returns:
         ``rows`` by name (``n``, ``mae``, ``interval``, ``standardised``, ``standardised_interval``), ``worst``, ``raw``
         and ``standardised`` (``gap`` in years, ``ratio``, ``interval`` of the gap, ``by_chance``), ``common_bins``,
-        ``common_share`` of the pictures in those bins, ``limit`` and ``left_out``. None with fewer than two kinds.
+        ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than two kinds.
     """
     kind, decade = np.array(kind, dtype=object), np.array(decade, dtype=object)
     known = ~np.isnan(errors) & np.not_equal(kind, None) & np.not_equal(decade, None)
@@ -139,18 +139,18 @@ def gap_interval(maes: np.ndarray, drawn: np.ndarray, level: float = LEVEL) -> n
 
 
 class _Crossed:
-    """Absolute errors by kind of person and age bin. Only cells that have pictures are summed over.
+    """Absolute errors by kind of person and age bin. Only cells that have images are summed over.
 
     Args:
-        kind, decade: (N,) the number of each picture's kind and age bin, every number from 0 on at least once.
+        kind, decade: (N,) the number of each image's kind and age bin, every number from 0 on at least once.
         errors: (N,) absolute errors.
 
     Attributes:
         values: (N, 2) what ``bootstrap`` sums.
-        cell: (N,) of each picture, among those that have pictures.
-        count: (kinds, bins) pictures.
-        common: (bins,) whether every kind has enough pictures of that age.
-        weight: (bins,) of the standardised error: the pictures of a common age bin.
+        cell: (N,) of each image, among those that have images.
+        count: (kinds, bins) images.
+        common: (bins,) whether every kind has enough images of that age.
+        weight: (bins,) of the standardised error: the images of a common age bin.
     """
 
     def __init__(self, kind: np.ndarray, decade: np.ndarray, errors: np.ndarray):
@@ -162,7 +162,7 @@ class _Crossed:
         self.weight = self.count.sum(axis=0) * self.common
 
     def table(self, sums: np.ndarray) -> np.ndarray:
-        """(B, kinds, bins, 2) from the sums (B, C, 2) of the cells that have pictures."""
+        """(B, kinds, bins, 2) from the sums (B, C, 2) of the cells that have images."""
         full = np.zeros((len(sums), self.shape[0] * self.shape[1], 2))
         full[:, self.place] = sums
         return full.reshape(len(sums), *self.shape, 2)
@@ -182,14 +182,14 @@ class _Crossed:
         return np.concatenate([maes, np.ptp(maes, axis=2, keepdims=True)], axis=2)
 
     def gaps_by_chance(self) -> np.ndarray:
-        """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among pictures of one age bin."""
+        """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among images of one age bin."""
         random, bins = np.random.default_rng(0), self.shape[1]
         members = [np.flatnonzero(self.decade == number) for number in range(bins)]
         shuffled, found = self.kind.copy(), []
         for _ in range(_SHUFFLES):
             for rows in members:
                 shuffled[rows] = random.permutation(self.kind[rows])
-            # A shuffle within the bins leaves the number of pictures of every kind and bin as it is.
+            # A shuffle within the bins leaves the number of images of every kind and bin as it is.
             cell = np.searchsorted(self.place, shuffled * bins + self.decade)
             found.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
         return np.quantile(found, 0.95, axis=0)

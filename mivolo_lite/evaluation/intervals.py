@@ -10,7 +10,7 @@ TIMES, LEVEL = 1000, 0.95
 _ELEMENTS = 4_000_000  # sums held at once: 32 MB
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Maps sums (B, C, K), over the pictures of each of C cells of K values, to (B, ...) numbers."""
+"""Maps sums (B, C, K), over the images of each of C cells of K values, to (B, ...) numbers."""
 
 
 def bootstrap(
@@ -21,7 +21,7 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw the pictures again with replacement, many times, and say between what the statistic lies.
+    """Draw the images again with replacement, many times, and say between what the statistic lies.
 
     Args:
         values, statistic, cell, times, seed: see ``replicates``; NaN where a replicate has no statistic (it is left
@@ -46,11 +46,11 @@ def replicates(
 ) -> np.ndarray:
     """(times, ...) the statistic of images drawn again with replacement.
 
-    Means, gaps between groups and averages over age bins are all functions of sums over cells, so no picture is
-    touched twice in a replicate and 100,000 pictures take a second.
+    Means, gaps between groups and averages over age bins are all functions of sums over cells, so no image is
+    touched twice in a replicate and 100,000 images take a second.
 
     Args:
-        values: (N, K) what is summed, one row a picture.
+        values: (N, K) what is summed, one row an image.
         statistic: of sums (B, C, K).
         cell: (N,) from 0 to C - 1, every number at least once; one cell where None.
         times: replicates.
@@ -101,7 +101,7 @@ def paired_share_interval(difference: np.ndarray, level: float = LEVEL) -> np.nd
 
 
 def counted(*columns: np.ndarray) -> np.ndarray:
-    """(N, 1 + K) values whose first is 1 for every picture, so that the first sum is their number."""
+    """(N, 1 + K) values whose first is 1 for every image, so that the first sum is their number."""
     return np.stack([np.ones(len(columns[0])), *columns], axis=1)
 
 
@@ -112,7 +112,7 @@ def means(sums: np.ndarray) -> np.ndarray:
 
 
 def cell_sums(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """(1, C, K) the sums of the pictures themselves, as ``bootstrap`` gives those of its replicates."""
+    """(1, C, K) the sums of the images themselves, as ``bootstrap`` gives those of its replicates."""
     return np.stack([np.bincount(cell, column) for column in values.T], axis=-1)[None]
 
 

@@ -26,7 +26,7 @@ _SHARES = {
     "CS@5": "cs5",
     "Gender right": "gender_accuracy",
     "Age group right": "age_group_accuracy",
-    "Worse on bad pictures: mean relative degradation": "mean_relative_degradation",
+    "Worse on bad images: mean relative degradation": "mean_relative_degradation",
 }
 """Further tables of the page, where any pair has the figure."""
 
@@ -141,7 +141,7 @@ def _body(matrix: dict, has_reports: bool):
     yield "<h2>MAE in years</h2>"
     yield faint(
         "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap draws of the "
-        "pictures. An age known as a range counts by its distance to it, so data sets of ranges look easier."
+        "images. An age known as a range counts by its distance to it, so data sets of ranges look easier."
     )
     yield _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
     for title, name in _SHARES.items():
@@ -154,7 +154,7 @@ def _body(matrix: dict, has_reports: bool):
     yield table(("checkpoint", ""), ((escape(name), escape(folder)) for name, folder in rows.items()))
     sets = matrix["data"].items()
     described = ((escape(name), escape(one["folder"]), one["samples"], one["digest"][:12]) for name, one in sets)
-    yield table(("data set", "", "pictures", "digest"), described)
+    yield table(("data set", "", "images", "digest"), described)
 
 
 def _grid(matrix: dict, show) -> str:

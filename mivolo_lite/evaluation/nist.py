@@ -20,9 +20,9 @@ _REACH = 10  # challenge ages of a curve, in years above the legal age
 
 
 def nist_measures(predictions: Predictions) -> dict[str, dict]:
-    """The measures that a set of pictures allows, each with ``value``, ``interval``, ``n`` and ``cells``.
+    """The measures that a set of images allows, each with ``value``, ``interval``, ``n`` and ``cells``.
 
-    ``value`` is None for fewer than ``LIMIT`` pictures, and where one of the cells that NIST averages is empty.
+    ``value`` is None for fewer than ``LIMIT`` images, and where one of the cells that NIST averages is empty.
 
     * ``mae_18_30``: mean of 26 MAEs, 2 genders x the single years 18 to 30.
     * ``challenge_25_fpr``: share of 17-year-olds with an estimate of 25 or more, mean over gender x group.
@@ -136,7 +136,7 @@ def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: boo
     """Share that passes (or does not) by threshold, of all or of those who have reached it.
 
     Args:
-        table: pictures by the number of thresholds that the estimate passes, and that the true age has reached, as one
+        table: images by the number of thresholds that the estimate passes, and that the true age has reached, as one
             row.
         thresholds: (T,) ascending.
         passes, reached: what to count, and of whom.

@@ -125,7 +125,7 @@ def _drawings(metrics: dict, predictions: Predictions) -> Iterator[tuple[str, st
         yield "interval_coverage", "True ages inside their interval", lambda ax: _coverage(ax, metrics["age_intervals"])
     for name, pairs in metrics.get("verification", {}).items():
         if pairs:
-            caption = f"Whether two pictures show one person ({name}): ROC"
+            caption = f"Whether two images show one person ({name}): ROC"
             yield f"roc_{name}", caption, lambda ax, pairs=pairs: _roc(ax, pairs)
     for curve in metrics["thresholds"]:
         if any(rate is not None for rate in curve["false_pass"]["rate"]):
@@ -150,12 +150,12 @@ def _hexbin(ax: Axes, p: Predictions) -> None:
     )
     ax.plot([0, end], [0, end], color=ORANGE, linewidth=1)
     ax.set(xlabel="true age", ylabel="estimated age", xlim=(0, end), ylim=(0, end), aspect="equal")
-    bar = ax.figure.colorbar(cells, ax=ax, label="pictures", shrink=0.8, format="%d")
+    bar = ax.figure.colorbar(cells, ax=ax, label="images", shrink=0.8, format="%d")
     bar.outline.set_visible(False)
 
 
 def _by_age(ax: Axes, decades: dict[str, dict], metric: str, label: str) -> None:
-    """Points with intervals where there are enough pictures, and the counts below."""
+    """Points with intervals where there are enough images, and the counts below."""
     names = list(decades)
     ax.set_xlim(-0.6, len(names) - 0.4)
     for place, row in enumerate(decades.values()):
@@ -170,7 +170,7 @@ def _by_age(ax: Axes, decades: dict[str, dict], metric: str, label: str) -> None
     ax.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 6 else 0, fontsize=7)
     ax.set(ylabel=label)
     if any(row["n"] < LIMIT for row in decades.values()):
-        ax.set_title(f"no figure for fewer than {LIMIT} pictures", fontsize=7, loc="right")
+        ax.set_title(f"no figure for fewer than {LIMIT} images", fontsize=7, loc="right")
 
 
 def _cs(ax: Axes, cs: list[float]) -> None:
@@ -181,7 +181,7 @@ def _cs(ax: Axes, cs: list[float]) -> None:
 def _errors(ax: Axes, errors: np.ndarray) -> None:
     ax.hist(np.clip(errors, -30, 30), bins=np.arange(-30.5, 31), color=BLUE)
     ax.axvline(0, color=ORANGE, linewidth=1)
-    ax.set(xlabel="error in years (the ends hold all beyond 30)", ylabel="pictures")
+    ax.set(xlabel="error in years (the ends hold all beyond 30)", ylabel="images")
 
 
 def _groups(ax: Axes, p: Predictions) -> None:
@@ -238,7 +238,7 @@ def _roc(ax: Axes, pairs: dict) -> None:
 
 def _risk_coverage(ax: Axes, curve: dict, unit: str) -> None:
     ax.plot(curve["coverage"], curve["risk"], color=BLUE)
-    ax.set(xlabel="share of the pictures kept, most certain first", ylabel=unit, xlim=(0, 1))
+    ax.set(xlabel="share of the images kept, most certain first", ylabel=unit, xlim=(0, 1))
     ax.set_ylim(bottom=0)
     ax.set_title(f"mean over all shares {curve['aurc']:.3g}", loc="right")
 

@@ -50,7 +50,7 @@ class Embeddings:
     """Where a model puts every sample, beside who it is.
 
     Attributes:
-        vector: (N, E) float32, NaN where the sample has none of the pictures shown.
+        vector: (N, E) float32, NaN where the sample has none of the images shown.
         person: (N,) numbers of people, NaN where unknown.
     """
 
@@ -69,7 +69,7 @@ class Predictions:
 
     Attributes:
         key: (N,) sample keys.
-        age: (N,) estimated age in years, not rounded; NaN where the sample has none of the pictures shown.
+        age: (N,) estimated age in years, not rounded; NaN where the sample has none of the images shown.
         female: (N,) estimated probability of gender ``F``, NaN likewise.
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
@@ -224,11 +224,11 @@ def predict_each(
     shown: Mapping[str | None, tuple[str, ...]],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str | None, Predictions]:
-    """Run the estimator over the index, once for each set of pictures shown. Every rank gets all predictions.
+    """Run the estimator over the index, once for each set of images shown. Every rank gets all predictions.
 
     Args:
         estimator: on the accelerator's device.
-        loader: reads every sample of the index once over all ranks, with all pictures that are to be shown.
+        loader: reads every sample of the index once over all ranks, with all images that are to be shown.
         index, accelerator: the data and the device.
         shown: of ``face`` and ``body``, by the name of the predictions.
         should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
@@ -266,8 +266,8 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     return logits[:, female] - logits[:, 1 - female]
 
 
-def pictures_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
-    """Those of the estimator's inputs that are in any of the sets of pictures shown."""
+def images_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
+    """Those of the estimator's inputs that are in any of the sets of images shown."""
     return tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
 
 
@@ -283,7 +283,7 @@ def passes(
     shown: Mapping[str | None, tuple[str, ...]],
     doing: str,
 ) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
-    """The estimator's raw outputs for every batch of this rank, once for each set of pictures shown.
+    """The estimator's raw outputs for every batch of this rank, once for each set of images shown.
 
     Args:
         estimator, loader, accelerator, shown: as for ``predict_each``; to be iterated in inference mode.
@@ -292,9 +292,9 @@ def passes(
     estimator.eval()
     for batch in tqdm(loader, desc=doing, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         batch = batch.to(accelerator.device)
-        for name, pictures in shown.items():
+        for name, images in shown.items():
             with accelerator.autocast():
-                output = estimator(**batch.pictures(pictures))
+                output = estimator(**batch.images(images))
             yield name, batch, output
 
 

@@ -19,11 +19,11 @@ REPORT_FILE, PLOTS_FOLDER = "report.html", "plots"
 WORST = 24
 
 _NOTES = (
-    "Intervals hold 95 % of 1,000 bootstrap draws of the pictures. Where one person is in several pictures they are "
-    "too narrow, since not people but pictures were drawn.",
+    "Intervals hold 95 % of 1,000 bootstrap draws of the images. Where one person is in several images they are "
+    "too narrow, since not people but images were drawn.",
     "The worst treated kind less the best is never 0, not even between equals. By chance alone: what 95 % of random "
-    "shuffles of the kinds among pictures of one age bin stay below.",
-    "Same ages: every kind weighed as if it were as old as all pictures together, over the ten-year bins that all "
+    "shuffles of the kinds among images of one age bin stay below.",
+    "Same ages: every kind weighed as if it were as old as all images together, over the ten-year bins that all "
     "kinds have. Babies are easy, and a kind with many of them is not for that reason treated well.",
     "Gender and group are the labels of the data set, made by people or models, with their mistakes.",
 )
@@ -34,11 +34,11 @@ class Section:
     """One evaluation of a report.
 
     Attributes:
-        name: of the pictures that the model was shown, None where there is only one section.
+        name: of the images that the model was shown, None where there is only one section.
         metrics: from ``summarise``.
         predictions: what they are of.
-        faces: ``data:`` addresses of the pictures of ``worst_rows``, empty for none; None to show none at all.
-        corrupted: addresses of a picture as it is, under ``clean``, and of what every corruption makes of it; empty to
+        faces: ``data:`` addresses of the images of ``worst_rows``, empty for none; None to show none at all.
+        corrupted: addresses of an image as it is, under ``clean``, and of what every corruption makes of it; empty to
             show none.
     """
 
@@ -60,7 +60,7 @@ def write_report(sections: Sequence[Section], about: dict[str, str], out: Path |
     """Write ``report.html`` and ``plots/*.png``.
 
     Args:
-        sections: evaluations of the same pictures.
+        sections: evaluations of the same images.
         about: what was evaluated, as words to show.
         out: an existing folder.
     """
@@ -110,7 +110,7 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield tile("MAE, years", f"{metrics['mae']:.2f}", f"{between(ends['mae'])} n={metrics['n']}; {beside}")
         yield tile("CS@5", f"{metrics['cs5']:.1%}", f"{between(ends['cs5'], '.1%')} at most 5 years off")
         yield tile("Bias, years", f"{metrics['bias']:+.2f}", between(ends["bias"], "+.2f"))
-        yield tile("Off by 20 or more", f"{metrics['ce20']:.1%}", "of the pictures")
+        yield tile("Off by 20 or more", f"{metrics['ce20']:.1%}", "of the images")
     if macro["value"] is not None:
         yield tile(
             "Macro-MAE, years", f"{macro['value']:.2f}", f"{between(macro['interval'])} {macro['bins']} age bins"
@@ -153,13 +153,13 @@ def _tiles(metrics: dict) -> Iterator[str]:
         robustness = metrics["robustness"]
         worse, interval = robustness["mean_relative_degradation"], robustness["mean_relative_degradation_interval"]
         small = f"{between(interval, '+.0%')} MAE, mean of 50 corruptions, n={robustness['samples']}"
-        yield tile("Worse on bad pictures", f"{worse:+.0%}", small)
+        yield tile("Worse on bad images", f"{worse:+.0%}", small)
     for name, pairs in metrics.get("verification", {}).items():
         if pairs:
             small = f"of {pairs['pairs']} pairs, of {pairs['people']} people; AUC {pairs['auc']:.3f}; chance is 50 %"
             yield tile(f"{escape(name)} right", f"{pairs['accuracy']:.1%}", small)
     if metrics.get("missing"):
-        yield tile("Left out", f"{metrics['missing']}", "have no such picture")
+        yield tile("Left out", f"{metrics['missing']}", "have no such image")
     if metrics.get("unreadable"):
         yield tile("Unreadable", f"{metrics['unreadable']['n']}", "images cannot be decoded")
 
@@ -190,10 +190,10 @@ def _gap_sheet(gap: dict) -> Iterator[str]:
     yield table(("", "n", "MAE", "same ages"), cells)
     if gap["common_bins"]:
         bins = ", ".join(gap["common_bins"])
-        yield faint(f"same ages: {bins}, {gap['common_share']:.0%} of these pictures")
+        yield faint(f"same ages: {bins}, {gap['common_share']:.0%} of these images")
     if gap["left_out"]:
         few = ", ".join(f"{escape(name)} (n={n})" for name, n in gap["left_out"].items())
-        yield faint(f"left out, fewer than {gap['limit']} pictures: {few}")
+        yield faint(f"left out, fewer than {gap['limit']} images: {few}")
 
 
 _MAES = ("mae", "interval"), ("standardised", "standardised_interval")
@@ -232,7 +232,7 @@ def _class_row(name: str, row: dict) -> tuple:
 
 
 def _robustness(robustness: dict, drawn: Iterable[Plot], corrupted: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    yield "<h2>On worse pictures</h2>"
+    yield "<h2>On worse images</h2>"
     yield faint(_about_robustness(robustness))
     yield div("plots small", map(_drawing, drawn))
     worse, intervals = robustness["relative_degradation"], robustness["relative_degradation_interval"]
@@ -247,15 +247,15 @@ def _robustness(robustness: dict, drawn: Iterable[Plot], corrupted: Mapping[str,
     )
     yield table(("MAE at strength", "degradation", "1", "2", "3", "4", "5", "strength"), rows)
     if corrupted:
-        yield faint("One picture as the model is shown it, as it is and at strengths 1, 3 and 5.")
+        yield faint("One image as the model is shown it, as it is and at strengths 1, 3 and 5.")
         yield div("plots strips", (_strip(name, faces) for name, faces in corrupted.items()))
 
 
 def _about_robustness(robustness: dict) -> str:
     clean = f"{robustness['clean_mae']:.2f} {between(robustness['clean_mae_interval'])}"
     words = (
-        f"The same {robustness['samples']} pictures, made worse in ten ways at five strengths each. The line is the "
-        f"MAE of the pictures as they are, {clean}; the band holds 95 % of bootstrap draws."
+        f"The same {robustness['samples']} images, made worse in ten ways at five strengths each. The line is the "
+        f"MAE of the images as they are, {clean}; the band holds 95 % of bootstrap draws."
     )
     if robustness["mean_relative_degradation"] is None:
         return words

@@ -1,4 +1,4 @@
-"""How much worse the estimates become when the pictures are worse: MAE under ten corruptions at five strengths each.
+"""How much worse the estimates become when the images are worse: MAE under ten corruptions at five strengths each.
 
 One number stands for all of it, the mean relative degradation: the mean over corruptions and strengths of
 
@@ -12,7 +12,7 @@ Hendrycks and Dietterich, ICLR 2019.) Its limits:
 * It is saturated: a model that always gives one age has 0.
 * The strengths are chosen, not measured anywhere: it says which of two models holds out longer, and against what, not
   what to expect of somebody's camera.
-* The corruptions are applied to pictures at the model's resolution, already cut out: what a worse photograph does to
+* The corruptions are applied to images at the model's resolution, already cut out: what a worse photograph does to
   the detector that cuts them is not in it. A body whose face was blacked out when it was cut has none to cover.
 """
 
@@ -30,7 +30,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predictions import passes, pictures_needed, where_seen
+from mivolo_lite.evaluation.predictions import images_needed, passes, where_seen
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
@@ -50,25 +50,23 @@ _SEED = 0
 class CorruptedDataset:
     """Reads batches in which every sample comes in all its ``VERSIONS``, decoded and letterboxed once.
 
-    They take 23 ms of one CPU a picture of 112 px, 86 ms of 224 px: a GPU waits for its workers.
+    They take 23 ms of one CPU an image of 112 px, 86 ms of 224 px: a GPU waits for its workers.
 
     Args:
-        dataset: the pictures as they are.
+        dataset: the images as they are.
     """
 
     def __init__(self, dataset: ShardDataset):
         self.dataset, self.shards = dataset, dataset.shards
 
     def room(self, *count: int) -> dict[str, Tensor]:
-        """Memory for the pictures of so many samples, in all versions."""
+        """Memory for the images of so many samples, in all versions."""
         return self.dataset.room(*count[:-1], count[-1] * VERSIONS)
 
-    def read(
-        self, draws: Sequence[Draw], ahead: Sequence[int] = (), pictures: dict[str, Tensor] | None = None
-    ) -> Batch:
+    def read(self, draws: Sequence[Draw], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None) -> Batch:
         """Likewise ``ShardDataset.read``; the versions of a sample follow one another, the clean one first."""
-        pictures, clean = pictures or self.room(len(draws)), self.dataset.read(draws, ahead)
-        for name, room in pictures.items():
+        images, clean = images or self.room(len(draws)), self.dataset.read(draws, ahead)
+        for name, room in images.items():
             squares = getattr(clean, name).movedim(1, -1).numpy()
             versions = room.movedim(1, -1).numpy().reshape(len(draws), VERSIONS, *squares.shape[1:])
             versions[:, 0] = squares
@@ -76,10 +74,10 @@ class CorruptedDataset:
                 part = self.to_cover(name, draw.sample)
                 for version, (kind, severity) in enumerate(CELLS, start=1):
                     versions[row, version] = corrupt(squares[row], kind, severity, (_SEED, draw.sample), part)
-        return replace(replace(clean, face=None, body=None).repeat(VERSIONS), **pictures)
+        return replace(replace(clean, face=None, body=None).repeat(VERSIONS), **images)
 
     def to_cover(self, name: str, sample: int) -> str:
-        """Where the face is in a sample's picture, as ``corrupt`` takes it.
+        """Where the face is in a sample's image, as ``corrupt`` takes it.
 
         Packing blacks the face out of a body wherever it knows it. A body without a face may show one that no box was
         given for, at its top.
@@ -133,14 +131,14 @@ def measure_robustness(
         index: the data.
         samples: numbers of the samples, as ``choose`` gives them.
         accelerator: the device.
-        shown: pictures that the model is shown, by the name of the result.
-        batch: pictures of one forward pass, filled with whole samples.
+        shown: images that the model is shown, by the name of the result.
+        batch: images of one forward pass, filled with whole samples.
         workers: decoding processes.
 
     Returns:
         What ``degradation`` gives, by the names of ``shown``.
     """
-    dataset = CorruptedDataset(ShardDataset(index, pictures_needed(estimator, shown), estimator.card.image_size))
+    dataset = CorruptedDataset(ShardDataset(index, images_needed(estimator, shown), estimator.card.image_size))
     ranks = accelerator.process_index, accelerator.num_processes
     loader = BatchLoader(dataset, SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}

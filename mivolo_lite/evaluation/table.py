@@ -30,9 +30,9 @@ def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
 
 
 def _worth(metrics: dict) -> list[str]:
-    lines = [f"rows of fewer than {LIMIT} pictures have no figures"] if _some_are_few(metrics) else []
+    lines = [f"rows of fewer than {LIMIT} images have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
-        lines.append(f"{metrics['missing']} samples have no such picture and are left out")
+        lines.append(f"{metrics['missing']} samples have no such image and are left out")
     lines += _unreadable(metrics)
     for name in _classified(metrics):
         lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
@@ -47,7 +47,7 @@ def _worth(metrics: dict) -> list[str]:
 def _who_is_who(metrics: dict) -> Iterable[str]:
     for name, pairs in metrics.get("verification", {}).items():
         if pairs is None:
-            yield f"{name}: too few pairs of pictures of one person, or of two, for a figure"
+            yield f"{name}: too few pairs of images of one person, or of two, for a figure"
             continue
         yield f"{name}: AUC {pairs['auc']:.3f}, of pairs of {pairs['people']} people, half of them of one and the same"
         for rate, share in pairs["tar"].items():
@@ -60,7 +60,7 @@ def _how_sure(metrics: dict) -> list[str]:
     lines = []
     if metrics.get("intervals", {}).get("mae"):
         lower, upper = metrics["intervals"]["mae"]
-        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of draws of such pictures")
+        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of draws of such images")
     if metrics.get("macro_mae", {}).get("value") is not None:
         macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
         lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")
@@ -87,7 +87,7 @@ def _robustness(metrics: dict, shown: str = "") -> list[str]:
     if not robustness:
         return []
     clean = f"clean MAE {robustness['clean_mae']:.2f} of {robustness['samples']}"
-    lines = ["", f"{'worse pictures':16}{'MAE at strength 1 to 5':>40}{'degradation':>16}  {clean}{shown}"]
+    lines = ["", f"{'worse images':16}{'MAE at strength 1 to 5':>40}{'degradation':>16}  {clean}{shown}"]
     for name, row in robustness["mae"].items():
         worse = robustness["relative_degradation"][name]
         lines.append(f"  {name:14}{''.join(f'{mae:8.2f}' for mae in row)}{_percent(worse):>16}")
@@ -120,7 +120,7 @@ def _classified(metrics: dict) -> list[str]:
 def _worth_side_by_side(columns: Iterable[dict]) -> list[str]:
     columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
-        "no such picture": lambda column: _cell(column["missing"]),
+        "no such image": lambda column: _cell(column["missing"]),
         **{
             f"{name} right": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
             for name in _classified(columns[0])

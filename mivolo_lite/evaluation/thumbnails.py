@@ -1,4 +1,4 @@
-"""The pictures of a few samples, small, as they are shown in a report."""
+"""The images of a few samples, small, as they are shown in a report."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str])
     if not len(samples):
         return []
     batch = ShardDataset(index, inputs, _SIDE).read([Draw(0, int(sample)) for sample in samples])
-    return [_first_picture(batch, row, inputs) for row in range(len(batch))]
+    return [_first_image(batch, row, inputs) for row in range(len(batch))]
 
 
 def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], side: int) -> dict[str, list[str]]:
-    """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the picture itself under
+    """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the image itself under
     ``clean``, and one for each strength under the name of each corruption."""
     batch = CorruptedDataset(ShardDataset(index, inputs, side)).read([Draw(0, int(sample))])
-    pictures: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     for row, name in enumerate(("clean", *(name for name, _ in CELLS))):
-        pictures.setdefault(name, []).append(_first_picture(batch, row, inputs))
-    return pictures
+        images.setdefault(name, []).append(_first_image(batch, row, inputs))
+    return images
 
 
-def _first_picture(batch: Batch, row: int, inputs: Sequence[str]) -> str:
+def _first_image(batch: Batch, row: int, inputs: Sequence[str]) -> str:
     name = next((name for name in inputs if getattr(batch, f"has_{name}")[row]), None)
     if name is None:
         return ""

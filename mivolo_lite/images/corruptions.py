@@ -1,6 +1,6 @@
-"""Ten ways in which a picture can be worse than those a model was judged on, each at five strengths.
+"""Ten ways in which an image can be worse than those a model was judged on, each at five strengths.
 
-All are functions of an uint8 picture, a strength and chance. What is left to chance (which way, where, the noise) is
+All are functions of an uint8 image, a strength and chance. What is left to chance (which way, where, the noise) is
 the same at every strength, so that a stronger corruption is more of the same.
 """
 
@@ -23,7 +23,7 @@ _BORDER = cv2.BORDER_REFLECT_101
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to make a picture worse.
+    """One way to make an image worse.
 
     Attributes:
         apply: (H, W, 3) uint8, strength and chance in; the same shape and type out.
@@ -38,60 +38,60 @@ class Corruption:
     of_face: bool = False
 
 
-def brightness(picture: np.ndarray, gain: float, random: np.random.Generator) -> np.ndarray:
-    return _pixels(picture * np.float32(gain if random.random() < 0.5 else 1 / gain))
+def brightness(image: np.ndarray, gain: float, random: np.random.Generator) -> np.ndarray:
+    return _pixels(image * np.float32(gain if random.random() < 0.5 else 1 / gain))
 
 
-def contrast(picture: np.ndarray, kept: float, random: np.random.Generator) -> np.ndarray:
-    mean = np.float32((picture @ _LUMA).mean())
-    return _pixels(mean + np.float32(kept) * (picture - mean))
+def contrast(image: np.ndarray, kept: float, random: np.random.Generator) -> np.ndarray:
+    mean = np.float32((image @ _LUMA).mean())
+    return _pixels(mean + np.float32(kept) * (image - mean))
 
 
-def colour_cast(picture: np.ndarray, shift: float, random: np.random.Generator) -> np.ndarray:
+def colour_cast(image: np.ndarray, shift: float, random: np.random.Generator) -> np.ndarray:
     warm = shift if random.random() < 0.5 else -shift
-    return _pixels(picture * np.float32([1 + warm, 1, 1 - warm]))
+    return _pixels(image * np.float32([1 + warm, 1, 1 - warm]))
 
 
-def grey(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    luma = (picture @ _LUMA)[..., None]
-    return _pixels(picture + np.float32(share) * (luma - picture))
+def grey(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    luma = (image @ _LUMA)[..., None]
+    return _pixels(image + np.float32(share) * (luma - image))
 
 
-def blur(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(picture, (0, 0), share * max(picture.shape[:2]), borderType=_BORDER)
+def blur(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), share * max(image.shape[:2]), borderType=_BORDER)
 
 
-def noise(picture: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    return _pixels(picture + np.float32(deviation) * random.standard_normal(picture.shape, dtype=np.float32))
+def noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
+    return _pixels(image + np.float32(deviation) * random.standard_normal(image.shape, dtype=np.float32))
 
 
-def jpeg(picture: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), int(quality), "RGB", "420")
+def jpeg(image: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), int(quality), "RGB", "420")
     return simplejpeg.decode_jpeg(data, "RGB")
 
 
-def low_resolution(picture: np.ndarray, times: float, random: np.random.Generator) -> np.ndarray:
-    height, width = picture.shape[:2]
-    small = resize(picture, max(1, round(width / times)), max(1, round(height / times)))
+def low_resolution(image: np.ndarray, times: float, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    small = resize(image, max(1, round(width / times)), max(1, round(height / times)))
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def occlusion(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    height, width = picture.shape[:2]
+def occlusion(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
     shape = 2 ** random.uniform(-1, 1)  # a covered part may be twice as high as wide, or twice as wide as high
     rows, columns = round((share * shape) ** 0.5 * height), round((share / shape) ** 0.5 * width)
-    # Shares of the free play, not of the picture: larger parts contain the smaller ones and none leaves the picture.
+    # Shares of the free play, not of the image: larger parts contain the smaller ones and none leaves the image.
     top, left = round(random.random() * (height - rows)), round(random.random() * (width - columns))
-    covered = picture.copy()
+    covered = image.copy()
     covered[top : top + rows, left : left + columns] = random.integers(0, 256, 3)
     return covered
 
 
-def rotation(picture: np.ndarray, degrees: float, random: np.random.Generator) -> np.ndarray:
-    height, width = picture.shape[:2]
+def rotation(image: np.ndarray, degrees: float, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
     turn = degrees if random.random() < 0.5 else -degrees
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, 1)
-    return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -108,19 +108,19 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "rotation": Corruption(rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
 }
-"""By name. Sizes are relative to the picture that the model is shown, so that models of any size stand beside each
-other; noise and JPEG are not, and are harder on small pictures."""
+"""By name. Sizes are relative to the image that the model is shown, so that models of any size stand beside each
+other; noise and JPEG are not, and are harder on small images."""
 
 SEVERITIES = 5
 
 
-def corrupt(picture: np.ndarray, name: str, severity: int, chance: tuple[int, int], part: str = "all") -> np.ndarray:
-    """A letterboxed picture made worse.
+def corrupt(image: np.ndarray, name: str, severity: int, chance: tuple[int, int], part: str = "all") -> np.ndarray:
+    """A letterboxed image made worse.
 
     Its black margins stay black, as they would if the photograph itself had been taken so.
 
     Args:
-        picture: (S, S, 3) uint8; it stays as it is.
+        image: (S, S, 3) uint8; it stays as it is.
         name: of ``CORRUPTIONS``.
         severity: place of the strength, 0 to 4.
         chance: seed and number of the sample: face and body of a sample are made worse in the same direction.
@@ -130,20 +130,20 @@ def corrupt(picture: np.ndarray, name: str, severity: int, chance: tuple[int, in
     Returns:
         (S, S, 3) uint8 in new memory.
     """
-    corruption, worse = CORRUPTIONS[name], picture.copy()
-    inside = _content(picture)
+    corruption, worse = CORRUPTIONS[name], image.copy()
+    inside = _content(image)
     if inside is None or (corruption.of_face and part == "none"):
         return worse
     if corruption.of_face and part == "head":
         inside = _head(inside)
     random = np.random.Generator(np.random.PCG64(seed_of(*chance, list(CORRUPTIONS).index(name))))
-    worse[inside] = corruption.apply(picture[inside], corruption.strengths[severity], random)
+    worse[inside] = corruption.apply(image[inside], corruption.strengths[severity], random)
     return worse
 
 
-def _content(picture: np.ndarray) -> tuple[slice, slice] | None:
+def _content(image: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns between the black margins; None where everything is black."""
-    light = picture.any(axis=2)
+    light = image.any(axis=2)
     rows, columns = (np.flatnonzero(light.any(axis=axis)) for axis in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
 

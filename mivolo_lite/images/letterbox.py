@@ -15,18 +15,18 @@ def resize(image: np.ndarray, width: int, height: int, out: np.ndarray | None = 
 
 
 def fitted(width: int, height: int, size: int) -> tuple[int, int]:
-    """The width and height of a picture scaled so that its larger side is ``size``; neither falls below 1."""
+    """The width and height of an image scaled so that its larger side is ``size``; neither falls below 1."""
     ratio = min(size / height, size / width)
     return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
 def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Scales a picture to fit a square, up or down, and pads it with black on both sides.
+    """Scales an image to fit a square, up or down, and pads it with black on both sides.
 
     Args:
         image: (H, W, 3) uint8.
         size: side of the square in pixels.
-        out: (size, size, 3) uint8 to write to, such as a batch's place for the picture.
+        out: (size, size, 3) uint8 to write to, such as a batch's place for the image.
 
     Returns:
         (size, size, 3) uint8; without ``out`` it is ``image`` itself where that already has this shape. An odd row or

@@ -1,7 +1,7 @@
-"""How a picture could have been taken otherwise: in another light, with a poorer camera, with something in the way.
+"""How an image could have been taken otherwise: in another light, with a poorer camera, with something in the way.
 
-Transforms of pictures (3, S, S) uint8 that draw from torch's generator. Lengths are shares of the side, so that
-pictures of every size change alike.
+Transforms of images (3, S, S) uint8 that draw from torch's generator. Lengths are shares of the side, so that
+images of every size change alike.
 """
 
 import torch
@@ -93,7 +93,7 @@ class Occlusion(Between):
     """Something in the way: a block, or a band over the whole width as of glasses or a mask, of one colour or noisy.
 
     Args:
-        low, high: the sides of the block, and the height of the band, as shares of the picture's.
+        low, high: the sides of the block, and the height of the band, as shares of the image's.
     """
 
     def __init__(self, low: float = 0.15, high: float = 0.5):

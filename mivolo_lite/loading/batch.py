@@ -1,4 +1,4 @@
-"""A batch: uint8 pictures, masks and labels. Normalisation happens on the device."""
+"""A batch: uint8 images, masks and labels. Normalisation happens on the device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mivolo_lite.labels import NO_CODE, AgeRange, TaskLabel
 
-_PICTURES = ("face", "body", "has_face", "has_body")
+_IMAGES = ("face", "body", "has_face", "has_body")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batch:
         gender_known: (B,) bool.
         sample: (B,) int64 number in the index.
         counted: (B,) bool, False for repetitions that only fill up an evaluation batch.
-        broken: "key: reason" of every picture that could not be decoded; such a picture is absent.
+        broken: "key: reason" of every image that could not be decoded; such an image is absent.
         tasks: labels of the tasks beside age and gender, by their names.
     """
 
@@ -44,7 +44,7 @@ class Batch:
     @classmethod
     def assemble(
         cls,
-        pictures: dict[str, Tensor],
+        images: dict[str, Tensor],
         present: dict[str, np.ndarray],
         labels: dict[str, np.ndarray],
         sample: np.ndarray,
@@ -55,20 +55,20 @@ class Batch:
         """A batch from the columns of an index.
 
         Args:
-            pictures: (B, 3, S, S) uint8 for each input.
+            images: (B, 3, S, S) uint8 for each input.
             present: (B,) bool for each input.
             labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
             sample, counted, broken: see the attributes.
             tasks: (B,) labels of every task, NaN where unknown.
         """
-        # A sample without any picture has nothing to learn from.
+        # A sample without any image has nothing to learn from.
         seen = np.logical_or.reduce(list(present.values()))
         age_known = ~np.isnan(labels["age_lo"]) & seen
         gender_known = (labels["gender"] != NO_CODE) & seen
         lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
         return cls(
-            face=pictures.get("face"),
-            body=pictures.get("body"),
+            face=images.get("face"),
+            body=images.get("body"),
             has_face=torch.from_numpy(present["face"]) if "face" in present else None,
             has_body=torch.from_numpy(present["body"]) if "body" in present else None,
             age=AgeRange(torch.from_numpy(lo), torch.from_numpy(hi), torch.from_numpy(age_known)),
@@ -83,14 +83,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def pictures(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
-        """The keyword arguments of an estimator's forward pass; None for the pictures that are not shown."""
-        names = [name for picture in shown for name in (picture, f"has_{picture}")]
-        return {name: getattr(self, name) if name in names else None for name in _PICTURES}
+    def images(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
+        """The keyword arguments of an estimator's forward pass; None for the images that are not shown."""
+        names = [name for image in shown for name in (image, f"has_{image}")]
+        return {name: getattr(self, name) if name in names else None for name in _IMAGES}
 
     def seen(self, shown: Sequence[str]) -> Tensor:
-        """(B,) bool: which samples have any of the pictures shown."""
-        return torch.stack([getattr(self, f"has_{picture}") for picture in shown]).any(dim=0)
+        """(B,) bool: which samples have any of the images shown."""
+        return torch.stack([getattr(self, f"has_{image}") for image in shown]).any(dim=0)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))

@@ -24,7 +24,7 @@ class TrainingChanges:
     """What training does to its samples by chance, as a function of (seed, epoch, sample).
 
     Attributes:
-        augment: changes to each picture; face and body of a sample share their draws, so both are flipped or neither.
+        augment: changes to each image; face and body of a sample share their draws, so both are flipped or neither.
         drop: probability of hiding each input. The last one is never hidden.
         seed: another seed draws otherwise.
     """
@@ -39,8 +39,8 @@ class ShardDataset:
 
     Args:
         index: the shards, of one data set or of several.
-        inputs: pictures to decode, of ``face`` and ``body``.
-        image_size: side of the square pictures in pixels.
+        inputs: images to decode, of ``face`` and ``body``.
+        image_size: side of the square images in pixels.
         changes: what training does to them, None for evaluation.
         block_samples: neighbouring samples that are fetched together where the shards are at a URL.
         tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
@@ -61,28 +61,26 @@ class ShardDataset:
         self.augment = Augment(changes.augment) if changes else None
 
     def room(self, *count: int) -> dict[str, Tensor]:
-        """Memory for pictures, (*count, 3, S, S) uint8 channels-last for each input."""
+        """Memory for images, (*count, 3, S, S) uint8 channels-last for each input."""
         shape = (*count, self.image_size, self.image_size, 3)
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
-    def read(
-        self, draws: Sequence[Draw], ahead: Sequence[int] = (), pictures: dict[str, Tensor] | None = None
-    ) -> Batch:
-        """The batch of these draws, its pictures in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
-        pictures = pictures or self.room(len(draws))
+    def read(self, draws: Sequence[Draw], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None) -> Batch:
+        """The batch of these draws, its images in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
+        images = images or self.room(len(draws))
         samples = np.array([draw.sample for draw in draws], dtype=np.int64)
         self.shards.prepare(samples, ahead)
         present = self._present(draws, samples)
         broken: list[str] = []
         for name in self.inputs:
-            self._decode(name, draws, present[name], pictures[name].movedim(-3, -1).numpy(), broken)
+            self._decode(name, draws, present[name], images[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.take(name, samples) for name in ("age_lo", "age_hi", "gender")}
         counted = np.array([draw.counted for draw in draws])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
-        return Batch.assemble(pictures, present, labels, samples, counted, broken, tasks)
+        return Batch.assemble(images, present, labels, samples, counted, broken, tasks)
 
     def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
-        """(B,) bool for each input: which pictures there are, after hiding some by chance."""
+        """(B,) bool for each input: which images there are, after hiding some by chance."""
         present = {name: self.index.take(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
@@ -96,7 +94,7 @@ class ShardDataset:
     def _decode(
         self, name: str, draws: Sequence[Draw], present: np.ndarray, squares: np.ndarray, broken: list[str]
     ) -> None:
-        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where a picture is broken."""
+        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where an image is broken."""
         for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
             try:
                 self._prepare(self.shards.read(name, draws[place].sample), draws[place], squares[place])

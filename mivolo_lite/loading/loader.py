@@ -52,16 +52,16 @@ class DataConfig:
             none is given.
         val: the same to evaluate on.
         exclude: list of samples to leave out of all of them, by their keys, one a line.
-        image_size: side of the model's square pictures in pixels.
+        image_size: side of the model's square images in pixels.
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
         stream_samples: samples in an epoch of ``reader: stream``, which cannot count them itself.
-        workers: decoding processes of each rank; about one for 2,500 pictures a second.
+        workers: decoding processes of each rank; about one for 2,500 images a second.
         block_samples: samples fetched and shuffled as one block.
         window_blocks: blocks shuffled together.
         cache: where each node keeps what it fetched from a URL.
         drop_face: probability of hiding the face from a model with two inputs.
         drop_body: probability of hiding the body likewise.
-        augment: random changes to the training pictures.
+        augment: random changes to the training images.
     """
 
     train: list[TrainSet] | str = ""

@@ -58,7 +58,7 @@ class GlobalOrder:
     Args:
         shard_sizes: (shards,) samples in each shard; samples are numbered through the shards.
         seed: another seed is another order.
-        block_samples: samples in a block, about 1 to 4 MB of pictures; the unit in which far away shards are fetched.
+        block_samples: samples in a block, about 1 to 4 MB of images; the unit in which far away shards are fetched.
         window_blocks: blocks shuffled together.
     """
 

@@ -133,7 +133,7 @@ class _Batches:
         return column
 
     def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
-        """Put a sample's picture into its square. False where there is none that can be decoded."""
+        """Put a sample's image into its square. False where there is none that can be decoded."""
         data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
         if data is None:
             return False

@@ -18,7 +18,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
 
 Classes = Mapping[str, Sequence[str] | None]
-"""The classes of every task by its name; empty where the label is a number, None where it is who is in the picture.
+"""The classes of every task by its name; empty where the label is a number, None where it is who is in the image.
 ``group`` is the sample's own group."""
 
 

@@ -1,4 +1,4 @@
-"""What happens to a picture between decoding and the batch: the same preparation for training, evaluation and export,
+"""What happens to an image between decoding and the batch: the same preparation for training, evaluation and export,
 and for training augmentation that depends on (seed, epoch, sample) alone."""
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from mivolo_lite.ranges import Probability, float_range, int_range
 
 @dataclass
 class AugmentConfig:
-    """Augmentation of the training pictures.
+    """Augmentation of the training images.
 
     Attributes:
         flip: probability of a horizontal flip.
-        crop_scale: smallest share of the picture's area that a random crop keeps; 1 switches it off.
-        randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each picture; 0 switches it off.
+        crop_scale: smallest share of the image's area that a random crop keeps; 1 switches it off.
+        randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each image; 0 switches it off.
         randaugment_magnitude: their strength, 0 to 30.
         erase: probability of erasing a random rectangle (Zhong et al., 2020).
-        rotate: largest rotation in degrees, of every picture; each is drawn anew by it, a little blurred.
+        rotate: largest rotation in degrees, of every image; each is drawn anew by it, a little blurred.
         photometric: probability of another light: brightness, contrast, saturation, colour cast, grey.
         occlude: probability of a block or a band in the way, of one colour or noisy.
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
@@ -42,7 +42,7 @@ class AugmentConfig:
 
 
 class Augment:
-    """Random changes to a training picture, drawn from torch's generator: use inside ``seeded``."""
+    """Random changes to a training image, drawn from torch's generator: use inside ``seeded``."""
 
     def __init__(self, config: AugmentConfig):
         self.crop_scale = config.crop_scale
@@ -63,7 +63,7 @@ class Augment:
         self.steps = v2.Compose(steps)
 
     def crop(self, image: np.ndarray) -> np.ndarray:
-        """A random part (h, w, 3) of the picture (H, W, 3) with its aspect ratio, before any resizing."""
+        """A random part (h, w, 3) of the image (H, W, 3) with its aspect ratio, before any resizing."""
         scale, top, left = torch.rand(3).tolist()
         side = (1 - scale * (1 - self.crop_scale)) ** 0.5
         height, width = (max(1, round(edge * side)) for edge in image.shape[:2])
@@ -76,7 +76,7 @@ class Augment:
 
 
 def prepare(image: np.ndarray, square: np.ndarray, augment: Augment | None = None) -> None:
-    """Letterbox a decoded picture (H, W, 3) uint8 into its place in a batch, (S, S, 3) uint8."""
+    """Letterbox a decoded image (H, W, 3) uint8 into its place in a batch, (S, S, 3) uint8."""
     if augment is None:
         letterbox(image, len(square), square)
     else:

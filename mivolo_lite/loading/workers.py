@@ -1,7 +1,7 @@
 """Worker processes that decode batches into shared memory, again and again into the same places.
 
 Left to itself, torch moves every tensor of every batch into new shared memory. On a virtual machine, the kernel finding
-and clearing all those pages took half as long as decoding the pictures that they were for.
+and clearing all those pages took half as long as decoding the images that they were for.
 """
 
 import multiprocessing
@@ -75,7 +75,7 @@ class BatchLoader:
         for place, batch in _speaking_of_the_dead(iter(loader)):
             if isinstance(batch, UserError):
                 raise batch
-            yield replace(batch, **{name: copy(pictures[place]) for name, pictures in room.items()})
+            yield replace(batch, **{name: copy(images[place]) for name, images in room.items()})
 
     def _places(self) -> int:
         # One place more than batches on their way: a worker may begin a new one before the latest is copied.
@@ -91,7 +91,7 @@ class BatchLoader:
         """(places, B, 3, S, S) uint8 for each input."""
         room = self.dataset.room(places, self.sampler.batch_size)
         try:
-            return {name: pictures.share_memory_() for name, pictures in room.items()}
+            return {name: images.share_memory_() for name, images in room.items()}
         except RuntimeError as error:
             raise UserError(
                 f"data.workers {self.workers}: no room for {places} batches in shared memory; use fewer workers, "
@@ -100,7 +100,7 @@ class BatchLoader:
 
 
 class _IntoPlaces(Dataset):
-    """What a worker does: it decodes a batch's pictures into a place of shared memory, and sends the rest."""
+    """What a worker does: it decodes a batch's images into a place of shared memory, and sends the rest."""
 
     def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
         self.dataset, self.room = dataset, room
@@ -108,7 +108,7 @@ class _IntoPlaces(Dataset):
     def __getitem__(self, task: tuple[int, tuple[Sequence[Draw], Sequence[int]]]) -> tuple[int, Batch | UserError]:
         place, (draws, ahead) = task
         try:
-            batch = self.dataset.read(draws, ahead, {name: pictures[place] for name, pictures in self.room.items()})
+            batch = self.dataset.read(draws, ahead, {name: images[place] for name, images in self.room.items()})
         except Exception as error:  # raised here, torch would wrap it in a traceback
             return place, carried(error)
         return place, replace(batch, face=None, body=None)

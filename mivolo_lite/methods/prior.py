@@ -1,4 +1,4 @@
-"""What is known of the ages before any picture is seen."""
+"""What is known of the ages before any image is seen."""
 
 import torch
 from torch import Tensor

@@ -20,22 +20,22 @@ def make_backbone(
     weights: str | Path | None = None,
     **options,
 ) -> nn.Module:
-    """A timm model without its classifier, for square pictures of a given size.
+    """A timm model without its classifier, for square images of a given size.
 
     Args:
         name: timm's name, with or without the tag of its weights.
-        image_size: side of the pictures in pixels.
+        image_size: side of the images in pixels.
         pretrained: ask timm for its weights, which may download them.
         weights: a local file to load instead.
         options: timm's own, such as ``drop_rate``, ``drop_path_rate`` and ``global_pool``.
 
     Raises:
-        UserError: unknown name, an option or a picture size that this backbone does not take, no such weights.
+        UserError: unknown name, an option or an image size that this backbone does not take, no such weights.
     """
     require_known(name)
     if pretrained and weights:
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
-    # Only these have position tables or windows that are tied to the picture's size.
+    # Only these have position tables or windows that are tied to the image's size.
     sized = timm.get_pretrained_cfg(name).fixed_input_size
     if sized:
         options["img_size"] = image_size
@@ -64,14 +64,14 @@ def require_known(name: str, option: str = "model backbone") -> None:
 
 
 def try_out(backbone: nn.Module, image_size: int) -> Tensor:
-    """What the backbone says of one empty picture. Raises a :class:`UserError` where it cannot take this size."""
+    """What the backbone says of one empty image. Raises a :class:`UserError` where it cannot take this size."""
     name, training = backbone.pretrained_cfg["architecture"], backbone.training
     try:
         with torch.no_grad():
             return backbone.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"model backbone {name} does not take pictures of {image_size} pixels: {first_line(error)}"
+            f"model backbone {name} does not take images of {image_size} pixels: {first_line(error)}"
         ) from error
     finally:
         backbone.train(training)
@@ -96,9 +96,9 @@ class Tokens(nn.Module):
         if found.ndim not in (3, 4) or self.flat(found).shape[-1] != self.num_features:
             raise UserError(f"model backbone {name}: gives neither a map nor tokens; take another")
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """(B, N, D) of normalised pictures (B, 3, S, S)."""
-        return self.flat(self.backbone(picture))
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, N, D) of normalised images (B, 3, S, S)."""
+        return self.flat(self.backbone(image))
 
     def flat(self, found: Tensor) -> Tensor:
         """A map, or tokens, as tokens."""

@@ -1,4 +1,4 @@
-"""A backbone for the face, a backbone for the body, and an enhancer that joins them. Either picture may be missing."""
+"""A backbone for the face, a backbone for the body, and an enhancer that joins them. Either image may be missing."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from mivolo_lite.ranges import Probability, int_range
 
 
 class Branch(nn.Module):
-    """One picture's tokens (B, N, D), or a learned stand-in for the picture that is missing."""
+    """One image's tokens (B, N, D), or a learned stand-in for the image that is missing."""
 
     def __init__(self, tokens: Tokens, dim: int, image_size: int):
         super().__init__()
@@ -24,23 +24,23 @@ class Branch(nn.Module):
         self.stand_in = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.trunc_normal_(self.stand_in, std=0.02)
 
-    def forward(self, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """(B, N, D), where ``has`` is False the stand-in; (B, 1, D) in evaluation if the whole batch has no picture."""
-        if not self.training and missing_everywhere(picture, has):
+    def forward(self, image: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
+        """(B, N, D), where ``has`` is False the stand-in; (B, 1, D) in evaluation if the whole batch has no image."""
+        if not self.training and missing_everywhere(image, has):
             return self.stand_in.expand(batch, -1, -1)
         # In training every parameter takes part in every step, whatever is missing: other ranks wait for its gradient.
         device = self.stand_in.device
         if has is None:
-            has = torch.full((batch,), picture is not None, device=device)
-        if picture is None:
-            picture = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
+            has = torch.full((batch,), image is not None, device=device)
+        if image is None:
+            image = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
         if self.training:
-            picture = picture[neighbours(has)]
-        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(picture)), self.stand_in)
+            image = image[neighbours(has)]
+        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(image)), self.stand_in)
 
 
 def neighbours(has: Tensor) -> Tensor:
-    """(B,) for each sample its own place, or where it lacks the picture the place of one that has it.
+    """(B,) for each sample its own place, or where it lacks the image the place of one that has it.
 
     Of black filler, batch norm would count more in one batch than in the next.
     """
@@ -95,7 +95,7 @@ class DualModel(AgeModel):
         self.enhancer = Enhancer(config.dim, config.heads)
         self.num_features = config.dim
         self.mean, self.std = face.mean, face.std
-        # The caller normalises both pictures as the face's backbone wants it; the body's may want it otherwise.
+        # The caller normalises both images as the face's backbone wants it; the body's may want it otherwise.
         mean, std = torch.tensor([face.mean, body.mean]), torch.tensor([face.std, body.std])
         self.register_buffer("body_scale", (std[0] / std[1]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("body_shift", ((mean[0] - mean[1]) / std[1]).view(1, 3, 1, 1), persistent=False)

@@ -1,4 +1,4 @@
-"""Lets the tokens of two pictures read each other, then makes one vector of both.
+"""Lets the tokens of two images read each other, then makes one vector of both.
 
 Axes: B batch, N tokens, D width, H heads.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class CrossAttention(nn.Module):
-    """The tokens of one picture plus what they read from another's (pre-norm, residual)."""
+    """The tokens of one image plus what they read from another's (pre-norm, residual)."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -30,10 +30,10 @@ class CrossAttention(nn.Module):
 
 
 class Enhancer(nn.Module):
-    """Cross attention in both directions at once, the mean over each picture's tokens, their sum, and an MLP's on top.
+    """Cross attention in both directions at once, the mean over each image's tokens, their sum, and an MLP's on top.
 
     Without the sum, what a backbone sees reaches the heads through the MLP alone, and everything learns slowly: on
-    drawn people validation MAE 13.2 after three epochs, with it 11.9. The two pictures may have different numbers of
+    drawn people validation MAE 13.2 after three epochs, with it 11.9. The two images may have different numbers of
     tokens. N equal tokens and one such token give the same result.
     """
 

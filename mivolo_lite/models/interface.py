@@ -10,14 +10,14 @@ from mivolo_lite.models.head import Head
 
 
 class AgeModel(nn.Module):
-    """Pictures in, features out. Heads belong to the age method and the estimator, and are made by :meth:`make_head`.
+    """Images in, features out. Heads belong to the age method and the estimator, and are made by :meth:`make_head`.
 
     A subclass has a nested dataclass ``Config`` with its options and one line in ``MODELS``.
 
     Attributes:
         inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
         num_features: width D of what the heads read, behind a subnet where the model has them.
-        mean: normalisation of each of the three channels, of pictures in [0, 1], that the caller applies.
+        mean: normalisation of each of the three channels, of images in [0, 1], that the caller applies.
         std: the same.
     """
 
@@ -36,7 +36,7 @@ class AgeModel(nn.Module):
         """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
 
         Args:
-            face: (B, 3, S, S) normalised pictures, or None where the whole batch has none.
+            face: (B, 3, S, S) normalised images, or None where the whole batch has none.
             body: the same of the body.
             has_face: (B,) bool, False where ``face`` holds filler; None where it is the same for the whole batch:
                 present if ``face`` is given, absent if it is None.

@@ -32,7 +32,7 @@ def linear(inputs: int, outputs: int, bias: bool = True, layer: type[nn.Linear] 
 
 
 class LevelAttention(nn.Module):
-    """A convolution for each level, a gate for each channel, and the largest answer over the picture."""
+    """A convolution for each level, a gate for each channel, and the largest answer over the image."""
 
     def __init__(self, dims: Sequence[int], width: int):
         super().__init__()

@@ -27,7 +27,7 @@ PATCH = 8
 """Pixels per cell of the stems' grid."""
 
 SIZES = {"d1": (112, 224, 384), "d2": (224, 384), "d3": (224, 448), "d4": (224, 448), "d5": (224, 448, 512)}
-"""Sides of the pictures for which each VOLO is offered. All but 112 have ImageNet weights in timm."""
+"""Sides of the images for which each VOLO is offered. All but 112 have ImageNet weights in timm."""
 
 
 class TwoStems(nn.Module):
@@ -39,16 +39,16 @@ class TwoStems(nn.Module):
         self.conv2, self.proj2 = copy.deepcopy(stem.conv), copy.deepcopy(stem.proj)
         self.map = MivoloEnhancer(stem.proj.out_channels, side)
 
-    def face(self, picture: Tensor) -> Tensor:
-        """(B, C, S/8, S/8) from normalised pictures (B, 3, S, S)."""
-        return self.proj1(self.conv1(picture))
+    def face(self, image: Tensor) -> Tensor:
+        """(B, C, S/8, S/8) from normalised images (B, 3, S, S)."""
+        return self.proj1(self.conv1(image))
 
-    def body(self, picture: Tensor) -> Tensor:
+    def body(self, image: Tensor) -> Tensor:
         """The same of bodies."""
-        return self.proj2(self.conv2(picture))
+        return self.proj2(self.conv2(image))
 
     def join(self, face: Tensor, body: Tensor) -> Tensor:
-        """One map (B, C, S/8, S/8) of two, each of which may be the 3 x 3 cells (1, C, 3, 3) of a black picture.
+        """One map (B, C, S/8, S/8) of two, each of which may be the 3 x 3 cells (1, C, 3, 3) of a black image.
 
         Of the cells of both, the map is that of a single sample, (1, C, S/8, S/8).
         """
@@ -76,8 +76,8 @@ class MivoloHead(nn.Module):
 class MivoloModel(AgeModel):
     """Tokens (B, 1 + N, D), the class token first, of the face or of the face and the body.
 
-    A missing picture is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs next to
-    nothing: all cells of its map that are not at the border are the same, so a picture of 3 x 3 cells tells all.
+    A missing image is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs next to
+    nothing: all cells of its map that are not at the border are the same, so an image of 3 x 3 cells tells all.
     """
 
     variant: ClassVar[str]
@@ -91,7 +91,7 @@ class MivoloModel(AgeModel):
             input: what the model looks at: ``both``, or the face alone.
             pretrained: start from timm's ImageNet VOLO, which may download it.
             weights: start from this local file: MiVOLO (published or ours) or timm's VOLO, of one or two inputs and of
-                any picture size; heads are left out.
+                any image size; heads are left out.
             drop_rate: dropout before the heads.
             drop_path_rate: stochastic depth.
         """
@@ -107,7 +107,7 @@ class MivoloModel(AgeModel):
         if image_size != self.size:
             sizes = ", ".join(f"mivolo_{self.variant}_{size}" for size in SIZES[self.variant])
             raise UserError(
-                f"model mivolo_{self.variant}_{self.size} takes pictures of {self.size} pixels, not {image_size}; "
+                f"model mivolo_{self.variant}_{self.size} takes images of {self.size} pixels, not {image_size}; "
                 f"there are {sizes}"
             )
         if config.pretrained and config.weights:
@@ -120,7 +120,7 @@ class MivoloModel(AgeModel):
             self.volo.patch_embed = TwoStems(self.volo.patch_embed, image_size // PATCH)
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
         self.register_buffer("black", black.view(1, 3, 1, 1), persistent=False)
-        for name in self.inputs:  # the stems' cells of a black picture, once the weights are final
+        for name in self.inputs:  # the stems' cells of a black image, once the weights are final
             self.register_buffer(f"black_{name}", None, persistent=False)
         if config.weights:
             start_from(self.volo, read_state_dict(config.weights), source=config.weights)
@@ -140,26 +140,26 @@ class MivoloModel(AgeModel):
             batch = len(body if face is None else face)
             face_map = self.map_of("face", face, has_face, batch)
             grid = stem.join(face_map, self.map_of("body", body, has_body, batch))
-            grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither picture
+            grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither image
         tokens = self.volo.forward_tokens(rearrange(grid, "b c h w -> b h w c"))
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 
-    def map_of(self, name: str, picture: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black where the whole batch has no picture."""
-        if not self.training and missing_everywhere(picture, has):
+    def map_of(self, name: str, image: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
+        """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black where the whole batch has no image."""
+        if not self.training and missing_everywhere(image, has):
             known = getattr(self, f"black_{name}")
             return self.black_cells(name) if known is None else known
-        if picture is None:  # in training every parameter wants a gradient, on every rank
-            picture = self.black.expand(batch, -1, self.image_size, self.image_size)
-        return getattr(self.volo.patch_embed, name)(self.blackened(picture, has))
+        if image is None:  # in training every parameter wants a gradient, on every rank
+            image = self.black.expand(batch, -1, self.image_size, self.image_size)
+        return getattr(self.volo.patch_embed, name)(self.blackened(image, has))
 
     def black_cells(self, name: str) -> Tensor:
         """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
-    def blackened(self, picture: Tensor, has: Tensor | None) -> Tensor:
-        """The pictures, black where they are missing."""
-        return picture if has is None else torch.where(has.view(-1, 1, 1, 1), picture, self.black.to(picture.dtype))
+    def blackened(self, image: Tensor, has: Tensor | None) -> Tensor:
+        """The images, black where they are missing."""
+        return image if has is None else torch.where(has.view(-1, 1, 1, 1), image, self.black.to(image.dtype))
 
     def for_inference(self) -> "MivoloModel":
         return for_inference(self)

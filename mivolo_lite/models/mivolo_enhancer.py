@@ -11,7 +11,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 CELLS = 9
-"""Kinds of places in a picture of one colour: corners, edges between them, the middle."""
+"""Kinds of places in an image of one colour: corners, edges between them, the middle."""
 
 
 class Pointwise(nn.Conv2d):
@@ -90,7 +90,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositio
 
 
 def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
-    """:func:`attend` to a picture with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
+    """:func:`attend` to an image with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
 
     All places of a cell have the same q k^T and v, and e^(row + column) summed over a block is a product of two sums;
     so the logit of a whole cell is q k^T plus the log-sum-exp of its rows and that of its columns.
@@ -107,8 +107,8 @@ def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: Relati
 class MivoloEnhancer(nn.Module):
     """Cross attention in both directions, a norm over the whole volume, and an MLP. No residual.
 
-    A picture of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C), and so may both: the
-    corners, the edges between them and the middle, as a stem maps such a picture to equal tokens within each.
+    An image of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C), and so may both: the
+    corners, the edges between them and the middle, as a stem maps such an image to equal tokens within each.
     """
 
     attend = staticmethod(attend)
@@ -132,7 +132,7 @@ class MivoloEnhancer(nn.Module):
         return self.mlp(self.norm(torch.cat([face, body], dim=-1)))
 
     def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """(B, N, C): what one picture reads from the other. Queries, or keys and values, may be those of cells."""
+        """(B, N, C): what one image reads from the other. Queries, or keys and values, may be those of cells."""
         if query.shape[1] == CELLS:
             query = query[:, self.pos_embed.cell].expand(len(key), -1, -1)
         if key.shape[1] == CELLS:

@@ -1,4 +1,4 @@
-"""Where a MiVOLO may start from: any VOLO or MiVOLO of its variant, with one input or two, at any picture size."""
+"""Where a MiVOLO may start from: any VOLO or MiVOLO of its variant, with one input or two, at any image size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +61,7 @@ def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def resized(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """A table tied to the picture's size, at the size of ``like``. Anything else, and what fits already, as it is."""
+    """A table tied to the image's size, at the size of ``like``. Anything else, and what fits already, as it is."""
     if value.shape == like.shape or value.ndim != like.ndim:
         return value
     if name == "pos_embed":

@@ -30,9 +30,9 @@ class FeatureLevels(nn.Module):
         except AssertionError:
             raise UserError(f"model backbone {name}: has fewer than model.levels {levels}") from None
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
-        """The maps of normalised pictures (B, 3, S, S)."""
-        return self.backbone.forward_intermediates(picture, indices=self.indices, intermediates_only=True)
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The maps of normalised images (B, 3, S, S)."""
+        return self.backbone.forward_intermediates(image, indices=self.indices, intermediates_only=True)
 
 
 def joined(levels: Sequence[Tensor]) -> Tensor:
@@ -42,7 +42,7 @@ def joined(levels: Sequence[Tensor]) -> Tensor:
 
 
 class LevelModel(AgeModel):
-    """Features (B, D, H, W) of one picture, which subnets make (B, C) of. A subclass says what the levels are.
+    """Features (B, D, H, W) of one image, which subnets make (B, C) of. A subclass says what the levels are.
 
     Attributes:
         dims: channels of each level; they add up to D.
@@ -72,7 +72,7 @@ class MultilevelModel(LevelModel):
         """Options.
 
         Attributes:
-            input: the picture it looks at.
+            input: the image it looks at.
             backbone: timm's name of the backbone.
             pretrained: start from timm's weights, which may download them.
             weights: start from this local .safetensors or torch file; its classifier is left out.
@@ -112,5 +112,5 @@ class MultilevelModel(LevelModel):
     def forward(
         self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
     ) -> Tensor:
-        """(B, D, H, W). A missing picture counts as what filler the batch holds."""
+        """(B, D, H, W). A missing image counts as what filler the batch holds."""
         return joined(self.levels(face if self.config.input == "face" else body))

@@ -53,7 +53,7 @@ class SingleModel(AgeModel):
     def forward(
         self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
     ) -> Tensor:
-        """(B, D) pooled features. A missing picture counts as what filler the batch holds."""
+        """(B, D) pooled features. A missing image counts as what filler the batch holds."""
         return self.backbone(face if self.config.input == "face" else body)
 
     def make_embedding(self) -> nn.Module:

@@ -64,7 +64,7 @@ class SwinFaceModel(LevelModel):
     def forward(
         self, face: Tensor, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
     ) -> Tensor:
-        """(B, 2112, 7, 7) at 112 pixels. A missing picture counts as what filler the batch holds."""
+        """(B, 2112, 7, 7) at 112 pixels. A missing image counts as what filler the batch holds."""
         tokens, levels = self.swin.patch_embed(face), []
         for number, stage in enumerate(self.swin.layers):
             tokens = stage.downsample(tokens)  # the paper's stages end with what timm's begin with

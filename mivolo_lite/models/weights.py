@@ -116,7 +116,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
 
 
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load a timm backbone from weights of its architecture at any picture size. Raises as :func:`load_exactly`."""
+    """Load a timm backbone from weights of its architecture at any image size. Raises as :func:`load_exactly`."""
     # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     with suppress(KeyError):  # where they miss what it looks for, they are another model's, and are listed as they are

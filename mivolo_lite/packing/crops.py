@@ -1,4 +1,4 @@
-"""Cutting a person's face and body out of a picture, by MiVOLO's training rules (Kuprashevich and Tolstykh, 2023)."""
+"""Cutting a person's face and body out of a photo, by MiVOLO's training rules (Kuprashevich and Tolstykh, 2023)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -51,7 +51,7 @@ class NoCrop(Exception):
 
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
-    """The face crop (H, W, 3) of a picture, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
+    """The face crop (H, W, 3) of a photo, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
     left, top, right, bottom = inside(face, image)
     if _side((left, top, right, bottom)) < rules.min_face:
         raise NoCrop(f"under {rules.min_face} px")
@@ -66,7 +66,7 @@ def cut_body(
     other_bodies: Sequence[Box],
     rules: CropRules,
 ) -> np.ndarray:
-    """The body crop (H, W, 3) of a picture, at full size, with everybody else and the own face blacked out.
+    """The body crop (H, W, 3) of a photo, at full size, with everybody else and the own face blacked out.
 
     The own face is blacked out wherever it lies, so that the two crops of a person share no evidence; the boxes of
     others only where they overlap the body. Boxes that are too small to give a crop are left in, as MiVOLO does.
@@ -111,7 +111,7 @@ def _side(box: tuple[int, int, int, int]) -> int:
 
 
 def inside(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
-    """The box in whole pixels, clipped to the picture."""
+    """The box in whole pixels, clipped to the photo."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (int(edge) for edge in box)
     return min(max(x0, 0), width), min(max(y0, 0), height), min(max(x1, 0), width), min(max(y1, 0), height)

@@ -1,4 +1,4 @@
-"""Whole pictures from disk as upright 8-bit RGB, in bounded memory."""
+"""Photos from disk as upright 8-bit RGB, in bounded memory."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from mivolo_lite.images.orientation import UPRIGHT, orientation_of, upright
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
-# Pillow would also open formats that start other programs; these are the ones that pictures of people come in.
+# Pillow would also open formats that start other programs; these are the ones that photos of people come in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-class UnusablePicture(Exception):
-    """A picture that cannot be used, with the reason."""
+class UnusablePhoto(Exception):
+    """A photo that cannot be used, with the reason."""
 
 
 @dataclass(frozen=True)
-class WholePicture:
-    """A picture as it lies on disk, and its pixels.
+class Photo:
+    """A photo as it lies on disk, and its pixels.
 
     Attributes:
         data: the file's bytes.
@@ -46,55 +46,55 @@ def check_limit(max_megapixels: float) -> None:
         raise UserError(f"--max_megapixels {max_megapixels}: give the largest size in millions of pixels, above 0")
 
 
-def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> WholePicture:
-    """Reads a picture. Its size is checked before anything is decoded.
+def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
+    """Reads a photo. Its size is checked before anything is decoded.
 
-    Grey, CMYK and palette pictures become RGB (embedded colour profiles are ignored), 16 bits are scaled to 8,
+    Grey, CMYK and palette photos become RGB (embedded colour profiles are ignored), 16 bits are scaled to 8,
     transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
     counts.
 
     Raises:
-        UnusablePicture: no such file, too large, damaged, or of a kind not named above.
+        UnusablePhoto: no such file, too large, damaged, or of a kind not named above.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise UnusablePicture(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
+            raise UnusablePhoto(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
         data = path.read_bytes()
     except OSError as error:
-        raise UnusablePicture(f"cannot be read: {error.strerror}") from None
+        raise UnusablePhoto(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # a name with a null byte
-        raise UnusablePicture(f"cannot be read: {error}") from None
+        raise UnusablePhoto(f"cannot be read: {error}") from None
     try:
         return _read_jpeg(data, max_megapixels) if is_jpeg(data) else _read_other(data, max_megapixels)
     except BrokenJpeg as error:
-        raise UnusablePicture(str(error)) from None
+        raise UnusablePhoto(str(error)) from None
 
 
-def _read_jpeg(data: bytes, max_megapixels: float) -> WholePicture:
+def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
     header = check(data, max_megapixels)
     if header.is_rgb:
-        return WholePicture(data, decode(data, max_megapixels), header.orientation == UPRIGHT)
+        return Photo(data, decode(data, max_megapixels), header.orientation == UPRIGHT)
     return _read_other(data, max_megapixels)  # libjpeg-turbo does not turn CMYK into RGB
 
 
-def _read_other(data: bytes, max_megapixels: float) -> WholePicture:
+def _read_other(data: bytes, max_megapixels: float) -> Photo:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as opened:
             check_size(*opened.size, max_megapixels)
             pixels = _pixels(opened)
             # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
-            return WholePicture(data, upright(pixels, orientation_of(opened)), False)
-    except (UnusablePicture, BrokenJpeg):
+            return Photo(data, upright(pixels, orientation_of(opened)), False)
+    except (UnusablePhoto, BrokenJpeg):
         raise
     except UnidentifiedImageError:  # its message holds an address in memory, and no reason
         kind = kind_of(data)
-        raise UnusablePicture(f"unreadable picture: it is {kind}{', damaged' * (kind in _READ)}") from None
+        raise UnusablePhoto(f"unreadable image: it is {kind}{', damaged' * (kind in _READ)}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
-        raise UnusablePicture(f"more than {max_megapixels:g} megapixels") from None
+        raise UnusablePhoto(f"more than {max_megapixels:g} megapixels") from None
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UnusablePicture(f"unreadable picture: {reason}") from None
+        raise UnusablePhoto(f"unreadable image: {reason}") from None
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -113,7 +113,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UnusablePicture(f"32 bits a pixel ({image.mode}), whose white is unknown")
+        raise UnusablePhoto(f"32 bits a pixel ({image.mode}), whose white is unknown")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")

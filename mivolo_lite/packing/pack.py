@@ -1,7 +1,7 @@
-"""A data set of pictures becomes folders of shards, one a split, that appear whole or not at all.
+"""A data set of images becomes folders of shards, one a split, that appear whole or not at all.
 
-Pictures are read once, in parallel, into a spool; the samples are then put in order and written out as tars. The order
-comes from digests of the pictures, so neither the number of workers nor the moment can change a byte.
+Images are read once, in parallel, into a spool; the samples are then put in order and written out as tars. The order
+comes from digests of the images, so neither the number of workers nor the moment can change a byte.
 """
 
 import errno
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.sources.source import Source
-from mivolo_lite.packing.spool import Reading, Spooled, read_pictures
+from mivolo_lite.packing.spool import Reading, Spooled, read_photos
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -36,7 +36,7 @@ class Packed:
 
     Attributes:
         splits: the index of every split.
-        rejected: the pictures that could not be used, each with its reason.
+        rejected: the images that could not be used, each with its reason.
         excluded: how many samples were left out because it was told to.
         notes: what else was left out, counted.
     """
@@ -68,22 +68,22 @@ def pack(
     Args:
         source: the data set.
         out: must not exist yet; appears by a rename when everything in it is complete.
-        split: share of the pictures by split name; the shares add up to 1.
+        split: share of the images by split name; the shares add up to 1.
         samples_per_shard: most samples of one tar.
         seed: another seed splits and mixes otherwise.
         workers: processes.
-        max_reject_rate: largest share of pictures that may be unusable.
-        exclude: samples to leave out, by their key or by the name of their picture.
+        max_reject_rate: largest share of images that may be unusable.
+        exclude: samples to leave out, by their key or by the name of their image.
 
     Raises:
-        UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many pictures are rejected.
+        UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many images are rejected.
     """
     out = Path(out)
     check_layout(out, split, samples_per_shard)
     items = source.items()
     with appearing_whole(out) as partial:
         spool = partial / ".spool"  # no split has such a name
-        reading = read_pictures(source, items, spool, seed, workers)
+        reading = read_photos(source, items, spool, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         shutil.rmtree(spool)
@@ -146,7 +146,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[bool]:
-    """Keep other commands from writing the same folder, whose pictures would get into each other's.
+    """Keep other commands from writing the same folder, whose images would get into each other's.
 
     A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it. The file says
     whose it is: a killed command leaves it, and beside it what may be cleared away.
@@ -189,7 +189,7 @@ def write_splits(
     workers: int,
     exclude: Collection[str],
 ) -> int:
-    """Shards, indices and the list of the rejected, from pictures that were read; returns how many were left out."""
+    """Shards, indices and the list of the rejected, from images that were read; returns how many were left out."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
     kept = _without(_name_apart(reading.samples), exclude)
     by_split = _deal_out(kept, split)

@@ -1,6 +1,6 @@
 """A data set packed by many commands, on any machines: each reads its part, the last to finish writes the shards.
 
-The shards are, byte for byte, those that one command would have written. Reading is what takes long: pictures are
+The shards are, byte for byte, those that one command would have written. Reading is what takes long: images are
 decoded and cut. Merging copies the crops into their shards.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import Packed, appearing_whole, check_layout, write_splits
 from mivolo_lite.packing.sources.source import Source
-from mivolo_lite.packing.spool import Reading, Spooled, Stretch, read_pictures
+from mivolo_lite.packing.spool import Reading, Spooled, Stretch, read_photos
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.sample import Labels
 
@@ -42,7 +42,7 @@ class Part:
         return part
 
     def of(self, items: Sequence[str]) -> Sequence[str]:
-        """This part of the pictures; all parts one after another are all pictures in their order."""
+        """This part of the images; all parts one after another are all images in their order."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
     @property
@@ -82,7 +82,7 @@ def pack_part(
     head = _head(source, items, seed)
     if not (parts / part.folder).exists():
         with appearing_whole(parts / part.folder) as partial:
-            reading = read_pictures(source, part.of(items), partial / _SPOOL, seed, workers)
+            reading = read_photos(source, part.of(items), partial / _SPOOL, seed, workers)
             _write(partial, reading, head)
     folders = [parts / Part(number, part.count).folder for number in range(1, part.count + 1)]
     if not all(folder.exists() for folder in folders):
@@ -110,12 +110,12 @@ def _check_own(folder: Path) -> None:
 def _head(source: Source, items: Sequence[str], seed: int) -> dict:
     """What must be equal for parts to belong together."""
     digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
-    # Its labels and options; where its pictures lie may differ between machines.
+    # Its labels and options; where its images lie may differ between machines.
     options = repr(
         [type(source).__name__, *((name, value) for name, value in vars(source).items() if name != "images")]
     )
     asked = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
-    return {"pictures": len(items), "digest": digest, "source": asked, "seed": seed, "crop_policy": source.crop_policy}
+    return {"images": len(items), "digest": digest, "source": asked, "seed": seed, "crop_policy": source.crop_policy}
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _read_all(folders: list[Path], head: dict) -> Reading:
     for folder in folders:
         if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
             raise UserError(
-                f"{folder}: read from other pictures or labels, or with other options; remove it, and read it again"
+                f"{folder}: read from other images or labels, or with other options; remove it, and read it again"
             )
         with open(folder / _SAMPLES) as file:
             reading.samples.extend(_spooled(json.loads(line), folder / _SPOOL) for line in file)

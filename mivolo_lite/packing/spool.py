@@ -1,4 +1,4 @@
-"""Pictures read once, in parallel, into files of crops, where they wait for their place in a shard."""
+"""Images read once, in parallel, into files of crops, where they wait for their place in a shard."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +14,7 @@ from mivolo_lite.packing.sources.source import Rejected, Source
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.sample import Labels, Sample
 
-_PICTURES_PER_TASK = 64
+_IMAGES_PER_TASK = 64
 
 
 class Stretch(NamedTuple):
@@ -27,11 +27,11 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Spooled:
-    """A sample whose pictures wait in the spool.
+    """A sample whose images wait in the spool.
 
     Attributes:
-        rank: 8 bytes, decides the place in the split; equal for all people of a picture and its duplicates.
-        lot: 8 bytes, decides the split; the rank, but for pictures that belong together.
+        rank: 8 bytes, decides the place in the split; equal for all people of an image and its duplicates.
+        lot: 8 bytes, decides the split; the rank, but for images that belong together.
     """
 
     key: str
@@ -42,17 +42,17 @@ class Spooled:
     labels: Labels
 
     def sample(self) -> Sample:
-        """The sample with its pictures."""
+        """The sample with its images."""
         return Sample(self.key, _take(self.face), _take(self.body), self.labels)
 
 
 @dataclass
 class Reading:
-    """What reading pictures gave.
+    """What reading images gave.
 
     Attributes:
-        samples: in the order of the pictures.
-        rejected: the pictures that cannot be used, each with its reason.
+        samples: in the order of the images.
+        rejected: the images that cannot be used, each with its reason.
         missing: how many crops of samples are absent though there is a box, by (face or body, reason).
     """
 
@@ -67,14 +67,14 @@ class Reading:
         self.missing += other.missing
 
 
-def read_pictures(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
-    """Read pictures into spool files in a new folder."""
+def read_photos(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
+    """Read images into spool files in a new folder."""
     folder.mkdir()
-    tasks = [items[first : first + _PICTURES_PER_TASK] for first in range(0, len(items), _PICTURES_PER_TASK)]
+    tasks = [items[first : first + _IMAGES_PER_TASK] for first in range(0, len(items), _IMAGES_PER_TASK)]
     reading = Reading()
     with (
         worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
-        tqdm(total=len(items), desc="pictures", unit="", disable=None) as bar,
+        tqdm(total=len(items), desc="images", unit="", disable=None) as bar,
     ):
         for task, part in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
             reading.add(part)
@@ -97,21 +97,21 @@ def _start_worker(source: Source, folder: Path, seed: int) -> None:
 
 
 def _spool(number: int, items: Sequence[str]) -> Reading:
-    """Read a few pictures and append their crops to a spool file."""
+    """Read a few images and append their crops to a spool file."""
     reading = Reading()
     with open(_Worker.folder / f"{number:08d}", "wb") as file:
         for item in items:
             try:
-                picture = _Worker.source.read(item)
+                image = _Worker.source.read(item)
             except Rejected as reason:
-                reading.rejected.append({"picture": item, "reason": str(reason)})
+                reading.rejected.append({"image": item, "reason": str(reason)})
                 continue
-            reading.missing.update(picture.missing)
-            rank = _rank(picture.identity, _Worker.seed)
-            lot = rank if picture.together is None else _rank(picture.together, _Worker.seed)
+            reading.missing.update(image.missing)
+            rank = _rank(image.identity, _Worker.seed)
+            lot = rank if image.together is None else _rank(image.together, _Worker.seed)
             reading.samples.extend(
                 Spooled(sample.key, rank, lot, _put(file, sample.face), _put(file, sample.body), sample.labels)
-                for sample in picture.samples
+                for sample in image.samples
             )
     return reading
 

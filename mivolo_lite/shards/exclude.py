@@ -34,7 +34,7 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
             f"{option} {path}: {error.strerror}; give a list such as `mivolo-lite audit --fix` writes"
         ) from None
     except UnicodeDecodeError:
-        raise UserError(f"{option} {path}: not text in UTF-8; give one key or picture name a line") from None
+        raise UserError(f"{option} {path}: not text in UTF-8; give one key or image name a line") from None
     return frozenset(name for line in lines if (name := line.partition("\t")[0].strip()))
 
 

@@ -11,9 +11,9 @@ REJECTED_FILE = "rejected.jsonl"
 def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
     """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
     total = len(rejected) + kept
-    first = f"; the first is {rejected[0]['picture']}: {rejected[0]['reason']}" if rejected else ""
+    first = f"; the first is {rejected[0]['image']}: {rejected[0]['reason']}" if rejected else ""
     if kept == 0:
-        raise UserError(f"{where}: not one usable picture among {total}{first}")
+        raise UserError(f"{where}: not one usable image among {total}{first}")
     if len(rejected) > limit * total:
         raise UserError(
             f"{where}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
@@ -22,5 +22,5 @@ def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path
 
 
 def write_rejected(path: Path, rejected: list[dict]) -> None:
-    """One JSON object a line, with ``picture`` and ``reason``."""
+    """One JSON object a line, with ``image`` and ``reason``."""
     path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected))

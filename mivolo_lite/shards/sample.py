@@ -81,8 +81,8 @@ class Sample:
 
     def members(self) -> dict[str, bytes]:
         """The sample's members by extension, JSON with sorted keys so that equal samples are equal bytes."""
-        pictures = {"face.jpg": self.face, "body.jpg": self.body}
-        present = {extension: picture for extension, picture in pictures.items() if picture is not None}
+        images = {"face.jpg": self.face, "body.jpg": self.body}
+        present = {extension: image for extension, image in images.items() if image is not None}
         return present | {"json": json.dumps(self.labels.to_json(), sort_keys=True).encode()}
 
 
@@ -159,5 +159,5 @@ def _text(data: bytes) -> str:
 
 
 def key_of(name: str) -> str:
-    """A shard key from a picture's relative path: no dot, since WebDataset ends the key at the first one."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "picture"
+    """A shard key from an image's relative path: no dot, since WebDataset ends the key at the first one."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "image"

@@ -94,7 +94,7 @@ def index_shards(
         groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
         max_reject_rate: largest share of samples that may be unusable.
         workers: processes that scan.
-        exclude: samples to leave out, by their key, by the name of their picture (``source`` in their JSON) or as
+        exclude: samples to leave out, by their key, by the name of their image (``source`` in their JSON) or as
             ``rejected.jsonl`` names them. They change the digest.
 
     Raises:
@@ -223,8 +223,8 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
         images = [_image(file, member) if member else b"" for member in (face, body)]
         labels = _labels(file, said)
     except ValueError as error:
-        picture, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
-        scan.rejected.append({"picture": _printable(picture), "reason": _printable(reason)})
+        image, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
+        scan.rejected.append({"image": _printable(image), "reason": _printable(reason)})
         return
     places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, said))
     crcs = tuple(map(crc32, (*images, said.read(file))))
@@ -383,7 +383,7 @@ def _leave_out(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[s
     for scan in scans:
         kept = [one for one in scan.samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
         excluded += {sample.key for sample in scan.samples} - {sample.key for sample in kept}
-        names = [{name := reject["picture"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
+        names = [{name := reject["image"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
         meant = [reject for reject, own in zip(scan.rejected, names, strict=True) if own.isdisjoint(exclude)]
         rejects += len(scan.rejected) - len(meant)
         scan.samples, scan.rejected = kept, meant

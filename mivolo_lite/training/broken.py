@@ -26,7 +26,7 @@ class BrokenImages:
     def __init__(self, folder: RunFolder, accelerator, limit: float, samples: int):
         self.folder, self.accelerator, self.limit = folder, accelerator, limit
         self.most = max(FEWEST, math.floor(limit * samples)) if 0 < limit < 1 else math.floor(limit)
-        self.known = folder.broken_pictures()
+        self.known = folder.broken_images()
         self.new: set[str] = set()
 
     def add(self, images: Iterable[str]) -> None:

@@ -13,12 +13,12 @@ class TrainConfig:
     Attributes:
         seed: of the initial weights, the order, the augmentation and the dropout.
         precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32.
-        channels_last: memory format of pictures and kernels; faster on most devices.
+        channels_last: memory format of images and kernels; faster on most devices.
         sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs,
             and lets each layer of each step wait for its GPU.
         compile: compile the model with ``torch.compile``.
         eval_every: epochs between evaluations.
-        eval_batch: pictures of one forward pass of evaluation in one process.
+        eval_batch: images of one forward pass of evaluation in one process.
         save_every: steps between checkpoints; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.
         log_every: steps between lines of the log.

@@ -99,13 +99,13 @@ class RunFolder:
         """Append one line to ``metrics.jsonl``."""
         self._append(self.metrics, record)
 
-    def log_broken(self, step: int, picture: str) -> None:
-        """Append an undecodable picture, "key: reason", to ``broken.jsonl``."""
-        self._append(self.broken, {"step": step, "picture": picture})
+    def log_broken(self, step: int, image: str) -> None:
+        """Append an undecodable image, "key: reason", to ``broken.jsonl``."""
+        self._append(self.broken, {"step": step, "image": image})
 
-    def broken_pictures(self) -> set[str]:
+    def broken_images(self) -> set[str]:
         """Those logged so far."""
-        return {record["picture"] for record in _records(self.broken) if isinstance(record.get("picture"), str)}
+        return {record["image"] for record in _records(self.broken) if isinstance(record.get("image"), str)}
 
     def cut_log(self, step: int, evaluated: bool = True) -> int:
         """Drop lines of steps that a resumed run will do again, and whatever is no record.

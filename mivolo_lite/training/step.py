@@ -72,7 +72,7 @@ class OptimizerStep:
         outputs = []
         for number, batch in enumerate(batches):
             with self.engine.micro_batch(last=number == len(batches) - 1):
-                output = self.engine.forward(batch.pictures())
+                output = self.engine.forward(batch.images())
                 weight = 1.0 if self.weights is None else self.weights[batch.sample]
                 age = _masked_sum(weight * self._age_loss(output["age"], batch), batch.age.known) / known_ages
                 gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")

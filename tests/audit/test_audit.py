@@ -1,4 +1,4 @@
-"""The audit on drawn people among whom copies, contradictions and poor pictures are planted."""
+"""The audit on drawn people among whom copies, contradictions and poor images are planted."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def faces(people):
 
 
 def with_comment(data):
-    """The same picture in other bytes."""
+    """The same image in other bytes."""
     return data[:2] + b"\xff\xfe\x00\x06note" + data[2:]
 
 
@@ -70,7 +70,7 @@ COPIES = [
 
 @pytest.fixture(scope="module")
 def folders(faces, tmp_path_factory):
-    """``train`` with the originals, ``val`` with the copies and the poor pictures; everybody is a man of 30."""
+    """``train`` with the originals, ``val`` with the copies and the poor images; everybody is a man of 30."""
     folder = tmp_path_factory.mktemp("shards")
     known = Labels((30.0, 30.0), "M", "x")
     originals = [Sample(f"face{number:02d}", jpeg(face), None, known) for number, face in enumerate(faces[:30])]
@@ -119,7 +119,7 @@ def test_contradictions_are_told_from_copies_with_one_label(found):
     assert by_name["smaller"].age_gap == 22 and by_name["larger"].genders == 2 and by_name["cut"].genders == 1
 
 
-def test_equal_blank_pictures_make_nobody_a_copy(faces, tmp_path):
+def test_equal_blank_images_make_nobody_a_copy(faces, tmp_path):
     black = jpeg(np.zeros((120, 110, 3), np.uint8))
     young, old = Labels((20.0, 20.0), "M"), Labels((60.0, 60.0), "F")
     samples = [
@@ -136,7 +136,7 @@ def test_equal_blank_pictures_make_nobody_a_copy(faces, tmp_path):
     assert left_out == ["one", "other"], "the clean copy stays"
 
 
-def test_poor_pictures_have_one_flag_each(found):
+def test_poor_images_have_one_flag_each(found):
     flagged = {row["key"]: (row["flag"], row["reason"]) for row in rows(found.out / "flagged.csv")}
     flags = {name: flag for name, (flag, _) in flagged.items()}
     planted = {"cut_off": "unreadable", "one_colour": "blank", "black": "blank", "small": "tiny", "soft": "blurred"}
@@ -186,8 +186,8 @@ def test_numbers_of_the_audit(found):
     assert (groups["groups"], groups["samples"], groups["across_folders"], groups["contradicting"]) == (10, 20, 10, 2)
     assert (groups["age_differs"], groups["age_differs_beyond_tolerance"], groups["gender_differs"]) == (2, 1, 1)
     assert numbers["flagged"] == {"unreadable": 1, "blank": 2, "tiny": 1, "blurred": 1}
-    assert numbers["pictures"]["face"]["pictures"] == 45 and numbers["pictures"]["face"]["readable"] == 44
-    assert numbers["pictures"]["body"]["pictures"] == 1
+    assert numbers["images"]["face"]["images"] == 45 and numbers["images"]["face"]["readable"] == 44
+    assert numbers["images"]["body"]["images"] == 1
     assert [folder["samples"] for folder in numbers["folders"]] == [30, 16]
 
 
@@ -277,7 +277,7 @@ def test_data_without_copies_or_faces(tmp_path, faces):
     index_shards(folder)
     found = audit([folder], tmp_path / "out", tmp_path / "deep" / "exclude.txt")
     assert found.groups == [] and found.fix.read_text() == ""
-    assert json.loads((found.out / "audit.json").read_text())["pictures"].keys() == {"body"}
+    assert json.loads((found.out / "audit.json").read_text())["images"].keys() == {"body"}
 
 
 def test_fix_then_pack_without_them(faces, tmp_path, capsys):
@@ -303,7 +303,7 @@ def test_fix_then_pack_without_them(faces, tmp_path, capsys):
     assert audit([index.folder for index in after], tmp_path / "again").groups == []
 
 
-def test_pictures_can_be_left_out_by_their_own_name(faces, tmp_path):
+def test_images_can_be_left_out_by_their_own_name(faces, tmp_path):
     images = tmp_path / "UTKFace"
     images.mkdir()
     names = [f"{20 + number}_0_1_2017{number:013d}.jpg" for number in range(8)]

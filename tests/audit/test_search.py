@@ -69,7 +69,7 @@ def test_candidates_are_the_plain_and_the_mirrored_pairs(seed, count, distance):
     assert len(found) == len(set(found)) and set(found) == expected
 
 
-def test_a_thousand_pictures_of_one_hash_are_connected_but_not_all_compared():
+def test_a_thousand_images_of_one_hash_are_connected_but_not_all_compared():
     hashes = np.full(1000, 77, np.uint64)
     (one, other, mirrored), *rest = candidates(hashes, 0)
     assert not sum(len(part[0]) for part in rest) and not mirrored.any()

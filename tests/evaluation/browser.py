@@ -75,8 +75,8 @@ class Browser:
 
     def screenshot(self, path: Path) -> None:
         """The whole page, however long, as PNG."""
-        picture = self._send("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(picture["data"]))
+        image = self._send("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(image["data"]))
 
     def _send(self, method: str, **params) -> dict:
         self._number += 1

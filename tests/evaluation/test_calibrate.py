@@ -69,12 +69,12 @@ def test_evaluation_gives_each_estimate_its_interval_and_says_how_often_it_holds
             width.append(upper - lower)
     assert len(inside) < 30 and metrics["age_intervals"]["coverage"] is None, "too few for a figure"
     assert metrics["age_intervals"]["nominal"] == 0.8 and metrics["age_intervals"]["n"] == len(inside)
-    assert metrics["calibrated_on_these_pictures"] is False
+    assert metrics["calibrated_on_these_images"] is False
     again = evaluate(checkpoint, indexes[0].folder, tmp_path / "again", report=False)
-    assert again["calibrated_on_these_pictures"] is True
+    assert again["calibrated_on_these_images"] is True
 
 
-def test_the_interval_covers_at_least_what_it_promises_of_its_own_pictures(checkpoint, indexes, tmp_path):
+def test_the_interval_covers_at_least_what_it_promises_of_its_own_images(checkpoint, indexes, tmp_path):
     calibrate(checkpoint, indexes[0].folder, 0.8)
     evaluate(checkpoint, indexes[0].folder, tmp_path / "out", report=False)
     inside = [
@@ -117,7 +117,7 @@ def test_what_cannot_be_calibrated_on_is_one_line(checkpoint, indexes, tmp_path,
     estimator = Estimator.load(checkpoint)
     estimator.card.data_digest = indexes[0].digest
     estimator.card.save(checkpoint)
-    with pytest.raises(UserError, match="was trained on these pictures"):
+    with pytest.raises(UserError, match="was trained on these images"):
         calibrate(checkpoint, indexes[0].folder)
     assert Estimator.load(checkpoint).card.calibration == card.calibration == {}
     for words in (["--level", "1.5"], ["--by", "height"]):
@@ -131,5 +131,5 @@ def test_checkpoints_from_before_there_were_calibrations_load(checkpoint, indexe
     del card["calibration"]
     (checkpoint / "model.yaml").write_text(yaml.safe_dump(card))
     metrics = evaluate(checkpoint, indexes[1].folder, tmp_path / "out", report=False)
-    assert metrics["age_intervals"] is None and "calibrated_on_these_pictures" not in metrics
+    assert metrics["age_intervals"] is None and "calibrated_on_these_images" not in metrics
     json.dumps(metrics, allow_nan=False)

@@ -132,7 +132,7 @@ def test_one_radius_for_all_fails_the_old_and_their_own_does_not():
     assert rows["age"]["10-19"]["width"] < 0.8 * rows["all"]["10-19"]["width"]
 
 
-def test_kinds_of_few_pictures_have_the_common_radius():
+def test_kinds_of_few_images_have_the_common_radius():
     p = people(300)
     names = ["rare" if row < 20 else "common" for row in range(300)]
     calibration = fit_calibration(replace(p, group=names), 0.9, "group")

@@ -1,4 +1,4 @@
-"""Evaluations against each other, by picture."""
+"""Evaluations against each other, by image."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ def saved(folder, predictions=None, **columns):
 
 
 def shifted(predictions, mean, noise, seed=9):
-    """The same estimates, further from the truth by about ``mean`` years on each picture."""
+    """The same estimates, further from the truth by about ``mean`` years on each image."""
     random = np.random.default_rng(seed)
     sign = np.where(predictions.age >= predictions.age_lo, 1, -1)
     return replace(predictions, age=predictions.age + sign * random.normal(mean, noise, len(sign)))

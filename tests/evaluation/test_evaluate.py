@@ -56,7 +56,7 @@ def no_drawing(monkeypatch):
     monkeypatch.setattr(module, "_write_report", lambda *_: None)
 
 
-def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_path):
+def test_each_column_is_the_model_shown_these_images_alone(dual, index, tmp_path):
     metrics = evaluate(dual, index.folder, tmp_path, "face,body,both", batch=7)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert list(metrics["inputs"]) == ["face", "body", "both"] and set(metrics) == {"checkpoint", "data", "inputs"}
@@ -75,7 +75,7 @@ def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_pa
                 assert row[f"age_pred_{name}"] == row[f"gender_prob_{name}"] == row[f"age_spread_{name}"] == ""
                 continue
             with torch.inference_mode():
-                age, gender = estimator.estimate(estimator(**dataset.read([Draw(0, number)]).pictures()))
+                age, gender = estimator.estimate(estimator(**dataset.read([Draw(0, number)]).images()))
             assert float(row[f"age_pred_{name}"]) == pytest.approx(age.age.item(), abs=1e-3)
             ages = np.arange(101.0)
             spread = np.sqrt(np.cov(ages, aweights=age.probability[0].double().numpy(), ddof=0))
@@ -83,7 +83,7 @@ def test_each_column_is_the_model_shown_these_pictures_alone(dual, index, tmp_pa
             assert float(row[f"gender_prob_{name}"]) == pytest.approx(gender[0, 1].item(), abs=1e-5)
 
 
-def test_samples_without_the_picture_are_counted_apart(dual, index, tmp_path):
+def test_samples_without_the_image_are_counted_apart(dual, index, tmp_path):
     metrics = evaluate(dual, index.folder, tmp_path, "body,both")
     rows = rows_of(tmp_path)
     known_age = ~np.isnan(index.columns["age_lo"])
@@ -127,12 +127,12 @@ def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
     expected = [f"{number}" for s in sections for number in (s["n"], f"{s['mae']:.2f}", f"{s['cs5']:.1%}")]
     words = next(line for line in lines if line.startswith("all")).split()
     assert [word for place, word in enumerate(words[1:]) if place % 4 != 3] == expected
-    for label in ("20-29", "M", "x", "gender right", "no such picture", "always the mean"):
+    for label in ("20-29", "M", "x", "gender right", "no such image", "always the mean"):
         assert any(line.strip().startswith(label) for line in lines), label
     assert next(line for line in lines if line.startswith("no such")).split()[-2:] == ["10", "0"]
 
 
-def test_a_hidden_picture_is_not_even_read(dual, tmp_path):
+def test_a_hidden_image_is_not_even_read(dual, tmp_path):
     index = make_shards(tmp_path / "shards", [6])
     columns = index.columns
     for number in np.flatnonzero(columns["body_size"]):
@@ -173,7 +173,7 @@ def test_an_unknown_input_is_named(inputs, dual, index, tmp_path):
 def test_a_model_of_one_input_does_not_guess_from_nothing(index, tmp_path):
     single = save({"name": "single", "backbone": "test_resnet", "input": "body"}, tmp_path / "single")
     metrics = evaluate(single, index.folder, tmp_path / "plain")
-    assert metrics["missing"] == 10 and "10 samples have no such picture" in metrics_table(metrics)
+    assert metrics["missing"] == 10 and "10 samples have no such image" in metrics_table(metrics)
     section = evaluate(single, index.folder, tmp_path / "o", "body")["inputs"]["body"]
     assert section == {name: value for name, value in metrics.items() if name not in ("checkpoint", "data")}
     assert sum(row["age_pred"] == "" for row in rows_of(tmp_path / "plain")) == 10

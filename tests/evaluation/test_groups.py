@@ -44,7 +44,7 @@ def test_kinds_without_a_common_age_have_no_standardised_gap():
     assert found["raw"]["gap"] == 2 and found["common_bins"] == []
 
 
-def test_few_pictures_give_no_figure():
+def test_few_images_give_no_figure():
     errors, kind, decade = repeated((1.0, "x", "0-9", LIMIT), (2.0, "y", "0-9", LIMIT), (99.0, "z", "0-9", LIMIT - 1))
     found = gaps(errors, kind, decade)
     assert list(found["rows"]) == ["x", "y"] and found["left_out"] == {"z": LIMIT - 1}

@@ -112,7 +112,7 @@ def no_plots(monkeypatch):
     monkeypatch.setattr("mivolo_lite.evaluation.report.plots", lambda *_: [])
 
 
-def test_few_pictures_have_no_figure(tmp_path, no_plots):
+def test_few_images_have_no_figure(tmp_path, no_plots):
     few = people(29)
     found = summarise(few)
     write_report([Section(None, found, few)], {}, tmp_path)
@@ -152,7 +152,7 @@ def test_hostile_names_stay_words(tmp_path):
     assert "<script" not in (tmp_path / "report.html").read_text()
 
 
-def test_the_worst_pictures_are_those_of_the_largest_errors(tmp_path, no_plots):
+def test_the_worst_images_are_those_of_the_largest_errors(tmp_path, no_plots):
     index = make_shards(tmp_path / "shards", [40])
     known = ~np.isnan(index.columns["age_lo"])
     p = people(40)
@@ -196,14 +196,14 @@ def evaluated(tmp_path_factory):
 def test_evaluate_writes_a_section_for_each_input(evaluated):
     text = (evaluated / "report.html").read_text()
     assert 'href="#face"' in text and 'id="both"' in text and 'id="body"' not in text
-    assert text.count("<img") == IMAGES and "the same pictures, so its coverage is no evidence" in text
+    assert text.count("<img") == IMAGES and "the same images, so its coverage is no evidence" in text
     names = {path.stem for path in (evaluated / "plots").iterdir()}
     assert {"mae_by_age_face", "mae_by_age_both", "interval_coverage_both"} <= names
     assert {f"robustness_{kind.lower().replace(' ', '_')}_both" for kind in CORRUPTIONS} <= names
     for section in json.loads((evaluated / "metrics.json").read_text())["inputs"].values():
         robustness = section["robustness"]
         tiles, _, rest = text.partition('class="plots"')
-        assert f"<b>{robustness['mean_relative_degradation']:+.0%}</b>" in text and "Worse on bad pictures" in tiles
+        assert f"<b>{robustness['mean_relative_degradation']:+.0%}</b>" in text and "Worse on bad images" in tiles
         assert f"{robustness['clean_mae']:.2f} [" in rest
         assert all(f"<td>{mae:.2f}</td>" in rest for row in robustness["mae"].values() for mae in row)
 

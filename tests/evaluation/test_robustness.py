@@ -1,4 +1,4 @@
-"""Robustness: the measure by hand, and that it does not depend on how the pictures are dealt out."""
+"""Robustness: the measure by hand, and that it does not depend on how the images are dealt out."""
 
 import json
 from types import SimpleNamespace
@@ -72,11 +72,11 @@ def test_the_mean_relative_degradation_of_a_small_example():
     assert found["strengths"]["JPEG"] == list(CORRUPTIONS["JPEG"].strengths)
 
 
-def test_its_interval_pairs_every_picture_with_itself():
+def test_its_interval_pairs_every_image_with_itself():
     random = np.random.default_rng(0)
     clean = random.gamma(2, 3, 200)
     same = degradation(np.repeat(clean[:, None], VERSIONS, axis=1) * np.r_[1, np.full(VERSIONS - 1, 1.3)])
-    assert same["mean_relative_degradation_interval"] == pytest.approx([0.3, 0.3])  # however unlike the pictures
+    assert same["mean_relative_degradation_interval"] == pytest.approx([0.3, 0.3])  # however unlike the images
     assert same["clean_mae_interval"][1] - same["clean_mae_interval"][0] > 1
     some = clean[:, None] + random.normal(1, 1, (200, VERSIONS)) * np.r_[0, np.ones(VERSIONS - 1)]
     lower, upper = degradation(some)["mean_relative_degradation_interval"]
@@ -88,7 +88,7 @@ def test_without_samples_or_clean_errors_there_is_no_figure():
     perfect = degradation(np.zeros((3, VERSIONS)))
     assert perfect["mean_relative_degradation"] is None and perfect["mae"]["blur"] == [0] * SEVERITIES
     json.dumps(perfect, allow_nan=False)
-    assert "worse pictures" not in metrics_table_of(None) and "worse pictures" in metrics_table_of(perfect)
+    assert "worse images" not in metrics_table_of(None) and "worse images" in metrics_table_of(perfect)
 
 
 def metrics_table_of(robustness):
@@ -102,16 +102,16 @@ def test_a_batch_holds_every_version_of_every_sample(index):
     clean, batch = plain.read(draws), CorruptedDataset(plain).read(draws)
     assert len(batch) == 3 * VERSIONS and batch.sample.tolist() == [s for s in (4, 2, 3) for _ in range(VERSIONS)]
     for name, kinds in {"face": (None, "all", "all"), "body": ("head", "none", None)}.items():
-        pictures = getattr(batch, name).movedim(1, -1).numpy().reshape(3, VERSIONS, SIDE, SIDE, 3)
+        images = getattr(batch, name).movedim(1, -1).numpy().reshape(3, VERSIONS, SIDE, SIDE, 3)
         for row, (draw, part) in enumerate(zip(draws, kinds, strict=True)):
             own = getattr(clean, name)[row].movedim(0, -1).numpy()
-            assert np.array_equal(pictures[row, 0], own)
+            assert np.array_equal(images[row, 0], own)
             if part is None:
-                assert not pictures[row].any() and not getattr(batch, f"has_{name}")[row * VERSIONS].item()
+                assert not images[row].any() and not getattr(batch, f"has_{name}")[row * VERSIONS].item()
                 continue
             for version, (kind, severity) in enumerate(CELLS, start=1):
                 expected = corrupt(own, kind, severity, (0, draw.sample), part)
-                assert np.array_equal(pictures[row, version], expected), (name, kind, severity)
+                assert np.array_equal(images[row, version], expected), (name, kind, severity)
     assert batch.counted.reshape(3, VERSIONS).all(dim=1).tolist() == [True, True, False]
 
 
@@ -125,7 +125,7 @@ def test_workers_and_ranks_read_the_same(index):
         for batch in batches:
             for place in torch.nonzero(batch.counted)[:, 0].tolist():
                 rows.setdefault(int(batch.sample[place]), []).append(batch.face[place].clone())
-        return {sample: torch.stack(pictures) for sample, pictures in rows.items()}
+        return {sample: torch.stack(images) for sample, images in rows.items()}
 
     alone = read(3, 0, 1)
     assert sorted(alone) == samples.tolist() and all(len(versions) == VERSIONS for versions in alone.values())
@@ -179,7 +179,7 @@ def test_the_command_prints_a_row_for_each_corruption(dual, index, tmp_path, cap
     robustness = json.loads((tmp_path / "o" / "metrics.json").read_text())["robustness"]
     assert robustness["samples"] == 5
     lines = capsys.readouterr().out.splitlines()
-    head = next(place for place, line in enumerate(lines) if line.startswith("worse pictures"))
+    head = next(place for place, line in enumerate(lines) if line.startswith("worse images"))
     assert f"clean MAE {robustness['clean_mae']:.2f} of 5" in lines[head]
     for line, (name, row) in zip(lines[head + 1 :], robustness["mae"].items(), strict=False):
         assert line.split()[-6:] == [
@@ -199,7 +199,7 @@ def test_two_ranks_find_what_one_finds(evaluated, dual, index, tmp_path):
     # On GPUs accelerate notices by itself that it is one of two; on CPUs it has to be told.
     code, said = finish(torchrun(2, script, "evaluate", *words))
     assert code == 0, said
-    assert said.count("worse pictures") == 2  # one for each input, from one rank
+    assert said.count("worse images") == 2  # one for each input, from one rank
     found = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"]
     for name, section in evaluated[0]["inputs"].items():
         assert close(section["robustness"], found[name]["robustness"])

@@ -98,9 +98,9 @@ def test_cosines():
         assert cosine == pytest.approx(expected.get((min(first, second), max(first, second)), 0))
 
 
-def people_apart(noise, count=40, pictures=8, seed=0):
+def people_apart(noise, count=40, images=8, seed=0):
     rng = np.random.default_rng(seed)
-    person = np.repeat(np.arange(count), pictures).astype(np.float32)
+    person = np.repeat(np.arange(count), images).astype(np.float32)
     return (rng.normal(size=(count, 32))[person.astype(int)] + noise * rng.normal(size=(len(person), 32))), person
 
 
@@ -126,7 +126,7 @@ def test_it_is_the_same_again_and_whatever_the_lengths_are():
     assert verification(vector, person, seed=1)["accuracy"] != found["accuracy"]
 
 
-def test_rows_without_a_picture_or_a_name_do_not_count():
+def test_rows_without_a_image_or_a_name_do_not_count():
     vector, person = people_apart(1.5)
     found = verification(vector, person)
     nothing = np.full((5, 32), np.nan)

@@ -233,7 +233,7 @@ def run_folders(corpus: Path, folder: Path, random: Random) -> Case:
     """A run's own small files, and strangers among them."""
     _copy(corpus, folder, "run", "c.yaml", "packed")
     run = folder / "run"
-    (run / "broken.jsonl").write_text(json.dumps({"step": 1, "picture": "a.face: b"}) + "\n")
+    (run / "broken.jsonl").write_text(json.dumps({"step": 1, "image": "a.face: b"}) + "\n")
     action = random.randrange(4)
     if action == 0:
         stranger = random.choice(_STRANGERS)

@@ -12,7 +12,7 @@ INSIDE = slice(None), slice(MARGIN, SIDE - MARGIN)
 DRAWN = ("brightness", "colour cast", "noise", "occlusion", "rotation")  # where chance decides something
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def image(seed: int = 0) -> np.ndarray:
     """Light and shade of all sizes between black margins, as a portrait has."""
     random, whole = np.random.default_rng(seed), np.zeros((SIDE, SIDE, 3), np.float32)
     for cells, height in ((3, 60), (12, 40), (48, 25)):
@@ -24,7 +24,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def worse(name: str, severity: int, seed: int = 0, sample: int = 0, part: str = "all") -> np.ndarray:
-    return corrupt(picture(seed), name, severity, (0, sample), part)
+    return corrupt(image(seed), name, severity, (0, sample), part)
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -37,9 +37,9 @@ def test_there_are_ten_at_five_strengths():
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_every_strength_changes_the_picture_more_than_the_one_below(name):
+def test_every_strength_changes_the_image_more_than_the_one_below(name):
     for seed in range(4):
-        clean = picture(seed)
+        clean = image(seed)
         before = clean.copy()
         far = [distance(worse(name, severity, seed, sample=seed), clean) for severity in range(SEVERITIES)]
         assert far[0] > 0 and (np.diff(far) > 0).all(), far
@@ -61,17 +61,17 @@ def test_chance_is_the_samples_own(name):
     assert np.array_equal(worse(name, 2, sample=5), worse(name, 2, sample=5))
     kinds = {worse(name, 2, sample=sample).tobytes() for sample in range(12)}
     assert (len(kinds) > 1) == (name in DRAWN)
-    seeds = {corrupt(picture(), name, 2, (seed, 0)).tobytes() for seed in range(12)}
+    seeds = {corrupt(image(), name, 2, (seed, 0)).tobytes() for seed in range(12)}
     assert (len(seeds) > 1) == (name in DRAWN)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_picture_of_one_pixel_is_no_trouble(name):
+def test_a_image_of_one_pixel_is_no_trouble(name):
     assert corrupt(np.full((1, 1, 3), 90, np.uint8), name, 4, (0, 0)).shape == (1, 1, 3)
 
 
 def inside(name: str, severity: int, sample: int = 0) -> tuple[np.ndarray, np.ndarray, float]:
-    clean = picture()[INSIDE].astype(float)
+    clean = image()[INSIDE].astype(float)
     return clean, worse(name, severity, sample=sample)[INSIDE].astype(float), CORRUPTIONS[name].strengths[severity]
 
 
@@ -122,14 +122,14 @@ def test_noise_has_the_deviation_that_it_says():
 
 def test_jpeg_is_what_the_codec_makes_of_it():
     clean, changed, quality = inside("JPEG", 2)
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture()[INSIDE]), quality, "RGB", "420")
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image()[INSIDE]), quality, "RGB", "420")
     assert np.array_equal(changed, simplejpeg.decode_jpeg(data))
 
 
-def test_low_resolution_has_no_more_to_tell_than_the_small_picture():
+def test_low_resolution_has_no_more_to_tell_than_the_small_image():
     clean, changed, times = inside("low resolution", 3)
     assert times == 4
-    small = cv2.resize(picture()[INSIDE], (SIDE // 4 - MARGIN // 2, SIDE // 4), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image()[INSIDE], (SIDE // 4 - MARGIN // 2, SIDE // 4), interpolation=cv2.INTER_AREA)
     assert np.array_equal(changed, cv2.resize(small, (SIDE - 2 * MARGIN, SIDE)))
 
 
@@ -159,7 +159,7 @@ def test_rotation_turns_about_the_middle_to_either_side():
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_only_occlusion_asks_where_the_face_is(name):
-    clean, strong = picture(), worse(name, 4)
+    clean, strong = image(), worse(name, 4)
     if name != "occlusion":
         assert np.array_equal(worse(name, 4, part="head"), strong) and np.array_equal(
             worse(name, 4, part="none"), strong

@@ -11,7 +11,7 @@ WHITE = 255
 
 
 def padding(square: np.ndarray) -> tuple[int, int, int, int]:
-    """Black rows and columns around the white picture: left, right, top, bottom."""
+    """Black rows and columns around the white image: left, right, top, bottom."""
     rows, columns = np.flatnonzero(square.any(axis=(1, 2))), np.flatnonzero(square.any(axis=(0, 2)))
     return columns[0], square.shape[1] - 1 - columns[-1], rows[0], square.shape[0] - 1 - rows[-1]
 
@@ -37,14 +37,14 @@ def test_exact_size_is_returned_untouched():
     assert letterbox(image, 64) is image
 
 
-def test_a_picture_that_fits_is_only_padded():
+def test_a_image_that_fits_is_only_padded():
     image = np.random.default_rng(0).integers(1, 256, (64, 31, 3), dtype=np.uint8)
     assert np.array_equal(letterbox(image, 64)[:, 16:47], image)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 96))
-def test_a_flat_picture_stays_flat_and_touches_two_edges(height, width, size):
+def test_a_flat_image_stays_flat_and_touches_two_edges(height, width, size):
     square = letterbox(np.full((height, width, 3), WHITE, np.uint8), size)
     new_width, new_height = fitted(width, height, size)
     assert max(new_width, new_height) == size
@@ -56,7 +56,7 @@ def test_a_flat_picture_stays_flat_and_touches_two_edges(height, width, size):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 64))
-def test_a_place_that_was_used_before_holds_nothing_but_the_picture(height, width, size):
+def test_a_place_that_was_used_before_holds_nothing_but_the_image(height, width, size):
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     places = np.full((3, size, size, 3), WHITE, np.uint8)
     letterbox(image, size, places[1])

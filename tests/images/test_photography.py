@@ -1,4 +1,4 @@
-"""Changes of light, camera and view: what each does to a picture, how often, and that what is off draws nothing."""
+"""Changes of light, camera and view: what each does to an image, how often, and that what is off draws nothing."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CHANGES = {
 }
 
 
-def picture(side=48):
+def example(side=48):
     """(S, S, 3) uint8, smooth, with every channel its own."""
     steps = np.linspace(30, 220, side)
     rows, columns = np.meshgrid(steps, steps, indexing="ij")
@@ -39,9 +39,9 @@ def test_what_is_off_draws_nothing_and_the_defaults_are_as_they_were():
     augment = Augment(AugmentConfig())
     for seed in range(20):
         with seeded(seed):
-            found, state = augment(picture()), torch.get_rng_state()
+            found, state = augment(example()), torch.get_rng_state()
         with seeded(seed):
-            expected = before(as_tensor(picture())).permute(1, 2, 0).numpy()
+            expected = before(as_tensor(example())).permute(1, 2, 0).numpy()
             assert torch.equal(torch.get_rng_state(), state)
         np.testing.assert_array_equal(found, expected)
 
@@ -49,7 +49,7 @@ def test_what_is_off_draws_nothing_and_the_defaults_are_as_they_were():
 @pytest.mark.parametrize("side", [16, 48, 97])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_keeps_size_and_type_and_is_drawn_anew_from_every_seed(name, side):
-    image, change = as_tensor(picture(side)), CHANGES[name]()
+    image, change = as_tensor(example(side)), CHANGES[name]()
     kept = image.clone()
     found = []
     for seed in (1, 1, 2, 3, 4):
@@ -63,7 +63,7 @@ def test_a_change_keeps_size_and_type_and_is_drawn_anew_from_every_seed(name, si
 
 
 def test_blur_and_low_resolution_take_detail_away_and_noise_adds_it():
-    image = as_tensor(picture())
+    image = as_tensor(example())
 
     def detail(each):
         return float(each.float().diff(dim=-1).diff(dim=-1).abs().mean())
@@ -106,12 +106,12 @@ def test_what_is_in_the_way_is_a_rectangle_and_the_rest_stays():
 def test_a_change_happens_as_often_as_was_asked(switch):
     augment = Augment(AugmentConfig(**OFF, **{switch: 0.3}))
     with seeded(0):
-        changed = np.mean([not np.array_equal(augment(picture(32)), picture(32)) for _ in range(500)])
+        changed = np.mean([not np.array_equal(augment(example(32)), example(32)) for _ in range(500)])
     assert changed == pytest.approx(0.3, abs=0.06)
 
 
 def test_rotation_stays_within_its_degrees():
-    """Of a picture that is bright above and dark below, the edge to the right and to the left of the middle."""
+    """Of an image that is bright above and dark below, the edge to the right and to the left of the middle."""
     image = np.zeros((101, 101, 3), np.uint8)
     image[:50] = 255
     augment = Augment(AugmentConfig(**OFF, rotate=20))

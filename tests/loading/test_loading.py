@@ -38,7 +38,7 @@ def config(folder, **options):
 
 
 def rows(batches):
-    """Every sample of the batches by number: pictures, masks and labels."""
+    """Every sample of the batches by number: images, masks and labels."""
     table = {}
     for batch in batches:
         for place, number in enumerate(batch.sample.tolist()):
@@ -70,7 +70,7 @@ def reference(folder):
 
 
 @pytest.mark.parametrize("world_size, workers", [(1, 1), (1, 2), (2, 0), (3, 2), (4, 0)])
-def test_pictures_and_labels_do_not_depend_on_ranks_or_workers(folder, reference, world_size, workers):
+def test_images_and_labels_do_not_depend_on_ranks_or_workers(folder, reference, world_size, workers):
     assert epoch(folder, world_size, workers) == reference
 
 
@@ -127,8 +127,8 @@ def test_inputs_are_hidden_as_often_as_was_asked(tmp_path):
 @pytest.mark.parametrize("switch", [None, "photometric", "occlude", "degrade", "rotate"])
 def test_face_and_body_of_a_person_are_changed_alike(tmp_path, switch):
     augment = AugmentConfig(**({switch: 1} if switch else {}))
-    picture = noise_jpeg(1)
-    write_shard(tmp_path / "s.tar", [Sample(f"{number}", picture, picture, Labels()) for number in range(20)])
+    image = noise_jpeg(1)
+    write_shard(tmp_path / "s.tar", [Sample(f"{number}", image, image, Labels()) for number in range(20)])
     index_shards(tmp_path)
     table = epoch(tmp_path, steps=1, global_batch=20, augment=augment)
     assert all(face == body for face, body, *_ in (copies[0] for copies in table.values()))
@@ -159,7 +159,7 @@ def test_labels_are_exact_ranged_or_masked(folder):
         assert gender == {"M": 0, "F": 1, None: 0}[labels.gender]
 
 
-def test_a_broken_picture_is_absent_told_and_teaches_nothing(folder, tmp_path):
+def test_a_broken_image_is_absent_told_and_teaches_nothing(folder, tmp_path):
     index = damage(make_shards(tmp_path / "broken", [6]), 0, "face")
     (batch,) = eval_loader(index, ("face",), 16, 6)
     assert len(batch.broken) == 1 and "sample00000.face" in batch.broken[0] and "JPEG" in batch.broken[0]
@@ -216,7 +216,7 @@ def test_seeded_gives_the_same_draws_and_puts_the_state_back():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_without_augmentation_training_pictures_are_the_evaluations(folder):
+def test_without_augmentation_training_images_are_the_evaluations(folder):
     nothing = AugmentConfig(flip=0, crop_scale=1, randaugment_ops=0, erase=0)
     trained = epoch(folder, augment=nothing)
     evaluated = rows(eval_loader(ShardIndex.load(folder), INPUTS, 16, 10))

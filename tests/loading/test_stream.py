@@ -49,7 +49,7 @@ def test_every_process_of_many_gets_batches_without_end(tmp_path, monkeypatch):
     assert len(list(islice(stream(f"{tmp_path}/part-0000.tar"), 10))) == 10
 
 
-def test_labels_belong_to_their_pictures(tmp_path):
+def test_labels_belong_to_their_images(tmp_path):
     samples = [Sample(f"{age}", bright(age), None, Labels((age, age + 1))) for age in range(0, 100, 5)]
     write_shard(tmp_path / "s.tar", samples)
     for batch in islice(stream(f"{tmp_path}/s.tar"), 8):
@@ -62,7 +62,7 @@ def bright(age):
 
 
 def test_what_cannot_be_read_is_absent_and_told(tmp_path):
-    members = {"a.jpg": b"no picture", "a.cls": b"20", "b.jpg": noise_jpeg(1), "b.cls": b"old", "c.jpg": noise_jpeg(2)}
+    members = {"a.jpg": b"no image", "a.cls": b"20", "b.jpg": noise_jpeg(1), "b.cls": b"old", "c.jpg": noise_jpeg(2)}
     with wds.TarWriter(f"{tmp_path}/s.tar", encoder=False) as tar:
         for key in "abc":
             tar.write({"__key__": key} | {name[2:]: data for name, data in members.items() if name[0] == key})

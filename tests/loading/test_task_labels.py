@@ -98,7 +98,7 @@ def test_labels_that_cannot_be_learnt_are_told_before_training(index, classes, m
         IndexReader(DataConfig(train=str(index.folder)), 0, classes)
 
 
-def test_batches_carry_masks_and_no_label_without_a_picture(index):
+def test_batches_carry_masks_and_no_label_without_a_image(index):
     dataset = ShardDataset(index, ("face",), 16, tasks=task_columns(index, CLASSES))
     batch = dataset.read([Draw(epoch=0, sample=number) for number in range(4)])
     assert batch.tasks["mood"].known.tolist() == [True, True, False, False]

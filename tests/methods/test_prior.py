@@ -1,4 +1,4 @@
-"""The ages before any picture is seen."""
+"""The ages before any image is seen."""
 
 import torch
 

@@ -28,7 +28,7 @@ def raised_by(function, *arguments, **options):
     return str(raised.value)
 
 
-def picture(side=SIDE):
+def image(side=SIDE):
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
@@ -84,9 +84,9 @@ def test_local_weights_without_their_classifier(tmp_path, name, suffix):
         save_file(classifier.state_dict(), path)
     backbone = make_backbone(name, SIDE, weights=path).eval()
     with torch.no_grad():
-        found = backbone(picture())
+        found = backbone(image())
         torch.testing.assert_close(
-            found, classifier.forward_head(classifier.forward_features(picture()), pre_logits=True)
+            found, classifier.forward_head(classifier.forward_features(image()), pre_logits=True)
         )
 
 
@@ -148,7 +148,7 @@ def test_tokens_are_rows_of_the_last_map(name):
     torch.manual_seed(0)
     tokens = Tokens(name, 64).eval()
     with torch.no_grad():
-        found, raw = tokens(picture(64)), tokens.backbone(picture(64))
+        found, raw = tokens(image(64)), tokens.backbone(image(64))
     assert found.shape[0] == 2 and found.shape[2] == tokens.num_features
     if raw.ndim == 3:
         assert torch.equal(found, raw)
@@ -158,10 +158,10 @@ def test_tokens_are_rows_of_the_last_map(name):
 
 
 def test_each_backbone_gets_its_own_normalisation():
-    """The caller normalises both pictures for the face's backbone; the body's sees what it would have got alone."""
+    """The caller normalises both images for the face's backbone; the body's sees what it would have got alone."""
     dual = MODELS["dual"]
     model = dual(dual.Config(face="test_efficientnet", body="test_vit", dim=32), SIDE).eval()
-    pixels = picture().sigmoid()
+    pixels = image().sigmoid()
     seen = []
     model.body.tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))

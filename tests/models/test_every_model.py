@@ -6,7 +6,7 @@ from torch import nn
 
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo import MIVOLO
-from tests.models.tiny import BATCH, SIDE, pictures, tiny_mivolo
+from tests.models.tiny import BATCH, SIDE, images, tiny_mivolo
 
 BUILDERS = {
     "single, a convolutional face": ("single", {"backbone": "test_resnet"}),
@@ -31,7 +31,7 @@ def model(request):
 
 
 def asked(model, face, body):
-    """The two pictures, None where the model has no such input."""
+    """The two images, None where the model has no such input."""
     return (face if "face" in model.inputs else None), (body if "body" in model.inputs else None)
 
 
@@ -42,7 +42,7 @@ def test_every_model_is_built_here():
 
 def test_heads_read_the_features(model):
     model.eval()
-    features = model(*asked(model, pictures(0), pictures(1)), None, None)
+    features = model(*asked(model, images(0), images(1)), None, None)
     for bias in (True, False):
         output = model.make_head(3, bias)(model.make_subnet().eval()(features))
         assert output.shape == (BATCH, 3) and output.isfinite().all()
@@ -53,7 +53,7 @@ def test_heads_read_the_features(model):
 @pytest.mark.parametrize("bias", [True, False])
 def test_heads_answer_in_float32_whatever_surrounds_them(model, bias):
     model.eval()
-    read = model.make_subnet().eval()(model(*asked(model, pictures(0), pictures(1)), None, None)).bfloat16()
+    read = model.make_subnet().eval()(model(*asked(model, images(0), images(1)), None, None)).bfloat16()
     head = model.make_head(3, bias)
     with torch.autocast("cpu", torch.bfloat16):
         found = head(read)
@@ -69,7 +69,7 @@ def test_gradient_on_every_parameter(model, missing):
     model.train()
     model.zero_grad(set_to_none=True)
     head = nn.Sequential(model.make_subnet(), model.make_head(2))
-    face, body = asked(model, pictures(0), pictures(1))
+    face, body = asked(model, images(0), images(1))
     has_body = {"nothing": [True, True], "some": [True, False], "a whole input": [False, False]}[missing]
     head(model(face, body, torch.tensor([True, True]), torch.tensor(has_body))).square().sum().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -79,10 +79,10 @@ def test_gradient_on_every_parameter(model, missing):
 
 def test_samples_do_not_see_each_other(model):
     model.eval()
-    face, body = asked(model, pictures(0), pictures(1))
+    face, body = asked(model, images(0), images(1))
     with torch.no_grad():
         together = model(face, body, None, None)
-        alone = model(*(None if picture is None else picture[1:] for picture in (face, body)), None, None)
+        alone = model(*(None if image is None else image[1:] for image in (face, body)), None, None)
     torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
     assert (together[0] - together[1]).abs().max() > 1e-3
 
@@ -91,9 +91,9 @@ def test_inference_has_the_same_outputs(model):
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fast = model.for_inference()
-    combinations = [asked(model, pictures(0), pictures(1))]
+    combinations = [asked(model, images(0), images(1))]
     if len(model.inputs) == 2:
-        combinations += [(pictures(0), None), (None, pictures(1))]
+        combinations += [(images(0), None), (None, images(1))]
     with torch.no_grad():
         for face, body in combinations:
             torch.testing.assert_close(
@@ -104,7 +104,7 @@ def test_inference_has_the_same_outputs(model):
 
 def test_mixed_precision(model):
     """Training in bfloat16: finite gradients everywhere, and nearly the same features."""
-    face, body = asked(model, pictures(0), pictures(1))
+    face, body = asked(model, images(0), images(1))
     mask = torch.tensor([True, False]) if len(model.inputs) == 2 else None
     model.eval()
     exact = model(face, body, None, mask)
@@ -119,5 +119,5 @@ def test_mixed_precision(model):
 def test_the_size_of_the_features_is_announced(model):
     model.eval()
     with torch.no_grad():
-        features = model(*asked(model, pictures(0), pictures(1)), None, None)
+        features = model(*asked(model, images(0), images(1)), None, None)
         assert model.make_subnet().eval()(features).shape[-1] == model.num_features

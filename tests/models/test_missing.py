@@ -1,4 +1,4 @@
-"""What the models of two inputs make of a picture that is not there."""
+"""What the models of two inputs make of an image that is not there."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mivolo_lite.models import MODELS
-from tests.models.tiny import SIDE, TinyMivolo, pictures, tiny_mivolo
+from tests.models.tiny import SIDE, TinyMivolo, images, tiny_mivolo
 
 
 def yes(*values):
@@ -23,7 +23,7 @@ def model(request):
 
 
 def stems(model, name):
-    """The first modules that a picture of this name goes through."""
+    """The first modules that an image of this name goes through."""
     if isinstance(model, TinyMivolo):
         return getattr(model.volo.patch_embed, {"face": "conv1", "body": "conv2"}[name])
     return getattr(model, name).tokens
@@ -38,8 +38,8 @@ def sizes_seen(module):
 
 @torch.no_grad()
 @pytest.mark.parametrize("missing", ["face", "body"])
-def test_what_a_missing_picture_holds_does_not_matter(model, missing):
-    given = {"face": pictures(0), "body": pictures(1)}
+def test_what_a_missing_image_holds_does_not_matter(model, missing):
+    given = {"face": images(0), "body": images(1)}
     mask = {f"has_{name}": yes(True, name != missing) for name in given}
     one = model(**given, **mask)
     other = model(**given | {missing: given[missing].clone().index_fill_(0, yes(1), 7.0)}, **mask)
@@ -52,8 +52,8 @@ def test_what_a_missing_picture_holds_does_not_matter(model, missing):
 @torch.no_grad()
 @pytest.mark.parametrize("missing", ["face", "body"])
 def test_missing_for_all_is_missing_for_each(model, missing):
-    """However a picture's absence is said, the answer is the same, though then no backbone runs."""
-    given = {"face": pictures(0), "body": pictures(1)}
+    """However an image's absence is said, the answer is the same, though then no backbone runs."""
+    given = {"face": images(0), "body": images(1)}
     masks = {"has_face": None, "has_body": None}
     nothing = model(**given | {missing: None}, **masks)
     none_left = model(**given, **masks | {f"has_{missing}": yes(False, False)})
@@ -67,7 +67,7 @@ def test_missing_for_all_is_missing_for_each(model, missing):
 def test_a_batch_that_misses_both_answers_as_its_samples_do_among_others(model, prepared):
     """Such a batch is the fill of a rank's last one, or faceless samples evaluated by the face alone."""
     model = model.for_inference() if prepared else model
-    given = {"face": pictures(0), "body": pictures(1)}
+    given = {"face": images(0), "body": images(1)}
     among = model(**given, has_face=yes(True, False), has_body=yes(True, False))[1:]
     nothing = {"has_face": yes(False, False), "has_body": yes(False, False)}
     for shown in (given, given | {"face": None}, given | {"body": None}):
@@ -79,7 +79,7 @@ def test_a_batch_that_misses_both_answers_as_its_samples_do_among_others(model, 
 @pytest.mark.parametrize("missing", ["face", "body"])
 def test_the_backbone_of_what_all_miss_is_not_run(model, missing):
     """MiVOLO looks at 24 pixels of black instead, and not even at those once it is prepared for inference."""
-    given = {"face": pictures(0), "body": pictures(1), missing: None}
+    given = {"face": images(0), "body": images(1), missing: None}
     seen = sizes_seen(stems(model, missing))
     model(**given, has_face=None, has_body=None)
     assert all(shape[0] == 1 and shape[-1] <= 24 for shape in seen)
@@ -90,9 +90,9 @@ def test_the_backbone_of_what_all_miss_is_not_run(model, missing):
 
 
 @pytest.mark.parametrize("missing", ["face", "body"])
-def test_training_without_a_picture(model, missing):
+def test_training_without_a_image(model, missing):
     """None is what a mask of nothing is, and every parameter still gets a gradient."""
-    given = {"face": pictures(0), "body": pictures(1)}
+    given = {"face": images(0), "body": images(1)}
     training = copy.deepcopy(model).train()
     masked = training(**given, **{"has_face": None, "has_body": None} | {f"has_{missing}": yes(False, False)})
     nothing = training(**given | {missing: None}, has_face=None, has_body=None)
@@ -102,26 +102,26 @@ def test_training_without_a_picture(model, missing):
 
 
 @torch.no_grad()
-def test_mivolo_takes_black_for_a_missing_picture():
+def test_mivolo_takes_black_for_a_missing_image():
     model = tiny_mivolo()
-    face = pictures(0)
+    face = images(0)
     black = (torch.zeros_like(face) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1)
     for given, instead in (((face, None), (face, black)), ((None, face), (black, face))):
         torch.testing.assert_close(model(*given), model(*instead), atol=1e-4, rtol=1e-4)
 
 
-def test_the_stand_in_learns_from_samples_that_miss_the_picture():
+def test_the_stand_in_learns_from_samples_that_miss_the_image():
     dual = MODELS["dual"]
     model = dual(dual.Config(face="test_resnet", body="test_resnet", dim=32), SIDE)
     for has_body, learns in ((yes(True, True), False), (yes(True, False), True)):
         model.zero_grad(set_to_none=True)
-        model(pictures(0), pictures(1), None, has_body).square().sum().backward()
+        model(images(0), images(1), None, has_body).square().sum().backward()
         assert bool(model.body.stand_in.grad.abs().max() > 0) == learns
 
 
 @pytest.mark.parametrize("missing", ["face", "body"])
-def test_batch_norm_never_sees_what_stands_in_for_a_picture(missing):
-    """In training, statistics come from the pictures that are there, however many are not."""
+def test_batch_norm_never_sees_what_stands_in_for_a_image(missing):
+    """In training, statistics come from the images that are there, however many are not."""
     torch.manual_seed(0)
     dual = MODELS["dual"]
     model = dual(dual.Config(face="test_resnet", body="test_resnet", dim=32), SIDE).train()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.mivolo import MIVOLO, MivoloHead
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, RelativePositions, attend
-from tests.models.tiny import SIDE, TinyMivolo, pictures, tiny_mivolo
+from tests.models.tiny import SIDE, TinyMivolo, images, tiny_mivolo
 
 
 def count(module):
@@ -34,8 +34,8 @@ def test_as_many_parameters_as_published(size, input, outputs, parameters, patch
     assert count(model.volo.patch_embed) == patch_embed
 
 
-def test_a_picture_of_another_size_is_an_error():
-    with pytest.raises(UserError, match="mivolo_d1_224 takes pictures of 224 pixels, not 384.*mivolo_d1_384"):
+def test_a_image_of_another_size_is_an_error():
+    with pytest.raises(UserError, match="mivolo_d1_224 takes images of 224 pixels, not 384.*mivolo_d1_384"):
         MIVOLO["mivolo_d1_224"](MIVOLO["mivolo_d1_224"].Config(), 384)
 
 
@@ -45,7 +45,7 @@ def test_one_input_is_timms_volo():
     head = model.make_head(3)
     volo = timm.create_model("volo_tiny_224", img_size=SIDE, num_classes=3).eval()
     volo.load_state_dict(model.volo.state_dict() | head.state_dict())
-    torch.testing.assert_close(head(model(pictures(), None)), volo(pictures()))
+    torch.testing.assert_close(head(model(images(), None)), volo(images()))
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def test_cells_stand_for_all_their_places(black):
 
 @torch.no_grad()
 def test_the_enhancer_is_symmetric_in_its_inputs():
-    """Swapping the pictures together with every weight that belongs to one of them changes nothing."""
+    """Swapping the images together with every weight that belongs to one of them changes nothing."""
     model, other = tiny_mivolo(), tiny_mivolo()
     state = model.volo.state_dict()
     swapped = {}
@@ -114,7 +114,7 @@ def test_the_enhancer_is_symmetric_in_its_inputs():
             value = value.roll(value.shape[1] // 2, 1)
         swapped[name] = value
     other.volo.load_state_dict(swapped)
-    face, body = pictures(0), pictures(1)
+    face, body = images(0), images(1)
     torch.testing.assert_close(other(body, face), model(face, body), atol=1e-5, rtol=1e-5)
     assert (model(body, face) - model(face, body)).abs().max() > 1e-3
 
@@ -129,7 +129,7 @@ def test_initialisation_of_the_enhancer():
 @torch.no_grad()
 def test_no_dropout_in_evaluation():
     model = tiny_mivolo(drop_rate=0.5, drop_path_rate=0.5)
-    face, body = pictures(0), pictures(1)
+    face, body = images(0), images(1)
     assert torch.equal(model(face, body), model(face, body))
     model.train()
     dropped = model(face, body)

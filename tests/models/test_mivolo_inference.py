@@ -20,7 +20,7 @@ from mivolo_lite.models.mivolo_inference import (
     packed,
     packed_mlp,
 )
-from tests.models.tiny import pictures, tiny_mivolo
+from tests.models.tiny import images, tiny_mivolo
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -85,7 +85,7 @@ def test_the_copy_is_frozen_and_the_model_as_it_was():
     assert before.keys() == after.keys() and all(torch.equal(after[name], value) for name, value in before.items())
 
 
-PRESENT = {  # which of two samples have a face, which a body; None: no such pictures at all
+PRESENT = {  # which of two samples have a face, which a body; None: no such images at all
     "both": (True, True),
     "faces": (True, None),
     "bodies": (None, True),
@@ -109,6 +109,6 @@ def test_same_outputs(present, batch, onednn, monkeypatch):
     )
     given, masks = [], []
     for seed, has in enumerate(PRESENT[present]):
-        given.append(None if has is None else pictures(seed).repeat(4, 1, 1, 1)[:batch])
+        given.append(None if has is None else images(seed).repeat(4, 1, 1, 1)[:batch])
         masks.append(None if has in (None, True) else torch.tensor(has).expand(2).repeat(4)[:batch])
     torch.testing.assert_close(fast(*given, *masks), model(*given, *masks), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Names, shapes and outputs of the published MiVOLO, for weights and pictures that both sides can make."""
+"""Names, shapes and outputs of the published MiVOLO, for weights and images that both sides can make."""
 
 import importlib.util
 import json
@@ -42,8 +42,8 @@ def test_published_outputs(name):
     assert published.model == (want["model"], model.config, want["input_size"])
     converted = to_estimator(published)
     model.load_state_dict({key[6:]: value for key, value in converted.items() if key.startswith("model.")})
-    pictures = fixture.wave((want["batch"], want["in_chans"], want["input_size"], want["input_size"]), want["seed"])
-    face, body = pictures[:, :3], pictures[:, 3:] if want["in_chans"] == 6 else None
+    images = fixture.wave((want["batch"], want["in_chans"], want["input_size"], want["input_size"]), want["seed"])
+    face, body = images[:, :3], images[:, 3:] if want["in_chans"] == 6 else None
     span, heads = AgeSpan(0, 100), {"gender_head.": model.make_head(2)}
     heads["method."] = Regression(model.make_head, span, Regression.Config())
     columns = []

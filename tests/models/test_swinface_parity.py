@@ -51,9 +51,9 @@ def converted(wanted, noise, tmp_path_factory):
 @torch.no_grad()
 def test_published_outputs(wanted, noise, converted):
     estimator = Estimator.load(converted[1])
-    pictures = noise.wave((wanted["batch"], 3, wanted["input_size"], wanted["input_size"]), wanted["seed"])
-    # The pictures of the fixture are normalised already, and not of whole grey levels.
-    found = estimator(pictures * estimator.pixel_std + estimator.pixel_mean)
+    images = noise.wave((wanted["batch"], 3, wanted["input_size"], wanted["input_size"]), wanted["seed"])
+    # The images of the fixture are normalised already, and not of whole grey levels.
+    found = estimator(images * estimator.pixel_std + estimator.pixel_mean)
     estimate, gender = estimator.estimate(found)
     assert len(found) == len(wanted["output"]) == 43
     for name, output in wanted["output"].items():

@@ -41,5 +41,5 @@ def tiny_mivolo(cls=TinyMivolo, seed=0, **options):
     return model
 
 
-def pictures(seed=0, side=SIDE):
+def images(seed=0, side=SIDE):
     return torch.randn(BATCH, 3, side, side, generator=torch.Generator().manual_seed(seed))

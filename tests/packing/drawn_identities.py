@@ -13,18 +13,18 @@ from mivolo_lite.packing.synthetic.scene import background, expose
 SIDE = 96
 
 
-def draw_identities(folder: Path, people: int, pictures: int, side: int = SIDE) -> None:
+def draw_identities(folder: Path, people: int, images: int, side: int = SIDE) -> None:
     """``folder/person-0007/3.jpg``, each ``side`` pixels."""
     for number in range(people):
         (folder / f"person-{number:04d}").mkdir(parents=True)
-        for picture in range(pictures):
-            face = draw_face(number, picture)
-            (folder / f"person-{number:04d}" / f"{picture}.jpg").write_bytes(encode(face, side))
+        for shot in range(images):
+            face = draw_face(number, shot)
+            (folder / f"person-{number:04d}" / f"{shot}.jpg").write_bytes(encode(face, side))
 
 
-def draw_face(number: int, picture: int) -> np.ndarray:
-    """(H, W, 3) uint8: one picture of person ``number``."""
-    who, how = np.random.default_rng([1, number]), np.random.default_rng([2, number, picture])
+def draw_face(number: int, shot: int) -> np.ndarray:
+    """(H, W, 3) uint8: one image of person ``number``."""
+    who, how = np.random.default_rng([1, number]), np.random.default_rng([2, number, shot])
     person = Person.at_random(who)
     head = Head(person, who)
     head.rng = np.random.default_rng([3, number])  # beard, spots and glasses stay

@@ -1,4 +1,4 @@
-"""People cut out of whole pictures by MiVOLO's CSV, and its own reader's crops as the oracle."""
+"""People cut out of photos by MiVOLO's CSV, and its own reader's crops as the oracle."""
 
 import json
 import os
@@ -26,7 +26,7 @@ GREY = 180
 
 @pytest.fixture
 def source(tmp_path):
-    """Makes a source of the CSV lines given, over the grey pictures ``a.jpg`` and ``sub/b.png`` of 400 x 300."""
+    """Makes a source of the CSV lines given, over the grey photos ``a.jpg`` and ``sub/b.png`` of 400 x 300."""
     (tmp_path / "sub").mkdir()
     Image.new("RGB", (400, 300), (GREY,) * 3).save(tmp_path / "a.jpg")
     Image.new("RGB", (400, 300), (GREY + 1,) * 3).save(tmp_path / "sub/b.png")
@@ -112,7 +112,7 @@ def test_a_body_box_is_guessed_only_if_asked(source):
     assert only_sample(source(line)).body is None
     body = decode(only_sample(source(line, body_from_face=True)).body)
     assert body_around((150, 60, 210, 120)) == (90, 30, 270, 360)
-    assert body.shape == (270, 180, 3), "clipped to the picture"
+    assert body.shape == (270, 180, 3), "clipped to the photo"
     assert (body[32:88, 62:118] < 20).all()
 
 
@@ -121,16 +121,16 @@ def test_crop_size_is_the_largest_side(source):
     assert decode(sample.face).shape == (64, 55, 3) and decode(sample.body).shape == (64, 45, 3)
 
 
-def test_people_of_a_picture_share_its_identity_and_order_follows_names(source):
+def test_people_of_a_photo_share_its_identity_and_order_follows_names(source):
     people = source(
         "sub/b.png,30,M,20,30,80,100,,,,", "a.jpg,31,F,20,30,80,100,,,,", "sub/b.png,40,F,120,30,180,100,,,,"
     )
     items = people.items()
     assert items == ["a.jpg#3", "sub/b.png#2", "sub/b.png#4"]
-    pictures = [people.read(item) for item in items]
-    assert pictures[1].identity == pictures[2].identity != pictures[0].identity
-    assert [picture.samples[0].labels.age[0] for picture in pictures] == [31, 30, 40]
-    assert pictures[1].samples[0].key == "sub_b"
+    photos = [people.read(item) for item in items]
+    assert photos[1].identity == photos[2].identity != photos[0].identity
+    assert [photo.samples[0].labels.age[0] for photo in photos] == [31, 30, 40]
+    assert photos[1].samples[0].key == "sub_b"
 
 
 def test_reading_depends_on_the_item_alone(source):
@@ -247,8 +247,8 @@ def test_a_group_stays_a_word(source):
     assert sample.labels.group == "3" and sample.labels.to_json()["group"] == "3"
 
 
-def test_a_persons_pictures_come_into_one_split(tmp_path):
-    """Also over a picture of two people, whose other pictures then stay together as well."""
+def test_a_persons_photos_come_into_one_split(tmp_path):
+    """Also over a photo of two people, whose other photos then stay together as well."""
     people, lines = [f"person{number:02d}" for number in range(30)], [f"{HEADER},identity"]
     for number in range(90):
         Image.effect_noise((64, 64), number + 1).convert("RGB").save(tmp_path / f"{number}.png")
@@ -320,7 +320,7 @@ def test_a_spreadsheets_csv_is_read(source, tmp_path):
 
 @pytest.mark.skipif(
     not {"PARITY_DIR", "FAIRFACE_DIR"} <= set(os.environ),
-    reason="needs PARITY_DIR (crops.csv and crops.npz of MiVOLO's reader) and FAIRFACE_DIR (its pictures)",
+    reason="needs PARITY_DIR (crops.csv and crops.npz of MiVOLO's reader) and FAIRFACE_DIR (its photos)",
 )
 @pytest.mark.parametrize("crop_size", [448, 224])
 def test_crops_are_those_of_mivolos_training_reader(crop_size):

@@ -9,11 +9,11 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.crops import CropRules, NoCrop, cut_body, cut_face, encode, overlap
 
 RULES = CropRules()
-PICTURE = np.full((500, 600, 3), 200, np.uint8)
+PHOTO = np.full((500, 600, 3), 200, np.uint8)
 
 
-def cut(body, own_face=None, others=(), picture=PICTURE, rules=RULES, other_faces=()):
-    return cut_body(picture, body, own_face, other_faces, others, rules)
+def cut(body, own_face=None, others=(), photo=PHOTO, rules=RULES, other_faces=()):
+    return cut_body(photo, body, own_face, other_faces, others, rules)
 
 
 def has_crop(cut, *arguments):
@@ -55,14 +55,14 @@ def test_exactly_the_shared_pixels_are_blanked(corners):
     y0, y1 = sorted(corners[2:])
     body = (120, 80, 420, 480)
     crop = cut(body, own_face=(x0, y0, x1, y1), rules=CropRules(min_kept=0, blank_small=True))
-    mask = np.zeros(PICTURE.shape[:2], bool)
+    mask = np.zeros(PHOTO.shape[:2], bool)
     mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
     assert np.array_equal(blanked(crop), mask[80:480, 120:420])
 
 
-def test_boxes_are_clipped_to_the_picture():
+def test_boxes_are_clipped_to_the_photo():
     assert cut((-50, -20, 150, 180)).shape == (180, 150, 3)
-    assert cut_face(PICTURE, (590, 480, 700, 700), RULES).shape == (20, 10, 3)
+    assert cut_face(PHOTO, (590, 480, 700, 700), RULES).shape == (20, 10, 3)
 
 
 @pytest.mark.parametrize("width, present", [(99, False), (100, True)])
@@ -72,7 +72,7 @@ def test_small_bodies_are_absent(width, present):
 
 @pytest.mark.parametrize("side, present", [(4, False), (5, True)])
 def test_small_faces_are_absent(side, present):
-    assert has_crop(cut_face, PICTURE, (0, 0, side, 100), RULES) == present
+    assert has_crop(cut_face, PHOTO, (0, 0, side, 100), RULES) == present
 
 
 @pytest.mark.parametrize("blanked_rows, present", [(180, True), (181, False)])
@@ -82,7 +82,7 @@ def test_bodies_of_which_little_is_left_are_absent(blanked_rows, present):
 
 @pytest.mark.parametrize("box", [(50, 50, 50, 300), (300, 300, 50, 50), (700, 10, 900, 400), (-200, 0, -10, 400)])
 def test_boxes_without_area_are_absent(box):
-    assert not has_crop(cut, box) and not has_crop(cut_face, PICTURE, box, RULES)
+    assert not has_crop(cut, box) and not has_crop(cut_face, PHOTO, box, RULES)
 
 
 @pytest.mark.parametrize("blank_small", [False, True])
@@ -94,7 +94,7 @@ def test_boxes_without_area_are_absent(box):
         ("face", (300, 200, 304, 204), 0),
         ("face", (300, 200, 306, 206), 36),
         ("body", (380, 100, 900, 190), 0),  # 90 px high
-        ("body", (380, 440, 500, 900), 0),  # 60 px high within the picture
+        ("body", (380, 440, 500, 900), 0),  # 60 px high within the photo
         ("own face", (300, 200, 304, 204), 0),
     ],
 )
@@ -113,7 +113,7 @@ def test_boxes_too_small_for_a_crop_are_left_in_as_mivolo_does(kind, box, blanke
         ({"others": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
         ({"other_faces": [(0, 0, 600, 500)]}, "hidden by boxes of others"),
         ({"own_face": (0, 0, 600, 500)}, "hidden by the own face"),
-        ({"picture": np.zeros_like(PICTURE)}, "black"),
+        ({"photo": np.zeros_like(PHOTO)}, "black"),
     ],
 )
 def test_an_absent_body_has_a_reason(boxes, reason):
@@ -121,10 +121,10 @@ def test_an_absent_body_has_a_reason(boxes, reason):
         cut((100, 100, 300, 400), **boxes)
 
 
-def test_cutting_leaves_the_picture_as_it_was():
-    picture = PICTURE.copy()
-    cut((100, 100, 300, 400), own_face=(150, 110, 200, 170), picture=picture)
-    assert np.array_equal(picture, PICTURE)
+def test_cutting_leaves_the_photo_as_it_was():
+    photo = PHOTO.copy()
+    cut((100, 100, 300, 400), own_face=(150, 110, 200, 170), photo=photo)
+    assert np.array_equal(photo, PHOTO)
 
 
 def test_overlap_is_intersection_over_union():
@@ -137,9 +137,9 @@ def test_overlap_is_intersection_over_union():
     "height, width, expected", [(300, 200, (96, 64)), (96, 40, (96, 40)), (20, 30, (20, 30)), (500, 3, (96, 1))]
 )
 def test_crops_are_shrunk_to_their_largest_side_and_never_enlarged(height, width, expected):
-    picture = decode(encode(np.full((height, width, 3), 90, np.uint8), 96))
-    assert picture.shape == (*expected, 3)
-    assert np.abs(picture.astype(int) - 90).max() <= 2
+    photo = decode(encode(np.full((height, width, 3), 90, np.uint8), 96))
+    assert photo.shape == (*expected, 3)
+    assert np.abs(photo.astype(int) - 90).max() <= 2
 
 
 def test_equal_crops_are_equal_bytes():

@@ -1,4 +1,4 @@
-"""FairFace: age groups become ranges, the picture is the body, the face lies in its middle."""
+"""FairFace: age groups become ranges, the photo is the body, the face lies in its middle."""
 
 import csv
 import os
@@ -15,7 +15,7 @@ from mivolo_lite.packing.sources.source import Rejected
 
 @pytest.fixture
 def source(tmp_path):
-    """Makes a source of the CSV lines given, over the light pictures ``a.jpg`` (448 x 448) and ``b.png``."""
+    """Makes a source of the CSV lines given, over the light photos ``a.jpg`` (448 x 448) and ``b.png``."""
     Image.new("RGB", (448, 448), (200, 190, 180)).save(tmp_path / "a.jpg")
     Image.new("RGB", (448, 448), (200, 190, 170)).save(tmp_path / "b.png")
 
@@ -77,7 +77,7 @@ def test_the_csvs_face_box_comes_first(source):
     assert decode(only_sample(source("a.jpg,30-39,Male,-1,-1,-1,-1", header=header)).face).shape == (166, 166, 3)
 
 
-def test_without_the_face_the_picture_is_stored_byte_for_byte(source, tmp_path):
+def test_without_the_face_the_photo_is_stored_byte_for_byte(source, tmp_path):
     sample = only_sample(source("a.jpg,30-39,Male", face=False))
     assert sample.face is None and sample.body == (tmp_path / "a.jpg").read_bytes()
     assert decode(only_sample(source("a.jpg,30-39,Male", face=False, crop_size=100)).body).shape == (100, 100, 3)
@@ -94,15 +94,15 @@ def test_without_the_face_the_picture_is_stored_byte_for_byte(source, tmp_path):
     ],
 )
 def test_a_bad_line_is_rejected_with_its_reason(source, line, reason):
-    pictures = source(line)
+    photos = source(line)
     with pytest.raises(Rejected, match=reason):
-        pictures.read(pictures.items()[0])
+        photos.read(photos.items()[0])
 
 
 def test_a_bad_csv_is_one_clear_line(source, tmp_path):
     for make, message in (
         (lambda: source("a.jpg,30-39", header="file,age"), "column gender is missing"),
-        (lambda: source(), "holds no pictures"),
+        (lambda: source(), "holds no photos"),
         (lambda: source("a.jpg,30-39,Male", "a.jpg,3-9,Male"), "line 3: a.jpg is there twice"),
         (lambda: source("a.jpg,30-39,Male", margin=-1), "--margin -1"),
         (lambda: source("a.jpg,30-39,Male", margin=float("nan")), "--margin nan"),
@@ -116,19 +116,19 @@ def test_a_bad_csv_is_one_clear_line(source, tmp_path):
             make()
 
 
-@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="needs FAIRFACE_DIR (FairFace pictures and labels.csv)")
-def test_real_pictures_give_crops_and_the_csvs_labels():
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="needs FAIRFACE_DIR (FairFace photos and labels.csv)")
+def test_real_photos_give_crops_and_the_csvs_labels():
     folder = Path(os.environ["FAIRFACE_DIR"])
-    pictures = FairFaceSource(folder, folder / "labels.csv")
+    photos = FairFaceSource(folder, folder / "labels.csv")
     with open(folder / "labels.csv", newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
-    assert pictures.items() == sorted(rows)
+    assert photos.items() == sorted(rows)
     bodies = 0
-    items = pictures.items()[::10]
+    items = photos.items()[::10]
     for item in items:
-        (sample,) = pictures.read(item).samples
+        (sample,) = photos.read(item).samples
         assert sample.labels.gender == rows[item]["gender"][0]
         assert str(int(sample.labels.age[0])) == rows[item]["age"].split("-")[0].rstrip("+")
         assert decode(sample.face).shape == (166, 166, 3)
         bodies += sample.body is not None
-    assert bodies >= 0.9 * len(items), "only very dark pictures have too little left for a body"
+    assert bodies >= 0.9 * len(items), "only very dark photos have too little left for a body"

@@ -15,14 +15,14 @@ from tests.shards.tiny_shards import noise_jpeg
 def test_links_to_folders_are_followed(tmp_path):
     for number in range(4):
         (tmp_path / "store" / f"person{number}").mkdir(parents=True)
-        for picture in range(2):
-            (tmp_path / "store" / f"person{number}" / f"{picture}.jpg").write_bytes(noise_jpeg(2 * number + picture))
+        for image in range(2):
+            (tmp_path / "store" / f"person{number}" / f"{image}.jpg").write_bytes(noise_jpeg(2 * number + image))
     (tmp_path / "mix").mkdir()
     (tmp_path / "store" / "person0").rename(tmp_path / "mix" / "person0")
     for number in range(1, 4):
         (tmp_path / "mix" / f"person{number}").symlink_to(tmp_path / "store" / f"person{number}")
     (tmp_path / "all").symlink_to(tmp_path / "mix")
-    expected = [f"person{number}/{picture}.jpg" for number in range(4) for picture in range(2)]
+    expected = [f"person{number}/{image}.jpg" for number in range(4) for image in range(2)]
     assert image_files(tmp_path / "mix") == expected == image_files(tmp_path / "all")
     packed = pack(IdentitySource(tmp_path / "mix"), tmp_path / "out", {"train": 1.0})
     assert packed.splits["train"].info["labels"]["identity"] == {"known": 8, "people": 4}
@@ -56,8 +56,8 @@ def test_images_are_told_by_ending_or_first_bytes(tmp_path):
 def test_every_ending_is_packed(tmp_path, ending):
     folder = tmp_path / "images"
     folder.mkdir()
-    Image.new("RGB", (20, 30), "teal").save(folder / "picture.png")
-    (folder / "picture.png").rename(folder / f"20_1_0_1.{ending}")
+    Image.new("RGB", (20, 30), "teal").save(folder / "image.png")
+    (folder / "image.png").rename(folder / f"20_1_0_1.{ending}")
     packed = pack(UTKFaceSource(folder), tmp_path / "out", {"train": 1.0})
     assert packed.splits["train"].key(0) == "20_1_0_1" and not packed.rejected
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_packed_is_listed(tmp_path):
     (folder / "someone" / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
     (folder / "someone" / "notes.txt").write_bytes(b"notes")
     packed = pack(IdentitySource(folder), tmp_path / "out", {"train": 1.0}, max_reject_rate=1)
-    assert {reject["picture"]: reject["reason"] for reject in packed.rejected} == {
+    assert {reject["image"]: reject["reason"] for reject in packed.rejected} == {
         "loose.jpg": "lies in no person's folder",
-        "someone/2.heic": "unreadable picture: it is a HEIC",
+        "someone/2.heic": "unreadable image: it is a HEIC",
     }

@@ -24,13 +24,13 @@ ODD = ["José María", "李明", "王芳", "d'Arc, Jeanne #1", "0001", "a.jpg", 
 
 @pytest.fixture
 def images(tmp_path):
-    """Eight people with odd names and 32 others, with 1 to 4 pictures each."""
+    """Eight people with odd names and 32 others, with 1 to 4 images each."""
     folder = tmp_path / "images"
     for number, person in enumerate([*ODD, *(f"n{number:06d}" for number in range(32))]):
         (folder / person / "deeper").mkdir(parents=True)
-        for picture in range(1 + number % 4):
-            where = "deeper/" if picture == 2 else ""
-            (folder / person / f"{where}{picture}.jpg").write_bytes(noise_jpeg(10 * number + picture))
+        for image in range(1 + number % 4):
+            where = "deeper/" if image == 2 else ""
+            (folder / person / f"{where}{image}.jpg").write_bytes(noise_jpeg(10 * number + image))
     return folder
 
 
@@ -60,8 +60,8 @@ def test_every_person_comes_into_one_split_and_has_one_number(images, tmp_path):
         assert info["labels"]["identity"] == {"known": len(people), "people": len(ordered)}
 
 
-def test_pictures_of_a_person_do_not_lie_together(images, tmp_path):
-    """Training mixes neighbours only: a batch of one person's pictures would teach nothing."""
+def test_images_of_a_person_do_not_lie_together(images, tmp_path):
+    """Training mixes neighbours only: a batch of one person's images would teach nothing."""
     packed = pack(IdentitySource(images), tmp_path / "out", {"train": 1.0})
     numbers = identities(packed.splits["train"])
     neighbours = np.count_nonzero(numbers[1:] == numbers[:-1])
@@ -76,30 +76,30 @@ def test_the_same_in_parts(images, tmp_path):
         assert ShardIndex.load(tmp_path / "parts" / split).digest == whole.splits[split].digest
 
 
-def test_people_of_few_pictures_are_rejected(images, tmp_path, capsys):
-    options = ["--images", f"{images}", "--out", f"{tmp_path}/out", "--min_pictures", "3", "--workers", "1"]
+def test_people_of_few_images_are_rejected(images, tmp_path, capsys):
+    options = ["--images", f"{images}", "--out", f"{tmp_path}/out", "--min_images", "3", "--workers", "1"]
     with pytest.raises(SystemExit):
         main(["pack", "identities", *options])
-    assert "1 of this person, fewer than --min_pictures 3" in capsys.readouterr().err
+    assert "1 of this person, fewer than --min_images 3" in capsys.readouterr().err
     main(["pack", "identities", *options, "--max_reject_rate", "0.5"])
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
-    assert len(rejected) == 10 * 1 + 10 * 2 and all("--min_pictures 3" in one["reason"] for one in rejected)
+    assert len(rejected) == 10 * 1 + 10 * 2 and all("--min_images 3" in one["reason"] for one in rejected)
     assert sum(len(ShardIndex.load(tmp_path / "out" / split)) for split in ("train", "val")) == 70
 
 
-def test_what_is_no_picture_is_rejected_or_no_data_set(tmp_path):
+def test_what_is_no_image_is_rejected_or_no_data_set(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         IdentitySource(tmp_path / "nowhere")
     (tmp_path / "someone").mkdir()
     (tmp_path / "loose.jpg").write_bytes(noise_jpeg(0))
-    with pytest.raises(UserError, match="holds no <person>/<picture>.jpg"):
+    with pytest.raises(UserError, match="holds no <person>/<image>.jpg"):
         IdentitySource(tmp_path).items()
     (tmp_path / "loose.jpg").unlink()
     (tmp_path / "someone" / "broken.jpg").write_bytes(noise_jpeg(0)[:100])
     with pytest.raises(UserError, match="someone/broken.jpg: unreadable"):
         pack(IdentitySource(tmp_path), tmp_path / "out", {"train": 1.0})
-    with pytest.raises(UserError, match="--min_pictures 0"):
-        IdentitySource(tmp_path, min_pictures=0)
+    with pytest.raises(UserError, match="--min_images 0"):
+        IdentitySource(tmp_path, min_images=0)
 
 
 def test_a_hundred_thousand_people_are_numbered_and_not_listed():

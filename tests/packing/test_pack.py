@@ -1,4 +1,4 @@
-"""Laws of packing, on pictures named as UTKFace names them."""
+"""Laws of packing, on images named as UTKFace names them."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack, parse_split
-from mivolo_lite.packing.sources.source import Picture, Source
+from mivolo_lite.packing.sources.source import Source, SourceImage
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
@@ -46,7 +46,7 @@ def faces(packed):
     return found
 
 
-def test_every_picture_byte_for_byte_in_one_split(images, tmp_path):
+def test_every_image_byte_for_byte_in_one_split(images, tmp_path):
     packed = pack(UTKFaceSource(images), tmp_path / "out", SPLIT, samples_per_shard=10)
     stored = faces(packed)
     assert sorted(sum(stored.values(), [])) == sorted(noise_jpeg(number) for number in range(60))
@@ -66,7 +66,7 @@ def test_the_same_bytes_with_any_number_of_workers(images, tmp_path):
     assert digests(tmp_path / "out1") == digests(tmp_path / "out3")
 
 
-def test_adding_pictures_moves_none_and_duplicates_stay_together(images, tmp_path):
+def test_adding_images_moves_none_and_duplicates_stay_together(images, tmp_path):
     before = faces(pack(UTKFaceSource(images), tmp_path / "before", SPLIT))
     for number in range(60, 120):
         (images / f"{number - 60}_0_0_2018{number:013d}.jpg").write_bytes(noise_jpeg(number))
@@ -89,7 +89,7 @@ def test_adding_pictures_moves_none_and_duplicates_stay_together(images, tmp_pat
         ("20_1_1_20170109142408075.jpg", b"GIF89a" + b"\0" * 50, "it is a GIF, damaged"),
     ],
 )
-def test_unusable_pictures_are_listed_with_their_reason(images, tmp_path, name, data, reason):
+def test_unusable_images_are_listed_with_their_reason(images, tmp_path, name, data, reason):
     (images / name).write_bytes(data)
     with pytest.raises(UserError, match="--max-reject-rate"):
         pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
@@ -97,7 +97,7 @@ def test_unusable_pictures_are_listed_with_their_reason(images, tmp_path, name, 
     packed = pack(UTKFaceSource(images), tmp_path / "out", SPLIT, max_reject_rate=0.1)
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     record = json.loads(line)
-    assert record["picture"] == name and reason in record["reason"] and packed.rejected == [record]
+    assert record["image"] == name and reason in record["reason"] and packed.rejected == [record]
     assert sum(map(len, packed.splits.values())) == 60
 
 
@@ -210,7 +210,7 @@ def test_impossible_splits_are_told(images, tmp_path, text):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_pictures_is_told(tmp_path):
+def test_a_folder_without_images_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, message in (("empty", "holds no images"), ("nowhere", "no such folder")):
         with pytest.raises(UserError, match=message):
@@ -218,28 +218,28 @@ def test_a_folder_without_pictures_is_told(tmp_path):
     assert not (tmp_path / "out.partial").exists()
 
 
-class GroupPictures(Source):
-    """Pictures of several people, who all have the same name."""
+class GroupImages(Source):
+    """Images of several people, who all have the same name."""
 
     def items(self):
         return [f"{number:03d}" for number in range(40)]
 
     def read(self, item):
         people = [
-            Sample("someone", noise_jpeg(10 * int(item) + place), None, Labels((place, place), extra={"picture": item}))
+            Sample("someone", noise_jpeg(10 * int(item) + place), None, Labels((place, place), extra={"image": item}))
             for place in range(int(item) % 4 + 1)
         ]
-        return Picture(item.encode(), people)
+        return SourceImage(item.encode(), people)
 
 
-def test_people_of_one_picture_stay_together_and_get_names_of_their_own(tmp_path):
-    packed = pack(GroupPictures(), tmp_path / "out", {"a": 0.5, "b": 0.5}, samples_per_shard=7, workers=2)
-    pictures = {
-        name: [read_json(index, number)["picture"] for number in range(len(index))]
+def test_people_of_one_image_stay_together_and_get_names_of_their_own(tmp_path):
+    packed = pack(GroupImages(), tmp_path / "out", {"a": 0.5, "b": 0.5}, samples_per_shard=7, workers=2)
+    images = {
+        name: [read_json(index, number)["image"] for number in range(len(index))]
         for name, index in packed.splits.items()
     }
-    assert not set(pictures["a"]) & set(pictures["b"])
-    everybody = pictures["a"] + pictures["b"]
+    assert not set(images["a"]) & set(images["b"])
+    everybody = images["a"] + images["b"]
     together = [item for item, _ in groupby(everybody)]
     assert len(together) == 40 and together != sorted(together)
     assert {item: everybody.count(item) for item in set(everybody)} == {
@@ -287,4 +287,4 @@ def test_packing_tells_what_it_made(images, tmp_path, capsys):
     main(f"pack utkface --images {images} --out {tmp_path}/out --max-reject-rate 0.1 --split all=1".split())
     summary = capsys.readouterr().out
     assert "all: 60 samples in 1 shards, ages 0 to 59, 30 M, 30 F, 60 faces, 0 bodies" in summary
-    assert f"1 pictures rejected, listed in {tmp_path}/out/rejected.jsonl" in summary
+    assert f"1 images rejected, listed in {tmp_path}/out/rejected.jsonl" in summary

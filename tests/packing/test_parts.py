@@ -11,7 +11,7 @@ from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources.annotations import AnnotationSource
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
-from tests.packing.test_pack import SPLIT, GroupPictures, digests
+from tests.packing.test_pack import SPLIT, GroupImages, digests
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
@@ -31,9 +31,9 @@ def test_parts_in_any_order_give_the_bytes_of_one_command(images, tmp_path, coun
 
 
 def test_names_are_kept_apart_over_all_parts(tmp_path):
-    pack(GroupPictures(), tmp_path / "whole", SPLIT)
+    pack(GroupImages(), tmp_path / "whole", SPLIT)
     for number in (2, 1, 3):
-        pack_part(GroupPictures(), tmp_path / "out", SPLIT, Part(number, 3))
+        pack_part(GroupImages(), tmp_path / "out", SPLIT, Part(number, 3))
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
@@ -53,7 +53,7 @@ def test_parts_packed_at_the_same_time_are_merged_once(images, tmp_path):
 
 def test_a_part_that_is_there_is_not_read_again(images, tmp_path, monkeypatch):
     pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2))
-    monkeypatch.setattr("mivolo_lite.packing.parts.read_pictures", None)
+    monkeypatch.setattr("mivolo_lite.packing.parts.read_photos", None)
     assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2)) is None
 
 
@@ -68,7 +68,7 @@ def test_parts_of_other_labels_or_options_are_not_merged(images, tmp_path, chang
 
     pack_part(source(20, 100), tmp_path / "out", SPLIT, Part(1, 2), max_reject_rate=1)
     other = source(50, 100) if changed == "labels" else source(20, 50)
-    with pytest.raises(UserError, match="00001-of-00002: read from other pictures or labels"):
+    with pytest.raises(UserError, match="00001-of-00002: read from other images or labels"):
         pack_part(other, tmp_path / "out", SPLIT, Part(2, 2), max_reject_rate=1)
 
 
@@ -87,9 +87,9 @@ def test_a_users_own_files_are_not_removed(images, tmp_path, name):
     assert (tmp_path / name / "notes.txt").read_text() == "mine" and not (tmp_path / "out").exists()
 
 
-def test_parts_of_other_pictures_or_options_are_not_merged(images, tmp_path):
+def test_parts_of_other_images_or_options_are_not_merged(images, tmp_path):
     pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2), seed=1)
-    with pytest.raises(UserError, match="00001-of-00002: read from other pictures or labels, or with other options"):
+    with pytest.raises(UserError, match="00001-of-00002: read from other images or labels, or with other options"):
         pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2), seed=0)
     assert not (tmp_path / "out").exists()
 
@@ -99,7 +99,7 @@ def test_too_many_rejected_are_told_when_merging_and_nothing_is_lost(images, tmp
     pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2))
     with pytest.raises(UserError, match="--max-reject-rate"):
         pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2))
-    monkeypatch.setattr("mivolo_lite.packing.parts.read_pictures", None)
+    monkeypatch.setattr("mivolo_lite.packing.parts.read_photos", None)
     packed = pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2), max_reject_rate=0.1)
     assert len(packed.rejected) == 1
 

@@ -17,7 +17,7 @@ from mivolo_lite.labels import GENDERS
 from mivolo_lite.packing.sources.people import PeopleSource
 from mivolo_lite.packing.synthetic.pen import Pen, curve
 from mivolo_lite.packing.synthetic.person import GROUPS, Person
-from mivolo_lite.packing.synthetic.picture import draw_picture
+from mivolo_lite.packing.synthetic.photo import draw_photo
 
 DIGEST = """
 import hashlib
@@ -27,7 +27,7 @@ print(hashlib.sha256(sample.face + sample.body).hexdigest())
 """
 
 
-def test_a_picture_depends_on_seed_and_number_alone():
+def test_a_photo_depends_on_seed_and_number_alone():
     source = PeopleSource(count=9, seed=3)
     forwards = [source.read(item).samples[0].members() for item in source.items()]
     backwards = [PeopleSource(count=9, seed=3).read(item).samples[0].members() for item in reversed(source.items())]
@@ -43,9 +43,9 @@ def test_another_process_draws_the_same():
     assert elsewhere == hashlib.sha256(sample.face + sample.body).hexdigest()
 
 
-def test_pictures_of_a_series_and_of_two_series_differ():
-    pictures = [draw_picture(seed, number).image.tobytes() for seed in (0, 1) for number in range(4)]
-    assert len(set(pictures)) == 8
+def test_photos_of_a_series_and_of_two_series_differ():
+    photos = [draw_photo(seed, number).image.tobytes() for seed in (0, 1) for number in range(4)]
+    assert len(set(photos)) == 8
 
 
 def test_identities_differ():
@@ -53,9 +53,9 @@ def test_identities_differ():
     assert len(set(identities)) == 6
 
 
-def test_boxes_lie_in_the_picture_and_are_big_enough_to_crop():
+def test_boxes_lie_in_the_photo_and_are_big_enough_to_crop():
     for number in range(40):
-        drawn = draw_picture(0, number)
+        drawn = draw_photo(0, number)
         height, width = drawn.image.shape[:2]
         for x0, y0, x1, y1 in (drawn.face, drawn.body):
             assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
@@ -96,7 +96,7 @@ def test_looks_follow_age_but_do_not_give_it_away():
 
 def test_covering_hides_the_face_and_changes_nothing_else():
     for number in range(12):
-        bare, hidden = draw_picture(0, number), draw_picture(0, number, covered=1.0)
+        bare, hidden = draw_photo(0, number), draw_photo(0, number, covered=1.0)
         assert bare.person == hidden.person and bare.face == hidden.face and hidden.covered and not bare.covered
         changed = (bare.image != hidden.image).any(axis=2)
         x0, y0, x1, y1 = bare.face
@@ -105,7 +105,7 @@ def test_covering_hides_the_face_and_changes_nothing_else():
 
 
 def test_covered_share():
-    share = np.mean([draw_picture(0, number, covered=0.5).covered for number in range(60)])
+    share = np.mean([draw_photo(0, number, covered=0.5).covered for number in range(60)])
     assert 0.3 < share < 0.7
 
 

@@ -1,4 +1,4 @@
-"""UTKFace: what its file names say, and its real pictures where they are at hand."""
+"""UTKFace: what its file names say, and its real images where they are at hand."""
 
 import os
 from io import BytesIO
@@ -60,7 +60,7 @@ def test_ages_beyond_the_vocabulary_are_refused(read):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_a_turned_or_converted_picture_is_stored_upright(read, ending):
+def test_a_turned_or_converted_image_is_stored_upright(read, ending):
     scene = Image.fromarray(np.repeat(np.arange(96, dtype=np.uint8)[:, None], 64, axis=1))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -81,13 +81,13 @@ def test_what_cannot_be_read_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no real pictures")
-def test_the_real_pictures_pack(tmp_path):
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no real images")
+def test_the_real_images_pack(tmp_path):
     images = Path(os.environ["UTKFACE_DIR"])
     packed = pack(UTKFaceSource(images), tmp_path / "out", {"train": 0.9, "val": 0.1}, workers=os.cpu_count())
     train, val = packed.splits["train"], packed.splits["val"]
-    pictures = len(list(images.rglob("*.jpg")))
-    assert len(train) + len(val) + len(packed.rejected) == pictures
-    assert len(packed.rejected) < 0.001 * pictures
-    assert len(val) / pictures == pytest.approx(0.1, abs=0.02)
+    count = len(list(images.rglob("*.jpg")))
+    assert len(train) + len(val) + len(packed.rejected) == images
+    assert len(packed.rejected) < 0.001 * images
+    assert len(val) / count == pytest.approx(0.1, abs=0.02)
     assert val.info["labels"]["age"]["mean"] == pytest.approx(train.info["labels"]["age"]["mean"], abs=3)

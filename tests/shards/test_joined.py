@@ -1,4 +1,4 @@
-"""Several data sets read as one: the same pictures and labels as each alone, whoever reads them and from wherever."""
+"""Several data sets read as one: the same images and labels as each alone, whoever reads them and from wherever."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ PLAIN = AugmentConfig(flip=0, crop_scale=1, randaugment_ops=0, erase=0)
 
 
 def other_sample(number):
-    """Of the second set: the same keys again, other pictures, other words for the groups, and no number."""
+    """Of the second set: the same keys again, other images, other words for the groups, and no number."""
     one = sample(number + 500)
     labels = replace(one.labels, group=["z", "y"][number % 2], extra={})
     return replace(one, key=f"sample{number:05d}", labels=labels)
@@ -68,7 +68,7 @@ def test_a_steps_samples_do_not_depend_on_ranks_workers_or_where_it_was_resumed(
 
 
 def test_samples_are_those_of_their_sets(folders):
-    """Pictures, labels and tasks, whose groups have other codes in each set."""
+    """Images, labels and tasks, whose groups have other codes in each set."""
     table = {}
     (batches,) = read(config(both(folders), augment=PLAIN), steps=12, classes=CLASSES)
     for batch in batches:
@@ -133,7 +133,7 @@ def test_its_data_sets_share_the_open_files(folders, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before + 3
 
 
-def test_a_broken_picture_is_named_with_its_folder(folders, tmp_path):
+def test_a_broken_image_is_named_with_its_folder(folders, tmp_path):
     damage(make_shards(tmp_path / "d", [6]), 0, "face")
     (batches,) = read(config([f"{folders}/a", f"{tmp_path}/d"]), steps=1)
     (broken,) = [text for batch in batches for text in batch.broken]

@@ -249,7 +249,7 @@ def copy(folder, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_was_changed_is_found_out(copy, tmp_path, workers):
-    """One bit of one picture, which would decode all the same."""
+    """One bit of one image, which would decode all the same."""
     index = ShardIndex.load(copy.folder)
     sample = 40
     path = copy.folder / index.shard_name(int(index.columns["shard"][sample]))

@@ -168,7 +168,7 @@ def test_an_image_that_is_no_jpeg_is_rejected_as_what_it_is(tmp_path, data, reas
     write_tar(tmp_path / "s.tar", pair(0) | {f"b.{name}": data, "b.json": b"{}"})
     assert len(index_shards(tmp_path, max_reject_rate=0.5)) == 1
     (reject,) = map(json.loads, (tmp_path / "rejected.jsonl").read_text().splitlines())
-    assert reject["picture"] == "s.tar:b" and reason in reject["reason"]
+    assert reject["image"] == "s.tar:b" and reason in reject["reason"]
 
 
 def test_images_that_no_sample_reads_are_counted(tmp_path):

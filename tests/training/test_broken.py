@@ -36,13 +36,13 @@ def test_it_says_so_on_the_console_once_and_knows_them_after_a_resume(tmp_path, 
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and said[0].startswith("2 training images cannot be decoded, the latest 00001.face: it is")
     lines = [json.loads(line) for line in (tmp_path / "broken.jsonl").read_text().splitlines()]
-    assert [line["picture"] for line in lines] == images(0, 2)
+    assert [line["image"] for line in lines] == images(0, 2)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\n5\n", b'{"picture": 7}\n[', b'{"step": 1, "picture": "a: b"}\n{'])
+@pytest.mark.parametrize("content", [b"\xff\xfe\n5\n", b'{"image": 7}\n[', b'{"step": 1, "image": "a: b"}\n{'])
 def test_a_damaged_list_is_read_as_far_as_it_can_be(tmp_path, content):
     (tmp_path / "broken.jsonl").write_bytes(content)
-    assert RunFolder(tmp_path).broken_pictures() <= {"a: b"}
+    assert RunFolder(tmp_path).broken_images() <= {"a: b"}
 
 
 def rank(number, port, folder, said):

@@ -40,10 +40,10 @@ class NamedPeople(PeopleSource):
     """Drawn people of whom every seventh has no name and the others share eleven."""
 
     def read(self, item):
-        picture = super().read(item)
+        image = super().read(item)
         if int(item) % 7:
-            picture.samples[0].labels.extra["identity"] = f"{int(item) % 11}"
-        return picture
+            image.samples[0].labels.extra["identity"] = f"{int(item) % 11}"
+        return image
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ class PartlyKnown(PeopleSource):
         self.known = known
 
     def read(self, item):
-        picture = super().read(item)
-        labels = [Labels(**{self.known: getattr(sample.labels, self.known)}) for sample in picture.samples]
-        samples = [replace(sample, labels=known) for sample, known in zip(picture.samples, labels, strict=True)]
-        return replace(picture, samples=samples)
+        image = super().read(item)
+        labels = [Labels(**{self.known: getattr(sample.labels, self.known)}) for sample in image.samples]
+        samples = [replace(sample, labels=known) for sample, known in zip(image.samples, labels, strict=True)]
+        return replace(image, samples=samples)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.identities import IdentitySource
 from tests.packing.drawn_identities import draw_identities
 
-PEOPLE, PICTURES = 200, 6
+PEOPLE, IMAGES = 200, 6
 TASKS = json.dumps([{"name": "recognition", "kind": "embedding"}])
 LEVELS = {"name": "multilevel", "backbone": "test_resnet", "width": 32}
 
@@ -26,7 +26,7 @@ LEVELS = {"name": "multilevel", "backbone": "test_resnet", "width": 32}
 def drawn(tmp_path_factory):
     """Faces of 200 drawn people, packed into ``train`` and ``val``."""
     folder = tmp_path_factory.mktemp("drawn")
-    draw_identities(folder / "faces", PEOPLE, PICTURES, side=40)
+    draw_identities(folder / "faces", PEOPLE, IMAGES, side=40)
     pack(IdentitySource(folder / "faces"), folder / "data", {"train": 0.8, "val": 0.2})
     return folder / "data"
 
@@ -170,7 +170,7 @@ def test_a_published_swinface_is_verified_and_trained_on(tmp_path):
     Estimator(card).save(tmp_path / "best")
     main(["convert", f"{tmp_path}/best", f"{tmp_path}/official.pt"])
     main(["convert", f"{tmp_path}/official.pt", f"{tmp_path}/official"])
-    draw_identities(tmp_path / "faces", people=4, pictures=5, side=112)
+    draw_identities(tmp_path / "faces", people=4, images=5, side=112)
     pack(IdentitySource(tmp_path / "faces"), tmp_path / "data", {"all": 1.0})
     data, official = tmp_path / "data" / "all", load_file(tmp_path / "official" / "model.safetensors")
     metrics = evaluate(tmp_path / "official", data, tmp_path / "out", report=False)

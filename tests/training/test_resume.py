@@ -211,14 +211,14 @@ def test_a_run_that_has_learnt_enough_is_done(command, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_broken_picture_counts_once_however_often_it_is_met(command, people, tmp_path):
+def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp_path):
     data = shutil.copytree(people / "train", tmp_path / "train")
     damage(ShardIndex.load(data), 0, "face")
     changed = ["--data.train", str(data), "--train.max_broken", "1"]
     finish(start([*command, *changed], tmp_path / "run"))
     finish(start([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto"))
     lines = (tmp_path / "run" / "broken.jsonl").read_text().splitlines()
-    assert len(lines) == 1 and ".face: " in json.loads(lines[0])["picture"]
+    assert len(lines) == 1 and ".face: " in json.loads(lines[0])["image"]
 
     output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=300)[0]
     assert "1 images cannot be decoded, more than train.max_broken 0 allows (0)" in output.decode()

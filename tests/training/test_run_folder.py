@@ -121,4 +121,4 @@ def test_a_log_that_is_no_file_is_one_line_and_is_not_read_without_end(tmp_path)
     with pytest.raises(UserError, match="metrics.jsonl: is a directory"):
         folder.cut_log(3)
     with pytest.raises(UserError, match="broken.jsonl: not a regular file"):
-        folder.broken_pictures()
+        folder.broken_images()

@@ -87,7 +87,7 @@ def test_a_batch_without_any_label_changes_nothing(estimator):
 def by_hand(estimator, batch, age_weight, gender_weight):
     """The parameters after a step on weighted losses over the number of known labels."""
     estimator = copy.deepcopy(estimator).train()
-    output = estimator(**batch.pictures())
+    output = estimator(**batch.images())
     age, known = estimator.method.loss(output["age"], batch.age), batch.age.known
     gender = torch.nn.functional.cross_entropy(output["gender"], batch.gender, reduction="none")
     loss = (age_weight * age)[known].sum() / known.sum()

@@ -21,7 +21,7 @@ def words(people, run, *options):
     ]  # fmt: skip
 
 
-def test_the_order_and_the_pictures_stay_as_they_are(people, tmp_path):
+def test_the_order_and_the_images_stay_as_they_are(people, tmp_path):
     steps = []
     for name, switches in (("plain", []), ("weighted", SWITCHES)):
         trainer = Trainer(read_run_config(words(people, tmp_path / name, *switches)))

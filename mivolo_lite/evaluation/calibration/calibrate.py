@@ -1,4 +1,4 @@
-"""A trained estimator and pictures it has not seen, to age intervals and a gender temperature in its card."""
+"""A trained estimator and images it has not seen, to age intervals and a gender temperature in its card."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def calibrate(
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
     if index.digest in estimator.card.data_digest:
-        raise UserError(f"{data}: the model was trained on these pictures and errs less on them; give others")
+        raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process:
         require_writable(locate(checkpoint))
     estimator.card.calibration = {}
@@ -41,7 +41,7 @@ def calibrate(
     try:
         calibration = fit_calibration(predictions, level, by)
     except ValueError as error:
-        raise UserError(f"{data}: {error}; give more pictures or a lower --level") from None
+        raise UserError(f"{data}: {error}; give more images or a lower --level") from None
     estimator.card.calibration = calibration | {"data_digest": index.digest}
     if accelerator.is_main_process:
         estimator.card.save(locate(checkpoint))

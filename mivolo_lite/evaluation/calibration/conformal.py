@@ -1,7 +1,7 @@
 """Age intervals with a promised coverage (split conformal prediction), and a temperature for the gender.
 
 A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
-ceil((n + 1) level). A new picture of the same kind then has its true age within the radius of its estimate with
+ceil((n + 1) level). A new image of the same kind then has its true age within the radius of its estimate with
 probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
 With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
 prediction): a true age is not known when an interval is asked for, an estimate is.
@@ -30,7 +30,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     """What a checkpoint's card holds under ``calibration``.
 
     Args:
-        predictions: of uncalibrated estimates on pictures that were not trained on.
+        predictions: of uncalibrated estimates on images that were not trained on.
         level: share of true ages that intervals are to hold.
         by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
             too few images has the radius of those and of the nearest in age; a gender or a group with too few, that of

@@ -24,7 +24,7 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
 
     Returns:
         ``n``, ``confusion`` (counts by true, then by estimated gender), ``accuracy`` of each gender, ``ece``, ``nll``
-        (mean of minus the log probability of the truth), and ``bins`` that hold any picture: ``n``, mean
+        (mean of minus the log probability of the truth), and ``bins`` that hold any image: ``n``, mean
         ``confidence`` (probability of the answer) and ``accuracy``. None where no gender is known.
     """
     probability, is_female = _known(female, gender)
@@ -70,7 +70,7 @@ def gender_accuracy_by(female: np.ndarray, gender: Names, kind: Names) -> dict[s
 
 
 def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
-    """Mean loss of the most certain share of the pictures, for shares up to all of them.
+    """Mean loss of the most certain share of the images, for shares up to all of them.
 
     Args:
         loss: (N,) absolute error in years, or 1 for a wrong gender; NaN where unknown.
@@ -78,7 +78,7 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
 
     Returns:
         ``n``, ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without
-        pictures or where every picture is equally certain.
+        images or where every image is equally certain.
     """
     known = ~np.isnan(loss) & ~np.isnan(uncertainty)
     loss, uncertainty = loss[known], uncertainty[known]

@@ -1,4 +1,4 @@
-"""Pictures with MiVOLO's annotation CSV: several people a picture, each with labels, a face box and a body box."""
+"""Photos with MiVOLO's annotation CSV: several people a photo, each with labels, a face box and a body box."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import Box, CropRules
-from mivolo_lite.packing.decode import WholePicture, check_limit
+from mivolo_lite.packing.decode import Photo, check_limit
 from mivolo_lite.packing.sources.cells import (
     BODY_COLUMNS,
     FACE_COLUMNS,
@@ -22,7 +22,7 @@ from mivolo_lite.packing.sources.cells import (
 )
 from mivolo_lite.packing.sources.cutting import cut_person, read_or_reject
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
-from mivolo_lite.packing.sources.source import Picture, Source
+from mivolo_lite.packing.sources.source import Source, SourceImage
 from mivolo_lite.packing.sources.table import Line, read_csv
 from mivolo_lite.packing.sources.together import kept_together
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -32,17 +32,17 @@ _OWN = (*_COLUMNS, *BODY_COLUMNS, "group", "source")
 
 
 class AnnotationSource(Source):
-    """Cuts annotated people out of whole pictures, by the rules of MiVOLO's training reader.
+    """Cuts annotated people out of photos, by the rules of MiVOLO's training reader.
 
-    An item is a person, ``picture#line of the CSV``, so that every person that cannot be used is listed with the
+    An item is a person, ``photo#line of the CSV``, so that every person that cannot be used is listed with the
     reason. People without age and gender are no samples, but they are blanked out of the others' bodies. Rows of a
-    picture with nearly the same box are one person. Where the column ``identity`` says who it is, all pictures of a
+    photo with nearly the same box are one person. Where the column ``identity`` says who it is, all photos of a
     person come into the same split.
 
     Args:
         images: folder that the CSV's ``img_name`` is relative to.
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
-            in pixels of the upright picture; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
+            in pixels of the upright photo; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
             F, male or female; -1 for whatever is absent. What other columns say, numbers or words, goes into the
             samples' JSON, where tasks find it.
         gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
@@ -51,7 +51,7 @@ class AnnotationSource(Source):
             four faces below it.
         blank_small: also blank out other people's bodies of less than 100 pixels and faces of less than 5, which
             MiVOLO leaves in.
-        max_megapixels: larger pictures are rejected before they are decoded.
+        max_megapixels: larger photos are rejected before they are decoded.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class AnnotationSource(Source):
             raise UserError(f"--csv {csv}: nobody in it has an age or a gender; label the people to learn from")
 
     def _people(self, lines: list[Line]) -> dict[str, dict[int, Person]]:
-        """The people of each picture by the line of their labels."""
+        """The people of each photo by the line of their labels."""
         rows: dict[str, list[Line]] = defaultdict(list)
         for line in lines:
             rows[line.cells["img_name"]].append(line)
@@ -100,7 +100,7 @@ class AnnotationSource(Source):
             if person.labelled
         ]
 
-    def read(self, item: str) -> Picture:
+    def read(self, item: str) -> SourceImage:
         name, _, number = item.rpartition("#")
         person = self.people[name][int(number)]
         labels = self._labels(name, person.cells)
@@ -108,11 +108,11 @@ class AnnotationSource(Source):
         if body is None and face is not None and self.body_from_face:
             body = body_around(face)
         others = [Boxes.of(other.cells) for other in self.people[name].values() if other is not person]
-        picture = _read_once(self.images / name, self.max_megapixels)
-        crops = cut_person(picture.image, face, body, others, self.rules)
+        photo = _read_once(self.images / name, self.max_megapixels)
+        crops = cut_person(photo.image, face, body, others, self.rules)
         sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)
         together = self.together.get(name)
-        return Picture(picture.data, [sample], together and together.encode(), crops.missing)
+        return SourceImage(photo.data, [sample], together and together.encode(), crops.missing)
 
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
         """A person's labels. Raises Rejected where they cannot be meant."""
@@ -122,7 +122,7 @@ class AnnotationSource(Source):
 
 
 def check_folder(images: Path) -> None:
-    """Raises UserError where the pictures' folder does not exist."""
+    """Raises UserError where the photos' folder does not exist."""
     if not images.is_dir():
         raise UserError(f"--images {images}: no such folder; give the folder that the CSV's names are relative to")
 
@@ -130,7 +130,7 @@ def check_folder(images: Path) -> None:
 def body_around(face: Box) -> Box:
     """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
 
-    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the picture on cutting.
+    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the photo on cutting.
     """
     x0, y0, x1, y1 = map(int, face)
     width, height = x1 - x0, y1 - y0
@@ -138,14 +138,14 @@ def body_around(face: Box) -> Box:
 
 
 def _identities(lines: list[Line]) -> list[tuple[str, str]]:
-    """(picture, person) of the lines that say who it is."""
+    """(photo, person) of the lines that say who it is."""
     said = ((line.cells["img_name"], line.cells.get(IDENTITY, "")) for line in lines)
     return [(name, person) for name, person in said if not is_absent(person)]
 
 
-def _notes(pictures: Mapping[str, Mapping[int, Person]]) -> list[str]:
+def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
     """What was made of rows that are no samples, counted."""
-    people = [(name, person) for name, found in pictures.items() for person in found.values()]
+    people = [(name, person) for name, found in photos.items() for person in found.values()]
     notes = []
     if unlabelled := sum(not person.labelled for _, person in people):
         notes.append(f"{unlabelled} people without age and gender: no samples, but blanked out of others' bodies")
@@ -173,6 +173,6 @@ def _differing(person: Person) -> list[tuple[str, int]]:
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, max_megapixels: float) -> WholePicture:
-    """The picture; its people follow each other, so that it is decoded once for all of them."""
+def _read_once(path: Path, max_megapixels: float) -> Photo:
+    """The photo; its people follow each other, so that it is decoded once for all of them."""
     return read_or_reject(path, max_megapixels)

@@ -8,23 +8,23 @@ from typing import NamedTuple
 import numpy as np
 
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
-from mivolo_lite.packing.decode import UnusablePicture, WholePicture, read_picture
+from mivolo_lite.packing.decode import Photo, UnusablePhoto, read_photo
 from mivolo_lite.packing.sources.source import Rejected
 
 
-def read_or_reject(path: Path, max_megapixels: float) -> WholePicture:
-    """The picture in a file. Raises Rejected with the reason where it cannot be used."""
+def read_or_reject(path: Path, max_megapixels: float) -> Photo:
+    """The photo in a file. Raises Rejected with the reason where it cannot be used."""
     try:
-        return read_picture(path, max_megapixels)
-    except UnusablePicture as error:
+        return read_photo(path, max_megapixels)
+    except UnusablePhoto as error:
         raise Rejected(str(error)) from None
 
 
-def keep_whole(picture: WholePicture, crop_size: float = math.inf) -> bytes:
-    """The picture as an upright JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
-    if picture.is_plain_jpeg and max(picture.image.shape[:2]) <= crop_size:
-        return picture.data
-    return encode(picture.image, crop_size)
+def keep_whole(photo: Photo, crop_size: float = math.inf) -> bytes:
+    """The photo as an upright JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
+    if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= crop_size:
+        return photo.data
+    return encode(photo.image, crop_size)
 
 
 class Crops(NamedTuple):
@@ -45,10 +45,10 @@ def cut_person(
     """A person's face and body crop.
 
     Args:
-        image: (H, W, 3) uint8, the whole picture.
+        image: (H, W, 3) uint8, the photo.
         face: the person's face.
         body: the person's body.
-        others: face and body of everybody else in the picture.
+        others: face and body of everybody else in the photo.
         rules: which boxes give a crop.
 
     Raises:

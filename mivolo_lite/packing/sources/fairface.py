@@ -1,4 +1,4 @@
-"""FairFace (Kärkkäinen and Joo, WACV 2021): one person a picture, the age as a group of years."""
+"""FairFace (Kärkkäinen and Joo, WACV 2021): one person a photo, the age as a group of years."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.annotations import check_folder
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
 from mivolo_lite.packing.sources.cutting import Crops, cut_person, keep_whole, read_or_reject
-from mivolo_lite.packing.sources.source import Picture, Rejected, Source
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.packing.sources.table import read_csv
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
@@ -24,7 +24,7 @@ FACE_SCALE = 1.3
 
 
 class FairFaceSource(Source):
-    """FairFace's pictures: each is the body of the person in its middle, with the face blanked out.
+    """FairFace's photos: each is the body of the person in its middle, with the face blanked out.
 
     Args:
         images: folder that the CSV's ``file`` is relative to.
@@ -32,10 +32,10 @@ class FairFaceSource(Source):
             ``more than 70`` become ranges.
         gender_codes: what other cells of the column gender than Male and Female mean, such as 0=M,1=F.
         face: also cut the face out: by the CSV's box where it has one, else by a centred square whose side is
-            ``1.3 / (1 + 2 margin)`` of the picture's. Without it the picture as it is, face and all, is the body.
-        margin: the margin that FairFace's pictures were cut with, 1.25 or 0.25 faces on every side.
+            ``1.3 / (1 + 2 margin)`` of the photo's. Without it the photo as it is, face and all, is the body.
+        margin: the margin that FairFace's photos were cut with, 1.25 or 0.25 faces on every side.
         crop_size: largest side in pixels that a crop is stored with.
-        max_megapixels: larger pictures are rejected before they are decoded.
+        max_megapixels: larger photos are rejected before they are decoded.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FairFaceSource(Source):
         max_megapixels: float = MAX_MEGAPIXELS,
     ):
         if not 0 <= margin < math.inf:
-            raise UserError(f"--margin {margin}: give the pictures' margin around the face, 1.25 or 0.25")
+            raise UserError(f"--margin {margin}: give the photos' margin around the face, 1.25 or 0.25")
         check_limit(max_megapixels)
         self.images = Path(images)
         self.gender_of = GenderCodes(gender_codes)
@@ -66,21 +66,21 @@ class FairFaceSource(Source):
                 raise UserError(f"--csv {csv}: line {line}: {cells['file']} is there twice; leave one of the two out")
         check_folder(self.images)
         if not self.lines:
-            raise UserError(f"--csv {csv}: holds no pictures; give FairFace's labels")
+            raise UserError(f"--csv {csv}: holds no photos; give FairFace's labels")
 
     def items(self) -> list[str]:
         return sorted(self.lines)
 
-    def read(self, item: str) -> Picture:
+    def read(self, item: str) -> SourceImage:
         cells = self.lines[item]
         group = cells.get("race") or None
         labels = Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), group, {"source": item})
         if labels.age is None and labels.gender is None:
             raise Rejected("neither an age nor a gender")
-        picture = read_or_reject(self.images / item, self.max_megapixels)
-        crops = self._cut(picture.image, cells) if self.face else Crops(None, keep_whole(picture, self.rules.crop_size))
+        photo = read_or_reject(self.images / item, self.max_megapixels)
+        crops = self._cut(photo.image, cells) if self.face else Crops(None, keep_whole(photo, self.rules.crop_size))
         sample = Sample(key_of(str(Path(item).with_suffix(""))), crops.face, crops.body, labels)
-        return Picture(picture.data, [sample], missing=crops.missing)
+        return SourceImage(photo.data, [sample], missing=crops.missing)
 
     def _cut(self, image: np.ndarray, cells: Mapping[str, str]) -> Crops:
         height, width = image.shape[:2]
@@ -89,10 +89,10 @@ class FairFaceSource(Source):
 
 
 def face_in_the_middle(width: int, height: int, margin: float) -> Box:
-    """Where the face lies in a FairFace picture that comes without a box.
+    """Where the face lies in a FairFace photo that comes without a box.
 
     The aligner (dlib's face chips) put the face into a square in the middle, with ``margin`` of its side on every side,
-    so that it takes up ``1 / (1 + 2 margin)`` of the picture; that square ends at eyebrows and chin and is therefore
+    so that it takes up ``1 / (1 + 2 margin)`` of the photo; that square ends at eyebrows and chin and is therefore
     enlarged by ``FACE_SCALE``.
     """
     half = min(FACE_SCALE / (1 + 2 * margin), 1.0) * min(width, height) / 2

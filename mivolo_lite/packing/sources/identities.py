@@ -1,4 +1,4 @@
-"""Pictures of faces in a folder for every person: who it is, and nothing else."""
+"""Images of faces in a folder for every person: who it is, and nothing else."""
 
 import os
 from collections import Counter
@@ -10,53 +10,51 @@ from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cutting import keep_whole, read_or_reject
 from mivolo_lite.packing.sources.files import image_files
-from mivolo_lite.packing.sources.source import Picture, Rejected, Source
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 
 class IdentitySource(Source):
-    """``<person>/<picture>.jpg``, cut to the face already. All pictures of a person come into the same split.
+    """``<person>/<image>.jpg``, cut to the face already. All images of a person come into the same split.
 
     Args:
         images: the folder of folders; a person's may have folders of its own.
-        min_pictures: people of whom there are fewer pictures are rejected.
-        crop_size: largest side in pixels that a picture is stored with; smaller ones are stored byte for byte.
-        max_megapixels: larger pictures are rejected before they are decoded.
+        min_images: people of whom there are fewer images are rejected.
+        crop_size: largest side in pixels that an image is stored with; smaller ones are stored byte for byte.
+        max_megapixels: larger images are rejected before they are decoded.
     """
 
-    def __init__(
-        self, images: Path, min_pictures: int = 1, crop_size: int = 448, max_megapixels: float = MAX_MEGAPIXELS
-    ):
-        for option, value in (("min_pictures", min_pictures), ("crop_size", crop_size)):
+    def __init__(self, images: Path, min_images: int = 1, crop_size: int = 448, max_megapixels: float = MAX_MEGAPIXELS):
+        for option, value in (("min_images", min_images), ("crop_size", crop_size)):
             if value < 1:
                 raise UserError(f"--{option} {value}: give 1 or more")
         check_limit(max_megapixels)
         self.images = Path(images)
-        self.min_pictures, self.crop_size, self.max_megapixels = min_pictures, crop_size, max_megapixels
-        self.crop_policy = {"face": "the data set's own picture", "crop_size": crop_size}
+        self.min_images, self.crop_size, self.max_megapixels = min_images, crop_size, max_megapixels
+        self.crop_policy = {"face": "the data set's own image", "crop_size": crop_size}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")
         self.names = image_files(self.images)
-        self.pictures = Counter(person for name in self.names if (person := _person(name)))
+        self.image_count = Counter(person for name in self.names if (person := _person(name)))
 
     def items(self) -> list[str]:
-        if not self.pictures:
-            raise UserError(f"--images {self.images}: holds no <person>/<picture>.jpg; give each person a folder")
+        if not self.image_count:
+            raise UserError(f"--images {self.images}: holds no <person>/<image>.jpg; give each person a folder")
         return self.names
 
-    def read(self, item: str) -> Picture:
+    def read(self, item: str) -> SourceImage:
         person = _person(item)
         if not person:
             raise Rejected("lies in no person's folder")
-        if self.pictures[person] < self.min_pictures:
-            raise Rejected(f"{self.pictures[person]} of this person, fewer than --min_pictures {self.min_pictures}")
-        picture = read_or_reject(self.images / item, self.max_megapixels)
+        if self.image_count[person] < self.min_images:
+            raise Rejected(f"{self.image_count[person]} of this person, fewer than --min_images {self.min_images}")
+        photo = read_or_reject(self.images / item, self.max_megapixels)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
-        sample = Sample(key, keep_whole(picture, self.crop_size), None, labels)
-        return Picture(picture.data, [sample], together=os.fsencode(person))
+        sample = Sample(key, keep_whole(photo, self.crop_size), None, labels)
+        return SourceImage(photo.data, [sample], together=os.fsencode(person))
 
 
 def _person(name: str) -> str:
-    """The person's folder; empty where a picture lies in none."""
+    """The person's folder; empty where an image lies in none."""
     return name.rpartition("/")[0].partition("/")[0]

@@ -1,23 +1,23 @@
-"""Drawn people: the embedded data set. Nothing is downloaded, and nobody's picture is shipped."""
+"""Drawn people: the embedded data set. Nothing is downloaded, and nobody's photo is shipped."""
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import cut_person
-from mivolo_lite.packing.sources.source import Picture, Source
-from mivolo_lite.packing.synthetic.picture import draw_picture
+from mivolo_lite.packing.sources.source import Source, SourceImage
+from mivolo_lite.packing.synthetic.photo import draw_photo
 from mivolo_lite.shards.sample import Labels, Sample
 
 
 class PeopleSource(Source):
-    """Draws whole pictures of one person each, and cuts face and body out of them.
+    """Draws photos of one person each, and cuts face and body out of them.
 
     Proportions, hair, wrinkles, posture and clothes depend on age, gender and group, as loosely as in life; light,
     noise, background and pose do not.
 
     Args:
         count: how many people to draw.
-        seed: which series of people; picture ``n`` of a series never changes.
-        covered: share of the pictures in which something hides the face; the sample's JSON says which.
+        seed: which series of people; photo ``n`` of a series never changes.
+        covered: share of the photos in which something hides the face; the sample's JSON says which.
         crop_size: largest side in pixels that a crop is stored with.
     """
 
@@ -37,11 +37,11 @@ class PeopleSource(Source):
     def items(self) -> list[str]:
         return [f"{number:07d}" for number in range(self.count)]
 
-    def read(self, item: str) -> Picture:
-        drawn = draw_picture(self.seed, int(item), self.covered)
+    def read(self, item: str) -> SourceImage:
+        drawn = draw_photo(self.seed, int(item), self.covered)
         person = drawn.person
         extra = {"covered": drawn.covered, "face_box": list(drawn.face), "body_box": list(drawn.body)}
         crops = cut_person(drawn.image, drawn.face, drawn.body, [], self.rules)
         name = f"people_{self.seed}_{item}"
         labels = Labels((person.age, person.age), person.gender, person.group, extra)
-        return Picture(name.encode(), [Sample(name, crops.face, crops.body, labels)], missing=crops.missing)
+        return SourceImage(name.encode(), [Sample(name, crops.face, crops.body, labels)], missing=crops.missing)

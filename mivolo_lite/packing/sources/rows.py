@@ -1,4 +1,4 @@
-"""Rows of one picture that mean the same person: two annotators, or a box without labels beside the labelled one."""
+"""Rows of one photo that mean the same person: two annotators, or a box without labels beside the labelled one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _MEETING_FACES = 0.1
 
 
 class Boxes(NamedTuple):
-    """A person's face and body in a picture, None where there is none that can be read."""
+    """A person's face and body in a photo, None where there is none that can be read."""
 
     face: Box | None
     body: Box | None
@@ -37,7 +37,7 @@ class Boxes(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A person in a picture.
+    """A person in a photo.
 
     Attributes:
         number: the line of the CSV that the labels come from: the first that has any.
@@ -53,7 +53,7 @@ class Person(NamedTuple):
 
 
 def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> list[Person]:
-    """The people that the rows of one picture mean, in the order of their first rows."""
+    """The people that the rows of one photo mean, in the order of their first rows."""
     found: list[tuple[Boxes, list[Line]]] = []
     equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
     for line in lines:

@@ -8,17 +8,17 @@ from mivolo_lite.shards.sample import Sample
 
 
 class Rejected(Exception):
-    """A picture that cannot be used, with the reason. It is written to ``rejected.jsonl`` and counted."""
+    """An image that cannot be used, with the reason. It is written to ``rejected.jsonl`` and counted."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What one picture of a data set became.
+class SourceImage:
+    """What one image of a data set became.
 
     Attributes:
-        identity: what its place is decided from; the picture's bytes, so that exact duplicates stay together.
+        identity: what its place is decided from; the image's bytes, so that exact duplicates stay together.
         samples: the people in it.
-        together: what the split is decided from, equal for pictures that belong into the same; the identity where None.
+        together: what the split is decided from, equal for images that belong into the same; the identity where None.
         missing: why a crop is absent whose box is there, by ``face`` or ``body``, for each sample that lacks one.
     """
 
@@ -29,23 +29,23 @@ class Picture:
 
 
 class Source:
-    """A data set of pictures on disk, or drawn.
+    """A data set of images on disk, or drawn.
 
     Instances are pickled into worker processes. ``read`` must depend on the item alone, so that shards do not depend
     on the number of workers.
 
     Attributes:
         crop_policy: how the crops were made, for ``dataset.json``.
-        notes: what of the data set is left out before any picture is read, counted, for the command's summary.
+        notes: what of the data set is left out before any image is read, counted, for the command's summary.
     """
 
     crop_policy: dict[str, Any] = {}
     notes: Sequence[str] = ()
 
     def items(self) -> Sequence[str]:
-        """The pictures' names, sorted. Raises UserError when there are none."""
+        """The images' names, sorted. Raises UserError when there are none."""
         raise NotImplementedError
 
-    def read(self, item: str) -> Picture:
-        """One picture's samples. Raises Rejected with the reason when it cannot be used."""
+    def read(self, item: str) -> SourceImage:
+        """One image's samples. Raises Rejected with the reason when it cannot be used."""
         raise NotImplementedError

@@ -1,16 +1,16 @@
-"""Pictures that belong into one part of a data set, since they show the same people."""
+"""Photos that belong into one part of a data set, since they show the same people."""
 
 from collections.abc import Iterable
 
 
 def kept_together(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The name that all pictures have in common which are linked by people, over other pictures if need be.
+    """The name that all photos have in common which are linked by people, over other photos if need be.
 
     Args:
-        pairs: (picture, person) for each that is known.
+        pairs: (photo, person) for each that is known.
 
     Returns:
-        For each picture, the first person, by name, of all that it is linked with.
+        For each photo, the first person, by name, of all that it is linked with.
     """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -20,9 +20,9 @@ def kept_together(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             node = parent[node]
         return node
 
-    pictures = {}
-    for picture, person in pairs:
-        pictures[picture] = ("person", person)
-        one, other = sorted((root(("person", person)), root(("picture", picture))))
-        parent[other] = one  # people sort before pictures
-    return {picture: root(node)[1] for picture, node in pictures.items()}
+    photos = {}
+    for photo, person in pairs:
+        photos[photo] = ("person", person)
+        one, other = sorted((root(("person", person)), root(("photo", photo))))
+        parent[other] = one  # people sort before photos
+    return {photo: root(node)[1] for photo, node in photos.items()}

@@ -21,7 +21,7 @@ def shade(colour, factor: float) -> tuple[float, float, float]:
 
 
 class Pen:
-    """Draws on a picture in coordinates of its own: shifted, scaled and turned.
+    """Draws on a photo in coordinates of its own: shifted, scaled and turned.
 
     Args:
         image: (H, W, 3) uint8, drawn on in place.

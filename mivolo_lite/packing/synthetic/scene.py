@@ -30,7 +30,7 @@ def background(width: int, height: int, floor_y: int, rng: np.random.Generator) 
 
 
 def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture as a camera would take it: uneven coloured light, focus, contrast, brightness and noise."""
+    """The photo as a camera would take it: uneven coloured light, focus, contrast, brightness and noise."""
     image = cv2.multiply(image, _light(image.shape, rng), scale=1 / _UNCHANGED)
     blur = rng.gamma(1.4, 0.4)
     if blur > 0.4:
@@ -47,14 +47,14 @@ def _muted(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _light(shape, rng: np.random.Generator) -> np.ndarray:
-    """Uneven, coloured light over the picture, as bytes of which ``_UNCHANGED`` leaves a pixel as it is."""
+    """Uneven, coloured light over the photo, as bytes of which ``_UNCHANGED`` leaves a pixel as it is."""
     corners = rng.uniform(0.86, 1.1) * rng.uniform(0.75, 1.2, (2, 2, 1)) * np.exp(rng.normal(0, 0.06, 3))
     corners = np.clip(_UNCHANGED * corners, 0, 255).astype(np.uint8)
     return cv2.resize(corners, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _grain_like(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise around 128 of a picture's size."""
+    """Noise around 128 of a photo's size."""
     height, width = image.shape[:2]
     x, y = rng.integers(0, _SPARE, 2)
     return _grain(height + _SPARE, width + _SPARE)[y : y + height, x : x + width]
@@ -62,6 +62,6 @@ def _grain_like(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @cache
 def _grain(height: int, width: int) -> np.ndarray:
-    """Noise to cut pieces from, since drawing it anew takes longer than the rest of the picture."""
+    """Noise to cut pieces from, since drawing it anew takes longer than the rest of the photo."""
     noise = np.random.default_rng(0).normal(128, 32, (height, width, 3))
     return np.clip(np.rint(noise), 0, 255).astype(np.uint8)

@@ -30,7 +30,7 @@ def hashes(thumbnails):
 
 
 @pytest.mark.parametrize("count", [24, 720])  # thresholds are zeros, or medians
-def test_the_hash_of_a_mirrored_picture_is_known_from_the_hash(thumbnails, count):
+def test_the_hash_of_a_mirrored_image_is_known_from_the_hash(thumbnails, count):
     rng = np.random.default_rng(0)
     many = np.resize(thumbnails, (count, 32, 32)).astype(np.float32) + rng.normal(0, 12, (count, 32, 32))
     many = many.clip(0, 255).astype(np.uint8)
@@ -62,7 +62,7 @@ def test_with_medians_every_bit_halves_the_data(thumbnails):
     assert (np.abs(bits[:, even].mean(axis=0) - 0.5) < 0.01).all()
 
 
-def test_standardised_pictures_multiply_to_their_correlation(thumbnails):
+def test_standardised_images_multiply_to_their_correlation(thumbnails):
     one, other = standardised(thumbnails[:2])
     assert (one * other).sum() == pytest.approx(
         np.corrcoef(thumbnails[0].ravel(), thumbnails[1].ravel())[0, 1], abs=1e-4
@@ -70,7 +70,7 @@ def test_standardised_pictures_multiply_to_their_correlation(thumbnails):
     assert np.isfinite(standardised(np.zeros((1, 32, 32), np.uint8))).all()
 
 
-def test_thumbnails_are_alike_where_the_pictures_are_also_mirrored(thumbnails):
+def test_thumbnails_are_alike_where_the_images_are_also_mirrored(thumbnails):
     both = np.concatenate([thumbnails, thumbnails[:, :, ::-1]])
     count = len(thumbnails)
     one, other = np.arange(count), np.arange(count) + count
@@ -82,7 +82,7 @@ def view(grey):
     return cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def test_the_same_picture_cut_and_lit_otherwise_is_similar_and_another_one_is_not(greys):
+def test_the_same_image_cut_and_lit_otherwise_is_similar_and_another_one_is_not(greys):
     smooth = [cv2.GaussianBlur(grey, (0, 0), 1.0) for grey in greys]  # noise of single pixels does not survive resizing
     for grey, other in zip(smooth[:8], smooth[1:9], strict=True):
         height, width = grey.shape
@@ -93,7 +93,7 @@ def test_the_same_picture_cut_and_lit_otherwise_is_similar_and_another_one_is_no
         assert similarity(view(grey), view(other)) < 0.9
 
 
-def test_pictures_with_nothing_in_them_are_similar_to_none(greys):
+def test_images_with_nothing_in_them_are_similar_to_none(greys):
     flat = np.full((64, 64), 90, np.float32)
     assert similarity(flat, flat) < 0.9 and similarity(view(greys[0]), flat) < 0.9
 

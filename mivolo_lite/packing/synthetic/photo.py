@@ -1,4 +1,4 @@
-"""A whole picture of one drawn person: a pure function of a seed and a number."""
+"""A photo of one drawn person: a pure function of a seed and a number."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ WIDTH, HEIGHT = 432, 576
 
 
 @dataclass(frozen=True)
-class DrawnPicture:
-    """A picture and what is in it.
+class DrawnPhoto:
+    """A photo and what is in it.
 
     Attributes:
         image: (576, 432, 3) uint8 RGB.
@@ -34,13 +34,13 @@ class DrawnPicture:
     covered: bool
 
 
-def draw_picture(seed: int, number: int, covered: float = 0.0) -> DrawnPicture:
-    """Draws picture ``number`` of the series ``seed``.
+def draw_photo(seed: int, number: int, covered: float = 0.0) -> DrawnPhoto:
+    """Draws photo ``number`` of the series ``seed``.
 
     Args:
         seed: which series of people.
-        number: which picture of it.
-        covered: share of the pictures in which something hides the face. It changes nothing else: the same person
+        number: which photo of it.
+        covered: share of the photos in which something hides the face. It changes nothing else: the same person
             stands in the same place, with or without it.
     """
     rng = np.random.default_rng([seed, number])
@@ -48,7 +48,7 @@ def draw_picture(seed: int, number: int, covered: float = 0.0) -> DrawnPicture:
     person = Person.at_random(rng)
     head, body = Head(person, rng), Body(person, rng)
 
-    # Children come closer to the camera, so that height in the picture tells little.
+    # Children come closer to the camera, so that height in the photo tells little.
     tall = at_age(person.body_age, (0, 6, 18), (0.72, 0.84, 1.0)) * rng.uniform(0.84, 1.0) * 0.9 * HEIGHT
     ground = (rng.uniform(0.4, 0.6) * WIDTH, rng.uniform(0.955, 0.985) * HEIGHT)
     image = background(WIDTH, HEIGHT, int(ground[1] - rng.uniform(0.06, 0.25) * HEIGHT), rng)
@@ -63,7 +63,7 @@ def draw_picture(seed: int, number: int, covered: float = 0.0) -> DrawnPicture:
     if is_covered:
         draw_cover(head_pen, cover_rng, person.skin)
     face_box, body_box = _face_box(head_pen, head, rng), _body_box(pen, rng)
-    return DrawnPicture(expose(image, rng), person, face_box, body_box, is_covered)
+    return DrawnPhoto(expose(image, rng), person, face_box, body_box, is_covered)
 
 
 def _face_box(pen: Pen, head: Head, rng: np.random.Generator) -> Box:

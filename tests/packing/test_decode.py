@@ -1,4 +1,4 @@
-"""Whole pictures of every kind become upright 8-bit RGB, or a reason."""
+"""Photos of every kind become upright 8-bit RGB, or a reason."""
 
 import struct
 import subprocess
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from mivolo_lite.packing.decode import UnusablePicture, read_picture
+from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 
 HEIGHT, WIDTH = 40, 60
 
 
 @pytest.fixture
 def scene() -> Image.Image:
-    """A smooth picture whose four quarters differ, so that JPEG hardly changes it and a turn shows."""
+    """A smooth photo whose four quarters differ, so that JPEG hardly changes it and a turn shows."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return Image.fromarray(np.stack([4 * x, 6 * y, np.full_like(x, 90)], axis=2).astype(np.uint8))
 
@@ -30,12 +30,12 @@ def assert_close(image: np.ndarray, expected, tolerance: float = 3):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "bmp"])
 def test_usual_formats(tmp_path, scene, suffix):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"photo.{suffix}"
     scene.save(path, quality=95)
-    picture = read_picture(path)
-    assert_close(picture.image, scene)
-    assert picture.data == path.read_bytes()
-    assert picture.is_plain_jpeg == (suffix == "jpg")
+    photo = read_photo(path)
+    assert_close(photo.image, scene)
+    assert photo.data == path.read_bytes()
+    assert photo.is_plain_jpeg == (suffix == "jpg")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -54,9 +54,9 @@ def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):
     exif[ExifTags.Base.Orientation] = orientation
     stored = scene.transpose(turns[orientation]) if orientation > 1 else scene
     stored.save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
-    picture = read_picture(tmp_path / f"turned.{suffix}")
-    assert_close(picture.image, scene)
-    assert picture.is_plain_jpeg == (orientation == 1 and suffix == "jpg")
+    photo = read_photo(tmp_path / f"turned.{suffix}")
+    assert_close(photo.image, scene)
+    assert photo.is_plain_jpeg == (orientation == 1 and suffix == "jpg")
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
@@ -70,59 +70,59 @@ def test_damaged_exif_does_not_lose_a_good_image(tmp_path, scene, suffix):
             data = path.read_bytes()
             tag = data.index(b"\x12\x01\x03\0\x01\0\0\0")
             path.write_bytes(data[: tag + 8] + damaged[:2].ljust(2, b"\0") + data[tag + 10 :])
-        assert_close(read_picture(path).image, scene)
+        assert_close(read_photo(path).image, scene)
 
 
 @pytest.mark.parametrize("mode, suffix", [("L", "jpg"), ("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "jpg")])
 def test_other_colour_modes(tmp_path, scene, mode, suffix):
     stored = scene.convert(mode)
-    stored.save(tmp_path / f"picture.{suffix}")
-    assert_close(read_picture(tmp_path / f"picture.{suffix}").image, stored.convert("RGB"), tolerance=4)
+    stored.save(tmp_path / f"photo.{suffix}")
+    assert_close(read_photo(tmp_path / f"photo.{suffix}").image, stored.convert("RGB"), tolerance=4)
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     levels = np.array([[0, 128, 257, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / "deep.png")
-    assert read_picture(tmp_path / "deep.png").image[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert read_photo(tmp_path / "deep.png").image[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
 def test_sixteen_bits_of_colour(tmp_path):
     row = b"\0" + struct.pack(">6H", 0, 32768, 65535, 65535, 257, 0)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
     (tmp_path / "deep.png").write_bytes(png(chunks))
-    assert read_picture(tmp_path / "deep.png").image.tolist() == [[[0, 128, 255], [255, 1, 0]]]
+    assert read_photo(tmp_path / "deep.png").image.tolist() == [[[0, 128, 255], [255, 1, 0]]]
 
 
 def test_transparency_lies_on_black(tmp_path):
     Image.fromarray(np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], dtype=np.uint8)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").image.tolist() == [[[200, 100, 50], [0, 0, 0]]]
+    assert read_photo(tmp_path / "a.png").image.tolist() == [[[200, 100, 50], [0, 0, 0]]]
     grey = Image.fromarray(np.array([[7, 9]], dtype=np.uint8))
     grey.save(tmp_path / "b.png", transparency=9)
-    assert read_picture(tmp_path / "b.png").image.tolist() == [[[7, 7, 7], [0, 0, 0]]]
+    assert read_photo(tmp_path / "b.png").image.tolist() == [[[7, 7, 7], [0, 0, 0]]]
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path):
     first, second = Image.new("RGB", (6, 5), "red"), Image.new("RGB", (6, 5), "white")
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    assert_close(read_picture(tmp_path / "a.gif").image, first, tolerance=0)
+    assert_close(read_photo(tmp_path / "a.gif").image, first, tolerance=0)
 
 
-def test_enormous_pictures_are_rejected_by_their_header(tmp_path):
+def test_enormous_photos_are_rejected_by_their_header(tmp_path):
     # 30,000 x 30,000 pixels in a few hundred bytes, whose pixels are not even there
     header = (b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(png([header, (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]))
     start = time.perf_counter()
-    with pytest.raises(UnusablePicture, match="pixels"):
-        read_picture(tmp_path / "bomb.png")
+    with pytest.raises(UnusablePhoto, match="pixels"):
+        read_photo(tmp_path / "bomb.png")
     assert time.perf_counter() - start < 0.5
 
 
 def test_the_size_limit_is_exact(tmp_path, scene):
-    scene.save(tmp_path / "picture.png")
+    scene.save(tmp_path / "photo.png")
     limit = WIDTH * HEIGHT / 1e6
-    assert read_picture(tmp_path / "picture.png", limit).image.shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(UnusablePicture, match="60x40 pixels, more than 0.0023 megapixels"):
-        read_picture(tmp_path / "picture.png", 0.0023)
+    assert read_photo(tmp_path / "photo.png", limit).image.shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(UnusablePhoto, match="60x40 pixels, more than 0.0023 megapixels"):
+        read_photo(tmp_path / "photo.png", 0.0023)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
@@ -131,12 +131,12 @@ def test_truncated_files_are_rejected(tmp_path, scene, suffix):
     data = (tmp_path / f"a.{suffix}").read_bytes()
     for size in (0, 1, 20, len(data) // 2):
         (tmp_path / "cut").write_bytes(data[:size])
-        with pytest.raises(UnusablePicture, match="unreadable"):
-            read_picture(tmp_path / "cut")
+        with pytest.raises(UnusablePhoto, match="unreadable"):
+            read_photo(tmp_path / "cut")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "gif", "bmp"])
-def test_damaged_files_give_a_picture_or_a_reason(tmp_path, scene, suffix):
+def test_damaged_files_give_a_photo_or_a_reason(tmp_path, scene, suffix):
     scene.save(tmp_path / f"a.{suffix}")
     data = (tmp_path / f"a.{suffix}").read_bytes()
     rng = np.random.default_rng(0)
@@ -146,22 +146,22 @@ def test_damaged_files_give_a_picture_or_a_reason(tmp_path, scene, suffix):
             damaged[place] = rng.integers(256)
         (tmp_path / "damaged").write_bytes(damaged)
         try:
-            assert read_picture(tmp_path / "damaged").image.shape[2] == 3
-        except UnusablePicture as reason:
+            assert read_photo(tmp_path / "damaged").image.shape[2] == 3
+        except UnusablePhoto as reason:
             assert str(reason) and "\n" not in str(reason) and " at 0x" not in str(reason)
 
 
-def test_what_is_no_picture_is_rejected(tmp_path):
-    (tmp_path / "text.jpg").write_text("not a picture")
+def test_what_is_no_photo_is_rejected(tmp_path):
+    (tmp_path / "text.jpg").write_text("not a photo")
     for name, reason in (("text.jpg", "unreadable"), ("missing.jpg", "No such file"), (".", "directory")):
-        with pytest.raises(UnusablePicture, match=reason):
-            read_picture(tmp_path / name)
+        with pytest.raises(UnusablePhoto, match=reason):
+            read_photo(tmp_path / name)
 
 
 def test_unknown_white_is_rejected(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(UnusablePicture, match="32 bits"):
-        read_picture(tmp_path / "a.tiff")
+    with pytest.raises(UnusablePhoto, match="32 bits"):
+        read_photo(tmp_path / "a.tiff")
 
 
 @pytest.mark.slow
@@ -174,13 +174,13 @@ def test_memory_is_bounded_by_the_number_of_pixels(tmp_path, scene, mode, suffix
     script = """
 import sys
 from pathlib import Path
-from mivolo_lite.packing.decode import read_picture
+from mivolo_lite.packing.decode import read_photo
 
 def peak():  # getrusage would give that of the process that started this one
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 before = peak()
-read_picture(Path(sys.argv[1]))
+read_photo(Path(sys.argv[1]))
 print(peak() - before)
 """
     kilobytes = int(subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True).stdout)
