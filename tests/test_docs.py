@@ -1,0 +1,279 @@
+"""README.md and docs/ send nobody to what is not there, and every command in them runs, on tiny data."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from torch import nn
+from torch.distributed.run import get_args_parser as torchrun_parser
+
+from mivolo_lite.cli import main
+from mivolo_lite.config import read_run_config
+from mivolo_lite.labels import AgeRange
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.shards.sample import Labels, Sample
+from mivolo_lite.shards.scan import index_shards
+from mivolo_lite.packing.sources import SOURCES
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.methods import METHODS
+from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.models import MODELS
+from tests.shards.tiny_shards import noise_jpeg, write_shard
+from tests.documents import PAGES, REPOSITORY, blocks, commands, links
+from tests.models.tiny import SIDE, TinyMivolo
+
+README = (REPOSITORY / "README.md").read_text()
+PHOTOS = 60
+GROUPS = ("White", "Black", "Asian", "Indian", "Others")
+
+NOT_RUN = {
+    "make": "builds an environment of its own; its targets are looked up in the Makefile",
+    "pip": "installs; tests/test_package.py installs the wheel",
+    ".": "activates an environment",
+    "sbatch": "needs a cluster; tests/slurm runs both files on a real SLURM",
+    "docker": "needs a daemon",
+    "apptainer": "needs a container of the cluster",
+    "git": "needs the network",
+}
+"""Programs that are not run here, with the reason. What they are given is looked at instead."""
+
+COMMANDS = commands()
+RUN_HERE = {name: words for name, words in COMMANDS.items() if words[0] not in NOT_RUN}
+
+SMALL = {"data.image_size": SIDE, "data.workers": 0, "data.train": "shards/train", "data.val": "shards/val",
+         "optim.epochs": 1, "optim.global_batch": 16, "optim.dro.fewest": 2, "model.pretrained": "false"}  # fmt: skip
+BACKBONES = {"single": ["backbone"], "multilevel": ["backbone"], "dual": ["face", "body"]}
+"""What every training here is given besides: 48 samples at 48 px, a backbone of a few thousand weights."""
+
+
+def noise_sample(number: int) -> Sample:
+    labels = Labels((number % 70,) * 2, "MF"[number % 2], GROUPS[number % 5], {"identity": f"person {number // 2}"})
+    return Sample(f"sample{number:03d}", noise_jpeg(number, SIDE), noise_jpeg(1000 + number, SIDE), labels)
+
+
+@pytest.fixture(scope="module")
+def supplies(tmp_path_factory):
+    """What the commands are given, by what the pages call it: photos, shards, a trained and evaluated run, weights."""
+    folder = tmp_path_factory.mktemp("supplies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "mivolo_d1_224", TinyMivolo)
+        patch.chdir(folder)
+        for name in ("UTKFace", "IMDB", "FairFace", "shards/train", "shards/val"):
+            Path(name).mkdir(parents=True)
+        for number in range(PHOTOS):
+            face, photo = noise_jpeg(number, SIDE), noise_jpeg(number, 120)
+            Path("UTKFace", f"{number}_{number % 2}_{number % 5}_1.jpg").write_bytes(face)
+            Path("IMDB", f"{number}.jpg").write_bytes(photo)
+            Path("FairFace", f"{number}.jpg").write_bytes(photo)
+            person = Path("FACES", f"person{number // 2}")
+            person.mkdir(parents=True, exist_ok=True)
+            (person / f"{number}.jpg").write_bytes(face)
+        heads = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"
+        boxes = [f"{number}.jpg,{number},{'MF'[number % 2]},40,10,80,50,10,0,110,120" for number in range(PHOTOS)]
+        Path("imdb_train.csv").write_text("\n".join([heads, *boxes]))
+        rows = [f"{number}.jpg,20-29,{('Male', 'Female')[number % 2]},White" for number in range(PHOTOS)]
+        Path("fairface_train.csv").write_text("\n".join(["file,age,gender,race", *rows]))
+        Path("leave_out.txt").write_text("sample000\n")
+        Path("face.jpg").write_bytes(noise_jpeg(0, SIDE))
+        write_shard(Path("shards/train/0.tar"), [noise_sample(number) for number in range(48)])
+        write_shard(Path("shards/val/0.tar"), [noise_sample(number) for number in range(48, 80)])
+        shutil.copytree("shards/val", "theirs")
+        for split in ("train", "val"):
+            index_shards(Path("shards", split))
+        main(["train", "--config", f"{REPOSITORY}/configs/quickstart.yaml", "--run", "run", *small("dual")])
+        main(["evaluate", "--checkpoint", "run", "--data", "shards/val", "--out", "run/evaluation", "--report", "no"])
+        span, method = {"min_age": 1, "max_age": 95}, {"name": "regression"}
+        for name, looks_at in (("mivolo_d1", "both"), ("mivolo_d1_face", "face")):
+            Estimator(Card({"name": "mivolo_d1_224", "input": looks_at}, method, span, SIDE)).save(Path(name, "best"))
+        Estimator(Card({"name": "mivolo_d1_112", "input": "face"}, method, span, 112)).save("mivolo_d1_112")
+        main(["convert", "mivolo_d1_112", "model.pth.tar"])
+    return folder
+
+
+def small(model: str) -> list[str]:
+    backbones = {f"model.{option}": "test_resnet" for option in BACKBONES.get(model, ())}
+    return [word for name, value in (SMALL | backbones).items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def workplace(supplies, tmp_path, monkeypatch):
+    """A new folder to work in, as a clone: its configurations and launch files, and shards."""
+    for name in ("configs", "launch"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "shards").symlink_to(supplies / "shards")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(MODELS, "mivolo_d1_224", TinyMivolo)
+    return tmp_path
+
+
+def supply(path: Path, supplies: Path, command: str) -> None:
+    """Put there what a page's name of an input stands for, if it is such a name."""
+    kind, *rest = path.parts
+    if command == "convert" and kind == "runs":
+        source = Path("mivolo_d1_112")  # only what is published can be converted
+    elif kind == "runs":
+        source = Path(rest[0] if (supplies / rest[0]).is_dir() else "run", *rest[1:])
+    elif kind == "data":
+        source = Path("theirs" if rest == ["theirs"] else "shards", *rest[1:])
+    else:
+        source = Path("mivolo_d1", "best") if kind == "official" else path
+    if (supplies / source).is_dir():
+        shutil.copytree(supplies / source, path, dirs_exist_ok=True)
+    elif (supplies / source).is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(supplies / source, path)
+
+
+def inputs(words: list[str]) -> list[Path]:
+    """The words of a command that may be files which it reads."""
+    outputs = ("--out", "--run", "--fix")
+    named = [word for before, word in zip(["", *words], words, strict=False) if before not in outputs]
+    if words[0] == "convert":
+        named = named[:-1]
+    return [Path(word) for word in named if not word.startswith(("-", "/")) and not Path(word).exists()]
+
+
+def as_arguments(words: list[str]) -> list[str]:
+    """What a command gives to ``mivolo-lite``. Launchers' own options are parsed, and their processes are one, here."""
+    if words[0] == "mivolo-lite":
+        return words[1:]
+    if words[:2] == ["accelerate", "launch"]:
+        launch = launch_command_parser().parse_args(words[2:])
+        assert launch.config_file is None or Path(launch.config_file).is_file()
+        script, rest = launch.training_script, launch.training_script_args
+    elif words[0] == "torchrun":
+        launch = torchrun_parser().parse_args(words[1:])
+        script, rest = launch.training_script, launch.training_script_args
+    else:
+        assert words[0] == "python", f"how should {words[0]} be run?"
+        script, rest = words[1], words[2:]
+    return {"train.py": ["train", *rest], "shards/pack.py": ["pack", *rest]}[script]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_every_command_runs(name, workplace, supplies):
+    words = as_arguments(RUN_HERE[name])
+    for path in inputs(words):
+        supply(path, supplies, words[0])
+    if words[0] == "train" and "--help" not in words:
+        config = read_run_config(words[1:])  # as it stands
+        words += small(config.model.name)
+        main(words)
+        assert (Path(config.run) / "best" / "model.safetensors").is_file()
+        return
+    if words[0] == "pack":
+        words = [str(min(int(word), 30)) if word.isdigit() else word for word in words] + ["--workers", "1"]
+    main(words)
+    if "--out" in words:
+        assert any(Path(words[words.index("--out") + 1]).iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in RUN_HERE])
+def test_what_is_not_run_names_what_there_is(name):
+    words = COMMANDS[name]
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    if words[:2] == ["pip", "install"]:
+        text = (REPOSITORY / "pyproject.toml").read_text()
+        assert all(f"\n{extra} = [" in text for extra in re.findall(r"\[(\w+)\]", " ".join(words)))
+    if words[0] == "sbatch":
+        files = [word for word in words if word.startswith(("launch/", "configs/"))]
+        assert files and all((REPOSITORY / file).is_file() for file in files)
+
+
+@pytest.mark.slow
+def test_one_image_from_python(workplace, supplies, capsys):
+    (block,) = (block for block in blocks("python") if "face.jpg" in block.text)
+    for path in (Path("runs/utkface_classification/best"), Path("face.jpg")):
+        supply(path, supplies, "python")
+    exec(compile(block.text, str(block), "exec"), {})
+    age, female = map(float, capsys.readouterr().out.split())
+    assert 0 <= age <= 120 and 0 <= female <= 1
+
+
+def examples() -> dict:
+    """The names that the Python blocks of docs/adding.md define."""
+    names: dict = {"__name__": "examples"}
+    for block in blocks("python"):
+        if block.page == "docs/adding.md":
+            exec(compile(block.text, str(block), "exec", dont_inherit=True), names)
+    return names
+
+
+def test_the_method_of_adding_learns():
+    method = examples()["Plain"](lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(), None)
+    output = method(torch.randn(3, 4))
+    age = AgeRange(torch.tensor([10.0, 20, 0]), torch.tensor([10.0, 29, 120]), torch.tensor([True, True, False]))
+    loss = method.loss(output, age)
+    assert loss.shape == method.estimate(output).mean.shape == (3,) and (loss >= 0).all() and loss[2] == 0
+    loss.sum().backward()
+    assert method.head.weight.grad.abs().sum() > 0
+
+
+def test_the_model_of_adding_makes_features():
+    cls = examples()["Tiny"]
+    model = cls(cls.Config(width=8), 32)
+    assert model(torch.randn(2, 3, 32, 32), None, None, None).shape == (2, model.num_features) == (2, 8)
+
+
+def test_the_data_set_of_adding_is_packed(tmp_path):
+    for age in (3, 70):
+        (tmp_path / "images" / str(age)).mkdir(parents=True)
+        (tmp_path / "images" / str(age) / "a.jpg").write_bytes(noise_jpeg(age))
+    pack(examples()["AgeFolders"](tmp_path / "images"), tmp_path / "out", {"all": 1.0})
+    info = json.loads((tmp_path / "out" / "all" / "dataset.json").read_text())
+    assert info["samples"] == 2 and (info["labels"]["age"]["min"], info["labels"]["age"]["max"]) == (3, 70)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_every_yaml_block_is_a_configuration(block, tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"train": "t", "val": "v"}}))
+    (tmp_path / "block.yaml").write_text(block.text)
+    read_run_config(["--config", f"{tmp_path}/run.yaml", "--config", f"{tmp_path}/block.yaml", "--run", "r"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_linked_file_exists(page):
+    assert [link for link in links(page) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    named = re.findall(r"(?:configs|launch|benchmarks|tests|mivolo_lite)/[\w/.-]+\.(?:yaml|sbatch|py|md)", page.read_text())
+    named = [name for name in named if "NAME" not in name]
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_readme_is_short_and_its_first_screen_has_a_picture_and_numbers():
+    assert README.count("\n") <= 150
+    head = README.partition("## Install")[0]
+    assert "docs/images/report.png" in head and head.count("](benchmarks/results/") == 5
+
+
+def test_every_page_is_linked_from_the_readme():
+    pages = [page.name for page in PAGES if page.name not in ("README.md", "index.md")]
+    assert pages and [page for page in pages if f"](docs/{page})" not in README] == []
+
+
+def test_every_folder_of_the_map_exists():
+    mapped = re.findall(r"^\| `([\w./]+)` \|", README, flags=re.MULTILINE)
+    assert len(mapped) >= 10 and [name for name in mapped if not (REPOSITORY / name).exists()] == []
+
+
+def test_every_method_model_and_source_has_its_row():
+    methods, data = ((REPOSITORY / "docs" / f"{page}.md").read_text() for page in ("methods", "data"))
+    named = [name for name in MODELS if not name.startswith("mivolo_")] + ["mivolo_d1_224", *METHODS]
+    assert [name for name in named if f"\n| `{name}`" not in methods] == []
+    assert [name for name in SOURCES if f"\n| `{name}`" not in data] == []
+
+
+def test_methods_are_counted_right():
+    counted = [int(count) for page in PAGES for count in re.findall(r"(\d+) (?:published ways|methods)", page.read_text())]
+    assert len(counted) >= 4 and set(counted) == {len(METHODS)}
