@@ -1,6 +1,7 @@
 # make quickstart   everything once on drawn people: install, pack, train, evaluate
 # make test         all tests
-# make check        formatting, lint and the quick tests
+# make check        formatting, lint, the documentation and the quick tests
+# make docs         the documentation as a site: site/index.html
 
 PYTHON ?= python3
 VENV   := .venv
@@ -9,7 +10,7 @@ QUICK  := runs/quickstart
 # As many test processes as CPUs, each with one thread: threads that share a CPU wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)pytest -n auto --dist loadfile
 
-.PHONY: quickstart test lint check clean
+.PHONY: quickstart test lint docs check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,8 +36,11 @@ lint: $(VENV)/installed
 	$(RUN)ruff format --check
 	$(RUN)ruff check
 
-check: lint
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict  # not --quiet: it would hide the warnings, and count none
+
+check: lint docs
 	$(PYTEST) -m 'not slow'
 
 clean:
-	rm -rf $(VENV) data/quickstart $(QUICK)
+	rm -rf $(VENV) data/quickstart $(QUICK) site

@@ -13,15 +13,15 @@ PACKAGE, RESULTS = REPOSITORY / "mivolo_lite", REPOSITORY / "benchmarks" / "resu
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages in the navigation."""
-    config.nav.append({"Measurements": [f"results/{path.name}" for path in sorted(RESULTS.glob("*.md"))]})
-    config.nav.append({"API reference": [{room.name: f"api/{room.name}.md"} for room in rooms()]})
+    config.nav.append({"Measurements": [{path.stem: f"results/{path.name}"} for path in sorted(RESULTS.glob("*.md"))]})
+    config.nav.append({"API reference": [{name(room): f"api/{name(room)}.md"} for room in rooms()]})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     for room in rooms():
-        files.append(File.generated(config, f"api/{room.name}.md", content=api_page(room)))
+        files.append(File.generated(config, f"api/{name(room)}.md", content=api_page(room)))
     for path in sorted(RESULTS.glob("*.md")):
         files.append(File.generated(config, f"results/{path.name}", content=path.read_text()))
     return files
@@ -36,6 +36,11 @@ def rooms() -> Iterator[Path]:
     """The package itself, for the modules that lie in no room, then its subpackages with those inside them."""
     yield PACKAGE
     yield from sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+
+
+def name(room: Path) -> str:
+    """As in ``evaluation.calibration``."""
+    return _dotted(room).removeprefix(f"{PACKAGE.name}.")
 
 
 def api_page(room: Path) -> str:
