@@ -1,9 +1,9 @@
-"""Make docs/images/report.png, the picture of README.md: the first screen of the quickstart's evaluation report.
+"""Make docs/images/report.png, the image at the head of README.md: the first screen of the quickstart's evaluation report.
 
     make quickstart
     python docs/make_report_image.py
 
-It needs Chromium. The people in it are synthetic, so the picture carries nobody's rights.
+It needs Chromium. The people in it are synthetic, so the image carries nobody's rights.
 """
 
 import argparse

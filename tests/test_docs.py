@@ -210,7 +210,7 @@ def examples() -> dict:
 def test_the_method_of_adding_learns():
     method = examples()["Plain"](lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(), None)
     output = method(torch.randn(3, 4))
-    age = AgeRange(torch.tensor([10.0, 20, 0]), torch.tensor([10.0, 29, 120]), torch.tensor([True, True, False]))
+    age = AgeRange(torch.tensor([10.0, 20, -99]), torch.tensor([10.0, 29, 120]), torch.tensor([True, True, False]))
     loss = method.loss(output, age)
     assert loss.shape == method.estimate(output).mean.shape == (3,) and (loss >= 0).all() and loss[2] == 0
     loss.sum().backward()
@@ -253,7 +253,7 @@ def test_every_file_that_a_page_names_exists(page):
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
-def test_the_readme_is_short_and_its_first_screen_has_a_picture_and_numbers():
+def test_the_readme_is_short_and_its_first_screen_has_an_image_and_numbers():
     assert README.count("\n") <= 150
     head = README.partition("## Install")[0]
     assert "docs/images/report.png" in head and head.count("](benchmarks/results/") == 5
