@@ -1,4 +1,4 @@
-# make quickstart   everything once on drawn people: install, pack, train, evaluate
+# make quickstart   everything once on synthetic people: install, pack, train, evaluate
 # make test         all tests
 # make check        formatting, lint, the documentation and the quick tests
 # make docs         the documentation as a site: site/index.html

@@ -1,4 +1,4 @@
-"""Does the body help where the face is hidden? One model shown faces, bodies and both, on drawn people.
+"""Does the body help where the face is hidden? One model shown faces, bodies and both, on synthetic people.
 
     python benchmarks/covered.py
 
@@ -91,7 +91,8 @@ def report(errors: dict[str, dict[str, np.ndarray]]) -> str:
     head = [
         "# What the body adds where the face is hidden",
         "",
-        f"MAE in years on {len(errors['all']['both'])} drawn people, something hiding the face of every second. One "
+        f"MAE in years on {len(errors['all']['both'])} synthetic people, something hiding the face of every second. "
+        f"One "
         "dual model that saw 3,800",
         f"others likewise for {EPOCHS} epochs (configs/quickstart.yaml) is shown the face, the body, or both.",
         "In training it missed one face and one body of five.",

@@ -1,6 +1,6 @@
 """What the search for near copies among very many images costs: ``python benchmarks/duplicates.py``.
 
-The hashes are drawn: independent bits, or bits that go together as those of a data set's faces do (``--like DIR``).
+The hashes are sampled: independent bits, or bits that go together as those of a data set's faces do (``--like DIR``).
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--like", help="folder of indexed shards whose faces the bits imitate")
     parser.add_argument("--tables", type=int, help="stop after so many tables, and scale the time up")
     options = parser.parse_args()
-    hashes = np.unique(imitated(options.like, options.images) if options.like else drawn(options.images))
+    hashes = np.unique(imitated(options.like, options.images) if options.like else sampled(options.images))
     tables = len(NearPairs(np.concatenate([hashes, hashes]), options.distance))
     before, began = _peak_mb(), time.process_time()
     found = sum(
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"| {measured} | {found:,} | {seconds:.0f} | {before:.0f} | {_peak_mb():.0f} |")
 
 
-def drawn(count: int) -> np.ndarray:
+def sampled(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 2**64, count, dtype=np.uint64)
 
 

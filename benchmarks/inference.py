@@ -80,8 +80,8 @@ def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
     model = MODELS[MODEL](MODELS[MODEL].Config(), SIDE).eval()
     plain, ours = PlainMivolo(model).eval(), model.for_inference()
     for batch in BATCHES:
-        face, drawn = (torch.randn(batch, 3, SIDE, SIDE) for _ in range(2))
-        for images, body in {"face and body": drawn, "face only": None}.items():
+        face, sampled = (torch.randn(batch, 3, SIDE, SIDE) for _ in range(2))
+        for images, body in {"face and body": sampled, "face only": None}.items():
             difference = (plain(face, body) - ours(face, body)).abs().max().item()
             if difference > TOLERANCE:
                 raise SystemExit(f"{images}, batch {batch}: the outputs differ by {difference:.1e}")

@@ -21,7 +21,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
-    """The folder of 80 drawn people, packed into ``train`` and ``val``."""
+    """The folder of 80 synthetic people, packed into ``train`` and ``val``."""
     folder = tmp_path_factory.mktemp("data") / "people"
     pack(PeopleSource(count=80), folder, {"train": 0.75, "val": 0.25})
     return folder

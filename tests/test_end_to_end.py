@@ -1,4 +1,4 @@
-"""The commands of the README, one after another, on a few drawn people."""
+"""The commands of the README, one after another, on a few synthetic people."""
 
 import csv
 import json

@@ -218,7 +218,7 @@ def _note(folder: dict) -> str:
 
 
 def _bars(title: str, rows: list[tuple[str, list[int]]], samples: Samples) -> str:
-    """A table whose cells are drawn as bars, each folder's shares to one scale."""
+    """A table whose cells are bars, each folder's shares to one scale."""
     sizes = [max(len(index), 1) for index in samples.indexes]
     shares = [[count / size for count, size in zip(counts, sizes, strict=True)] for _, counts in rows]
     longest = max((share for row in shares for share in row), default=0) or 1

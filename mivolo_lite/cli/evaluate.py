@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
         help="`yes` also estimates from images made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
     )
     parser.add_argument(
-        "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, drawn at random"
+        "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
     )
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
     parser.add_class_arguments(CacheConfig, "cache")

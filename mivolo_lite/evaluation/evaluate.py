@@ -64,7 +64,7 @@ def evaluate(
         report: also write ``report.html`` and ``plots/*.png``.
         legal_ages: for which to say how often minors and adults pass a challenge age.
         robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
-        robustness_samples: of so many samples of known age, drawn at random but always the same; None for all.
+        robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
 
     Raises:

@@ -88,8 +88,8 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
     bins = sorted(set(decade[use]), key=by_number)
     crossed = _Crossed(_codes(kind[use], names), _codes(decade[use], bins), np.abs(errors[use]))
     found = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
-    drawn = replicates(crossed.values, crossed.maes, crossed.cell)
-    interval = percentiles(drawn)
+    resampled = replicates(crossed.values, crossed.maes, crossed.cell)
+    interval = percentiles(resampled)
     by_chance = crossed.gaps_by_chance()
     rows = _rows(names, crossed.count.sum(axis=1), found[0], interval[:, 0])
     for number, one in enumerate(rows.values()):
@@ -102,7 +102,7 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
             name: {
                 "gap": _number(found[version, -1]),
                 "ratio": _number(found[version, :-1].max() / found[version, :-1].min()),
-                "interval": as_pair(gap_interval(found[version, :-1], drawn[:, version])),
+                "interval": as_pair(gap_interval(found[version, :-1], resampled[:, version])),
                 "by_chance": _number(by_chance[version]),
             }
             for version, name in enumerate(("raw", "standardised"))
@@ -114,7 +114,7 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
     }
 
 
-def gap_interval(maes: np.ndarray, drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """(2,) ends of the gap between the best and the worst of several kinds, whichever those truly are.
 
     The largest of several MAEs is large by chance as well, so the gap of the images, and of every bootstrap of them,
@@ -124,13 +124,13 @@ def gap_interval(maes: np.ndarray, drawn: np.ndarray, level: float = LEVEL) -> n
 
     Args:
         maes: (kinds,) of the images.
-        drawn: (times, kinds) of bootstrap replicates; NaN where one has none.
+        resampled: (times, kinds) of bootstrap replicates; NaN where one has none.
         level: how often all differences lie inside at once.
     """
     if np.isnan(maes).any():
         return np.full(2, np.nan)
     one, other = np.triu_indices(len(maes), 1)
-    difference, replicate = maes[one] - maes[other], drawn[:, one] - drawn[:, other]
+    difference, replicate = maes[one] - maes[other], resampled[:, one] - resampled[:, other]
     replicate = replicate[~np.isnan(replicate).any(axis=1)]
     error = np.maximum(replicate.std(axis=0), np.finfo(float).tiny)
     furthest = np.quantile((np.abs(replicate - difference) / error).max(axis=1), level)

@@ -34,17 +34,17 @@ def bootstrap(
     return percentiles(replicates(values, statistic, cell, times, seed), level)
 
 
-def percentiles(drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def percentiles(resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """(2, ...) what the middle share of replicates (times, ...) lies between; NaN where none has a number."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number is NaN, and says so itself
-        return np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def replicates(
     values: np.ndarray, statistic: Statistic, cell: np.ndarray | None = None, times: int = TIMES, seed: int = 0
 ) -> np.ndarray:
-    """(times, ...) the statistic of images drawn again with replacement.
+    """(times, ...) the statistic of images resampled with replacement.
 
     Means, gaps between groups and averages over age bins are all functions of sums over cells, so no image is
     touched twice in a replicate and 100,000 images take a second.
@@ -62,8 +62,8 @@ def replicates(
     random, n = np.random.default_rng(seed), len(values)
 
     def replicate() -> np.ndarray:
-        drawn = np.bincount(random.integers(0, n, n), minlength=n)
-        return np.add.reduceat(columns * drawn, first, axis=1).T
+        resampled = np.bincount(random.integers(0, n, n), minlength=n)
+        return np.add.reduceat(columns * resampled, first, axis=1).T
 
     at_once = max(1, _ELEMENTS // (len(first) * len(columns)))
     batches = [min(at_once, times - start) for start in range(0, times, at_once)]

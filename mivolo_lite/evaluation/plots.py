@@ -1,6 +1,6 @@
 """The figures of a report. Each draws on the axes it is given; colours are legible on white and on black.
 
-Text and lines are drawn in ``INK``, which in an SVG becomes the colour of the text around it, light or dark.
+Text and lines are in ``INK``, which in an SVG becomes the colour of the text around it, light or dark.
 """
 
 import io
@@ -58,7 +58,7 @@ class Plot:
 
 
 def plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
-    """Everything that the metrics of ``summarise`` and the predictions allow to be drawn."""
+    """Everything that the metrics of ``summarise`` and the predictions allow to be plotted."""
     for name, caption, draw in _drawings(metrics, predictions):
         yield _plot(name, caption, draw, (4.0, 3.1))
 

@@ -20,7 +20,7 @@ WORST = 24
 
 _NOTES = (
     "Intervals hold 95 % of 1,000 bootstrap draws of the images. Where one person is in several images they are "
-    "too narrow, since not people but images were drawn.",
+    "too narrow, since not people but images were resampled.",
     "The worst treated kind less the best is never 0, not even between equals. By chance alone: what 95 % of random "
     "shuffles of the kinds among images of one age bin stay below.",
     "Same ages: every kind weighed as if it were as old as all images together, over the ten-year bins that all "
@@ -69,12 +69,12 @@ def write_report(sections: Sequence[Section], about: dict[str, str], out: Path |
         (out / PLOTS_FOLDER).mkdir(exist_ok=True)
     body = []
     for section in sections:
-        drawn, robustness = list(plots(section.metrics, section.predictions)), section.metrics.get("robustness")
+        plotted, robustness = list(plots(section.metrics, section.predictions)), section.metrics.get("robustness")
         worse = list(robustness_plots(robustness)) if robustness else []
-        for plot in (*drawn, *worse):
+        for plot in (*plotted, *worse):
             end = "" if section.name is None else f"_{section.name}"
             write_bytes(out / PLOTS_FOLDER / f"{plot.name}{end}.png", plot.png)
-        body += _section(section, drawn, worse)
+        body += _section(section, plotted, worse)
     facts = [f"{name} {words}" for name, words in about.items() if words]
     write_text(out / REPORT_FILE, page("Evaluation", facts, _body(sections, body)))
 
@@ -88,12 +88,12 @@ def _body(sections: Sequence[Section], body: Iterable[str]) -> Iterator[str]:
     yield f"<h2>How to read this</h2>\n<ul>{notes}</ul>"
 
 
-def _section(section: Section, drawn: Sequence[Plot], worse: Sequence[Plot]) -> Iterator[str]:
+def _section(section: Section, plotted: Sequence[Plot], worse: Sequence[Plot]) -> Iterator[str]:
     metrics = section.metrics
     if section.name is not None:
         yield f'<h2 id="{section.name}">Shown: {section.name}</h2>'
     yield div("tiles", _tiles(metrics))
-    yield div("plots", map(_drawing, drawn))
+    yield div("plots", map(_drawing, plotted))
     if worse:
         yield from _robustness(metrics["robustness"], worse, section.corrupted)
     yield div("sheets", (f"<section>{''.join(parts)}</section>" for parts in _sheets(metrics)))
@@ -231,10 +231,10 @@ def _class_row(name: str, row: dict) -> tuple:
     return name, row["n"], right, one_off, f"{row['distance']:.2f}"
 
 
-def _robustness(robustness: dict, drawn: Iterable[Plot], corrupted: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _robustness(robustness: dict, plotted: Iterable[Plot], corrupted: Mapping[str, Sequence[str]]) -> Iterator[str]:
     yield "<h2>On worse images</h2>"
     yield faint(_about_robustness(robustness))
-    yield div("plots small", map(_drawing, drawn))
+    yield div("plots small", map(_drawing, plotted))
     worse, intervals = robustness["relative_degradation"], robustness["relative_degradation_interval"]
     rows = (
         (

@@ -103,7 +103,7 @@ class SomeSamples:
 
 
 def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.ndarray:
-    """The numbers of ``count`` samples of known age that have any of the inputs, drawn at random but always the same.
+    """The numbers of ``count`` samples of known age that have any of the inputs, sampled at random but always the same.
 
     All of them where ``count`` is None or there are fewer. Raises UserError where there is none.
     """
@@ -165,8 +165,8 @@ def degradation(errors: np.ndarray) -> dict | None:
     Returns:
         ``samples``, ``clean_mae``, ``mean_relative_degradation`` and by corruption ``mae`` at each strength and
         ``relative_degradation``, its mean over the strengths; each with a 95 % bootstrap ``..._interval``, for which
-        samples are drawn with all their versions. ``strengths`` says what they were. None without samples; degradations
-        are None where the clean error is 0.
+        samples are sampled with all their versions. ``strengths`` says what they were. None without samples;
+        degradations are None where the clean error is 0.
     """
     errors = errors[~np.isnan(errors).any(axis=1)]
     if not len(errors):

@@ -1,7 +1,8 @@
 """Whether embeddings tell who is who: pairs of images of one person or of two, by the cosine.
 
 The accuracy is that of the protocol of Labeled Faces in the Wild (Huang et al., 2007): in ten parts, each decided by
-the threshold that is best on the other nine. The pairs are drawn here; unlike LFW's, a person may be in several parts.
+the threshold that is best on the other nine. The pairs are sampled here; unlike LFW's, a person may be in several
+parts.
 """
 
 from typing import NamedTuple

@@ -21,12 +21,12 @@ def degradation() -> v2.Transform:
 
 
 def uniform(low: float, high: float) -> float:
-    """A number drawn between the two."""
+    """A number sampled between the two."""
     return torch.empty(1).uniform_(low, high).item()
 
 
 class Between(v2.Transform):
-    """A change whose strength is drawn between two numbers."""
+    """A change whose strength is sampled between two numbers."""
 
     def __init__(self, low: float, high: float):
         super().__init__()

@@ -39,7 +39,7 @@ def stream_loader(
 ) -> Iterator[Batch]:
     """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
 
-    What it does not promise, and ``reader: index`` does: shards are drawn with replacement, anew by every worker of
+    What it does not promise, and ``reader: index`` does: shards are sampled with replacement, anew by every worker of
     every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
     does not go on where it stopped; inputs are never hidden.
 

@@ -28,7 +28,7 @@ _GRACE = 5.0  # seconds for a command to end after its output
 class StreamSource:
     """Samples without end: dictionaries of members by extension, with ``__key__``, as webdataset has them.
 
-    Shards are drawn with replacement, which is the only way to give all ranks equally many batches.
+    Shards are sampled with replacement, which is the only way to give all ranks equally many batches.
 
     Args:
         urls: what webdataset takes: a path, a URL, ``pipe:COMMAND``; with braces, or several with ``::`` between them.

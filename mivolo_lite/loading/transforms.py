@@ -24,7 +24,7 @@ class AugmentConfig:
         randaugment_ops: operations of RandAugment (Cubuk et al., 2020) on each image; 0 switches it off.
         randaugment_magnitude: their strength, 0 to 30.
         erase: probability of erasing a random rectangle (Zhong et al., 2020).
-        rotate: largest rotation in degrees, of every image; each is drawn anew by it, a little blurred.
+        rotate: largest rotation in degrees, of every image; it renders each anew, a little blurred.
         photometric: probability of another light: brightness, contrast, saturation, colour cast, grey.
         occlude: probability of a block or a band in the way, of one colour or noisy.
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
@@ -42,7 +42,7 @@ class AugmentConfig:
 
 
 class Augment:
-    """Random changes to a training image, drawn from torch's generator: use inside ``seeded``."""
+    """Random changes to a training image, sampled from torch's generator: use inside ``seeded``."""
 
     def __init__(self, config: AugmentConfig):
         self.crop_scale = config.crop_scale
@@ -51,7 +51,8 @@ class Augment:
             steps.append(v2.RandAugment(config.randaugment_ops, config.randaugment_magnitude))
         if config.erase:
             steps.append(v2.RandomErasing(config.erase, scale=(0.02, 0.2)))
-        # In the order of nature: the face, the light, what is in the way, the camera. Nothing is drawn for what is off.
+        # In the order of nature: the face, the light, what is in the way, the camera. Nothing is sampled for what is
+        # off.
         if config.rotate:
             steps.append(v2.RandomRotation(config.rotate, interpolation=v2.InterpolationMode.BILINEAR))
         if config.photometric:

@@ -68,7 +68,7 @@ class BatchLoader:
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
             worker_init_fn=begin_worker,
-            generator=torch.Generator(),  # otherwise the global one is drawn from, which shifts the model's dropout
+            generator=torch.Generator(),  # otherwise the global one is sampled from, which shifts the model's dropout
         )
         end_workers_at_exit()
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone

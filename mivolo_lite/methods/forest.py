@@ -114,7 +114,7 @@ class Forest(AgeMethod):
     """Trees of sigmoid splits over sampled outputs, a Gaussian of age in every leaf.
 
     Shen, Guo, Wang, Zhao, Wang and Yuille, "Deep Regression Forests for Age Estimation", CVPR 2018. Each of T trees of
-    depth h has 2^(h-1) - 1 splits, each reading one of M head outputs f (drawn without replacement, for every tree
+    depth h has 2^(h-1) - 1 splits, each reading one of M head outputs f (sampled without replacement, for every tree
     anew), and L = 2^(h-1) leaves::
 
         s_n = sigmoid(f_n), the probability of going left        pi_l = product of s_n or 1 - s_n along the path
@@ -144,7 +144,7 @@ class Forest(AgeMethod):
             loss: nll (paper) or l2 (released code).
             trees: number of trees (T).
             depth: levels of a tree, counting the leaves (h).
-            outputs: head outputs that the splits are drawn from (M).
+            outputs: head outputs that the splits are sampled from (M).
             init: leaves from k-means or from quantiles of the training ages.
             refit_every: optimizer steps between two refits of the leaves.
             refit_iterations: fixed-point iterations of a refit.

@@ -33,7 +33,7 @@ class Enhancer(nn.Module):
     """Cross attention in both directions at once, the mean over each image's tokens, their sum, and an MLP's on top.
 
     Without the sum, what a backbone sees reaches the heads through the MLP alone, and everything learns slowly: on
-    drawn people validation MAE 13.2 after three epochs, with it 11.9. The two images may have different numbers of
+    synthetic people validation MAE 13.2 after three epochs, with it 11.9. The two images may have different numbers of
     tokens. N equal tokens and one such token give the same result.
     """
 

@@ -1,6 +1,6 @@
 """Weights of the training samples against an uneven distribution of their labels.
 
-Samples weigh more in the losses instead of being drawn more often: an epoch stays every sample once.
+Samples weigh more in the losses instead of being sampled more often: an epoch stays every sample once.
 """
 
 from collections.abc import Mapping

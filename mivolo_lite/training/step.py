@@ -42,7 +42,7 @@ class OptimizerStep:
     Args:
         engine: carries out backward, clipping and update.
         gender_weight: weight of the gender loss.
-        seed: of dropout and drop path, which are drawn anew from (seed, step, rank), so that resuming needs no state.
+        seed: of dropout and drop path, which are sampled anew from (seed, step, rank), so that resuming needs no state.
         weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
         dro: weighs the age losses besides, by what the steps before this one saw: a micro-batch's weights must be known
             before its backward pass.

@@ -1,4 +1,4 @@
-"""The audit on drawn people among whom copies, contradictions and poor images are planted."""
+"""The audit on synthetic people among whom copies, contradictions and poor images are planted."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
 from tests.shards.tiny_shards import write_shard
 
 ORIGINALS = 40
-OPTIONS = AuditOptions(max_blur=0.7)  # drawn faces have less detail than real ones
+OPTIONS = AuditOptions(max_blur=0.7)  # synthetic faces have less detail than real ones
 
 
 def jpeg(image, quality=95):
@@ -36,7 +36,7 @@ def jpeg(image, quality=95):
 
 @pytest.fixture(scope="module")
 def faces(people):
-    """Faces of drawn people, (120, 110, 3), without the noise that is drawn on every pixel."""
+    """Faces of synthetic people, (120, 110, 3), without the noise that is sampled on every pixel."""
     index = ShardIndex.load(people / "train")
     reader = ShardFiles(index)
     images = [decode(reader.read("face", number)) for number in range(ORIGINALS)]

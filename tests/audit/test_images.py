@@ -1,4 +1,4 @@
-"""Laws of the perceptual hash, the comparison and the blur, on drawn faces."""
+"""Laws of the perceptual hash, the comparison and the blur, on synthetic faces."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from mivolo_lite.shards.storage import ShardFiles
 
 @pytest.fixture(scope="module")
 def greys(people):
-    """Grey faces of drawn people."""
+    """Grey faces of synthetic people."""
     index = ShardIndex.load(people / "train")
     reader = ShardFiles(index)
     return [cv2.cvtColor(decode(reader.read("face", number)), cv2.COLOR_RGB2GRAY) for number in range(24)]

@@ -103,7 +103,7 @@ def test_the_interval_of_a_gap_holds_the_true_one_as_often_as_it_says(true, n, m
 
 def test_the_interval_of_a_gap_holds_the_gap_of_the_images():
     random = np.random.default_rng(0)
-    maes, drawn = np.array([3.0, 4.0, 6.0]), np.array([3.0, 4.0, 6.0]) + random.normal(0, 0.3, (500, 3))
-    lower, upper = gap_interval(maes, drawn)
+    maes, resampled = np.array([3.0, 4.0, 6.0]), np.array([3.0, 4.0, 6.0]) + random.normal(0, 0.3, (500, 3))
+    lower, upper = gap_interval(maes, resampled)
     assert 0 < lower < 3 < upper
-    assert np.isnan(gap_interval(np.array([1.0, np.nan]), drawn[:, :2])).all()
+    assert np.isnan(gap_interval(np.array([1.0, np.nan]), resampled[:, :2])).all()

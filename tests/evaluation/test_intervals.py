@@ -87,8 +87,8 @@ def test_a_statistic_that_no_replicate_has_is_nan():
 def test_intervals_of_paired_shares_hold_the_truth_as_often_as_they_say(gain, loss):
     random, inside = np.random.default_rng(0), 0
     for _ in range(1000):
-        drawn = random.random(60)
-        lower, upper = paired_share_interval(np.where(drawn < gain, 1, np.where(drawn > 1 - loss, -1, 0)))
+        resampled = random.random(60)
+        lower, upper = paired_share_interval(np.where(resampled < gain, 1, np.where(resampled > 1 - loss, -1, 0)))
         inside += lower <= gain - loss <= upper
     assert inside >= 935
 

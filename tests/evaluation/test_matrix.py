@@ -19,7 +19,7 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two untrained models of drawn people, in the folders of runs."""
+    """Two untrained models of synthetic people, in the folders of runs."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, name in enumerate(("x", "y")):
         torch.manual_seed(seed)

@@ -138,8 +138,8 @@ def test_what_is_not_known_is_left_out(known, tmp_path):
     p = replace(p, group=[None] * 60, spread=None)
     found = summarise(p)
     write_report([Section(None, found, p, thumbnails(None, worst_rows(p, 0), ("face",)))], {}, tmp_path)
-    drawn = {path.stem for path in (tmp_path / "plots").iterdir()}
-    assert ("cs" in drawn) == (known == "age") and ("gender_confusion" in drawn) == (known == "gender")
+    plotted = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert ("cs" in plotted) == (known == "age") and ("gender_confusion" in plotted) == (known == "gender")
     json.dumps(found, allow_nan=False)
 
 
@@ -225,7 +225,7 @@ def test_age_groups_have_tiles_and_a_table(tmp_path, no_plots):
     assert f"age group right for {classes['accuracy']:.1%} of 300" in metrics_table(found)
 
 
-DRAWN = "[...document.querySelectorAll('figure svg')].every(svg => svg.getBoundingClientRect().height > 100)"
+SAMPLED = "[...document.querySelectorAll('figure svg')].every(svg => svg.getBoundingClientRect().height > 100)"
 CONTRAST = """(() => {
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number); return .299*r + .587*g + .114*b };
   const ground = light(getComputedStyle(document.body).backgroundColor);
@@ -245,7 +245,7 @@ def test_it_looks_right_in_a_browser(evaluated, tmp_path):
             browser.open(evaluated / page, width, 900, dark)
             where = f"{page}, {width} px, {'dark' if dark else 'light'}"
             assert browser.value("innerWidth") == width, where
-            assert browser.value(FITS) and browser.value(LOADED) and browser.value(DRAWN), where
+            assert browser.value(FITS) and browser.value(LOADED) and browser.value(SAMPLED), where
             assert browser.value("document.images.length") == images, where
             assert browser.value(CONTRAST) > 80, where
             ground = browser.value("getComputedStyle(document.body).backgroundColor")

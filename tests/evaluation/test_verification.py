@@ -33,12 +33,12 @@ def test_all_pairs_of_one_person_and_as_many_of_two():
 
 
 def test_every_pair_of_two_people_can_be_drawn_and_none_twice():
-    drawn = set()
+    sampled = set()
     for seed in range(60):
         same, different = as_sets(draw_pairs(PERSON, 3, np.random.default_rng(seed)))
         assert len(same) == len(different) == 3
-        drawn |= different
-    assert drawn == {frozenset(pair) for pair in combinations(range(7), 2) if PERSON[pair[0]] != PERSON[pair[1]]}
+        sampled |= different
+    assert sampled == {frozenset(pair) for pair in combinations(range(7), 2) if PERSON[pair[0]] != PERSON[pair[1]]}
 
 
 def test_a_crowd_of_few_people_and_of_many():

@@ -9,7 +9,7 @@ from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 SIDE, MARGIN = 96, 12
 INSIDE = slice(None), slice(MARGIN, SIDE - MARGIN)
-DRAWN = ("brightness", "colour cast", "noise", "occlusion", "rotation")  # where chance decides something
+SAMPLED = ("brightness", "colour cast", "noise", "occlusion", "rotation")  # where chance decides something
 
 
 def image(seed: int = 0) -> np.ndarray:
@@ -60,9 +60,9 @@ def test_shape_type_and_black_margins_stay(name):
 def test_chance_is_the_samples_own(name):
     assert np.array_equal(worse(name, 2, sample=5), worse(name, 2, sample=5))
     kinds = {worse(name, 2, sample=sample).tobytes() for sample in range(12)}
-    assert (len(kinds) > 1) == (name in DRAWN)
+    assert (len(kinds) > 1) == (name in SAMPLED)
     seeds = {corrupt(image(), name, 2, (seed, 0)).tobytes() for seed in range(12)}
-    assert (len(seeds) > 1) == (name in DRAWN)
+    assert (len(seeds) > 1) == (name in SAMPLED)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -95,7 +95,7 @@ def test_what_is_in_the_way_is_a_rectangle_and_the_rest_stays():
             covered = Occlusion(0.2, 0.5)(image)
             rows, columns = covered.any(0).any(1).nonzero(), covered.any(0).any(0).nonzero()
             height, width = (int(places.max() - places.min()) + 1 for places in (rows, columns))
-            assert covered.any(0).sum() == height * width  # of the colours drawn, none is black
+            assert covered.any(0).sum() == height * width  # of the colours sampled, none is black
             assert 12 <= height <= 30 and (12 <= width <= 30 or width == 60)
             bands += width == 60
             noisy += len(covered.flatten(1).unique(dim=1).T) > 2

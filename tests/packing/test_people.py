@@ -1,4 +1,4 @@
-"""Drawn people: the same whoever draws them, labelled as promised, learnable but not by colour alone."""
+"""Synthetic people: the same whoever draws them, labelled as promised, learnable but not by colour alone."""
 
 import hashlib
 import subprocess
@@ -15,9 +15,9 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.packing.sources.people import PeopleSource
-from mivolo_lite.packing.synthetic.pen import Pen, curve
+from mivolo_lite.packing.synthetic.canvas import Canvas, curve
 from mivolo_lite.packing.synthetic.person import GROUPS, Person
-from mivolo_lite.packing.synthetic.photo import draw_photo
+from mivolo_lite.packing.synthetic.photo import render_photo
 
 DIGEST = """
 import hashlib
@@ -44,7 +44,7 @@ def test_another_process_draws_the_same():
 
 
 def test_photos_of_a_series_and_of_two_series_differ():
-    photos = [draw_photo(seed, number).image.tobytes() for seed in (0, 1) for number in range(4)]
+    photos = [render_photo(seed, number).image.tobytes() for seed in (0, 1) for number in range(4)]
     assert len(set(photos)) == 8
 
 
@@ -55,12 +55,12 @@ def test_identities_differ():
 
 def test_boxes_lie_in_the_photo_and_are_big_enough_to_crop():
     for number in range(40):
-        drawn = draw_photo(0, number)
-        height, width = drawn.image.shape[:2]
-        for x0, y0, x1, y1 in (drawn.face, drawn.body):
+        photo = render_photo(0, number)
+        height, width = photo.image.shape[:2]
+        for x0, y0, x1, y1 in (photo.face, photo.body):
             assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
-        assert min(drawn.body[2] - drawn.body[0], drawn.body[3] - drawn.body[1]) >= 100
-        assert drawn.face[2] - drawn.face[0] >= 40
+        assert min(photo.body[2] - photo.body[0], photo.body[3] - photo.body[1]) >= 100
+        assert photo.face[2] - photo.face[0] >= 40
 
 
 def test_samples_hold_crops_labels_and_boxes():
@@ -96,7 +96,7 @@ def test_looks_follow_age_but_do_not_give_it_away():
 
 def test_covering_hides_the_face_and_changes_nothing_else():
     for number in range(12):
-        bare, hidden = draw_photo(0, number), draw_photo(0, number, covered=1.0)
+        bare, hidden = render_photo(0, number), render_photo(0, number, covered=1.0)
         assert bare.person == hidden.person and bare.face == hidden.face and hidden.covered and not bare.covered
         changed = (bare.image != hidden.image).any(axis=2)
         x0, y0, x1, y1 = bare.face
@@ -105,7 +105,7 @@ def test_covering_hides_the_face_and_changes_nothing_else():
 
 
 def test_covered_share():
-    share = np.mean([draw_photo(0, number, covered=0.5).covered for number in range(60)])
+    share = np.mean([render_photo(0, number, covered=0.5).covered for number in range(60)])
     assert 0.3 < share < 0.7
 
 
@@ -128,10 +128,10 @@ def test_a_curve_passes_through_its_points(closed):
 
 def test_a_pen_draws_where_it_says():
     image = np.zeros((60, 80, 3), np.uint8)
-    pen = Pen(image, (40, 30), 20, np.pi / 2).child((0.5, 0), 0.5)
-    x, y = pen.place(0, 0)
+    canvas = Canvas(image, (40, 30), 20, np.pi / 2).child((0.5, 0), 0.5)
+    x, y = canvas.place(0, 0)
     assert (x, y) == pytest.approx((40, 40))
-    pen.ellipse(0, 0, 0.3, 0.3, (255, 255, 255))
+    canvas.ellipse(0, 0, 0.3, 0.3, (255, 255, 255))
     rows, columns = np.nonzero(image[..., 0] > 127)
     assert rows.mean() == pytest.approx(y, abs=0.5) and columns.mean() == pytest.approx(x, abs=0.5)
 

@@ -22,7 +22,7 @@ def columns_of(ages, gender=0, group=0):
     }
 
 
-def drawn(size=5000):
+def sampled(size=5000):
     """Ages, genders and groups as uneven as they come, a tenth of each unknown."""
     random = np.random.default_rng(0)
     ages = np.where(random.random(size) < 0.1, np.nan, random.exponential(25, size).clip(0, 110).round())
@@ -36,7 +36,7 @@ def drawn(size=5000):
 @pytest.mark.parametrize("power, cap", [(0.5, 5.0), (1.0, 3.0), (1.0, 100.0), (1.0, float("inf")), (0.0, 5.0)])
 @pytest.mark.parametrize("by", ["age", "gender", "group", "age_gender", "age_group"])
 def test_the_mean_is_one_no_weight_exceeds_the_cap_and_the_unknown_weigh_one(by, power, cap):
-    columns = drawn()
+    columns = sampled()
     weight = balanced_weights(columns, BalanceConfig(by, power, cap))
     known = kinds_of(columns, ["x", "y", "z"], by)[0] != UNKNOWN
     assert weight.double().mean() == pytest.approx(1, abs=1e-6) and 0 < weight.min() and weight.max() <= cap

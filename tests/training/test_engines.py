@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 
 class NamedPeople(PeopleSource):
-    """Drawn people of whom every seventh has no name and the others share eleven."""
+    """Synthetic people of whom every seventh has no name and the others share eleven."""
 
     def read(self, item):
         image = super().read(item)

@@ -52,7 +52,7 @@ def learn(engine, accelerator, which, rows):
     """The weights after some steps, on the main process."""
     name, options = BUILDERS[which]
     torch.manual_seed(0)
-    # Dropout is drawn by rank: without it, both ranks are one process.
+    # Dropout is sampled by rank: without it, both ranks are one process.
     options = options | ({"subnet_drop_rate": 0} if name in ("multilevel", "swinface") else {})
     options = options | ({"drop_path_rate": 0.0} if name == "swinface" else {})
     model = {"name": "mivolo_tiny" if name == "mivolo" else name, **options}

@@ -14,7 +14,7 @@ from tests.training.launching import lines
 
 
 class PartlyKnown(PeopleSource):
-    """Drawn people of whom one label is known."""
+    """Synthetic people of whom one label is known."""
 
     def __init__(self, known: str, **options):
         super().__init__(**options)

@@ -15,7 +15,7 @@ from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.metrics import validation_error
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.identities import IdentitySource
-from tests.packing.drawn_identities import draw_identities
+from tests.packing.synthetic_identities import draw_identities
 
 PEOPLE, IMAGES = 200, 6
 TASKS = json.dumps([{"name": "recognition", "kind": "embedding"}])
@@ -23,17 +23,18 @@ LEVELS = {"name": "multilevel", "backbone": "test_resnet", "width": 32}
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Faces of 200 drawn people, packed into ``train`` and ``val``."""
-    folder = tmp_path_factory.mktemp("drawn")
+def sampled(tmp_path_factory):
+    """Faces of 200 synthetic people, packed into ``train`` and ``val``."""
+    folder = tmp_path_factory.mktemp("sampled")
     draw_identities(folder / "faces", PEOPLE, IMAGES, side=40)
     pack(IdentitySource(folder / "faces"), folder / "data", {"train": 0.8, "val": 0.2})
     return folder / "data"
 
 
-def options(drawn, run, **more):
+def options(sampled, run, **more):
     chosen = {
-        "run": run, "data.train": drawn / "train", "data.val": drawn / "val", "data.image_size": 32, "data.workers": 0,
+        "run": run, "data.train": sampled / "train", "data.val": sampled / "val", "data.image_size": 32,
+        "data.workers": 0,
         "model.name": "multilevel", "model.backbone": "test_resnet", "model.width": 32, "tasks": TASKS,
         "optim.global_batch": 48, "train.log_every": 1, "optim.ema_decay": 0.9,
     } | {name.replace("__", "."): value for name, value in more.items()}  # fmt: skip
@@ -49,17 +50,17 @@ def centres(path):
 
 
 @pytest.mark.slow
-def test_it_tells_people_apart_whom_it_never_saw(drawn, tmp_path, capsys):
+def test_it_tells_people_apart_whom_it_never_saw(sampled, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     plain = {"data__augment__randaugment_ops": 0, "data__augment__erase": 0}
-    main(options(drawn, run, optim__epochs=20, optim__lr=3e-3, train__eval_every=10, **plain))
+    main(options(sampled, run, optim__epochs=20, optim__lr=3e-3, train__eval_every=10, **plain))
     losses = [line["loss"] for line in log_of(run, "train")]
     assert losses[-1] < 0.8 * losses[0] and log_of(run, "train")[0]["recognition_loss"] == losses[0]
-    main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{drawn}/val", "--out", f"{out}", "--workers", "0"])
+    main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{sampled}/val", "--out", f"{out}", "--workers", "0"])
     metrics = json.loads((out / "metrics.json").read_text())
     found = metrics["verification"]["recognition"]
-    # The colours of drawn people are enough for 0.67 to 0.73 without learning.
-    untrained = evaluate(save_untrained(tmp_path / "untrained"), drawn / "val", tmp_path / "nothing", report=False)
+    # The colours of synthetic people are enough for 0.67 to 0.73 without learning.
+    untrained = evaluate(save_untrained(tmp_path / "untrained"), sampled / "val", tmp_path / "nothing", report=False)
     assert found["accuracy"] == metrics["recognition_accuracy"] > max(0.8, untrained["recognition_accuracy"] + 0.08)
     assert metrics["recognition_accuracy"] == max(line["recognition_accuracy"] for line in log_of(run, "val"))
     printed = capsys.readouterr().out
@@ -68,11 +69,11 @@ def test_it_tells_people_apart_whom_it_never_saw(drawn, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_centres_are_for_training_alone(drawn, tmp_path):
+def test_centres_are_for_training_alone(sampled, tmp_path):
     """In the checkpoints with their moments, to the last bit when resumed; not in the best weights."""
     run, again = tmp_path / "run", tmp_path / "again"
     short = {"optim__epochs": 0.5, "train__save_every": 4}
-    main(options(drawn, run, **short))
+    main(options(sampled, run, **short))
     steps = sorted((run / "checkpoints").iterdir())
     assert [len(centres(steps[-1] / f"{name}.safetensors")) for name in ("model", "average", "moments")] == [1, 1, 2]
     (weight,) = centres(steps[-1] / "model.safetensors").values()
@@ -82,7 +83,7 @@ def test_centres_are_for_training_alone(drawn, tmp_path):
 
     shutil.copytree(run, again)
     shutil.rmtree(again / "checkpoints" / steps[-1].name)
-    main(options(drawn, again, **short, resume="auto"))
+    main(options(sampled, again, **short, resume="auto"))
     for name in ("model", "average", "moments"):
         first, second = (
             load_file(each / "checkpoints" / steps[-1].name / f"{name}.safetensors") for each in (run, again)
@@ -90,7 +91,7 @@ def test_centres_are_for_training_alone(drawn, tmp_path):
         assert first.keys() == second.keys() and all(first[key].equal(second[key]) for key in first)
 
     other = tmp_path / "other"
-    main(options(drawn, other, optim__epochs=0.1, optim__lr=1e-9, optim__ema_decay=0, start=run / "best"))
+    main(options(sampled, other, optim__epochs=0.1, optim__lr=1e-9, optim__ema_decay=0, start=run / "best"))
     before, after = (load_file(each / "best" / "model.safetensors") for each in (run, other))
     embedding = "subnets.recognition.layers.0.weight"
     torch.testing.assert_close(before[embedding], after[embedding], atol=1e-6, rtol=0)

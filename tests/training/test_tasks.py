@@ -106,7 +106,7 @@ SMALL = ["multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
 
 @pytest.fixture
 def train(people, tmp_path):
-    """Trains age, gender and group of drawn people, and gives the run's log."""
+    """Trains age, gender and group of synthetic people, and gives the run's log."""
     groups = json.loads((people / "train" / "dataset.json").read_text())["groups"]
     tasks = json.dumps([{"name": "group", "classes": groups, "weight": 0.5}])
 

@@ -1,10 +1,10 @@
-"""Drawn people: the embedded data set. Nothing is downloaded, and nobody's photo is shipped."""
+"""Synthetic people: the embedded data set. Nothing is downloaded, and nobody's photo is shipped."""
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import cut_person
 from mivolo_lite.packing.sources.source import Source, SourceImage
-from mivolo_lite.packing.synthetic.photo import draw_photo
+from mivolo_lite.packing.synthetic.photo import render_photo
 from mivolo_lite.shards.sample import Labels, Sample
 
 
@@ -32,16 +32,16 @@ class PeopleSource(Source):
         self.seed = seed
         self.covered = covered
         self.rules = CropRules(crop_size=crop_size)
-        self.crop_policy = self.rules.policy() | {"drawn": {"seed": seed, "covered": covered}}
+        self.crop_policy = self.rules.policy() | {"synthetic": {"seed": seed, "covered": covered}}
 
     def items(self) -> list[str]:
         return [f"{number:07d}" for number in range(self.count)]
 
     def read(self, item: str) -> SourceImage:
-        drawn = draw_photo(self.seed, int(item), self.covered)
-        person = drawn.person
-        extra = {"covered": drawn.covered, "face_box": list(drawn.face), "body_box": list(drawn.body)}
-        crops = cut_person(drawn.image, drawn.face, drawn.body, [], self.rules)
+        photo = render_photo(self.seed, int(item), self.covered)
+        person = photo.person
+        extra = {"covered": photo.covered, "face_box": list(photo.face), "body_box": list(photo.body)}
+        crops = cut_person(photo.image, photo.face, photo.body, [], self.rules)
         name = f"people_{self.seed}_{item}"
         labels = Labels((person.age, person.age), person.gender, person.group, extra)
         return SourceImage(name.encode(), [Sample(name, crops.face, crops.body, labels)], missing=crops.missing)

@@ -29,7 +29,7 @@ class SourceImage:
 
 
 class Source:
-    """A data set of images on disk, or drawn.
+    """A data set of images on disk, or rendered.
 
     Instances are pickled into worker processes. ``read`` must depend on the item alone, so that shards do not depend
     on the number of workers.

@@ -4,12 +4,12 @@ import colorsys
 
 import numpy as np
 
-from mivolo_lite.packing.synthetic.pen import Pen, curve, mix, shade
+from mivolo_lite.packing.synthetic.canvas import Canvas, curve, mix, shade
 from mivolo_lite.packing.synthetic.person import Person, at_age
 
 
 class Body:
-    """One person's body, with everything that age does not decide already drawn by lot.
+    """One person's body, with everything that age does not decide already sampled.
 
     Args:
         person: whose body it is.
@@ -62,15 +62,15 @@ class Body:
         self.long_sleeves = rng.random() < at_age(age, (2, 20, 70), (0.4, 0.45, 0.72))
         self.pattern = rng.choice(("plain", "stripes", "print", "jacket", "cardigan"), p=_pattern_odds(age))
 
-    def draw(self, pen: Pen) -> None:
+    def draw(self, canvas: Canvas) -> None:
         """Everything but the head."""
-        self._legs(pen)
+        self._legs(canvas)
         arms = [(-1, self._arm_pose(-1)), (1, self._arm_pose(1))]
-        self._arm(pen, *arms[0])
-        self._neck(pen)
-        self._torso(pen)
-        self._arm(pen, *arms[1])
-        self._stick(pen, arms[1 if self.facing > 0 else 0][1][2])
+        self._arm(canvas, *arms[0])
+        self._neck(canvas)
+        self._torso(canvas)
+        self._arm(canvas, *arms[1])
+        self._stick(canvas, arms[1 if self.facing > 0 else 0][1][2])
 
     def _spine(self, y: float) -> float:
         """How far the trunk leans forward at a height."""
@@ -80,7 +80,7 @@ class Body:
     def _shoulder_y(self) -> float:
         return self.neck_y + 0.045 + 0.012 * self.bent
 
-    def _legs(self, pen: Pen) -> None:
+    def _legs(self, canvas: Canvas) -> None:
         rng = self.rng
         thick = at_age(self.person.body_age, (0, 3, 10, 25, 60, 90), (0.088, 0.08, 0.068, 0.072, 0.07, 0.055))
         thick *= 0.5 + 0.5 * self.build
@@ -91,22 +91,22 @@ class Body:
             knee = (side * (stance + 0.005) + self.facing * 0.05 * self.bent, self.hip_y * 0.52)
             foot = (side * stance + rng.normal(0, 0.008), -0.02)
             shin = self.person.skin if self.skirt or self.shorts else self.bottom
-            pen.line([knee, foot], thick * 0.72, shin)
-            pen.line([hip, knee], thick, cover)
-            pen.ellipse(foot[0] + side * 0.012, -0.012, 0.042, 0.02, self.shoes)
+            canvas.line([knee, foot], thick * 0.72, shin)
+            canvas.line([hip, knee], thick, cover)
+            canvas.ellipse(foot[0] + side * 0.012, -0.012, 0.042, 0.02, self.shoes)
 
-    def _neck(self, pen: Pen) -> None:
+    def _neck(self, canvas: Canvas) -> None:
         skin, wide = shade(self.person.skin, 0.86), self.head_height * (0.2 + 0.025 * self.person.masculine)
         x, y = self.neck
         hx = self.head[0]
-        pen.fill(
+        canvas.fill(
             [(hx - wide, y - 0.04), (hx + wide, y - 0.04), (x + wide * 1.3, y + 0.04), (x - wide * 1.3, y + 0.04)], skin
         )
         folds = float(np.clip((self.person.face_age - 42) / 40, 0, 1))
         for row in range(2):
             if folds > 0.1:
                 height = y - 0.002 + 0.012 * row
-                pen.stroke(
+                canvas.stroke(
                     [(x - wide * 0.8, height), (x, height + 0.005), (x + wide * 0.8, height)],
                     0.003,
                     mix(skin, shade(skin, 0.5), folds),
@@ -128,11 +128,11 @@ class Body:
         left = curve([(-x + self._spine(y), y) for x, y in profile], closed=False)
         return right, left
 
-    def _torso(self, pen: Pen) -> None:
+    def _torso(self, canvas: Canvas) -> None:
         right, left = self._sides()
         if self.skirt:
             flare = self.hip * self.rng.uniform(1.1, 1.7)
-            pen.fill(
+            canvas.fill(
                 [
                     (self.hip * 0.95, self.hip_y),
                     (flare, self.skirt_end),
@@ -142,37 +142,41 @@ class Body:
                 self.bottom,
             )
         else:
-            pen.fill([right[-1], (self.hip, self.hip_y + 0.05), (-self.hip, self.hip_y + 0.05), left[-1]], self.bottom)
-        pen.fill(np.concatenate([right, left[::-1]]), self.top)
-        self._decorate(pen, right, left)
+            canvas.fill(
+                [right[-1], (self.hip, self.hip_y + 0.05), (-self.hip, self.hip_y + 0.05), left[-1]], self.bottom
+            )
+        canvas.fill(np.concatenate([right, left[::-1]]), self.top)
+        self._decorate(canvas, right, left)
         # The side away from the way one faces lies in the shade.
         edge = right if self.facing < 0 else left
         inner = edge[5:] * (0.72, 1) + (0.28 * np.array([self._spine(y) for y in edge[5:, 1]])[:, None] * (1, 0))
-        pen.fill(np.concatenate([edge[5:], inner[::-1]]), shade(self.top, 0.86))
+        canvas.fill(np.concatenate([edge[5:], inner[::-1]]), shade(self.top, 0.86))
 
-    def _decorate(self, pen: Pen, right: np.ndarray, left: np.ndarray) -> None:
+    def _decorate(self, canvas: Canvas, right: np.ndarray, left: np.ndarray) -> None:
         rng, other = self.rng, _cloth(self.rng, 0.4)
         collar, hem = right[4], right[-1]
         if self.pattern == "stripes":
             for start in range(6, len(right) - 2, 4):
                 band = np.concatenate([right[start : start + 3], left[start : start + 3][::-1]])
-                pen.fill(band, other)
+                canvas.fill(band, other)
         elif self.pattern == "print":
             y = (self._shoulder_y() + self.hip_y) / 2 - 0.03
-            pen.ellipse(self._spine(y), y, rng.uniform(0.03, 0.05), rng.uniform(0.03, 0.05), other)
+            canvas.ellipse(self._spine(y), y, rng.uniform(0.03, 0.05), rng.uniform(0.03, 0.05), other)
         elif self.pattern in ("jacket", "cardigan"):
             top, x = collar[1], self._spine(collar[1])
             gap = 0.035 if self.pattern == "jacket" else 0.018
             low = self.hip_y - (0.1 if self.pattern == "jacket" else 0.0)
-            pen.fill([(x - gap, top - 0.03), (x + gap, top - 0.03), (self._spine(low), low)], other)
-            pen.line([(self._spine(low), low), (self._spine(hem[1]), hem[1])], 0.004, shade(self.top, 0.6))
+            canvas.fill([(x - gap, top - 0.03), (x + gap, top - 0.03), (self._spine(low), low)], other)
+            canvas.line([(self._spine(low), low), (self._spine(hem[1]), hem[1])], 0.004, shade(self.top, 0.6))
             if self.pattern == "cardigan":
                 for step in (0.35, 0.55, 0.75, 0.92):
                     y = top + step * (hem[1] - top)
-                    pen.ellipse(self._spine(y) + 0.012, y, 0.006, 0.006, shade(self.top, 0.55))
+                    canvas.ellipse(self._spine(y) + 0.012, y, 0.006, 0.006, shade(self.top, 0.55))
         # the neckline
         x, y = self.neck
-        pen.ellipse(x, y + 0.035, self.head_height * 0.27, 0.018 + 0.012 * rng.random(), shade(self.person.skin, 0.86))
+        canvas.ellipse(
+            x, y + 0.035, self.head_height * 0.27, 0.018 + 0.012 * rng.random(), shade(self.person.skin, 0.86)
+        )
 
     def _arm_pose(self, side: int) -> tuple[tuple, tuple, tuple]:
         """Shoulder, elbow and hand of one arm."""
@@ -187,23 +191,23 @@ class Body:
         hand = (elbow[0] + side * length * np.sin(fore), elbow[1] + length * np.cos(fore))
         return shoulder, elbow, hand
 
-    def _arm(self, pen: Pen, side: int, pose: tuple[tuple, tuple, tuple]) -> None:
+    def _arm(self, canvas: Canvas, side: int, pose: tuple[tuple, tuple, tuple]) -> None:
         shoulder, elbow, hand = pose
         thick = at_age(self.person.body_age, (0, 3, 12, 25, 60, 90), (0.06, 0.052, 0.042, 0.048, 0.05, 0.04))
         thick *= (0.6 + 0.4 * self.build) * (1 + 0.08 * self.person.masculine)
         sleeve = shade(self.top, 0.93)
-        pen.ellipse(*hand, 0.024, 0.026, self.person.skin)
+        canvas.ellipse(*hand, 0.024, 0.026, self.person.skin)
         if self.long_sleeves:
-            pen.line([shoulder, elbow, hand], thick, sleeve)
-            pen.ellipse(hand[0], hand[1] + 0.012, 0.02, 0.022, self.person.skin)
+            canvas.line([shoulder, elbow, hand], thick, sleeve)
+            canvas.ellipse(hand[0], hand[1] + 0.012, 0.02, 0.022, self.person.skin)
         else:
-            pen.line([shoulder, elbow, hand], thick * 0.78, self.person.skin)
+            canvas.line([shoulder, elbow, hand], thick * 0.78, self.person.skin)
             middle = tuple(np.asarray(shoulder) * 0.4 + np.asarray(elbow) * 0.6)
-            pen.line([shoulder, middle], thick, sleeve)
+            canvas.line([shoulder, middle], thick, sleeve)
 
-    def _stick(self, pen: Pen, hand: tuple[float, float]) -> None:
+    def _stick(self, canvas: Canvas, hand: tuple[float, float]) -> None:
         if self.rng.random() < at_age(self.person.body_age, (60, 72, 92), (0, 0.22, 0.65)):
-            pen.line([(hand[0], hand[1] - 0.01), (hand[0] + self.facing * 0.03, -0.005)], 0.014, (92, 62, 40))
+            canvas.line([(hand[0], hand[1] - 0.01), (hand[0] + self.facing * 0.03, -0.005)], 0.014, (92, 62, 40))
 
 
 def _pattern_odds(age: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Who is drawn: the labels, and how old each part of a person looks."""
+"""Who is rendered: the labels, and how old each part of a person looks."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.packing.synthetic.pen import mix
+from mivolo_lite.packing.synthetic.canvas import mix
 
 GROUPS = ("A", "B", "C", "D", "E")
-"""Drawn palettes of skin and hair that overlap. They stand for nobody."""
+"""Synthetic palettes of skin and hair that overlap. They stand for nobody."""
 
 _DECADE_WEIGHTS = np.array([1.25, 1.1, 1.2, 1.2, 1.1, 1.05, 0.95, 0.75, 0.45, 0.15])
 _AGE_KNOTS = np.concatenate([[0.0], np.cumsum(_DECADE_WEIGHTS) / _DECADE_WEIGHTS.sum()])

@@ -1,4 +1,4 @@
-"""A photo of one drawn person: a pure function of a seed and a number."""
+"""A photo of one synthetic person: a pure function of a seed and a number."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.synthetic.body import Body
+from mivolo_lite.packing.synthetic.canvas import Canvas
 from mivolo_lite.packing.synthetic.cover import draw_cover
 from mivolo_lite.packing.synthetic.head import Head
-from mivolo_lite.packing.synthetic.pen import Pen
 from mivolo_lite.packing.synthetic.person import Person, at_age
 from mivolo_lite.packing.synthetic.scene import background, expose
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 432, 576
 
 
 @dataclass(frozen=True)
-class DrawnPhoto:
+class SyntheticPhoto:
     """A photo and what is in it.
 
     Attributes:
@@ -34,7 +34,7 @@ class DrawnPhoto:
     covered: bool
 
 
-def draw_photo(seed: int, number: int, covered: float = 0.0) -> DrawnPhoto:
+def render_photo(seed: int, number: int, covered: float = 0.0) -> SyntheticPhoto:
     """Draws photo ``number`` of the series ``seed``.
 
     Args:
@@ -52,32 +52,37 @@ def draw_photo(seed: int, number: int, covered: float = 0.0) -> DrawnPhoto:
     tall = at_age(person.body_age, (0, 6, 18), (0.72, 0.84, 1.0)) * rng.uniform(0.84, 1.0) * 0.9 * HEIGHT
     ground = (rng.uniform(0.4, 0.6) * WIDTH, rng.uniform(0.955, 0.985) * HEIGHT)
     image = background(WIDTH, HEIGHT, int(ground[1] - rng.uniform(0.06, 0.25) * HEIGHT), rng)
-    pen = Pen(image, ground, tall, rng.normal(0, 0.025))
-    head_pen = pen.child(body.head, body.head_height, body.head_angle)
+    canvas = Canvas(image, ground, tall, rng.normal(0, 0.025))
+    head_pen = canvas.child(body.head, body.head_height, body.head_angle)
 
-    pen.ellipse(0.02, -0.005, 0.17, 0.022, image[-1, WIDTH // 2].astype(float) * 0.6)
+    canvas.ellipse(0.02, -0.005, 0.17, 0.022, image[-1, WIDTH // 2].astype(float) * 0.6)
     head.draw_behind(head_pen)
-    body.draw(pen)
+    body.draw(canvas)
     head.draw(head_pen)
     is_covered = bool(cover_rng.random() < covered)
     if is_covered:
         draw_cover(head_pen, cover_rng, person.skin)
-    face_box, body_box = _face_box(head_pen, head, rng), _body_box(pen, rng)
-    return DrawnPhoto(expose(image, rng), person, face_box, body_box, is_covered)
+    face_box, body_box = _face_box(head_pen, head, rng), _body_box(canvas, rng)
+    return SyntheticPhoto(expose(image, rng), person, face_box, body_box, is_covered)
 
 
-def _face_box(pen: Pen, head: Head, rng: np.random.Generator) -> Box:
+def _face_box(canvas: Canvas, head: Head, rng: np.random.Generator) -> Box:
     """Nearly square, from the hair to the chin and from ear to ear, off by as much as a detector would be."""
-    x, y = pen.place(0.03 * head.yaw, 0.0)
-    half = pen.scale * rng.normal(0.53, 0.015)
-    return _box(x - 0.94 * half, y - half, x + 0.94 * half, y + half, rng, 0.02 * pen.scale)
+    x, y = canvas.place(0.03 * head.yaw, 0.0)
+    half = canvas.scale * rng.normal(0.53, 0.015)
+    return _box(x - 0.94 * half, y - half, x + 0.94 * half, y + half, rng, 0.02 * canvas.scale)
 
 
-def _body_box(pen: Pen, rng: np.random.Generator) -> Box:
+def _body_box(canvas: Canvas, rng: np.random.Generator) -> Box:
     """Around the whole figure with arms by its sides."""
-    x, y = pen.origin
+    x, y = canvas.origin
     return _box(
-        x - 0.24 * pen.scale, y - 1.04 * pen.scale, x + 0.24 * pen.scale, y + 0.02 * pen.scale, rng, 0.012 * pen.scale
+        x - 0.24 * canvas.scale,
+        y - 1.04 * canvas.scale,
+        x + 0.24 * canvas.scale,
+        y + 0.02 * canvas.scale,
+        rng,
+        0.012 * canvas.scale,
     )
 
 

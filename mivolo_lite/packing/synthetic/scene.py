@@ -5,11 +5,11 @@ from functools import cache
 import cv2
 import numpy as np
 
-from mivolo_lite.packing.synthetic.pen import mix, shade
+from mivolo_lite.packing.synthetic.canvas import mix, shade
 
 _UNCHANGED = 160
 _SPARE = 97
-_COARSE = 16  # the background is drawn this much smaller and enlarged, which puts it out of focus
+_COARSE = 16  # the background is rendered this much smaller and enlarged, which puts it out of focus
 
 
 def background(width: int, height: int, floor_y: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,11 +20,11 @@ def shade(colour, factor: float) -> tuple[float, float, float]:
     return tuple(min(255.0, channel * factor) for channel in colour)
 
 
-class Pen:
+class Canvas:
     """Draws on a photo in coordinates of its own: shifted, scaled and turned.
 
     Args:
-        image: (H, W, 3) uint8, drawn on in place.
+        image: (H, W, 3) uint8, painted on in place.
         origin: where (0, 0) lies, in pixels.
         scale: length of a unit in pixels.
         angle: turn in radians, clockwise on the screen.
@@ -44,9 +44,9 @@ class Pen:
         """A point in pixels."""
         return self.origin[0] + x * self._cos - y * self._sin, self.origin[1] + x * self._sin + y * self._cos
 
-    def child(self, origin: tuple[float, float], scale: float, angle: float = 0.0) -> "Pen":
-        """A pen whose coordinates lie within this one's."""
-        return Pen(self.image, self.place(*origin), self.scale * scale, self.angle + angle)
+    def child(self, origin: tuple[float, float], scale: float, angle: float = 0.0) -> "Canvas":
+        """A canvas whose coordinates lie within this one's."""
+        return Canvas(self.image, self.place(*origin), self.scale * scale, self.angle + angle)
 
     def fill(self, points, colour) -> None:
         """A polygon."""

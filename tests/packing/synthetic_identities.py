@@ -1,12 +1,12 @@
-"""A folder per person of drawn faces: of one person the head is always the same; pose, light and place are not."""
+"""A folder per person of synthetic faces: of one person the head is always the same; pose, light and place are not."""
 
 from pathlib import Path
 
 import numpy as np
 
 from mivolo_lite.packing.crops import CropRules, cut_face, encode
+from mivolo_lite.packing.synthetic.canvas import Canvas
 from mivolo_lite.packing.synthetic.head import Head
-from mivolo_lite.packing.synthetic.pen import Pen
 from mivolo_lite.packing.synthetic.person import Person
 from mivolo_lite.packing.synthetic.scene import background, expose
 
@@ -30,7 +30,7 @@ def draw_face(number: int, shot: int) -> np.ndarray:
     head.rng = np.random.default_rng([3, number])  # beard, spots and glasses stay
     head.yaw, head.smile = float(np.clip(how.normal(0, 0.4), -1, 1)), float(np.clip(how.normal(0.35, 0.4), -0.6, 1))
     image = background(240, 240, 225, how)
-    pen = Pen(image, tuple(122 + how.normal(0, 3, 2)), 165 * how.uniform(0.92, 1.08), how.normal(0, 0.05))
-    head.draw_behind(pen)
-    head.draw(pen)
+    canvas = Canvas(image, tuple(122 + how.normal(0, 3, 2)), 165 * how.uniform(0.92, 1.08), how.normal(0, 0.05))
+    head.draw_behind(canvas)
+    head.draw(canvas)
     return cut_face(expose(image, how), (28, 28, 212, 212), CropRules())
