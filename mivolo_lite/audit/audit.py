@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.audit.duplicates import KINDS, find_pairs
+from mivolo_lite.audit.duplicates import COPY_TYPES, find_pairs
 from mivolo_lite.audit.findings import FLAGS, Flag, Group, flags, group_pairs, left_out, overlap
 from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
@@ -131,7 +131,7 @@ def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
             for name, index in zip(samples.names, samples.indexes, strict=True)
         ],
         "images": {name: _measured(prints[name]) for name in IMAGES if len(prints[name].records)},
-        "pairs": {name: _counts(pairs["kind"], KINDS) for name, pairs in found.pairs.items() if len(pairs)},
+        "pairs": {name: _counts(pairs["kind"], COPY_TYPES) for name, pairs in found.pairs.items() if len(pairs)},
         "groups": {
             "groups": len(groups),
             "samples": sum(len(group.members) for group in groups),
@@ -161,10 +161,10 @@ def summary(found: Audit) -> str:
     """What was found, as lines for the screen."""
     numbers = json.loads((found.out / AUDIT_FILE).read_text())
     groups, names = numbers["groups"], found.samples.names
-    kinds = Counter()
+    types = Counter()
     for counts in numbers["pairs"].values():
-        kinds.update(counts)
-    links = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]) or "none"
+        types.update(counts)
+    links = ", ".join(f"{types[kind]} {kind}" for kind in COPY_TYPES if types[kind]) or "none"
     lines = [
         f"{len(found.samples)} samples in {len(names)} folders",
         f"copies: {groups['samples']} samples in {groups['groups']} groups (links: {links})",
@@ -250,7 +250,7 @@ def _write_pairs(path: Path, found: Audit) -> None:
                 ends = [pair["one"], pair["other"]]
                 lo, hi = found.samples.age_lo[ends], found.samples.age_hi[ends]
                 gap = "" if np.isnan(lo).any() else f"{max(float(lo.max() - hi.min()), 0.0):g}"
-                row = [image, KINDS[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
+                row = [image, COPY_TYPES[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
                 writer.writerow(row + _columns(found.samples, ends[0]) + _columns(found.samples, ends[1]))
 
 

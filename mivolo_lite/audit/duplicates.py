@@ -13,13 +13,13 @@ from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.search import NearPairs
 from mivolo_lite.audit.workers import ShardWorkers
 
-KINDS = ("bytes", "pixels", "near", "mirrored")
+COPY_TYPES = ("bytes", "pixels", "near", "mirrored")
 
 PAIR = np.dtype(
     [
         ("one", np.int64),  # samples, the smaller number first
         ("other", np.int64),
-        ("kind", np.uint8),  # of KINDS
+        ("kind", np.uint8),  # of COPY_TYPES
         ("distance", np.uint8),  # bits of the perceptual hash
         ("similarity", np.float32),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from mivolo_lite.audit.duplicates import KINDS
+from mivolo_lite.audit.duplicates import COPY_TYPES
 from mivolo_lite.audit.findings import FLAGS, Flag, Group
 from mivolo_lite.audit.samples import IMAGES, Samples
 from mivolo_lite.files import write_text
@@ -158,8 +158,8 @@ def _card(group: Group, samples: Samples, images: _Thumbnails) -> str:
         )
         figures += f"<figure>{images(number)}<figcaption>{words}{_where(number, samples)}</figcaption></figure>"
     more = f" · {len(group.members) - _MEMBERS} more copies" if len(group.members) > _MEMBERS else ""
-    kinds = [kind for code, kind in enumerate(KINDS) if code in group.pairs["kind"]]
-    words = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(kind, kind) for kind in kinds)
+    types = [kind for code, kind in enumerate(COPY_TYPES) if code in group.pairs["kind"]]
+    words = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(kind, kind) for kind in types)
     gap = f" · {group.age_gap:g} years apart" if group.age_gap else ""
     return (
         f'<article style="--copies:{min(len(group.members), _MEMBERS)}"><div class="copies">{figures}</div>'

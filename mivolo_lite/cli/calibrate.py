@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
         default=0.9,
         help="share of true ages inside their interval",
     )
-    parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each kind")
+    parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each subgroup")
     parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
     options = parse(parser, argv)

@@ -1,4 +1,4 @@
-"""How unequally well kinds of people are treated, with what chance alone would give."""
+"""How unequally well subgroups are treated, with what chance alone would give."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import by_number
 
 LIMIT = 30
-"""Fewer images than this give no figure: their mean says more about them than about their kind."""
+"""Fewer images than this give no figure: their mean says more about them than about their subgroup."""
 
 _SHUFFLES = 200
-_COMMON = 5  # images that every kind must have of an age bin for it to count in the standardised error
+_COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
 
 Names = Sequence[str | None]
 
@@ -60,33 +60,34 @@ def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
     }
 
 
-def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> dict | None:
-    """MAE of every kind of person, and the gap between the best and the worst treated, raw and age-standardised.
+def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT) -> dict | None:
+    """MAE of every subgroup, and the gap between the best and the worst treated, raw and age-standardised.
 
-    The raw gap mixes how a kind is treated with how old it is in this data set: babies are easy. The standardised MAE
-    of a kind weighs its age bins as all these images together are distributed over them (direct standardisation),
-    over the bins of which every kind has some images. A gap is never 0, for the best and the worst of equals differ
-    by chance: ``by_chance`` is what 95 % of shuffles of the kinds within the age bins stay below. For the same reason a
-    bootstrap of the gap itself lies too high; see ``gap_interval`` for what its interval is.
+    The raw gap mixes how a subgroup is treated with how old it is in this data set: babies are easy. The standardised
+    MAE of a subgroup weighs its age bins as all these images together are distributed over them (direct
+    standardisation), over the bins of which every subgroup has some images. A gap is never 0, for the best and the
+    worst of equals differ by chance: ``by_chance`` is what 95 % of shuffles of the subgroups within the age bins stay
+    below. For the same reason a bootstrap of the gap itself lies too high; see ``gap_interval`` for what its interval
+    is.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
-        kind, decade: (N,) names of the kinds and of the age bins, None where unknown.
-        limit: kinds of fewer images are left out.
+        subgroup, decade: (N,) names of the subgroups and of the age bins, None where unknown.
+        limit: subgroups of fewer images are left out.
 
     Returns:
         ``rows`` by name (``n``, ``mae``, ``interval``, ``standardised``, ``standardised_interval``), ``worst``, ``raw``
         and ``standardised`` (``gap`` in years, ``ratio``, ``interval`` of the gap, ``by_chance``), ``common_bins``,
-        ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than two kinds.
+        ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than two subgroups.
     """
-    kind, decade = np.array(kind, dtype=object), np.array(decade, dtype=object)
-    known = ~np.isnan(errors) & np.not_equal(kind, None) & np.not_equal(decade, None)
-    names, left_out = _large(kind[known], limit)
+    subgroup, decade = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
+    known = ~np.isnan(errors) & np.not_equal(subgroup, None) & np.not_equal(decade, None)
+    names, left_out = _large(subgroup[known], limit)
     if len(names) < 2:
         return None
-    use = known & np.isin(kind, names)
+    use = known & np.isin(subgroup, names)
     bins = sorted(set(decade[use]), key=by_number)
-    crossed = _Crossed(_codes(kind[use], names), _codes(decade[use], bins), np.abs(errors[use]))
+    crossed = _Crossed(_codes(subgroup[use], names), _codes(decade[use], bins), np.abs(errors[use]))
     found = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
     resampled = replicates(crossed.values, crossed.maes, crossed.cell)
     interval = percentiles(resampled)
@@ -115,16 +116,16 @@ def gaps(errors: np.ndarray, kind: Names, decade: Names, limit: int = LIMIT) -> 
 
 
 def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """(2,) ends of the gap between the best and the worst of several kinds, whichever those truly are.
+    """(2,) ends of the gap between the best and the worst of several subgroups, whichever those truly are.
 
     The largest of several MAEs is large by chance as well, so the gap of the images, and of every bootstrap of them,
     is above the true one: an interval of its replicates misses the truth in up to 80 % of worlds. Intervals of all
-    differences between two kinds that hold together (Tukey's; here by the largest studentised deviation of a bootstrap)
-    hold the largest true difference as well.
+    differences between two subgroups that hold together (Tukey's; here by the largest studentised deviation of a
+    bootstrap) hold the largest true difference as well.
 
     Args:
-        maes: (kinds,) of the images.
-        resampled: (times, kinds) of bootstrap replicates; NaN where one has none.
+        maes: (subgroups,) of the images.
+        resampled: (times, subgroups) of bootstrap replicates; NaN where one has none.
         level: how often all differences lie inside at once.
     """
     if np.isnan(maes).any():
@@ -139,36 +140,36 @@ def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) 
 
 
 class _Crossed:
-    """Absolute errors by kind of person and age bin. Only cells that have images are summed over.
+    """Absolute errors by subgroup and age bin. Only cells that have images are summed over.
 
     Args:
-        kind, decade: (N,) the number of each image's kind and age bin, every number from 0 on at least once.
+        subgroup, decade: (N,) the number of each image's subgroup and age bin, every number from 0 on at least once.
         errors: (N,) absolute errors.
 
     Attributes:
         values: (N, 2) what ``bootstrap`` sums.
         cell: (N,) of each image, among those that have images.
-        count: (kinds, bins) images.
-        common: (bins,) whether every kind has enough images of that age.
+        count: (subgroups, bins) images.
+        common: (bins,) whether every subgroup has enough images of that age.
         weight: (bins,) of the standardised error: the images of a common age bin.
     """
 
-    def __init__(self, kind: np.ndarray, decade: np.ndarray, errors: np.ndarray):
-        self.kind, self.decade, self.values = kind, decade, counted(errors)
-        self.shape = kind.max() + 1, decade.max() + 1
-        self.place, self.cell = np.unique(kind * self.shape[1] + decade, return_inverse=True)
+    def __init__(self, subgroup: np.ndarray, decade: np.ndarray, errors: np.ndarray):
+        self.subgroup, self.decade, self.values = subgroup, decade, counted(errors)
+        self.shape = subgroup.max() + 1, decade.max() + 1
+        self.place, self.cell = np.unique(subgroup * self.shape[1] + decade, return_inverse=True)
         self.count = self.table(cell_sums(self.values, self.cell))[0, ..., 0]
         self.common = (self.count >= _COMMON).all(axis=0)
         self.weight = self.count.sum(axis=0) * self.common
 
     def table(self, sums: np.ndarray) -> np.ndarray:
-        """(B, kinds, bins, 2) from the sums (B, C, 2) of the cells that have images."""
+        """(B, subgroups, bins, 2) from the sums (B, C, 2) of the cells that have images."""
         full = np.zeros((len(sums), self.shape[0] * self.shape[1], 2))
         full[:, self.place] = sums
         return full.reshape(len(sums), *self.shape, 2)
 
     def maes(self, sums: np.ndarray) -> np.ndarray:
-        """(B, 2, kinds) raw and standardised MAEs from sums (B, C, 2)."""
+        """(B, 2, subgroups) raw and standardised MAEs from sums (B, C, 2)."""
         cells = self.table(sums)
         raw, inside = means(cells.sum(axis=2))[..., 0], means(cells)[..., 0]
         there = self.weight * ~np.isnan(inside)
@@ -177,19 +178,20 @@ class _Crossed:
         return np.stack([raw, standardised], axis=1)
 
     def maes_and_gap(self, sums: np.ndarray) -> np.ndarray:
-        """(B, 2, kinds + 1) those MAEs and, last, their gap."""
+        """(B, 2, subgroups + 1) those MAEs and, last, their gap."""
         maes = self.maes(sums)
         return np.concatenate([maes, np.ptp(maes, axis=2, keepdims=True)], axis=2)
 
     def gaps_by_chance(self) -> np.ndarray:
-        """(2,) 95 % quantile of the raw and standardised gap where kinds are shuffled among images of one age bin."""
+        """(2,) 95 % quantile of the raw and standardised gap where subgroups are shuffled among images of one age
+        bin."""
         random, bins = np.random.default_rng(0), self.shape[1]
         members = [np.flatnonzero(self.decade == number) for number in range(bins)]
-        shuffled, found = self.kind.copy(), []
+        shuffled, found = self.subgroup.copy(), []
         for _ in range(_SHUFFLES):
             for rows in members:
-                shuffled[rows] = random.permutation(self.kind[rows])
-            # A shuffle within the bins leaves the number of images of every kind and bin as it is.
+                shuffled[rows] = random.permutation(self.subgroup[rows])
+            # A shuffle within the bins leaves the number of images of every subgroup and bin as it is.
             cell = np.searchsorted(self.place, shuffled * bins + self.decade)
             found.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
         return np.quantile(found, 0.95, axis=0)

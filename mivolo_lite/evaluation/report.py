@@ -21,10 +21,11 @@ WORST = 24
 _NOTES = (
     "Intervals hold 95 % of 1,000 bootstrap draws of the images. Where one person is in several images they are "
     "too narrow, since not people but images were resampled.",
-    "The worst treated kind less the best is never 0, not even between equals. By chance alone: what 95 % of random "
-    "shuffles of the kinds among images of one age bin stay below.",
-    "Same ages: every kind weighed as if it were as old as all images together, over the ten-year bins that all "
-    "kinds have. Babies are easy, and a kind with many of them is not for that reason treated well.",
+    "The worst treated subgroup less the best is never 0, not even between equals. By chance alone: what 95 % of "
+    "random "
+    "shuffles of the subgroups among images of one age bin stay below.",
+    "Same ages: every subgroup weighed as if it were as old as all images together, over the ten-year bins that all "
+    "subgroups have. Babies are easy, and a subgroup with many of them is not for that reason treated well.",
     "Gender and group are the labels of the data set, made by people or models, with their mistakes.",
 )
 
@@ -119,11 +120,11 @@ def _tiles(metrics: dict) -> Iterator[str]:
         yield tile(
             "Worst age bin", f"{worst['mae']:.2f}", f"{worst['name']}, {between(worst['interval'])} n={worst['n']}"
         )
-    for kind in ("gender x group", "group", "gender"):
-        if metrics["gaps"][kind]:
-            worst = metrics["gaps"][kind]["worst"]
+    for subgroup in ("gender x group", "group", "gender"):
+        if metrics["gaps"][subgroup]:
+            worst = metrics["gaps"][subgroup]["worst"]
             small = f"{escape(worst['name'])}, {between(worst['interval'])} n={worst['n']}"
-            yield tile(f"Worst {kind}", f"{worst['mae']:.2f}", small)
+            yield tile(f"Worst {subgroup}", f"{worst['mae']:.2f}", small)
             break
     if metrics["gaps"]["group"]:
         gap = metrics["gaps"]["group"]["standardised"]
@@ -165,17 +166,17 @@ def _tiles(metrics: dict) -> Iterator[str]:
 
 
 def _sheets(metrics: dict) -> Iterator[list[str]]:
-    for kind, rows in metrics["by"].items():
+    for subgroup, rows in metrics["by"].items():
         if rows:
             cells = (_age_row(name, row) for name, row in rows.items())
-            yield [f"<h2>By {kind}</h2>", table(("", "n", "MAE", "bias", "CS@5"), cells)]
+            yield [f"<h2>By {subgroup}</h2>", table(("", "n", "MAE", "bias", "CS@5"), cells)]
     if metrics["classes"]:
         note = "Groups are the ranges of the labels; between two the nearer counts. Distance: years to the range."
         cells = (_class_row(name, row) for name, row in metrics["classes"]["by"].items())
         yield ["<h2>By age group</h2>", faint(note), table(("", "n", "right", "one off", "distance"), cells)]
-    for kind, gap in metrics["gaps"].items():
+    for subgroup, gap in metrics["gaps"].items():
         if gap:
-            yield [f"<h2>Gap by {kind}</h2>", *_gap_sheet(gap)]
+            yield [f"<h2>Gap by {subgroup}</h2>", *_gap_sheet(gap)]
     note = "As NIST defines them, with the groups of this data set in place of regions of birth."
     cells = (_nist_row(name, row) for name, row in metrics["nist"].items())
     yield ["<h2>NIST FATE measures</h2>", faint(note), table(("", "n", "cells", "value"), cells)]

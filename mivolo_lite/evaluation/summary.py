@@ -35,11 +35,12 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         level: coverage that the age intervals of the predictions promise; None where they have none.
 
     Returns:
-        What ``evaluate_predictions`` returns, its rows ``by`` kind with a ``mae_interval`` and ``bias_interval``, and:
+        What ``evaluate_predictions`` returns, its rows ``by`` subgroup with a ``mae_interval`` and ``bias_interval``,
+        and:
 
         * ``intervals`` of ``mae``, ``bias``, ``cs5`` and ``gender_accuracy``;
         * ``ce20``, share of errors of 20 years or more, and ``cs``, CS(n) for n from 0 to 15;
-        * ``macro_mae`` over ten-year bins, and ``gaps`` between kinds: see ``groups``;
+        * ``macro_mae`` over ten-year bins, and ``gaps`` between subgroups: see ``groups``;
         * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
         * ``classes`` for ages known as ranges, ``nist`` and ``thresholds`` by legal age;
         * ``risk_coverage`` of age and gender, and ``age_intervals``;
@@ -47,13 +48,13 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
     """
     metrics = evaluate_predictions(predictions)
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
-    kinds = {
+    subgroups = {
         "age": ten_year_bin(predictions.age_lo, predictions.age_hi),
         "gender": predictions.gender,
         "group": predictions.group,
     }
-    for kind, names in kinds.items():
-        _add_intervals(metrics["by"][kind], errors, names)
+    for subgroup, names in subgroups.items():
+        _add_intervals(metrics["by"][subgroup], errors, names)
     crossed = _crossed(predictions.gender, predictions.group)
     female = predictions.female
     right = gender_right(female, predictions.gender)
@@ -61,12 +62,16 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         "intervals": _intervals(errors, right),
         "ce20": gross_error_rate(errors),
         "cs": cumulative_scores(errors),
-        "macro_mae": macro_mae(errors, kinds["age"]),
+        "macro_mae": macro_mae(errors, subgroups["age"]),
         "gaps": {
-            name: gaps(errors, names, kinds["age"])
-            for name, names in (("gender", kinds["gender"]), ("group", kinds["group"]), ("gender x group", crossed))
+            name: gaps(errors, names, subgroups["age"])
+            for name, names in (
+                ("gender", subgroups["gender"]),
+                ("group", subgroups["group"]),
+                ("gender x group", crossed),
+            )
         },
-        "gender": _gender(predictions, kinds),
+        "gender": _gender(predictions, subgroups),
         "classes": class_accuracy(predictions.age, predictions.age_lo, predictions.age_hi),
         "nist": nist_measures(predictions),
         "thresholds": [threshold_curve(predictions, age) for age in legal_ages],
@@ -74,7 +79,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
             "age": None if predictions.spread is None else risk_coverage(np.abs(errors), predictions.spread),
             "gender": risk_coverage(1 - right, -np.abs(female - 0.5)),
         },
-        "age_intervals": _age_intervals(predictions, kinds, level),
+        "age_intervals": _age_intervals(predictions, subgroups, level),
         "verification": {name: one.verified for name, one in predictions.embeddings.items()},
     }
 
@@ -102,21 +107,24 @@ def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
     return result
 
 
-def _gender(predictions: Predictions, kinds: dict[str, Sequence[str | None]]) -> dict | None:
+def _gender(predictions: Predictions, subgroups: dict[str, Sequence[str | None]]) -> dict | None:
     gender = gender_calibration(predictions.female, predictions.gender)
     if gender is None:
         return None
-    by = {kind: gender_accuracy_by(predictions.female, predictions.gender, kinds[kind]) for kind in ("age", "group")}
+    by = {
+        subgroup: gender_accuracy_by(predictions.female, predictions.gender, subgroups[subgroup])
+        for subgroup in ("age", "group")
+    }
     return gender | {"by": by}
 
 
 def _age_intervals(
-    predictions: Predictions, kinds: dict[str, Sequence[str | None]], level: float | None
+    predictions: Predictions, subgroups: dict[str, Sequence[str | None]], level: float | None
 ) -> dict | None:
     if level is None or predictions.lower is None:
         return None
     truth = predictions.age_lo, predictions.age_hi
-    return {"nominal": level, **interval_coverage(predictions.lower, predictions.upper, *truth, kinds)}
+    return {"nominal": level, **interval_coverage(predictions.lower, predictions.upper, *truth, subgroups)}
 
 
 def _crossed(gender: Sequence[str | None], group: Sequence[str | None]) -> list[str | None]:

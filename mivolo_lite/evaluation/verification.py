@@ -43,7 +43,7 @@ def verification(embedding: np.ndarray, person: np.ndarray, most: int = MOST, se
         seed: of the draw of the pairs and their ten parts.
 
     Returns:
-        ``pairs`` of both kinds together, ``people``, ``accuracy`` (0.5 is chance) with its standard deviation over the
+        ``pairs`` of both types together, ``people``, ``accuracy`` (0.5 is chance) with its standard deviation over the
         parts ``spread``, the ``threshold`` that is best on all pairs, ``auc``, ``tar`` (share of true pairs accepted)
         by false accept rate, None where there are too few pairs, and ``roc``, pairs of a false and a true accept rate.
         None for fewer than 30 pairs of a kind.
@@ -76,8 +76,8 @@ def draw_pairs(person: np.ndarray, most: int, rng: np.random.Generator) -> Pairs
     begin = np.searchsorted(person[order], person[order])  # of the person that each place is of
     one, two = place - begin, begin  # how many places before it are of the same person, and of others
     count = min(int(one.sum()), int(two.sum()), most)
-    kinds = [_draw(one, begin, count, rng), _draw(two, np.zeros_like(begin), count, rng)]
-    first, second = (order[np.concatenate(places)] for places in zip(*kinds, strict=True))
+    pair_types = [_draw(one, begin, count, rng), _draw(two, np.zeros_like(begin), count, rng)]
+    first, second = (order[np.concatenate(places)] for places in zip(*pair_types, strict=True))
     return Pairs(first, second, np.arange(2 * count) < count)
 
 

@@ -11,7 +11,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 CELLS = 9
-"""Kinds of places in an image of one colour: corners, edges between them, the middle."""
+"""Types of places in an image of one colour: corners, edges between them, the middle."""
 
 
 class Pointwise(nn.Conv2d):

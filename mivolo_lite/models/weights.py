@@ -141,7 +141,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
         for name in expected
         if name in state and state[name].shape != expected[name].shape
     ]
-    kinds = [
+    wrong_types = [
         f"{name} {state[name].dtype} for {expected[name].dtype}"
         for name in expected
         if name in state and state[name].is_floating_point() != expected[name].is_floating_point()
@@ -150,7 +150,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
         "wrong shape": shapes,
-        "wrong type": kinds,
+        "wrong type": wrong_types,
     }
     found = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
     if found:

@@ -14,7 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import MAX_AGE
 from mivolo_lite.methods.prior import smoothed_counts
 from mivolo_lite.ranges import Probability, float_range
-from mivolo_lite.training.kinds import UNKNOWN, By, label_codes
+from mivolo_lite.training.subgroups import UNKNOWN, By, label_codes
 
 
 @dataclass
@@ -23,7 +23,7 @@ class BalanceConfig:
 
     Attributes:
         by: the labels whose rarity counts, ``age``, ``gender``, ``group``, ``age_gender``, ``age_group`` or ``none``.
-        power: 1 weighs every kind the same in sum, 0.5 is half way there, 0 weighs every sample the same.
+        power: 1 weighs every subgroup the same in sum, 0.5 is half way there, 0 weighs every sample the same.
         cap: largest weight; the mean is 1.
     """
 
@@ -35,8 +35,8 @@ class BalanceConfig:
 def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -> Tensor:
     """(N,) float32 weights with a mean of 1, of at most ``cap``.
 
-    A weight is the number of samples of the same kind, to the power of ``-power``. Ages are counted as spread over a
-    few years (``smoothed_counts``), so that the only 110-year-old weighs as the few of about that age. A sample of
+    A weight is the number of samples of the same subgroup, to the power of ``-power``. Ages are counted as spread over
+    a few years (``smoothed_counts``), so that the only 110-year-old weighs as the few of about that age. A sample of
     which a label is unknown weighs 1.
 
     Args:
@@ -65,14 +65,14 @@ def capped(weight: Tensor, cap: float) -> Tensor:
 
 
 def _counts(columns: Mapping[str, np.ndarray], by: By) -> Tensor:
-    """(N,) float64 samples of each one's kind, 0 where a label is unknown."""
+    """(N,) float64 samples of each one's subgroup, 0 where a label is unknown."""
     nothing = np.zeros(len(columns["age_lo"]), dtype=np.int64)
     other = by.removeprefix("age").removeprefix("_")
-    kind = label_codes(columns, other) if other else nothing
+    subgroup = label_codes(columns, other) if other else nothing
     age = label_codes(columns, "age") if by.startswith("age") else nothing
-    count = torch.zeros(len(kind), dtype=torch.float64)
-    for each in np.unique(kind[kind != UNKNOWN]):
-        rows = (kind == each) & (age != UNKNOWN)
+    count = torch.zeros(len(subgroup), dtype=torch.float64)
+    for each in np.unique(subgroup[subgroup != UNKNOWN]):
+        rows = (subgroup == each) & (age != UNKNOWN)
         ages = torch.from_numpy(np.bincount(age[rows], minlength=MAX_AGE + 1))
         count[rows] = (smoothed_counts(ages) if by.startswith("age") else ages).double()[age[rows]]
     return count

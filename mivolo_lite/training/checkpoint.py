@@ -25,6 +25,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
 from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
+from mivolo_lite.old_names import current_train_state
 from mivolo_lite.training.average import WeightAverage
 
 MOMENTS_FILE, STATE_FILE, CHECKS_FILE = "moments.safetensors", "state.json", "crc32.json"
@@ -46,7 +47,7 @@ class TrainState:
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
         best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
-        kinds: logarithmic weights of kinds of people, where the run has them.
+        subgroups: logarithmic weights of subgroups, where the run has them.
         val_digest: names the data that ``best_mae`` was measured on; empty before that.
         evaluated: the last step whose weights were evaluated.
     """
@@ -59,7 +60,7 @@ class TrainState:
     samples_seen: int = 0
     best_mae: float = float("inf")
     order_version: int = ORDER_VERSION
-    kinds: dict[str, float] = field(default_factory=dict)
+    subgroups: dict[str, float] = field(default_factory=dict)
     val_digest: str = ""
     evaluated: int = 0
 
@@ -209,7 +210,7 @@ class Checkpointer:
             UserError: it belongs to another stream, or to a run without averaged weights.
         """
         content = json.loads((checkpoint / STATE_FILE).read_text())
-        state.load(content["state"])
+        state.load(current_train_state(content["state"]))
         if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
         with _explain_misfit(checkpoint / MOMENTS_FILE), safe_open(checkpoint / MOMENTS_FILE, "pt") as moments:
@@ -282,7 +283,7 @@ def _damage_of_state(path: Path) -> str | None:
         return f"{path} is missing"
     try:
         content = json.loads(path.read_bytes())
-        state, scaler = content["state"], content.get("scaler")
+        state, scaler = current_train_state(content["state"]), content.get("scaler")
         wrong = [known.name for known in fields(TrainState) if not _fits(state, known.name)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         return f"{path} is damaged"
@@ -328,14 +329,14 @@ def _name_of(step: int) -> str:
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
 _OPTIONAL = {
     "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "kinds": dict, "val_digest": str, "evaluated": int,
+    "subgroups": dict, "val_digest": str, "evaluated": int,
 }  # fmt: skip
 
 
 def _fits(state: dict, name: str) -> bool:
     if name in _NEEDED:
         return type(state[name]) is _NEEDED[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
-    if name == "kinds" and isinstance(state.get(name), dict):
+    if name == "subgroups" and isinstance(state.get(name), dict):
         return all(isinstance(weight, float) and math.isfinite(weight) for weight in state[name].values())
     return name not in state or isinstance(state[name], _OPTIONAL[name])
 

@@ -1,11 +1,12 @@
-"""Group distributionally robust optimisation: the kinds of people that a model does badly on count more.
+"""Group distributionally robust optimisation: the subgroups that a model does badly on count more.
 
 Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020, minimise the loss under the worst
-weighting ``q`` of the kinds, by one exponentiated-gradient step on ``q`` for each one on the weights. They draw every
-kind as often; here the order stays as it is, and a sample of kind ``g`` weighs ``q[g]`` over that kind's share of the
-training data. Two more differences: losses count as differences from the mean, relative to it, so that a step size
-means the same for years and for nats; and ``q`` pays for leaving the shares of the training data (``penalty``), since
-a kind of which the labels are worse, or the faces harder to tell, would otherwise end with all of the weight.
+weighting ``q`` of the subgroups, by one exponentiated-gradient step on ``q`` for each one on the weights. They draw
+every subgroup as often; here the order stays as it is, and a sample of subgroup ``g`` weighs ``q[g]`` over that
+subgroup's share of the training data. Two more differences: losses count as differences from the mean, relative to it,
+so that a step size means the same for years and for nats; and ``q`` pays for leaving the shares of the training data
+(``penalty``), since a subgroup of which the labels are worse, or the faces harder to tell, would otherwise end with
+all of the weight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.ranges import float_range, int_range
-from mivolo_lite.training.kinds import By, kinds_of
+from mivolo_lite.training.subgroups import By, subgroups_of
 
 
 @dataclass
@@ -27,13 +28,13 @@ class DroConfig:
     """Group distributionally robust optimisation of the age loss.
 
     Attributes:
-        by: the labels that tell kinds apart, ``age`` (ten-year bins), ``gender``, ``group``, ``age_gender`` or
+        by: the labels that tell subgroups apart, ``age`` (ten-year bins), ``gender``, ``group``, ``age_gender`` or
             ``age_group``, or ``none``.
-        fewest: training samples that make a kind; those of smaller ones count as without this method.
-        step_size: of the weights of the kinds.
-        penalty: on the weights' divergence from the training data; at rest, a kind of twice the mean loss weighs
+        fewest: training samples that make a subgroup; those of smaller ones count as without this method.
+        step_size: of the weights of the subgroups.
+        penalty: on the weights' divergence from the training data; at rest, a subgroup of twice the mean loss weighs
             ``exp(1 / penalty)`` times as much as one of the mean. 0 for the published method.
-        adjustment: added to a kind's loss, over the root of its number of training samples (their ``C``).
+        adjustment: added to a subgroup's loss, over the root of its number of training samples (their ``C``).
     """
 
     by: By = "none"
@@ -44,7 +45,7 @@ class DroConfig:
 
 
 class GroupDro:
-    """Weights of the kinds, equal on every rank, changed after every optimizer step by what that step saw.
+    """Weights of the subgroups, equal on every rank, changed after every optimizer step by what that step saw.
 
     Args:
         columns, groups: labels of all samples, as ``joined_labels`` gives them.
@@ -53,12 +54,12 @@ class GroupDro:
         device: where the losses are.
 
     Attributes:
-        names: of the K kinds.
-        share: (K,) of the training data, by weight. Samples of no kind count as without this method.
-        log_weight: (K,) logarithms of what the losses of each kind are multiplied by: ``q / share``.
+        names: of the K subgroups.
+        share: (K,) of the training data, by weight. Samples of no subgroup count as without this method.
+        log_weight: (K,) logarithms of what the losses of each subgroup are multiplied by: ``q / share``.
 
     Raises:
-        UserError: fewer than two kinds are large enough.
+        UserError: fewer than two subgroups are large enough.
     """
 
     def __init__(
@@ -69,43 +70,45 @@ class GroupDro:
         config: DroConfig,
         device: torch.device | str,
     ):
-        kind, self.names = kinds_of(columns, groups, config.by, config.fewest)
+        subgroup, self.names = subgroups_of(columns, groups, config.by, config.fewest)
         if len(self.names) < 2:
             raise UserError(
-                f"optim.dro.by {config.by}: {len(self.names)} kinds of people have {config.fewest} training samples or "
+                f"optim.dro.by {config.by}: {len(self.names)} subgroups have {config.fewest} training samples or "
                 "more, and it takes two; set another label, or none, or a smaller optim.dro.fewest"
             )
         self.config = config
-        weight = np.ones(len(kind), dtype=np.float32) if weight is None else weight.cpu().numpy()
-        mass, count = (np.bincount(kind[kind >= 0], values[kind >= 0]) for values in (weight, np.ones(len(kind))))
+        weight = np.ones(len(subgroup), dtype=np.float32) if weight is None else weight.cpu().numpy()
+        mass, count = (
+            np.bincount(subgroup[subgroup >= 0], values[subgroup >= 0]) for values in (weight, np.ones(len(subgroup)))
+        )
         self.share, self.adjustment, self.weight = (
             torch.from_numpy(values.astype(np.float32)).to(device)
             for values in (mass / mass.sum(), config.adjustment / np.sqrt(count), weight)
         )
-        # Samples of no kind are in a column of their own, the last one.
-        self.kind = torch.from_numpy(np.where(kind < 0, len(self.names), kind)).to(device)
+        # Samples of no subgroup are in a column of their own, the last one.
+        self.subgroup = torch.from_numpy(np.where(subgroup < 0, len(self.names), subgroup)).to(device)
         self.log_weight = torch.zeros_like(self.share)
         self.seen = torch.zeros(3, len(self.names) + 1, device=device)
 
     @property
     def q(self) -> Tensor:
-        """(K,) the weighting of the kinds, a distribution."""
+        """(K,) the weighting of the subgroups, a distribution."""
         return self.share * self.log_weight.exp()
 
     def factor(self, sample: Tensor) -> Tensor:
         """(B,) what this method multiplies the age losses of samples (B,) by."""
-        return torch.cat([self.log_weight.exp(), self.share.new_ones(1)])[self.kind[sample]]
+        return torch.cat([self.log_weight.exp(), self.share.new_ones(1)])[self.subgroup[sample]]
 
     def observe(self, loss: Tensor, age: AgeRange, sample: Tensor) -> None:
         """Add a micro-batch to what this step saw on this rank: unweighted age losses (B,) of samples (B,)."""
         weight = torch.where(age.known, self.weight[sample], 0.0)
         loss = torch.where(age.known, loss.detach(), 0.0)
         rows = torch.stack([weight, weight * loss, weight * loss.abs()])
-        kind = F.one_hot(self.kind[sample], self.seen.shape[1])
-        self.seen = self.seen + (rows[..., None] * kind).sum(1)
+        subgroup = F.one_hot(self.subgroup[sample], self.seen.shape[1])
+        self.seen = self.seen + (rows[..., None] * subgroup).sum(1)
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """One step on ``q`` by all that was observed since the last one. A kind that was not seen stays as it is.
+        """One step on ``q`` by all that was observed since the last one. A subgroup that was not seen stays as it is.
 
         Args:
             reduce: sums a tensor over the ranks.
@@ -121,7 +124,7 @@ class GroupDro:
         self.log_weight = log_q.log_softmax(0) - self.share.log()
 
     def weights(self) -> dict[str, float]:
-        """What the losses of each kind are multiplied by."""
+        """What the losses of each subgroup are multiplied by."""
         return dict(zip(self.names, self.log_weight.exp().tolist(), strict=True))
 
     def state(self) -> dict[str, float]:
@@ -129,10 +132,11 @@ class GroupDro:
         return dict(zip(self.names, self.log_weight.tolist(), strict=True))
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Take what ``state`` gave. Raises UserError where it is of other kinds."""
+        """Take what ``state`` gave. Raises UserError where it is of other subgroups."""
         if set(state) != set(self.names):
             raise UserError(
-                f"--resume: the checkpoint weighs {', '.join(state) or 'no kinds'}, this run {', '.join(self.names)}; "
+                f"--resume: the checkpoint weighs {', '.join(state) or 'no subgroups'}, this run "
+                f"{', '.join(self.names)}; "
                 "set optim.dro.by as it was, or start a new run"
             )
         self.log_weight = torch.tensor([state[name] for name in self.names], device=self.log_weight.device)

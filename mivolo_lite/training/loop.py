@@ -39,11 +39,11 @@ from mivolo_lite.training.checks import (
 )
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.journal import Journal
-from mivolo_lite.training.kinds import joined_labels
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
+from mivolo_lite.training.subgroups import joined_labels
 
 
 class Trainer:
@@ -194,7 +194,7 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
             if self.dro is not None:
-                self.dro.load(self.state.kinds)
+                self.dro.load(self.state.subgroups)
         self._check_validation_set()
         if self.accelerator.is_main_process:
             evaluated = self.state.evaluated == self.state.step
@@ -297,7 +297,7 @@ class Trainer:
             self.folder.save_best(self.estimator, weights)
 
     def _save(self) -> None:
-        self.state.kinds = {} if self.dro is None else self.dro.state()
+        self.state.subgroups = {} if self.dro is None else self.dro.state()
         with self.journal.paused():
             seconds = self.checkpointer.save(self.state, self.engine, self.average)
         self.heartbeat.progress()
@@ -323,7 +323,7 @@ class Trainer:
                 "age_loss": age_loss,
                 "gender_loss": gender_loss,
                 **tasks,
-                **({} if self.dro is None else {"kinds": self.dro.weights()}),
+                **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": self.engine.optimizer.param_groups[0]["lr"],
                 "epoch": self.state.samples_seen / self.reader.samples,

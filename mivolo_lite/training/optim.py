@@ -30,7 +30,7 @@ class OptimConfig:
             alike at the start; 0 to train age alone.
         ema_decay: decay of the averaged weights that are evaluated and kept; 0 for no averaging.
         balance: larger weights for rare samples.
-        dro: larger weights for the kinds of people that the model does badly on.
+        dro: larger weights for the subgroups that the model does badly on.
     """
 
     epochs: float_range(0, 1e6, low_open=True) = 10.0

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 
 from mivolo_lite.audit.audit import AuditOptions, audit, whipple
-from mivolo_lite.audit.duplicates import KINDS
+from mivolo_lite.audit.duplicates import COPY_TYPES
 from mivolo_lite.cli import main
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.pack import pack
@@ -109,7 +109,7 @@ def test_exactly_the_planted_copies_are_found(found):
     links = {(row["key_a"], row["key_b"]): row["kind"] for row in rows(found.out / "pairs.csv")}
     assert links == {(f"face{place:02d}", name): kind for name, place, _, kind, _, _ in COPIES}
     assert all(float(row["similarity"]) >= 0.9 for row in rows(found.out / "pairs.csv"))
-    assert set(links.values()) == set(KINDS)
+    assert set(links.values()) == set(COPY_TYPES)
 
 
 def test_contradictions_are_told_from_copies_with_one_label(found):

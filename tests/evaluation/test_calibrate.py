@@ -101,7 +101,7 @@ def test_the_temperature_divides_the_logits_and_is_not_applied_twice(checkpoint,
     assert calibrate(checkpoint, indexes[0].folder) == first
 
 
-def test_intervals_by_kind_are_those_of_the_kind(checkpoint, indexes, tmp_path):
+def test_intervals_by_subgroup_are_those_of_the_subgroup(checkpoint, indexes, tmp_path):
     calibration = calibrate(checkpoint, make_shards(tmp_path / "many", [240]).folder, 0.8, by="group")
     assert set(calibration["radii"]) == {"x", "y"}
     evaluate(checkpoint, indexes[1].folder, tmp_path / "out", report=False)

@@ -108,13 +108,13 @@ def test_the_radius_is_the_error_of_the_rank_that_conformal_prediction_asks_for(
 @pytest.mark.parametrize("level", [0.8, 0.9])
 @pytest.mark.parametrize("by", ["all", "age", "group"])
 def test_held_out_ages_are_covered_as_promised(level, by):
-    """Within 1 point of nominal, in all and in each of the kinds that the promise is made to."""
+    """Within 1 point of nominal, in all and in each of the subgroups that the promise is made to."""
     fitted, held_out = people(60_000, seed=1), people(60_000, seed=2)
     calibration = fit_calibration(fitted, level, by)
     lower, upper = age_intervals(calibration, held_out.age, held_out.gender, held_out.group)
-    kinds = {"all": [], "age": ten_year_bin(held_out.age, held_out.age), "group": held_out.group}
-    kinds = {name: names for name, names in kinds.items() if name == by != "all"}
-    found = interval_coverage(lower, upper, held_out.age_lo, held_out.age_hi, kinds)
+    subgroups = {"all": [], "age": ten_year_bin(held_out.age, held_out.age), "group": held_out.group}
+    subgroups = {name: names for name, names in subgroups.items() if name == by != "all"}
+    found = interval_coverage(lower, upper, held_out.age_lo, held_out.age_hi, subgroups)
     assert found["coverage"] == pytest.approx(level, abs=0.01)
     for name, row in found["by"].get(by, {}).items():
         if row["n"] > 4000:
@@ -132,7 +132,7 @@ def test_one_radius_for_all_fails_the_old_and_their_own_does_not():
     assert rows["age"]["10-19"]["width"] < 0.8 * rows["all"]["10-19"]["width"]
 
 
-def test_kinds_of_few_images_have_the_common_radius():
+def test_subgroups_of_few_images_have_the_common_radius():
     p = people(300)
     names = ["rare" if row < 20 else "common" for row in range(300)]
     calibration = fit_calibration(replace(p, group=names), 0.9, "group")

@@ -21,7 +21,7 @@ from tests.shards.tiny_shards import damage, make_shards
 
 SAMPLES, SIDE = 30, 32
 DUAL = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
-HAS = {"face": (0, 2), "body": (1, 2), "both": (0, 1, 2)}  # of the three kinds of samples in the tiny shards
+HAS = {"face": (0, 2), "body": (1, 2), "both": (0, 1, 2)}  # of the three types of samples in the tiny shards
 TRUTH = ["key", "age", "gender", "group"]
 
 

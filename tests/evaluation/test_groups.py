@@ -1,4 +1,4 @@
-"""Gaps between kinds of people, against arithmetic done by hand and against worlds without a gap."""
+"""Gaps between subgroups, against arithmetic done by hand and against worlds without a gap."""
 
 import numpy as np
 import pytest
@@ -8,18 +8,18 @@ from mivolo_lite.evaluation.metrics import ten_year_bin
 
 
 def repeated(*rows):
-    """(error, kind, decade) columns from rows (error, kind, decade, times)."""
+    """(error, subgroup, decade) columns from rows (error, subgroup, decade, times)."""
     columns = [[value] * times for *values, times in rows for value in [tuple(values)]]
     flat = [value for column in columns for value in column]
     return np.array([row[0] for row in flat], float), [row[1] for row in flat], [row[2] for row in flat]
 
 
-def test_a_kind_of_babies_is_not_called_well_treated():
-    # Within each age both kinds have the same error; `young` has more of the easy age.
-    errors, kind, decade = repeated(
+def test_a_subgroup_of_babies_is_not_called_well_treated():
+    # Within each age both subgroups have the same error; `young` has more of the easy age.
+    errors, subgroup, decade = repeated(
         (1.0, "young", "0-9", 90), (-9.0, "young", "60-69", 10), (1.0, "old", "0-9", 10), (9.0, "old", "60-69", 90)
     )
-    found = gaps(errors, kind, decade)
+    found = gaps(errors, subgroup, decade)
     assert found["rows"]["young"]["mae"] == pytest.approx(1.8) and found["rows"]["old"]["mae"] == pytest.approx(8.2)
     assert found["raw"]["gap"] == pytest.approx(6.4) and found["raw"]["ratio"] == pytest.approx(8.2 / 1.8)
     assert found["rows"]["young"]["standardised"] == pytest.approx(5) == found["rows"]["old"]["standardised"]
@@ -29,24 +29,26 @@ def test_a_kind_of_babies_is_not_called_well_treated():
     assert lower < 6.4 < upper
 
 
-def test_only_ages_that_every_kind_has_are_compared():
-    errors, kind, decade = repeated(
+def test_only_ages_that_every_subgroup_has_are_compared():
+    errors, subgroup, decade = repeated(
         (2.0, "x", "20-29", 40), (4.0, "y", "20-29", 40), (30.0, "y", "90-99", 40), (7.0, "x", "90-99", 4)
     )
-    found = gaps(errors, kind, decade)
+    found = gaps(errors, subgroup, decade)
     assert found["common_bins"] == ["20-29"] and found["common_share"] == pytest.approx(80 / 124)
     assert found["standardised"]["gap"] == pytest.approx(2) and found["rows"]["y"]["mae"] == pytest.approx(17)
 
 
-def test_kinds_without_a_common_age_have_no_standardised_gap():
+def test_subgroups_without_a_common_age_have_no_standardised_gap():
     found = gaps(*repeated((2.0, "x", "0-9", 40), (4.0, "y", "50-59", 40)))
     assert found["standardised"] == {"gap": None, "ratio": None, "interval": None, "by_chance": None}
     assert found["raw"]["gap"] == 2 and found["common_bins"] == []
 
 
 def test_few_images_give_no_figure():
-    errors, kind, decade = repeated((1.0, "x", "0-9", LIMIT), (2.0, "y", "0-9", LIMIT), (99.0, "z", "0-9", LIMIT - 1))
-    found = gaps(errors, kind, decade)
+    errors, subgroup, decade = repeated(
+        (1.0, "x", "0-9", LIMIT), (2.0, "y", "0-9", LIMIT), (99.0, "z", "0-9", LIMIT - 1)
+    )
+    found = gaps(errors, subgroup, decade)
     assert list(found["rows"]) == ["x", "y"] and found["left_out"] == {"z": LIMIT - 1}
     assert gaps(*repeated((1.0, "x", "0-9", LIMIT), (2.0, "y", "0-9", LIMIT - 1))) is None
     assert gaps(np.full(3, np.nan), ["x", None, "y"], [None] * 3) is None
@@ -56,9 +58,9 @@ def test_few_images_give_no_figure():
 def test_chance_alone_explains_the_gap_between_equals_and_no_real_one(real):
     random, above = np.random.default_rng(0), 0
     for _ in range(12):
-        kind, decade = random.choice(list("xyz"), 300), random.choice(["0-9", "20-29"], 300)
-        errors = random.normal(0, 4, 300) * np.where(decade == "0-9", 1, 2) * np.where((kind == "x") & real, 2.5, 1)
-        for one in (found := gaps(errors, kind, decade))["raw"], found["standardised"]:
+        subgroup, decade = random.choice(list("xyz"), 300), random.choice(["0-9", "20-29"], 300)
+        errors = random.normal(0, 4, 300) * np.where(decade == "0-9", 1, 2) * np.where((subgroup == "x") & real, 2.5, 1)
+        for one in (found := gaps(errors, subgroup, decade))["raw"], found["standardised"]:
             above += one["gap"] > one["by_chance"]
     assert above >= 22 if real else above <= 6  # of 24; 5 % of them for equals
 
@@ -73,7 +75,7 @@ def test_the_macro_mae_weighs_every_age_bin_the_same():
     assert macro_mae(errors[:5], decade[:5])["value"] is None
 
 
-def test_unknown_ages_and_kinds_are_in_no_gap():
+def test_unknown_ages_and_subgroups_are_in_no_gap():
     ages = np.array([5.0, np.nan, 25.0] * 40)
     errors = np.where(np.isnan(ages), np.nan, 1.0)
     assert gaps(errors, ["x", "y", None] * 40, ten_year_bin(ages, ages)) is None
@@ -81,13 +83,13 @@ def test_unknown_ages_and_kinds_are_in_no_gap():
 
 
 def _range_of_truth(true, n, seed, trials=150):
-    """How often the interval of the gap holds the true gap between kinds of these mean errors."""
+    """How often the interval of the gap holds the true gap between subgroups of these mean errors."""
     random, inside = np.random.default_rng(seed), 0
     gap = np.ptp(true)
-    kind = np.repeat([f"kind{number}" for number in range(len(true))], n)
+    subgroup = np.repeat([f"subgroup{number}" for number in range(len(true))], n)
     for _ in range(trials):
         errors = random.exponential(np.repeat(true, n))
-        lower, upper = gaps(errors, kind.tolist(), ["20-29"] * len(kind))["raw"]["interval"]
+        lower, upper = gaps(errors, subgroup.tolist(), ["20-29"] * len(subgroup))["raw"]["interval"]
         inside += lower <= gap <= upper
     return inside / trials
 

@@ -9,7 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.balance import BalanceConfig, balanced_weights, capped
-from mivolo_lite.training.kinds import UNKNOWN, joined_labels, kinds_of
+from mivolo_lite.training.subgroups import UNKNOWN, joined_labels, subgroups_of
 
 
 def columns_of(ages, gender=0, group=0):
@@ -38,13 +38,13 @@ def sampled(size=5000):
 def test_the_mean_is_one_no_weight_exceeds_the_cap_and_the_unknown_weigh_one(by, power, cap):
     columns = sampled()
     weight = balanced_weights(columns, BalanceConfig(by, power, cap))
-    known = kinds_of(columns, ["x", "y", "z"], by)[0] != UNKNOWN
+    known = subgroups_of(columns, ["x", "y", "z"], by)[0] != UNKNOWN
     assert weight.double().mean() == pytest.approx(1, abs=1e-6) and 0 < weight.min() and weight.max() <= cap
     assert 0 < known.mean() < 1 and (weight[~known] == 1).all()
     assert (weight == 1).all() == (power == 0)
 
 
-def test_a_kind_weighs_inversely_to_its_number():
+def test_a_subgroup_weighs_inversely_to_its_number():
     columns = columns_of([30] * 13, group=[0] * 9 + [1] * 3 + [2])
     whole, root = (balanced_weights(columns, BalanceConfig("group", power, 100)).numpy() for power in (1.0, 0.5))
     assert whole / whole[0] == pytest.approx([1] * 9 + [3] * 3 + [9])
@@ -85,11 +85,11 @@ def test_capped_weights_are_the_others_scaled(cap):
     assert (found[found == cap] <= ratio[0] * weight[found == cap] * (1 + 1e-9)).all()
 
 
-def test_kinds_have_names_and_the_small_ones_are_none():
+def test_subgroups_have_names_and_the_small_ones_are_none():
     columns = columns_of([1, 9, 10, 12, 15, 99, np.nan], group=[0, 0, 1, 1, 1, 1, 0])
-    kind, names = kinds_of(columns, ["Asian", "Black"], "age_group", fewest=2)
-    assert names == ["0-9 Asian", "10-19 Black"] and kind.tolist() == [0, 0, 1, 1, 1, UNKNOWN, UNKNOWN]
-    assert kinds_of(columns, ["Asian", "Black"], "gender")[1] == ["M"]
+    subgroup, names = subgroups_of(columns, ["Asian", "Black"], "age_group", fewest=2)
+    assert names == ["0-9 Asian", "10-19 Black"] and subgroup.tolist() == [0, 0, 1, 1, 1, UNKNOWN, UNKNOWN]
+    assert subgroups_of(columns, ["Asian", "Black"], "gender")[1] == ["M"]
 
 
 def test_groups_of_several_indexes_are_told_apart_by_their_names(tmp_path):

@@ -150,8 +150,8 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(run, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"step": -1}, {"step": "3"}, {"step": True}, {"seed": None}, {"digest": 5}, {"best_mae": "low"}, {"kinds": []},
-        {"kinds": {"F": [1]}}, {"kinds": {"F": math.nan}}, {"step": [1]}, {"step": 1.5},
+        {"step": -1}, {"step": "3"}, {"step": True}, {"seed": None}, {"digest": 5}, {"best_mae": "low"}, {"subgroups":
+        []}, {"subgroups": {"F": [1]}}, {"subgroups": {"F": math.nan}}, {"step": [1]}, {"step": 1.5},
         {"order_version": 1.5}, {"evaluated": None}, {"more": 1},
     ],
 )  # fmt: skip

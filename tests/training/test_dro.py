@@ -11,7 +11,7 @@ from mivolo_lite.labels import NO_CODE, AgeRange
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from tests.training.test_balance import columns_of
 
-SIZES = [60, 120, 180, 5]  # the last one is too small to be a kind
+SIZES = [60, 120, 180, 5]  # the last one is too small to be a subgroup
 GROUP = np.repeat([0, 1, 2, 3], SIZES)
 NAMES = ["a", "b", "c", "d"]
 
@@ -38,7 +38,8 @@ def test_it_begins_as_the_training_data_are():
 
 
 def test_one_update_by_hand():
-    """Mean losses 4, 2 and 1; weighted by kinds of equal factors, the mean of the six is 2 and q is their softmax."""
+    """Mean losses 4, 2 and 1; weighted by subgroups of equal factors, the mean of the six is 2 and q is their
+    softmax."""
     one = dro(step_size=0.5)
     observed(one, [3.0, 5.0, 2.0, 0.5, 1.0, 1.5, 99.0], [0, 1, 60, 180, 181, 182, 360])
     one.update(same)
@@ -53,7 +54,7 @@ def test_one_update_by_hand():
     assert one.q.tolist() == pytest.approx((by_hand / by_hand.sum()).tolist())
 
 
-def test_weights_count_within_the_kinds_and_cancel_between_them():
+def test_weights_count_within_the_subgroups_and_cancel_between_them():
     weight = torch.ones(len(GROUP))
     weight[GROUP == 0] = 3.0
     weight[:20] = 0.0
@@ -75,7 +76,7 @@ def test_what_is_unknown_or_not_there_changes_nothing():
     assert one.log_weight.tolist() == pytest.approx([0.0] * 3, abs=1e-6)
 
 
-def test_an_adjustment_favours_small_kinds():
+def test_an_adjustment_favours_small_subgroups():
     one = dro(step_size=0.5, adjustment=3.0)
     observed(one, [1.0, 1.0, 1.0], [0, 60, 180])
     one.update(same)
@@ -114,7 +115,7 @@ def test_cut_up_and_spread_over_ranks_it_is_the_same():
     torch.testing.assert_close(ranks[0].log_weight, whole.log_weight)
 
 
-def test_on_a_toy_problem_it_lowers_the_worst_kinds_loss():
+def test_on_a_toy_problem_it_lowers_the_worst_subgroups_loss():
     """One number must serve a sixth that wants 3, a third that wants 0 and a half that wants 1: at best at 1 for the
     mean of the squares, and at 1.5 for the worst, which the half does not matter to."""
     wanted = torch.tensor([3.0, 0.0, 1.0, 0.0])[torch.from_numpy(GROUP)]
@@ -133,7 +134,7 @@ def test_on_a_toy_problem_it_lowers_the_worst_kinds_loss():
             one.observe(loss, AgeRange.exact(wanted), everyone)
             one.update(same)
             assert one.q.sum() == pytest.approx(1, abs=1e-5) and (one.q >= 0).all()
-        worst.append(max(float(loss[GROUP == kind].detach().mean()) for kind in range(3)))
+        worst.append(max(float(loss[GROUP == subgroup].detach().mean()) for subgroup in range(3)))
     assert worst[0] > worst[1] > worst[2]
     assert answer.item() == pytest.approx(1.5, abs=0.05)
     assert one.q.tolist() == pytest.approx([0.5, 0.5, 0.0], abs=0.05)
@@ -148,14 +149,14 @@ def test_it_goes_on_where_it_stopped():
     assert other.weights()["a"] == pytest.approx(math.exp(one.log_weight[0]))
 
 
-@pytest.mark.parametrize("state, message", [({}, "no kinds"), ({"a": 0.0, "b": 0.0}, "a, b")])
-def test_a_checkpoint_of_other_kinds_is_one_line(state, message):
+@pytest.mark.parametrize("state, message", [({}, "no subgroups"), ({"a": 0.0, "b": 0.0}, "a, b")])
+def test_a_checkpoint_of_other_subgroups_is_one_line(state, message):
     with pytest.raises(UserError, match=f"--resume: the checkpoint weighs {message}, this run a, b, c"):
         dro().load(state)
 
 
-def test_fewer_than_two_kinds_are_one_line():
+def test_fewer_than_two_subgroups_are_one_line():
     columns = columns_of([30] * 42, group=[0] * 20 + [1] * 19 + [NO_CODE] * 3)
-    with pytest.raises(UserError, match="optim.dro.by group: 1 kinds of people have 20 "):
+    with pytest.raises(UserError, match="optim.dro.by group: 1 subgroups have 20 "):
         GroupDro(columns, NAMES, None, DroConfig("group", fewest=20), "cpu")
     assert GroupDro(columns, NAMES, None, DroConfig("group", fewest=19), "cpu").names == ["a", "b"]

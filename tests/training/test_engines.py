@@ -60,10 +60,10 @@ class Run:
     def checkpoint(self, name: str) -> dict:
         return load_file(self.folder / "checkpoints" / f"step-{STEPS:09d}" / name)
 
-    def kinds(self) -> dict[str, float]:
-        """The weights of the kinds of people at the end."""
+    def subgroups(self) -> dict[str, float]:
+        """The weights of the subgroups at the end."""
         state = self.folder / "checkpoints" / f"step-{STEPS:09d}" / "state.json"
-        return json.loads(state.read_text())["state"]["kinds"]
+        return json.loads(state.read_text())["state"]["subgroups"]
 
     def traced(self, name: str) -> dict[int, list]:
         """What each step used, or was like, in all ranks and over all attempts."""
@@ -133,8 +133,8 @@ def assert_same(run: Run, reference: Run) -> None:
         found, expected = (each.checkpoint(f"{name}.safetensors") for each in (run, reference))
         assert found.pop("step", 0) == expected.pop("step", 0)
         assert distance(found, expected) < 1e-5
-    assert run.kinds() == pytest.approx(reference.kinds(), abs=1e-5)
-    assert max(map(abs, reference.kinds().values())) > 0.01
+    assert run.subgroups() == pytest.approx(reference.subgroups(), abs=1e-5)
+    assert max(map(abs, reference.subgroups().values())) > 0.01
     assert run.samples() == reference.samples()
     best = [load_file(each.folder / "best" / "model.safetensors") for each in (run, reference)]
     assert distance(*best) < 1e-5

@@ -114,7 +114,7 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
         assert expected.keys() == found.keys()
         assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
     states = [json.loads((last_checkpoint(each) / "state.json").read_text())["state"] for each in (undisturbed, run)]
-    assert states[0] == states[1] and any(states[0]["kinds"].values())
+    assert states[0] == states[1] and any(states[0]["subgroups"].values())
     best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
     assert all(best[key].equal(found[key]) for key in best)
     assert steps_logged(run) == list(range(1, STEPS + 1))

@@ -33,15 +33,15 @@ def test_the_order_and_the_images_stay_as_they_are(people, tmp_path):
         assert torch.equal(plain.sample, weighted.sample) and torch.equal(plain.face, weighted.face)
 
 
-def test_the_log_says_what_each_kind_weighs(people, tmp_path):
+def test_the_log_says_what_each_subgroup_weighs(people, tmp_path):
     main(["train", *words(people, tmp_path / "run", *SWITCHES, "--optim.dro.step_size", "0.5")])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    kinds = [line["kinds"] for line in lines if line["kind"] == "train"]
-    assert all(set(each) == {"M", "F"} for each in kinds)
-    assert len({each["F"] for each in kinds}) == len(kinds)
-    assert all((each["M"] - 1) * (each["F"] - 1) < 0 for each in kinds)  # one more, so the other less
+    subgroups = [line["subgroups"] for line in lines if line["kind"] == "train"]
+    assert all(set(each) == {"M", "F"} for each in subgroups)
+    assert len({each["F"] for each in subgroups}) == len(subgroups)
+    assert all((each["M"] - 1) * (each["F"] - 1) < 0 for each in subgroups)  # one more, so the other less
     state = json.loads((max((tmp_path / "run" / "checkpoints").iterdir()) / "state.json").read_text())["state"]
-    assert torch.tensor(state["kinds"]["F"]).exp().item() == pytest.approx(kinds[-1]["F"])
+    assert torch.tensor(state["subgroups"]["F"]).exp().item() == pytest.approx(subgroups[-1]["F"])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_log_says_what_each_kind_weighs(people, tmp_path):
     [
         (["--optim.balance.by", "age", *STREAM], ["data.reader stream"]),
         (["--optim.dro.by", "gender", *STREAM], ["data.reader stream"]),
-        (["--optim.dro.by", "gender", "--optim.dro.fewest", "1000"], ["optim.dro.by gender", "0 kinds", "1000"]),
+        (["--optim.dro.by", "gender", "--optim.dro.fewest", "1000"], ["optim.dro.by gender", "0 subgroups", "1000"]),
         (["--optim.balance.by", "group", "--optim.balance.cap", "0.5"], ["optim.balance.cap", "0.5"]),
     ],
 )

@@ -1,7 +1,7 @@
 """Age intervals with a promised coverage (split conformal prediction), and a temperature for the gender.
 
 A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
-ceil((n + 1) level). A new image of the same kind then has its true age within the radius of its estimate with
+ceil((n + 1) level). A new image of the same subgroup then has its true age within the radius of its estimate with
 probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
 With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
 prediction): a true age is not known when an interval is asked for, an estimate is.
@@ -38,7 +38,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 
     Returns:
         ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
-        images by name of the kinds that have too few, ``gender_temperature`` and ``gender_n``.
+        images by name of the subgroups that have too few, ``gender_temperature`` and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -67,11 +67,11 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 def _radii(
     by: str, names: np.ndarray, age: np.ndarray, errors: np.ndarray, level: float
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """The radius of every kind that has one, and how many images the kinds with too few have.
+    """The radius of every subgroup that has one, and how many images the subgroups with too few have.
 
     Args:
         by, level: of ``fit_calibration``.
-        names: (N,) kinds of images with a known age.
+        names: (N,) subgroups of images with a known age.
         age, errors: (N,) estimates and absolute errors in years.
     """
     count = Counter(name for name in names if name is not None)

@@ -52,12 +52,12 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
     }
 
 
-def gender_accuracy_by(female: np.ndarray, gender: Names, kind: Names) -> dict[str, dict]:
-    """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by kind of person."""
-    kind = np.array(kind, dtype=object)
+def gender_accuracy_by(female: np.ndarray, gender: Names, subgroup: Names) -> dict[str, dict]:
+    """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
+    subgroup = np.array(subgroup, dtype=object)
     rows = {}
-    for name in sorted({one for one in kind if one is not None}, key=by_number):
-        use = np.flatnonzero(kind == name)
+    for name in sorted({one for one in subgroup if one is not None}, key=by_number):
+        use = np.flatnonzero(subgroup == name)
         probability, is_female = _known(female[use], [gender[place] for place in use])
         right = (probability > 0.5) == is_female
         enough = len(right) >= LIMIT
@@ -96,11 +96,12 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
 
 
 def interval_coverage(
-    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, kinds: dict[str, Names]
+    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, subgroups: dict[str, Names]
 ) -> dict:
-    """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by kind of person.
+    """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
-    An age known as a range counts as inside where the two meet. Kinds of fewer than ``LIMIT`` have only their ``n``.
+    An age known as a range counts as inside where the two meet. Subgroups of fewer than ``LIMIT`` have only their
+    ``n``.
     """
     known = ~np.isnan(lower) & ~np.isnan(age_lo)
     inside, width = (age_lo <= upper) & (age_hi >= lower), upper - lower
@@ -116,10 +117,10 @@ def interval_coverage(
         }
 
     by = {}
-    for kind, names in kinds.items():
+    for subgroup, names in subgroups.items():
         names = np.array(names, dtype=object)
         present = sorted({name for name in names if name is not None}, key=by_number)
-        by[kind] = {name: row(known & (names == name)) for name in present}
+        by[subgroup] = {name: row(known & (names == name)) for name in present}
     return row(known) | {"by": by}
 
 

@@ -1,4 +1,4 @@
-"""Kinds of people in the training data, told apart by their labels."""
+"""Subgroups in the training data, told apart by their labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 
 By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
-"""The labels that tell kinds apart; ``group`` is the samples' own."""
+"""The labels that tell subgroups apart; ``group`` is the samples' own."""
 
 UNKNOWN = -1
 
@@ -39,27 +39,28 @@ def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
     return np.where(code == NO_CODE, UNKNOWN, code)
 
 
-def kinds_of(
+def subgroups_of(
     columns: Mapping[str, np.ndarray], groups: Sequence[str], by: By, fewest: int = 1
 ) -> tuple[np.ndarray, list[str]]:
-    """The kind of every sample, ages in ten-year bins.
+    """The subgroup of every sample, ages in ten-year bins.
 
     Args:
         columns, groups: as ``joined_labels`` gives them.
-        by: what tells the kinds apart.
-        fewest: samples that make a kind; those of smaller ones are of none.
+        by: what tells the subgroups apart.
+        fewest: samples that make a subgroup; those of smaller ones are of none.
 
     Returns:
-        (N,) int64 place of each sample's kind among the names, or ``UNKNOWN``; and the names, as in ``20-29 Asian``.
+        (N,) int64 place of each sample's subgroup among the names, or ``UNKNOWN``; and the names, as in ``20-29
+        Asian``.
     """
     labels = by.split("_")
     codes = np.stack([label_codes(columns, label) // (10 if label == "age" else 1) for label in labels], axis=1)
     known = (codes != UNKNOWN).all(axis=1)
     found, place, count = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
     large = count >= fewest
-    kind = np.full(len(codes), UNKNOWN)
-    kind[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[place.reshape(-1)]
-    return kind, [_name(labels, row, groups) for row in found[large].tolist()]
+    subgroup = np.full(len(codes), UNKNOWN)
+    subgroup[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[place.reshape(-1)]
+    return subgroup, [_name(labels, row, groups) for row in found[large].tolist()]
 
 
 def _name(labels: Sequence[str], codes: Sequence[int], groups: Sequence[str]) -> str:
