@@ -1,4 +1,5 @@
-"""Make docs/images/report.png, the image at the head of README.md: the first screen of the quickstart's evaluation report.
+"""Make docs/images/report.png, the image at the head of README.md: the first screen of the quickstart's evaluation
+report.
 
     make quickstart
     python docs/make_report_image.py
