@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from accelerate import PartialState
 
@@ -12,6 +13,7 @@ from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.ranges import int_range
+from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
 
 
@@ -31,6 +33,12 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
+    parser.add_argument(
+        "--figures",
+        type=Literal[FORMATS],
+        default="png",
+        help="format of the files in plots/; pdf and svg are for papers",
+    )
     parser.add_argument(
         "--legal_ages",
         type=list[int_range(MIN_AGE, MAX_AGE)],

@@ -10,6 +10,7 @@ import numpy as np
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import about_data, about_model
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
@@ -24,6 +25,7 @@ from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
@@ -44,6 +46,7 @@ def evaluate(
     workers: int = 0,
     cache: CacheConfig | None = None,
     report: bool = True,
+    figures: str = "png",
     legal_ages: Sequence[int] = LEGAL_AGES,
     robustness: bool = False,
     robustness_samples: int | None = None,
@@ -61,7 +64,8 @@ def evaluate(
         batch: samples of one forward pass.
         workers: decoding processes.
         cache: where the node keeps what it fetches from a URL.
-        report: also write ``report.html`` and ``plots/*.png``.
+        report: also write ``report.html`` and ``plots/``.
+        figures: format of the plots' files: png, pdf or svg.
         legal_ages: for which to say how often minors and adults pass a challenge age.
         robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
@@ -108,7 +112,7 @@ def evaluate(
         metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
         example = None if samples is None else _most_images(index, samples, decoded)
-        _write(columns, metrics, estimator, index, Path(out), report, example)
+        _write(columns, metrics, estimator, index, Path(out), report, figures, example)
     return metrics
 
 
@@ -119,13 +123,15 @@ def _write(
     index: ShardIndex,
     out: Path,
     report: bool,
+    figures: str,
     corrupted: int | None,
 ) -> None:
     """The metrics come last: where they are, the evaluation is whole."""
     result_folder(out, RESULT_FILES)
+    clear_plots(out)
     write_csv(columns, out / PREDICTIONS_FILE)
     if report:
-        _write_report(columns, metrics, estimator, index, out, corrupted)
+        _write_report(columns, metrics, estimator, index, out, figures, corrupted)
     write_text(out / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
@@ -146,28 +152,30 @@ def _write_report(
     estimator: Estimator,
     index: ShardIndex,
     out: Path,
+    figures: str,
     corrupted: int | None,
 ) -> None:
-    """``corrupted``: the sample to show in all the ways that its images were made worse."""
-    from mivolo_lite.evaluation.report import Section, worst_rows, write_report  # matplotlib takes a second to import
+    """``corrupted``: the sample to show in all the ways that its images were corrupted."""
+    from mivolo_lite.evaluation.report import Result, worst_rows, write_report  # matplotlib takes a second to import
     from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
 
-    sections = []
+    results = []
     for name, predictions in columns.items():
         shown = estimator.inputs if name is None else COLUMNS[name]
         faces = thumbnails(index, worst_rows(predictions), shown)
         worse = {} if corrupted is None else corrupted_thumbnails(index, corrupted, shown, estimator.card.image_size)
-        sections.append(Section(name, metrics if name is None else metrics["inputs"][name], predictions, faces, worse))
-    card, calibration = estimator.card, estimator.card.calibration
-    again = "the same images, so its coverage is no evidence" if metrics.get("calibrated_on_these_images") else ""
-    about = {
-        "of": metrics["checkpoint"],
-        "model": " ".join(str(card.model[name]) for name in ("name", "backbone") if card.model.get(name)),
-        "method": str(card.method["name"]),
-        "data": f"{metrics['data']['folder']} ({index.digest[:12]}, {len(index)} images)",
-        "calibrated on": (again or calibration["data_digest"][:12]) if calibration else "",
+        results.append(Result(name, metrics if name is None else metrics["inputs"][name], predictions, faces, worse))
+    about = about_model(metrics["checkpoint"], estimator.card) | {
+        "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
+        "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
     }
-    write_report(sections, about, out)
+    write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures)
+
+
+def _calibrated_on(calibration: dict, metrics: dict) -> str:
+    if metrics.get("calibrated_on_these_images"):
+        return "the same images, so the interval coverage is no evidence"
+    return calibration["data_digest"][:12] if calibration else ""
 
 
 def _columns(inputs: str, own: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:

@@ -2,20 +2,21 @@
 
 import csv
 import json
-import re
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
-from mivolo_lite.card import CARD_FILE, locate, require_files
+from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.about import about_model
 from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
+from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.files import result_folder, write_text, written_aside
-from mivolo_lite.reporting.page import between, faint, page, table
+from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
+from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
@@ -23,12 +24,17 @@ from mivolo_lite.shards.index import ShardIndex
 MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 
 _SHARES = {
-    "CS@5": "cs5",
-    "Gender right": "gender_accuracy",
-    "Age group right": "age_group_accuracy",
-    "Worse on bad images: mean relative degradation": "mean_relative_degradation",
+    "cs5": ("CS@5", HIGHER, ".1%"),
+    "gender_accuracy": ("Gender accuracy", HIGHER, ".1%"),
+    "age_group_accuracy": ("Age-group accuracy", HIGHER, ".1%"),
+    "mean_relative_degradation": ("Mean relative degradation on corrupted images", LOWER, "+.1%"),
 }
-"""Further tables of the page, where any pair has the figure."""
+"""Further tables of the page, where any pair has the figure: title, what is better, and how to write it."""
+
+_LEAD = (
+    "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
+    "images. An age known as a range counts by its distance to it, so data sets of ranges look easier."
+)
 
 
 def evaluate_all(
@@ -79,7 +85,8 @@ def evaluate_all(
     if PartialState().is_main_process:
         _write_csv(matrix, out / CSV_FILE)
         has_reports = options.get("report", True)
-        write_text(out / PAGE_FILE, page("Checkpoints and data sets", (), _body(matrix, has_reports)))
+        cards = {name: Card.load(locate(folder)) for name, folder in zip(names, checkpoints, strict=True)}
+        write_text(out / PAGE_FILE, _page(matrix, cards, has_reports).html())
         write_text(out / MATRIX_FILE, json.dumps(matrix, indent=2) + "\n")
     return matrix
 
@@ -99,16 +106,6 @@ def matrix_table(matrix: dict) -> str:
                 f"{head:{first}}{''.join(f'{word:>{width}}' for word, width in zip(words, widths, strict=True))}"
             )
     return "\n".join(lines)
-
-
-def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
-    """A name for each folder: its last two parts, or as many more as it takes to tell them apart."""
-    parts = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
-    for depth in range(2, max(map(len, parts)) + 2):
-        names = ["-".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UserError(f"{option} {' '.join(folders)}: one of them is given twice")
 
 
 def _cell(metrics: dict) -> dict:
@@ -135,42 +132,42 @@ def _write_csv(matrix: dict, path: Path) -> None:
             writer.writerow([_row_name(row), *(word for pair in figures for word in pair)])
 
 
-def _body(matrix: dict, has_reports: bool):
+def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     cells = [cell for row in matrix["rows"] for cell in row["cells"].values()]
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
-    yield "<h2>MAE in years</h2>"
-    yield faint(
-        "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap draws of the "
-        "images. An age known as a range counts by its distance to it, so data sets of ranges look easier."
-    )
-    yield _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
-    for title, name in _SHARES.items():
+    mae = _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
+    sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}")]
+    for name, (title, better, form) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
-            form = "+.1%" if "degradation" in name else ".1%"
-            yield f"<h2>{title}</h2>"
-            yield _grid(matrix, lambda cell, name=name, form=form: _share(cell.get(name), form))
-    yield "<h2>What they are</h2>"
-    rows = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
-    yield table(("checkpoint", ""), ((escape(name), escape(folder)) for name, folder in rows.items()))
-    sets = matrix["data"].items()
-    described = ((escape(name), escape(one["folder"]), one["samples"], one["digest"][:12]) for name, one in sets)
-    yield table(("data set", "", "images", "digest"), described)
+            table = _grid(matrix, lambda cell, name=name, form=form: _share(cell.get(name), form))
+            sections.append(Section(title, [table], f"{better.capitalize()}."))
+    folders = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
+    models = {name: about_model(folders[name], card) for name, card in cards.items()}
+    facts = list(next(iter(models.values())))
+    checkpoints = Table(
+        ["", *(fact.lower() for fact in facts)], [[name, *model.values()] for name, model in models.items()]
+    )
+    sets = [
+        [name, each["folder"], f"{each['samples']:,}", each["digest"][:12]] for name, each in matrix["data"].items()
+    ]
+    sections += [
+        Section("Checkpoints", [checkpoints]),
+        Section("Data sets", [Table(("", "folder", "samples", "digest"), sets)]),
+    ]
+    return Page("Checkpoints and data sets", [Part(sections)], provenance(), (MATRIX_FILE, CSV_FILE))
 
 
-def _grid(matrix: dict, show) -> str:
-    rows = ((escape(_row_name(row)), *(show(row["cells"][name]) for name in matrix["data"])) for row in matrix["rows"])
-    return table(("", *map(escape, matrix["data"])), rows)
+def _grid(matrix: dict, show: Callable[[dict], str | Cell]) -> Table:
+    rows = [[_row_name(row), *(show(row["cells"][name]) for name in matrix["data"])] for row in matrix["rows"]]
+    return Table(["", *matrix["data"]], rows)
 
 
-def _mae(cell: dict, largest: float, has_reports: bool) -> str:
+def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
     if cell["mae"] is None:
         return "no ages"
-    number = f"{cell['mae']:.2f}"
-    if has_reports:
-        number = f'<a href="{escape(cell["folder"])}/{PAGE_FILE}">{number}</a>'
-    shade = f"rgb(59 130 196 / {0.1 + 0.5 * cell['mae'] / largest:.2f})"
-    small = f"<small>{between(cell['mae_interval'])}</small><small>n={cell['n']}</small>"
-    return f'<div class="shade" style="background: {shade}"><b>{number}</b>{small}</div>'
+    href = f"{cell['folder']}/{PAGE_FILE}" if has_reports else ""
+    small = f"{between(cell['mae_interval'])} n={cell['n']}"
+    return Cell(f"{cell['mae']:.2f}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 
 def _share(value: float | None, form: str) -> str:

@@ -1,17 +1,15 @@
 """The images of a few samples, small, as they are shown in a report."""
 
-from base64 import b64encode
 from collections.abc import Sequence
-
-import simplejpeg
 
 from mivolo_lite.evaluation.robustness import CELLS, CorruptedDataset
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.reporting.images import data_address
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import Draw
 
-_SIDE, _QUALITY = 128, 85
+_SIDE = 128
 
 
 def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str]) -> list[str]:
@@ -37,4 +35,4 @@ def _first_image(batch: Batch, row: int, inputs: Sequence[str]) -> str:
     if name is None:
         return ""
     pixels = getattr(batch, name)[row].movedim(0, -1).contiguous().numpy()
-    return f"data:image/jpeg;base64,{b64encode(simplejpeg.encode_jpeg(pixels, quality=_QUALITY)).decode()}"
+    return data_address(pixels)

@@ -1,80 +1,208 @@
-"""A page that needs no network, in light and dark, for phones and desks: its look and its elements."""
+"""A page in one file: no network, no script, light and dark, for phones and desks.
 
-from collections.abc import Iterable, Sequence
-from html import escape
-
-STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1b1f24; --faint: #5d6670; --card: #f4f6f8; --line: #d8dde3; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #14171a; --ink: #e6e9ec; --faint: #9aa4ae; --card: #1e2328; --line: #343b43; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 78rem; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1, h2, h3 { line-height: 1.2; } h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; }
-p { margin: .4rem 0; } .faint, figcaption, small { color: var(--faint); } nav a { margin-right: 1rem; color: inherit; }
-.tiles, .plots, .faces { display: grid; gap: .8rem; }
-.tiles { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); margin: 1rem 0; }
-.plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
-.small { margin-bottom: .8rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-.faces { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
-.tile, figure { margin: 0; padding: .7rem; background: var(--card); border-radius: .5rem; min-width: 0; }
-.tile b { display: block; font-size: 1.5rem; line-height: 1.2; } .tile small { display: block; line-height: 1.35; }
-figcaption { font-size: .85rem; } .plots figcaption { margin-bottom: .3rem; color: var(--ink); font-weight: 600; }
-figure svg { display: block; width: 100%; height: auto; } .faces img, .faces .none { display: block; width: 100%;
-  aspect-ratio: 1; object-fit: contain; border-radius: .3rem; background: var(--line); }
-.strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); margin-top: .8rem; }
-.strip { display: grid; gap: .3rem; grid-template-columns: repeat(3, 1fr); }
-.sheets { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
-.sheets section { min-width: 0; } .tables { overflow-x: auto; margin-bottom: .6rem; } 
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .2rem .6rem .2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; } td small { margin-left: .3rem; }
-.shade { padding: .3rem .6rem; border-radius: .3rem; } .shade a { color: inherit; }
-.shade small { display: block; margin: 0; }
-@media (max-width: 40rem) { td small { display: block; margin: 0; line-height: 1.1; } }
+What it says is data: sections of blocks. ``page.html`` lays them out, and escapes every text in them.
 """
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, ClassVar
 
-def page(title: str, about: Iterable[str], body: Iterable[str]) -> str:
-    """A whole HTML file.
+from jinja2 import Environment, PackageLoader
 
-    Args:
-        title: its heading.
-        about: facts to show below that, as words.
-        body: its elements.
+if TYPE_CHECKING:  # matplotlib takes a second to import
+    from mivolo_lite.reporting.plots import Plot
+
+_ROOM = "mivolo_lite.reporting"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One large number.
+
+    Attributes:
+        label: what it is.
+        value: the number, as text.
+        notes: lines below it.
     """
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<title>{title}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>',
-        f"<h1>{title}</h1>",
-        faint("; ".join(map(escape, about))),
-    )
-    return "\n".join([*head, *body, "</body>\n</html>\n"])
+
+    label: str
+    value: str
+    notes: Sequence[str] = ()
 
 
-def tile(label: str, number: str, small: str) -> str:
-    return f'<div class="tile"><small>{label}</small><b>{number}</b><small>{small}</small></div>'
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table that is more than a text.
+
+    Attributes:
+        text: what it says.
+        small: what stands behind that, in small letters.
+        href: where the text leads.
+        shade: how strong its background is, from 0 to 1.
+        bar: length of the bar behind the text, as a share of the cell.
+    """
+
+    text: str
+    small: str = ""
+    href: str = ""
+    shade: float | None = None
+    bar: float | None = None
 
 
-def faint(words: str) -> str:
-    return f'<p class="faint">{words}</p>'
+@dataclass(frozen=True)
+class Mark:
+    """A text that stands out."""
+
+    text: str
 
 
-def div(kind: str, parts: Iterable[str]) -> str:
-    return f'<div class="{kind}">{"".join(parts)}</div>'
+@dataclass(frozen=True)
+class Image:
+    """A small image with its caption.
+
+    Attributes:
+        source: its ``data:`` address; empty where there is nothing to show.
+        caption: words, each a text or a ``Mark``.
+        name: what identifies it, in small letters and cut where it is too long.
+        missing: what to show in place of the image.
+    """
+
+    source: str
+    caption: Sequence[str | Mark] = ()
+    name: str = ""
+    missing: str = ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return div("tables", [f"<table><tr>{titles}</tr>{lines}</table>"])
+@dataclass(frozen=True)
+class Card:
+    """Images that belong together, with a ``title`` above and a ``note`` below."""
+
+    images: Sequence[Image]
+    title: str = ""
+    note: str = ""
 
 
-def figure(value: float | None, interval: Sequence[float] | None, form: str = ".2f") -> str:
-    return "" if value is None else f"{value:{form}}<small>{between(interval, form)}</small>"
+@dataclass(frozen=True)
+class Tiles:
+    kind: ClassVar[str] = "tiles"
+    tiles: Sequence[Tile]
 
 
-def between(interval: Sequence[float] | None, form: str = ".2f") -> str:
-    return f"[{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts, numbers and ``Cell``s below a ``head``, with a ``title`` above and ``notes`` below."""
+
+    kind: ClassVar[str] = "table"
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | int | Cell]]
+    title: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables side by side, as many as fit."""
+
+    kind: ClassVar[str] = "tables"
+    tables: Sequence[Table]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots side by side; ``small`` ones are many of one kind."""
+
+    kind: ClassVar[str] = "plots"
+    plots: Sequence["Plot"]
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Gallery:
+    kind: ClassVar[str] = "gallery"
+    images: Sequence[Image]
+
+
+@dataclass(frozen=True)
+class Cards:
+    kind: ClassVar[str] = "cards"
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "notes"
+    lines: Sequence[str]
+
+
+Block = Tiles | Table | Tables | Plots | Gallery | Cards | Notes
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks below a title.
+
+    Attributes:
+        title: its heading, unique within its part.
+        blocks: its content.
+        lead: a sentence above them.
+        folded: on a narrow screen only the title shows until somebody opens it.
+        count: a number behind the title.
+        more: a sentence below the blocks.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    lead: str = ""
+    folded: bool = False
+    count: int | None = None
+    more: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections, below a title of their own where the page has several parts."""
+
+    sections: Sequence[Section]
+    title: str = ""
+
+    def anchor(self, section: Section | None = None) -> str:
+        """The name by which a link finds the part, or one of its sections."""
+        titles = (self.title, section.title if section else "")
+        return "-".join(re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") for title in titles if title)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        title: its heading.
+        parts: its content.
+        facts: where it comes from: what each fact is, and its words.
+        files: names of the files beside it, to link to.
+    """
+
+    title: str
+    parts: Sequence[Part]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[str] = ()
+
+    def menu(self) -> Iterator[tuple[str, str]]:
+        """Anchors and texts of the links at its top: parts that have a title, sections of the others."""
+        for part in self.parts:
+            if part.title:
+                yield part.anchor(), part.title
+            else:
+                yield from ((part.anchor(section), section.title) for section in part.sections)
+
+    def html(self) -> str:
+        """The file's text."""
+        environment = Environment(
+            loader=PackageLoader(_ROOM, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        style = (files(_ROOM) / "page.css").read_text(encoding="utf-8")
+        return environment.get_template("page.html").render(page=self, style=style)

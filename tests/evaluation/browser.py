@@ -17,7 +17,31 @@ IN_A_BROWSER = pytest.mark.skipif(
 )
 
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+HEIGHT = "document.documentElement.scrollHeight"
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+
+_VISIBLE = "checkVisibility({contentVisibilityAuto: true})"
+PLOTS_SHOWN = f"""[...document.querySelectorAll('figure svg')].filter(svg => svg.{_VISIBLE})
+  .every(svg => svg.getBoundingClientRect().height > 100)"""
+SMALLEST_LETTERS = f"""[...document.querySelectorAll('svg text')].filter(text => text.{_VISIBLE}).map(text => {{
+    const m = text.getScreenCTM();
+    return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(m.a, m.b);
+  }}).reduce((a, b) => Math.min(a, b), 99)"""
+CONTRAST = f"""(() => {{
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const over = ([r, g, b, a = 1], ground) => [r, g, b].map((c, i) => a * c + (1 - a) * ground[i]);
+  const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+  const light = rgb => [.2126, .7152, .0722].reduce((sum, share, i) => sum + share * linear(rgb[i] / 255), 0);
+  const own = e => numbers(getComputedStyle(e).backgroundColor);
+  const groundOf = e => e ? over(own(e), groundOf(e.parentElement)) : [255, 255, 255];
+  const says = e => [...e.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+  return [...document.body.querySelectorAll('*')].filter(e => says(e) && e.{_VISIBLE}).map(e => {{
+    const style = getComputedStyle(e), ground = groundOf(e);
+    const [a, b] = [light(over(numbers(e.closest('svg') ? style.fill : style.color), ground)), light(ground)];
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  }}).reduce((a, b) => Math.min(a, b));
+}})()"""
+"""Of the least legible text to its ground, by WCAG 2: 4.5 is enough. Shapes below the text of plots do not count."""
 
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
           "--hide-scrollbars", "--disable-background-networking", "--remote-debugging-pipe")  # fmt: skip

@@ -12,7 +12,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table, short_names
+from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
+from mivolo_lite.evaluation.short_names import short_names
 
 SIDE = 32
 
@@ -34,8 +35,8 @@ def found(runs, people, tmp_path_factory):
     """What the command wrote of two checkpoints on two data sets, reports and all but for their plots."""
     out = tmp_path_factory.mktemp("matrix") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mivolo_lite.evaluation.report.plots", lambda *_: [])
-        patch.setattr("mivolo_lite.evaluation.report.robustness_plots", lambda *_: [])
+        for kind in ("age", "subgroup", "gender", "confidence", "threshold", "robustness"):
+            patch.setattr(f"mivolo_lite.evaluation.report.{kind}_plots", lambda *_: [])
         main(["evaluate", "--checkpoint", f"{runs}/x/best", f"{runs}/y/best", "--data", f"{people}/val",
               f"{people}/train", "--out", f"{out}", "--workers", "0", "--robustness", "yes",
               "--robustness_samples", "2"])  # fmt: skip
@@ -96,7 +97,9 @@ def test_the_table_and_the_csv_say_the_same(found):
 def test_the_page_leads_to_every_report_and_asks_for_nothing_else(found):
     text = (found / "report.html").read_text()
     links = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', text)
-    assert len(links) == 4 and all((found / link).is_file() for link in links)
+    links = [link for link in links if not link.startswith("#")]
+    assert len(links) == 4 + 2 and all((found / link).is_file() for link in links)
+    assert {"matrix.json", "matrix.csv"} < set(links) and "<td>32 px</td>" in text and "lower is better" in text.lower()
     assert "<script" not in text and "@import" not in text
     for row in json.loads((found / "matrix.json").read_text())["rows"]:
         for cell in row["cells"].values():
@@ -111,7 +114,7 @@ def test_inputs_have_rows_of_their_own(runs, people, tmp_path):
     (row,) = matrix["rows"]
     assert row["inputs"] == "face" and (tmp_path / row["cells"]["people-val"]["folder"] / "metrics.json").is_file()
     assert matrix_table(matrix).splitlines()[1].startswith(f"{runs.name}-x (face)")
-    assert "<a href" not in (tmp_path / "report.html").read_text()
+    assert re.findall(r'<a href="(?!#)([^"]*)', (tmp_path / "report.html").read_text()) == ["matrix.json", "matrix.csv"]
 
 
 @pytest.mark.parametrize(

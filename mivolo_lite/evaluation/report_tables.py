@@ -1,0 +1,122 @@
+"""The tables of a report."""
+
+from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.headline import ADJUSTED, figure
+from mivolo_lite.images.corruptions import CORRUPTIONS
+from mivolo_lite.reporting.page import Cell, Table
+
+_FEW = f"n < {LIMIT}"
+
+_NIST = {
+    "mae_18_30": "MAE, 18 to 30, mean of 26 gender x year bins",
+    "challenge_25_fpr": "Challenge 25: 17-year-olds estimated 25 or more",
+    "teen_mae": "MAE, 13 to 16",
+    "teen_tpr": "13-16 estimated 13-16",
+    "teen_fnr_down": "13-16 estimated 8-12",
+    "teen_fnr_up": "13-16 estimated 17-22",
+    "child_fpr": "8-12 estimated 13-16",
+    "adult_fpr": "17-22 estimated 13-16",
+}
+
+
+def age_table(metrics: dict) -> Table | None:
+    """Errors by ten-year bin."""
+    rows = metrics["by"]["age"]
+    if not rows:
+        return None
+    head = ("true age", "n", "MAE", "bias", "CS@5")
+    return Table(head, [[name, row["n"], *_errors(row)] for name, row in rows.items()], "By age")
+
+
+def subgroup_table(metrics: dict, subgroup: str) -> Table | None:
+    """Errors by ``gender``, ``group`` or ``gender x group``, raw and age-adjusted, and their gap."""
+    gap = metrics["gaps"][subgroup]
+    rows = metrics["by"].get(subgroup) or (gap and gap["rows"])
+    return _subgroup_table(subgroup, rows, gap) if rows else None
+
+
+def age_group_table(classes: dict | None) -> Table | None:
+    """Accuracy by labelled age group."""
+    if not classes:
+        return None
+    head = ("age group", "n", "accuracy", "within one group", "distance")
+    rows = [[name, row["n"], *_shares(row)] for name, row in classes["by"].items()]
+    note = "The groups are the ranges of the labels; between two, the nearer counts. Distance: years to the range."
+    return Table(head, rows, "By age group", [note])
+
+
+def nist_table(nist: dict) -> Table | None:
+    """NIST's measures, where there is any."""
+    if not any(row["n"] for row in nist.values()):
+        return None
+    return Table(("", "n", "bins", "value"), [_nist_row(name, row) for name, row in nist.items()])
+
+
+def robustness_table(robustness: dict) -> Table:
+    """MAE by corruption and strength."""
+    worse, intervals = robustness["relative_degradation"], robustness["relative_degradation_interval"]
+    rows = [
+        [
+            Cell(name, CORRUPTIONS[name].meaning),
+            figure(worse[name], intervals[name], "+.0%"),
+            *(f"{mae:.2f}" for mae in row),
+        ]
+        for name, row in robustness["mae"].items()
+    ]
+    return Table(("MAE at strength", "degradation", "1", "2", "3", "4", "5"), rows)
+
+
+def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
+    adjusted = (gap or {"rows": {}})["rows"]
+    has_bias = any("bias" in row for row in rows.values())
+    lines = [[name, row["n"], *_subgroup_cells(row, adjusted.get(name), has_bias)] for name, row in rows.items()]
+    notes = []
+    if gap:
+        both = gap["raw"], gap["standardised"]
+        rest = ["", ""] if has_bias else []
+        lines.append(["gap: worst minus best", "", *(figure(each["gap"], each["interval"]) for each in both), *rest])
+        lines.append(["gap from sampling alone", "", *(figure(each["by_chance"], None) for each in both), *rest])
+        notes = _notes(gap)
+    head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if has_bias else ()))
+    return Table(head, lines, f"By {subgroup}", notes)
+
+
+def _subgroup_cells(row: dict, gap_row: dict | None, has_bias: bool) -> list:
+    if row["n"] < LIMIT:
+        return [_FEW, "", *(("", "") if has_bias else ())]
+    adjusted = figure(gap_row["standardised"], gap_row["standardised_interval"]) if gap_row else ""
+    if not has_bias:
+        return [figure(row["mae"], row["interval"]), adjusted]
+    mae, bias, cs5 = _errors(row)
+    return [mae, adjusted, bias, cs5]
+
+
+def _notes(gap: dict) -> list[str]:
+    notes = []
+    if gap["common_bins"]:
+        notes.append(f"{ADJUSTED} over {', '.join(gap['common_bins'])}: {gap['common_share']:.0%} of these images")
+    if gap["left_out"]:
+        few = ", ".join(f"{name} (n={n})" for name, n in gap["left_out"].items())
+        notes.append(f"left out, fewer than {gap['limit']} images: {few}")
+    return notes
+
+
+def _errors(row: dict) -> tuple:
+    if row["n"] < LIMIT:
+        return _FEW, "", ""
+    mae, bias = figure(row["mae"], row["mae_interval"]), figure(row["bias"], row["bias_interval"], "+.2f")
+    return mae, bias, f"{row['cs5']:.1%}"
+
+
+def _shares(row: dict) -> tuple:
+    if row["accuracy"] is None:
+        return _FEW, "", ""
+    accuracy, one_off = (figure(row[share], row[f"{share}_interval"], ".1%") for share in ("accuracy", "one_off"))
+    return accuracy, one_off, f"{row['distance']:.2f}"
+
+
+def _nist_row(name: str, row: dict) -> list:
+    bins = f"{row['cells']} of {row['cells_wanted']}" if "cells_wanted" in row else row["cells"]
+    if row["value"] is None:
+        return [_NIST[name], row["n"], bins, _FEW if row["n"] < LIMIT else "empty bins"]
+    return [_NIST[name], row["n"], bins, figure(row["value"], row["interval"], ".2f" if "mae" in name else ".1%")]

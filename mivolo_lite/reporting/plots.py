@@ -1,0 +1,115 @@
+"""How plots look: in a page, where they take the colour of the text around them, and as files for a paper."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from mivolo_lite.files import written_aside
+
+INK = "#010203"
+"""Of text and lines. In a page it becomes the colour of the text around the plot, light or dark."""
+
+BLUE, ORANGE, GREEN, PURPLE, RED = "#3b82c4", "#d9770f", "#2a9a6e", "#a565c8", "#d0453d"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+"""Of several curves. They are legible on white and on black."""
+
+SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.1, 0.75, 8)])
+"""More is more opaque: the page's ground shows through, so that text on it stays legible."""
+DENSE = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.3, 1, 8)])
+
+_STYLE = {
+    "font.size": 9.5,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType, as publishers ask for
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+_METADATA = {
+    "png": {},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""The same plot is the same file, whenever it is sampled."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot to draw.
+
+    Attributes:
+        name: of its file.
+        caption: what it shows.
+        draw: draws on the axes that it is given.
+        size: width and height in inches.
+        note: what else a reader must know.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Axes], None]
+    size: tuple[float, float] = (4.0, 3.1)
+    note: str = ""
+
+    @cached_property
+    def figure(self) -> Figure:
+        """Matplotlib's figure."""
+        with self._style():
+            figure = Figure(figsize=self.size, layout="constrained")
+            self.draw(figure.add_subplot())
+        return figure
+
+    @property
+    def svg(self) -> Markup:
+        """An element to put into a page."""
+        text = self._bytes("svg", transparent=True).decode()
+        label = f'<svg role="img" aria-label="{escape(self.caption)}"'
+        return Markup(text[text.index("<svg") :].replace(INK, "currentColor").replace("<svg", label, 1))
+
+    def save(self, folder: Path, form: str = "png") -> Path:
+        """Write the plot into a folder, in one of ``plot_folder.FORMATS``. Raises UserError where that fails."""
+        path = folder / f"{self.name}.{form}"
+        with written_aside(path) as partial:
+            partial.write_bytes(self._bytes(form, dpi=150, facecolor="white"))
+        return path
+
+    def _bytes(self, form: str, **options) -> bytes:
+        file = io.BytesIO()
+        with self._style():
+            self.figure.savefig(file, format=form, metadata=_METADATA[form], **options)
+        return file.getvalue()
+
+    def _style(self):
+        # Names inside an SVG are hashes with this salt: those of one page must differ, those of two runs must not.
+        return matplotlib.rc_context(_STYLE | {"svg.hashsalt": self.name})
+
+
+def reference(ax: Axes, x: list[float], y: list[float]) -> None:
+    """A line to compare with, which is no data."""
+    ax.plot(x, y, color=INK, linewidth=1, linestyle="--", alpha=0.6, gid=REFERENCE)
+
+
+REFERENCE = "reference"
+"""Marks what is no data."""
