@@ -1,6 +1,6 @@
 # make quickstart   everything once on synthetic people: install, pack, train, evaluate
 # make test         all tests
-# make check        formatting, lint, the documentation and the quick tests
+# make check        formatting, lint, types, the documentation and the quick tests
 # make docs         the documentation as a site: site/index.html
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ QUICK  := runs/quickstart
 # As many test processes as CPUs, each with one thread: threads that share a CPU wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)pytest -n auto --dist loadfile
 
-.PHONY: quickstart test lint docs check clean
+.PHONY: quickstart test lint types docs check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +39,10 @@ lint: $(VENV)/installed
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict  # not --quiet: it would hide the warnings, and count none
 
-check: lint docs
+types: $(VENV)/installed
+	$(RUN)mypy
+
+check: lint types docs
 	$(PYTEST) -m 'not slow'
 
 clean:

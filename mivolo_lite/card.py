@@ -52,7 +52,7 @@ class Card:
 
     def from_nothing(self) -> "Card":
         """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
-        sources = {name: None for name in self.model if name.endswith("weights")}
+        sources: dict[str, Any] = {name: None for name in self.model if name.endswith("weights")}
         sources |= {name: False for name in self.model if name == "pretrained"}
         return replace(self, model=self.model | sources)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
@@ -17,17 +17,18 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.option_values import check_value
 from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
+from mivolo_lite.ranges import checked_options
 from mivolo_lite.tasks import Task, check_tasks
 from mivolo_lite.training.run_config import RunConfig
 from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
-REGISTRIES = {"model": MODELS, "method": METHODS}
+REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
 _MOST_DOTS = 10
 
 
-def _section_names(group: type, prefix: str = "") -> Iterator[str]:
+def _section_names(group: Any, prefix: str = "") -> Iterator[str]:
     for option in fields(group):
         if is_dataclass(option.type):
             yield prefix + option.name
@@ -74,7 +75,7 @@ def help_text(argv: Sequence[str]) -> str:
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
     for name, group in _schema(values, origin).items():
         if is_dataclass(group):
-            parser.add_class_arguments(group, name)
+            parser.add_class_arguments(checked_options(group), name)
     return parser.format_help()
 
 
@@ -99,21 +100,23 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not argument.startswith("--"):
             raise UserError(f"command line: {argument!r} is not an option; write --key value, as in --optim.lr 3e-4")
         key, equals, value = argument[2:].partition("=")
-        value = value if equals else next(arguments, None)
-        if value is None:
+        text = value if equals else next(arguments, None)
+        if text is None:
             raise UserError(f"command line: --{key} has no value")
         if key.count(".") > _MOST_DOTS:
             raise UserError(f"command line: --{key:.40}... is not an option; no key has so many dots")
-        yield key, value
+        yield key, text
 
 
 def _override(key: str, text: str) -> dict[str, Any]:
     """An option of the command line as nested values. A section, or a list, may be given as YAML."""
     listed = key == "data.train" and text.lstrip().startswith("[")
     value = parse_yaml(text, f"command line: --{key}") if listed or key == "tasks" or key in SECTIONS else text
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
+    *groups, option = key.split(".")
+    values = {option: value}
+    for group in reversed(groups):
+        values = {group: values}
+    return values
 
 
 def _config_path(text: str) -> Path:
@@ -182,7 +185,7 @@ def _schema(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
     return {option.name: option.type for option in fields(RunConfig)} | chosen
 
 
-def _named_config(kind: str, registry: dict[str, type], values: dict[str, Any], origin: dict[str, str]) -> type:
+def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], origin: dict[str, str]) -> type:
     name = values.get(kind, {}).get("name") or DEFAULT_NAMES[kind]
     if not isinstance(name, str) or name not in registry:
         raise UserError(f"{_where(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}")
@@ -224,11 +227,11 @@ def _all_keys(known: dict[str, Any], prefix: str) -> Iterator[str]:
             yield prefix + key
 
 
-def _types(group: type) -> dict[str, Any]:
+def _types(group: Any) -> dict[str, Any]:
     return {option.name: option.type for option in fields(group)}
 
 
-def _suggest(word: Any, choices) -> str:
+def _suggest(word: Any, choices: Iterable[str]) -> str:
     word = str(word)[:80]
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     if not close:  # the right option in the wrong group is a common slip
@@ -267,7 +270,7 @@ def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:
     return _build(Task, entry, key, origin)
 
 
-def _checked(make: Callable, *arguments, **options) -> Any:
+def _checked(make: Any, *arguments: Any, **options: Any) -> Any:
     """What several options make together. Raises ValueError where they do not fit."""
     try:
         return make(*arguments, **options)

@@ -1,6 +1,6 @@
 """A model, an age method and a gender head as one module, and the files that inference needs of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Estimator(nn.Module):
     """
 
     channels_last = True
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
@@ -189,7 +191,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _build(registry: dict[str, type], options: dict[str, Any], kind: str, construct):
+def _build(registry: Mapping[str, Any], options: dict[str, Any], kind: str, construct: Callable) -> Any:
     options = dict(options)
     name = options.pop("name")
     if name not in registry:

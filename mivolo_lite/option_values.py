@@ -6,6 +6,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from mivolo_lite.ranges import checked_type
+
 _NO = (False, "off", "Off", "OFF", "No", "NO", "false")
 _NULL = ("none", "None", "null", "~", "")
 _WORDS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -15,12 +17,13 @@ def check_value(kind: Any, value: Any) -> Any:
     """The plain value of an option, from a file or the command line.
 
     Args:
-        kind: the option's type: a plain or restricted one, a Literal, a list or a union of these.
+        kind: the option's type: a plain one, a range, a Literal, a list or a union of these.
         value: what the user wrote, as YAML reads it, or as text.
 
     Raises:
         ValueError: in words, without the option's name.
     """
+    kind = checked_type(kind)
     value = _meant(kind, value)
     if value is None and NoneType not in _members(kind):
         raise ValueError(f"is empty; give {describe(kind)}, or leave it out")

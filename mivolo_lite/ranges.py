@@ -1,10 +1,16 @@
 """Types of options that are numbers within bounds, after click's ``IntRange`` and ``FloatRange``.
 
 Every number has both bounds: an infinite or absurdly large one would be noticed hours later, or take all memory.
+Options are annotated as in ``Annotated[int, int_range(1, 5)]``: type checkers see ``int``, ``check_value`` the range.
 """
 
-from functools import cache
+from collections.abc import Callable
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from functools import cache, reduce
 from math import isfinite
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from jsonargparse.typing import extend_base_type
 
@@ -34,8 +40,8 @@ def float_range(low: float, high: float = MANY, low_open: bool = False, high_ope
     )
 
 
-def _range(base: type, words: str, inside) -> type:
-    def validate(cls, value) -> None:
+def _range(base: type, words: str, inside: Callable[[float], bool]) -> type:
+    def validate(cls: Any, value: Any) -> None:
         whole = base is float or not isinstance(value, float) or value.is_integer()
         if isinstance(value, bool) or not whole or not inside(base(value)):
             raise ValueError(f"give {words}")
@@ -43,5 +49,27 @@ def _range(base: type, words: str, inside) -> type:
     return extend_base_type(words, base, validate, docstring=words, register_key=(base, words))
 
 
-Probability = float_range(0, 1)
+Probability = Annotated[float, float_range(0, 1)]
 """From 0 to 1, both included."""
+
+
+def checked_type(annotation: Any) -> Any:
+    """The type that checks an option's value: ``int_range(1, 5)`` of ``Annotated[int, int_range(1, 5)]``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return arguments[1]
+    if origin in (Union, UnionType):
+        return reduce(or_, map(checked_type, arguments))
+    return origin[checked_type(*arguments)] if origin is list else annotation
+
+
+def checked_options(group: Any) -> type:
+    """A copy of a dataclass whose options, and those of dataclasses in it, have the types that check them."""
+    options = []
+    for option in fields(group):
+        kind = checked_options(option.type) if is_dataclass(option.type) else checked_type(option.type)
+        factory = kind if is_dataclass(kind) else option.default_factory
+        options.append((option.name, kind, field(default=option.default, default_factory=factory)))
+    copy = make_dataclass(group.__name__, options)
+    copy.__doc__ = group.__doc__
+    return copy

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,11 +43,11 @@ class Task:
     classes: list[str] = field(default_factory=list)
     subnet: str = ""
     loss: Literal["", "cross_entropy", "l1", "l2", "cosface"] = ""
-    weight: float_range(0) = 1.0
-    margin: float_range(0, 100) = 0.4
-    scale: float_range(0, 1e4, low_open=True) = 64.0
+    weight: Annotated[float, float_range(0)] = 1.0
+    margin: Annotated[float, float_range(0, 100)] = 0.4
+    scale: Annotated[float, float_range(0, 1e4, low_open=True)] = 64.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (self.name, self.reads):
             if not name.isidentifier() or hasattr(nn.ModuleDict, name):
                 raise UserError(f"tasks: {name!r} cannot be the name of a task or a subnet; take another word")

@@ -22,7 +22,7 @@ _TEXT, _MERGE, _BOOL, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("str", "
 class _Refused(yaml.YAMLError):
     """Good YAML that is no configuration."""
 
-    def __init__(self, problem: str, mark: yaml.Mark):
+    def __init__(self, problem: str, mark: Any):  # of PyYAML or of libyaml
         super().__init__(f"line {mark.line + 1}: {problem}")
 
 
@@ -98,11 +98,12 @@ def _check_nodes(root: Node) -> None:
         if id(node) not in sizes:
             sizes[id(node)] = None
             sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
-        if sizes[id(node)] is None:
+        count = sizes[id(node)]
+        if count is None:
             raise _Refused("a reference to what it stands in", node.start_mark)
-        if sizes[id(node)] > MOST_VALUES:
+        if count > MOST_VALUES:
             raise _Refused(f"more than {MOST_VALUES} values once references are expanded", node.start_mark)
-        return sizes[id(node)]
+        return count
 
     size(root)
 

@@ -1,8 +1,14 @@
 """How command lines read their options."""
 
+from dataclasses import fields
+from typing import Annotated
+
 import pytest
 
 from mivolo_lite.cli import main
+from mivolo_lite.option_values import check_value
+from mivolo_lite.ranges import checked_options, checked_type, int_range
+from mivolo_lite.training.optim import OptimConfig
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,22 @@ def test_what_an_error_quotes_cannot_break_its_line_or_the_terminal(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--config", "a\n\x1b[2Jb\u202e.yaml"])
     assert capsys.readouterr().err == "mivolo-lite: --config a \\x1b[2Jb\\u202e.yaml: No such file or directory\n"
+
+
+def test_a_range_beside_the_type_that_checkers_see_is_what_checks_a_value():
+    small = int_range(1, 5)
+    assert checked_type(Annotated[int, small]) is small
+    assert checked_type(Annotated[int, small] | None) == small | None
+    assert checked_type(list[Annotated[int, small]]) == list[small]
+    assert (
+        check_value(Annotated[int, small] | None, "5") == 5
+        and check_value(Annotated[int, small] | None, "null") is None
+    )
+    with pytest.raises(ValueError, match="from 1 to 5"):
+        check_value(Annotated[int, small], "6")
+
+
+def test_checked_options_have_the_same_names_and_defaults():
+    options, made = OptimConfig(), checked_options(OptimConfig)()
+    assert [option.name for option in fields(made)] == [option.name for option in fields(options)]
+    assert made.lr == options.lr and made.balance.cap == options.balance.cap

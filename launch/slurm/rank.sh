@@ -7,4 +7,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
 echo "=== $(date '+%F %T') rank $RANK of $WORLD_SIZE: $LOCAL_RANK of $LOCAL_WORLD_SIZE on $SLURMD_NODENAME," \
     "${OMP_NUM_THREADS} threads, process $$, start ${SLURM_RESTART_COUNT:-0}"
 trap '' USR2 TERM  # until Python listens, a moment later; by default they would end it
-exec python train.py "$@"
+exec ${PYTHON:-python} -m mivolo_lite train "$@"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from accelerate import PartialState
 
@@ -12,7 +12,7 @@ from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
-from mivolo_lite.ranges import int_range
+from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
 
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--legal_ages",
-        type=list[int_range(MIN_AGE, MAX_AGE)],
+        type=checked_type(list[Annotated[int, int_range(MIN_AGE, MAX_AGE)]]),
         default=list(LEGAL_AGES),
         help="of the challenge-age curves",
     )
@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
     )
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
-    parser.add_class_arguments(CacheConfig, "cache")
+    parser.add_class_arguments(checked_options(CacheConfig), "cache")
     options = parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
     checkpoints, data = options.pop("checkpoint"), options.pop("data")

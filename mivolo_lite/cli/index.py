@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.ranges import Probability, int_range
+from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import read_exclusions
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.scan import index_shards
@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> None:
     parser = parser_of("index", run)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
-    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable samples")
+    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable samples")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     options = parse(parser, argv)
     options["exclude"] = read_exclusions(options["exclude"])
@@ -25,6 +25,6 @@ def run(argv: Sequence[str]) -> None:
     for note in left_out_of(index):
         print(note)
     if index.info["rejected"]:
-        print(f"the rejected are listed in {index.folder / REJECTED_FILE}")
+        print(f"the rejected are listed in {index.folder}/{REJECTED_FILE}")
     if options["exclude"]:
         print(f"{index.info.get('excluded', 0)} samples left out, of {len(options['exclude'])} names to leave out")

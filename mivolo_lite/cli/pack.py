@@ -10,7 +10,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack, parse_split
 from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources import SOURCES
-from mivolo_lite.ranges import Probability, int_range
+from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import read_exclusions
 from mivolo_lite.shards.summary import content_of
 
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
     parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
-    parser.add_argument("--max_reject_rate", type=Probability, default=0.01, help="share of unusable images")
+    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})

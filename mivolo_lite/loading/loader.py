@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges
 from mivolo_lite.loading.sampler import EvalSampler
@@ -67,12 +67,12 @@ class DataConfig:
     train: list[TrainSet] | str = ""
     val: str = ""
     exclude: str | None = None
-    image_size: int_range(1, 4096) = 112
+    image_size: Annotated[int, int_range(1, 4096)] = 112
     reader: Literal["index", "stream"] = "index"
-    stream_samples: int_range(1, 10**12) | None = None
-    workers: int_range(0, 1024) = 2
-    block_samples: int_range(1) = 256
-    window_blocks: int_range(1) = 64
+    stream_samples: Annotated[int, int_range(1, 10**12)] | None = None
+    workers: Annotated[int, int_range(0, 1024)] = 2
+    block_samples: Annotated[int, int_range(1)] = 256
+    window_blocks: Annotated[int, int_range(1)] = 64
     cache: CacheConfig = field(default_factory=CacheConfig)
     drop_face: Probability = 0.0
     drop_body: Probability = 0.0

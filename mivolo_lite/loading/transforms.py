@@ -4,6 +4,7 @@ and for training augmentation that depends on (seed, epoch, sample) alone."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -31,11 +32,11 @@ class AugmentConfig:
     """
 
     flip: Probability = 0.5
-    crop_scale: float_range(0, 1, low_open=True) = 0.8
-    randaugment_ops: int_range(0, 100) = 2
-    randaugment_magnitude: int_range(0, 30) = 9
+    crop_scale: Annotated[float, float_range(0, 1, low_open=True)] = 0.8
+    randaugment_ops: Annotated[int, int_range(0, 100)] = 2
+    randaugment_magnitude: Annotated[int, int_range(0, 30)] = 9
     erase: Probability = 0.25
-    rotate: float_range(0, 180) = 0.0
+    rotate: Annotated[float, float_range(0, 180)] = 0.0
     photometric: Probability = 0.0
     occlude: Probability = 0.0
     degrade: Probability = 0.0

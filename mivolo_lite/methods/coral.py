@@ -1,6 +1,7 @@
 """CORAL: rank-consistent ordinal regression with one shared weight vector."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class Coral(OrdinalMethod):
 
     loss_buffers = ("question_weight",)
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    question_weight: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         questions = len(span) - 1
         self.head = make_head(1, bias=False)
@@ -69,7 +72,7 @@ class Coral(OrdinalMethod):
         """All questions move the one score."""
         return (len(self.span) - 1) / 4
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""
         score = self.head(features)
         return score + self.bias.to(score.dtype)

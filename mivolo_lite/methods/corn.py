@@ -1,5 +1,7 @@
 """CORN: rank-consistent ordinal regression by conditional probabilities."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,9 @@ class Corn(OrdinalMethod):
 
     loss_buffers = ("questions_asked",)
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    questions_asked: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         self.head = make_head(len(span) - 1)
         self.register_buffer("questions_asked", torch.tensor(1.0))
@@ -53,7 +57,7 @@ class Corn(OrdinalMethod):
         """The loss is the mean over the questions asked, about a third of all of them."""
         return 3 / (len(self.span) - 1)
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, A - 1) logits of "older than a_k, given that older than a_{k-1}"."""
         output = self.head(features)
         return output + self.start.to(output.dtype)

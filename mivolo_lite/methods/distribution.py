@@ -1,7 +1,7 @@
 """What all methods share that predict a probability for every age."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -79,7 +79,10 @@ class DistributionMethod(AgeMethod):
 
         decode: Decode = "expectation"
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    ages: Tensor
+    start: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         self.head = make_head(len(span))
         self.register_buffer("ages", span.ages(), persistent=False)
@@ -89,7 +92,7 @@ class DistributionMethod(AgeMethod):
         counts = smoothed_counts(age_counts)
         self.start.copy_((counts / counts.sum()).log())
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, A) logits."""
         output = self.head(features)
         return output + self.start.to(output.dtype)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -33,9 +34,9 @@ class Dldl(DistributionMethod):
         """
 
         decode: Decode = "median"
-        sigma: float_range(0.01, 1000) = 2.0
+        sigma: Annotated[float, float_range(0.01, 1000)] = 2.0
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         require_positive(config, "sigma")
 

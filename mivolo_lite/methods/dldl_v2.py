@@ -1,6 +1,7 @@
 """DLDL-v2: the Gaussian label distribution and the error of the expectation, learned together."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class DldlV2(Dldl):
         """
 
         decode: Decode = "expectation"
-        expectation_weight: float_range(0) = 1.0
+        expectation_weight: Annotated[float, float_range(0)] = 1.0
 
     @property
     def loss_unit(self) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -37,7 +37,9 @@ def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tenso
     return (torch.erfc(nearer) - torch.erfc(farther)) / 2
 
 
-def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str, iterations: int = 100):
+def cluster_ages(
+    age_counts: Tensor, ages: Tensor, clusters: int, init: str, iterations: int = 100
+) -> tuple[Tensor, Tensor]:
     """Means and variances of groups of the training ages, youngest first.
 
     Args:
@@ -54,7 +56,7 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str, ite
     middle = (torch.arange(clusters, device=ages.device) + 0.5) / clusters
     mean = ages[torch.searchsorted(share, middle.double()).clamp(max=len(ages) - 1)]
 
-    def members():
+    def members() -> tuple[Tensor, Tensor]:
         nearest = (ages[:, None] - mean).abs().argmin(-1)
         weight = F.one_hot(nearest, clusters) * age_counts[:, None]
         return weight, weight.sum(0)
@@ -154,17 +156,17 @@ class Forest(AgeMethod):
         """
 
         loss: Literal["nll", "l2"] = "nll"
-        trees: int_range(1, 1000) = 5
-        depth: int_range(2, 16) = 6
-        outputs: int_range(1, 10**5) = 128
+        trees: Annotated[int, int_range(1, 1000)] = 5
+        depth: Annotated[int, int_range(2, 16)] = 6
+        outputs: Annotated[int, int_range(1, 10**5)] = 128
         init: Literal["kmeans", "quantile"] = "kmeans"
-        refit_every: int_range(1) = 50
-        refit_iterations: int_range(1, 10**4) = 20
-        refit_samples: int_range(1, 10**6) = 2048
-        variance_floor: float_range(1e-6, 1e6) = 1.0
-        seed: int_range(0, 2**32 - 1) = 0
+        refit_every: Annotated[int, int_range(1)] = 50
+        refit_iterations: Annotated[int, int_range(1, 10**4)] = 20
+        refit_samples: Annotated[int, int_range(1, 10**6)] = 2048
+        variance_floor: Annotated[float, float_range(1e-6, 1e6)] = 1.0
+        seed: Annotated[int, int_range(0, 2**32 - 1)] = 0
 
-        def __post_init__(self):
+        def __post_init__(self) -> None:
             require_positive(self, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")
             splits = 2 ** (self.depth - 1) - 1
             if not 1 <= splits <= self.outputs:
@@ -180,7 +182,16 @@ class Forest(AgeMethod):
 
     defining = ("trees", "depth", "outputs", "seed")
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    units: Tensor
+    leaf_mean: Tensor
+    leaf_variance: Tensor
+    ring_output: Tensor
+    ring_age: Tensor
+    ring_weight: Tensor
+    samples: Tensor
+    steps: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         leaves = 2 ** (config.depth - 1)
         self.head = make_head(config.outputs)
@@ -197,7 +208,7 @@ class Forest(AgeMethod):
         self._steps = 0  # the same on the host, so that counting does not wait for the device
         self.fit_prior(torch.ones(len(span)))
 
-    def _load_from_state_dict(self, *args):
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self._steps = int(self.steps)
 
@@ -208,7 +219,7 @@ class Forest(AgeMethod):
         self.leaf_mean.copy_(mean.expand_as(self.leaf_mean))
         self.leaf_variance.copy_(variance.clamp(min=self.config.variance_floor).expand_as(self.leaf_variance))
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, M) arguments of the splits."""
         return self.head(features)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,10 @@ layers with it, so that each of them sits on every model.
 class AgeSpan:
     """The ages that a model can tell apart, in whole years, both ends included. Ages outside are clamped to it."""
 
-    min_age: int_range(MIN_AGE, MAX_AGE) = MIN_AGE
-    max_age: int_range(MIN_AGE, MAX_AGE) = MAX_AGE
+    min_age: Annotated[int, int_range(MIN_AGE, MAX_AGE)] = MIN_AGE
+    max_age: Annotated[int, int_range(MIN_AGE, MAX_AGE)] = MAX_AGE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.min_age >= self.max_age:
             raise ValueError(f"ages from min_age {self.min_age} to max_age {self.max_age} are no span")
 
@@ -60,7 +60,7 @@ class AgeEstimate:
     probability: Tensor | None = None
     age: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.age is None:
             object.__setattr__(self, "age", self.mean)
 
@@ -79,17 +79,17 @@ class AgeMethod(nn.Module):
             one's weights keeps those of its own data.
     """
 
-    Config: ClassVar[type]
+    Config: ClassVar[Any]
     defining: ClassVar[tuple[str, ...]] = ()
     loss_buffers: ClassVar[tuple[str, ...]] = ()
     progress: float = 0.0
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__()
         self.span = span
         self.config = config
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Any, recurse: bool = True) -> "AgeMethod":
         """Keeps buffers (ages, weights, leaves) as they are where an engine casts the whole model to half precision."""
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
@@ -108,7 +108,7 @@ class AgeMethod(nn.Module):
         """
         return 1.0
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """Adaptive mean-residue loss: cross entropy, the error of the mean, and the entropy outside a dynamic top K."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -55,8 +56,8 @@ class MeanResidue(DistributionMethod):
         """
 
         decode: Decode = "rounded"
-        mean_weight: float_range(0) = 0.2
-        residue_weight: float_range(0) = 0.05
+        mean_weight: Annotated[float, float_range(0)] = 0.2
+        residue_weight: Annotated[float, float_range(0)] = 0.05
 
     @property
     def loss_unit(self) -> float:

@@ -1,6 +1,7 @@
 """Mean-variance loss: cross entropy, the error of the mean, and the spread around it."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
@@ -30,8 +31,8 @@ class MeanVariance(DistributionMethod):
         """
 
         decode: Decode = "median"
-        mean_weight: float_range(0) = 0.2
-        variance_weight: float_range(0) = 0.05
+        mean_weight: Annotated[float, float_range(0)] = 0.2
+        variance_weight: Annotated[float, float_range(0)] = 0.05
 
     @property
     def loss_unit(self) -> float:

@@ -1,9 +1,11 @@
 """Checks of options that a type cannot express."""
 
+from typing import Any
+
 from mivolo_lite.errors import UserError
 
 
-def require_positive(config, *names: str) -> None:
+def require_positive(config: Any, *names: str) -> None:
     """Raise UserError unless each of the named options is above zero."""
     for name in names:
         if not getattr(config, name) > 0:

@@ -1,6 +1,7 @@
 """OR-CNN: ordinal regression by independent binary classifiers."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class OrCnn(OrdinalMethod):
     Shapes: features (B, D), output z (B, A - 1), loss (B,).
     """
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         self.head = make_head(len(span) - 1)
 
@@ -30,7 +31,7 @@ class OrCnn(OrdinalMethod):
         """Independent questions add up like a random walk."""
         return math.sqrt(len(self.span) - 1) / 2
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, A - 1) logits of "older than a_k"."""
         output = self.head(features)
         return output + self.start.to(output.dtype)

@@ -1,7 +1,7 @@
 """What the ordinal methods share: one binary question "older than a_k?" for every age of the span but the last."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,9 @@ class OrdinalMethod(AgeMethod):
 
         decode: Literal["count", "expectation"] = "count"
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    start: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__(make_head, span, config)
         self.register_buffer("start", torch.zeros(len(span) - 1))
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,18 +70,22 @@ class Regression(AgeMethod):
 
         loss: Literal["l1", "l2", "huber", "annealed"] = "l1"
         normalise: bool = True
-        huber_beta: float_range(0.01, 1000) = 1.0
-        annealed_sigma: float_range(0.01, 1000) = 3.0
+        huber_beta: Annotated[float, float_range(0.01, 1000)] = 1.0
+        annealed_sigma: Annotated[float, float_range(0.01, 1000)] = 3.0
         lds: bool = False
         lds_kernel: Kernel = "gaussian"
-        lds_ks: int_range(1, 999) = 5
-        lds_sigma: float_range(0.01, 1000) = 2.0
+        lds_ks: Annotated[int, int_range(1, 999)] = 5
+        lds_sigma: Annotated[float, float_range(0.01, 1000)] = 2.0
         lds_reweight: Reweight = "sqrt_inv"
 
     defining = ("normalise",)
     loss_buffers = ("age_weight",)
 
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config):
+    center: Tensor
+    start: Tensor
+    age_weight: Tensor
+
+    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         require_positive(config, "huber_beta", "annealed_sigma", "lds_sigma")
         super().__init__(make_head, span, config)
         self.head = make_head(1)
@@ -106,7 +110,7 @@ class Regression(AgeMethod):
             )
             self.age_weight.copy_(weight)
 
-    def forward(self, features) -> Tensor:
+    def forward(self, features: Any) -> Tensor:
         """(B, 1), in units of ``scale`` years from ``center``."""
         return self.head(features) / self.head_unit + self.start
 

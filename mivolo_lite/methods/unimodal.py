@@ -1,6 +1,7 @@
 """Unimodal-concentrated loss: one peak at the age, as narrow as the error of its mean allows."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Unimodal(DistributionMethod):
         """
 
         decode: Decode = "median"
-        unimodal_weight: float_range(0) = 1000.0
+        unimodal_weight: Annotated[float, float_range(0)] = 1000.0
 
     @property
     def loss_unit(self) -> float:

@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -9,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.models.weights import first_line, load_backbone
+from mivolo_lite.models.weights import first_line, load_backbone, timm_config
 
 
 def make_backbone(
@@ -18,7 +19,7 @@ def make_backbone(
     *,
     pretrained: bool = False,
     weights: str | Path | None = None,
-    **options,
+    **options: Any,
 ) -> nn.Module:
     """A timm model without its classifier, for square images of a given size.
 
@@ -36,8 +37,8 @@ def make_backbone(
     if pretrained and weights:
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
     # Only these have position tables or windows that are tied to the image's size.
-    sized = timm.get_pretrained_cfg(name).fixed_input_size
-    if sized:
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size:
         options["img_size"] = image_size
     try:
         backbone = create(name, pretrained=pretrained, **options)
@@ -65,7 +66,7 @@ def require_known(name: str, option: str = "model backbone") -> None:
 
 def try_out(backbone: nn.Module, image_size: int) -> Tensor:
     """What the backbone says of one empty image. Raises a :class:`UserError` where it cannot take this size."""
-    name, training = backbone.pretrained_cfg["architecture"], backbone.training
+    name, training = timm_config(backbone)["architecture"], backbone.training
     try:
         with torch.no_grad():
             return backbone.eval()(torch.zeros(1, 3, image_size, image_size))
@@ -85,11 +86,13 @@ class Tokens(nn.Module):
         mean, std: the normalisation that it wants.
     """
 
-    def __init__(self, name: str, image_size: int, **options):
+    num_features: int
+
+    def __init__(self, name: str, image_size: int, **options: Any) -> None:
         super().__init__()
         self.backbone = make_backbone(name, image_size, global_pool="", **options)
-        self.num_features = self.backbone.head_hidden_size
-        self.mean, self.std = self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"]
+        self.num_features = cast(int, self.backbone.head_hidden_size)
+        self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
         # timm's mark of those, like Swin, whose maps are (B, H, W, D) and not (B, D, H, W).
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         found = try_out(self.backbone, image_size)
@@ -107,7 +110,7 @@ class Tokens(nn.Module):
         return rearrange(found, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")
 
 
-def create(name: str, **options) -> nn.Module:
+def create(name: str, **options: Any) -> nn.Module:
     """The timm model without its classifier. A rate of 0 is left out for models that do not know it.
 
     Leaving out every 0 would be simpler, but Swin, for one, has a stochastic depth of 0.1 unless it is told otherwise.

@@ -1,6 +1,7 @@
 """A backbone for the face, a backbone for the body, and an enhancer that joins them. Either image may be missing."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -75,15 +76,18 @@ class DualModel(AgeModel):
         pretrained: bool = False
         face_weights: str | None = None
         body_weights: str | None = None
-        dim: int_range(1, 65536) = 256
-        heads: int_range(1, 65536) = 4
+        dim: Annotated[int, int_range(1, 65536)] = 256
+        heads: Annotated[int, int_range(1, 65536)] = 4
         drop_path_rate: Probability = 0.0
 
-        def __post_init__(self):
+        def __post_init__(self) -> None:
             require_known(self.face, "model.face")
             require_known(self.body, "model.body")
             if self.heads < 1 or self.dim < 1 or self.dim % self.heads:
                 raise UserError(f"model.dim {self.dim} must be a multiple of model.heads {self.heads}, both at least 1")
+
+    body_scale: Tensor
+    body_shift: Tensor
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)
@@ -104,7 +108,7 @@ class DualModel(AgeModel):
         self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
     ) -> Tensor:
         """(B, dim)."""
-        batch = len(body if face is None else face)
+        batch = next(len(images) for images in (face, body) if images is not None)
         if body is not None:
             body = body * self.body_scale + self.body_shift
         return self.enhancer(self.face(face, has_face, batch), self.body(body, has_body, batch))

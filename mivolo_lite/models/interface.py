@@ -1,6 +1,6 @@
 """What every model looks like to the rest of the package."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
@@ -21,18 +21,20 @@ class AgeModel(nn.Module):
         std: the same.
     """
 
-    Config: ClassVar[type]
+    Config: ClassVar[Any]
     inputs: tuple[str, ...]
     num_features: int
     mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 
-    def __init__(self, config, image_size: int):
+    def __init__(self, config: Any, image_size: int) -> None:
         super().__init__()
         self.config = config
         self.image_size = image_size
 
-    def forward(self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None, has_body: Tensor | None):
+    def forward(
+        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None, has_body: Tensor | None
+    ) -> Any:
         """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
 
         Args:

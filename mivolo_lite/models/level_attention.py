@@ -24,11 +24,11 @@ def shares(dims: Sequence[int], width: int) -> list[int]:
 
 def linear(inputs: int, outputs: int, bias: bool = True, layer: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A linear layer as SwinFace starts it."""
-    layer = layer(inputs, outputs, bias)
-    nn.init.trunc_normal_(layer.weight, std=0.02)
+    made = layer(inputs, outputs, bias)
+    nn.init.trunc_normal_(made.weight, std=0.02)
     if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+        nn.init.zeros_(made.bias)
+    return made
 
 
 class LevelAttention(nn.Module):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,19 @@ from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
+from mivolo_lite.models.weights import timm_config
 from mivolo_lite.ranges import Probability, int_range
 
 
 class FeatureLevels(nn.Module):
     """The last maps of a timm backbone, (B, D, H, W) each, the finest first. Nothing behind them is kept."""
 
-    def __init__(self, name: str, image_size: int, levels: int, **options):
+    backbone: Any  # only some of timm's have intermediate layers
+
+    def __init__(self, name: str, image_size: int, levels: int, **options: Any) -> None:
         super().__init__()
         self.backbone = make_backbone(name, image_size, **options)
-        self.pretrained_cfg = self.backbone.pretrained_cfg
+        self.pretrained_cfg = timm_config(self.backbone)
         if not hasattr(self.backbone, "forward_intermediates"):
             raise UserError(f"model backbone {name}: timm offers no feature levels of it; take another")
         try:
@@ -37,8 +40,8 @@ class FeatureLevels(nn.Module):
 
 def joined(levels: Sequence[Tensor]) -> Tensor:
     """(B, D, H, W): all maps, averaged over cells to the grid of the last and coarsest, one behind the other."""
-    grid = levels[-1].shape[2:]
-    return torch.cat([F.adaptive_avg_pool2d(level, grid) for level in levels], dim=1)
+    height, width = levels[-1].shape[2:]
+    return torch.cat([F.adaptive_avg_pool2d(level, (height, width)) for level in levels], dim=1)
 
 
 class LevelModel(AgeModel):
@@ -86,12 +89,12 @@ class MultilevelModel(LevelModel):
         backbone: str = "resnet18"
         pretrained: bool = False
         weights: str | None = None
-        levels: int_range(1, 64) = 4
-        width: int_range(1, 65536) = 512
+        levels: Annotated[int, int_range(1, 64)] = 4
+        width: Annotated[int, int_range(1, 65536)] = 512
         subnet_drop_rate: Probability = 0.5
         drop_path_rate: Probability = 0.0
 
-        def __post_init__(self):
+        def __post_init__(self) -> None:
             require_known(self.backbone, "model.backbone")
 
     def __init__(self, config: Config, image_size: int):
@@ -107,7 +110,7 @@ class MultilevelModel(LevelModel):
         )
         dims = [level.shape[1] for level in try_out(self.levels, image_size)]
         self.read_by(dims, config.width, config.subnet_drop_rate)
-        self.mean, self.std = self.levels.pretrained_cfg["mean"], self.levels.pretrained_cfg["std"]
+        self.mean, self.std = (self.levels.pretrained_cfg[name] for name in ("mean", "std"))
 
     def forward(
         self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None

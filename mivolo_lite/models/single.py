@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.weights import timm_config
 from mivolo_lite.ranges import Probability
 
 
@@ -33,7 +34,7 @@ class SingleModel(AgeModel):
         drop_rate: Probability = 0.0
         drop_path_rate: Probability = 0.0
 
-        def __post_init__(self):
+        def __post_init__(self) -> None:
             require_known(self.backbone, "model.backbone")
 
     def __init__(self, config: Config, image_size: int):
@@ -48,7 +49,7 @@ class SingleModel(AgeModel):
             drop_path_rate=config.drop_path_rate,
         )
         self.num_features = try_out(self.backbone, image_size).shape[1]
-        self.mean, self.std = self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"]
+        self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
 
     def forward(
         self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ SHOWN = 8
 """How many names an error lists before it only counts the rest."""
 
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS = [
+HARMLESS: list[Any] = [
     argparse.Namespace,
     *((NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
@@ -84,12 +85,17 @@ def state_dict_in(checkpoint: Mapping) -> StateDict:
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
-    return clean_state_dict(checkpoint)
+    return clean_state_dict(dict(checkpoint))
 
 
 def read_state_dict(path: str | Path) -> StateDict:
     """The weights in a local file; see :func:`read_checkpoint` and :func:`state_dict_in`."""
     return state_dict_in(read_checkpoint(path))
+
+
+def timm_config(backbone: nn.Module) -> dict[str, Any]:
+    """timm's ``pretrained_cfg``: what it knows of the backbone's weights, such as ``mean`` and ``std``."""
+    return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
@@ -100,9 +106,8 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: as :func:`read_checkpoint` and :func:`load_exactly`.
     """
-    config = backbone.pretrained_cfg
-    classifiers = config.get("classifier") or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    names = timm_config(backbone).get("classifier") or ()
+    classifiers = (names,) if isinstance(names, str) else tuple(names)
     state = read_state_dict(path)
     own = backbone.state_dict()
     if any(name.startswith(OURS) for name in state):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
@@ -42,9 +43,9 @@ class CacheConfig:
     """
 
     folder: str = ""
-    gb: float_range(0, low_open=True) = 16.0
-    readahead_blocks: int_range(0, 10**6) = 16
-    connections: int_range(1, 1024) = 4
+    gb: Annotated[float, float_range(0, low_open=True)] = 16.0
+    readahead_blocks: Annotated[int, int_range(0, 10**6)] = 16
+    connections: Annotated[int, int_range(1, 1024)] = 4
 
 
 class NodeCache:

@@ -5,6 +5,7 @@ Samples weigh more in the losses instead of being sampled more often: an epoch s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class BalanceConfig:
 
     by: By = "none"
     power: Probability = 0.5
-    cap: float_range(1, low_open=True) = 5.0
+    cap: Annotated[float, float_range(1, low_open=True)] = 5.0
 
 
 def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -> Tensor:

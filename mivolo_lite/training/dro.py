@@ -11,6 +11,7 @@ all of the weight.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -38,10 +39,10 @@ class DroConfig:
     """
 
     by: By = "none"
-    fewest: int_range(1) = 30
-    step_size: float_range(0, 1e3, low_open=True) = 0.01
-    penalty: float_range(0) = 2.0
-    adjustment: float_range(0) = 0.0
+    fewest: Annotated[int, int_range(1)] = 30
+    step_size: Annotated[float, float_range(0, 1e3, low_open=True)] = 0.01
+    penalty: Annotated[float, float_range(0)] = 2.0
+    adjustment: Annotated[float, float_range(0)] = 0.0
 
 
 class GroupDro:

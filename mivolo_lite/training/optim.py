@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -33,18 +34,18 @@ class OptimConfig:
         dro: larger weights for the subgroups that the model does badly on.
     """
 
-    epochs: float_range(0, 1e6, low_open=True) = 10.0
-    global_batch: int_range(1, 10**6) = 128
-    micro_batch: int_range(1, 10**6) | None = None
-    lr: float_range(0, 1e38, low_open=True) = 1e-3
-    min_lr: float_range(0, 1e3) = 1e-6
-    warmup_epochs: float_range(0, 1e6) = 1.0
-    weight_decay: float_range(0, 1e3) = 0.05
-    beta1: float_range(0, 1, high_open=True) = 0.9
-    beta2: float_range(0, 1, high_open=True) = 0.999
-    clip_norm: float_range(0) = 5.0
-    gender_weight: float_range(0) = 1.0
-    ema_decay: float_range(0, 1, high_open=True) = 0.0
+    epochs: Annotated[float, float_range(0, 1e6, low_open=True)] = 10.0
+    global_batch: Annotated[int, int_range(1, 10**6)] = 128
+    micro_batch: Annotated[int, int_range(1, 10**6)] | None = None
+    lr: Annotated[float, float_range(0, 1e38, low_open=True)] = 1e-3
+    min_lr: Annotated[float, float_range(0, 1e3)] = 1e-6
+    warmup_epochs: Annotated[float, float_range(0, 1e6)] = 1.0
+    weight_decay: Annotated[float, float_range(0, 1e3)] = 0.05
+    beta1: Annotated[float, float_range(0, 1, high_open=True)] = 0.9
+    beta2: Annotated[float, float_range(0, 1, high_open=True)] = 0.999
+    clip_norm: Annotated[float, float_range(0)] = 5.0
+    gender_weight: Annotated[float, float_range(0)] = 1.0
+    ema_decay: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     dro: DroConfig = field(default_factory=DroConfig)
 

@@ -1,7 +1,7 @@
 """How a run is carried out, apart from what is learnt."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from mivolo_lite.ranges import float_range, int_range
 
@@ -26,14 +26,14 @@ class TrainConfig:
             a share of the samples (10 images are always borne), otherwise a number.
     """
 
-    seed: int_range(0, 2**32 - 1) = 0
+    seed: Annotated[int, int_range(0, 2**32 - 1)] = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
     sync_batchnorm: bool = False
     compile: bool = False
-    eval_every: float_range(0, low_open=True) = 1.0
-    eval_batch: int_range(1, 10**6) = 128
-    save_every: int_range(1) = 1000
-    keep: int_range(1) = 2
-    log_every: int_range(1) = 10
-    max_broken: float_range(0) = 0.01
+    eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
+    eval_batch: Annotated[int, int_range(1, 10**6)] = 128
+    save_every: Annotated[int, int_range(1)] = 1000
+    keep: Annotated[int, int_range(1)] = 2
+    log_every: Annotated[int, int_range(1)] = 10
+    max_broken: Annotated[float, float_range(0)] = 0.01

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mivolo_lite.package_files import copy_launch_files
 from tests.slurm.cluster import Cluster, missing_programs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,9 +31,8 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A folder to submit from, which gets the logs: it looks like the repository's."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("train.py", "launch", "shards"):
-        (folder / name).symlink_to(REPOSITORY / name)
+def submit_folder(tmp_path_factory):
+    """A folder to submit from, which gets the logs: no clone, but the launch files that the package brings."""
+    folder = tmp_path_factory.mktemp("submit_folder")
+    copy_launch_files(folder / "launch")
     return folder

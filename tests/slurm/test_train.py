@@ -76,12 +76,12 @@ def config(people, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def submit(cluster, checkout, config):
+def submit(cluster, submit_folder, config):
     def submit(run: Path, *overrides: str, options=("--nodes=2",), **environment: str) -> Training:
         export = ",".join(["--export=ALL", *(f"{name}={value}" for name, value in environment.items())])
         script = ["launch/slurm/train.sbatch", str(config), "--run", str(run), *overrides]
-        number = cluster.run("sbatch", "--parsable", export, *options, *script, cwd=checkout)
-        return Training(Job(cluster, number), run, checkout / f"slurm-{number}")
+        number = cluster.run("sbatch", "--parsable", export, *options, *script, cwd=submit_folder)
+        return Training(Job(cluster, number), run, submit_folder / f"slurm-{number}")
 
     return submit
 
