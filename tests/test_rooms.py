@@ -16,7 +16,7 @@ ALLOWED = {
     "images": set(),
     "shards": {"images"},
     "packing": {"images", "shards"},
-    "audit": {"images", "shards"},
+    "audit": {"images", "reporting", "shards"},
     "models": {"images"},
     "methods": set(),
     "cosface": set(),

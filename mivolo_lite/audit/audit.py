@@ -196,7 +196,8 @@ def _write(found: Audit, prints: dict[str, Fingerprints]) -> None:
         write_exclusions(found.fix, ((found.samples.key(number), reason) for number, reason in found.excluded))
     _write_pairs(found.out / PAIRS_FILE, found)
     _write_flagged(found.out / FLAGGED_FILE, found)
-    write_report(found.out / REPORT_FILE, numbers, found.samples, found.groups, found.flagged)
+    files = AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE
+    write_report(found.out / REPORT_FILE, numbers, found.samples, found.groups, found.flagged, files)
     write_text(found.out / AUDIT_FILE, json.dumps(numbers, indent=2) + "\n")
 
 

@@ -166,7 +166,7 @@ def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
     if cell["mae"] is None:
         return "no ages"
     href = f"{cell['folder']}/{PAGE_FILE}" if has_reports else ""
-    small = f"{between(cell['mae_interval'])} n={cell['n']}"
+    small = f"{between(cell['mae_interval'])}\nn={cell['n']}"
     return Cell(f"{cell['mae']:.2f}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 

@@ -52,7 +52,7 @@ _METADATA = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""The same plot is the same file, whenever it is sampled."""
+"""The same plot is the same file, whenever it is made."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import ShardFiles
-from tests.evaluation.browser import FITS, IN_A_BROWSER, LOADED, Browser
+from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, LOADED, Browser
 from tests.shards.tiny_shards import write_shard
 
 ORIGINALS = 40
@@ -32,6 +32,13 @@ OPTIONS = AuditOptions(max_blur=0.7)  # synthetic faces have less detail than re
 
 def jpeg(image, quality=95):
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_date():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +235,10 @@ def test_the_page_is_whole_in_itself(found):
     text = (found.out / "report.html").read_text()
     page = Page(text)
     assert page.open == [] and page.images == 2 * 10 + 4
-    assert all(address.startswith("data:") for address in page.loaded)
+    outside = [address for address in page.loaded if not address.startswith(("data:", "#"))]
+    assert outside == ["audit.json", "pairs.csv", "flagged.csv"] and all(
+        (found.out / name).is_file() for name in outside
+    )
     assert not re.search(r"https?://|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
     for words in (
@@ -240,6 +250,19 @@ def test_the_page_is_whole_in_itself(found):
         assert words in text
 
 
+def test_the_menu_and_where_it_comes_from(found):
+    text = (found.out / "report.html").read_text()
+    menu = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', text[text.index("<nav>") : text.index("</nav>")])
+    assert [title for _, title in menu] == re.findall(r"<h2>([^<]+?)(?: <small>\d+</small>)?</h2>", text)
+    assert all(text.count(f'id="{anchor}"') == 1 for anchor, _ in menu)
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    assert (
+        facts["Date"] == "2023-11-14 22:13 UTC"
+        and facts["Image size"] == "face 110 px, body 110 px (median of the shorter sides)"
+    )
+    assert facts["Data"].count(" samples, digest ") == 2 and {"Version", "Command"} < set(facts)
+
+
 @pytest.mark.slow
 @IN_A_BROWSER
 def test_the_page_looks_right_in_a_browser(found, tmp_path):
@@ -247,6 +270,7 @@ def test_the_page_looks_right_in_a_browser(found, tmp_path):
         for width, dark in product((390, 1280), (False, True)):
             browser.open(found.out / "report.html", width, 900, dark)
             assert browser.value(FITS) and browser.value(LOADED), (width, dark)
+            assert browser.value(CONTRAST) >= 4.5, (width, dark)
             browser.screenshot(tmp_path / f"{width}{'_dark' if dark else ''}.png")
         assert browser.complaints == []
 
@@ -265,7 +289,7 @@ def test_names_from_the_data_cannot_become_markup(faces, tmp_path):
 def test_more_than_is_shown_is_counted(folders, tmp_path):
     found = audit([folders / "train", folders / "val"], tmp_path / "out", options=replace(OPTIONS, show=3))
     text = (found.out / "report.html").read_text()
-    assert Page(text).images == 2 * 2 + 2 * 3 + 4 and "5 more in <code>pairs.csv</code>" in text
+    assert Page(text).images == 2 * 2 + 2 * 3 + 4 and "5 more in pairs.csv" in text
 
 
 def test_data_without_copies_or_faces(tmp_path, faces):
