@@ -268,9 +268,12 @@ def test_every_page_is_linked_from_the_readme():
     assert pages and [page for page in pages if f"](docs/{page})" not in README] == []
 
 
-def test_every_folder_of_the_map_exists():
-    mapped = re.findall(r"^\| `([\w./]+)` \|", README, flags=re.MULTILINE)
-    assert len(mapped) >= 10 and [name for name in mapped if not (REPOSITORY / name).exists()] == []
+def test_the_map_names_every_room_and_nothing_else():
+    mapped = re.findall(r"^\| (`[^|]+`) \|", README.partition("## Where things are")[2], flags=re.MULTILINE)
+    names = [name for cell in mapped for name in re.findall(r"`([^`]+)`", cell)]
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []
+    rooms = {f"mivolo_lite/{path.parent.name}/" for path in (REPOSITORY / "mivolo_lite").glob("*/__init__.py")}
+    assert rooms and rooms <= set(names)
 
 
 def test_every_method_model_and_source_has_its_row():
