@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
 
 SMALL = {
     "credentials", "errors", "files", "labels", "old_names", "option_values", "output", "package_files", "paths",
-    "process_pool",     "processes", "randomness", "ranges", "yaml_file",
+    "process_pool", "processes", "randomness", "ranges", "yaml_file",
 }  # fmt: skip
 """Modules at the bottom that every room may use; among themselves they are ordered as well."""
 

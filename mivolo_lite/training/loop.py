@@ -38,7 +38,7 @@ from mivolo_lite.training.checks import (
     require_shared_memory,
 )
 from mivolo_lite.training.dro import GroupDro
-from mivolo_lite.training.journal import Journal
+from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
@@ -74,7 +74,7 @@ class Trainer:
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
         self.total_steps = self.state.step + self._steps_to_go()
-        self.journal = Journal(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
+        self.logger = RunLogger(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
         self.loader = self.reader.batches(
             self.estimator.inputs,
             self.plan,
@@ -94,7 +94,7 @@ class Trainer:
         self._announce()
         with self.heartbeat.working():
             self._learn_all()
-        self.journal.close()
+        self.logger.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -119,7 +119,7 @@ class Trainer:
             if warned or evaluation_due or self._due(self.config.train.save_every):
                 self._save()
             if warned:
-                self.journal.say(f"warned to end: saved at step {self.state.step}")
+                self.logger.log(f"warned to end: saved at step {self.state.step}")
                 break
             if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
                 break
@@ -248,7 +248,7 @@ class Trainer:
         self.state.samples_seen += self.plan.global_batch
         if self.average is not None:
             self.average.update(self.state.step)
-        self.journal.step()
+        self.logger.step()
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.total_steps
@@ -262,7 +262,7 @@ class Trainer:
         """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
         try:
             with (
-                self.journal.paused(),
+                self.logger.paused(),
                 self.average.applied() if self.average is not None else nullcontext(),
                 self.engine.whole_estimator() as estimator,
                 self.engine.autocast(),
@@ -271,16 +271,16 @@ class Trainer:
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
                 metrics = evaluate_predictions(predictions)
-                self.journal.record("val", self.state.step, metrics)
+                self.logger.log_metrics("val", self.state.step, metrics)
                 if predictions.unreadable:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
-                    self.journal.say(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
+                    self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
                 error = validation_error(metrics)
                 if error <= self.state.best_mae:  # of equals the latest, which has learnt more
                     self.state.best_mae = error
                     self._save_best(metrics)
         except Interrupted:
-            self.journal.say(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
+            self.logger.log(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
             return False
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
@@ -298,22 +298,22 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
-        with self.journal.paused():
+        with self.logger.paused():
             seconds = self.checkpointer.save(self.state, self.engine, self.average)
         self.heartbeat.progress()
         if seconds is not None:
-            self.journal.record("save", self.state.step, {"seconds": seconds})
+            self.logger.log_metrics("save", self.state.step, {"seconds": seconds})
 
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
-        self.broken.share(self.state.step, self.journal.say)
+        self.broken.share(self.state.step, self.logger.log)
         rows = [[result.age_loss, result.gender_loss, *result.task_losses] for result in results]
         losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
         age_loss, gender_loss, *task_losses = self.accelerator.reduce(losses).tolist()
         tasks = {f"{task.name}_loss": loss for task, loss in zip(self.config.tasks, task_losses, strict=True)}
         weighted = sum(task.weight * loss for task, loss in zip(self.config.tasks, task_losses, strict=True))
-        speed = len(results) * self.plan.global_batch / self.journal.lap()
-        self.journal.record(
+        speed = len(results) * self.plan.global_batch / self.logger.seconds_of_interval()
+        self.logger.log_metrics(
             "train",
             self.state.step,
             {
@@ -369,22 +369,22 @@ class Trainer:
 
     def _announce(self) -> None:
         plan, parameters = self.plan, self.parameters
-        self.journal.say(
+        self.logger.log(
             f"{self.config.model.name} with {self.config.method.name}, {parameters / 1e6:.1f} M parameters; "
             f"{self.reader.samples} training and {len(self.val_index)} validation samples; "
             f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
             f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
         )
         if self.config.train.channels_last and not self.estimator.channels_last:
-            self.journal.say("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
+            self.logger.log("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
         if self.labels:
             known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
-            self.journal.say(f"labels to learn from: {known}")
+            self.logger.log(f"labels to learn from: {known}")
         if self.config.data.exclude:
             parts = [*self.reader.parts, self.val_index]
             left_out = ", ".join(f"{count_left_out(part)} of {part.folder}" for part in parts)
-            self.journal.say(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
+            self.logger.log(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
         for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
-            self.journal.say(f"{folder}: {passes:.3g} passes")
+            self.logger.log(f"{folder}: {passes:.3g} passes")
         if self.resumed:
-            self.journal.say(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")
+            self.logger.log(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")

@@ -8,7 +8,7 @@ import torch
 
 from mivolo_lite.cli.entry import COMMANDS
 
-MODULES = tuple(f"cli.{command}" for command in COMMANDS)
+MODULES = tuple(f"cli.{command.replace('-', '_')}" for command in COMMANDS)
 
 for name in MODULES:
     import_module(f"mivolo_lite.{name}")

@@ -27,7 +27,7 @@ def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     state = second.estimator.state_dict()
     assert state.keys() == learnt.keys() and all(state[name].equal(learnt[name]) for name in learnt)
     assert second.state.step == 0
-    second.journal.close()
+    second.logger.close()
     second.heartbeat.stop()
 
 
@@ -36,7 +36,7 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     weighted = ["--method.lds", "true", "--start", f"{tmp_path}/first/best", *words]
     second = Trainer(read_run_config(["--run", f"{tmp_path}/second", *weighted]))
     weight = second.estimator.method.age_weight
-    second.journal.close()
+    second.logger.close()
     second.heartbeat.stop()
     counts = torch.from_numpy(second.reader.age_counts(0, 120))
     assert weight.equal(smoothed_weights(counts, "gaussian", 5, 2.0, "sqrt_inv")) and weight.std() > 0.1
@@ -76,7 +76,7 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     second = Trainer(
         read_run_config(["--run", f"{tmp_path}/second", "--start", f"{checkpoint}", "--model.drop_rate", "0.1", *words])
     )
-    second.journal.close()
+    second.logger.close()
     second.heartbeat.stop()
     state = second.estimator.state_dict()
     assert all(state[name].equal(average[name]) for name in average)

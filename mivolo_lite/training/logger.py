@@ -1,4 +1,4 @@
-"""What a run says while it works: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
+"""What a run logs: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
 
 
-class Journal:
-    """The main process's records; silent on all others.
+class RunLogger:
+    """Logs of the main process; silent on all others.
 
     Args:
         folder: gets ``metrics.jsonl`` and TensorBoard's files.
@@ -37,7 +37,7 @@ class Journal:
         with losable_output():
             self.bar.update()
 
-    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def log_metrics(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Numbers of a step, under ``train`` or ``val``."""
         if not self.active:
             return
@@ -51,23 +51,23 @@ class Journal:
             with losable_output():
                 self.bar.set_postfix_str(text)
         else:
-            self.say(f"[{step}/{self.total_steps}] {kind}  {text}")
+            self.log(f"[{step}/{self.total_steps}] {kind}  {text}")
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for people."""
         if self.active:
             with losable_output():
                 self.bar.write(text) if self.interactive else print(text, flush=True)
 
-    def lap(self) -> float:
-        """Seconds since the last lap, without those that were paused."""
+    def seconds_of_interval(self) -> float:
+        """Seconds since this was called last, without those that were paused."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         return seconds
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that no lap counts: evaluating and saving are no training."""
+        """Time that does not count: evaluating and saving are no training."""
         began = time.monotonic()
         try:
             yield
