@@ -30,7 +30,7 @@ print("listens", flush=True)
 end = time.monotonic() + 3
 while time.monotonic() < end and not noted():
     time.sleep(0.05)
-print("warned" if noted() else "not warned", flush=True)
+print("preempted" if noted() else "not preempted", flush=True)
 """
 WORKER = """
 import multiprocessing, time
@@ -78,7 +78,9 @@ def test_one_thread_that_a_launcher_guessed_is_not_the_users_choice(launched):
         assert launched(script, THREADS, *words, **chosen)[0].stdout.read().split()[0] == "1"
 
 
-@pytest.mark.parametrize("name, heard", [("accelerate", "warned"), ("torchrun", "warned"), ("shell", "not warned")])
+@pytest.mark.parametrize(
+    "name, heard", [("accelerate", "preempted"), ("torchrun", "preempted"), ("shell", "not preempted")]
+)
 def test_the_end_of_a_launcher_is_a_warning_and_that_of_a_shell_is_not(launched, name, heard):
     launcher, _ = launched(name, LISTENS)
     assert launcher.stdout.readline() == "listens\n"

@@ -10,8 +10,8 @@ from mivolo_lite.output import drop_lost_outputs
 from mivolo_lite.processes import find_launcher, signal_when_parent_ends
 
 EXIT_CODE = 75
-"""Of a run that was warned and saved. EX_TEMPFAIL in sysexits.h: start it again, and it goes on."""
-WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
+"""Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it goes on."""
+PREEMPTION_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """What batch systems send, heeded even where the shell before this process ignored it until now."""
 TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """Ctrl-C and a closed terminal, heeded unless this process was started to ignore them, as by nohup."""
@@ -20,11 +20,12 @@ _noted: list[int] = []
 
 
 def listen() -> None:
-    """Note warnings from now on. Needs to be called before torch is imported: a warning may come in those seconds.
+    """Note preemption signals from now on. Needs to be called before torch is imported: a signal may come in those
+    seconds.
 
     A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training went on without it.
     """
-    for number in WARNINGS:
+    for number in PREEMPTION_SIGNALS:
         signal.signal(number, _note)
     for number in TERMINAL:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -37,7 +38,7 @@ def listen() -> None:
 
 
 def noted() -> bool:
-    """Whether this process was warned."""
+    """Whether this process was preempted."""
     return bool(_noted)
 
 
@@ -52,7 +53,7 @@ def _note(number: int, _frame) -> None:
 
 
 class Preemption:
-    """Asks all ranks, at every step, whether one of them was warned.
+    """Asks all ranks, at every step, whether one of them was preempted.
 
     Args:
         accelerator: joins the ranks.
@@ -62,8 +63,8 @@ class Preemption:
         self.accelerator = accelerator
         self._asked: tuple = (False, None)
 
-    def warned(self) -> bool:
-        """Whether any rank had been warned when this was called last; all ranks get the same answer.
+    def should_stop(self) -> bool:
+        """Whether any rank had been preempted when this was called last; all ranks get the same answer.
 
         It is a step old, and its copy was ordered then: reading one that is still on the GPU waits for all that the GPU
         was given since. Doing so at every step kept it from working while the next batch was fetched, 13 ms of 130.

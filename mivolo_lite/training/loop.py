@@ -89,7 +89,7 @@ class Trainer:
         """Learn until the last step, evaluating, saving and logging on the way.
 
         Returns:
-            Whether the run is complete; otherwise it was warned to end, and saved.
+            Whether the run is complete; otherwise it was preempted, and saved.
         """
         self._announce()
         with self.heartbeat.working():
@@ -113,13 +113,13 @@ class Trainer:
             if self._due(self.config.train.log_every):
                 self._log(results)
                 results = []
-            evaluation_due, warned = self._evaluation_due(), self.preemption.warned()
+            evaluation_due, should_stop = self._evaluation_due(), self.preemption.should_stop()
             if not evaluation_due:
                 self.state.evaluated = self.state.step
-            if warned or evaluation_due or self._due(self.config.train.save_every):
+            if should_stop or evaluation_due or self._due(self.config.train.save_every):
                 self._save()
-            if warned:
-                self.logger.log(f"warned to end: saved at step {self.state.step}")
+            if should_stop:
+                self.logger.log(f"preempted: saved at step {self.state.step}")
                 break
             if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
                 break
@@ -288,7 +288,7 @@ class Trainer:
 
     def _preempted_while_evaluating(self) -> bool:
         self.heartbeat.progress()
-        return self.preemption.warned()
+        return self.preemption.should_stop()
 
     def _save_best(self, metrics: dict) -> None:
         weights = self.engine.weights()

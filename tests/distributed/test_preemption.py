@@ -30,20 +30,20 @@ def noted(monkeypatch):
 
 
 def test_a_warning_is_heard_one_call_later_and_from_then_on(noted):
-    warned = Preemption(OneRank("cpu")).warned
-    assert [warned(), warned()] == [False, False]
+    should_stop = Preemption(OneRank("cpu")).should_stop
+    assert [should_stop(), should_stop()] == [False, False]
     noted.append(signal.SIGUSR2)
-    assert [warned(), warned(), warned()] == [False, True, True]
+    assert [should_stop(), should_stop(), should_stop()] == [False, True, True]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_asking_does_not_wait_for_what_the_gpu_was_given_since(noted):
-    warned, done = Preemption(OneRank("cuda")).warned, torch.cuda.Event()
+    should_stop, done = Preemption(OneRank("cuda")).should_stop, torch.cuda.Event()
     noted.append(signal.SIGUSR2)
-    assert not warned()
+    assert not should_stop()
     torch.cuda._sleep(10**10)  # cycles: some seconds
     done.record()
-    assert warned() and not done.query()
+    assert should_stop() and not done.query()
 
 
 LISTENS = """

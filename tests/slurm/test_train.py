@@ -1,4 +1,4 @@
-"""train.sbatch on two nodes: warned, killed, out of time, on fewer nodes, and ending as if nothing had happened."""
+"""train.sbatch on two nodes: preempted, killed, out of time, on fewer nodes, and ending as if nothing had happened."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
         training.job.signal(warning)
         training.job.wait("PENDING", WAIT, starts)
         saved = int(training.checkpoints()[-1][5:])
-        assert step <= saved < step + 10 and training.head.count("requeued: warned") == starts
+        assert step <= saved < step + 10 and training.head.count("requeued: preempted") == starts
         training.job.go_on()
     training.finish(starts=2)
     assert f"resumed at step {saved}" in training.log(0)
@@ -153,7 +153,7 @@ def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_unti
     training = submit(tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=1", "--signal=USR2@20"))
     training.job.wait("PENDING", WAIT, starts=1)
     saved = int(training.checkpoints()[-1][5:])
-    assert "requeued: warned" in training.head
+    assert "requeued: preempted" in training.head
     training.job.update(NumNodes="1", NumTasks="1", TimeLimit="60")
     training.job.go_on()
     training.reach(saved + 5)

@@ -133,7 +133,7 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
     output = process.communicate(timeout=300)[0].decode()
     assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
     saved = int(last_checkpoint(run).name[5:])
-    assert saved == steps_logged(run)[-1] < STEPS and f"warned to end: saved at step {saved}" in output
+    assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in output
     finish(start(command, run, resume="auto"))
 
     expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
