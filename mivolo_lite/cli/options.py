@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.old_names import current_option
 from mivolo_lite.paths import expand_path, local_path
 
 _INPUTS, _OUTPUTS = ("checkpoint", "data", "exclude", "folder", "folders", "source"), ("out", "fix")
@@ -44,4 +45,4 @@ def _read(name: str, value: Any, option: str) -> Any:
 
 def _underscored(option: str) -> str:
     name, equals, value = option[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    return f"--{current_option(name.replace('-', '_'))}{equals}{value}"

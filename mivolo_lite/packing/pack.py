@@ -1,7 +1,7 @@
 """A data set of images becomes folders of shards, one a split, that appear whole or not at all.
 
-Images are read once, in parallel, into a spool; the samples are then put in order and written out as tars. The order
-comes from digests of the images, so neither the number of workers nor the moment can change a byte.
+Images are read once, in parallel, into temporary files; the samples are then put in order and written out as tars. The
+order comes from digests of the images, so neither the number of workers nor the moment can change a byte.
 """
 
 import errno
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.sources.source import Source
-from mivolo_lite.packing.spool import Reading, Spooled, read_photos
+from mivolo_lite.packing.temporary_samples import ReadResult, TemporarySample, read_photos
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -47,7 +47,7 @@ class Packed:
     notes: list[str]
 
     @classmethod
-    def of(cls, out: Path, split: Iterable[str], source: Source, reading: Reading, excluded: int) -> "Packed":
+    def of(cls, out: Path, split: Iterable[str], source: Source, reading: ReadResult, excluded: int) -> "Packed":
         """What lies in ``out``, read from a source."""
         notes = [*source.notes, *_missing_crops(reading)]
         return cls({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded, notes)
@@ -82,15 +82,15 @@ def pack(
     check_layout(out, split, samples_per_shard)
     items = source.items()
     with appearing_whole(out) as partial:
-        spool = partial / ".spool"  # no split has such a name
-        reading = read_photos(source, items, spool, seed, workers)
+        folder = partial / ".samples"  # no split has such a name
+        reading = read_photos(source, items, folder, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
-        shutil.rmtree(spool)
+        shutil.rmtree(folder)
     return Packed.of(out, split, source, reading, excluded)
 
 
-def _missing_crops(reading: Reading) -> Iterator[str]:
+def _missing_crops(reading: ReadResult) -> Iterator[str]:
     """How many crops are absent of people who have another one, and why."""
     plural, other_crop = {"face": "faces", "body": "bodies"}, {"face": "body", "body": "face"}
     for (name, reason), count in sorted(reading.missing.items()):
@@ -182,7 +182,7 @@ def _is_own(lock: Path) -> bool:
 
 def write_splits(
     folder: Path,
-    reading: Reading,
+    reading: ReadResult,
     source: Source,
     split: dict[str, float],
     samples_per_shard: int,
@@ -200,12 +200,12 @@ def write_splits(
     return len(reading.samples) - len(kept)
 
 
-def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
+def _name_apart(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
     """Samples with unique keys: the second of a name becomes ``name_2``."""
     taken: set[str] = set()
     used: dict[str, int] = {}
     apart = []
-    for sample in spooled:
+    for sample in samples:
         key, number = sample.key, used.get(sample.key, 1)
         while key in taken:
             number += 1
@@ -216,25 +216,27 @@ def _name_apart(spooled: Iterable[Spooled]) -> list[Spooled]:
     return apart
 
 
-def _without(spooled: list[Spooled], exclude: Collection[str]) -> list[Spooled]:
-    return [one for one in spooled if one.key not in exclude and one.labels.extra.get("source") not in exclude]
+def _without(samples: list[TemporarySample], exclude: Collection[str]) -> list[TemporarySample]:
+    return [one for one in samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
 
 
-def _deal_out(spooled: list[Spooled], split: dict[str, float]) -> dict[str, list[Spooled]]:
+def _deal_out(samples: list[TemporarySample], split: dict[str, float]) -> dict[str, list[TemporarySample]]:
     """The samples of every split, in their final order."""
     ends = list(accumulate(split.values()))
     dealt = {name: [] for name in split}
-    for sample in sorted(spooled, key=lambda sample: (sample.rank, sample.key)):
+    for sample in sorted(samples, key=lambda sample: (sample.rank, sample.key)):
         chance = int.from_bytes(sample.lot, "big") / 2**64
         name = next((name for name, end in zip(split, ends, strict=True) if chance < end), list(split)[-1])
         dealt[name].append(sample)
     for name, samples in dealt.items():
         if not samples:
-            raise UserError(f"--split: {name}={split[name]} of {len(spooled)} samples is none; give it a larger share")
+            raise UserError(f"--split: {name}={split[name]} of {len(samples)} samples is none; give it a larger share")
     return dealt
 
 
-def _write_shards(folder: Path, by_split: dict[str, list[Spooled]], samples_per_shard: int, workers: int) -> None:
+def _write_shards(
+    folder: Path, by_split: dict[str, list[TemporarySample]], samples_per_shard: int, workers: int
+) -> None:
     paths, parts = [], []
     for name, samples in by_split.items():
         (folder / name).mkdir()
@@ -246,9 +248,9 @@ def _write_shards(folder: Path, by_split: dict[str, list[Spooled]], samples_per_
             pass
 
 
-def _write_shard(path: Path, samples: Sequence[Spooled]) -> None:
+def _write_shard(path: Path, samples: Sequence[TemporarySample]) -> None:
     # Time, user and mode are part of a tar; fixed, so that the same samples are the same bytes.
     with wds.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root", mode=0o644) as tar:
-        for spooled in samples:
-            sample = spooled.sample()
+        for temporary in samples:
+            sample = temporary.sample()
             tar.write({"__key__": sample.key} | sample.members())

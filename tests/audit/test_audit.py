@@ -17,8 +17,8 @@ from mivolo_lite.audit.duplicates import COPY_TYPES
 from mivolo_lite.cli import main
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
+from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
@@ -352,7 +352,7 @@ def test_a_data_set_packed_in_parts_leaves_out_the_same(faces, tmp_path):
     source, exclude = UTKFaceSource(images), {"22_0_1_20170000000000002"}
     whole = pack(source, tmp_path / "whole", {"all": 1.0}, exclude=exclude)
     for number in (1, 2):
-        packed = pack_part(source, tmp_path / "parts", {"all": 1.0}, Part(number, 2), exclude=exclude)
+        packed = pack_worker_shard(source, tmp_path / "parts", {"all": 1.0}, WorkerShard(number, 2), exclude=exclude)
     assert packed.excluded == whole.excluded == 1
     assert packed.splits["all"].digest == whole.splits["all"].digest and len(packed.splits["all"]) == 7
 

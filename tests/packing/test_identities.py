@@ -11,8 +11,8 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.task_labels import count_people, identities, task_columns, training_columns
 from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources.identities import IdentitySource
+from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.shards.columns import EXTRA, MOST_COLUMNS, extra_columns
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
@@ -71,7 +71,7 @@ def test_images_of_a_person_do_not_lie_together(images, tmp_path):
 def test_the_same_in_parts(images, tmp_path):
     whole = pack(IdentitySource(images), tmp_path / "whole", SPLIT)
     for number in (1, 2):
-        pack_part(IdentitySource(images), tmp_path / "parts", SPLIT, Part(number, 2))
+        pack_worker_shard(IdentitySource(images), tmp_path / "parts", SPLIT, WorkerShard(number, 2))
     for split in SPLIT:
         assert ShardIndex.load(tmp_path / "parts" / split).digest == whole.splits[split].digest
 

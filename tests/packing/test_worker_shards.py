@@ -8,9 +8,9 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources.annotations import AnnotationSource
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
+from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from tests.packing.test_pack import SPLIT, GroupImages, digests
 
 
@@ -19,12 +19,12 @@ def test_parts_in_any_order_give_the_bytes_of_one_command(images, tmp_path, coun
     (images / "61_1_2017.jpg").write_bytes(b"")  # one is rejected
     options = {"samples_per_shard": 7, "max_reject_rate": 0.1}
     pack(UTKFaceSource(images), tmp_path / "whole", SPLIT, **options)
-    parts = [Part(number, count) for number in range(1, count + 1)]
+    parts = [WorkerShard(number, count) for number in range(1, count + 1)]
     random.shuffle(parts)
     for part in parts[:-1]:
-        assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, part, **options) is None
+        assert pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, part, **options) is None
         assert not (tmp_path / "out").exists()
-    packed = pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, parts[-1], **options)
+    packed = pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, parts[-1], **options)
     assert len(packed.rejected) == 1 and len(packed.splits["train"]) + len(packed.splits["val"]) == 60
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
     assert not (tmp_path / "out.parts").exists()
@@ -33,14 +33,14 @@ def test_parts_in_any_order_give_the_bytes_of_one_command(images, tmp_path, coun
 def test_names_are_kept_apart_over_all_parts(tmp_path):
     pack(GroupImages(), tmp_path / "whole", SPLIT)
     for number in (2, 1, 3):
-        pack_part(GroupImages(), tmp_path / "out", SPLIT, Part(number, 3))
+        pack_worker_shard(GroupImages(), tmp_path / "out", SPLIT, WorkerShard(number, 3))
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
 def test_parts_packed_at_the_same_time_are_merged_once(images, tmp_path):
     source, out = UTKFaceSource(images), tmp_path / "out"
     processes = [
-        get_context("fork").Process(target=pack_part, args=(source, out, SPLIT, Part(number, 4)))
+        get_context("fork").Process(target=pack_worker_shard, args=(source, out, SPLIT, WorkerShard(number, 4)))
         for number in range(1, 5)
     ]
     for process in processes:
@@ -52,9 +52,9 @@ def test_parts_packed_at_the_same_time_are_merged_once(images, tmp_path):
 
 
 def test_a_part_that_is_there_is_not_read_again(images, tmp_path, monkeypatch):
-    pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2))
-    monkeypatch.setattr("mivolo_lite.packing.parts.read_photos", None)
-    assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2)) is None
+    pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 2))
+    monkeypatch.setattr("mivolo_lite.packing.worker_shards.read_photos", None)
+    assert pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 2)) is None
 
 
 @pytest.mark.parametrize("changed", ["labels", "options"])
@@ -66,15 +66,15 @@ def test_parts_of_other_labels_or_options_are_not_merged(images, tmp_path, chang
         (tmp_path / "labels.csv").write_text("\n".join(table + lines))
         return AnnotationSource(images, tmp_path / "labels.csv", max_megapixels=megapixels)
 
-    pack_part(source(20, 100), tmp_path / "out", SPLIT, Part(1, 2), max_reject_rate=1)
+    pack_worker_shard(source(20, 100), tmp_path / "out", SPLIT, WorkerShard(1, 2), max_reject_rate=1)
     other = source(50, 100) if changed == "labels" else source(20, 50)
     with pytest.raises(UserError, match="00001-of-00002: read from other images or labels"):
-        pack_part(other, tmp_path / "out", SPLIT, Part(2, 2), max_reject_rate=1)
+        pack_worker_shard(other, tmp_path / "out", SPLIT, WorkerShard(2, 2), max_reject_rate=1)
 
 
 def test_what_a_killed_merge_left_is_cleared_away(images, tmp_path):
     (tmp_path / "out.parts.merged" / "00001-of-00002").mkdir(parents=True)
-    assert pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 1)) is not None
+    assert pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 1)) is not None
     assert {path.name for path in tmp_path.iterdir()} == {"UTKFace", "out"}
 
 
@@ -83,35 +83,35 @@ def test_a_users_own_files_are_not_removed(images, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="notes.txt: is no part of a data set"):
-        pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 1))
+        pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 1))
     assert (tmp_path / name / "notes.txt").read_text() == "mine" and not (tmp_path / "out").exists()
 
 
 def test_parts_of_other_images_or_options_are_not_merged(images, tmp_path):
-    pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2), seed=1)
+    pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 2), seed=1)
     with pytest.raises(UserError, match="00001-of-00002: read from other images or labels, or with other options"):
-        pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2), seed=0)
+        pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2), seed=0)
     assert not (tmp_path / "out").exists()
 
 
 def test_too_many_rejected_are_told_when_merging_and_nothing_is_lost(images, tmp_path, monkeypatch):
     (images / "61_1_2017.jpg").write_bytes(b"")
-    pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(1, 2))
+    pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 2))
     with pytest.raises(UserError, match="--max-reject-rate"):
-        pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2))
-    monkeypatch.setattr("mivolo_lite.packing.parts.read_photos", None)
-    packed = pack_part(UTKFaceSource(images), tmp_path / "out", SPLIT, Part(2, 2), max_reject_rate=0.1)
+        pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2))
+    monkeypatch.setattr("mivolo_lite.packing.worker_shards.read_photos", None)
+    packed = pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2), max_reject_rate=0.1)
     assert len(packed.rejected) == 1
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "-1/2", "1/2/3", "a/b"])
 def test_impossible_parts_are_told(images, tmp_path, capsys, text):
     with pytest.raises(SystemExit) as stopped:
-        main(f"pack utkface --images {images} --out {tmp_path}/out --part={text}".split())
-    assert stopped.value.code == 2 and "--part" in capsys.readouterr().err
+        main(f"pack utkface --images {images} --out {tmp_path}/out --shard={text}".split())
+    assert stopped.value.code == 2 and "--shard" in capsys.readouterr().err
     assert not (tmp_path / "out.parts").exists()
 
 
 def test_the_command_says_what_is_still_missing(images, tmp_path, capsys):
-    main(f"pack utkface --images {images} --out {tmp_path}/out --part 1/2".split())
-    assert capsys.readouterr().out == f"part 1/2 is read; {tmp_path}/out appears when the last one is\n"
+    main(f"pack utkface --images {images} --out {tmp_path}/out --shard 1/2".split())
+    assert capsys.readouterr().out == f"worker shard 1/2 is read; {tmp_path}/out appears when the last one is\n"

@@ -1,4 +1,5 @@
-"""A data set packed by many commands, on any machines: each reads its part, the last to finish writes the shards.
+"""A data set packed by many commands, on any machines: each reads its worker shard, the last to finish writes the
+shards.
 
 The shards are, byte for byte, those that one command would have written. Reading is what takes long: images are
 decoded and cut. Merging copies the crops into their shards.
@@ -17,32 +18,32 @@ from pathlib import Path
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import Packed, appearing_whole, check_layout, write_splits
 from mivolo_lite.packing.sources.source import Source
-from mivolo_lite.packing.spool import Reading, Spooled, Stretch, read_photos
+from mivolo_lite.packing.temporary_samples import ByteSpan, ReadResult, TemporarySample, read_photos
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.sample import Labels
 
-_SPOOL, _SAMPLES, _MISSING, _HEAD = "spool", "samples.jsonl", "missing.json", "part.json"
+_IMAGES, _SAMPLES, _MISSING, _HEAD = "images", "samples.jsonl", "missing.json", "part.json"
 _MERGING = "merging"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Part ``number``, from 1, of ``count`` equal ones."""
+class WorkerShard:
+    """The images that one of ``count`` commands reads; ``number`` counts from 1."""
 
     number: int
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> "Part":
+    def parse(cls, text: str) -> "WorkerShard":
         """``"3/16"``. Raises UserError where it cannot be meant."""
         match = re.fullmatch(r"(\d+)/(\d+)", text)
-        part = cls(*map(int, match.groups())) if match else cls(0, 0)
-        if not 1 <= part.number <= part.count:
-            raise UserError(f"--part {text}: write it as 3/16, with a number from 1 to the count")
-        return part
+        shard = cls(*map(int, match.groups())) if match else cls(0, 0)
+        if not 1 <= shard.number <= shard.count:
+            raise UserError(f"--shard {text}: write it as 3/16, with a number from 1 to the count")
+        return shard
 
     def of(self, items: Sequence[str]) -> Sequence[str]:
-        """This part of the images; all parts one after another are all images in their order."""
+        """Its items; those of all worker shards one after another are all items in their order."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
     @property
@@ -50,29 +51,29 @@ class Part:
         return f"{self.number:05d}-of-{self.count:05d}"
 
 
-def pack_part(
+def pack_worker_shard(
     source: Source,
     out: Path | str,
     split: dict[str, float],
-    part: Part,
+    shard: WorkerShard,
     samples_per_shard: int = 1000,
     seed: int = 0,
     workers: int = 1,
     max_reject_rate: float = 0.01,
     exclude: Collection[str] = (),
 ) -> Packed | None:
-    """Read one part into ``out.parts``; where that makes all parts complete, write ``out`` as ``pack`` does.
+    """Read one worker shard into ``out.parts``; where that makes all complete, write ``out`` as ``pack`` does.
 
-    A part that is there already is not read again, so that a command which failed can be repeated.
+    One that is there already is not read again, so that a command which failed can be repeated.
 
     Args:
-        part: which part; the other arguments are those of ``pack``, and equal for all parts.
+        shard: which one; the other arguments are those of ``pack``, and equal for all.
 
     Returns:
-        What packing gave, or None while other parts are missing or another command is merging.
+        What packing gave, or None while others are missing or another command is merging.
 
     Raises:
-        UserError: as ``pack`` does, or parts were read with other options.
+        UserError: as ``pack`` does, or others were read with other options.
     """
     out = Path(out)
     check_layout(out, split, samples_per_shard)
@@ -80,11 +81,11 @@ def pack_part(
     parts, merged = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
     _check_own(parts), _check_own(merged)
     head = _head(source, items, seed)
-    if not (parts / part.folder).exists():
-        with appearing_whole(parts / part.folder) as partial:
-            reading = read_photos(source, part.of(items), partial / _SPOOL, seed, workers)
+    if not (parts / shard.folder).exists():
+        with appearing_whole(parts / shard.folder) as partial:
+            reading = read_photos(source, shard.of(items), partial / _IMAGES, seed, workers)
             _write(partial, reading, head)
-    folders = [parts / Part(number, part.count).folder for number in range(1, part.count + 1)]
+    folders = [parts / WorkerShard(number, shard.count).folder for number in range(1, shard.count + 1)]
     if not all(folder.exists() for folder in folders):
         return None
     with _only_one(parts / _MERGING) as alone:
@@ -130,8 +131,8 @@ def _only_one(lock: Path) -> Iterator[bool]:
             yield True
 
 
-def _write(folder: Path, reading: Reading, head: dict) -> None:
-    """What was read, as JSON beside the spool."""
+def _write(folder: Path, reading: ReadResult, head: dict) -> None:
+    """What was read, as JSON next to the images."""
     with open(folder / _SAMPLES, "w") as file:
         for sample in reading.samples:
             record = {
@@ -148,20 +149,20 @@ def _write(folder: Path, reading: Reading, head: dict) -> None:
     (folder / _HEAD).write_text(json.dumps(head))
 
 
-def _relative(stretch: Stretch | None) -> list | None:
-    return None if stretch is None else [Path(stretch.file).name, stretch.offset, stretch.size]
+def _relative(span: ByteSpan | None) -> list | None:
+    return None if span is None else [Path(span.file).name, span.offset, span.size]
 
 
-def _read_all(folders: list[Path], head: dict) -> Reading:
+def _read_all(folders: list[Path], head: dict) -> ReadResult:
     """All parts as one reading. Raises UserError where they do not belong together."""
-    reading = Reading()
+    reading = ReadResult()
     for folder in folders:
         if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
             raise UserError(
                 f"{folder}: read from other images or labels, or with other options; remove it, and read it again"
             )
         with open(folder / _SAMPLES) as file:
-            reading.samples.extend(_spooled(json.loads(line), folder / _SPOOL) for line in file)
+            reading.samples.extend(_temporary_sample(json.loads(line), folder / _IMAGES) for line in file)
         with open(folder / REJECTED_FILE) as file:
             reading.rejected.extend(map(json.loads, file))
         if (folder / _MISSING).exists():  # not in parts of an older version
@@ -170,10 +171,10 @@ def _read_all(folders: list[Path], head: dict) -> Reading:
     return reading
 
 
-def _spooled(record: dict, spool: Path) -> Spooled:
+def _temporary_sample(record: dict, folder: Path) -> TemporarySample:
     face, body = (
-        None if place is None else Stretch(str(spool / place[0]), *place[1:])
+        None if place is None else ByteSpan(str(folder / place[0]), *place[1:])
         for place in (record["face"], record["body"])
     )
     rank, lot = (bytes.fromhex(record[name]) for name in ("rank", "lot"))
-    return Spooled(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))
+    return TemporarySample(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))

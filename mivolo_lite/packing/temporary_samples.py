@@ -17,8 +17,8 @@ from mivolo_lite.shards.sample import Labels, Sample
 _IMAGES_PER_TASK = 64
 
 
-class Stretch(NamedTuple):
-    """Bytes of a spool file."""
+class ByteSpan(NamedTuple):
+    """Bytes of a temporary file."""
 
     file: str
     offset: int
@@ -26,8 +26,8 @@ class Stretch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Spooled:
-    """A sample whose images wait in the spool.
+class TemporarySample:
+    """A sample whose images wait in a temporary file.
 
     Attributes:
         rank: 8 bytes, decides the place in the split; equal for all people of an image and its duplicates.
@@ -37,17 +37,17 @@ class Spooled:
     key: str
     rank: bytes
     lot: bytes
-    face: Stretch | None
-    body: Stretch | None
+    face: ByteSpan | None
+    body: ByteSpan | None
     labels: Labels
 
     def sample(self) -> Sample:
         """The sample with its images."""
-        return Sample(self.key, _take(self.face), _take(self.body), self.labels)
+        return Sample(self.key, _read_span(self.face), _read_span(self.body), self.labels)
 
 
 @dataclass
-class Reading:
+class ReadResult:
     """What reading images gave.
 
     Attributes:
@@ -56,27 +56,27 @@ class Reading:
         missing: how many crops of samples are absent though there is a box, by (face or body, reason).
     """
 
-    samples: list[Spooled] = field(default_factory=list)
+    samples: list[TemporarySample] = field(default_factory=list)
     rejected: list[dict] = field(default_factory=list)
     missing: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, other: "Reading") -> None:
+    def add(self, other: "ReadResult") -> None:
         """Append what another reading gave."""
         self.samples += other.samples
         self.rejected += other.rejected
         self.missing += other.missing
 
 
-def read_photos(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> Reading:
-    """Read images into spool files in a new folder."""
+def read_photos(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> ReadResult:
+    """Read images into temporary files in a new folder."""
     folder.mkdir()
     tasks = [items[first : first + _IMAGES_PER_TASK] for first in range(0, len(items), _IMAGES_PER_TASK)]
-    reading = Reading()
+    reading = ReadResult()
     with (
         worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
         tqdm(total=len(items), desc="images", unit="", disable=None) as bar,
     ):
-        for task, part in zip(tasks, pool.map(_spool, range(len(tasks)), tasks), strict=True):
+        for task, part in zip(tasks, pool.map(_read_images, range(len(tasks)), tasks), strict=True):
             reading.add(part)
             bar.update(len(task))
     return reading
@@ -96,9 +96,9 @@ def _start_worker(source: Source, folder: Path, seed: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _spool(number: int, items: Sequence[str]) -> Reading:
-    """Read a few images and append their crops to a spool file."""
-    reading = Reading()
+def _read_images(number: int, items: Sequence[str]) -> ReadResult:
+    """Read a few images and append their crops to a temporary file."""
+    reading = ReadResult()
     with open(_Worker.folder / f"{number:08d}", "wb") as file:
         for item in items:
             try:
@@ -110,7 +110,9 @@ def _spool(number: int, items: Sequence[str]) -> Reading:
             rank = _rank(image.identity, _Worker.seed)
             lot = rank if image.together is None else _rank(image.together, _Worker.seed)
             reading.samples.extend(
-                Spooled(sample.key, rank, lot, _put(file, sample.face), _put(file, sample.body), sample.labels)
+                TemporarySample(
+                    sample.key, rank, lot, _append(file, sample.face), _append(file, sample.body), sample.labels
+                )
                 for sample in image.samples
             )
     return reading
@@ -120,20 +122,20 @@ def _rank(identity: bytes, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(identity).digest()).digest()[:8]
 
 
-def _put(file, data: bytes | None) -> Stretch | None:
+def _append(file, data: bytes | None) -> ByteSpan | None:
     if data is None:
         return None
     offset = file.tell()
     file.write(data)
-    return Stretch(file.name, offset, len(data))
+    return ByteSpan(file.name, offset, len(data))
 
 
-def _take(stretch: Stretch | None) -> bytes | None:
-    if stretch is None:
+def _read_span(span: ByteSpan | None) -> bytes | None:
+    if span is None:
         return None
-    with open(stretch.file, "rb") as file:
-        file.seek(stretch.offset)
-        data = file.read(stretch.size)
-    if len(data) < stretch.size:
-        raise OSError(f"{stretch.file} is shorter than what was written to it")
+    with open(span.file, "rb") as file:
+        file.seek(span.offset)
+        data = file.read(span.size)
+    if len(data) < span.size:
+        raise OSError(f"{span.file} is shorter than what was written to it")
     return data
