@@ -15,29 +15,30 @@ from mivolo_lite.ranges import Probability, int_range
 
 
 class Branch(nn.Module):
-    """One image's tokens (B, N, D), or a learned stand-in for the image that is missing."""
+    """One image's tokens (B, N, D), or a learned missing-input token for the image that is missing."""
 
     def __init__(self, tokens: Tokens, dim: int, image_size: int):
         super().__init__()
         self.image_size = image_size
         self.tokens = tokens
         self.project = nn.Linear(tokens.num_features, dim)
-        self.stand_in = nn.Parameter(torch.empty(1, 1, dim))
-        nn.init.trunc_normal_(self.stand_in, std=0.02)
+        self.missing_token = nn.Parameter(torch.empty(1, 1, dim))
+        nn.init.trunc_normal_(self.missing_token, std=0.02)
 
     def forward(self, image: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """(B, N, D), where ``has`` is False the stand-in; (B, 1, D) in evaluation if the whole batch has no image."""
+        """(B, N, D), where ``has`` is False the missing-input token; (B, 1, D) in evaluation if the whole batch has no
+        image."""
         if not self.training and missing_everywhere(image, has):
-            return self.stand_in.expand(batch, -1, -1)
+            return self.missing_token.expand(batch, -1, -1)
         # In training every parameter takes part in every step, whatever is missing: other ranks wait for its gradient.
-        device = self.stand_in.device
+        device = self.missing_token.device
         if has is None:
             has = torch.full((batch,), image is not None, device=device)
         if image is None:
             image = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
         if self.training:
             image = image[neighbours(has)]
-        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(image)), self.stand_in)
+        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(image)), self.missing_token)
 
 
 def neighbours(has: Tensor) -> Tensor:

@@ -110,13 +110,13 @@ def test_mivolo_takes_black_for_a_missing_image():
         torch.testing.assert_close(model(*given), model(*instead), atol=1e-4, rtol=1e-4)
 
 
-def test_the_stand_in_learns_from_samples_that_miss_the_image():
+def test_the_missing_token_learns_from_samples_that_miss_the_image():
     dual = MODELS["dual"]
     model = dual(dual.Config(face="test_resnet", body="test_resnet", dim=32), SIDE)
     for has_body, learns in ((yes(True, True), False), (yes(True, False), True)):
         model.zero_grad(set_to_none=True)
         model(images(0), images(1), None, has_body).square().sum().backward()
-        assert bool(model.body.stand_in.grad.abs().max() > 0) == learns
+        assert bool(model.body.missing_token.grad.abs().max() > 0) == learns
 
 
 @pytest.mark.parametrize("missing", ["face", "body"])
