@@ -142,7 +142,7 @@ def finish(process: BaseProcess) -> None:
 
 def weights(run: Path) -> list[dict]:
     last = run / "checkpoints" / f"step-{STEPS:09d}"
-    names = ("model", "average", "moments")
+    names = ("model", "ema", "optimizer")
     return [load_file(last / f"{name}.safetensors") for name in names] + [load_file(run / "best" / "model.safetensors")]
 
 

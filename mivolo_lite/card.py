@@ -14,8 +14,8 @@ from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.yaml_file import parse_yaml
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
-AVERAGE_FILE = "average.safetensors"
-"""A checkpoint's averaged weights (EMA), which are those to use."""
+EMA_FILE = "ema.safetensors"
+"""A checkpoint's EMA weights, which are those to use."""
 
 _MOST_BYTES, _MOST_VALUES, _LARGEST = 1 << 20, 100_000, 1 << 16
 """Of a card, and of a whole number in it: a damaged one must not take all memory."""
@@ -94,9 +94,9 @@ def locate(folder: Path | str) -> Path:
 
 
 def weights_file(folder: Path) -> Path:
-    """The weights to use in a folder: of a checkpoint with averaged weights those."""
-    average = folder / AVERAGE_FILE
-    return average if average.is_file() else folder / MODEL_FILE
+    """The weights to use in a folder: of a checkpoint with EMA weights those."""
+    ema = folder / EMA_FILE
+    return ema if ema.is_file() else folder / MODEL_FILE
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Estimator(nn.Module):
         """Read what ``save`` wrote, in evaluation mode.
 
         Args:
-            folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose averaged weights are read where it
+            folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose EMA weights are read where it
                 has them; or a converted checkpoint.
 
         Raises:

@@ -213,7 +213,7 @@ def test_a_run_its_best_and_a_checkpoint_with_averaged_weights_are_taken(tmp_pat
     best.save(tmp_path / "best")
     checkpoint = tmp_path / "checkpoints" / "step-000000001"
     last.save(checkpoint)
-    save_tensors(best.state_dict(), checkpoint / "average.safetensors")
+    save_tensors(best.state_dict(), checkpoint / "ema.safetensors")
     for folder in (tmp_path, tmp_path / "best", checkpoint):
         found = Estimator.load(folder).state_dict()
         assert all(found[name].equal(value) for name, value in best.state_dict().items())

@@ -1,4 +1,4 @@
-"""The engines that can train: what each of them does to a step, and where it keeps weights and moments.
+"""The engines that can train: what each of them does to a step, and where it keeps weights and optimizer state.
 
 Everything else in training speaks of whole tensors by name, or of the part of a tensor that this rank holds.
 """
@@ -125,47 +125,47 @@ class DataParallel:
                 weights[name] = whole.cpu().contiguous()
         return weights
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``.
 
         Whole, on the main process's CPU; nothing elsewhere. All ranks must call it.
         """
-        moments = {}
+        state = {}
         for name, parameter in self.parameters.items():
-            for moment in MOMENTS if self.has_moments(parameter) else ():
+            for moment in MOMENTS if self.has_state(parameter) else ():
                 whole = self.moment(parameter, moment)
                 if self.accelerator.is_main_process:
-                    moments[f"{moment}.{name}"] = whole.cpu().contiguous()
-        if self.accelerator.is_main_process and moments:
-            moments["step"] = torch.tensor(float(self.moment_step()))
-        return moments
+                    state[f"{moment}.{name}"] = whole.cpu().contiguous()
+        if self.accelerator.is_main_process and state:
+            state["step"] = torch.tensor(float(self.optimizer_step()))
+        return state
 
-    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
-        """Take what ``moments`` gave, on any engine at any world size."""
-        if "step" not in moments:  # saved before the first update
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what ``optimizer_state`` gave, on any engine at any world size."""
+        if "step" not in state:  # saved before the first update
             return
-        step = moments["step"]
+        step = state["step"]
         for name, parameter in self.parameters.items():
-            if f"{MOMENTS[0]}.{name}" in moments:
-                self.set_moments(parameter, step, {moment: moments[f"{moment}.{name}"] for moment in MOMENTS})
+            if f"{MOMENTS[0]}.{name}" in state:
+                self.set_state(parameter, step, {moment: state[f"{moment}.{name}"] for moment in MOMENTS})
 
     @property
     def adam(self) -> Optimizer:
         """AdamW itself."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
-    def has_moments(self, parameter: Tensor) -> bool:
+    def has_state(self, parameter: Tensor) -> bool:
         return MOMENTS[0] in self.adam.state.get(parameter, {})
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
         return self.adam.state[parameter][moment]
 
-    def moment_step(self) -> float:
+    def optimizer_step(self) -> float:
         return max(float(state["step"]) for state in self.adam.state.values() if "step" in state)
 
-    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
+    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         # A copy has the parameter's memory format, which decides in what order the update reads.
-        state = {name: torch.zeros_like(parameter).copy_(value) for name, value in moments.items()}
+        state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
         self.adam.state[parameter] = {"step": step.clone(), **state}
 
 
@@ -191,7 +191,7 @@ class Replica:
 
 
 class FullySharded(DataParallel):
-    """torch's FSDP2: every rank holds a slice of every parameter, and of its moments and gradient."""
+    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient."""
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         from torch.distributed.device_mesh import init_device_mesh
@@ -241,8 +241,8 @@ class FullySharded(DataParallel):
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
         return self.adam.state[parameter][moment].full_tensor()
 
-    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
-        state = {name: self._shard(parameter, value) for name, value in moments.items()}
+    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+        state = {name: self._shard(parameter, value) for name, value in state.items()}
         self.adam.state[parameter] = {"step": step.clone(), **state}
 
     def _shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ class FullySharded(DataParallel):
 
 
 class Zero(DataParallel):
-    """DeepSpeed's ZeRO 1, 2 and 3: moments, gradients and, in stage 3, parameters are spread over the ranks."""
+    """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are spread over the ranks."""
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         _in_torch_order(self.estimator)
@@ -322,26 +322,26 @@ class Zero(DataParallel):
     def adam(self) -> Optimizer:
         return self.model.optimizer.optimizer
 
-    def has_moments(self, parameter: Tensor) -> bool:
+    def has_state(self, parameter: Tensor) -> bool:
         return bool(self.adam.state) and parameter.requires_grad
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         if self.adam.state:
             self._link()
-        return super().moments()
+        return super().optimizer_state()
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         return safe_get_full_optimizer_state(parameter, moment)
 
-    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
-        if "step" in moments:
-            self._make_room(moments["step"])
-        super().load_moments(moments)
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        if "step" in state:
+            self._make_room(state["step"])
+        super().load_optimizer_state(state)
 
     def _make_room(self, step: Tensor) -> None:
-        """AdamW makes its moments with its first update; here they are wanted before."""
+        """AdamW makes its state with its first update; here they are wanted before."""
         zero = self.model.optimizer
         on_host = not isinstance(self.adam, torch.optim.AdamW)  # DeepSpeed's CPU Adam counts in plain integers
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
@@ -350,17 +350,17 @@ class Zero(DataParallel):
             self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
         self._link()
 
-    def set_moments(self, parameter: Tensor, step: Tensor, moments: Mapping[str, Tensor]) -> None:
+    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        for name, value in moments.items():
+        for name, value in state.items():
             if self.stage < 3:
                 safe_set_full_optimizer_state(parameter, value, name)
             else:
                 safe_set_local_optimizer_state(parameter, self.part(parameter, value), name)
 
     def _link(self) -> None:
-        """Let stages 1 and 2 find every parameter's moments. By itself DeepSpeed looks once, when the first of several
+        """Let stages 1 and 2 find every parameter's state. By itself DeepSpeed looks once, when the first of several
         groups was updated and the others have none yet."""
         if self.stage < 3:
             self.model.optimizer._hp_optimizer_states_linked = False

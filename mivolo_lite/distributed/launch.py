@@ -153,7 +153,7 @@ class Launch:
         """DeepSpeed's whole configuration.
 
         Mixed precision is torch's autocast with float32 weights, as in the other engines: with bf16 weights,
-        DeepSpeed's own way, batch statistics and averaged weights would lose their small changes to rounding.
+        DeepSpeed's own way, batch statistics and EMA weights would lose their small changes to rounding.
         """
         zero = {
             "stage3_gather_16bit_weights_on_model_save": True,

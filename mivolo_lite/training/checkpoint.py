@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from mivolo_lite.card import AVERAGE_FILE, MODEL_FILE
+from mivolo_lite.card import EMA_FILE, MODEL_FILE
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -26,10 +26,10 @@ from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, wr
 from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.old_names import current_train_state
-from mivolo_lite.training.average import WeightAverage
+from mivolo_lite.training.ema import ModelEma
 
-MOMENTS_FILE, STATE_FILE, CHECKS_FILE = "moments.safetensors", "state.json", "crc32.json"
-_TENSOR_FILES = (MODEL_FILE, MOMENTS_FILE, AVERAGE_FILE)
+OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
+_TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
 """Of a checkpoint's folder. Whatever else lies beside is the user's."""
@@ -91,7 +91,7 @@ class TrainState:
 
 
 class Checkpointer:
-    """Saves and loads a run: weights, averaged weights and AdamW's moments, whole, and where it stands.
+    """Saves and loads a run: weights, their EMA and the optimizer state, whole, and where it stands.
 
     The main process gathers everything and writes it alone, as safetensors and JSON. Engines have formats of their own,
     with a file for each rank, which only they read, at the same world size or after a conversion, and by unpickling.
@@ -106,7 +106,7 @@ class Checkpointer:
     def __init__(self, folder: Path, accelerator, keep: int):
         self.folder, self.accelerator, self.keep = folder, accelerator, keep
 
-    def save(self, state: TrainState, engine: DataParallel, average: WeightAverage | None) -> float | None:
+    def save(self, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> float | None:
         """Write aside, then rename: a job that dies in between leaves the previous checkpoint the latest.
 
         Returns:
@@ -127,11 +127,11 @@ class Checkpointer:
                         shutil.rmtree(leftover)
                 partial.mkdir()
             self._write(partial / MODEL_FILE, engine.weights())
-            self._write(partial / MOMENTS_FILE, engine.moments())
-            if average is not None:
-                with average.applied():
+            self._write(partial / OPTIMIZER_FILE, engine.optimizer_state())
+            if ema is not None:
+                with ema.applied():
                     weights = engine.weights()
-                    self._write(partial / AVERAGE_FILE, weights)
+                    self._write(partial / EMA_FILE, weights)
             if self.accelerator.is_main_process:
                 engine.estimator.card.save(partial)
                 write_text(partial / STATE_FILE, self._content(state))
@@ -203,24 +203,24 @@ class Checkpointer:
                 "start a new run"
             ) from None
 
-    def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: WeightAverage | None) -> None:
+    def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> None:
         """Everything but the weights.
 
         Raises:
-            UserError: it belongs to another stream, or to a run without averaged weights.
+            UserError: it belongs to another stream, or to a run without EMA weights.
         """
         content = json.loads((checkpoint / STATE_FILE).read_text())
         state.load(current_train_state(content["state"]))
         if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        with _explain_misfit(checkpoint / MOMENTS_FILE), safe_open(checkpoint / MOMENTS_FILE, "pt") as moments:
-            engine.load_moments(_Tensors(moments))
-        if average is None:
+        with _explain_misfit(checkpoint / OPTIMIZER_FILE), safe_open(checkpoint / OPTIMIZER_FILE, "pt") as state:
+            engine.load_optimizer_state(_Tensors(state))
+        if ema is None:
             return
-        if not (checkpoint / AVERAGE_FILE).exists():
-            raise UserError(f"--resume: {checkpoint} has no averaged weights; set optim.ema_decay 0, as before")
-        with _explain_misfit(checkpoint / AVERAGE_FILE), safe_open(checkpoint / AVERAGE_FILE, "pt") as weights:
-            average.load(_Tensors(weights))
+        if not (checkpoint / EMA_FILE).exists():
+            raise UserError(f"--resume: {checkpoint} has no EMA weights; set optim.ema_decay 0, as before")
+        with _explain_misfit(checkpoint / EMA_FILE), safe_open(checkpoint / EMA_FILE, "pt") as weights:
+            ema.load(_Tensors(weights))
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if self.accelerator.is_main_process:
@@ -260,7 +260,7 @@ def damage_of(checkpoint: Path) -> str | None:
 
     All tensors are read: what a disk lost keeps its length, and NaN of an older version would diverge again.
     """
-    damages = (_damage_of_tensors(checkpoint / name, optional=name == AVERAGE_FILE) for name in _TENSOR_FILES)
+    damages = (_damage_of_tensors(checkpoint / name, optional=name == EMA_FILE) for name in _TENSOR_FILES)
     found = [damage for damage in damages if damage is not None]
     return next(iter(found), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
 

@@ -24,7 +24,6 @@ from mivolo_lite.loading.task_labels import count_people, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.tasks import classes_to_learn
-from mivolo_lite.training.average import WeightAverage
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
@@ -38,6 +37,7 @@ from mivolo_lite.training.checks import (
     require_shared_memory,
 )
 from mivolo_lite.training.dro import GroupDro
+from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
@@ -149,7 +149,7 @@ class Trainer:
             self._start_from(config.start)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
-        self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two moments, and the average
+        self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two Adam moments, and the EMA
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
             self.estimator.compile()
@@ -157,7 +157,7 @@ class Trainer:
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         weights, self.dro = self._weighting()
         self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed, weights, self.dro)
-        self.average = WeightAverage(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
+        self.ema = ModelEma(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
 
@@ -192,7 +192,7 @@ class Trainer:
 
     def _resume(self) -> None:
         if self.resumed is not None:
-            self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
+            self.checkpointer.load(self.resumed, self.state, self.engine, self.ema)
             if self.dro is not None:
                 self.dro.load(self.state.subgroups)
         self._check_validation_set()
@@ -243,11 +243,11 @@ class Trainer:
         return self._position() + self.total_steps - self.state.step
 
     def _advance(self) -> None:
-        """One more step is behind us: count it, and let the averaged weights follow."""
+        """One more step is behind us: count it, and update the EMA."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
-        if self.average is not None:
-            self.average.update(self.state.step)
+        if self.ema is not None:
+            self.ema.update(self.state.step)
         self.logger.step()
 
     def _due(self, every: int) -> bool:
@@ -263,7 +263,7 @@ class Trainer:
         try:
             with (
                 self.logger.paused(),
-                self.average.applied() if self.average is not None else nullcontext(),
+                self.ema.applied() if self.ema is not None else nullcontext(),
                 self.engine.whole_estimator() as estimator,
                 self.engine.autocast(),
             ):
@@ -299,7 +299,7 @@ class Trainer:
     def _save(self) -> None:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
         with self.logger.paused():
-            seconds = self.checkpointer.save(self.state, self.engine, self.average)
+            seconds = self.checkpointer.save(self.state, self.engine, self.ema)
         self.heartbeat.progress()
         if seconds is not None:
             self.logger.log_metrics("save", self.state.step, {"seconds": seconds})

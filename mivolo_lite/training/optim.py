@@ -29,7 +29,7 @@ class OptimConfig:
         clip_norm: largest gradient norm; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
             alike at the start; 0 to train age alone.
-        ema_decay: decay of the averaged weights that are evaluated and kept; 0 for no averaging.
+        ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
         balance: larger weights for rare samples.
         dro: larger weights for the subgroups that the model does badly on.
     """

@@ -60,7 +60,7 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, 
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "6", "--resume", "auto", *words]
     error = one_line(capsys, [*resume, "--optim.lr", "1e30", "--train.save_every", "1000", "--train.eval_every", "90"])
     assert "is not finite: the training diverged" in error and checkpoints(copy)[-1] == before
-    for name in ("model", "average", "moments"):
+    for name in ("model", "ema", "optimizer"):
         tensors = load_file(copy / "checkpoints" / before / f"{name}.safetensors")
         assert all(tensor.isfinite().all() for tensor in tensors.values())
     records = (copy / "metrics.jsonl").read_text().splitlines()
@@ -83,8 +83,8 @@ def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp
 
 DAMAGES = {
     "model.safetensors": [b"", b"\xff" * 300, None],
-    "moments.safetensors": [b"", None],
-    "average.safetensors": [b"{}"],
+    "optimizer.safetensors": [b"", None],
+    "ema.safetensors": [b"{}"],
     "state.json": [b"", b"[1]", b'{"state": {}}', b'{"state": 5}', b"\xff\xfe", b"[" * 99999, None],
 }
 
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, words, t
     assert damage_of(copy / "checkpoints" / last) is None
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "moments.safetensors", "average.safetensors"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "ema.safetensors"])
 def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
     checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
     assert damage_of(checkpoint) is None
@@ -114,7 +114,7 @@ def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
         assert name in damage_of(checkpoint)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "moments.safetensors", "average.safetensors"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "ema.safetensors"])
 def test_bytes_that_a_disk_lost_are_damage(run, tmp_path, name):
     checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
     data = (checkpoint / name).read_bytes()
@@ -131,14 +131,14 @@ def test_bytes_that_a_disk_lost_are_damage(run, tmp_path, name):
 def test_a_checkpoint_that_another_version_saved_with_nan_is_not_resumed_from(run, tmp_path):
     checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
     change_tensors(
-        checkpoint / "moments.safetensors", lambda old: old | {name: old[name] * torch.nan for name in [*old][:1]}
+        checkpoint / "optimizer.safetensors", lambda old: old | {name: old[name] * torch.nan for name in [*old][:1]}
     )
     assert "is not finite" in damage_of(checkpoint)
 
 
 def test_averaged_weights_that_went_missing_are_damage(run, tmp_path):
     checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
-    (checkpoint / "average.safetensors").unlink()
+    (checkpoint / "ema.safetensors").unlink()
     assert "a file beside it is missing" in damage_of(checkpoint)
 
 
@@ -171,7 +171,7 @@ def test_where_no_checkpoint_can_be_read_it_says_so(run, words, tmp_path, capsys
     assert "no other checkpoint can be read; start a new run" in error and len(checkpoints(copy)) == 2
 
 
-@pytest.mark.parametrize("name", ["moments", "average"])
+@pytest.mark.parametrize("name", ["optimizer", "ema"])
 def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, name):
     copy = shutil.copytree(run, tmp_path / "run")
     path = copy / "checkpoints" / checkpoints(copy)[-1] / f"{name}.safetensors"

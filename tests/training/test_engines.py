@@ -129,7 +129,7 @@ def assert_same(run: Run, reference: Run) -> None:
     assert len(run.values("loss")) == STEPS
     for value in ("loss", "grad_norm"):
         np.testing.assert_allclose(run.values(value), reference.values(value), rtol=1e-5)
-    for name in ("model", "average", "moments"):
+    for name in ("model", "ema", "optimizer"):
         found, expected = (each.checkpoint(f"{name}.safetensors") for each in (run, reference))
         assert found.pop("step", 0) == expected.pop("step", 0)
         assert distance(found, expected) < 1e-5

@@ -75,7 +75,7 @@ def test_centres_are_for_training_alone(sampled, tmp_path):
     short = {"optim__epochs": 0.5, "train__save_every": 4}
     main(options(sampled, run, **short))
     steps = sorted((run / "checkpoints").iterdir())
-    assert [len(centres(steps[-1] / f"{name}.safetensors")) for name in ("model", "average", "moments")] == [1, 1, 2]
+    assert [len(centres(steps[-1] / f"{name}.safetensors")) for name in ("model", "ema", "optimizer")] == [1, 1, 2]
     (weight,) = centres(steps[-1] / "model.safetensors").values()
     assert weight.shape[1] == 32 and 140 <= len(weight) <= 180
     assert not centres(run / "best" / "model.safetensors")
@@ -84,7 +84,7 @@ def test_centres_are_for_training_alone(sampled, tmp_path):
     shutil.copytree(run, again)
     shutil.rmtree(again / "checkpoints" / steps[-1].name)
     main(options(sampled, again, **short, resume="auto"))
-    for name in ("model", "average", "moments"):
+    for name in ("model", "ema", "optimizer"):
         first, second = (
             load_file(each / "checkpoints" / steps[-1].name / f"{name}.safetensors") for each in (run, again)
         )

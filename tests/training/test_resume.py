@@ -109,7 +109,7 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     finish(start(command, run, resume="auto"))
 
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
-    for name in ("model.safetensors", "average.safetensors", "moments.safetensors"):
+    for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
         expected, found = load_file(last_checkpoint(undisturbed) / name), load_file(last_checkpoint(run) / name)
         assert expected.keys() == found.keys()
         assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
@@ -160,7 +160,7 @@ def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
     assert last_checkpoint(run).name == whole
 
     finish(start(command, run, resume="auto"))
-    for name in ("model", "average", "moments"):
+    for name in ("model", "ema", "optimizer"):
         expected, found = (load_file(last_checkpoint(each) / f"{name}.safetensors") for each in (undisturbed, run))
         assert expected.keys() == found.keys() and all(expected[key].equal(found[key]) for key in expected)
 

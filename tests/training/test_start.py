@@ -72,12 +72,12 @@ def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path,
 def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", "--optim.ema_decay", "0.9", *words])
     (checkpoint,) = (tmp_path / "first" / "checkpoints").glob("step-*")
-    average, last = (load_file(checkpoint / f"{name}.safetensors") for name in ("average", "model"))
+    ema, last = (load_file(checkpoint / f"{name}.safetensors") for name in ("ema", "model"))
     second = Trainer(
         read_run_config(["--run", f"{tmp_path}/second", "--start", f"{checkpoint}", "--model.drop_rate", "0.1", *words])
     )
     second.logger.close()
     second.heartbeat.stop()
     state = second.estimator.state_dict()
-    assert all(state[name].equal(average[name]) for name in average)
+    assert all(state[name].equal(ema[name]) for name in ema)
     assert not all(state[name].equal(last[name]) for name in last)

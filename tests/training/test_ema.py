@@ -1,11 +1,12 @@
-"""Averaged weights: the same as timm's, and put in the weights' place and back without a trace."""
+"""An exponential moving average (EMA) of the weights: the same as timm's, and put in the weights' place and back
+without a trace."""
 
 import pytest
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from mivolo_lite.training.average import WeightAverage
+from mivolo_lite.training.ema import ModelEma
 
 
 class Whole:
@@ -28,37 +29,37 @@ def module():
 
 
 def test_it_is_timms(module):
-    average, reference = WeightAverage(Whole(module), 0.7), ModelEmaV3(module, 0.7, use_warmup=True)
+    ema, reference = ModelEma(Whole(module), 0.7), ModelEmaV3(module, 0.7, use_warmup=True)
     for step in range(1, 20):
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(torch.randn_like(parameter))
         module[:2](torch.randn(5, 3, 3, 3))  # moves the batch statistics
-        average.update(step)
+        ema.update(step)
         reference.update(module, step)
     expected = reference.module.state_dict()
-    assert average.average.keys() == expected.keys()
+    assert ema.tensors.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(average.average[name], tensor)
+        torch.testing.assert_close(ema.tensors[name], tensor)
 
 
 def test_while_applied_the_weights_are_the_average_and_afterwards_themselves(module):
-    average = WeightAverage(Whole(module), 0.9)
+    ema = ModelEma(Whole(module), 0.9)
     with torch.no_grad():
         module[3].weight.add_(1.0)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with average.applied():
+    with ema.applied():
         torch.testing.assert_close(module[3].weight.detach(), before["3.weight"] - 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 def test_what_was_saved_while_applied_is_loaded(module):
-    average = WeightAverage(Whole(module), 0.9)
-    with average.applied():
+    ema = ModelEma(Whole(module), 0.9)
+    with ema.applied():
         saved = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
-    other = WeightAverage(Whole(module), 0.9)
+    other = ModelEma(Whole(module), 0.9)
     other.load(saved)
-    assert all(torch.equal(other.average[name], saved[name]) for name in saved)
+    assert all(torch.equal(other.tensors[name], saved[name]) for name in saved)

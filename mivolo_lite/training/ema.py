@@ -1,4 +1,5 @@
-"""Averaged weights, of which every rank keeps what its engine keeps of the weights."""
+"""An exponential moving average (EMA) of the weights, of which every rank keeps what its engine keeps of the
+weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from torch import Tensor
 from mivolo_lite.distributed.engine import DataParallel
 
 
-class WeightAverage:
+class ModelEma:
     """A running average of the weights and the buffers that remembers more as the run gets longer, up to ``decay``.
 
     With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
@@ -22,21 +23,21 @@ class WeightAverage:
 
     def __init__(self, engine: DataParallel, decay: float):
         self.engine, self.decay = engine, decay
-        self.average = {name: tensor.clone() for name, tensor in self._current().items()}
+        self.tensors = {name: tensor.clone() for name, tensor in self._current().items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the weights after optimizer step number ``step``, counted from 1."""
+        """Update with the weights of optimizer step number ``step``, counted from 1."""
         decay = min(self.decay, 1 - step ** (-2 / 3))
         current = self._current()
         moving = [name for name, tensor in current.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.average[name] for name in moving], [current[name] for name in moving], 1 - decay)
+        torch._foreach_lerp_([self.tensors[name] for name in moving], [current[name] for name in moving], 1 - decay)
         for name in current.keys() - set(moving):
-            self.average[name].copy_(current[name])
+            self.tensors[name].copy_(current[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """With the average in the weights' place."""
+        """With the EMA in the weights' place."""
         self._exchange()
         try:
             yield
@@ -45,18 +46,18 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take a whole average by name, as ``engine.weights()`` gives it while applied."""
-        for name, average in self.average.items():
+        """Load full tensors by name, as ``engine.weights()`` gives it while applied."""
+        for name, ema in self.tensors.items():
             whole = weights[name]
             parameter = self.engine.parameters.get(name)
-            average.copy_(whole if parameter is None else self.engine.part(parameter, whole))
+            ema.copy_(whole if parameter is None else self.engine.part(parameter, whole))
 
     @torch.no_grad()
     def _exchange(self) -> None:
         for name, tensor in self._current().items():
             kept = tensor.clone()
-            tensor.copy_(self.average[name])
-            self.average[name].copy_(kept)
+            tensor.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)
         self.engine.written()
 
     def _current(self) -> dict[str, Tensor]:
