@@ -249,7 +249,7 @@ def predict_each(
         answers = [task.answer(output[task.name]) for task in tasks]
         estimates = where_seen(batch.seen(shown[name]), age.age, logit, *answers)
         columns = batch.sample, _spread(age, estimator.method.span), *estimates
-        rows[name].append(tuple(column[batch.counted].cpu().numpy() for column in columns))
+        rows[name].append(tuple(column[batch.valid].cpu().numpy() for column in columns))
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
     found = {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
     if estimator.gender_head is None:
@@ -321,7 +321,7 @@ def _bar_hidden(accelerator: Accelerator) -> bool | None:
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
     sample, spread, age, logit, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
-    assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
+    assert np.array_equal(sample[order], np.arange(len(index))), "every sample is valid exactly once"
     columns, logit = index.columns, logit[order].astype(np.float64)
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
     answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, means, valid
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, passes, where_seen
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -38,7 +38,7 @@ from mivolo_lite.loading.sampler import EvalSampler
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.randomness import permutation_of
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 
 CELLS = tuple(product(CORRUPTIONS, range(SEVERITIES)))
 VERSIONS = 1 + len(CELLS)
@@ -63,17 +63,19 @@ class CorruptedDataset:
         """Memory for the images of so many samples, in all versions."""
         return self.dataset.room(*count[:-1], count[-1] * VERSIONS)
 
-    def read(self, draws: Sequence[Draw], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None) -> Batch:
+    def read(
+        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
+    ) -> Batch:
         """Likewise ``ShardDataset.read``; the versions of a sample follow one another, the clean one first."""
-        images, clean = images or self.room(len(draws)), self.dataset.read(draws, ahead)
+        images, clean = images or self.room(len(refs)), self.dataset.read(refs, ahead)
         for name, room in images.items():
             squares = getattr(clean, name).movedim(1, -1).numpy()
-            versions = room.movedim(1, -1).numpy().reshape(len(draws), VERSIONS, *squares.shape[1:])
+            versions = room.movedim(1, -1).numpy().reshape(len(refs), VERSIONS, *squares.shape[1:])
             versions[:, 0] = squares
-            for row, draw in enumerate(draws):
-                part = self.to_cover(name, draw.sample)
+            for row, ref in enumerate(refs):
+                part = self.to_cover(name, ref.sample)
                 for version, (kind, severity) in enumerate(CELLS, start=1):
-                    versions[row, version] = corrupt(squares[row], kind, severity, (_SEED, draw.sample), part)
+                    versions[row, version] = corrupt(squares[row], kind, severity, (_SEED, ref.sample), part)
         return replace(replace(clean, face=None, body=None).repeat(VERSIONS), **images)
 
     def to_cover(self, name: str, sample: int) -> str:
@@ -97,9 +99,9 @@ class SomeSamples:
     def __len__(self) -> int:
         return len(self.places)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for draws in self.places:
-            yield [draw._replace(sample=int(self.samples[draw.sample])) for draw in draws]
+    def __iter__(self) -> Iterator[list[SampleRef]]:
+        for refs in self.places:
+            yield [ref._replace(sample=int(self.samples[ref.sample])) for ref in refs]
 
 
 def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.ndarray:
@@ -144,7 +146,7 @@ def measure_robustness(
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}
     for name, versions, output in passes(estimator, loader, accelerator, shown, "corrupting"):
         (age,) = where_seen(versions.seen(shown[name]), estimator.estimate(output)[0].age)
-        columns = (column[versions.counted].reshape(-1, VERSIONS) for column in (versions.sample, age))
+        columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
         rows[name].append(tuple(column.cpu().numpy() for column in columns))
     return {name: degradation(_errors(gather_object(rows[name]), index)) for name in shown}
 
@@ -171,7 +173,7 @@ def degradation(errors: np.ndarray) -> dict | None:
     errors = errors[~np.isnan(errors).any(axis=1)]
     if not len(errors):
         return None
-    values = counted(*np.abs(errors).T)
+    values = valid(*np.abs(errors).T)
     found = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap(values, _figures)
     result = {"samples": len(errors)}

@@ -7,7 +7,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.reporting.images import data_address
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 
 _SIDE = 128
 
@@ -16,14 +16,14 @@ def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str])
     """For each sample, the first of its ``inputs`` that it has, as a ``data:`` address of a JPEG; empty for none."""
     if not len(samples):
         return []
-    batch = ShardDataset(index, inputs, _SIDE).read([Draw(0, int(sample)) for sample in samples])
+    batch = ShardDataset(index, inputs, _SIDE).read([SampleRef(0, int(sample)) for sample in samples])
     return [_first_image(batch, row, inputs) for row in range(len(batch))]
 
 
 def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], side: int) -> dict[str, list[str]]:
     """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the image itself under
     ``clean``, and one for each strength under the name of each corruption."""
-    batch = CorruptedDataset(ShardDataset(index, inputs, side)).read([Draw(0, int(sample))])
+    batch = CorruptedDataset(ShardDataset(index, inputs, side)).read([SampleRef(0, int(sample))])
     images: dict[str, list[str]] = {}
     for row, name in enumerate(("clean", *(name for name, _ in CELLS))):
         images.setdefault(name, []).append(_first_image(batch, row, inputs))

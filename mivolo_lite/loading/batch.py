@@ -24,7 +24,7 @@ class Batch:
         gender: (B,) int64 class of ``GENDERS``, 0 where unknown.
         gender_known: (B,) bool.
         sample: (B,) int64 number in the index.
-        counted: (B,) bool, False for repetitions that only fill up an evaluation batch.
+        valid: (B,) bool, False for repetitions that only fill up an evaluation batch.
         broken: "key: reason" of every image that could not be decoded; such an image is absent.
         tasks: labels of the tasks beside age and gender, by their names.
     """
@@ -37,7 +37,7 @@ class Batch:
     gender: Tensor
     gender_known: Tensor
     sample: Tensor
-    counted: Tensor
+    valid: Tensor
     broken: tuple[str, ...] = ()
     tasks: dict[str, TaskLabel] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Batch:
         present: dict[str, np.ndarray],
         labels: dict[str, np.ndarray],
         sample: np.ndarray,
-        counted: np.ndarray,
+        valid: np.ndarray,
         broken: Sequence[str] = (),
         tasks: Mapping[str, np.ndarray] | None = None,
     ) -> "Batch":
@@ -58,7 +58,7 @@ class Batch:
             images: (B, 3, S, S) uint8 for each input.
             present: (B,) bool for each input.
             labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
-            sample, counted, broken: see the attributes.
+            sample, valid, broken: see the attributes.
             tasks: (B,) labels of every task, NaN where unknown.
         """
         # A sample without any image has nothing to learn from.
@@ -75,7 +75,7 @@ class Batch:
             gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
             gender_known=torch.from_numpy(gender_known),
             sample=torch.from_numpy(sample),
-            counted=torch.from_numpy(counted),
+            valid=torch.from_numpy(valid),
             broken=tuple(broken),
             tasks={name: _task_label(column, seen) for name, column in (tasks or {}).items()},
         )

@@ -13,7 +13,7 @@ from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seed
 from mivolo_lite.randomness import hash_of, seed_of
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.joined import JoinedIndex
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.storage import open_shards
 
 _DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
@@ -24,9 +24,9 @@ class TrainingChanges:
     """What training does to its samples by chance, as a function of (seed, epoch, sample).
 
     Attributes:
-        augment: changes to each image; face and body of a sample share their draws, so both are flipped or neither.
+        augment: changes to each image; face and body of a sample share their refs, so both are flipped or neither.
         drop: probability of hiding each input. The last one is never hidden.
-        seed: another seed draws otherwise.
+        seed: another seed refs otherwise.
     """
 
     augment: AugmentConfig
@@ -65,26 +65,28 @@ class ShardDataset:
         shape = (*count, self.image_size, self.image_size, 3)
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
-    def read(self, draws: Sequence[Draw], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None) -> Batch:
-        """The batch of these draws, its images in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
-        images = images or self.room(len(draws))
-        samples = np.array([draw.sample for draw in draws], dtype=np.int64)
+    def read(
+        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
+    ) -> Batch:
+        """The batch of these samples, its images in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
+        images = images or self.room(len(refs))
+        samples = np.array([ref.sample for ref in refs], dtype=np.int64)
         self.shards.prepare(samples, ahead)
-        present = self._present(draws, samples)
+        present = self._present(refs, samples)
         broken: list[str] = []
         for name in self.inputs:
-            self._decode(name, draws, present[name], images[name].movedim(-3, -1).numpy(), broken)
+            self._decode(name, refs, present[name], images[name].movedim(-3, -1).numpy(), broken)
         labels = {name: self.index.take(name, samples) for name in ("age_lo", "age_hi", "gender")}
-        counted = np.array([draw.counted for draw in draws])
+        valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
-        return Batch.assemble(images, present, labels, samples, counted, broken, tasks)
+        return Batch.assemble(images, present, labels, samples, valid, broken, tasks)
 
-    def _present(self, draws: Sequence[Draw], samples: np.ndarray) -> dict[str, np.ndarray]:
+    def _present(self, refs: Sequence[SampleRef], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""
         present = {name: self.index.take(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
-        epochs = np.array([draw.epoch for draw in draws], dtype=np.int64)
+        epochs = np.array([ref.epoch for ref in refs], dtype=np.int64)
         for place, name in enumerate(self.inputs):
             chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
             others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
@@ -92,20 +94,20 @@ class ShardDataset:
         return present
 
     def _decode(
-        self, name: str, draws: Sequence[Draw], present: np.ndarray, squares: np.ndarray, broken: list[str]
+        self, name: str, refs: Sequence[SampleRef], present: np.ndarray, squares: np.ndarray, broken: list[str]
     ) -> None:
         """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where an image is broken."""
-        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: draws[place].sample):
+        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: refs[place].sample):
             try:
-                self._prepare(self.shards.read(name, draws[place].sample), draws[place], squares[place])
+                self._prepare(self.shards.read(name, refs[place].sample), refs[place], squares[place])
             except BrokenJpeg as error:
-                broken.append(f"{self.index.key(draws[place].sample)}.{name}: {error}")
+                broken.append(f"{self.index.key(refs[place].sample)}.{name}: {error}")
                 present[place] = False
         squares[~present] = 0
 
-    def _prepare(self, data: bytes, draw: Draw, square: np.ndarray) -> None:
+    def _prepare(self, data: bytes, ref: SampleRef, square: np.ndarray) -> None:
         image = decode(data)
         if self.augment is None:
             return prepare(image, square)
-        with seeded(seed_of(self.changes.seed, draw.epoch, draw.sample, _AUGMENT)):
+        with seeded(seed_of(self.changes.seed, ref.epoch, ref.sample, _AUGMENT)):
             prepare(image, square, self.augment)

@@ -8,7 +8,7 @@ import numpy as np
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.loading.mixed import MixedOrder, in_proportion
 from mivolo_lite.loading.order import GlobalOrder, Piece, Stretch
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 
 
 class TrainSampler:
@@ -29,13 +29,13 @@ class TrainSampler:
     def __len__(self) -> int:
         return self.steps * self.plan.accumulation
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         for step in range(self.steps):
-            draws = self._share(self.samples_seen + step * self.plan.global_batch)
+            refs = self._share(self.samples_seen + step * self.plan.global_batch)
             for batch in range(self.plan.accumulation):
-                yield draws[batch * self.batch_size :][: self.batch_size]
+                yield refs[batch * self.batch_size :][: self.batch_size]
 
-    def _share(self, first: int) -> list[Draw]:
+    def _share(self, first: int) -> list[SampleRef]:
         """What this rank reads of the step that begins at a position, in the order of the stream."""
         plan = self.plan
         stretches = self.order.stretches(first, plan.global_batch)
@@ -43,11 +43,11 @@ class TrainSampler:
         begins, ends = (
             in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
         )
-        placed = [draw for part in zip(stretches, begins, ends, strict=True) for draw in self._share_of_stretch(*part)]
+        placed = [draw for part in zip(stretches, begins, ends, strict=True) for ref in self._share_of_stretch(*part)]
         return [draw for _, draw in sorted(placed)]
 
-    def _share_of_stretch(self, stretch: Stretch, begin: int, end: int) -> Iterator[tuple[int, Draw]]:
-        """Places and draws of those from ``begin`` to ``end`` as the stretch is dealt out."""
+    def _share_of_stretch(self, stretch: Stretch, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
+        """Places and refs of those from ``begin`` to ``end`` as the stretch is dealt out."""
         order, passed = stretch.order, 0
         pieces = list(order.pieces(stretch.first, len(stretch.places)))
         for piece, first, last in zip(pieces, _dealt(order, pieces, begin), _dealt(order, pieces, end), strict=True):
@@ -55,7 +55,9 @@ class TrainSampler:
                 samples = order.samples_of(piece)
                 chosen = np.sort(np.argsort(samples)[first:last])
                 numbers, places = stretch.start + samples[chosen], stretch.places[passed + chosen]
-                yield from zip(places.tolist(), (Draw(piece.epoch, number) for number in numbers.tolist()), strict=True)
+                yield from zip(
+                    places.tolist(), (SampleRef(piece.epoch, number) for number in numbers.tolist()), strict=True
+                )
             passed += piece.end - piece.begin
 
 
@@ -74,7 +76,7 @@ class EvalSampler:
     """Every sample once, in the order of the index, as equally many batches on every rank.
 
     ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are
-    filled up with the first sample, not counted.
+    filled up with the first sample, not valid.
     """
 
     def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -83,8 +85,10 @@ class EvalSampler:
     def __len__(self) -> int:
         return -(-self.samples // (self.batch_size * self.world_size))
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         for batch in range(len(self)):
             first = (batch * self.world_size + self.rank) * self.batch_size
             numbers = range(first, first + self.batch_size)
-            yield [Draw(0, number) if number < self.samples else Draw(0, 0, counted=False) for number in numbers]
+            yield [
+                SampleRef(0, number) if number < self.samples else SampleRef(0, 0, valid=False) for number in numbers
+            ]

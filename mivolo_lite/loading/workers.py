@@ -27,7 +27,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler, TrainSampler
 from mivolo_lite.processes import live_as_worker
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 
 PREFETCHED = 4
 """Batches that each worker may be ahead."""
@@ -105,10 +105,10 @@ class _IntoPlaces(Dataset):
     def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
         self.dataset, self.room = dataset, room
 
-    def __getitem__(self, task: tuple[int, tuple[Sequence[Draw], Sequence[int]]]) -> tuple[int, Batch | UserError]:
-        place, (draws, ahead) = task
+    def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, Batch | UserError]:
+        place, (refs, ahead) = task
         try:
-            batch = self.dataset.read(draws, ahead, {name: images[place] for name, images in self.room.items()})
+            batch = self.dataset.read(refs, ahead, {name: images[place] for name, images in self.room.items()})
         except Exception as error:  # raised here, torch would wrap it in a traceback
             return place, carried(error)
         return place, replace(batch, face=None, body=None)

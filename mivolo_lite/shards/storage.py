@@ -19,7 +19,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.joined import JoinedIndex
 from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
 from mivolo_lite.shards.open_files import OpenFiles
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 
 _SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
 _BLOCKS_REMEMBERED = 4096
@@ -44,9 +44,9 @@ class ShardFiles:
     def members(self) -> Members:
         return Members(self.index.columns)
 
-    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
+    def schedule(self, batches: Iterable[Sequence[SampleRef]]) -> Iterator[tuple[Sequence[SampleRef], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read: none."""
-        return ((draws, ()) for draws in batches)
+        return ((refs, ()) for refs in batches)
 
     def blocks_of(self, samples: np.ndarray) -> list[int]:
         """The blocks to fetch for samples: none."""
@@ -112,7 +112,7 @@ class FetchedShards:
     def __reduce__(self):
         return FetchedShards, (self.index, self.block_samples)
 
-    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[int]]]:
+    def schedule(self, batches: Iterable[Sequence[SampleRef]]) -> Iterator[tuple[Sequence[SampleRef], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
         return blocks_ahead(batches, self.blocks_of, self.index.cache.readahead_blocks)
 
@@ -192,7 +192,9 @@ class JoinedShards:
         self.index = index
         self.parts = [open_shards(part, block_samples) for part in index.parts]
 
-    def schedule(self, batches: Iterable[Sequence[Draw]]) -> Iterator[tuple[Sequence[Draw], Sequence[tuple[int, int]]]]:
+    def schedule(
+        self, batches: Iterable[Sequence[SampleRef]]
+    ) -> Iterator[tuple[Sequence[SampleRef], Sequence[tuple[int, int]]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
         readahead = max([part.cache.readahead_blocks for part in self.index.parts if part.is_remote], default=0)
         return blocks_ahead(batches, self.blocks_of, readahead)
@@ -214,8 +216,8 @@ class JoinedShards:
 
 
 def blocks_ahead(
-    batches: Iterable[Sequence[Draw]], blocks_of: Callable[[np.ndarray], Sequence[Hashable]], readahead: int
-) -> Iterator[tuple[Sequence[Draw], Sequence[Hashable]]]:
+    batches: Iterable[Sequence[SampleRef]], blocks_of: Callable[[np.ndarray], Sequence[Hashable]], readahead: int
+) -> Iterator[tuple[Sequence[SampleRef], Sequence[Hashable]]]:
     """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
 
     Args:
@@ -225,8 +227,8 @@ def blocks_ahead(
     """
     waiting, ahead, samples_ahead, fetch = deque(), 0, 0, []
     known: dict[Hashable, None] = {}  # the blocks of the latest batches
-    for draws in batches:
-        blocks = blocks_of(np.array([draw.sample for draw in draws]))
+    for refs in batches:
+        blocks = blocks_of(np.array([ref.sample for ref in refs]))
         new = [block for block in blocks if block not in known]
         for block in blocks:
             known.pop(block, None)
@@ -234,15 +236,15 @@ def blocks_ahead(
         while len(known) > _BLOCKS_REMEMBERED:
             known.pop(next(iter(known)))
         fetch += new
-        waiting.append((draws, len(new)))
-        ahead, samples_ahead = ahead + len(new), samples_ahead + len(draws)
+        waiting.append((refs, len(new)))
+        ahead, samples_ahead = ahead + len(new), samples_ahead + len(refs)
         while waiting and (ahead - waiting[0][1] >= readahead or samples_ahead > _SAMPLES_AHEAD):
-            draws, its_blocks = waiting.popleft()
-            ahead, samples_ahead = ahead - its_blocks, samples_ahead - len(draws)
-            yield draws, fetch
+            refs, its_blocks = waiting.popleft()
+            ahead, samples_ahead = ahead - its_blocks, samples_ahead - len(refs)
+            yield refs, fetch
             fetch = []
-    for draws, _ in waiting:
-        yield draws, fetch
+    for refs, _ in waiting:
+        yield refs, fetch
         fetch = []
 
 

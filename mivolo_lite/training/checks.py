@@ -18,7 +18,7 @@ from mivolo_lite.files import write_text
 from mivolo_lite.labels import NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_folder import RunFolder
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -95,7 +95,7 @@ def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str], tri
     tried = seen[np.unique(np.linspace(0, len(seen) - 1, min(tries, len(seen))).astype(int))]
     broken = ""
     for sample in tried.tolist():
-        batch = dataset.read([Draw(0, sample)])
+        batch = dataset.read([SampleRef(0, sample)])
         if bool(batch.seen(inputs)):
             return
         broken = broken or batch.broken[0]

@@ -16,7 +16,7 @@ from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import damage, make_shards
 
 SAMPLES, SIDE = 30, 32
@@ -75,7 +75,7 @@ def test_each_column_is_the_model_shown_these_images_alone(dual, index, tmp_path
                 assert row[f"age_pred_{name}"] == row[f"gender_prob_{name}"] == row[f"age_spread_{name}"] == ""
                 continue
             with torch.inference_mode():
-                age, gender = estimator.estimate(estimator(**dataset.read([Draw(0, number)]).images()))
+                age, gender = estimator.estimate(estimator(**dataset.read([SampleRef(0, number)]).images()))
             assert float(row[f"age_pred_{name}"]) == pytest.approx(age.age.item(), abs=1e-3)
             ages = np.arange(101.0)
             spread = np.sqrt(np.cov(ages, aweights=age.probability[0].double().numpy(), ddof=0))

@@ -17,7 +17,7 @@ from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import make_shards
 from tests.training.launching import finish, torchrun
 
@@ -98,21 +98,21 @@ def metrics_table_of(robustness):
 
 def test_a_batch_holds_every_version_of_every_sample(index):
     plain = ShardDataset(index, ("face", "body"), SIDE)
-    draws = [Draw(0, 4), Draw(0, 2), Draw(0, 3, counted=False)]  # a body, both, a face
-    clean, batch = plain.read(draws), CorruptedDataset(plain).read(draws)
+    refs = [SampleRef(0, 4), SampleRef(0, 2), SampleRef(0, 3, valid=False)]  # a body, both, a face
+    clean, batch = plain.read(refs), CorruptedDataset(plain).read(refs)
     assert len(batch) == 3 * VERSIONS and batch.sample.tolist() == [s for s in (4, 2, 3) for _ in range(VERSIONS)]
     for name, kinds in {"face": (None, "all", "all"), "body": ("head", "none", None)}.items():
         images = getattr(batch, name).movedim(1, -1).numpy().reshape(3, VERSIONS, SIDE, SIDE, 3)
-        for row, (draw, part) in enumerate(zip(draws, kinds, strict=True)):
+        for row, (ref, part) in enumerate(zip(refs, kinds, strict=True)):
             own = getattr(clean, name)[row].movedim(0, -1).numpy()
             assert np.array_equal(images[row, 0], own)
             if part is None:
                 assert not images[row].any() and not getattr(batch, f"has_{name}")[row * VERSIONS].item()
                 continue
             for version, (kind, severity) in enumerate(CELLS, start=1):
-                expected = corrupt(own, kind, severity, (0, draw.sample), part)
+                expected = corrupt(own, kind, severity, (0, ref.sample), part)
                 assert np.array_equal(images[row, version], expected), (name, kind, severity)
-    assert batch.counted.reshape(3, VERSIONS).all(dim=1).tolist() == [True, True, False]
+    assert batch.valid.reshape(3, VERSIONS).all(dim=1).tolist() == [True, True, False]
 
 
 def test_workers_and_ranks_read_the_same(index):
@@ -123,7 +123,7 @@ def test_workers_and_ranks_read_the_same(index):
         batches = BatchLoader(dataset, SomeSamples(samples, batch_size, rank, world_size), workers)
         rows = {}
         for batch in batches:
-            for place in torch.nonzero(batch.counted)[:, 0].tolist():
+            for place in torch.nonzero(batch.valid)[:, 0].tolist():
                 rows.setdefault(int(batch.sample[place]), []).append(batch.face[place].clone())
         return {sample: torch.stack(images) for sample, images in rows.items()}
 

@@ -18,7 +18,7 @@ from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.loading.transforms import AugmentConfig, seeded
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.scan import index_shards
 from tests.shards.tiny_shards import damage, make_shards, noise_jpeg, sample, write_shard
 
@@ -118,7 +118,7 @@ def test_inputs_are_hidden_as_often_as_was_asked(tmp_path):
     """Both are there; of 2000 draws, a half hides the face, and a quarter of the rest the body."""
     index = ShardIndex(tmp_path, {}, {"face_size": np.ones(2000), "body_size": np.ones(2000)})
     changes = TrainingChanges(AugmentConfig(), {"face": 0.5, "body": 0.25}, seed=1)
-    present = ShardDataset(index, INPUTS, 16, changes)._present([Draw(0, n) for n in range(2000)], np.arange(2000))
+    present = ShardDataset(index, INPUTS, 16, changes)._present([SampleRef(0, n) for n in range(2000)], np.arange(2000))
     assert (present["face"] | present["body"]).all()
     assert present["face"].mean() == pytest.approx(0.5, abs=0.05)
     assert present["body"].mean() == pytest.approx(1 - 0.5 * 0.25, abs=0.03)
@@ -142,7 +142,7 @@ def test_evaluation_gives_every_sample_as_it_was_packed(folder):
         for rank in range(world_size):
             for batch in eval_loader(index, INPUTS, 16, 10, rank=rank, world_size=world_size):
                 assert batch.face.dtype == torch.uint8 and batch.face.shape == (10, 3, 16, 16)
-                seen |= {int(n): batch.face[place] for place, n in enumerate(batch.sample) if batch.counted[place]}
+                seen |= {int(n): batch.face[place] for place, n in enumerate(batch.sample) if batch.valid[place]}
         assert sorted(seen) == list(range(sum(SIZES)))
     expected = letterbox(decode(noise_jpeg(0)), 16)
     np.testing.assert_array_equal(seen[0].permute(1, 2, 0).numpy(), expected)
@@ -177,7 +177,7 @@ def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeyp
     before = len(os.listdir("/proc/self/fd"))
     dataset = ShardDataset(index, INPUTS, 16)
     for _ in range(2):
-        batch = dataset.read([Draw(0, number) for number in reversed(range(18))])
+        batch = dataset.read([SampleRef(0, number) for number in reversed(range(18))])
     assert not batch.broken and len(os.listdir("/proc/self/fd")) <= before + 3
     del dataset
     assert len(os.listdir("/proc/self/fd")) == before
@@ -196,7 +196,7 @@ def test_a_batch_is_the_same_behind_a_pipe(folder):
     batch = next(iter(eval_loader(ShardIndex.load(folder), INPUTS, 16, 10)))
     received = pickle.loads(pickle.dumps(batch))
     assert rows([received]) == rows([batch])
-    assert all(isinstance(tensor, torch.Tensor) for tensor in (received.sample, received.counted, received.age.lo))
+    assert all(isinstance(tensor, torch.Tensor) for tensor in (received.sample, received.valid, received.age.lo))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -44,10 +44,10 @@ def test_every_prefix_holds_each_set_in_its_share(sets):
     shares = [share for _, share in sets]
     order = mixed([sizes for sizes, _ in sets], shares)
     owners = sets_of(order, order.samples(0, 300)[1])
-    counted = np.cumsum(owners[:, None] == np.arange(len(sets)), axis=0)
+    valid = np.cumsum(owners[:, None] == np.arange(len(sets)), axis=0)
     due = np.arange(1, 301)[:, None] * np.array(shares) / sum(shares)
-    assert np.abs(counted - due).max() <= np.ceil(np.log2(len(sets))) / 2
-    np.testing.assert_array_equal(order.before(np.arange(301))[:, 1:].T, counted)
+    assert np.abs(valid - due).max() <= np.ceil(np.log2(len(sets))) / 2
+    np.testing.assert_array_equal(order.before(np.arange(301))[:, 1:].T, valid)
     cycles = np.arange(0, 301, sum(shares))
     np.testing.assert_array_equal(order.before(cycles).T, np.outer(cycles // sum(shares), shares))
 
@@ -96,12 +96,12 @@ def test_weights_with_too_many_digits_are_refused():
 
 
 def global_batches(order, world_size, samples_seen=0, steps=12, global_batch=24, max_micro_batch=None):
-    """The sets of draws of every step, from all ranks together."""
+    """The sets of samples of every step, from all ranks together."""
     plan = BatchPlan.resolve(global_batch, max_micro_batch, world_size)
     ranks = [list(TrainSampler(order, plan, rank, samples_seen, steps)) for rank in range(world_size)]
     assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
     cut = [[batches[k * plan.accumulation :][: plan.accumulation] for batches in ranks] for k in range(steps)]
-    return [sorted(draw for of_rank in step for batch in of_rank for draw in batch) for step in cut]
+    return [sorted(draw for of_rank in step for batch in of_rank for ref in batch) for step in cut]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
@@ -109,9 +109,9 @@ def global_batches(order, world_size, samples_seen=0, steps=12, global_batch=24,
 def test_the_same_global_batches_at_every_world_size_and_from_any_step_on(world_size, max_micro_batch):
     order = mixed()
     alone = global_batches(order, 1)
-    for step, draws in enumerate(alone):
+    for step, refs in enumerate(alone):
         epochs, samples = order.samples(step * 24, 24)
-        assert draws == sorted(zip(epochs.tolist(), samples.tolist(), [True] * 24, strict=True))
+        assert refs == sorted(zip(epochs.tolist(), samples.tolist(), [True] * 24, strict=True))
     assert global_batches(order, world_size, max_micro_batch=max_micro_batch) == alone
     assert global_batches(mixed(), world_size, samples_seen=5 * 24, steps=7) == alone[5:]
 
@@ -119,9 +119,9 @@ def test_the_same_global_batches_at_every_world_size_and_from_any_step_on(world_
 @pytest.mark.parametrize("max_micro_batch", [None, 8, 3])
 def test_one_process_reads_the_stream_as_it_comes(max_micro_batch):
     order = mixed()
-    draws = [d for batch in TrainSampler(order, BatchPlan.resolve(24, max_micro_batch, 1), 0, 7, 12) for d in batch]
+    refs = [d for batch in TrainSampler(order, BatchPlan.resolve(24, max_micro_batch, 1), 0, 7, 12) for d in batch]
     epochs, samples = order.samples(7, 12 * 24)
-    assert draws == list(zip(epochs.tolist(), samples.tolist(), [True] * len(draws), strict=True))
+    assert refs == list(zip(epochs.tolist(), samples.tolist(), [True] * len(refs), strict=True))
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
@@ -130,7 +130,7 @@ def test_every_rank_has_its_share_of_each_set_and_few_blocks(world_size):
     order = MixedOrder([GlobalOrder(sizes, seed, 64, 16) for seed in range(2)], [3, 1])
     plan = BatchPlan.resolve(256, None, world_size)
     ranks = [TrainSampler(order, plan, rank, 0, 64) for rank in range(world_size)]
-    read = [np.array([[draw.sample for draw in batch] for batch in sampler]) for sampler in ranks]
+    read = [np.array([[ref.sample for ref in batch] for batch in sampler]) for sampler in ranks]
     for samples in read:
         assert ((samples < len(order.orders[0])).sum(axis=1) == 192 // world_size).all()
     for place, used in enumerate([192, 64]):  # samples of a step

@@ -16,16 +16,16 @@ ORDER = GlobalOrder(np.array([37, 11, 50, 23, 8]), seed=0, block_samples=8, wind
 
 
 def global_batches(world_size, samples_seen, steps, global_batch=24, max_micro_batch=None):
-    """The sets of draws of every step, from all ranks together."""
+    """The sets of samples of every step, from all ranks together."""
     plan = BatchPlan.resolve(global_batch, max_micro_batch, world_size)
     ranks = [list(TrainSampler(ORDER, plan, rank, samples_seen, steps)) for rank in range(world_size)]
     assert {len(batches) for batches in ranks} == {steps * plan.accumulation}
     assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
     steps_of = [
-        [draw for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for draw in batch]
+        [draw for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for ref in batch]
         for k in range(steps)
     ]
-    return [sorted(draws) for draws in steps_of]
+    return [sorted(refs) for refs in steps_of]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 8, 12, 24])
@@ -49,17 +49,17 @@ def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, 
 
 
 def test_steps_of_an_epoch_hold_every_sample_once():
-    draws = [draw for step in global_batches(4, 0, 16) for draw in step]  # 384 positions are almost three epochs of 129
-    first_epoch = [draw.sample for draw in draws if draw.epoch == 0]
+    refs = [draw for step in global_batches(4, 0, 16) for ref in step]  # 384 positions are almost three epochs of 129
+    first_epoch = [ref.sample for ref in refs if ref.epoch == 0]
     assert sorted(first_epoch) == list(range(129))
 
 
 @pytest.mark.parametrize("max_micro_batch", [None, 8, 3])
 def test_one_process_reads_the_stream_as_it_comes(max_micro_batch):
     plan = BatchPlan.resolve(24, max_micro_batch, 1)
-    draws = [draw for batch in TrainSampler(ORDER, plan, 0, 7, 12) for draw in batch]
+    refs = [draw for batch in TrainSampler(ORDER, plan, 0, 7, 12) for ref in batch]
     epochs, samples = ORDER.samples(7, 12 * 24)
-    assert draws == list(zip(epochs.tolist(), samples.tolist(), [True] * len(draws), strict=True))
+    assert refs == list(zip(epochs.tolist(), samples.tolist(), [True] * len(refs), strict=True))
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8, 16])
@@ -68,7 +68,7 @@ def test_a_rank_reads_few_blocks(world_size):
     order = GlobalOrder(np.full(64, 256), seed=1, block_samples=64, window_blocks=16)
     plan = BatchPlan.resolve(256, None, world_size)
     read = [
-        {draw.sample // 64 for batch in TrainSampler(order, plan, rank, 0, 64) for draw in batch}
+        {ref.sample // 64 for batch in TrainSampler(order, plan, rank, 0, 64) for ref in batch}
         for rank in range(world_size)
     ]
     assert len(set.union(*read)) == 256  # the whole epoch
@@ -80,8 +80,8 @@ def test_a_rank_reads_few_blocks(world_size):
 def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, batch, world_size):
     ranks = [list(EvalSampler(samples, batch, rank, world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
-    counted = [draw.sample for batches in ranks for batch in batches for draw in batch if draw.counted]
-    assert sorted(counted) == list(range(samples))
+    valid = [ref.sample for batches in ranks for batch in batches for ref in batch if ref.valid]
+    assert sorted(valid) == list(range(samples))
 
 
 @given(global_batch=st.integers(1, 300), limit=st.none() | st.integers(1, 64), world_size=st.integers(1, 16))

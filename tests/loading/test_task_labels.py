@@ -18,7 +18,7 @@ from mivolo_lite.loading.task_labels import label_number, task_columns
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.scan import index_shards
 from tests.shards.tiny_shards import noise_jpeg, write_shard
 
@@ -100,11 +100,11 @@ def test_labels_that_cannot_be_learnt_are_told_before_training(index, classes, m
 
 def test_batches_carry_masks_and_no_label_without_a_image(index):
     dataset = ShardDataset(index, ("face",), 16, tasks=task_columns(index, CLASSES))
-    batch = dataset.read([Draw(epoch=0, sample=number) for number in range(4)])
+    batch = dataset.read([SampleRef(epoch=0, sample=number) for number in range(4)])
     assert batch.tasks["mood"].known.tolist() == [True, True, False, False]
     assert batch.tasks["mood"].value.tolist() == [1, 0, 0, 0] and batch.tasks["mood"].value.dtype == torch.float32
     bodies = ShardDataset(index, ("body",), 16, tasks=task_columns(index, CLASSES))
-    assert not bodies.read([Draw(epoch=0, sample=0)]).tasks["mood"].known.any()
+    assert not bodies.read([SampleRef(epoch=0, sample=0)]).tasks["mood"].known.any()
     there = Batch(**batch.__getstate__())
     assert set(there.tasks) == set(CLASSES)
 

@@ -25,7 +25,7 @@ from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.shards import remote
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.sample_ref import Draw
+from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.servers import FlakyApplication, HostileServer, HubServer, Mishaps, RangeServer, serving
 from tests.shards.tiny_shards import make_shards, of_before_the_crcs
 
@@ -209,23 +209,23 @@ def test_blocks_are_fetched_before_they_are_needed(http, tmp_path):
 @pytest.mark.parametrize("readahead", [0, 1, 5])
 def test_every_block_is_announced_once_and_in_time(http, tmp_path, readahead):
     shards = ShardDataset(ShardIndex.load(http.url, cache(tmp_path, readahead_blocks=readahead)), INPUTS, 16, None, 8)
-    draws = [[Draw(0, n) for n in range(first, first + 3)] for first in range(0, 129, 3)]
+    refs = [[SampleRef(0, n) for n in range(first, first + 3)] for first in range(0, 129, 3)]
     announced = set()
-    for number, (batch, ahead) in enumerate(shards.shards.schedule(draws)):
-        assert batch == draws[number] and not announced & set(ahead)
+    for number, (batch, ahead) in enumerate(shards.shards.schedule(refs)):
+        assert batch == refs[number] and not announced & set(ahead)
         announced |= set(ahead)
-        needed = [shards.shards.blocks_of(np.array([d.sample for d in b])) for b in draws[: number + 1]]
+        needed = [shards.shards.blocks_of(np.array([d.sample for d in b])) for b in refs[: number + 1]]
         to_come = announced - {block for blocks in needed for block in blocks}
         assert announced >= set().union(*needed)
         assert len(to_come) >= readahead or len(announced) == sum(-(-size // 8) for size in SIZES)
-    assert number == len(draws) - 1
+    assert number == len(refs) - 1
 
 
 def test_the_schedule_does_not_run_away_where_all_blocks_are_known(http, tmp_path, monkeypatch):
     monkeypatch.setattr("mivolo_lite.shards.storage._SAMPLES_AHEAD", 100)
     shards = ShardDataset(ShardIndex.load(http.url, cache(tmp_path)), INPUTS, 16).shards
     taken = []
-    endless = (taken.append(n) or [Draw(0, n % 20) for n in range(10)] for n in range(10**9))
+    endless = (taken.append(n) or [SampleRef(0, n % 20) for n in range(10)] for n in range(10**9))
     schedule = shards.schedule(endless)
     for _ in range(5):
         next(schedule)
@@ -362,4 +362,4 @@ def test_a_process_that_is_not_forked_finds_its_own_way(http, tmp_path):
     dataset = ShardDataset(ShardIndex.load(http.url, cache(tmp_path)), INPUTS, 16)
     sent = pickle.dumps(dataset)
     assert len(sent) < 10_000
-    assert content(pickle.loads(sent).read([Draw(0, 5)])) == content(dataset.read([Draw(0, 5)]))
+    assert content(pickle.loads(sent).read([SampleRef(0, 5)])) == content(dataset.read([SampleRef(0, 5)]))
