@@ -11,8 +11,8 @@ from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
 from mivolo_lite.randomness import hash_of, seed_of
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.joined import JoinedIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.storage import open_shards
 
@@ -48,7 +48,7 @@ class ShardDataset:
 
     def __init__(
         self,
-        index: ShardIndex | JoinedIndex,
+        index: ShardIndex | ConcatIndex,
         inputs: Sequence[str],
         image_size: int,
         changes: TrainingChanges | None = None,

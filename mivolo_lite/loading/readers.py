@@ -18,8 +18,8 @@ from mivolo_lite.loading.stream import check_address, stream_loader
 from mivolo_lite.loading.task_labels import Classes, count_people, training_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.randomness import seed_of
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.joined import JoinedIndex
 
 
 class IndexReader:
@@ -48,10 +48,10 @@ class IndexReader:
         self.shares = whole_shares([each.weight for each in sets])
         self._check_different()
         self._check_cache()
-        self.index = JoinedIndex(self.parts) if len(sets) > 1 else self.parts[0]
+        self.index = ConcatIndex(self.parts) if len(sets) > 1 else self.parts[0]
         self.order = self._order()
         self.tasks = training_columns(self.parts, classes or {})
-        self.samples, self.digest = len(self.order), joined_digest(self.parts, self.shares)
+        self.samples, self.digest = len(self.order), concat_digest(self.parts, self.shares)
         self.crop_policy = self._crop_policy()
         self.people = sum(map(count_people, self.parts))
 
@@ -123,7 +123,7 @@ class IndexReader:
         return part.info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in part.info["shards"])
 
 
-def joined_digest(parts: Sequence[ShardIndex], shares: Sequence[int]) -> str:
+def concat_digest(parts: Sequence[ShardIndex], shares: Sequence[int]) -> str:
     """Names the data sets and their shares; for one alone, its digest."""
     if len(parts) == 1:
         return parts[0].digest

@@ -51,13 +51,13 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
     """
     columns = [task_columns(index, classes) for index in indexes]
     before = list(accumulate(map(count_people, indexes), initial=0))
-    joined = {
+    concatenated = {
         name: np.concatenate(
             [of_set[name] + (people if choices is None else 0) for of_set, people in zip(columns, before, strict=False)]
         )
         for name, choices in classes.items()
     }
-    for name, column in joined.items():
+    for name, column in concatenated.items():
         if np.isnan(column).all():
             label, where = (
                 IDENTITY if classes[name] is None else name,
@@ -67,7 +67,7 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
                 f"{where}: no sample's JSON has a {label!r}, or some say it in numbers and some in words; leave the "
                 "task out, or mend the labels and index again"
             )
-    return joined
+    return concatenated
 
 
 def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:

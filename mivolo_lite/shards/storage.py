@@ -15,8 +15,8 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.shards.blocks import cut_into_blocks
 from mivolo_lite.shards.cache import EVICTABLE, NodeCache
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.joined import JoinedIndex
 from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
 from mivolo_lite.shards.open_files import OpenFiles
 from mivolo_lite.shards.sample_ref import SampleRef
@@ -180,7 +180,7 @@ class FetchedShards:
         return Block(f"{self.index.digest[:16]}-{shard}-{begin}-{end}{EVICTABLE}", shard, begin, end, samples)
 
 
-class JoinedShards:
+class ConcatShards:
     """Reads members of the shards of several data sets. A block is named by its set's place and its number there.
 
     Args:
@@ -188,7 +188,7 @@ class JoinedShards:
         block_samples: samples of a block, of those sets that are at a URL.
     """
 
-    def __init__(self, index: JoinedIndex, block_samples: int):
+    def __init__(self, index: ConcatIndex, block_samples: int):
         self.index = index
         self.parts = [open_shards(part, block_samples) for part in index.parts]
 
@@ -279,8 +279,8 @@ class _Threads:
             return None
 
 
-def open_shards(index: ShardIndex | JoinedIndex, block_samples: int) -> ShardFiles | FetchedShards | JoinedShards:
+def open_shards(index: ShardIndex | ConcatIndex, block_samples: int) -> ShardFiles | FetchedShards | ConcatShards:
     """The way to an index's samples."""
-    if isinstance(index, JoinedIndex):
-        return JoinedShards(index, block_samples)
+    if isinstance(index, ConcatIndex):
+        return ConcatShards(index, block_samples)
     return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

@@ -146,7 +146,7 @@ def _lies_are_damage() -> Iterator[None]:
 def _check_end(file: BinaryIO, end: int) -> None:
     """Raise ReadError where there is more than zeros behind the last member, or not even zeros.
 
-    tarfile takes a cut or damaged header for the end, and of tars joined by ``cat`` it reads the first alone.
+    tarfile takes a cut or damaged header for the end, and of tars concatenated by ``cat`` it reads the first alone.
     """
     file.seek(end)
     zeros = file.read(tarfile.BLOCKSIZE)
@@ -155,5 +155,5 @@ def _check_end(file: BinaryIO, end: int) -> None:
     while rest := file.read(_CHUNK):
         if rest.strip(b"\0"):
             raise tarfile.ReadError(
-                "more follows its end of archive, as where tars were joined by cat: keep them apart"
+                "more follows its end of archive, as where tars were concatenated by cat: keep them apart"
             )

@@ -41,7 +41,7 @@ def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -
     which a label is unknown weighs 1.
 
     Args:
-        columns: labels of all samples, as ``joined_labels`` gives them.
+        columns: labels of all samples, as ``concat_labels`` gives them.
         config: of the weights; not by ``none``.
 
     Raises:

@@ -49,7 +49,7 @@ class GroupDro:
     """Weights of the subgroups, equal on every rank, changed after every optimizer step by what that step saw.
 
     Args:
-        columns, groups: labels of all samples, as ``joined_labels`` gives them.
+        columns, groups: labels of all samples, as ``concat_labels`` gives them.
         weight: (N,) weights that the samples have anyway, None where all are equal.
         config: of the method.
         device: where the losses are.

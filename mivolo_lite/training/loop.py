@@ -43,7 +43,7 @@ from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learn
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
-from mivolo_lite.training.subgroups import joined_labels
+from mivolo_lite.training.subgroups import concat_labels
 
 
 class Trainer:
@@ -173,7 +173,7 @@ class Trainer:
         balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
         if balance.by == dro.by == "none":
             return None, None
-        columns, groups = joined_labels(self.reader.parts)
+        columns, groups = concat_labels(self.reader.parts)
         weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
         return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
 

@@ -14,7 +14,7 @@ By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
 UNKNOWN = -1
 
 
-def joined_labels(parts: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
+def concat_labels(parts: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
     """The labels of several indexes, one after the other, as one.
 
     Returns:
@@ -45,7 +45,7 @@ def subgroups_of(
     """The subgroup of every sample, ages in ten-year bins.
 
     Args:
-        columns, groups: as ``joined_labels`` gives them.
+        columns, groups: as ``concat_labels`` gives them.
         by: what tells the subgroups apart.
         fewest: samples that make a subgroup; those of smaller ones are of none.
 

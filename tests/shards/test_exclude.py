@@ -14,7 +14,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.schema import check_columns, check_info
 from mivolo_lite.shards.storage import open_shards
 from tests.shards.servers import RangeServer, serving
-from tests.shards.test_joined import PLAIN, by_step, read
+from tests.shards.test_concat import PLAIN, by_step, read
 from tests.shards.tiny_shards import make_shards, sample
 
 OUT = [0, 3, 7, 8, 9, 11]

@@ -8,8 +8,8 @@ import pytest
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.joined import JoinedIndex
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import ShardFiles, open_shards
 from tests.shards.tiny_shards import make_shards, noise_jpeg, of_before_the_crcs, overwrite, sample, write_shard
@@ -139,9 +139,9 @@ def few_descriptors():
 
 def test_more_shards_than_a_process_may_open_are_read(tmp_path, few_descriptors):
     parts = [make_shards(tmp_path / name, [1] * 150) for name in "ab"]
-    joined = JoinedIndex(parts)
-    assert read_all(joined, workers=2) == read_all(joined) == [()] * 50
-    readers = [open_shards(index, 8) for index in (joined, *parts)]
+    concatenated = ConcatIndex(parts)
+    assert read_all(concatenated, workers=2) == read_all(concatenated) == [()] * 50
+    readers = [open_shards(index, 8) for index in (concatenated, *parts)]
     opened = len(os.listdir("/proc/self/fd"))
     for reader in readers:
         for number in range(len(reader.index)):

@@ -133,7 +133,7 @@ def test_joined_tars_are_refused(tmp_path):
     assert len(first) % tarfile.RECORDSIZE == 0
     write_tar(tmp_path / "a.tar", pair(1))
     (tmp_path / "a.tar").write_bytes(first + b"\0" * 2**21 + (tmp_path / "a.tar").read_bytes())
-    with pytest.raises(UserError, match="a.tar: .*joined by cat"):
+    with pytest.raises(UserError, match="a.tar: .*concatenated by cat"):
         index_shards(tmp_path)
 
 

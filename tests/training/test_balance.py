@@ -9,7 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.balance import BalanceConfig, balanced_weights, capped
-from mivolo_lite.training.subgroups import UNKNOWN, joined_labels, subgroups_of
+from mivolo_lite.training.subgroups import UNKNOWN, concat_labels, subgroups_of
 
 
 def columns_of(ages, gender=0, group=0):
@@ -97,7 +97,7 @@ def test_groups_of_several_indexes_are_told_apart_by_their_names(tmp_path):
     parts = [ShardIndex(tmp_path, {"groups": ["b", "c"]}, first), ShardIndex(tmp_path, {"groups": []}, columns_of([4]))]
     parts.append(ShardIndex(tmp_path, {"groups": ["a", "c"]}, columns_of([5, 6], group=[1, 0])))
     parts[1].columns["group"] = np.array([NO_CODE], dtype=np.uint8)
-    columns, groups = joined_labels(parts)
+    columns, groups = concat_labels(parts)
     names = [None if code == NO_CODE else groups[code] for code in columns["group"]]
     assert names == ["b", "c", None, None, "c", "a"]
     assert columns["age_lo"].tolist() == [1, 2, 3, 4, 5, 6] and columns["gender"].tolist() == [1, 1, 1, 0, 0, 0]

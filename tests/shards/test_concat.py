@@ -12,8 +12,8 @@ from mivolo_lite.loading.loader import DataConfig, TrainSet
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.joined import JoinedIndex
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import open_shards
 from tests.loading.test_loading import INPUTS, rows
@@ -126,10 +126,10 @@ def test_a_set_at_a_url_beside_one_in_a_folder(folders, tmp_path, workers):
 
 def test_its_data_sets_share_the_open_files(folders, monkeypatch):
     monkeypatch.setattr("mivolo_lite.shards.open_files.MOST_OPEN", 3)
-    joined = open_shards(JoinedIndex([ShardIndex.load(folders / name) for name in "abc"]), 4)
+    concatenated = open_shards(ConcatIndex([ShardIndex.load(folders / name) for name in "abc"]), 4)
     before = len(os.listdir("/proc/self/fd"))
-    for number in range(len(joined.index)):
-        joined.read("face", number)
+    for number in range(len(concatenated.index)):
+        concatenated.read("face", number)
     assert len(os.listdir("/proc/self/fd")) == before + 3
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mivolo_lite.shards.index import ShardIndex
 
 
-class JoinedIndex:
+class ConcatIndex:
     """The samples of several data sets: those of the first come first, each set's in the order of its index.
 
     Nothing is copied: 100 million samples stay in the page cache that all processes share.
