@@ -94,12 +94,12 @@ class Reading:
 
 
 def read(order: GlobalOrder, ranks: int, options: argparse.Namespace, as_it_comes: bool = False) -> Reading:
-    """The middle node's reading over many windows; ``as_it_comes``: were the stream dealt out in plain stretches."""
+    """The middle node's reading over many windows; ``as_it_comes``: were the stream dealt out in plain spans."""
     local = min(ranks, options.ranks_per_node)
     first_rank = ranks // local // 2 * local
     plan = BatchPlan.resolve(ranks * options.micro_batch, None, ranks)
     steps = max(options.windows * order.window_samples // plan.global_batch, options.windows)
-    first_piece = next(order.pieces(order.size // 3, 1))
+    first_piece = next(order.slices(order.size // 3, 1))
     begin = order.size // 3 - first_piece.begin  # whole windows, so that only what is asked for twice counts twice
     samplers = [iter(TrainSampler(order, plan, first_rank + rank, begin, steps)) for rank in range(local)]
     order.samples(begin, 1)  # the epoch's blocks are put in order before the clock starts

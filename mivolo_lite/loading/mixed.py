@@ -12,7 +12,7 @@ from math import gcd, lcm
 import numpy as np
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.order import GlobalOrder, Stretch
+from mivolo_lite.loading.order import GlobalOrder, Span
 
 _LARGEST_CYCLE = 2**30  # its square, twice, is still an int64
 
@@ -66,19 +66,19 @@ class MixedOrder:
         cycles, rest = np.divmod(positions, self.cycle)
         return np.stack([cycles * share + part for share, part in zip(self.shares, self._parts(rest), strict=True)])
 
-    def stretches(self, first: int, count: int) -> list[Stretch]:
+    def spans(self, first: int, count: int) -> list[Span]:
         """What the stream's positions from ``first`` on are, set by set."""
         before = self.before(np.arange(first, first + count + 1))
         places = [np.flatnonzero(np.diff(own)) for own in before]
         parts = zip(self.orders, before[:, 0].tolist(), self.starts.tolist(), places, strict=True)
-        return [Stretch(*part) for part in parts if len(part[-1])]
+        return [Span(*part) for part in parts if len(part[-1])]
 
     def samples(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The epochs of their sets and the sample numbers, (count,) int64 each, at the positions from ``first`` on."""
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-        for stretch in self.stretches(first, count):
-            epochs[stretch.places], own = stretch.order.samples(stretch.first, len(stretch.places))
-            samples[stretch.places] = stretch.start + own
+        for span in self.spans(first, count):
+            epochs[span.places], own = span.order.samples(span.first, len(span.places))
+            samples[span.places] = span.start + own
         return epochs, samples
 
     def _parts(self, rest) -> list:

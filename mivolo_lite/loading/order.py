@@ -27,8 +27,8 @@ class _Epoch(NamedTuple):
     window_start: np.ndarray
 
 
-class Piece(NamedTuple):
-    """The part of a window, from position ``begin`` to ``end`` in it, that a stretch of the stream covers."""
+class WindowSlice(NamedTuple):
+    """The part of a window, from position ``begin`` to ``end`` in it, that a span of the stream covers."""
 
     epoch: int
     window: int
@@ -36,14 +36,14 @@ class Piece(NamedTuple):
     end: int
 
 
-class Stretch(NamedTuple):
-    """The part of a stretch of the stream that is of one data set: neighbours in that set's own stream.
+class Span(NamedTuple):
+    """The part of a span of the stream that is of one data set: neighbours in that set's own stream.
 
     Attributes:
         order: of the set.
         first: position in it.
         start: number of the set's first sample, where the samples of several sets are numbered through.
-        places: (count,) where they stand in the stretch.
+        places: (count,) where they stand in the span.
     """
 
     order: "GlobalOrder"
@@ -79,18 +79,18 @@ class GlobalOrder:
         """The epochs and sample numbers, (count,) int64 each, at the stream's positions from ``first`` on."""
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         done = 0
-        for piece in self.pieces(first, count):
-            part = self.samples_of(piece)
-            epochs[done : done + len(part)] = piece.epoch
+        for window_slice in self.slices(first, count):
+            part = self.samples_of(window_slice)
+            epochs[done : done + len(part)] = window_slice.epoch
             samples[done : done + len(part)] = part
             done += len(part)
         return epochs, samples
 
-    def stretches(self, first: int, count: int) -> list[Stretch]:
+    def spans(self, first: int, count: int) -> list[Span]:
         """The stream's positions from ``first`` on: all of one set."""
-        return [Stretch(self, first, 0, np.arange(count))]
+        return [Span(self, first, 0, np.arange(count))]
 
-    def pieces(self, first: int, count: int) -> Iterator[Piece]:
+    def slices(self, first: int, count: int) -> Iterator[WindowSlice]:
         """The windows that the stream's positions from ``first`` on cover, each as far as they do."""
         end = first + count
         while first < end:
@@ -98,12 +98,12 @@ class GlobalOrder:
             starts = self._epoch(epoch).window_start
             window = int(np.searchsorted(starts, position, side="right")) - 1
             begin, length = position - int(starts[window]), int(starts[window + 1]) - position
-            yield Piece(epoch, window, begin, begin + min(length, end - first))
+            yield WindowSlice(epoch, window, begin, begin + min(length, end - first))
             first += length
 
-    def samples_of(self, piece: Piece) -> np.ndarray:
+    def samples_of(self, window_slice: WindowSlice) -> np.ndarray:
         """(end - begin,) int64 sample numbers, in the order of the stream."""
-        return self._window(piece.epoch, piece.window)[piece.begin : piece.end]
+        return self._window(window_slice.epoch, window_slice.window)[window_slice.begin : window_slice.end]
 
     def _order_blocks(self, epoch: int) -> _Epoch:
         blocks = permutation_of(np.arange(len(self.block_start)), self.seed, epoch, _BLOCKS)

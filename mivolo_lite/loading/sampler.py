@@ -7,7 +7,7 @@ import numpy as np
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.loading.mixed import MixedOrder, in_proportion
-from mivolo_lite.loading.order import GlobalOrder, Piece, Stretch
+from mivolo_lite.loading.order import GlobalOrder, Span, WindowSlice
 from mivolo_lite.shards.sample_ref import SampleRef
 
 
@@ -38,33 +38,35 @@ class TrainSampler:
     def _share(self, first: int) -> list[SampleRef]:
         """What this rank reads of the step that begins at a position, in the order of the stream."""
         plan = self.plan
-        stretches = self.order.stretches(first, plan.global_batch)
-        lengths = [len(stretch.places) for stretch in stretches]
+        spans = self.order.spans(first, plan.global_batch)
+        lengths = [len(span.places) for span in spans]
         begins, ends = (
             in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
         )
-        placed = [draw for part in zip(stretches, begins, ends, strict=True) for ref in self._share_of_stretch(*part)]
+        placed = [draw for part in zip(spans, begins, ends, strict=True) for ref in self._share_of_span(*part)]
         return [draw for _, draw in sorted(placed)]
 
-    def _share_of_stretch(self, stretch: Stretch, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
-        """Places and refs of those from ``begin`` to ``end`` as the stretch is dealt out."""
-        order, passed = stretch.order, 0
-        pieces = list(order.pieces(stretch.first, len(stretch.places)))
-        for piece, first, last in zip(pieces, _dealt(order, pieces, begin), _dealt(order, pieces, end), strict=True):
+    def _share_of_span(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
+        """Places and refs of those from ``begin`` to ``end`` as the span is dealt out."""
+        order, passed = span.order, 0
+        slices = list(order.slices(span.first, len(span.places)))
+        for window_slice, first, last in zip(
+            slices, _dealt(order, slices, begin), _dealt(order, slices, end), strict=True
+        ):
             if first < last:
-                samples = order.samples_of(piece)
+                samples = order.samples_of(window_slice)
                 chosen = np.sort(np.argsort(samples)[first:last])
-                numbers, places = stretch.start + samples[chosen], stretch.places[passed + chosen]
+                numbers, places = span.start + samples[chosen], span.places[passed + chosen]
                 yield from zip(
-                    places.tolist(), (SampleRef(piece.epoch, number) for number in numbers.tolist()), strict=True
+                    places.tolist(), (SampleRef(window_slice.epoch, number) for number in numbers.tolist()), strict=True
                 )
-            passed += piece.end - piece.begin
+            passed += window_slice.end - window_slice.begin
 
 
-def _dealt(order: GlobalOrder, pieces: list[Piece], dealt: int) -> list[int]:
+def _dealt(order: GlobalOrder, slices: list[WindowSlice], dealt: int) -> list[int]:
     """How many samples of each window are among the first ``dealt`` of one data set's in a step."""
-    lengths = [piece.end - piece.begin for piece in pieces]
-    if len(pieces) == 2 and sum(lengths) <= order.window_samples:
+    lengths = [window_slice.end - window_slice.begin for window_slice in slices]
+    if len(slices) == 2 and sum(lengths) <= order.window_samples:
         # A share of each, or a window's blocks would change hands in the step that begins it.
         of_first = dealt * lengths[0] // sum(lengths)
         return [of_first, dealt - of_first]
