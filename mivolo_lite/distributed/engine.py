@@ -58,7 +58,7 @@ class DataParallel:
         return self.accelerator.autocast()
 
     @contextmanager
-    def whole_estimator(self) -> Iterator[Estimator]:
+    def full_estimator(self) -> Iterator[Estimator]:
         """The estimator for evaluation, all of it on every rank. All ranks must ask for it."""
         yield self.estimator
 
@@ -100,19 +100,19 @@ class DataParallel:
         self.optimizer.zero_grad()
         return taken
 
-    def local(self, parameter: Tensor) -> Tensor:
+    def local_shard(self, parameter: Tensor) -> Tensor:
         """The part of a parameter that this rank holds, to be read or written in place."""
         return parameter.detach()
 
-    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
         """This rank's part of a whole tensor that has the parameter's shape."""
         return whole
 
-    def whole(self, parameter: Tensor) -> Tensor:
+    def full_tensor(self, parameter: Tensor) -> Tensor:
         """All of a parameter, on every rank. All ranks must call it."""
         return parameter.detach()
 
-    def written(self) -> None:
+    def sync_partitions(self) -> None:
         """To be called when local parts were written."""
 
     def weights(self) -> dict[str, Tensor]:
@@ -120,9 +120,9 @@ class DataParallel:
         weights = {}
         for name, tensor in self.estimator.state_dict().items():
             parameter = self.parameters.get(self.shared.get(name, name))
-            whole = tensor if parameter is None else self.whole(parameter)
+            full = tensor if parameter is None else self.full_tensor(parameter)
             if self.accelerator.is_main_process:
-                weights[name] = whole.cpu().contiguous()
+                weights[name] = full.cpu().contiguous()
         return weights
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -133,9 +133,9 @@ class DataParallel:
         state = {}
         for name, parameter in self.parameters.items():
             for moment in MOMENTS if self.has_state(parameter) else ():
-                whole = self.moment(parameter, moment)
+                full = self.moment(parameter, moment)
                 if self.accelerator.is_main_process:
-                    state[f"{moment}.{name}"] = whole.cpu().contiguous()
+                    state[f"{moment}.{name}"] = full.cpu().contiguous()
         if self.accelerator.is_main_process and state:
             state["step"] = torch.tensor(float(self.optimizer_step()))
         return state
@@ -169,7 +169,7 @@ class DataParallel:
         self.adam.state[parameter] = {"step": step.clone(), **state}
 
 
-class Replica:
+class FullParameterCopy:
     """A whole copy of an estimator whose parameters are about to be spread over the ranks, in the host's memory.
 
     In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
@@ -180,12 +180,12 @@ class Replica:
         self.estimator = copy.deepcopy(estimator).cpu().requires_grad_(False)
 
     @contextmanager
-    def filled(self, engine: DataParallel) -> Iterator[Estimator]:
+    def gathered(self, engine: DataParallel) -> Iterator[Estimator]:
         """On the engine's device, with its weights. All ranks must ask for it."""
         estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
         for name, tensor in estimator.state_dict().items():
             parameter = engine.parameters.get(name)
-            tensor.copy_(current[name] if parameter is None else engine.whole(parameter))
+            tensor.copy_(current[name] if parameter is None else engine.full_tensor(parameter))
         yield estimator
         estimator.cpu()
 
@@ -199,7 +199,7 @@ class FullySharded(DataParallel):
 
         self._refuse_shared("FSDP2")
         _in_torch_order(self.estimator)
-        self.replica = Replica(self.estimator)
+        self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         called = _called(self.estimator)
         for block in _blocks(self.estimator):
@@ -213,8 +213,8 @@ class FullySharded(DataParallel):
         self.parameters = sharded
         return self.estimator, optimizer
 
-    def whole_estimator(self):
-        return self.replica.filled(self)
+    def full_estimator(self):
+        return self.full_copy.gathered(self)
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
@@ -229,13 +229,13 @@ class FullySharded(DataParallel):
         norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf")).full_tensor()
         return norm, self._step_where(sound, norm)
 
-    def local(self, parameter: Tensor) -> Tensor:
+    def local_shard(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to_local()
 
-    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
-        return self._shard(parameter, whole).to_local()
+    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        return self._shard(parameter, full).to_local()
 
-    def whole(self, parameter: Tensor) -> Tensor:
+    def full_tensor(self, parameter: Tensor) -> Tensor:
         return parameter.detach().full_tensor()
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
@@ -248,8 +248,8 @@ class FullySharded(DataParallel):
     def _shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
 
-        whole = whole.to(self.accelerator.device)
-        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        full = full.to(self.accelerator.device)
+        return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 class Zero(DataParallel):
@@ -260,13 +260,13 @@ class Zero(DataParallel):
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
         if self.stage == 3:
             self._refuse_shared("ZeRO-3")
-        self.replica = Replica(self.estimator) if self.stage == 3 else None
+        self.full_copy = FullParameterCopy(self.estimator) if self.stage == 3 else None
         model, optimizer = super().prepare(optimizer)
         model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
         return model, optimizer
 
-    def whole_estimator(self):
-        return super().whole_estimator() if self.replica is None else self.replica.filled(self)
+    def full_estimator(self):
+        return super().full_estimator() if self.full_copy is None else self.full_copy.gathered(self)
 
     def autocast(self):
         enabled = self.model.torch_autocast_enabled()
@@ -289,18 +289,18 @@ class Zero(DataParallel):
         norm = math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
         return norm, math.isfinite(norm)
 
-    def local(self, parameter: Tensor) -> Tensor:
+    def local_shard(self, parameter: Tensor) -> Tensor:
         return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()
 
-    def part(self, parameter: Tensor, whole: Tensor) -> Tensor:
+    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
         if self.stage < 3:
             return whole
         size = parameter.ds_tensor.ds_numel
         start = size * dist.get_rank(parameter.ds_process_group)
-        found = whole.flatten()[start : start + size]
+        found = full.flatten()[start : start + size]
         return torch.cat([found, found.new_zeros(size - len(found))])  # the last rank's part is filled up
 
-    def whole(self, parameter: Tensor) -> Tensor:
+    def full_tensor(self, parameter: Tensor) -> Tensor:
         if self.stage < 3:
             return parameter.detach()
         from deepspeed.runtime.zero import GatheredParameters
@@ -308,15 +308,15 @@ class Zero(DataParallel):
         with GatheredParameters([parameter]):
             return parameter.detach().clone()
 
-    def written(self) -> None:
+    def sync_partitions(self) -> None:
         if self.stage < 3:
             return
         from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-        whole = [p for p in self.parameters.values() if p.ds_status == ZeroParamStatus.AVAILABLE]
-        if whole:  # the small ones, which stay whole, hold what was there before
-            whole[0].partition(whole)
-            whole[0].all_gather(whole)
+        full = [p for p in self.parameters.values() if p.ds_status == ZeroParamStatus.AVAILABLE]
+        if whole:  # the small ones, which stay full, hold what was there before
+            whole[0].partition(full)
+            whole[0].all_gather(full)
 
     @property
     def adam(self) -> Optimizer:
@@ -357,7 +357,7 @@ class Zero(DataParallel):
             if self.stage < 3:
                 safe_set_full_optimizer_state(parameter, value, name)
             else:
-                safe_set_local_optimizer_state(parameter, self.part(parameter, value), name)
+                safe_set_local_optimizer_state(parameter, self.shard(parameter, value), name)
 
     def _link(self) -> None:
         """Let stages 1 and 2 find every parameter's state. By itself DeepSpeed looks once, when the first of several

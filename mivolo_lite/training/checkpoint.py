@@ -91,7 +91,7 @@ class TrainState:
 
 
 class Checkpointer:
-    """Saves and loads a run: weights, their EMA and the optimizer state, whole, and where it stands.
+    """Saves and loads a run: weights, their EMA and the optimizer state, full, and where it stands.
 
     The main process gathers everything and writes it alone, as safetensors and JSON. Engines have formats of their own,
     with a file for each rank, which only they read, at the same world size or after a conversion, and by unpickling.
@@ -367,7 +367,7 @@ def _rename_aside(checkpoint: Path, suffix: str) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Take its name away first: what is half removed must not look whole."""
+    """Take its name away first: what is half removed must not look full."""
     partial = checkpoint.with_suffix(".partial")
     os.rename(checkpoint, partial)
     shutil.rmtree(partial)

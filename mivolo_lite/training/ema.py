@@ -48,9 +48,9 @@ class ModelEma:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load full tensors by name, as ``engine.weights()`` gives it while applied."""
         for name, ema in self.tensors.items():
-            whole = weights[name]
+            full = weights[name]
             parameter = self.engine.parameters.get(name)
-            ema.copy_(whole if parameter is None else self.engine.part(parameter, whole))
+            ema.copy_(full if parameter is None else self.engine.shard(parameter, full))
 
     @torch.no_grad()
     def _exchange(self) -> None:
@@ -58,13 +58,13 @@ class ModelEma:
             kept = tensor.clone()
             tensor.copy_(self.tensors[name])
             self.tensors[name].copy_(kept)
-        self.engine.written()
+        self.engine.sync_partitions()
 
     def _current(self) -> dict[str, Tensor]:
         """This rank's part of the estimator's state dict."""
-        parameters, local = self.engine.parameters, self.engine.local
+        parameters, local_shard = self.engine.parameters, self.engine.local_shard
         return {
-            name: local(parameters[name]) if name in parameters else tensor
+            name: local_shard(parameters[name]) if name in parameters else tensor
             for name, tensor in self.engine.estimator.state_dict().items()
             if name not in self.engine.shared  # exchanged twice, they would stay
         }

@@ -264,7 +264,7 @@ class Trainer:
             with (
                 self.logger.paused(),
                 self.ema.applied() if self.ema is not None else nullcontext(),
-                self.engine.whole_estimator() as estimator,
+                self.engine.full_estimator() as estimator,
                 self.engine.autocast(),
             ):
                 predictions = predict(

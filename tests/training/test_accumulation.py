@@ -80,6 +80,6 @@ def assert_same(found, expected, start):
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_micro_batches_and_processes_change_nothing(variant, of_two_processes):
-    start, whole = learn(variant, [], steps=0), learn(variant, [slice(0, SIZE)])
-    assert_same(learn(variant, [slice(first, first + 4) for first in range(0, SIZE, 4)]), whole, start)
-    assert_same(of_two_processes[variant], whole, start)
+    start, full = learn(variant, [], steps=0), learn(variant, [slice(0, SIZE)])
+    assert_same(learn(variant, [slice(first, first + 4) for first in range(0, SIZE, 4)]), full, start)
+    assert_same(of_two_processes[variant], full, start)

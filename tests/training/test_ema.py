@@ -16,9 +16,9 @@ class Whole:
         self.estimator, self.parameters, self.shared = estimator, dict(estimator.named_parameters()), {}
 
     local = staticmethod(torch.Tensor.detach)
-    part = staticmethod(lambda parameter, whole: whole)
+    part = staticmethod(lambda parameter, whole: full)
 
-    def written(self):
+    def sync_partitions(self):
         pass
 
 

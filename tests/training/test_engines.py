@@ -118,7 +118,7 @@ def one_process(trained):
 
 
 def distance(found: dict, expected: dict) -> float:
-    """Relative to the size of the whole. Tensor by tensor, the attention's key biases would stand out: softmax cancels
+    """Relative to the size of the full. Tensor by tensor, the attention's key biases would stand out: softmax cancels
     them, so that their gradients are rounding errors, out of which AdamW makes whole steps."""
     assert found.keys() == expected.keys()
     differences = torch.stack([(found[name] - expected[name]).double().norm() for name in expected])

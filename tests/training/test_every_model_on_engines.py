@@ -61,8 +61,8 @@ def learn(engine, accelerator, which, rows):
     step = OptimizerStep(sharded, gender_weight=1.0, seed=0)
     for number in range(STEPS):
         step([batch_of(number, rows, estimator.inputs)], number)
-    with sharded.whole_estimator() as whole:
-        assert set(whole.inputs) == set(estimator.inputs)
+    with sharded.full_estimator() as whole:
+        assert set(full.inputs) == set(estimator.inputs)
     return sharded.weights()
 
 

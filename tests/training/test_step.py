@@ -40,7 +40,7 @@ def batch_of(size, seed=0, side=64):
     )
 
 
-def part(batch, rows):
+def shard(batch, rows):
     def cut(value):
         if isinstance(value, AgeRange):
             return AgeRange(value.lo[rows], value.hi[rows], value.known[rows])
@@ -60,9 +60,9 @@ def updated(estimator, batches, clip_norm=0.0, weights=None, dro=None):
 
 def test_unequal_micro_batches_learn_the_same_as_the_whole(estimator):
     batch = batch_of(12)
-    whole, one = updated(estimator, [batch])
+    full, one = updated(estimator, [batch])
     parts, three = updated(estimator, [part(batch, slice(0, 2)), part(batch, slice(2, 3)), part(batch, slice(3, 12))])
-    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts, full, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one.age_loss, three.age_loss)
     torch.testing.assert_close(one.gender_loss, three.gender_loss)
 
