@@ -11,6 +11,7 @@ import yaml
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
+from mivolo_lite.old_names import current_file
 from mivolo_lite.yaml_file import parse_yaml
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
@@ -95,7 +96,7 @@ def locate(folder: Path | str) -> Path:
 
 def weights_file(folder: Path) -> Path:
     """The weights to use in a folder: of a checkpoint with EMA weights those."""
-    ema = folder / EMA_FILE
+    ema = current_file(folder, EMA_FILE)
     return ema if ema.is_file() else folder / MODEL_FILE
 
 

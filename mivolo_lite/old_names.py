@@ -1,6 +1,7 @@
 """Names in files of earlier versions, and what they are called now. Only readers of such files ask."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mivolo_lite.output import complain
@@ -17,6 +18,29 @@ def current_option(name: str) -> str:
     if name in _OPTIONS:
         complain(f"--{name} is called --{_OPTIONS[name]} now")
     return _OPTIONS.get(name, name)
+
+
+_TENSORS = {"stand_in": "missing_token"}
+"""Last parts of tensors' names, in weights and in the optimizer's state."""
+
+_FILES = {"optimizer.safetensors": "moments.safetensors", "ema.safetensors": "average.safetensors"}
+"""Files of a checkpoint."""
+
+
+def current_file(folder: Path, name: str) -> Path:
+    """The file of this name in a checkpoint, or the one that an earlier version wrote."""
+    earlier = folder / _FILES.get(name, name)
+    return earlier if earlier.is_file() and not (folder / name).is_file() else folder / name
+
+
+def current_tensors(names: Iterable[str]) -> dict[str, str]:
+    """The tensors' current names, each with the one that the file has for it."""
+    return {_current_tensor(name): name for name in names}
+
+
+def _current_tensor(name: str) -> str:
+    path, dot, last = name.rpartition(".")
+    return f"{path}{dot}{_TENSORS.get(last, last)}"
 
 
 def current_train_state(state: Mapping[str, Any]) -> dict[str, Any]:

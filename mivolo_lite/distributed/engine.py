@@ -101,22 +101,22 @@ class DataParallel:
         return taken
 
     def local_shard(self, parameter: Tensor) -> Tensor:
-        """The part of a parameter that this rank holds, to be read or written in place."""
+        """The shard of a parameter that this rank holds, to be read or written in place."""
         return parameter.detach()
 
-    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
-        """This rank's part of a whole tensor that has the parameter's shape."""
-        return whole
+    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+        """This rank's shard of a full tensor that has the parameter's shape."""
+        return full
 
     def full_tensor(self, parameter: Tensor) -> Tensor:
         """All of a parameter, on every rank. All ranks must call it."""
         return parameter.detach()
 
     def sync_partitions(self) -> None:
-        """To be called when local parts were written."""
+        """To be called when local shards were written."""
 
     def weights(self) -> dict[str, Tensor]:
-        """The estimator's whole state dict on the main process's CPU, nothing elsewhere. All ranks must call it."""
+        """The estimator's full state dict on the main process's CPU, nothing elsewhere. All ranks must call it."""
         weights = {}
         for name, tensor in self.estimator.state_dict().items():
             parameter = self.parameters.get(self.shared.get(name, name))
@@ -128,7 +128,7 @@ class DataParallel:
     def optimizer_state(self) -> dict[str, Tensor]:
         """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``.
 
-        Whole, on the main process's CPU; nothing elsewhere. All ranks must call it.
+        Full tensors, on the main process's CPU; nothing elsewhere. All ranks must call it.
         """
         state = {}
         for name, parameter in self.parameters.items():
@@ -170,7 +170,7 @@ class DataParallel:
 
 
 class FullParameterCopy:
-    """A whole copy of an estimator whose parameters are about to be spread over the ranks, in the host's memory.
+    """A copy in the host's memory of an estimator whose parameters are about to be spread over the ranks.
 
     In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
     ranks would wait for ever for this rank's part of that backbone.
@@ -232,7 +232,7 @@ class FullySharded(DataParallel):
     def local_shard(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to_local()
 
-    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
+    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
         return self._shard(parameter, full).to_local()
 
     def full_tensor(self, parameter: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class FullySharded(DataParallel):
         state = {name: self._shard(parameter, value) for name, value in state.items()}
         self.adam.state[parameter] = {"step": step.clone(), **state}
 
-    def _shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
+    def _shard(self, parameter: Tensor, full: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
 
         full = full.to(self.accelerator.device)
@@ -292,9 +292,9 @@ class Zero(DataParallel):
     def local_shard(self, parameter: Tensor) -> Tensor:
         return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()
 
-    def shard(self, parameter: Tensor, whole: Tensor) -> Tensor:
+    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
         if self.stage < 3:
-            return whole
+            return full
         size = parameter.ds_tensor.ds_numel
         start = size * dist.get_rank(parameter.ds_process_group)
         found = full.flatten()[start : start + size]
@@ -314,9 +314,9 @@ class Zero(DataParallel):
         from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
         full = [p for p in self.parameters.values() if p.ds_status == ZeroParamStatus.AVAILABLE]
-        if whole:  # the small ones, which stay full, hold what was there before
-            whole[0].partition(full)
-            whole[0].all_gather(full)
+        if full:  # the small ones, which stay full, hold what was there before
+            full[0].partition(full)
+            full[0].all_gather(full)
 
     @property
     def adam(self) -> Optimizer:

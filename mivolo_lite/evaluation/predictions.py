@@ -321,7 +321,7 @@ def _bar_hidden(accelerator: Accelerator) -> bool | None:
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
     sample, spread, age, logit, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample)
-    assert np.array_equal(sample[order], np.arange(len(index))), "every sample is valid exactly once"
+    assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns, logit = index.columns, logit[order].astype(np.float64)
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
     answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}

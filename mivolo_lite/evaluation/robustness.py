@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, means, valid
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, passes, where_seen
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -173,7 +173,7 @@ def degradation(errors: np.ndarray) -> dict | None:
     errors = errors[~np.isnan(errors).any(axis=1)]
     if not len(errors):
         return None
-    values = valid(*np.abs(errors).T)
+    values = counted(*np.abs(errors).T)
     found = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap(values, _figures)
     result = {"samples": len(errors)}

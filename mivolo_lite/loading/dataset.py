@@ -24,9 +24,9 @@ class TrainingChanges:
     """What training does to its samples by chance, as a function of (seed, epoch, sample).
 
     Attributes:
-        augment: changes to each image; face and body of a sample share their refs, so both are flipped or neither.
+        augment: changes to each image; face and body of a sample share their chances, so both are flipped or neither.
         drop: probability of hiding each input. The last one is never hidden.
-        seed: another seed refs otherwise.
+        seed: another seed gives other changes.
     """
 
     augment: AugmentConfig

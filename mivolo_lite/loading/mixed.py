@@ -21,7 +21,7 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
     """The smallest whole numbers in the proportion of the weights as they are written in decimals.
 
     Raises:
-        UserError: they are too large to be valid with.
+        UserError: they are too large to be counted with.
     """
     exact = [Fraction(str(weight)) for weight in weights]
     whole = [int(weight * lcm(*(weight.denominator for weight in exact))) for weight in exact]

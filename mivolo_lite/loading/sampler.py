@@ -43,11 +43,11 @@ class TrainSampler:
         begins, ends = (
             in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
         )
-        placed = [draw for part in zip(spans, begins, ends, strict=True) for ref in self._share_of_span(*part)]
+        placed = [ref for part in zip(spans, begins, ends, strict=True) for ref in self._share_of_span(*part)]
         return [draw for _, draw in sorted(placed)]
 
     def _share_of_span(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
-        """Places and refs of those from ``begin`` to ``end`` as the span is dealt out."""
+        """Places and samples of those from ``begin`` to ``end`` as the span is dealt out."""
         order, passed = span.order, 0
         slices = list(order.slices(span.first, len(span.places)))
         for window_slice, first, last in zip(

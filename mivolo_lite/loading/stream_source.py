@@ -91,7 +91,7 @@ class StreamSource:
 
 
 class _Reader:
-    """What tarfile reads from: each read is valid, and none waits for ever.
+    """What tarfile reads from: each read is counted, and none waits for ever.
 
     Attributes:
         latest: the last bytes that were read.

@@ -37,7 +37,7 @@ def identities(index: ShardIndex) -> np.ndarray:
 
 
 def count_people(index: ShardIndex) -> int:
-    """How many people the samples are told to be of; an index from before they were valid has none."""
+    """How many people the samples are told to be of; an index from before they were counted has none."""
     return index.info["labels"].get(IDENTITY, {"people": 0})["people"]
 
 

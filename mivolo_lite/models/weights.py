@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.kind import HEAD, kind_of
+from mivolo_lite.old_names import current_tensors
 
 StateDict = dict[str, Tensor]
 
@@ -135,6 +136,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | P
     Raises:
         UserError: names the first few missing, unexpected or misshapen tensors.
     """
+    state = {name: state[earlier] for name, earlier in current_tensors(state).items()}
     check_state(module.state_dict(), state, source)
     module.load_state_dict(state)
 

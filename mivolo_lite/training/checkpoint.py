@@ -25,7 +25,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
 from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
-from mivolo_lite.old_names import current_train_state
+from mivolo_lite.old_names import current_file, current_tensors, current_train_state
 from mivolo_lite.training.ema import ModelEma
 
 OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
@@ -213,13 +213,14 @@ class Checkpointer:
         state.load(current_train_state(content["state"]))
         if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        with _explain_misfit(checkpoint / OPTIMIZER_FILE), safe_open(checkpoint / OPTIMIZER_FILE, "pt") as state:
+        optimizer_file, ema_file = (current_file(checkpoint, name) for name in (OPTIMIZER_FILE, EMA_FILE))
+        with _explain_misfit(optimizer_file), safe_open(optimizer_file, "pt") as state:
             engine.load_optimizer_state(_Tensors(state))
         if ema is None:
             return
-        if not (checkpoint / EMA_FILE).exists():
+        if not ema_file.exists():
             raise UserError(f"--resume: {checkpoint} has no EMA weights; set optim.ema_decay 0, as before")
-        with _explain_misfit(checkpoint / EMA_FILE), safe_open(checkpoint / EMA_FILE, "pt") as weights:
+        with _explain_misfit(ema_file), safe_open(ema_file, "pt") as weights:
             ema.load(_Tensors(weights))
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -260,7 +261,7 @@ def damage_of(checkpoint: Path) -> str | None:
 
     All tensors are read: what a disk lost keeps its length, and NaN of an older version would diverge again.
     """
-    damages = (_damage_of_tensors(checkpoint / name, optional=name == EMA_FILE) for name in _TENSOR_FILES)
+    damages = (_damage_of_tensors(current_file(checkpoint, name), optional=name == EMA_FILE) for name in _TENSOR_FILES)
     found = [damage for damage in damages if damage is not None]
     return next(iter(found), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
 
@@ -311,7 +312,8 @@ def _damage_by_checks(checkpoint: Path) -> str | None:
 
 
 def _checks(checkpoint: Path) -> dict[str, int]:
-    return {name: _crc32_of(checkpoint / name) for name in _TENSOR_FILES if (checkpoint / name).is_file()}
+    files = (current_file(checkpoint, name) for name in _TENSOR_FILES)
+    return {file.name: _crc32_of(file) for file in files if file.is_file()}
 
 
 def _crc32_of(path: Path, part: int = 1 << 22) -> int:
@@ -345,10 +347,10 @@ class _Tensors(Mapping):
     """An open safetensors file as a mapping, which reads a tensor when it is asked for."""
 
     def __init__(self, file):
-        self.file, self.names = file, dict.fromkeys(file.keys())
+        self.file, self.names = file, current_tensors(file.keys())
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self.file.get_tensor(name)
+        return self.file.get_tensor(self.names[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self.names

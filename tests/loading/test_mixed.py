@@ -44,10 +44,10 @@ def test_every_prefix_holds_each_set_in_its_share(sets):
     shares = [share for _, share in sets]
     order = mixed([sizes for sizes, _ in sets], shares)
     owners = sets_of(order, order.samples(0, 300)[1])
-    valid = np.cumsum(owners[:, None] == np.arange(len(sets)), axis=0)
+    counted = np.cumsum(owners[:, None] == np.arange(len(sets)), axis=0)
     due = np.arange(1, 301)[:, None] * np.array(shares) / sum(shares)
-    assert np.abs(valid - due).max() <= np.ceil(np.log2(len(sets))) / 2
-    np.testing.assert_array_equal(order.before(np.arange(301))[:, 1:].T, valid)
+    assert np.abs(counted - due).max() <= np.ceil(np.log2(len(sets))) / 2
+    np.testing.assert_array_equal(order.before(np.arange(301))[:, 1:].T, counted)
     cycles = np.arange(0, 301, sum(shares))
     np.testing.assert_array_equal(order.before(cycles).T, np.outer(cycles // sum(shares), shares))
 
@@ -101,7 +101,7 @@ def global_batches(order, world_size, samples_seen=0, steps=12, global_batch=24,
     ranks = [list(TrainSampler(order, plan, rank, samples_seen, steps)) for rank in range(world_size)]
     assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
     cut = [[batches[k * plan.accumulation :][: plan.accumulation] for batches in ranks] for k in range(steps)]
-    return [sorted(draw for of_rank in step for batch in of_rank for ref in batch) for step in cut]
+    return [sorted(ref for of_rank in step for batch in of_rank for ref in batch) for step in cut]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])

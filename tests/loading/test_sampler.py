@@ -22,7 +22,7 @@ def global_batches(world_size, samples_seen, steps, global_batch=24, max_micro_b
     assert {len(batches) for batches in ranks} == {steps * plan.accumulation}
     assert {len(batch) for batches in ranks for batch in batches} == {plan.micro_batch}
     steps_of = [
-        [draw for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for ref in batch]
+        [ref for batches in ranks for batch in batches[k * plan.accumulation :][: plan.accumulation] for ref in batch]
         for k in range(steps)
     ]
     return [sorted(refs) for refs in steps_of]
@@ -49,7 +49,7 @@ def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, 
 
 
 def test_steps_of_an_epoch_hold_every_sample_once():
-    refs = [draw for step in global_batches(4, 0, 16) for ref in step]  # 384 positions are almost three epochs of 129
+    refs = [ref for step in global_batches(4, 0, 16) for ref in step]  # 384 positions are almost three epochs of 129
     first_epoch = [ref.sample for ref in refs if ref.epoch == 0]
     assert sorted(first_epoch) == list(range(129))
 
@@ -57,7 +57,7 @@ def test_steps_of_an_epoch_hold_every_sample_once():
 @pytest.mark.parametrize("max_micro_batch", [None, 8, 3])
 def test_one_process_reads_the_stream_as_it_comes(max_micro_batch):
     plan = BatchPlan.resolve(24, max_micro_batch, 1)
-    refs = [draw for batch in TrainSampler(ORDER, plan, 0, 7, 12) for ref in batch]
+    refs = [ref for batch in TrainSampler(ORDER, plan, 0, 7, 12) for ref in batch]
     epochs, samples = ORDER.samples(7, 12 * 24)
     assert refs == list(zip(epochs.tolist(), samples.tolist(), [True] * len(refs), strict=True))
 

@@ -86,7 +86,7 @@ def test_training_reads_the_others_alone_wherever_they_are(folder, listed, tmp_p
 def test_evaluation_reads_the_others_alone(folder, listed):
     index = DataConfig(val=str(folder), exclude=str(listed)).load(str(folder))
     batches = list(eval_loader(index, ("face",), 16, 10))
-    assert sorted(number for batch in batches for number in batch.sample[batch.counted].tolist()) == list(range(24))
+    assert sorted(number for batch in batches for number in batch.sample[batch.valid].tolist()) == list(range(24))
 
 
 def test_what_cannot_be_left_out_is_one_line(folder, tmp_path):

@@ -15,8 +15,8 @@ class Whole:
     def __init__(self, estimator):
         self.estimator, self.parameters, self.shared = estimator, dict(estimator.named_parameters()), {}
 
-    local = staticmethod(torch.Tensor.detach)
-    part = staticmethod(lambda parameter, whole: full)
+    local_shard = staticmethod(torch.Tensor.detach)
+    shard = staticmethod(lambda parameter, full: full)
 
     def sync_partitions(self):
         pass

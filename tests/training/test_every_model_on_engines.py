@@ -44,7 +44,7 @@ def batch_of(seed, rows, inputs):
         gender=gender[rows],
         gender_known=known[rows],
         sample=torch.arange(SIZE)[rows],
-        counted=known[rows],
+        valid=known[rows],
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def learn(engine, accelerator, which, rows):
     step = OptimizerStep(sharded, gender_weight=1.0, seed=0)
     for number in range(STEPS):
         step([batch_of(number, rows, estimator.inputs)], number)
-    with sharded.full_estimator() as whole:
+    with sharded.full_estimator() as full:
         assert set(full.inputs) == set(estimator.inputs)
     return sharded.weights()
 

@@ -36,11 +36,11 @@ def batch_of(size, seed=0, side=64):
         gender=torch.randint(0, 2, (size,), generator=draw),
         gender_known=torch.rand(size, generator=draw) > 0.6,
         sample=torch.arange(size),
-        counted=torch.ones(size, dtype=torch.bool),
+        valid=torch.ones(size, dtype=torch.bool),
     )
 
 
-def shard(batch, rows):
+def part(batch, rows):
     def cut(value):
         if isinstance(value, AgeRange):
             return AgeRange(value.lo[rows], value.hi[rows], value.known[rows])

@@ -44,7 +44,7 @@ def batch_of(size):
         gender=torch.zeros(size, dtype=torch.int64),
         gender_known=nothing,
         sample=torch.arange(size),
-        counted=torch.ones(size, dtype=torch.bool),
+        valid=torch.ones(size, dtype=torch.bool),
         tasks={
             "mood": TaskLabel(torch.randint(0, 3, (size,), generator=draw).float(), known["mood"]),
             "pitch": TaskLabel(torch.randn(size, generator=draw), known["pitch"]),
