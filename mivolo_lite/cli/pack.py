@@ -8,8 +8,8 @@ from pathlib import Path
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack, parse_split
-from mivolo_lite.packing.parts import Part, pack_part
 from mivolo_lite.packing.sources import SOURCES
+from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import read_exclusions
 from mivolo_lite.shards.summary import content_of
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
-    parser.add_argument("--part", type=str, help="as in 3/16: read this part; the last command to finish writes OUT")
+    parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
     source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
     options = parse(parser, argv[1:])
     options["split"] = parse_split(options["split"])
@@ -39,10 +39,10 @@ def run(argv: Sequence[str]) -> None:
     if "seed" in signature(SOURCES[argv[0]]).parameters:
         own["seed"] = options["seed"]
     source = SOURCES[argv[0]](**own)
-    part = options.pop("part")
-    packed = pack_part(source, part=Part.parse(part), **options) if part else pack(source, **options)
+    shard = options.pop("shard")
+    packed = pack_worker_shard(source, shard=WorkerShard.parse(shard), **options) if shard else pack(source, **options)
     if packed is None:
-        print(f"part {part} is read; {options['out']} appears when the last one is")
+        print(f"worker shard {shard} is read; {options['out']} appears when the last one is")
         return
     for name, index in packed.splits.items():
         print(f"{name}: {content_of(index)}: {index.folder}")
