@@ -1,13 +1,26 @@
 """``mivolo-lite compare``."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.evaluation.compare import compare, comparison_table
+from mivolo_lite.reporting.plot_folder import FORMATS
 
 
 def run(argv: Sequence[str]) -> None:
     """``compare A B ...``: evaluations of the same images against the first, and whether that is more than noise."""
     parser = parser_of("compare", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders that `evaluate` wrote")
-    print(comparison_table(compare(parse(parser, argv)["folders"])))
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="also write a page, JSON, CSV, LaTeX and curves to this folder"
+    )
+    parser.add_argument("--figures", type=Literal[FORMATS], default="png", help="format of the curves' files")
+    options = parse(parser, argv)
+    if options["out"] is None:
+        print(comparison_table(compare(options["folders"])))
+        return
+    from mivolo_lite.evaluation.comparison_files import write_comparison  # matplotlib takes a second to import
+
+    print(comparison_table(write_comparison(options["folders"], options["out"], options["figures"])))
+    print(f"\nwritten to {options['out']}")

@@ -4,18 +4,35 @@ Two models err on the same hard images. The difference of their errors on each i
 do, so its bootstrap interval is much narrower than the two intervals of their means suggest.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
+from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, paired_share_interval, share_interval
 from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
 METRICS = ("mae", "cs5", "gender_accuracy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation.
+
+    Attributes:
+        name: its folder, and its input where the folder has several.
+        predictions: its estimates.
+        about: what ``metrics.json`` says of it, empty where that is missing.
+    """
+
+    name: str
+    predictions: Predictions
+    about: dict
 
 
 def compare(folders: Sequence[Path | str]) -> dict:
@@ -33,16 +50,27 @@ def compare(folders: Sequence[Path | str]) -> dict:
     Raises:
         UserError: a folder holds no evaluation, the evaluations are of different images, or there is only one.
     """
+    return compare_runs(read_runs(folders))
+
+
+def read_runs(folders: Sequence[Path | str]) -> list[Run]:
+    """The evaluations in these folders, their samples in the order of the first's. Raises UserError as ``compare``."""
     runs = [run for folder in folders for run in _read(Path(folder))]
     if len(runs) < 2:
         raise UserError(f"compare: {folders[0]} is one evaluation; give at least two")
-    first_name, first = runs[0]
-    matched = [(name, _matched(predictions, name, first, first_name)) for name, predictions in runs]
+    first = runs[0]
+    return [
+        replace(run, predictions=_matched(run.predictions, run.name, first.predictions, first.name)) for run in runs
+    ]
+
+
+def compare_runs(runs: Sequence[Run]) -> dict:
+    """What ``compare`` returns, of evaluations whose samples are in one order."""
     level = 1 - 0.05 / (len(runs) - 1)
-    losses = [_losses(predictions) for _, predictions in matched]
+    losses = [_losses(run.predictions) for run in runs]
     rows = []
-    for number, (name, _) in enumerate(matched):
-        row = {"name": name}
+    for number, run in enumerate(runs):
+        row = {"name": run.name}
         for metric in METRICS:
             own, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
             row[metric] = _mean(losses[number][metric], 0.95, own)
@@ -57,9 +85,9 @@ def compare(folders: Sequence[Path | str]) -> dict:
 
 def comparison_table(comparison: dict) -> str:
     """The comparison as text."""
-    titles = {"mae": "MAE", "cs5": "CS@5", "gender_accuracy": "gender right"}
+    titles = {"mae": "MAE", "cs5": "CS@5", "gender_accuracy": "gender accuracy"}
     rows = comparison["rows"]
-    width = max(len(row["name"]) for row in rows) + 2
+    width = max(map(len, [*titles.values(), *(row["name"] for row in rows)])) + 2
     lines = []
     for metric, title in titles.items():
         if not any(row[metric] for row in rows):
@@ -81,22 +109,35 @@ def _cells(cell: dict | None, metric: str) -> str:
     difference = cell.get("difference")
     if difference is None:
         return text
-    verdict = "noise"
-    if difference["more_than_noise"]:
-        verdict = "better" if (difference["value"] < 0) == (metric == "mae") else "worse"
     sign = form.replace(".", "+.")
-    return f"{text}{difference['value']:>+9{form}}  {_ends(difference['interval'], sign):20}{verdict}"
+    return f"{text}{difference['value']:>+9{form}}  {_ends(difference['interval'], sign):20}{verdict(cell, metric)}"
+
+
+def verdict(cell: dict, metric: str) -> str:
+    """``better``, ``worse`` or ``noise``, of a metric's row that has a ``difference``."""
+    difference = cell["difference"]
+    if not difference["more_than_noise"]:
+        return "noise"
+    return "better" if (difference["value"] < 0) == (metric == "mae") else "worse"
 
 
 def _ends(interval: Sequence[float], form: str) -> str:
     return f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def _read(folder: Path) -> list[tuple[str, Predictions]]:
+def _read(folder: Path) -> list[Run]:
     if not (folder / PREDICTIONS_FILE).is_file():
         raise UserError(f"{folder}: no {PREDICTIONS_FILE} here; give a folder that `evaluate` wrote")
-    columns = read_csv(folder / PREDICTIONS_FILE)
-    return [(str(folder) if name is None else f"{folder} ({name})", one) for name, one in columns.items()]
+    columns, about = read_csv(folder / PREDICTIONS_FILE), _about(folder / METRICS_FILE)
+    return [Run(f"{folder}" if name is None else f"{folder} ({name})", each, about) for name, each in columns.items()]
+
+
+def _about(path: Path) -> dict:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        return {"checkpoint": metrics["checkpoint"], "data": metrics["data"]["folder"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:

@@ -14,3 +14,17 @@ def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list
         if len(set(names)) == len(names):
             return names
     raise UserError(f"{option} {' '.join(folders)}: one of them is given twice")
+
+
+def distinct_labels(names: Sequence[str]) -> list[str]:
+    """What tells names apart: ``runs/x/evaluation`` and ``runs/y/evaluation`` are ``x`` and ``y``.
+
+    Args:
+        names: different ones, of folders, each with an input in parentheses behind it or without.
+    """
+    parts = [re.findall(r"[^/\s()]+", name) for name in names]
+    shortest = min(map(len, parts))
+    first = next((place for place in range(shortest) if len({part[place] for part in parts}) > 1), shortest)
+    last = next((place for place in range(shortest - first) if len({part[-1 - place] for part in parts}) > 1), 0)
+    labels = [" ".join(part[first : len(part) - last]) for part in parts]
+    return labels if all(labels) and len(set(labels)) == len(labels) else list(names)

@@ -84,6 +84,14 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
     }
 
 
+def age_curves(predictions: Predictions) -> dict:
+    """What curves over ages need of ``summarise``: ``by`` age, with intervals, and ``cs``."""
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
+    rows = evaluate_predictions(predictions)["by"]["age"]
+    _add_intervals(rows, errors, ten_year_bin(predictions.age_lo, predictions.age_hi))
+    return {"by": {"age": rows}, "cs": cumulative_scores(errors)}
+
+
 def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None]) -> None:
     names = np.array(names, dtype=object)
     for name, row in rows.items():

@@ -1,6 +1,7 @@
 """Evaluations against each other, by image."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.compare import compare, comparison_table
-from mivolo_lite.evaluation.predictions import read_csv, write_csv
+from mivolo_lite.evaluation.compare import compare, comparison_table, read_runs
+from mivolo_lite.evaluation.plots import curves
+from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
+from mivolo_lite.evaluation.short_names import distinct_labels
+from mivolo_lite.evaluation.summary import age_curves, summarise
+from mivolo_lite.reporting.plots import REFERENCE
 from tests.evaluation.simulated import people, pick
 
 
@@ -123,6 +128,69 @@ def test_the_command_prints_a_verdict(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(folders[0]), str(tmp_path / "nowhere")])
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def flat(n, error, female=0.9):
+    """Women of 20 whose estimates are all off by the same."""
+    age = np.full(n, 20.0)
+    columns = ([f"k{number}" for number in range(n)], age + error, np.full(n, female), age, age, ["F"] * n, [None] * n)
+    return Predictions(*columns)
+
+
+def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
+    folders = [saved(tmp_path / "a_1", flat(40, 4.0)), saved(tmp_path / "b", flat(40, 6.5, female=0.1))]
+    (tmp_path / "a_1" / "metrics.json").write_text('{"checkpoint": "runs/<a>", "data": {"folder": "data/val"}}')
+    (tmp_path / "out" / "plots").mkdir(parents=True)
+    (tmp_path / "out" / "plots" / "old.png").write_bytes(b"")
+    main(["compare", *map(str, folders), "--out", f"{tmp_path}/out", "--figures", "pdf"])
+    out = tmp_path / "out"
+    names = {"comparison.json", "comparison.csv", "comparison.tex", "report.html", "plots"}
+    assert {path.name for path in out.iterdir()} == names and f"written to {out}" in capsys.readouterr().out
+    assert {path.name for path in (out / "plots").iterdir()} == {"mae_by_age.pdf", "bias_by_age.pdf", "cs.pdf"}
+    assert json.loads((out / "comparison.json").read_text()) == compare(folders)
+    assert (out / "comparison.csv").read_text().replace(f"{tmp_path}/", "").splitlines() == [
+        "evaluation,metric,n,value,lower,upper,difference,difference_lower,difference_upper,difference_n,more_than_noise",
+        "a_1,mae,40,4.000000,4.000000,4.000000,,,,,",
+        "a_1,cs5,40,1.000000,0.911903,1.000000,,,,,",
+        "a_1,gender_accuracy,40,1.000000,0.911903,1.000000,,,,,",
+        "b,mae,40,6.500000,6.500000,6.500000,2.500000,2.500000,2.500000,40,yes",
+        "b,cs5,40,0.000000,0.000000,0.088097,-1.000000,-1.000000,-0.872847,40,yes",
+        "b,gender_accuracy,40,0.000000,0.000000,0.088097,-1.000000,-1.000000,-0.872847,40,yes",
+    ]
+    tex = (out / "comparison.tex").read_text()
+    assert r"a\_1 & 4.00 [4.00, 4.00] & -- & 100.0\% [91.2\%, 100.0\%] & --" in tex
+    assert r"b & 6.50 [6.50, 6.50] & +2.50 [+2.50, +2.50]$^*$ & 0.0\% [0.0\%, 8.8\%] & $-$100.0\% [" in tex
+    text = (out / "report.html").read_text()
+    links = re.findall(r'<a href="(?!#)([^"]*)', text)
+    assert links == ["comparison.json", "comparison.csv", "comparison.tex"]
+    assert "runs/&lt;a&gt;" in text and "Lower is better." in text and ">worse<" in text and text.count("<svg") == 3
+
+
+def test_curves_of_all_evaluations_are_in_one_plot(tmp_path):
+    first = people(300)
+    runs = read_runs([saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 3.0, 1.0))])
+    plots = {plot.name: plot for plot in curves({run.name: age_curves(run.predictions) for run in runs})}
+    lines = [line for line in plots["mae_by_age"].figure.axes[0].lines if line.get_gid() != REFERENCE]
+    rows = [summarise(run.predictions)["by"]["age"] for run in runs]
+    assert set(plots) == {"mae_by_age", "bias_by_age", "cs"} and len(lines) == 2
+    for line, row in zip(lines, rows, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [each["mae"] for each in row.values() if each["n"] >= 30])
+    legend = plots["cs"].figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"{tmp_path}/a", f"{tmp_path}/b"]
+
+
+@pytest.mark.parametrize(
+    "names, labels",
+    [
+        (["runs/x/evaluation", "runs/y/evaluation"], ["x", "y"]),
+        (["runs/x (face)", "runs/x (both)"], ["face", "both"]),
+        (["x (face)", "y (both)"], ["x face", "y both"]),
+        (["runs", "runs/b"], ["runs", "runs/b"]),
+        (["a/b", "b/b", "a/c"], ["a b", "b b", "a c"]),
+    ],
+)
+def test_labels_are_what_tells_names_apart(names, labels):
+    assert distinct_labels(names) == labels
 
 
 @pytest.mark.parametrize(

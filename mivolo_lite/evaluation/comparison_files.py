@@ -1,0 +1,147 @@
+"""A comparison as files: a page, JSON, CSV, a table for LaTeX, and the curves of all evaluations in the same plots."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, read_runs, verdict
+from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
+from mivolo_lite.evaluation.plots import curves
+from mivolo_lite.evaluation.short_names import distinct_labels
+from mivolo_lite.evaluation.summary import age_curves
+from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.reporting.page import Cell, Page, Part, Plots, Section, Table
+from mivolo_lite.reporting.plot_folder import save_plots
+from mivolo_lite.reporting.provenance import provenance
+
+JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE = "comparison.json", "comparison.csv", "comparison.tex", "report.html"
+_TITLES = {"mae": ("MAE in years", LOWER), "cs5": ("CS@5", HIGHER), "gender_accuracy": ("Gender accuracy", HIGHER)}
+_COLUMNS = (
+    "evaluation", "metric", "n", "value", "lower", "upper",
+    "difference", "difference_lower", "difference_upper", "difference_n", "more_than_noise",
+)  # fmt: skip
+
+
+def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: str = "png") -> dict:
+    """Compare evaluations, and write ``comparison.json``, ``.csv`` and ``.tex``, ``report.html`` and ``plots/``.
+
+    Args:
+        folders: as for ``compare``.
+        out: folder for the files; made where it is missing.
+        figures: format of the plots' files: png, pdf or svg.
+
+    Returns:
+        What ``compare`` returns.
+
+    Raises:
+        UserError: as ``compare``, or ``out`` cannot be written.
+    """
+    out, runs = Path(out), read_runs(folders)
+    comparison = compare_runs(runs)
+    labels = distinct_labels([run.name for run in runs])
+    plots = list(curves({label: age_curves(run.predictions) for label, run in zip(labels, runs, strict=True)}))
+    result_folder(out, (JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE))
+    save_plots(plots, out, figures)
+    _write_csv(comparison, out / CSV_FILE)
+    write_text(out / LATEX_FILE, latex_table(comparison, labels))
+    sections = [*_differences(comparison, labels), *([Section("Curves", [Plots(plots)])] if plots else [])]
+    sections.append(Section("Evaluations", [_evaluations(runs, labels)]))
+    page = Page("Comparison", [Part(sections)], provenance(), (JSON_FILE, CSV_FILE, LATEX_FILE))
+    write_text(out / PAGE_FILE, page.html())
+    write_text(out / JSON_FILE, json.dumps(comparison, indent=2) + "\n")
+    return comparison
+
+
+def latex_table(comparison: dict, labels: Sequence[str]) -> str:
+    """The comparison for a paper, with ``booktabs``; a star marks what is more than noise."""
+    metrics = _known(comparison)
+    titles = " & ".join(rf"{_tex(_TITLES[metric][0])} & difference" for metric in metrics)
+    others = len(labels) - 1
+    together = "" if others == 1 else f", 95 % for all {others} together"
+    lines = [
+        r"% \usepackage{booktabs}; brackets are 95 % intervals",
+        f"% * more than noise: intervals of differences hold {comparison['level']:.2%}{together}",
+        rf"\begin{{tabular}}{{l{'rr' * len(metrics)}}}",
+        r"\toprule",
+        rf"Evaluation & {titles} \\",
+        r"\midrule",
+    ]
+    for label, row in zip(labels, comparison["rows"], strict=True):
+        cells = " & ".join(" & ".join(_latex_cells(row[metric], metric)) for metric in metrics)
+        lines.append(rf"{_tex(label)} & {cells} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_cells(cell: dict | None, metric: str) -> tuple[str, str]:
+    if cell is None:
+        return "--", "--"
+    form, difference = _form(metric), cell.get("difference")
+    value = f"{cell['value']:{form}} {between(cell['interval'], form)}"
+    if difference is None:
+        return _tex(value), "--"
+    star = "$^*$" if difference["more_than_noise"] else ""
+    return _tex(value), _tex(f"{difference['value']:+{form}} {between(difference['interval'], f'+{form}')}") + star
+
+
+def _tex(text: str) -> str:
+    """A text as LaTeX; what looks like a minus becomes one."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escaped = "".join(special.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
+
+
+def _write_csv(comparison: dict, path: Path) -> None:
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for row in comparison["rows"]:
+            for metric in _known(comparison):
+                if row[metric]:
+                    numbers = [row["name"], metric, *_numbers(row[metric])]
+                    writer.writerow(numbers + [""] * (len(_COLUMNS) - len(numbers)))
+
+
+def _numbers(cell: dict) -> list:
+    difference, value = cell.get("difference"), [cell["n"], cell["value"], *cell["interval"]]
+    numbers = [value[0], *(f"{number:.6f}" for number in value[1:])]
+    if difference:
+        numbers += [f"{number:.6f}" for number in (difference["value"], *difference["interval"])]
+        numbers += [difference["n"], "yes" if difference["more_than_noise"] else "no"]
+    return numbers
+
+
+def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
+    for metric in _known(comparison):
+        title, better = _TITLES[metric]
+        rows = [[label, *_cells(row[metric], metric)] for label, row in zip(labels, comparison["rows"], strict=True)]
+        lead = f"{better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
+        lead += f"{comparison['level']:.2%}."
+        yield Section(title, [Table(("", "n", "value", "difference", ""), rows)], lead)
+
+
+def _cells(cell: dict | None, metric: str) -> list[str | int | Cell]:
+    if cell is None:
+        return ["", "", "", ""]
+    form, difference = _form(metric), cell.get("difference")
+    value = figure(cell["value"], cell["interval"], form)
+    if difference is None:
+        return [cell["n"], value, "", ""]
+    return [cell["n"], value, figure(difference["value"], difference["interval"], f"+{form}"), verdict(cell, metric)]
+
+
+def _evaluations(runs: Sequence[Run], labels: Sequence[str]) -> Table:
+    rows = [
+        [label, run.name, run.about.get("checkpoint", ""), run.about.get("data", "")]
+        for label, run in zip(labels, runs, strict=True)
+    ]
+    return Table(("", "evaluation", "checkpoint", "data"), rows)
+
+
+def _known(comparison: dict) -> list[str]:
+    return [metric for metric in METRICS if any(row[metric] for row in comparison["rows"])]
+
+
+def _form(metric: str) -> str:
+    return ".2f" if metric == "mae" else ".1%"
