@@ -76,7 +76,7 @@ class Task:
         """The name of its subnet."""
         return self.subnet or self.name
 
-    def penalty(self, output: Tensor, value: Tensor) -> Tensor:
+    def compute_loss(self, output: Tensor, value: Tensor) -> Tensor:
         """(B,) float32 loss, no reduction.
 
         Args:

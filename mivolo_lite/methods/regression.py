@@ -123,9 +123,9 @@ class Regression(AgeMethod):
         age = self.span.clamp(age)
         target = years.detach().clamp(age.lo, age.hi)
         first, last = class_bounds(age, self.span)
-        return self.age_weight[(first + last) // 2] * self.penalty(years - target)
+        return self.age_weight[(first + last) // 2] * self.error_loss(years - target)
 
-    def penalty(self, error: Tensor) -> Tensor:
+    def error_loss(self, error: Tensor) -> Tensor:
         """(B,) loss of errors (B,) in years."""
         options = self.config
         if options.loss == "annealed":

@@ -142,7 +142,7 @@ def batch_statistics(module: nn.Module) -> list[Tensor]:
 def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch, weight: Tensor | float) -> Tensor:
     """The weighted sum of a task's loss over the batch's known labels."""
     label = batch.tasks[task.name]
-    return _masked_sum(weight * task.penalty(output[task.name], label.value), label.known)
+    return _masked_sum(weight * task.compute_loss(output[task.name], label.value), label.known)
 
 
 def _masked_sum(loss: Tensor, known: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def test_a_gradient_on_every_parameter():
     made = estimator(people=7).train()
     output = made(faces())
     (task,) = made.tasks
-    loss = task.penalty(output["recognition"], torch.tensor([0.0, 6.0, 3.0, 3.0]))
+    loss = task.compute_loss(output["recognition"], torch.tensor([0.0, 6.0, 3.0, 3.0]))
     (loss.sum() + sum(output[name].square().sum() for name in ("age", "gender"))).backward()
     assert not [name for name, one in made.named_parameters() if one.requires_grad and not one.grad.isfinite().all()]
     assert made.centres["recognition"].weight.grad.abs().max(dim=1).values.gt(0).all()
