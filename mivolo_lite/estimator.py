@@ -131,7 +131,7 @@ class Estimator(nn.Module):
         folder = locate(folder)
         require_files(folder, MODEL_FILE, CARD_FILE)
         estimator = cls.from_card(Card.load(folder).from_nothing(), folder / CARD_FILE)
-        estimator.take(folder)
+        estimator.load_weights(folder)
         return estimator.eval()
 
     @classmethod
@@ -144,7 +144,7 @@ class Estimator(nn.Module):
         except Exception as error:  # whatever timm, torch or a method says to options that are none
             raise UserError(f"{path}: describes no model that can be built: {first_line(error)}") from None
 
-    def take(self, folder: Path | str, fresh: tuple[str, ...] = ()) -> None:
+    def load_weights(self, folder: Path | str, fresh: tuple[str, ...] = ()) -> None:
         """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
 
         What only training needs stays as it is.

@@ -76,14 +76,14 @@ class ShardDataset:
         broken: list[str] = []
         for name in self.inputs:
             self._decode(name, refs, present[name], images[name].movedim(-3, -1).numpy(), broken)
-        labels = {name: self.index.take(name, samples) for name in ("age_lo", "age_hi", "gender")}
+        labels = {name: self.index.select(name, samples) for name in ("age_lo", "age_hi", "gender")}
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         return Batch.assemble(images, present, labels, samples, valid, broken, tasks)
 
     def _present(self, refs: Sequence[SampleRef], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""
-        present = {name: self.index.take(f"{name}_size", samples) > 0 for name in self.inputs}
+        present = {name: self.index.select(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
         epochs = np.array([ref.epoch for ref in refs], dtype=np.int64)

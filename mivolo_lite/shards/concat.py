@@ -36,11 +36,11 @@ class ConcatIndex:
         place = int(np.searchsorted(self.start, sample, side="right")) - 1
         return place, sample - int(self.start[place])
 
-    def take(self, name: str, samples: np.ndarray) -> np.ndarray:
+    def select(self, name: str, samples: np.ndarray) -> np.ndarray:
         """(B,) values of a column at the samples (B,)."""
         values = np.empty(len(samples), self.parts[0].columns[name].dtype)
         for part, (mine, own) in zip(self.parts, self.split(samples), strict=True):
-            values[mine] = part.take(name, own)
+            values[mine] = part.select(name, own)
         return values
 
     def key(self, sample: int) -> str:

@@ -113,7 +113,7 @@ class ShardIndex:
         start = 0 if sample == 0 else ends[sample - 1]
         return self.columns["keys"][start : ends[sample]].tobytes().decode(errors="replace")
 
-    def take(self, name: str, samples: np.ndarray) -> np.ndarray:
+    def select(self, name: str, samples: np.ndarray) -> np.ndarray:
         """(B,) values of a column at the samples (B,)."""
         return self.columns[name][samples]
 

@@ -166,7 +166,7 @@ class Trainer:
         require_files(source, MODEL_FILE, CARD_FILE)
         start = Card.load(source)
         require_same(self.estimator.card, start, folder)
-        self.estimator.take(source, () if start.gender else ("gender_head.",))  # published age-only checkpoints
+        self.estimator.load_weights(source, () if start.gender else ("gender_head.",))  # published age-only checkpoints
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
