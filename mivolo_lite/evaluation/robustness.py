@@ -59,15 +59,15 @@ class CorruptedDataset:
     def __init__(self, dataset: ShardDataset):
         self.dataset, self.shards = dataset, dataset.shards
 
-    def room(self, *count: int) -> dict[str, Tensor]:
+    def buffers(self, *count: int) -> dict[str, Tensor]:
         """Memory for the images of so many samples, in all versions."""
-        return self.dataset.room(*count[:-1], count[-1] * VERSIONS)
+        return self.dataset.buffers(*count[:-1], count[-1] * VERSIONS)
 
     def read(
         self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
     ) -> Batch:
         """Likewise ``ShardDataset.read``; the versions of a sample follow one another, the clean one first."""
-        images, clean = images or self.room(len(refs)), self.dataset.read(refs, ahead)
+        images, clean = images or self.buffers(len(refs)), self.dataset.read(refs, ahead)
         for name, room in images.items():
             squares = getattr(clean, name).movedim(1, -1).numpy()
             versions = room.movedim(1, -1).numpy().reshape(len(refs), VERSIONS, *squares.shape[1:])

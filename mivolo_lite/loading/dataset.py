@@ -60,7 +60,7 @@ class ShardDataset:
         self.shards = open_shards(index, block_samples)
         self.augment = Augment(changes.augment) if changes else None
 
-    def room(self, *count: int) -> dict[str, Tensor]:
+    def buffers(self, *count: int) -> dict[str, Tensor]:
         """Memory for images, (*count, 3, S, S) uint8 channels-last for each input."""
         shape = (*count, self.image_size, self.image_size, 3)
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
@@ -68,8 +68,9 @@ class ShardDataset:
     def read(
         self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
     ) -> Batch:
-        """The batch of these samples, its images in new memory or in the ``room`` given; ``ahead``: blocks to fetch."""
-        images = images or self.room(len(refs))
+        """The batch of these samples, its images in new memory or in the ``buffers`` given; ``ahead``: blocks to
+        fetch."""
+        images = images or self.buffers(len(refs))
         samples = np.array([ref.sample for ref in refs], dtype=np.int64)
         self.shards.prepare(samples, ahead)
         present = self._present(refs, samples)

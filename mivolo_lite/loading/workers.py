@@ -1,4 +1,4 @@
-"""Worker processes that decode batches into shared memory, again and again into the same places.
+"""Worker processes that decode batches into shared memory, again and again into the same slots.
 
 Left to itself, torch moves every tensor of every batch into new shared memory. On a virtual machine, the kernel finding
 and clearing all those pages took half as long as decoding the images that they were for.
@@ -59,12 +59,12 @@ class BatchLoader:
     def _from_workers(self, tasks: Iterator[tuple]) -> Iterator[Batch]:
         # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        places = self._places()
-        room = self._shared_room(places)
+        slots = self._slots()
+        buffers = self._shared_buffers(slots)
         loader = DataLoader(
-            _IntoPlaces(self.dataset, room),
+            _IntoSlots(self.dataset, buffers),
             batch_size=None,
-            sampler=zip(cycle(range(places)), tasks),
+            sampler=zip(cycle(range(slots)), tasks),
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
             worker_init_fn=begin_worker,
@@ -72,46 +72,46 @@ class BatchLoader:
         )
         end_workers_at_exit()
         copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
-        for place, batch in _speaking_of_the_dead(iter(loader)):
+        for slot, batch in _speaking_of_the_dead(iter(loader)):
             if isinstance(batch, UserError):
                 raise batch
-            yield replace(batch, **{name: copy(images[place]) for name, images in room.items()})
+            yield replace(batch, **{name: copy(images[slot]) for name, images in buffers.items()})
 
-    def _places(self) -> int:
-        # One place more than batches on their way: a worker may begin a new one before the latest is copied.
+    def _slots(self) -> int:
+        # One slot more than batches on their way: a worker may begin a new one before the latest is copied.
         return min(self.workers * PREFETCHED + 1, len(self))
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory that the workers' batches take."""
         side, inputs = self.dataset.image_size, len(self.dataset.inputs)
-        return self._places() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
+        return self._slots() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
 
-    def _shared_room(self, places: int) -> dict[str, Tensor]:
-        """(places, B, 3, S, S) uint8 for each input."""
-        room = self.dataset.room(places, self.sampler.batch_size)
+    def _shared_buffers(self, slots: int) -> dict[str, Tensor]:
+        """(slots, B, 3, S, S) uint8 for each input."""
+        buffers = self.dataset.buffers(slots, self.sampler.batch_size)
         try:
-            return {name: images.share_memory_() for name, images in room.items()}
+            return {name: images.share_memory_() for name, images in buffers.items()}
         except RuntimeError as error:
             raise UserError(
-                f"data.workers {self.workers}: no room for {places} batches in shared memory; use fewer workers, "
+                f"data.workers {self.workers}: no room for {slots} batches in shared memory; use fewer workers, "
                 f"or give a container more with --shm-size ({error})"
             ) from None
 
 
-class _IntoPlaces(Dataset):
-    """What a worker does: it decodes a batch's images into a place of shared memory, and sends the rest."""
+class _IntoSlots(Dataset):
+    """What a worker does: it decodes a batch's images into a slot of shared memory, and sends the rest."""
 
-    def __init__(self, dataset: ShardDataset, room: dict[str, Tensor]):
-        self.dataset, self.room = dataset, room
+    def __init__(self, dataset: ShardDataset, buffers: dict[str, Tensor]):
+        self.dataset, self.buffers = dataset, room
 
     def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, Batch | UserError]:
-        place, (refs, ahead) = task
+        slot, (refs, ahead) = task
         try:
-            batch = self.dataset.read(refs, ahead, {name: images[place] for name, images in self.room.items()})
+            batch = self.dataset.read(refs, ahead, {name: images[slot] for name, images in self.buffers.items()})
         except Exception as error:  # raised here, torch would wrap it in a traceback
-            return place, carried(error)
-        return place, replace(batch, face=None, body=None)
+            return slot, carried(error)
+        return slot, replace(batch, face=None, body=None)
 
 
 def begin_worker(worker: int) -> None:
