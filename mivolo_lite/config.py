@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
+from mivolo_lite.old_names import current_key
 from mivolo_lite.option_values import check_value
 from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
@@ -70,7 +71,7 @@ def help_text(argv: Sequence[str]) -> str:
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
     parser.add_argument(
-        "--start", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
+        "--init-from", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
     )
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
     for name, group in _schema(values, origin).items():
@@ -105,7 +106,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
             raise UserError(f"command line: --{key} has no value")
         if key.count(".") > _MOST_DOTS:
             raise UserError(f"command line: --{key:.40}... is not an option; no key has so many dots")
-        yield key, text
+        yield key.replace("-", "_"), text
 
 
 def _override(key: str, text: str) -> dict[str, Any]:
@@ -149,6 +150,8 @@ def _sections(layer: dict[str, Any], where: str, prefix: str = "") -> dict[str, 
     kept = {}
     for key, value in layer.items():
         dotted = prefix + key
+        if not prefix:
+            key = dotted = current_key(key, where)
         if value is None and (dotted in SECTIONS or dotted == "tasks"):  # all its lines are comments
             continue
         if dotted in REGISTRIES and isinstance(value, str):
@@ -287,7 +290,7 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
             object.__setattr__(holder, option, how(value, f"{_where(key, origin)}: {key}"))
 
     expand(config, "run", "run", local_path)
-    expand(config, "start", "start", local_path)
+    expand(config, "init_from", "init_from", local_path)
     expand(config.data.cache, "folder", "data.cache.folder", local_path)
     for holder, option, key in [
         (config.data, "train", "data.train"),

@@ -236,5 +236,5 @@ def _require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -
     for name, (own, other) in options.items():
         if own != other:
             raise UserError(
-                f"--start {folder}: was trained with {name} {other}, this run says {own}; give --{name} {other}"
+                f"--init_from {folder}: was trained with {name} {other}, this run says {own}; give --{name} {other}"
             )

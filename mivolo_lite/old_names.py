@@ -1,5 +1,6 @@
 """Names in files of earlier versions, and what they are called now. Only readers of such files ask."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,22 @@ _TRAIN_STATE = {"kinds": "subgroups"}
 _OPTIONS = {"part": "shard", "min_pictures": "min_images"}
 """Options of commands."""
 
+_KEYS = {"start": "init_from"}
+"""Keys of a run's configuration."""
+
 
 def current_option(name: str) -> str:
-    """An option's current name. Where that is another, a line on standard error says so."""
+    """A command's option under its current name. Where that is another, a line on standard error says so."""
     if name in _OPTIONS:
         complain(f"--{name} is called --{_OPTIONS[name]} now")
     return _OPTIONS.get(name, name)
+
+
+def current_key(key: str, where: str) -> str:
+    """A configuration's key under its current name. Where that is another, the first rank says so, once."""
+    if key in _KEYS and os.environ.get("RANK", "0") == "0":
+        complain(f"{where}: {key} is called {_KEYS[key]} now")
+    return _KEYS.get(key, key)
 
 
 _TENSORS = {"stand_in": "missing_token"}

@@ -120,7 +120,7 @@ class Launch:
         if precision == "fp16" and self.engine != "ddp":
             raise UserError(f"train.precision fp16 does not work with {self.engine}; use bf16 or no")
 
-    def start(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
+    def setup(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
         """Join the processes, which have met.
 
         Accumulation is the training step's own business: it needs the label counts of all micro-batches before the
@@ -187,7 +187,7 @@ def seed_everything(seed: int) -> None:
     set_seed(seed)
 
 
-def start(
+def setup(
     precision: str, global_batch: int, micro_batch: int | None, clip_norm: float
 ) -> tuple[Launch, BatchPlan, Accelerator, Heartbeat]:
     """The launch, the batch plan, the accelerator and the heartbeat of this process.
@@ -203,7 +203,7 @@ def start(
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
     store = None if torch.distributed.is_initialized() else meet(environ, should_stop=noted)
     early = store and Heartbeat(int(environ["RANK"]), launch.processes, store=store)
-    accelerator = launch.start(precision, plan, clip_norm)
+    accelerator = launch.setup(precision, plan, clip_norm)
     return launch, plan, accelerator, early or Heartbeat(accelerator.process_index, accelerator.num_processes)
 
 

@@ -103,7 +103,7 @@ class _IntoSlots(Dataset):
     """What a worker does: it decodes a batch's images into a slot of shared memory, and sends the rest."""
 
     def __init__(self, dataset: ShardDataset, buffers: dict[str, Tensor]):
-        self.dataset, self.buffers = dataset, room
+        self.dataset, self.buffers = dataset, buffers
 
     def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, Batch | UserError]:
         slot, (refs, ahead) = task

@@ -11,7 +11,7 @@ from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.distributed.engine import ENGINES
-from mivolo_lite.distributed.launch import seed_everything, start
+from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, require_same
@@ -56,7 +56,7 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config
         optim = config.optim
-        self.launch, self.plan, self.accelerator, self.heartbeat = start(
+        self.launch, self.plan, self.accelerator, self.heartbeat = setup(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
@@ -145,8 +145,8 @@ class Trainer:
             self.estimator.to(memory_format=torch.channels_last)
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
-        elif config.start:
-            self._start_from(config.start)
+        elif config.init_from:
+            self._init_from(config.init_from)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
         self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two Adam moments, and the EMA
@@ -161,12 +161,12 @@ class Trainer:
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
 
-    def _start_from(self, folder: str) -> None:
+    def _init_from(self, folder: str) -> None:
         source = locate(folder)
         require_files(source, MODEL_FILE, CARD_FILE)
-        start = Card.load(source)
-        require_same(self.estimator.card, start, folder)
-        self.estimator.load_weights(source, () if start.gender else ("gender_head.",))  # published age-only checkpoints
+        card = Card.load(source)
+        require_same(self.estimator.card, card, folder)
+        self.estimator.load_weights(source, () if card.gender else ("gender_head.",))  # published age-only checkpoints
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
@@ -188,7 +188,7 @@ class Trainer:
             data_digest=self.reader.digest,
             tasks=[asdict(task) for task in config.tasks],
         )
-        return card.from_nothing() if self.resumed or config.start else card
+        return card.from_nothing() if self.resumed or config.init_from else card
 
     def _resume(self) -> None:
         if self.resumed is not None:

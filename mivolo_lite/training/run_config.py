@@ -20,7 +20,8 @@ class RunConfig:
     Attributes:
         run: folder of the run; must be new, or hold the run to resume.
         resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
-        start: where a new run gets all its weights from, heads included: a run's ``best`` or a converted checkpoint.
+        init_from: where a new run gets all its weights from, heads included: a run's ``best`` or a converted
+            checkpoint.
         ages: the ages that the model covers.
         tasks: what it learns beside age and gender.
         model: its ``name`` and options.
@@ -29,7 +30,7 @@ class RunConfig:
 
     run: str = ""
     resume: Literal["auto", "no"] = "no"
-    start: str = ""
+    init_from: str = ""
     data: DataConfig
     model: Any
     method: Any

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mivolo_lite.cli import main
+from mivolo_lite.config import read_run_config
 from mivolo_lite.shards.index import ShardIndex
 
 AGES = {"people_0_0000007": 54.0792, "people_0_0000005": 54.0622, "people_0_0000002": 54.0807}
@@ -60,3 +61,12 @@ def test_an_earlier_option_is_read_and_the_new_name_said(tmp_path, capsys, optio
     said = capsys.readouterr().err
     assert ("--part is called --shard now" in said) != ("--min_pictures is called --min_images now" in said)
     assert "no such folder" in said
+
+
+def test_an_earlier_key_of_a_configuration_is_read(earlier, capsys):
+    """The run's own config.yaml has a ``start``."""
+    config = read_run_config(["--config", "run/config.yaml", "--start", "run/best"])
+    assert config.init_from == "run/best"
+    assert "run/config.yaml: start is called init_from now" in capsys.readouterr().err
+    assert read_run_config(["--config", "old.yaml", "--init-from", "x"]).init_from.endswith("x")
+    assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
-from mivolo_lite.distributed.launch import Launch, start
+from mivolo_lite.distributed.launch import Launch, setup
 from mivolo_lite.errors import UserError
 from tests.training.launching import TRAIN, accelerate, arguments, finish, torchrun
 
@@ -236,7 +236,7 @@ def test_an_empty_dynamo_backend_is_none():
 def test_a_second_run_in_one_process_chooses_its_precision(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for precision in ("no", "bf16"):
-        _, _, accelerator, heartbeat = start(precision, global_batch=8, micro_batch=None, clip_norm=0.0)
+        _, _, accelerator, heartbeat = setup(precision, global_batch=8, micro_batch=None, clip_norm=0.0)
         heartbeat.stop()
         assert accelerator.mixed_precision == precision
 
@@ -245,9 +245,9 @@ def test_what_was_taken_out_of_the_environment_counts_for_a_second_run(monkeypat
     monkeypatch.setattr("mivolo_lite.distributed.launch._forgotten", {})
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "1.0")
-    start("no", global_batch=8, micro_batch=None, clip_norm=1.0)[-1].stop()
+    setup("no", global_batch=8, micro_batch=None, clip_norm=1.0)[-1].stop()
     with pytest.raises(UserError, match="clip_norm 1.0"):
-        start("no", global_batch=8, micro_batch=None, clip_norm=2.0)
+        setup("no", global_batch=8, micro_batch=None, clip_norm=2.0)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def work(file, rank, processes, port, results):
     MODELS["mivolo_tiny"] = TinyMivolo
     launch = Launch.from_environment(os.environ, gpus=0)
     plan = BatchPlan.resolve(SIZE, None, processes)
-    accelerator = launch.start("no", plan, clip_norm=1.0)
+    accelerator = launch.setup("no", plan, clip_norm=1.0)
     share = SIZE // processes
     rows = slice(rank * share, (rank + 1) * share)
     weights = {which: learn(launch.engine, accelerator, which, rows) for which in BUILDERS}

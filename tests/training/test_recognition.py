@@ -91,7 +91,7 @@ def test_centres_are_for_training_alone(sampled, tmp_path):
         assert first.keys() == second.keys() and all(first[key].equal(second[key]) for key in first)
 
     other = tmp_path / "other"
-    main(options(sampled, other, optim__epochs=0.1, optim__lr=1e-9, optim__ema_decay=0, start=run / "best"))
+    main(options(sampled, other, optim__epochs=0.1, optim__lr=1e-9, optim__ema_decay=0, init_from=run / "best"))
     before, after = (load_file(each / "best" / "model.safetensors") for each in (run, other))
     embedding = "subnets.recognition.layers.0.weight"
     torch.testing.assert_close(before[embedding], after[embedding], atol=1e-6, rtol=0)
@@ -179,7 +179,7 @@ def test_a_published_swinface_is_verified_and_trained_on(tmp_path):
 
     learn = ["--method.name", "regression", "--method.loss", "annealed", "--method.normalise", "false"]
     main([
-        "train", "--run", f"{tmp_path}/run", "--start", f"{tmp_path}/official", "--model.name", "swinface", *learn,
+        "train", "--run", f"{tmp_path}/run", "--init_from", f"{tmp_path}/official", "--model.name", "swinface", *learn,
         "--tasks", TASKS, "--data.train", f"{data}", "--data.val", f"{data}", "--data.workers", "0",
         "--optim.global_batch", "4", "--optim.epochs", "0.4", "--optim.lr", "1e-6", "--train.log_every", "1",
     ])  # fmt: skip

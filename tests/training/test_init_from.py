@@ -23,7 +23,7 @@ def words(people):
 def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    second = Trainer(read_run_config(["--run", f"{tmp_path}/second", "--start", f"{tmp_path}/first/best", *words]))
+    second = Trainer(read_run_config(["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words]))
     state = second.estimator.state_dict()
     assert state.keys() == learnt.keys() and all(state[name].equal(learnt[name]) for name in learnt)
     assert second.state.step == 0
@@ -33,7 +33,7 @@ def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
 
 def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])  # without weights, as a converted MiVOLO
-    weighted = ["--method.lds", "true", "--start", f"{tmp_path}/first/best", *words]
+    weighted = ["--method.lds", "true", "--init_from", f"{tmp_path}/first/best", *words]
     second = Trainer(read_run_config(["--run", f"{tmp_path}/second", *weighted]))
     weight = second.estimator.method.age_weight
     second.logger.close()
@@ -45,7 +45,7 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--start", "nowhere"], "nowhere: no model.safetensors here"),
+        (["--init_from", "nowhere"], "nowhere: no model.safetensors here"),
         (["--method.name", "coral"], "was trained with method.name regression, this run says coral"),
         (["--method.normalise", "false"], "was trained with method.normalise True, this run says False"),
         (["--ages.max_age", "100"], "was trained with ages.max_age 120, this run says 100; give --ages.max_age 120"),
@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, opt
     monkeypatch.chdir(tmp_path)
     main(["train", "--run", "first", *words])
     with pytest.raises(SystemExit):
-        main(["train", "--run", "second", *words, "--start", "first", *options])
+        main(["train", "--run", "second", *words, "--init_from", "first", *options])
     error = capsys.readouterr().err
     assert error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, opt
 def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["train", "--run", "run", *words, "--start", "nowhere"])
+        main(["train", "--run", "run", *words, "--init_from", "nowhere"])
     main(["train", "--run", "run", *words])
 
 
@@ -74,7 +74,9 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     (checkpoint,) = (tmp_path / "first" / "checkpoints").glob("step-*")
     ema, last = (load_file(checkpoint / f"{name}.safetensors") for name in ("ema", "model"))
     second = Trainer(
-        read_run_config(["--run", f"{tmp_path}/second", "--start", f"{checkpoint}", "--model.drop_rate", "0.1", *words])
+        read_run_config(
+            ["--run", f"{tmp_path}/second", "--init_from", f"{checkpoint}", "--model.drop_rate", "0.1", *words]
+        )
     )
     second.logger.close()
     second.heartbeat.stop()
