@@ -19,7 +19,7 @@ def pack_utkface(out: Path, *options) -> None:
 def train_and_evaluate(
     config: Path, run: Path, train: Path | str, val: Path, options: Sequence = (), evaluate: Sequence = ()
 ) -> None:
-    """The two ordinary commands. A run goes on where it was; a finished one stays.
+    """The two ordinary commands. A run resumes where it was; a finished one stays.
 
     Args:
         config: of the training.

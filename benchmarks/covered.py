@@ -3,7 +3,7 @@
     python benchmarks/covered.py
 
 Draws people, of whom half hold something before their face, trains a small dual model on them and evaluates it on
-others with each input, all through the ordinary commands. What is finished is not repeated; an interrupted run goes on.
+others with each input, all through the ordinary commands. What is finished is not repeated; an interrupted run resumes.
 """
 
 import argparse

@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def start(data: Path, run: Path) -> BaseProcess:
-    """Begin the run, or go on with it, in a process and a session of its own."""
+    """Begin the run, or resume with it, in a process and a session of its own."""
     samples = json.loads((data / "train" / "dataset.json").read_text())["samples"]
     options = OPTIONS | {"run": run, "resume": "auto", "data.train": data / "train", "data.val": data / "val"}
     options["optim.epochs"] = STEPS * BATCH / samples

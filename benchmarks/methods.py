@@ -3,7 +3,7 @@
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/methods.py [--only coral forest]
 
 Packs UTKFace (90/10, seed 0), trains every configs/methods/*.yaml through the ordinary command and evaluates it. A run
-that was interrupted goes on, a finished one is not repeated, and the table holds what is finished. A step's time is
+that was interrupted resumes, a finished one is not repeated, and the table holds what is finished. A step's time is
 measured apart from the runs, on random images, the methods taking turns.
 """
 

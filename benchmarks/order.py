@@ -1,4 +1,4 @@
-"""The order of a very large data set: what it takes to begin and to go on, beyond the index's own columns.
+"""The order of a very large data set: what it takes to begin and to resume, beyond the index's own columns.
 
     python benchmarks/order.py --samples 100000000
 

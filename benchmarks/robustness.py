@@ -4,7 +4,7 @@
 
 Packs UTKFace in three parts, trains every configs/robust/*.yaml through the ordinary command on two of them and
 evaluates it on the third, on worse images as well, three times over: each image is estimated by a model that was
-not trained on it, so that the rare subgroups are as many as the data has. A run that was interrupted goes on, a
+not trained on it, so that the rare subgroups are as many as the data has. A run that was interrupted resumes, a
 finished one is not repeated, and the table holds what is finished. Differences to ``plain`` are of the same parts and
 seeds, and paired by image, but for the degradation's.
 """

@@ -34,7 +34,7 @@ class Card:
         crop_policy: how the crops it was trained on were made.
         data_digest: names the shards it was trained on.
         metrics: what it reached on its validation data.
-        tasks: what it answers beside age and gender, each as the fields of a ``Task``.
+        tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
         gender: whether it estimates the gender; published age-only checkpoints do not.
     """

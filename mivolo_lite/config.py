@@ -69,11 +69,11 @@ def help_text(argv: Sequence[str]) -> str:
     )
     parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
-    parser.add_argument("--resume", type=str, default="no", help="`auto` goes on with the run in the folder, if any")
+    parser.add_argument("--resume", type=str, default="no", help="`auto` resumes the run in the folder, if any")
     parser.add_argument(
         "--init-from", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
     )
-    parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt beside age and gender")
+    parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt in addition to age and gender")
     for name, group in _schema(values, origin).items():
         if is_dataclass(group):
             parser.add_class_arguments(checked_options(group), name)

@@ -53,7 +53,7 @@ class AgeRange:
 
 @dataclass(frozen=True)
 class TaskLabel:
-    """A batch's labels of one task beside age and gender.
+    """A batch's labels of one task in addition to age and gender.
 
     Attributes:
         value: (B,) float32, the place of the class, the number, or the number of the person; 0 where unknown.

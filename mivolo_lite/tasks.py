@@ -1,4 +1,4 @@
-"""What an estimator answers beside age and gender, as data."""
+"""What an estimator answers in addition to age and gender, as data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -58,7 +58,7 @@ def test_the_packages_configurations_are_those_of_the_repository():
 
 def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main(["train", "--config", "pkg:methods/coral", "--help"])  # its base lies beside it
+    main(["train", "--config", "pkg:methods/coral", "--help"])  # its base lies next to it it
     assert "coral" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main(["train", "--config", "pkg:utkface"])

@@ -267,13 +267,13 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
     text = """
 run: ~/runs/x
-start: $SCRATCH/old/best
+init_from: $SCRATCH/old/best
 data: {train: [{path: ~/a}, 's3://bucket/$SCRATCH'], val: '${SCRATCH}/val', cache: {folder: $SCRATCH/cache}}
 model: {weights: ~/w.pth}
 """
     (tmp_path / "a.yaml").write_text(text)
     config = read_run_config(["--config", str(tmp_path / "a.yaml")])
-    assert (config.run, config.start, config.data.val) == ("/home/me/runs/x", "/scratch/old/best", "/scratch/val")
+    assert (config.run, config.init_from, config.data.val) == ("/home/me/runs/x", "/scratch/old/best", "/scratch/val")
     assert [each.path for each in config.data.train] == ["/home/me/a", "s3://bucket//scratch"]
     assert (config.data.cache.folder, config.model.weights) == ("/scratch/cache", "/home/me/w.pth")
     assert read_run_config(["--config", str(tmp_path / "a.yaml"), "--run=~/y"]).run == "/home/me/y"
@@ -284,7 +284,7 @@ model: {weights: ~/w.pth}
     [
         ("run", "s3://bucket/x", "URL"),
         ("run", "file:///x", "URL"),
-        ("start", "https://host/best", "URL"),
+        ("init_from", "https://host/best", "URL"),
         ("data.cache.folder", "s3://bucket/x", "URL"),
         ("run", "$NOT_SET_ANYWHERE/x", "$NOT_SET_ANYWHERE is not set"),
         ("data.train", "${NOT_SET_ANYWHERE}/x", "is not set"),

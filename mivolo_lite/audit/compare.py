@@ -11,7 +11,7 @@ from mivolo_lite.images.letterbox import resize
 from mivolo_lite.shards.storage import ShardFiles
 
 THUMBNAILS_ALIKE = 0.88
-"""Correlation of thumbnails from which a pair is worth decoding. Of UTKFace's copies, aligned a little differently each
+"""Correlation of thumbnails from which a pair is decoded. Of UTKFace's copies, aligned a little differently each
 time, the lowest has 0.887; of all pairs of its images one in 100,000 has more than 0.9."""
 
 _CHUNK = 4096

@@ -47,7 +47,7 @@ TASKS = [
     for name in names
     if name not in ("age", "gender")
 ] + [{"name": EMBEDDING, "kind": "embedding"}]
-"""Every answer beside age and gender."""
+"""Every answer in addition to age and gender."""
 
 OWN_HEADS = {"age": "method.head.", "gender": "gender_head."}
 """Where an estimator has the heads that are not tasks'."""

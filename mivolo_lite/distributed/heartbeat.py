@@ -146,7 +146,7 @@ class Heartbeat:
 
     def _watch(self) -> None:
         # A thread of its own, since the store can keep the other one waiting for ever. It counts its own seconds: a
-        # job that was suspended and goes on has missed none.
+        # job that was suspended and continues has missed none.
         while not self._over.wait(1):
             self._silent += self._store is not None
             self._idle += self._has_steps

@@ -10,7 +10,7 @@ from mivolo_lite.output import drop_lost_outputs
 from mivolo_lite.processes import find_launcher, signal_when_parent_ends
 
 EXIT_CODE = 75
-"""Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it goes on."""
+"""Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it resumes."""
 PREEMPTION_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """What batch systems send, heeded even where the shell before this process ignored it until now."""
 TERMINAL = (signal.SIGINT, signal.SIGHUP)
@@ -23,7 +23,7 @@ def listen() -> None:
     """Note preemption signals from now on. Needs to be called before torch is imported: a signal may come in those
     seconds.
 
-    A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training went on without it.
+    A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training continued without it.
     """
     for number in PREEMPTION_SIGNALS:
         signal.signal(number, _note)

@@ -30,7 +30,7 @@ def about_data(folder: str, digest: str, samples: int) -> str:
 
 
 def training_data(checkpoint: Path | str, card: Card) -> str:
-    """The folders that ``config.yaml`` of the run names, where that lies beside the checkpoint, and the digest."""
+    """The folders that ``config.yaml`` of the run names, where that lies next to the checkpoint, and the digest."""
     known = (", ".join(_trained_on(locate(checkpoint))), card.data_digest and f"digest {card.data_digest[:_SHORT]}")
     return " ".join(f"({words})" if place and known[0] else words for place, words in enumerate(known) if words)
 

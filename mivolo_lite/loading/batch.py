@@ -26,7 +26,7 @@ class Batch:
         sample: (B,) int64 number in the index.
         valid: (B,) bool, False for repetitions that only fill up an evaluation batch.
         broken: "key: reason" of every image that could not be decoded; such an image is absent.
-        tasks: labels of the tasks beside age and gender, by their names.
+        tasks: labels of the tasks in addition to age and gender, by their names.
     """
 
     face: Tensor | None

@@ -2,7 +2,7 @@
 
 The sets are told apart by halving: of the first ``n`` samples, the sets of the first half of the list have what their
 weights say, rounded, and so on within each half. Such a count never falls, the counts add up to ``n``, and nothing has
-to be played back to know them: a run goes on at position 10^12 as fast as it begins.
+to be played back to know them: a run resumes at position 10^12 as fast as it begins.
 """
 
 from collections.abc import Sequence

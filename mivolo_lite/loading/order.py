@@ -1,7 +1,7 @@
 """The order of training: a pure function from a position in the endless stream to a sample.
 
 Every shard is cut into blocks of neighbouring samples. An epoch permutes the blocks, takes them in windows, and
-permutes fully inside each window: nearly as good as a full shuffle, while a reader of far away shards needs only one
+permutes fully inside each window: nearly as good as a full shuffle, while a reader of remote shards needs only one
 window of blocks at a time. Nothing here knows of ranks, workers or batch sizes, so none of them can change the order.
 """
 
@@ -15,7 +15,7 @@ from mivolo_lite.randomness import permutation_of
 from mivolo_lite.shards.blocks import cut_into_blocks
 
 ORDER_VERSION = 1
-"""Part of every checkpoint: a run may only go on in the order it began with."""
+"""Part of every checkpoint: a run may only resume in the order it began with."""
 
 _BLOCKS, _SAMPLES = 0, 1  # name the two permutations apart in the hash
 
@@ -58,7 +58,7 @@ class GlobalOrder:
     Args:
         shard_sizes: (shards,) samples in each shard; samples are numbered through the shards.
         seed: another seed is another order.
-        block_samples: samples in a block, about 1 to 4 MB of images; the unit in which far away shards are fetched.
+        block_samples: samples in a block, about 1 to 4 MB of images; the unit in which remote shards are fetched.
         window_blocks: blocks shuffled together.
     """
 

@@ -31,7 +31,7 @@ class IndexReader:
     Args:
         config: where the data is and how it is read.
         seed: of the order and the changes.
-        classes: the tasks beside age and gender whose labels the batches carry.
+        classes: the tasks in addition to age and gender whose labels the batches carry.
 
     Attributes:
         samples: in one epoch.

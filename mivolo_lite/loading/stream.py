@@ -41,7 +41,7 @@ def stream_loader(
 
     What it does not promise, and ``reader: index`` does: shards are sampled with replacement, anew by every worker of
     every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
-    does not go on where it stopped; inputs are never hidden.
+    does not resume where it stopped; inputs are never hidden.
 
     Raises:
         UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.

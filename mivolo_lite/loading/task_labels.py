@@ -1,4 +1,4 @@
-"""Labels of tasks beside age and gender, as numbers: what a run asks of the samples' JSON.
+"""Labels of tasks in addition to age and gender, as numbers: what a run asks of the samples' JSON.
 
 A task with classes reads a label as its place among them, be it their name or that place itself; a task without reads
 the number that the label is. An embedding reads ``identity``, as the number that the index gave the person. Unknown is

@@ -26,8 +26,8 @@ class AugmentConfig:
         randaugment_magnitude: their strength, 0 to 30.
         erase: probability of erasing a random rectangle (Zhong et al., 2020).
         rotate: largest rotation in degrees, of every image; it renders each anew, a little blurred.
-        photometric: probability of another light: brightness, contrast, saturation, colour cast, grey.
-        occlude: probability of a block or a band in the way, of one colour or noisy.
+        photometric: probability of a photometric change: brightness, contrast, saturation, colour cast, grey.
+        occlude: probability of an occlusion by a block or a band, of one colour or noisy.
         degrade: probability of one of blur, noise, JPEG compression and low resolution.
     """
 

@@ -130,7 +130,7 @@ class Forest(AgeMethod):
     Gradients train the splits only. The leaves start as clusters of the training ages (k-means, as recalled of the
     paper, not verified, or quantiles) and are refitted every ``refit_every`` steps by ``refit_leaves`` on the outputs
     of the latest training samples with an exactly known age, gathered from all ranks and kept in a ring of fixed size.
-    All of that is in the state dict, so a resumed run goes on exactly.
+    All of that is in the state dict, so a resumed run continues exactly.
 
     With ``nll`` a range costs minus the mean log mass of the trees inside it, with the outermost whole years reaching
     to infinity; with ``l2`` half the squared distance to its nearer edge, in the same unit as for an exact age.

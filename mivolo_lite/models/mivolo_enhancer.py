@@ -1,4 +1,5 @@
-"""MiVOLO's feature enhancer: face and body read each other, then one map of both goes on (arXiv 2307.04616, figure 3).
+"""MiVOLO's feature enhancer: face and body read each other, then one map of both continues (arXiv 2307.04616, figure
+3).
 
 It works on tokens, row by row; the parameters keep the shapes of the published convolutions.
 Axes: B batch, C channels, H and W rows and columns of the grid, N = H W tokens, D width of a token.

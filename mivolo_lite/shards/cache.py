@@ -33,7 +33,7 @@ _PAUSE = 0.05
 
 @dataclass
 class CacheConfig:
-    """Where each node keeps what it fetched of far away shards; of no effect for shards in a folder.
+    """Where each node keeps what it fetched of remote shards; of no effect for shards in a folder.
 
     Attributes:
         folder: on a disk of the node; empty for one among the system's temporary files.

@@ -32,7 +32,7 @@ OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json",
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
-"""Of a checkpoint's folder. Whatever else lies beside is the user's."""
+"""Of a checkpoint's folder. Whatever else lies next to it is the user's."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class TrainState:
     neither has a state of its own.
 
     Attributes:
-        digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint goes on with no other.
+        digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint resumes with no other.
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
         best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
@@ -76,7 +76,7 @@ class TrainState:
             if saved.get(name, getattr(self, name)) != getattr(self, name):
                 raise UserError(
                     f"--resume: the checkpoint was trained on {meaning} ({name} {saved[name]}, now "
-                    f"{getattr(self, name)}), so the order could not go on; use them again, or start a new run"
+                    f"{getattr(self, name)}), so the order could not continue; use them again, or start a new run"
                 )
         for name, value in saved.items():
             setattr(self, name, value)

@@ -14,7 +14,7 @@ class ModelEma:
     """A running average of the weights and the buffers that remembers more as the run gets longer, up to ``decay``.
 
     With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
-    4.95 beside the trained weights' own 4.51, two thirds of the way. The warm-up is Katherine Crowson's, power 2/3.
+    4.95 against the trained weights' own 4.51, two thirds of the way. The warm-up is Katherine Crowson's, power 2/3.
 
     Args:
         engine: has the weights.

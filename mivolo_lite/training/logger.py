@@ -19,7 +19,7 @@ class RunLogger:
     Args:
         folder: gets ``metrics.jsonl`` and TensorBoard's files.
         total_steps: of the whole run.
-        first_step: where it starts or goes on.
+        first_step: where it starts or resumes.
         active: whether this is the main process.
     """
 

@@ -230,7 +230,7 @@ class Trainer:
         return learning_rate(self._position(), self._end(), self.steps_per_epoch, self.config.optim)
 
     def _steps_to_go(self) -> int:
-        """By the samples seen: a run may go on with another global batch, or for fewer epochs."""
+        """By the samples seen: a run may resume with another global batch, or for fewer epochs."""
         samples = max(1, round(self.config.optim.epochs * self.reader.samples))
         return max(0, math.ceil((samples - self.state.samples_seen) / self.plan.global_batch))
 

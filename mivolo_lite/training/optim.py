@@ -22,7 +22,7 @@ class OptimConfig:
         micro_batch: most samples of one forward pass in one process; null for no limit. Accumulation follows from it.
         lr: highest learning rate.
         min_lr: learning rate at the end of the cosine.
-        warmup_epochs: passes over which the learning rate rises linearly from nought.
+        warmup_epochs: passes over which the learning rate has its linear warm-up.
         weight_decay: AdamW's, on weight matrices and kernels.
         beta1: AdamW's first moment decay.
         beta2: AdamW's second moment decay.

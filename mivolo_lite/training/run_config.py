@@ -1,4 +1,4 @@
-"""What a run is told: every option, typed, and written back as YAML."""
+"""The options of a run, typed, and written back as YAML."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
@@ -19,11 +19,11 @@ class RunConfig:
 
     Attributes:
         run: folder of the run; must be new, or hold the run to resume.
-        resume: ``auto`` goes on with the run in the folder if there is one, ``no`` wants a new one.
+        resume: ``auto`` resumes the run in the folder if there is one, ``no`` wants a new one.
         init_from: where a new run gets all its weights from, heads included: a run's ``best`` or a converted
             checkpoint.
         ages: the ages that the model covers.
-        tasks: what it learns beside age and gender.
+        tasks: what it learns in addition to age and gender.
         model: its ``name`` and options.
         method: its ``name`` and options.
     """

@@ -1,4 +1,4 @@
-"""How well tasks beside age and gender are answered."""
+"""How well tasks in addition to age and gender are answered."""
 
 import numpy as np
 import pytest

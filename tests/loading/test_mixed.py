@@ -140,6 +140,6 @@ def test_every_rank_has_its_share_of_each_set_and_few_blocks(world_size):
 
 
 def test_the_order_is_the_one_that_checkpoints_rely_on():
-    """Whoever changes these numbers must raise ORDER_VERSION: runs could not go on where they stopped."""
+    """Whoever changes these numbers must raise ORDER_VERSION: runs could not resume where they stopped."""
     assert mixed(seed=7).samples(0, 12)[1].tolist() == [53, 172, 10, 108, 54, 186, 44, 174, 7, 112, 46, 179]
     assert mixed(seed=7).samples(10**9, 12)[1].tolist() == [51, 133, 73, 138, 69, 105, 64, 132, 20, 136, 66, 122]

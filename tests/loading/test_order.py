@@ -57,7 +57,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_order_is_the_one_that_checkpoints_rely_on():
-    """Whoever changes these numbers must raise ORDER_VERSION: runs could not go on where they stopped."""
+    """Whoever changes these numbers must raise ORDER_VERSION: runs could not resume where they stopped."""
     order = GlobalOrder(np.array([37, 11, 50, 23, 8]), seed=7, block_samples=8, window_blocks=3)
     assert ORDER_VERSION == 1
     assert order.samples(0, 12)[1].tolist() == [53, 10, 127, 54, 125, 7, 9, 51, 121, 50, 8, 126]

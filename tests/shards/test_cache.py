@@ -93,7 +93,7 @@ def test_an_index_is_never_evicted_and_what_cannot_have_room_is_named(tmp_path):
     assert "index.safetensors" in blocks(cache) and on_disk(cache) <= cache.bound
     with pytest.raises(UserError, match="data.cache.gb 1.6384e-05: .* no room for 1.23e-05 GB beside the 8.19e-06 GB"):
         cache.make("big.block", 3 * PAGE, fill)
-    put(cache, "5.block")  # goes on working
+    put(cache, "5.block")  # resumes working
 
 
 def test_a_file_that_could_not_be_made_leaves_nothing_and_gives_its_room_back(tmp_path):

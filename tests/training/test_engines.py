@@ -166,7 +166,7 @@ def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process
 
 
 def test_several_data_sets_with_attention_to_levels_and_an_annealed_loss(trained, people):
-    """The mixture, tasks with subnets of their own and the annealing go on where they stopped, by twice as many."""
+    """The mixture, tasks with subnets of their own and the annealing resume where they stopped, by twice as many."""
     sets = [{"path": str(people / "train"), "weight": 2}, {"path": str(people / "val"), "weight": 1}]
     infos = [json.loads((Path(each["path"]) / "dataset.json").read_text()) for each in sets]
     changed = {

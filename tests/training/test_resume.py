@@ -191,7 +191,7 @@ def test_another_order_cannot_resume_it(command, undisturbed, option, value, mes
 
 @pytest.mark.slow
 def test_it_goes_on_by_samples_with_another_global_batch(command, people, undisturbed, tmp_path):
-    """Half as much again, in steps twice as large: the schedule goes on where the samples seen put it."""
+    """Half as much again, in steps twice as large: the schedule resumes where the samples seen put it."""
     run = shutil.copytree(undisturbed, tmp_path / "run")
     epochs = float(command[command.index("--optim.epochs") + 1])
     finish(start([*command, "--optim.global_batch", "20", "--optim.epochs", str(1.5 * epochs)], run, resume="auto"))

@@ -1,4 +1,4 @@
-"""Tasks beside age and gender are learnt: masked, weighted, the same however a batch is cut up."""
+"""Tasks in addition to age and gender are learnt: masked, weighted, the same however a batch is cut up."""
 
 import copy
 import json
