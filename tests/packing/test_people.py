@@ -85,6 +85,17 @@ def test_people_are_of_all_ages_and_evenly_of_every_gender_and_group():
     assert all(320 < sum(person.group == group for person in people) < 480 for group in GROUPS)
 
 
+def test_uniform_ages_are_as_many_in_every_decade_and_change_nothing_else():
+    people = [[Person.at_random(np.random.default_rng(number), ages) for number in range(1000)]
+              for ages in ("population", "uniform")]  # fmt: skip
+    counts = [np.histogram([person.age for person in some], bins=10, range=(0, 100))[0] for some in people]
+    assert counts[0].min() < 30 and counts[1].min() > 70 and counts[1].max() < 130
+    assert [person.gender for person in people[0]] == [person.gender for person in people[1]]
+    plain, uniform = PeopleSource(count=1), PeopleSource(count=1, ages="uniform")
+    assert plain.crop_policy["synthetic"] == {"seed": 0, "covered": 0.0}  # the digest of data packed before
+    assert uniform.crop_policy["synthetic"] == {"seed": 0, "covered": 0.0, "ages": "uniform"}
+
+
 def test_looks_follow_age_but_do_not_give_it_away():
     rng = np.random.default_rng(0)
     people = [Person.at_random(rng) for _ in range(1000)]

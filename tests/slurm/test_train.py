@@ -88,7 +88,7 @@ def submit(cluster, submit_folder, config):
 
 @pytest.fixture(scope="module")
 def undisturbed(submit, tmp_path_factory):
-    training = submit(tmp_path_factory.mktemp("undisturbed") / "run")
+    training = submit(tmp_path_factory.mktemp("undisturbed") / "run", PYTHON="env python")  # as a container's words
     training.finish(starts=0)
     return training
 

@@ -4,6 +4,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import cut_person
 from mivolo_lite.packing.sources.source import Source, SourceImage
+from mivolo_lite.packing.synthetic.person import Ages
 from mivolo_lite.packing.synthetic.photo import render_photo
 from mivolo_lite.shards.sample import Labels, Sample
 
@@ -19,9 +20,12 @@ class PeopleSource(Source):
         seed: which series of people; photo ``n`` of a series never changes.
         covered: share of the photos in which something hides the face; the sample's JSON says which.
         crop_size: largest side in pixels that a crop is stored with.
+        ages: how ages are distributed: few old people, as in a population, or as many of every age.
     """
 
-    def __init__(self, count: int, seed: int = 0, covered: float = 0.0, crop_size: int = 224):
+    def __init__(
+        self, count: int, seed: int = 0, covered: float = 0.0, crop_size: int = 224, ages: Ages = "population"
+    ):
         if count < 1:
             raise UserError(f"--count {count}: give the number of people to draw, 1 or more")
         if seed < 0:
@@ -31,14 +35,18 @@ class PeopleSource(Source):
         self.count = count
         self.seed = seed
         self.covered = covered
+        self.ages = ages
         self.rules = CropRules(crop_size=crop_size)
-        self.crop_policy = self.rules.policy() | {"synthetic": {"seed": seed, "covered": covered}}
+        options = {"seed": seed, "covered": covered}
+        if ages != "population":  # so that the data keeps the digest that it had before there was a choice
+            options["ages"] = ages
+        self.crop_policy = self.rules.policy() | {"synthetic": options}
 
     def items(self) -> list[str]:
         return [f"{number:07d}" for number in range(self.count)]
 
     def read(self, item: str) -> SourceImage:
-        photo = render_photo(self.seed, int(item), self.covered)
+        photo = render_photo(self.seed, int(item), self.covered, self.ages)
         person = photo.person
         extra = {"covered": photo.covered, "face_box": list(photo.face), "body_box": list(photo.body)}
         crops = cut_person(photo.image, photo.face, photo.body, [], self.rules)

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,8 +13,16 @@ from mivolo_lite.packing.synthetic.canvas import mix
 GROUPS = ("A", "B", "C", "D", "E")
 """Synthetic palettes of skin and hair that overlap. They stand for nobody."""
 
-_DECADE_WEIGHTS = np.array([1.25, 1.1, 1.2, 1.2, 1.1, 1.05, 0.95, 0.75, 0.45, 0.15])
-_AGE_KNOTS = np.concatenate([[0.0], np.cumsum(_DECADE_WEIGHTS) / _DECADE_WEIGHTS.sum()])
+Ages = Literal["population", "uniform"]
+"""How ages are distributed: few old people, as in a population, or as many of every age."""
+
+_DECADE_WEIGHTS = {
+    "population": np.array([1.25, 1.1, 1.2, 1.2, 1.1, 1.05, 0.95, 0.75, 0.45, 0.15]),
+    "uniform": np.ones(10),
+}
+_AGE_KNOTS = {
+    name: np.concatenate([[0.0], np.cumsum(weights) / weights.sum()]) for name, weights in _DECADE_WEIGHTS.items()
+}
 
 _SKIN_TONES = np.array([0.0, 0.3, 0.55, 0.8, 1.0])
 _SKIN = np.array([(246, 212, 192), (228, 180, 146), (192, 138, 100), (140, 92, 64), (98, 64, 48)], dtype=float)
@@ -57,9 +66,10 @@ class Person:
     hair: tuple[float, float, float]
 
     @classmethod
-    def at_random(cls, rng: np.random.Generator) -> "Person":
-        """A person as likely as any other."""
-        exact_age = 100 * float(np.interp(rng.random(), _AGE_KNOTS, np.linspace(0, 1, len(_AGE_KNOTS))))
+    def at_random(cls, rng: np.random.Generator, ages: Ages = "population") -> "Person":
+        """A random person, with an age of this distribution."""
+        knots = _AGE_KNOTS[ages]
+        exact_age = 100 * float(np.interp(rng.random(), knots, np.linspace(0, 1, len(knots))))
         gender = GENDERS[int(rng.random() < 0.5)]
         group = GROUPS[rng.integers(len(GROUPS))]
 

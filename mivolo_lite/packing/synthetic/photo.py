@@ -9,7 +9,7 @@ from mivolo_lite.packing.synthetic.body import Body
 from mivolo_lite.packing.synthetic.canvas import Canvas
 from mivolo_lite.packing.synthetic.cover import draw_cover
 from mivolo_lite.packing.synthetic.head import Head
-from mivolo_lite.packing.synthetic.person import Person, at_age
+from mivolo_lite.packing.synthetic.person import Ages, Person, at_age
 from mivolo_lite.packing.synthetic.scene import background, expose
 
 WIDTH, HEIGHT = 432, 576
@@ -34,7 +34,7 @@ class SyntheticPhoto:
     covered: bool
 
 
-def render_photo(seed: int, number: int, covered: float = 0.0) -> SyntheticPhoto:
+def render_photo(seed: int, number: int, covered: float = 0.0, ages: Ages = "population") -> SyntheticPhoto:
     """Draws photo ``number`` of the series ``seed``.
 
     Args:
@@ -42,10 +42,11 @@ def render_photo(seed: int, number: int, covered: float = 0.0) -> SyntheticPhoto
         number: which photo of it.
         covered: share of the photos in which something hides the face. It changes nothing else: the same person
             stands in the same place, with or without it.
+        ages: how the people's ages are distributed.
     """
     rng = np.random.default_rng([seed, number])
     cover_rng = np.random.default_rng([seed, number, 1])
-    person = Person.at_random(rng)
+    person = Person.at_random(rng, ages)
     head, body = Head(person, rng), Body(person, rng)
 
     # Children come closer to the camera, so that height in the photo tells little.
