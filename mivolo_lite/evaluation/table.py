@@ -3,24 +3,25 @@
 from collections.abc import Callable, Iterable
 
 from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
 from mivolo_lite.evaluation.metrics import SHOWN
 
 
 def metrics_table(metrics: dict) -> str:
-    """The metrics of ``evaluate`` as text: the whole first, then every kind of person, then what it is worth.
+    """The metrics of ``evaluate`` as text: all images first, then every subgroup, then accuracies and the baseline.
 
     The sections of several inputs stand side by side.
     """
     if "inputs" in metrics:
         columns = metrics["inputs"]
         heads = _line("", (f"{name:>32}" for name in columns))
-        robust = [line for name, column in columns.items() for line in _robustness(column, f" shown {name}")]
-        worth = [*_worth_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
-        return "\n".join([heads, *_ages_by_kind(columns.values()), "", *worth, *robust])
-    return "\n".join([*_ages_by_kind([metrics]), "", *_worth(metrics), *_robustness(metrics)]).rstrip()
+        robust = [line for name, column in columns.items() for line in _robustness(column, f", input {name}")]
+        rest = [*_rest_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
+        return "\n".join([heads, *_ages_by_subgroup(columns.values()), "", *rest, *robust])
+    return "\n".join([*_ages_by_subgroup([metrics]), "", *_rest(metrics), *_robustness(metrics)]).rstrip()
 
 
-def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
+def _ages_by_subgroup(columns: Iterable[dict]) -> list[str]:
     columns = list(columns)
     lines = [_line("", [f"{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}"] * len(columns)), _line("all", map(_ages, columns))]
     for kind, rows in columns[0]["by"].items():
@@ -29,52 +30,53 @@ def _ages_by_kind(columns: Iterable[dict]) -> list[str]:
     return lines
 
 
-def _worth(metrics: dict) -> list[str]:
+def _rest(metrics: dict) -> list[str]:
     lines = [f"rows of fewer than {LIMIT} images have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such image and are left out")
     lines += _unreadable(metrics)
     for name in _classified(metrics):
-        lines.append(f"{name} right for {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
-    lines += _who_is_who(metrics)
-    lines += _how_sure(metrics)
+        lines.append(f"{name} accuracy {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
+    lines += _verification(metrics)
+    lines += _summarised(metrics)
     if metrics["baseline_mae"]:
         share = metrics["mae"] / metrics["baseline_mae"]
-        lines.append(f"always answering the mean age: MAE {metrics['baseline_mae']:.2f}; this is {share:.0%} of it")
+        lines.append(f"mean-age baseline: MAE {metrics['baseline_mae']:.2f}; this model has {share:.0%} of it")
     return lines
 
 
-def _who_is_who(metrics: dict) -> Iterable[str]:
+def _verification(metrics: dict) -> Iterable[str]:
     for name, pairs in metrics.get("verification", {}).items():
         if pairs is None:
             yield f"{name}: too few pairs of images of one person, or of two, for a figure"
             continue
-        yield f"{name}: AUC {pairs['auc']:.3f}, of pairs of {pairs['people']} people, half of them of one and the same"
+        yield f"{name}: AUC {pairs['auc']:.3f}, pairs of {pairs['people']} identities, half of them of one and the same"
         for rate, share in pairs["tar"].items():
             if share is not None:
                 yield f"{name}: true accept rate {share:.1%} at a false accept rate of {float(rate):.1%}"
 
 
-def _how_sure(metrics: dict) -> list[str]:
-    """What only ``summarise`` knows: intervals, the mean over age bins, the gap between groups, coverage."""
+def _summarised(metrics: dict) -> list[str]:
+    """What only ``summarise`` computes: intervals, the mean over age bins, the gap between groups, coverage."""
     lines = []
     if metrics.get("intervals", {}).get("mae"):
         lower, upper = metrics["intervals"]["mae"]
-        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of draws of such images")
+        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of bootstrap samples")
     if metrics.get("macro_mae", {}).get("value") is not None:
         macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
         lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")
     if (metrics.get("gaps", {}).get("group") or {}).get("standardised", {}).get("gap") is not None:
-        gap, worst = metrics["gaps"]["group"]["standardised"], metrics["gaps"]["group"]["worst"]
-        chance = f"{gap['by_chance']:.2f} by chance alone"
-        lines.append(f"gap between groups of the same ages {gap['gap']:.2f} ({chance}), worst {worst['name']}")
+        gap, (name, worst) = metrics["gaps"]["group"]["standardised"], worst_subgroup(metrics["gaps"]["group"])
+        expected = f"{gap['by_chance']:.2f} expected from sampling alone"
+        lines.append(f"{ADJUSTED} gap between groups {gap['gap']:.2f} ({expected})")
+        lines.append(f"{ADJUSTED} MAE of the worst group {worst['standardised']:.2f} ({name})")
     if metrics.get("classes"):
         classes = metrics["classes"]
-        one_off = f"{classes['one_off']:.1%} at most one group off, {classes['distance']:.2f} years from it"
-        lines.append(f"age group right for {classes['accuracy']:.1%} of {classes['n']}, {one_off}")
+        one_off = f"{classes['one_off']:.1%} within one group, {classes['distance']:.2f} years from it"
+        lines.append(f"age-group accuracy {classes['accuracy']:.1%} of {classes['n']}, {one_off}")
         if "mivolo" in classes:
-            rule = f"{classes['mivolo']['accuracy']:.1%}, {classes['mivolo']['one_off']:.1%} at most one group off"
-            lines.append(f"age group by MiVOLO's rule, of rounded estimates: {rule}")
+            rule = f"{classes['mivolo']['accuracy']:.1%}, {classes['mivolo']['one_off']:.1%} within one group"
+            lines.append(f"age-group accuracy by MiVOLO's rule, of rounded estimates: {rule}")
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
         share = f"{intervals['coverage']:.1%} of ages (nominal {intervals['nominal']:.0%})"
@@ -87,12 +89,14 @@ def _robustness(metrics: dict, shown: str = "") -> list[str]:
     if not robustness:
         return []
     clean = f"clean MAE {robustness['clean_mae']:.2f} of {robustness['samples']}"
-    lines = ["", f"{'worse images':16}{'MAE at strength 1 to 5':>40}{'degradation':>16}  {clean}{shown}"]
+    lines = ["", f"{'corrupted images':18}{'MAE at strength 1 to 5':>38}{'degradation':>16}  {clean}{shown}"]
     for name, row in robustness["mae"].items():
         worse = robustness["relative_degradation"][name]
         lines.append(f"  {name:14}{''.join(f'{mae:8.2f}' for mae in row)}{_percent(worse):>16}")
     lower_upper = robustness["mean_relative_degradation_interval"]
-    interval = f"  between {' and '.join(map(_percent, lower_upper))} in 95 % of draws" if lower_upper else ""
+    interval = (
+        f"  between {' and '.join(map(_percent, lower_upper))} in 95 % of bootstrap samples" if lower_upper else ""
+    )
     return [*lines, f"  {'mean':54}{_percent(robustness['mean_relative_degradation']):>16}{interval}"]
 
 
@@ -112,21 +116,21 @@ def _unreadable(metrics: dict) -> list[str]:
 
 
 def _classified(metrics: dict) -> list[str]:
-    """The tasks, gender first, of which a share was answered right."""
+    """The tasks that have an accuracy, gender first."""
     asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
     return [name for name in asked if metrics[f"{name}_n"]]
 
 
-def _worth_side_by_side(columns: Iterable[dict]) -> list[str]:
+def _rest_side_by_side(columns: Iterable[dict]) -> list[str]:
     columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
         "no such image": lambda column: _cell(column["missing"]),
         **{
-            f"{name} right": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
+            f"{name} accuracy": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
             for name in _classified(columns[0])
         },
-        "always the mean": lambda column: _cell(column["n"], years=column["baseline_mae"]),
-        "MAE beside it": lambda column: _cell(
+        "mean-age MAE": lambda column: _cell(column["n"], years=column["baseline_mae"]),
+        "MAE ratio to it": lambda column: _cell(
             share=column["mae"] / column["baseline_mae"] if column["baseline_mae"] else None
         ),
     }

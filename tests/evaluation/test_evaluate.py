@@ -127,7 +127,7 @@ def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
     expected = [f"{number}" for s in sections for number in (s["n"], f"{s['mae']:.2f}", f"{s['cs5']:.1%}")]
     words = next(line for line in lines if line.startswith("all")).split()
     assert [word for place, word in enumerate(words[1:]) if place % 4 != 3] == expected
-    for label in ("20-29", "M", "x", "gender right", "no such image", "always the mean"):
+    for label in ("20-29", "M", "x", "gender accuracy", "no such image", "mean-age MAE"):
         assert any(line.strip().startswith(label) for line in lines), label
     assert next(line for line in lines if line.startswith("no such")).split()[-2:] == ["10", "0"]
 

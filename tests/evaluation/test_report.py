@@ -330,7 +330,7 @@ def test_age_groups_have_tiles_and_a_table(tmp_path, no_plots):
             f"<td>{name}</td><td>{row['n']}</td><td>{row['accuracy']:.1%}" in sheet
             and f"{row['distance']:.2f}" in sheet
         )
-    assert f"age group right for {classes['accuracy']:.1%} of 300" in metrics_table(found)
+    assert f"age-group accuracy {classes['accuracy']:.1%} of 300" in metrics_table(found)
 
 
 @pytest.mark.slow

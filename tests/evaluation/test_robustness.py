@@ -88,7 +88,7 @@ def test_without_samples_or_clean_errors_there_is_no_figure():
     perfect = degradation(np.zeros((3, VERSIONS)))
     assert perfect["mean_relative_degradation"] is None and perfect["mae"]["blur"] == [0] * SEVERITIES
     json.dumps(perfect, allow_nan=False)
-    assert "worse images" not in metrics_table_of(None) and "worse images" in metrics_table_of(perfect)
+    assert "corrupted images" not in metrics_table_of(None) and "corrupted images" in metrics_table_of(perfect)
 
 
 def metrics_table_of(robustness):
@@ -179,7 +179,7 @@ def test_the_command_prints_a_row_for_each_corruption(dual, index, tmp_path, cap
     robustness = json.loads((tmp_path / "o" / "metrics.json").read_text())["robustness"]
     assert robustness["samples"] == 5
     lines = capsys.readouterr().out.splitlines()
-    head = next(place for place, line in enumerate(lines) if line.startswith("worse images"))
+    head = next(place for place, line in enumerate(lines) if line.startswith("corrupted images"))
     assert f"clean MAE {robustness['clean_mae']:.2f} of 5" in lines[head]
     for line, (name, row) in zip(lines[head + 1 :], robustness["mae"].items(), strict=False):
         assert line.split()[-6:] == [
@@ -199,7 +199,7 @@ def test_two_ranks_find_what_one_finds(evaluated, dual, index, tmp_path):
     # On GPUs accelerate notices by itself that it is one of two; on CPUs it has to be told.
     code, said = finish(torchrun(2, script, "evaluate", *words))
     assert code == 0, said
-    assert said.count("worse images") == 2  # one for each input, from one rank
+    assert said.count("corrupted images") == 2  # one for each input, from one rank
     found = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"]
     for name, section in evaluated[0]["inputs"].items():
         assert close(section["robustness"], found[name]["robustness"])

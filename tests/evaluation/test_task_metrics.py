@@ -22,4 +22,4 @@ def test_they_stand_beside_age_and_gender():
     metrics = evaluate_predictions(predictions)
     assert metrics["mood_accuracy"] == 0.5 and metrics["gender_accuracy"] == 0.5
     text = metrics_table(metrics)
-    assert "gender right for 50.0% of 2\nmood right for 50.0% of 2" in text
+    assert "gender accuracy 50.0% of 2\nmood accuracy 50.0% of 2" in text

@@ -64,7 +64,7 @@ def test_it_tells_people_apart_whom_it_never_saw(sampled, tmp_path, capsys):
     assert found["accuracy"] == metrics["recognition_accuracy"] > max(0.8, untrained["recognition_accuracy"] + 0.08)
     assert metrics["recognition_accuracy"] == max(line["recognition_accuracy"] for line in log_of(run, "val"))
     printed = capsys.readouterr().out
-    assert f"recognition right for {found['accuracy']:.1%} of {found['pairs']}" in printed
+    assert f"recognition accuracy {found['accuracy']:.1%} of {found['pairs']}" in printed
     assert "recognition" in (out / "report.html").read_text() and (out / "plots" / "roc_recognition.png").exists()
 
 

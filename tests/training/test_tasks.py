@@ -136,7 +136,7 @@ def test_from_the_command_line(people, tmp_path, capsys, train, model):
     main(["evaluate", "--checkpoint", f"{tmp_path}/run/best", "--data", f"{people}/val", "--out", f"{tmp_path}/out"])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["group_accuracy"] == pytest.approx(val["group_accuracy"])
-    assert f"group right for {metrics['group_accuracy']:.1%}" in capsys.readouterr().out
+    assert f"group accuracy {metrics['group_accuracy']:.1%}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
