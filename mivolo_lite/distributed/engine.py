@@ -66,7 +66,7 @@ class DataParallel:
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """The model's outputs, in the run's mixed precision."""
         return self.model(**images)
 
@@ -216,7 +216,7 @@ class FullySharded(DataParallel):
     def full_estimator(self):
         return self.full_copy.gathered(self)
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
             return super().forward(images)
 

@@ -78,7 +78,7 @@ class DataConfig:
     drop_body: Probability = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.train, list):
             self.train = [TrainSet.read(entry) for entry in self.train]
 

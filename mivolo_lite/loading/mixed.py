@@ -8,6 +8,7 @@ to be played back to know them: a run resumes at position 10^12 as fast as it be
 from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
     return shares
 
 
-def in_proportion(total, shares: Sequence[int]) -> list:
+def in_proportion(total: Any, shares: Sequence[int]) -> list:
     """``total`` (an integer, or an array of them) cut into parts in the proportion of the shares.
 
     The parts add up to ``total``, none falls as it grows, and where it is the sum of the shares they are the shares.
@@ -61,7 +62,7 @@ class MixedOrder:
         """Samples in one epoch of the run: as many as all sets have."""
         return sum(map(len, self.orders))
 
-    def before(self, positions) -> np.ndarray:
+    def before(self, positions: int | np.ndarray) -> np.ndarray:
         """(sets, ...) how many samples of each set stand before positions (...)."""
         cycles, rest = np.divmod(positions, self.cycle)
         return np.stack([cycles * share + part for share, part in zip(self.shares, self._parts(rest), strict=True)])
@@ -81,5 +82,5 @@ class MixedOrder:
             samples[span.places] = span.start + own
         return epochs, samples
 
-    def _parts(self, rest) -> list:
+    def _parts(self, rest: np.ndarray) -> list:
         return in_proportion(rest, self.shares.tolist())

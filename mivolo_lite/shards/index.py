@@ -65,19 +65,20 @@ class ShardIndex:
         """
         return _load_remote(str(address), cache or CacheConfig()) if is_url(address) else _load_local(Path(address))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         # A worker process that is not forked maps the columns anew instead of being sent them.
-        return _load_again, (self.folder.url if self.is_remote else str(self.folder), self.cache)
+        address = self.folder.url if isinstance(self.folder, RemoteFolder) else str(self.folder)
+        return _load_again, (address, self.cache)
 
     def save(self) -> None:
         """Write both files, each by a rename. Raises UserError where they cannot be written."""
-        columns, info = (self.folder / f"{name}.partial" for name in (INDEX_FILE, INFO_FILE))
+        columns, info = (self._path(f"{name}.partial") for name in (INDEX_FILE, INFO_FILE))
         try:
             save_tensors(self.columns, columns, {"digest": self.digest})
             self.info["index"] = {"bytes": columns.stat().st_size, "sha256": _sha256(columns)}
             info.write_text(json.dumps(self.info, indent=2) + "\n")
-            os.replace(columns, self.folder / INDEX_FILE)
-            os.replace(info, self.folder / INFO_FILE)
+            os.replace(columns, self._path(INDEX_FILE))
+            os.replace(info, self._path(INFO_FILE))
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.folder}: the index cannot be written: {error}") from None
 
@@ -106,7 +107,13 @@ class ShardIndex:
         return self.info["shards"][shard]["file"]
 
     def shard_path(self, shard: int) -> Path:
-        return self.folder / self.shard_name(shard)
+        return self._path(self.shard_name(shard))
+
+    def _path(self, name: str) -> Path:
+        """A file of shards on a disk."""
+        if isinstance(self.folder, RemoteFolder):
+            raise TypeError(f"{self.folder}: at a URL, so that {name} has no path")
+        return self.folder / name
 
     def key(self, sample: int) -> str:
         ends = self.columns["key_end"]
@@ -126,7 +133,11 @@ class ShardIndex:
 
 def _load_again(address: str, cache: CacheConfig | None) -> ShardIndex:
     """In a process of one that has loaded the index, and so has compared it with its digest."""
-    return _load_remote(address, cache) if is_url(address) else _load_local(Path(address), check_digest=False)
+    return (
+        _load_remote(address, cache or CacheConfig())
+        if is_url(address)
+        else _load_local(Path(address), check_digest=False)
+    )
 
 
 def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
@@ -218,5 +229,5 @@ def _map_columns(path: Path, info: dict[str, Any], where: Path | RemoteFolder, m
 
 def _sha256(file: Path | int) -> str:
     """Of a file, by its path or an open descriptor, which stays open."""
-    with open(file, "rb", closefd=not isinstance(file, int)) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(file, "rb", closefd=not isinstance(file, int)) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -136,7 +136,8 @@ def batch_statistics(module: nn.Module) -> list[Tensor]:
     """Running means and variances that every rank gathers from its own samples."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
-    return [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
+    pairs = ((layer.running_mean, layer.running_var) for layer in own)
+    return [statistic for pair in pairs for statistic in pair if statistic is not None]
 
 
 def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch, weight: Tensor | float) -> Tensor:
