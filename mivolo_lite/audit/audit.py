@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.audit.duplicates import COPY_TYPES, find_pairs
-from mivolo_lite.audit.findings import FLAGS, Flag, Group, flags, group_pairs, left_out, overlap
+from mivolo_lite.audit.findings import FLAGS, Flag, Group, exclusions, flags, group_pairs, overlap
 from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
 from mivolo_lite.audit.samples import IMAGES, Samples
@@ -109,17 +109,17 @@ def audit(
             prints[image] = prints[image]._replace(thumbnails=None)  # unmapped, so that the file can go
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
     flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
-    excluded = sorted(left_out(groups, flagged, prints, samples, options.age_tolerance))
-    found = Audit(samples, options, pairs, groups, flagged, excluded, out, Path(fix) if fix else None)
-    _write(found, prints)
-    return found
+    excluded = sorted(exclusions(groups, flagged, prints, samples, options.age_tolerance))
+    result = Audit(samples, options, pairs, groups, flagged, excluded, out, Path(fix) if fix else None)
+    _write(result, prints)
+    return result
 
 
-def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
+def facts(result: Audit, prints: dict[str, Fingerprints]) -> dict:
     """The numbers of an audit, as they go to ``audit.json``."""
-    samples, groups, tolerance = found.samples, found.groups, found.options.age_tolerance
+    samples, groups, tolerance = result.samples, result.groups, result.options.age_tolerance
     return {
-        "options": asdict(found.options),
+        "options": asdict(result.options),
         "folders": [
             {
                 "folder": name,
@@ -131,7 +131,7 @@ def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
             for name, index in zip(samples.names, samples.indexes, strict=True)
         ],
         "images": {name: _measured(prints[name]) for name in IMAGES if len(prints[name].records)},
-        "pairs": {name: _counts(pairs["kind"], COPY_TYPES) for name, pairs in found.pairs.items() if len(pairs)},
+        "pairs": {name: _counts(pairs["kind"], COPY_TYPES) for name, pairs in result.pairs.items() if len(pairs)},
         "groups": {
             "groups": len(groups),
             "samples": sum(len(group.members) for group in groups),
@@ -143,9 +143,9 @@ def facts(found: Audit, prints: dict[str, Fingerprints]) -> dict:
             "contradicting": sum(group.contradicts(tolerance) for group in groups),
         },
         "overlap": overlap(groups, samples).tolist(),
-        "flagged": {flag: count for flag in FLAGS if (count := sum(one.flag == flag for one in found.flagged))},
-        "excluded": len(found.excluded),
-        "excluded_names_of_others": _names_of_others(found),
+        "flagged": {flag: count for flag in FLAGS if (count := sum(image.flag == flag for image in result.flagged))},
+        "excluded": len(result.excluded),
+        "excluded_names_of_others": _names_of_others(result),
     }
 
 
@@ -157,48 +157,48 @@ def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
     return round(500 * float((ages % 5 == 0).mean()), 1) if len(ages) else None
 
 
-def summary(found: Audit) -> str:
+def summary(result: Audit) -> str:
     """What was found, as lines for the screen."""
-    numbers = json.loads((found.out / AUDIT_FILE).read_text())
-    groups, names = numbers["groups"], found.samples.names
+    statistics = json.loads((result.out / AUDIT_FILE).read_text())
+    groups, names = statistics["groups"], result.samples.names
     types = Counter()
-    for counts in numbers["pairs"].values():
+    for counts in statistics["pairs"].values():
         types.update(counts)
     links = ", ".join(f"{types[kind]} {kind}" for kind in COPY_TYPES if types[kind]) or "none"
     lines = [
-        f"{len(found.samples)} samples in {len(names)} folders",
+        f"{len(result.samples)} samples in {len(names)} folders",
         f"copies: {groups['samples']} samples in {groups['groups']} groups (links: {links})",
         f"labels of copies: {groups['age_differs']} groups differ in age, {groups['age_differs_beyond_tolerance']} by "
-        f"more than {found.options.age_tolerance:g} years, {groups['gender_differs']} in gender, "
+        f"more than {result.options.age_tolerance:g} years, {groups['gender_differs']} in gender, "
         f"{groups['group_differs']} in group",
     ]
     for later in range(len(names)):
         lines += [
-            f"{numbers['overlap'][later][earlier]} of {len(found.samples.indexes[later])} samples of {names[later]} "
-            f"have a copy in {names[earlier]}"
+            f"{statistics['overlap'][later][earlier]} of {len(result.samples.indexes[later])} samples of "
+            f"{names[later]} have a copy in {names[earlier]}"
             for earlier in range(later)
         ]
-    flagged = ", ".join(f"{count} {flag}" for flag, count in numbers["flagged"].items())
+    flagged = ", ".join(f"{count} {flag}" for flag, count in statistics["flagged"].items())
     lines.append(f"poor images: {flagged or 'none'}")
-    if found.fix:
-        lines.append(f"{found.fix}: {len(found.excluded)} samples to leave out, for `pack --exclude {found.fix}`")
-        if numbers["excluded_names_of_others"]:
+    if result.fix:
+        lines.append(f"{result.fix}: {len(result.excluded)} samples to leave out, for `pack --exclude {result.fix}`")
+        if statistics["excluded_names_of_others"]:
             lines.append(
-                f"careful: {numbers['excluded_names_of_others']} of these names also belong to samples that should "
+                f"careful: {statistics['excluded_names_of_others']} of these names also belong to samples that should "
                 "stay; audit folders that share names one at a time"
             )
-    return "\n".join([*lines, f"written to {found.out}: {REPORT_FILE}, {AUDIT_FILE}, {PAIRS_FILE}, {FLAGGED_FILE}"])
+    return "\n".join([*lines, f"written to {result.out}: {REPORT_FILE}, {AUDIT_FILE}, {PAIRS_FILE}, {FLAGGED_FILE}"])
 
 
-def _write(found: Audit, prints: dict[str, Fingerprints]) -> None:
-    numbers = facts(found, prints)
-    if found.fix:
-        write_exclusions(found.fix, ((found.samples.key(number), reason) for number, reason in found.excluded))
-    _write_pairs(found.out / PAIRS_FILE, found)
-    _write_flagged(found.out / FLAGGED_FILE, found)
+def _write(result: Audit, prints: dict[str, Fingerprints]) -> None:
+    statistics = facts(result, prints)
+    if result.fix:
+        write_exclusions(result.fix, ((result.samples.key(sample), reason) for sample, reason in result.excluded))
+    _write_pairs(result.out / PAIRS_FILE, result)
+    _write_flagged(result.out / FLAGGED_FILE, result)
     files = AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE
-    write_report(found.out / REPORT_FILE, numbers, found.samples, found.groups, found.flagged, files)
-    write_text(found.out / AUDIT_FILE, json.dumps(numbers, indent=2) + "\n")
+    write_report(result.out / REPORT_FILE, statistics, result.samples, result.groups, result.flagged, files)
+    write_text(result.out / AUDIT_FILE, json.dumps(statistics, indent=2) + "\n")
 
 
 def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -217,22 +217,22 @@ def _measured(prints: Fingerprints) -> dict:
     return measured
 
 
-def _names_of_others(found: Audit) -> int:
+def _names_of_others(result: Audit) -> int:
     """How many names of samples to leave out also belong to samples of another folder that should stay."""
-    if len(found.samples.names) == 1:
+    if len(result.samples.names) == 1:
         return 0
-    numbers = {number for number, _ in found.excluded}
-    keys = {found.samples.key(number) for number in numbers}
+    excluded = {sample for sample, _ in result.excluded}
+    keys = {result.samples.key(sample) for sample in excluded}
     return len(
         {
             key
-            for number in range(len(found.samples))
-            if (key := found.samples.key(number)) in keys and number not in numbers
+            for sample in range(len(result.samples))
+            if (key := result.samples.key(sample)) in keys and sample not in excluded
         }
     )
 
 
-def _write_pairs(path: Path, found: Audit) -> None:
+def _write_pairs(path: Path, result: Audit) -> None:
     with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = ("folder", "key", "age", "gender", "group")
@@ -246,24 +246,24 @@ def _write_pairs(path: Path, found: Audit) -> None:
                 *(f"{name}_{end}" for end in "ab" for name in columns),
             ]
         )
-        for image, pairs in found.pairs.items():
+        for image, pairs in result.pairs.items():
             for pair in pairs:
-                ends = [pair["one"], pair["other"]]
-                lo, hi = found.samples.age_lo[ends], found.samples.age_hi[ends]
+                ends = [pair["first"], pair["second"]]
+                lo, hi = result.samples.age_lo[ends], result.samples.age_hi[ends]
                 gap = "" if np.isnan(lo).any() else f"{max(float(lo.max() - hi.min()), 0.0):g}"
                 row = [image, COPY_TYPES[pair["kind"]], pair["distance"], f"{pair['similarity']:.3f}", gap]
-                writer.writerow(row + _columns(found.samples, ends[0]) + _columns(found.samples, ends[1]))
+                writer.writerow(row + _columns(result.samples, ends[0]) + _columns(result.samples, ends[1]))
 
 
-def _columns(samples: Samples, number: int) -> list[str]:
-    return [samples.names[samples.folder[number]], samples.key(number), *samples.label_texts(number)]
+def _columns(samples: Samples, sample: int) -> list[str]:
+    return [samples.names[samples.folder[sample]], samples.key(sample), *samples.label_texts(sample)]
 
 
-def _write_flagged(path: Path, found: Audit) -> None:
+def _write_flagged(path: Path, result: Audit) -> None:
     with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "flag", "value", "reason", "folder", "key"])
-        for flag in found.flagged:
+        for flag in result.flagged:
             value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"
-            where = [found.samples.names[found.samples.folder[flag.number]], found.samples.key(flag.number)]
-            writer.writerow([flag.image, flag.flag, value, flag.reason, *where])
+            location = [result.samples.names[result.samples.folder[flag.number]], result.samples.key(flag.number)]
+            writer.writerow([flag.image, flag.flag, value, flag.reason, *location])

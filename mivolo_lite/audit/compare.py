@@ -22,24 +22,25 @@ _MIN_SHARED = 0.6
 
 
 def thumbnails_alike(
-    thumbnails: np.ndarray, one: np.ndarray, other: np.ndarray, mirrored: np.ndarray
+    thumbnails: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """(K,) bool, in parts: whether the thumbnails of two places correlate, the second mirrored where ``mirrored``."""
-    for first in range(0, len(one), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        left, right = standardised(thumbnails[one[part]]), standardised(thumbnails[other[part]])
-        right = np.where(mirrored[part, None, None], right[:, :, ::-1], right)
-        yield np.einsum("nij,nij->n", left, right) >= THUMBNAILS_ALIKE
+    """(K,) bool, in chunks: whether the thumbnails of two rows correlate, the second mirrored where ``mirrored``."""
+    for start in range(0, len(first), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        ends = standardised(thumbnails[first[chunk]]), standardised(thumbnails[second[chunk]])
+        flipped = np.where(mirrored[chunk, None, None], ends[1][:, :, ::-1], ends[1])
+        yield np.einsum("nij,nij->n", ends[0], flipped) >= THUMBNAILS_ALIKE
 
 
 def similarities(files: Sequence[ShardFiles], task: tuple[str, list[tuple]]) -> list[float]:
     """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of one kind of image."""
     image, pairs = task
-    read = {place: _view(files[place[0]].read(image, place[1])) for pair in pairs for place in pair[:2]}
-    return [similarity(read[one], read[other][:, ::-1] if mirrored else read[other]) for one, other, mirrored in pairs]
+    views = {place: _view(files[place[0]].read(image, place[1])) for pair in pairs for place in pair[:2]}
+    ends = ((views[first], views[second], mirrored) for first, second, mirrored in pairs)
+    return [similarity(first, second[:, ::-1] if mirrored else second) for first, second, mirrored in ends]
 
 
-def similarity(one: np.ndarray, other: np.ndarray) -> float:
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
     """Correlation of the fine pattern of two grey views (64, 64) float32, once the second is laid over the first.
 
     Alignment (an affine map, by Evangelidis and Psarakis' ECC, PAMI 2008) makes up for another crop or size; taking
@@ -47,15 +48,15 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
     photograph whatever was done to it, watermarks included, 0.87 to 0.9 the same person a moment later, and the best
     lookalikes have 0.86.
     """
-    other = np.ascontiguousarray(other)
-    move = _move(one, other)
-    if move is None:
+    second = np.ascontiguousarray(second)
+    warp = _find_warp(first, second)
+    if warp is None:
         return 0.0
-    # Filtered before it is moved: what moving brings in from outside would spread.
-    shared = (_moved(_inside(other), move) > 0.999) & (_inside(one) > 0)
+    # Filtered before it is warped: what warping brings in from outside would spread.
+    shared = (_warped(_interior(second), warp) > 0.999) & (_interior(first) > 0)
     if shared.mean() < _MIN_SHARED:
         return 0.0
-    return _correlation(_fine(one)[shared], _moved(_fine(other), move)[shared])
+    return _correlation(_fine_pattern(first)[shared], _warped(_fine_pattern(second), warp)[shared])
 
 
 def _view(data: bytes) -> np.ndarray:
@@ -64,31 +65,31 @@ def _view(data: bytes) -> np.ndarray:
     return resize(grey, _SIDE, _SIDE).astype(np.float32)
 
 
-def _move(one: np.ndarray, other: np.ndarray) -> np.ndarray | None:
-    """(2, 3) affine map from places in ``one`` to places in ``other``, None where there is nothing to hold on to."""
+def _find_warp(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """(2, 3) affine map from points of ``first`` to points of ``second``, None where it does not converge."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)
     try:
-        return cv2.findTransformECC(one, other, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop, None, 5)[1]
+        return cv2.findTransformECC(first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop, None, 5)[1]
     except cv2.error:
         return None
 
 
-def _moved(other: np.ndarray, move: np.ndarray) -> np.ndarray:
-    return cv2.warpAffine(other, move, other.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+def _warped(view: np.ndarray, warp: np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(view, warp, view.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def _inside(view: np.ndarray) -> np.ndarray:
+def _interior(view: np.ndarray) -> np.ndarray:
     """1 but for the edge, where filters meet its end."""
     inside = np.zeros_like(view)
     inside[_EDGE:-_EDGE, _EDGE:-_EDGE] = 1
     return inside
 
 
-def _fine(view: np.ndarray) -> np.ndarray:
+def _fine_pattern(view: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(view, (0, 0), _FINEST) - cv2.GaussianBlur(view, (0, 0), _COARSEST)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one - one.mean(), other - other.mean()
-    norm = float(np.sqrt((one**2).sum() * (other**2).sum()))
-    return float((one * other).sum()) / norm if norm else 0.0
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / norm if norm else 0.0

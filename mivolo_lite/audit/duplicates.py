@@ -17,8 +17,8 @@ COPY_TYPES = ("bytes", "pixels", "near", "mirrored")
 
 PAIR = np.dtype(
     [
-        ("one", np.int64),  # samples, the smaller number first
-        ("other", np.int64),
+        ("first", np.int64),  # samples, the smaller number first
+        ("second", np.int64),
         ("kind", np.uint8),  # of COPY_TYPES
         ("distance", np.uint8),  # bits of the perceptual hash
         ("similarity", np.float32),
@@ -67,7 +67,7 @@ def _without(rows: np.ndarray, links: np.ndarray) -> np.ndarray:
 
 def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
     pairs = np.zeros(len(places), PAIR)
-    pairs["one"], pairs["other"] = places.min(axis=1, initial=np.iinfo(np.int64).max), places.max(axis=1, initial=-1)
+    pairs["first"], pairs["second"] = places.min(axis=1, initial=np.iinfo(np.int64).max), places.max(axis=1, initial=-1)
     pairs["kind"], pairs["distance"], pairs["similarity"] = kind, distance, similarity
     return pairs
 
@@ -75,22 +75,22 @@ def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
 def _near_pairs(samples, image, prints, rows, workers, distance, similarity) -> np.ndarray:
     hashes = perceptual_hashes(prints.thumbnails, rows)
     alike = [np.zeros((0, 3), np.int64)]
-    for one, other, mirrored in candidates(hashes, distance):
-        for part in thumbnails_alike(prints.thumbnails, rows[one], rows[other], mirrored):
-            size = len(part)
-            alike.append(np.stack([one[:size][part], other[:size][part], mirrored[:size][part]], axis=1))
-            one, other, mirrored = one[size:], other[size:], mirrored[size:]
+    for first, second, mirrored in candidates(hashes, distance):
+        for is_alike in thumbnails_alike(prints.thumbnails, rows[first], rows[second], mirrored):
+            size = len(is_alike)
+            alike.append(np.stack([first[:size][is_alike], second[:size][is_alike], mirrored[:size][is_alike]], axis=1))
+            first, second, mirrored = first[size:], second[size:], mirrored[size:]
     alike = np.concatenate(alike)
-    one, other, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
-    numbers = np.stack([prints.records["sample"][rows[one]], prints.records["sample"][rows[other]]], axis=1)
-    found = _similarities(samples, image, numbers, mirrored, workers)
-    apart = np.bitwise_count(hashes[one] ^ hashes[other] ^ np.where(mirrored, MIRROR, np.uint64(0)))
-    pairs = _pairs(numbers, np.where(mirrored, 3, 2), apart, found)
-    return _best_of_a_pair(pairs[found >= similarity])
+    first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
+    sample_pairs = np.stack([prints.records["sample"][rows[first]], prints.records["sample"][rows[second]]], axis=1)
+    scores = _similarities(samples, image, sample_pairs, mirrored, workers)
+    distances = np.bitwise_count(hashes[first] ^ hashes[second] ^ np.where(mirrored, MIRROR, np.uint64(0)))
+    pairs = _pairs(sample_pairs, np.where(mirrored, 3, 2), distances, scores)
+    return _best_of_a_pair(pairs[scores >= similarity])
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Places ``one < other`` of hashes near each other, and whether that is so for the mirrored image, in parts."""
+    """Rows ``first < second`` of hashes near each other, and whether the second must be mirrored for it, in parts."""
     views = np.concatenate([hashes, hashes ^ MIRROR])
     order = np.argsort(views)
     values, starts, counts = np.unique(views[order], return_index=True, return_counts=True)
@@ -140,25 +140,26 @@ def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.nd
     return images[counts, 0], images[counts, 1], across[counts]
 
 
-def _similarities(samples, image, numbers, mirrored, workers) -> np.ndarray:
+def _similarities(samples, image, sample_pairs, mirrored, workers) -> np.ndarray:
     """(K,) similarity of pairs of samples (K, 2)."""
-    order = np.lexsort((numbers[:, 1], numbers[:, 0]))  # pairs of one image follow each other, which is read once
-    pairs = [(samples.place(one), samples.place(other)) for one, other in numbers[order].tolist()]
+    # Pairs of one image follow each other, so that it is read once.
+    order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
+    pairs = [(samples.place(first), samples.place(second)) for first, second in sample_pairs[order].tolist()]
     pairs = [(*pair, flipped) for pair, flipped in zip(pairs, mirrored[order].tolist(), strict=True)]
-    tasks = [(image, pairs[first : first + _PAIRS_PER_TASK]) for first in range(0, len(pairs), _PAIRS_PER_TASK)]
-    found = np.zeros(len(pairs), np.float32)
+    tasks = [(image, pairs[start : start + _PAIRS_PER_TASK]) for start in range(0, len(pairs), _PAIRS_PER_TASK)]
+    scores = np.zeros(len(pairs), np.float32)
     bar = tqdm(total=len(pairs), desc="comparing", unit=" pairs", disable=None)
     with bar:
         done = 0
-        for part in workers.map(similarities, tasks):
-            found[order[done : done + len(part)]] = part
-            done += len(part)
-            bar.update(len(part))
-    return found
+        for chunk in workers.map(similarities, tasks):
+            scores[order[done : done + len(chunk)]] = chunk
+            done += len(chunk)
+            bar.update(len(chunk))
+    return scores
 
 
 def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
     """A nearly symmetric image can be near both ways; the better way counts."""
-    pairs = pairs[np.lexsort((-pairs["similarity"], pairs["other"], pairs["one"]))]
-    again = (pairs["one"][1:] == pairs["one"][:-1]) & (pairs["other"][1:] == pairs["other"][:-1])
+    pairs = pairs[np.lexsort((-pairs["similarity"], pairs["second"], pairs["first"]))]
+    again = (pairs["first"][1:] == pairs["first"][:-1]) & (pairs["second"][1:] == pairs["second"][:-1])
     return pairs[np.append(True, ~again)[: len(pairs)]]

@@ -35,20 +35,20 @@ class Flag:
 def flags(prints: Fingerprints, image: str, min_side: int, max_blur: float) -> list[Flag]:
     """Every flagged image, with the first of the flags that fits, the worst of each flag first."""
     records = prints.records
-    numbers = records["sample"]
-    found = [Flag(int(numbers[row]), image, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
-    left = records["readable"].copy()
+    sample = records["sample"]
+    flagged = [Flag(int(sample[row]), image, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
+    unflagged = records["readable"].copy()
     side = np.minimum(records["width"], records["height"])
-    for flag, value, hit, words in (
+    for flag, value, is_hit, reason in (
         ("blank", records["contrast"], records["contrast"] < BLANK_CONTRAST, "grey levels vary by {:.1f}"),
         ("tiny", side, side < min_side, "shorter side {:.0f} px"),
         ("blurred", records["blur"], records["blur"] > max_blur, "blur {:.2f}"),
     ):
-        rows = np.flatnonzero(hit & left)
-        left[rows] = False
+        rows = np.flatnonzero(is_hit & unflagged)
+        unflagged[rows] = False
         rows = rows[np.argsort(-value[rows] if flag == "blurred" else value[rows], kind="stable")]
-        found += [Flag(int(numbers[row]), image, flag, float(value[row]), words.format(value[row])) for row in rows]
-    return found
+        flagged += [Flag(int(sample[row]), image, flag, float(value[row]), reason.format(value[row])) for row in rows]
+    return flagged
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,22 @@ def group_pairs(pairs: np.ndarray, samples: Samples) -> list[Group]:
     """The samples that pairs connect, in the order of their first members."""
     parent: dict[int, int] = {}
 
-    def root(number: int) -> int:
-        while parent.setdefault(number, number) != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
+    def root(sample: int) -> int:
+        while parent.setdefault(sample, sample) != sample:
+            parent[sample] = parent[parent[sample]]
+            sample = parent[sample]
+        return sample
 
-    for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
-        low, high = sorted((root(one), root(other)))
+    for first, second in zip(pairs["first"].tolist(), pairs["second"].tolist(), strict=True):
+        low, high = sorted((root(first), root(second)))
         parent[high] = low
     members: dict[int, list[int]] = {}
-    for number in sorted(parent):
-        members.setdefault(root(number), []).append(number)
+    for sample in sorted(parent):
+        members.setdefault(root(sample), []).append(sample)
     links: dict[int, list[int]] = {}
-    for place, one in enumerate(pairs["one"].tolist()):
-        links.setdefault(root(one), []).append(place)
-    return [_group(numbers, pairs[links[first]], samples) for first, numbers in members.items()]
+    for row, first in enumerate(pairs["first"].tolist()):
+        links.setdefault(root(first), []).append(row)
+    return [_group(group, pairs[links[representative]], samples) for representative, group in members.items()]
 
 
 def _group(members: list[int], pairs: np.ndarray, samples: Samples) -> Group:
@@ -123,12 +123,12 @@ def overlap(groups: list[Group], samples: Samples) -> np.ndarray:
     shared = np.zeros((len(samples.names), len(samples.names)), np.int64)
     for group in groups:
         counts = np.bincount(samples.folder[group.members], minlength=len(shared))
-        others = counts[None, :] - np.diag(np.ones(len(shared), np.int64)) > 0
-        shared += counts[:, None] * others
+        has_copy = counts[None, :] - np.diag(np.ones(len(shared), np.int64)) > 0
+        shared += counts[:, None] * has_copy
     return shared
 
 
-def left_out(
+def exclusions(
     groups: list[Group], flagged: list[Flag], prints: dict[str, Fingerprints], samples: Samples, age_tolerance: float
 ) -> Iterator[tuple[int, str]]:
     """Samples to leave out, each once and with the reason.
@@ -137,28 +137,28 @@ def left_out(
     each other none stays. Blurred and tiny crops stay: they are poor, not wrong.
     """
     broken = {flag.number: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
-    gone = set(broken)
+    excluded = set(broken)
     yield from ((flag.number, f"{flag.flag} {flag.image}: {flag.reason}") for flag in broken.values())
     for group in groups:
-        members = [number for number in group.members if number not in gone]
+        members = [sample for sample in group.members if sample not in excluded]
         if group.contradicts(age_tolerance):
-            words = f"labels of {len(group.members)} copies contradict each other: {differences(group, samples)}"
-            yield from ((number, words) for number in members)
+            reason = f"labels of {len(group.members)} copies contradict each other: {differences(group, samples)}"
+            yield from ((sample, reason) for sample in members)
         elif members:
-            kept = min(members, key=lambda number: _worse(number, prints, samples))
-            name = samples.key(kept)
-            yield from ((number, f"copy of {name}") for number in members if number != kept)
+            best = min(members, key=lambda sample: _keeping_order(sample, prints, samples))
+            name = samples.key(best)
+            yield from ((sample, f"copy of {name}") for sample in members if sample != best)
 
 
-def _worse(number: int, prints: dict[str, Fingerprints], samples: Samples) -> tuple:
-    """Smaller for the copy that should stay."""
+def _keeping_order(sample: int, prints: dict[str, Fingerprints], samples: Samples) -> tuple:
+    """A sort key: the copy that should stay has the smallest."""
     size, blurs = 0, 0.0
-    for part in prints.values():
-        row = np.searchsorted(part.records["sample"], number)
-        if row < len(part.records) and part.records["sample"][row] == number:
-            size += int(part.records["width"][row]) * int(part.records["height"][row])
-            blurs += float(part.records["blur"][row])
-    return samples.place(number)[0], -size, blurs, number
+    for fingerprints in prints.values():
+        row = np.searchsorted(fingerprints.records["sample"], sample)
+        if row < len(fingerprints.records) and fingerprints.records["sample"][row] == sample:
+            size += int(fingerprints.records["width"][row]) * int(fingerprints.records["height"][row])
+            blurs += float(fingerprints.records["blur"][row])
+    return samples.place(sample)[0], -size, blurs, sample
 
 
 def differences(group: Group, samples: Samples) -> str:

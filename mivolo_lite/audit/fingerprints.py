@@ -45,7 +45,7 @@ class Fingerprints(NamedTuple):
     Attributes:
         records: (N,) of ``FINGERPRINT``, by sample.
         thumbnails: (N, 32, 32) uint8 grey, mapped from a file.
-        reasons: why an image cannot be read, by its place in ``records``.
+        reasons: why an image cannot be read, by its row in ``records``.
     """
 
     records: np.ndarray
@@ -59,20 +59,20 @@ def read_fingerprints(samples: Samples, name: str, workers: ShardWorkers, folder
     Raises:
         UserError: it has no room for them.
     """
-    numbers = samples.present(name)
-    parts = [numbers[first : first + _IMAGES_PER_TASK] for first in range(0, len(numbers), _IMAGES_PER_TASK)]
-    records = np.zeros(len(numbers), FINGERPRINT)
-    thumbnails = _mapped((len(numbers), THUMBNAIL, THUMBNAIL), folder)
+    present = samples.present(name)
+    chunks = [present[start : start + _IMAGES_PER_TASK] for start in range(0, len(present), _IMAGES_PER_TASK)]
+    records = np.zeros(len(present), FINGERPRINT)
+    thumbnails = _mapped((len(present), THUMBNAIL, THUMBNAIL), folder)
     reasons: dict[int, str] = {}
-    first = 0
-    tasks = [(name, [(number, *samples.place(number)) for number in part.tolist()]) for part in parts]
-    with tqdm(total=len(numbers), desc=name, unit="", disable=None) as bar:
-        for part, small, broken in workers.map(_read_part, tasks):
-            records[first : first + len(part)] = part
-            thumbnails[first : first + len(part)] = small
-            reasons |= {first + place: reason for place, reason in broken.items()}
-            first += len(part)
-            bar.update(len(part))
+    done = 0
+    tasks = [(name, [(number, *samples.place(number)) for number in chunk.tolist()]) for chunk in chunks]
+    with tqdm(total=len(present), desc=name, unit="", disable=None) as bar:
+        for chunk_records, chunk_thumbnails, chunk_reasons in workers.map(_read_chunk, tasks):
+            rows = slice(done, done + len(chunk_records))
+            records[rows], thumbnails[rows] = chunk_records, chunk_thumbnails
+            reasons |= {done + row: reason for row, reason in chunk_reasons.items()}
+            done = rows.stop
+            bar.update(len(chunk_records))
     return Fingerprints(records, thumbnails, reasons)
 
 
@@ -86,12 +86,12 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _read_part(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):
+def _read_chunk(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):
     """Records, thumbnails and reasons of (number, folder, sample in it)."""
     name, places = task
     records = np.zeros(len(places), FINGERPRINT)
     thumbnails = np.zeros((len(places), THUMBNAIL, THUMBNAIL), np.uint8)
-    broken: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for row, (number, folder, sample) in enumerate(places):
         records["sample"][row] = number
         data = files[folder].read(name, sample)
@@ -99,14 +99,14 @@ def _read_part(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int
         try:
             image = decode(data)
         except BrokenJpeg as error:
-            broken[row] = str(error)
+            reasons[row] = str(error)
             continue
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         height, width = grey.shape
         pixels = _digest(b"%dx%d:" % (width, height) + image.tobytes())
         records[row] = (number, True, records["bytes"][row], pixels, width, height, grey.std(), blur(grey))
         thumbnails[row] = resize(grey, THUMBNAIL, THUMBNAIL)
-    return records, thumbnails, broken
+    return records, thumbnails, reasons
 
 
 def _digest(data: bytes) -> int:

@@ -42,9 +42,9 @@ def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """
     thresholds = _thresholds(thumbnails, rows)
     hashes = np.zeros(len(rows), np.uint64)
-    for first in range(0, len(rows), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        hashes[part] = _packed(_coefficients(thumbnails[rows[part]]) > thresholds)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        hashes[chunk] = _packed(_coefficients(thumbnails[rows[chunk]]) > thresholds)
     return hashes
 
 
@@ -52,8 +52,8 @@ def _thresholds(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(64,) medians, over some of the images; zeros for a mirrored coefficient, and where the images are few."""
     if len(rows) < _FEW:  # medians would follow single images, and fall between copies
         return np.zeros(BITS, np.float32)
-    some = rows[:: -(-len(rows) // _MEDIAN_OF)]
-    return np.where(_COLUMNS % 2, 0, np.median(_coefficients(thumbnails[some]), axis=0))
+    subset = rows[:: -(-len(rows) // _MEDIAN_OF)]
+    return np.where(_COLUMNS % 2, 0, np.median(_coefficients(thumbnails[subset]), axis=0))
 
 
 def _coefficients(thumbnails: np.ndarray) -> np.ndarray:

@@ -23,11 +23,11 @@ def blur(grey: np.ndarray) -> float:
     if max(height, width) > _SIDE:
         grey = resize(grey, *fitted(width, height, _SIDE))
     grey = grey.astype(np.float32)
-    return max(_kept(grey, axis) for axis in (0, 1))
+    return max(_remaining_variation(grey, axis) for axis in (0, 1))
 
 
-def _kept(grey: np.ndarray, axis: int) -> float:
-    """The share of the differences between neighbours along an axis that a mean over 11 pixels leaves."""
+def _remaining_variation(grey: np.ndarray, axis: int) -> float:
+    """The share of the differences between neighbours along an axis that a mean over 11 pixels leaves, 0 to 1."""
     smooth = cv2.blur(grey, (1, _SHIFT) if axis == 0 else (_SHIFT, 1))
     before, after = (np.abs(np.diff(image, axis=axis)) for image in (grey, smooth))
     total = float(before.sum())

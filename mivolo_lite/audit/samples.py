@@ -29,11 +29,11 @@ class Samples:
     def __init__(self, folders: Sequence[Path | str]):
         self.names = [without_credentials(str(folder)) for folder in folders]
         resolved = [Path(folder).resolve() for folder in folders]
-        for place, path in enumerate(resolved):
-            if path in resolved[:place]:
-                raise UserError(f"{self.names[place]}: given twice; name each folder once")
-        last = [path.name for path in resolved]
-        self.short_names = last if len(set(last)) == len(last) else self.names
+        for index, path in enumerate(resolved):
+            if path in resolved[:index]:
+                raise UserError(f"{self.names[index]}: given twice; name each folder once")
+        last_parts = [path.name for path in resolved]
+        self.short_names = last_parts if len(set(last_parts)) == len(last_parts) else self.names
         self.indexes = [ShardIndex.load(folder) for folder in folders]
         for name, index in zip(self.names, self.indexes, strict=True):
             if index.is_remote:

@@ -44,7 +44,7 @@ class NearPairs:
         earlier = [np.uint64(self.masks[block]) for block in range(table[-1]) if block not in table]
         order = np.argsort(self.hashes & mask)
         hashes = self.hashes[order]
-        found = [np.zeros((0, 2), np.int64)]
+        pairs = [np.zeros((0, 2), np.int64)]
         first = np.arange(len(hashes))
         for shift in count(1):
             first = first[: np.searchsorted(first, len(hashes) - shift)]
@@ -52,14 +52,14 @@ class NearPairs:
             together = (differing & mask) == 0
             first, differing = first[together], differing[together]
             if not len(first):
-                return np.sort(np.concatenate(found), axis=1)
+                return np.sort(np.concatenate(pairs), axis=1)
             near = np.flatnonzero(np.bitwise_count(differing) <= self.distance)
             for block in earlier:
                 near = near[(differing[near] & block) != 0]
-            found.append(np.stack([order[first[near]], order[first[near] + shift]], axis=1))
+            pairs.append(np.stack([order[first[near]], order[first[near] + shift]], axis=1))
 
 
 def _blocks_of_a_table(hashes: int, distance: int) -> int:
     """The fewest blocks to sort by that leave some 30 random hashes to a bucket: more make too many tables."""
-    wanted = log2(max(hashes, 2)) - 5
-    return next(chosen for chosen in range(1, BITS) if BITS * chosen / (distance + chosen) >= wanted)
+    sorting_bits = log2(max(hashes, 2)) - 5
+    return next(chosen for chosen in range(1, BITS) if BITS * chosen / (distance + chosen) >= sorting_bits)

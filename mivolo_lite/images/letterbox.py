@@ -41,9 +41,9 @@ def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np
     if new_width != new_height:
         out[:] = 0
     top, left = (size - new_height) // 2, (size - new_width) // 2
-    part = out[top : top + new_height, left : left + new_width]
+    inner = out[top : top + new_height, left : left + new_width]
     if (new_width, new_height) == (width, height):
-        part[:] = image
+        inner[:] = image
     else:
-        resize(image, new_width, new_height, part)
+        resize(image, new_width, new_height, inner)
     return out

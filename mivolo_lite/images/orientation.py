@@ -20,11 +20,11 @@ def orientation_of(image: Image.Image) -> int:
     return _orientation(image.getexif)
 
 
-def _orientation(read: Callable[[], Image.Exif]) -> int:
+def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     """Upright where EXIF data name none or are damaged: an image whose pixels are good is not lost for its notes."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            orientation = read().get(ExifTags.Base.Orientation, UPRIGHT)
+            orientation = read_exif().get(ExifTags.Base.Orientation, UPRIGHT)
     # Pillow raises whatever the damage makes it stumble over: struct.error, SyntaxError, KeyError, TypeError, ...
     except Exception:
         return UPRIGHT
