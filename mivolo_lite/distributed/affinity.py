@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mivolo_lite.processes import find_launcher
 
-_own: list[int] = []
+_process_cpus: list[int] = []
 
 
 def spread_over_cpus() -> None:
@@ -16,33 +16,33 @@ def spread_over_cpus() -> None:
     """
     if Path("/dev/nvidiactl").exists() or not hasattr(os, "sched_setaffinity"):
         return
-    rank, ranks = _number("LOCAL_RANK", 0), max(1, _number("LOCAL_WORLD_SIZE", 1))
+    rank, ranks = _int_variable("LOCAL_RANK", 0), max(1, _int_variable("LOCAL_WORLD_SIZE", 1))
     allowed = sorted(os.sched_getaffinity(0))
-    own = allowed[rank::ranks] or [allowed[rank % len(allowed)]]
-    os.sched_setaffinity(0, own)
-    _own[:] = own
-    if _threads_were_guessed():
+    cpus = allowed[rank::ranks] or [allowed[rank % len(allowed)]]
+    os.sched_setaffinity(0, cpus)
+    _process_cpus[:] = cpus
+    if _launcher_chose_threads():
         del os.environ["OMP_NUM_THREADS"]
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(own)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(cpus)))
     os.environ.setdefault("OMP_PROC_BIND", "true")
 
 
-def _threads_were_guessed() -> bool:
+def _launcher_chose_threads() -> bool:
     """Whether a launcher chose one thread by itself, as accelerate does unasked, be there ever so many CPUs."""
     launcher = find_launcher()
     if launcher is None or os.environ.get("OMP_NUM_THREADS") != "1":
         return False
-    asked = any(word.replace("-", "_").startswith("__num_cpu_threads_per_process") for word in launcher.words)
-    return launcher.set_itself("OMP_NUM_THREADS") and not asked
+    was_requested = any(word.replace("-", "_").startswith("__num_cpu_threads_per_process") for word in launcher.words)
+    return launcher.set_itself("OMP_NUM_THREADS") and not was_requested
 
 
-def _number(name: str, otherwise: int) -> int:
+def _int_variable(name: str, otherwise: int) -> int:
     """A variable of the environment. One that is no number is an error, but only later: launch.py says so."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else otherwise
 
 
-def place_loader_worker(number: int) -> None:
+def place_loader_worker(worker: int) -> None:
     """Let a loader's worker run on its process's last CPUs: it is forked from the thread that is bound to the first."""
-    if _own:
-        os.sched_setaffinity(0, {_own[-1 - number % len(_own)]})
+    if _process_cpus:
+        os.sched_setaffinity(0, {_process_cpus[-1 - worker % len(_process_cpus)]})

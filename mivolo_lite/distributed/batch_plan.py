@@ -27,8 +27,8 @@ class BatchPlan:
             UserError: the global batch cannot be dealt out equally, or only in micro-batches of less than half the
                 limit: a prime share would be trained one image at a time.
         """
-        share, rest = divmod(global_batch, world_size)
-        if rest or not share:
+        share, remainder = divmod(global_batch, world_size)
+        if remainder or not share:
             nearest = max(1, round(global_batch / world_size)) * world_size
             raise UserError(
                 f"optim.global_batch {global_batch} cannot be shared by {world_size} processes; use {nearest}, "

@@ -1,6 +1,6 @@
 """The engines that can train: what each of them does to a step, and where it keeps weights and optimizer state.
 
-Everything else in training speaks of whole tensors by name, or of the part of a tensor that this rank holds.
+The rest of training uses full tensors by name, or the local shard of a tensor: the slice that this rank holds.
 """
 
 import copy
@@ -20,7 +20,8 @@ from mivolo_lite.estimator import Estimator
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _SHARDED = 100_000
-"""Fewest parameters of a block that FSDP2 gathers by itself; smaller ones travel with what is around them."""
+"""Fewest parameters of a block that FSDP2 gathers by itself; smaller ones are gathered
+with the module around them."""
 
 
 class DataParallel:
@@ -48,10 +49,10 @@ class DataParallel:
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         return self.accelerator.prepare(self.estimator, optimizer)
 
-    def _refuse_shared(self, engine: str) -> None:
+    def _reject_shared_weights(self, engine: str) -> None:
         if self.shared:
-            name, other = next(iter(self.shared.items()))
-            raise UserError(f"model: {name} is {other} as well, and {engine} cannot share weights; use ddp or zero2")
+            name, first_name = next(iter(self.shared.items()))
+            raise UserError(f"model: {name} is also {first_name}, and {engine} cannot share weights; use ddp or zero2")
 
     def autocast(self):
         """The run's mixed precision, for a forward pass of the estimator itself."""
@@ -59,7 +60,7 @@ class DataParallel:
 
     @contextmanager
     def full_estimator(self) -> Iterator[Estimator]:
-        """The estimator for evaluation, all of it on every rank. All ranks must ask for it."""
+        """The estimator for evaluation, with full parameters on every rank. All ranks must enter it."""
         yield self.estimator
 
     def micro_batch(self, last: bool):
@@ -76,7 +77,7 @@ class DataParallel:
         self.accelerator.backward(loss * self.accelerator.num_processes)
 
     def update(self, sound: Tensor) -> tuple[Tensor | float, bool]:
-        """Clip, step, and forget the gradients.
+        """Clip, step, and zero the gradients.
 
         Args:
             sound: () bool, whether the step's losses are finite, the same on every rank.
@@ -87,18 +88,18 @@ class DataParallel:
             weights as they were as well, and tries a smaller scale in the next step.
         """
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
-        return norm, self._step_where(sound, norm)
+        return norm, self._step_if_finite(sound, norm)
 
-    def _step_where(self, sound: Tensor, norm: Tensor) -> bool:
+    def _step_if_finite(self, sound: Tensor, norm: Tensor) -> bool:
         scaler = self.accelerator.scaler
         # A scale below 1 means that the gradients overflow at any.
         fits = torch.isfinite(norm) if scaler is None else scaler.get_scale() >= 1
         # Read once: it waits for the backward pass. The update that follows is a few milliseconds of launches.
-        taken = bool(sound & fits)
-        if taken:
+        is_finite = bool(sound & fits)
+        if is_finite:
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return taken
+        return is_finite
 
     def local_shard(self, parameter: Tensor) -> Tensor:
         """The shard of a parameter that this rank holds, to be read or written in place."""
@@ -141,7 +142,7 @@ class DataParallel:
         return state
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take what ``optimizer_state`` gave, on any engine at any world size."""
+        """Load what ``optimizer_state`` returned, on any engine at any world size."""
         if "step" not in state:  # saved before the first update
             return
         step = state["step"]
@@ -170,10 +171,10 @@ class DataParallel:
 
 
 class FullParameterCopy:
-    """A copy in the host's memory of an estimator whose parameters are about to be spread over the ranks.
+    """A copy in the host's memory of an estimator whose parameters are about to be sharded over the ranks.
 
     In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
-    ranks would wait for ever for this rank's part of that backbone.
+    ranks would wait for ever for this rank's shards of that backbone.
     """
 
     def __init__(self, estimator: Estimator):
@@ -181,7 +182,7 @@ class FullParameterCopy:
 
     @contextmanager
     def gathered(self, engine: DataParallel) -> Iterator[Estimator]:
-        """On the engine's device, with its weights. All ranks must ask for it."""
+        """On the engine's device, with its weights. All ranks must enter it."""
         estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
         for name, tensor in estimator.state_dict().items():
             parameter = engine.parameters.get(name)
@@ -197,11 +198,11 @@ class FullySharded(DataParallel):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        self._refuse_shared("FSDP2")
-        _in_torch_order(self.estimator)
+        self._reject_shared_weights("FSDP2")
+        _use_contiguous_format(self.estimator)
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
-        called = _called(self.estimator)
+        called = _called_modules(self.estimator)
         for block in _blocks(self.estimator):
             if block in called:
                 fully_shard(block, mesh=mesh)
@@ -227,7 +228,7 @@ class FullySharded(DataParallel):
 
     def update(self, sound: Tensor) -> tuple[Tensor, bool]:
         norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf")).full_tensor()
-        return norm, self._step_where(sound, norm)
+        return norm, self._step_if_finite(sound, norm)
 
     def local_shard(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to_local()
@@ -253,13 +254,13 @@ class FullySharded(DataParallel):
 
 
 class Zero(DataParallel):
-    """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are spread over the ranks."""
+    """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are sharded."""
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        _in_torch_order(self.estimator)
+        _use_contiguous_format(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
         if self.stage == 3:
-            self._refuse_shared("ZeRO-3")
+            self._reject_shared_weights("ZeRO-3")
         self.full_copy = FullParameterCopy(self.estimator) if self.stage == 3 else None
         model, optimizer = super().prepare(optimizer)
         model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
@@ -297,8 +298,8 @@ class Zero(DataParallel):
             return full
         size = parameter.ds_tensor.ds_numel
         start = size * dist.get_rank(parameter.ds_process_group)
-        found = full.flatten()[start : start + size]
-        return torch.cat([found, found.new_zeros(size - len(found))])  # the last rank's part is filled up
+        local = full.flatten()[start : start + size]
+        return torch.cat([local, local.new_zeros(size - len(local))])  # the last rank's shard is padded
 
     def full_tensor(self, parameter: Tensor) -> Tensor:
         if self.stage < 3:
@@ -327,7 +328,7 @@ class Zero(DataParallel):
 
     def optimizer_state(self) -> dict[str, Tensor]:
         if self.adam.state:
-            self._link()
+            self._link_optimizer_state()
         return super().optimizer_state()
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
@@ -337,18 +338,18 @@ class Zero(DataParallel):
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         if "step" in state:
-            self._make_room(state["step"])
+            self._allocate_state(state["step"])
         super().load_optimizer_state(state)
 
-    def _make_room(self, step: Tensor) -> None:
-        """AdamW makes its state with its first update; here they are wanted before."""
+    def _allocate_state(self, step: Tensor) -> None:
+        """AdamW allocates its state in its first update; a resumed run needs it before."""
         zero = self.model.optimizer
         on_host = not isinstance(self.adam, torch.optim.AdamW)  # DeepSpeed's CPU Adam counts in plain integers
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
             self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
-        self._link()
+        self._link_optimizer_state()
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
@@ -359,7 +360,7 @@ class Zero(DataParallel):
             else:
                 safe_set_local_optimizer_state(parameter, self.shard(parameter, value), name)
 
-    def _link(self) -> None:
+    def _link_optimizer_state(self) -> None:
         """Let stages 1 and 2 find every parameter's state. By itself DeepSpeed looks once, when the first of several
         groups was updated and the others have none yet."""
         if self.stage < 3:
@@ -372,23 +373,23 @@ ENGINES: dict[str, type[DataParallel]] = {"ddp": DataParallel, "zero": Zero, "fs
 
 def shared_names(module: nn.Module) -> dict[str, str]:
     """For parameters that several layers share: every other name, and the first one."""
-    first: dict[nn.Parameter, str] = {}
-    every = module.named_parameters(remove_duplicate=False)
-    names = ((name, first.setdefault(parameter, name)) for name, parameter in every)
-    return {name: other for name, other in names if name != other}
+    first_names: dict[nn.Parameter, str] = {}
+    named_parameters = module.named_parameters(remove_duplicate=False)
+    names = ((name, first_names.setdefault(parameter, name)) for name, parameter in named_parameters)
+    return {name: first_name for name, first_name in names if name != first_name}
 
 
-def _in_torch_order(module: nn.Module) -> None:
-    """Engines that cut parameters up do not know channels-last kernels. Images stay in that order all the same."""
+def _use_contiguous_format(module: nn.Module) -> None:
+    """Engines that shard parameters do not support channels-last kernels. Images stay channels-last."""
     module.to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
-def _called(estimator: Estimator) -> set[nn.Module]:
+def _called_modules(estimator: Estimator) -> set[nn.Module]:
     """The modules whose ``forward`` runs.
 
-    FSDP2 gathers a block's parameters there: those of a stage whose parts a model calls by themselves, as SwinFace
-    does, would stay apart.
+    FSDP2 gathers a block's parameters there: those of a stage whose layers a model calls one by one, as SwinFace
+    does, would stay sharded.
     """
     called = set()
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()]

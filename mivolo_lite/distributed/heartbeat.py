@@ -23,11 +23,11 @@ from mivolo_lite.errors import MachineError, UserError, in_one_line
 from mivolo_lite.output import complain
 
 EVERY = 4
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 PATIENCE = 25
-"""Seconds without one, after which a rank is given up."""
+"""Seconds without a heartbeat after which a rank counts as lost."""
 ENDING = 15
-"""Seconds that a rank has to end by itself, once it failed or heard that another did."""
+"""Seconds that a rank has to end by itself, once it failed or learnt that another did."""
 HANG_VARIABLE = "MIVOLO_HANG_TIMEOUT"
 HANG = 1800
 """Seconds without a step, a batch of an evaluation or a save, after which a rank is taken to hang."""
@@ -37,7 +37,7 @@ _running: "list[Heartbeat]" = []
 
 
 class Heartbeat:
-    """Gives a sign of life, watches for those of the rank before, and ends this process where they stop.
+    """Sends heartbeats, watches those of the previous rank, and ends this process when they stop.
 
     It also ends a process whose main thread ended, or hangs.
 
@@ -63,9 +63,9 @@ class Heartbeat:
         if world_size > 1:
             self._store = (store or _get_default_store()).clone()
             self._store.set_timeout(timedelta(seconds=EVERY))
-            self._beating = Thread(target=self._beat, args=[self._store.clone()], daemon=True)
-            self._beating.start()
-            atexit.register(self._fall_silent)
+            self._beat_thread = Thread(target=self._beat, args=[self._store.clone()], daemon=True)
+            self._beat_thread.start()
+            atexit.register(self._stop_beating)
         Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
@@ -86,23 +86,23 @@ class Heartbeat:
         self._silenced.set()
 
     def explain(self, error: Exception) -> UserError | None:
-        """What this rank ends with, now that an exception ended its work. The other ranks hear of it.
+        """The error with which this rank ends after an exception. It is reported to the other ranks.
 
         Returns:
-            The exception in one line; None for a fault of this program, whose traceback is wanted.
+            The exception in one line; None for a bug, which needs its traceback.
         """
         self._explaining = True
         explained = in_one_line(error)
-        if self._store is not None and explained is None and _is_of_communication(error):
+        if self._store is not None and explained is None and _is_communication_error(error):
             self._wait(lambda: self._lost)
             text = " ".join(str(error).split()).rpartition(".cc:")[2].partition("] ")[2] or str(error)
             reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
             return MachineError(f"rank {self.rank} ends: {reason}")
-        self._tell(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
+        self._report_failure(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
         return explained
 
-    def _tell(self, reason: str) -> None:
-        """Let the others know why this rank ends. The one that keeps the store stays until they do."""
+    def _report_failure(self, reason: str) -> None:
+        """Tell the other ranks why this one ends. Rank 0, which keeps the store, waits until all have ended."""
         if self._store is None:
             return
         try:
@@ -119,18 +119,18 @@ class Heartbeat:
         while not done() and time.monotonic() < end:
             time.sleep(0.1)
 
-    def _fall_silent(self) -> None:
+    def _stop_beating(self) -> None:
         # A thread that is in the store when Python ends aborts the process, and hides its exit code.
         self._silenced.set()
-        self._beating.join(timeout=EVERY + 2)
+        self._beat_thread.join(timeout=EVERY + 2)
 
     def _beat(self, store: Store) -> None:
         store.set_timeout(timedelta(seconds=EVERY))
-        seen = None
-        for number in count():
-            sign = seen
+        last_sign = None
+        for beat in count():
+            sign = last_sign
             try:
-                store.set(f"heartbeat/{self.rank}", str(number))
+                store.set(f"heartbeat/{self.rank}", str(beat))
                 if store.check([_LOST]):
                     self._lost = store.get(_LOST).decode()
                 sign = store.get(f"heartbeat/{self.watched}")
@@ -139,8 +139,8 @@ class Heartbeat:
             except DistError:
                 self._lost = self._lost or "rank 0, which keeps the store, is gone"
                 return
-            if sign != seen:
-                seen, self._silent = sign, 0
+            if sign != last_sign:
+                last_sign, self._silent = sign, 0
             if self._silenced.wait(EVERY):
                 return
 
@@ -163,10 +163,10 @@ class Heartbeat:
                 self._end(f"nothing was done for {self.hang:g} seconds, at {_place_of_main_thread()}: it hangs")
 
     def _end(self, reason: str) -> None:
-        teller = Thread(target=self._tell, args=[reason], daemon=True)  # the store may be out of reach
-        teller.start()
+        reporter = Thread(target=self._report_failure, args=[reason], daemon=True)  # the store may be out of reach
+        reporter.start()
         complain(f"rank {self.rank} ends: {reason}")
-        teller.join(timeout=EVERY)
+        reporter.join(timeout=EVERY)
         os._exit(1)
 
 
@@ -182,7 +182,7 @@ def ending_together() -> Iterator[None]:
         raise explained from None
 
 
-def _is_of_communication(error: Exception) -> bool:
+def _is_communication_error(error: Exception) -> bool:
     return isinstance(error, DistError) or (
         isinstance(error, RuntimeError) and any(name in str(error).lower() for name in ("gloo", "nccl", "by peer"))
     )

@@ -1,4 +1,4 @@
-"""What a launcher asked for, read from its environment, and the processes that come of it.
+"""The launch that the environment describes, and the process group made from it.
 
 Accelerate and DeepSpeed fall back in silence: a launch for DeepSpeed trains without it, a launch of two processes
 trains one, a precision in one file overrules that of another. Here each of these is an error before any data is read.
@@ -34,7 +34,7 @@ _DEEPSPEED = "ACCELERATE_DEEPSPEED_"
 _BUCKET = 50_000_000
 """Values that ZeRO reduces at once; its own default, ten times as many, allocates 2 GB."""
 _PERSISTENT = 10_000
-"""Parameters up to this size stay whole on every rank under ZeRO-3."""
+"""Parameters up to this size stay full on every rank under ZeRO-3."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,22 @@ class Launch:
             gpus: that this process sees.
 
         Raises:
-            UserError: it would train otherwise than asked.
+            UserError: it would train differently than launched.
         """
         on_cpu = gpus == 0 or _flag(environ, "ACCELERATE_USE_CPU")
         engine, processes = _engine(environ), _processes(environ)
-        said = _said(environ) | {"local_processes": int(environ.get("LOCAL_WORLD_SIZE") or 1)}
+        stated = _stated_settings(environ) | {"local_processes": int(environ.get("LOCAL_WORLD_SIZE") or 1)}
         if engine != "zero":
-            return cls(engine, processes, on_cpu, {}, **said)
+            return cls(engine, processes, on_cpu, {}, **stated)
         _check_deepspeed(environ)
-        zero, said_too = _deepspeed_settings(environ)
-        for name, value in said_too.items():
-            if said.setdefault(name, value) != value:
+        zero, stated_in_json = _deepspeed_settings(environ)
+        for name, value in stated_in_json.items():
+            if stated.setdefault(name, value) != value:
                 raise UserError(
-                    f"launch: the launch file says {name} {said[name]}, DeepSpeed's JSON file {value}; "
+                    f"launch: the launch file says {name} {stated[name]}, DeepSpeed's JSON file {value}; "
                     "say it in neither, the run's configuration does"
                 )
-        return cls(engine, processes, on_cpu, zero, **said)
+        return cls(engine, processes, on_cpu, zero, **stated)
 
     def __str__(self) -> str:
         if self.engine == "zero":
@@ -104,10 +104,10 @@ class Launch:
             "clip_norm": ("optim.clip_norm", clip_norm),
         }
         for name, (option, value) in configured.items():
-            said = getattr(self, name)
-            if said is not None and said != value:
+            launched = getattr(self, name)
+            if launched is not None and launched != value:
                 raise UserError(
-                    f"launch: the launch file or its environment says {name} {said}, but the run's configuration "
+                    f"launch: the launch file or its environment says {name} {launched}, but the run's configuration "
                     f"{value} ({option}); only the configuration should say it"
                 )
         if self.dynamo is not None:
@@ -121,13 +121,13 @@ class Launch:
             raise UserError(f"train.precision fp16 does not work with {self.engine}; use bf16 or no")
 
     def setup(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
-        """Join the processes, which have met.
+        """Initialise the process group of ranks that have met.
 
         Accumulation is the training step's own business: it needs the label counts of all micro-batches before the
         first backward pass.
 
         Raises:
-            UserError: what came together is not what was launched.
+            UserError: the processes or the engine differ from what was launched.
         """
         _forget(os.environ)
         _forget_earlier_run()
@@ -135,7 +135,7 @@ class Launch:
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))
-                _do_without_compiler()
+                _skip_shm_compilation()
             plugin = DeepSpeedPlugin(hf_ds_config=self._deepspeed(precision, plan, clip_norm), zero3_init_flag=False)
             accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=plugin, kwargs_handlers=handlers)
         else:
@@ -193,7 +193,7 @@ def setup(
     """The launch, the batch plan, the accelerator and the heartbeat of this process.
 
     Raises:
-        UserError: it would train otherwise than asked.
+        UserError: it would train differently than launched.
         MachineError: a rank did not come.
     """
     environ = os.environ | _forgotten
@@ -228,7 +228,7 @@ def _forget_earlier_run() -> None:
     GradientState._reset_state()
 
 
-def _do_without_compiler() -> None:
+def _skip_shm_compilation() -> None:
     """Keep DeepSpeed on CPUs from compiling a way to communicate in shared memory, which only its inference uses.
 
     That takes half a minute to several ones, and a job killed meanwhile leaves a lock that all later ones wait for.
@@ -266,7 +266,7 @@ def _processes(environ: Mapping[str, str]) -> int:
         return 1
     processes = int(next(iter(sizes.values())))
     if "WORLD_SIZE" in environ:
-        _check_place(environ, processes)
+        _check_rank(environ, processes)
     return processes
 
 
@@ -281,7 +281,7 @@ def _check_numbers(environ: Mapping[str, str]) -> None:
             )
 
 
-def _check_place(environ: Mapping[str, str], processes: int) -> None:
+def _check_rank(environ: Mapping[str, str], processes: int) -> None:
     """Raise UserError where a rank's own number, or the place where the ranks meet, is missing or impossible."""
     joins = processes > 1 or "LOCAL_RANK" in environ
     missing = [name for name in ("RANK", "MASTER_ADDR") if joins and not environ.get(name)]
@@ -297,24 +297,24 @@ def _check_place(environ: Mapping[str, str], processes: int) -> None:
 
 
 def _engine(environ: Mapping[str, str]) -> str:
-    asked = [
+    requested = [
         name
         for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
         if _flag(environ, f"ACCELERATE_USE_{name}")
     ]
-    if not asked:
+    if not requested:
         return "ddp"
-    if asked not in (["DEEPSPEED"], ["FSDP"]):
+    if requested not in (["DEEPSPEED"], ["FSDP"]):
         raise UserError(
-            f"launch: {' and '.join(asked)} cannot train here; use one process, DDP, DeepSpeed or FSDP2: a file of "
+            f"launch: {' and '.join(requested)} cannot train here; use one process, DDP, DeepSpeed or FSDP2: a file of "
             "launch/accelerate/"
         )
     if "LOCAL_RANK" not in environ:
         raise UserError(
-            f"launch: ACCELERATE_USE_{asked[0]} is set, but not LOCAL_RANK, without which accelerate ignores it; "
+            f"launch: ACCELERATE_USE_{requested[0]} is set, but not LOCAL_RANK, without which accelerate ignores it; "
             "start the processes with accelerate launch"
         )
-    if asked == ["DEEPSPEED"]:
+    if requested == ["DEEPSPEED"]:
         return "zero"
     if environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("launch: fsdp_version must be 2; use launch/accelerate/fsdp2.yaml")
@@ -336,34 +336,34 @@ def _check_deepspeed(environ: Mapping[str, str]) -> None:
         raise UserError(f"launch: DeepSpeed needs {' and '.join(missing)}; pip install -e '.[deepspeed]'")
 
 
-def _said(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the launch file says of matters that the run's configuration decides."""
-    said: dict[str, Any] = {}
+def _stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the launch file says about settings that the run's configuration decides."""
+    stated: dict[str, Any] = {}
     precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     # Accelerate writes `no` where nobody said anything, unless it keeps a list of what the file does say.
     if precision != "no" or "mixed_precision" in environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(","):
-        said["precision"] = precision
+        stated["precision"] = precision
     dynamo = environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").lower()
     if dynamo not in ("no", ""):
-        said["dynamo"] = dynamo
+        stated["dynamo"] = dynamo
     for name, key, kind in (
         ("accumulation", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", int),
         ("clip_norm", "ACCELERATE_GRADIENT_CLIPPING", float),
     ):
         if environ.get(key, "auto") not in ("auto", "none"):
-            said[name] = kind(environ[key])
-    return said
+            stated[name] = kind(environ[key])
+    return stated
 
 
 def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """DeepSpeed's settings, and what they say of matters that the run's configuration decides."""
+    """DeepSpeed's settings, and what they say about settings that the run's configuration decides."""
     path = environ.get(f"{_DEEPSPEED}CONFIG_FILE", "none")
     if path == "none":
         settings = {"zero_optimization": {"stage": int(environ.get(f"{_DEEPSPEED}ZERO_STAGE", "2"))}}
-        for what in ("optimizer", "param"):
-            device = environ.get(f"{_DEEPSPEED}OFFLOAD_{what.upper()}_DEVICE", "none")
+        for target in ("optimizer", "param"):
+            device = environ.get(f"{_DEEPSPEED}OFFLOAD_{target.upper()}_DEVICE", "none")
             if device != "none":
-                settings["zero_optimization"][f"offload_{what}"] = {"device": device}
+                settings["zero_optimization"][f"offload_{target}"] = {"device": device}
     else:
         try:
             settings = json.loads(Path(path).read_text())
@@ -372,16 +372,16 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
     zero = settings.get("zero_optimization", {})
     if zero.get("stage") not in (1, 2, 3):
         raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')}; use 1, 2 or 3, or ddp.yaml for none")
-    for what in ("optimizer", "param"):
-        device = zero.get(f"offload_{what}", {}).get("device", "none")
-        if device not in ("none", "cpu") or (what == "param" and device == "cpu" and zero["stage"] != 3):
+    for target in ("optimizer", "param"):
+        device = zero.get(f"offload_{target}", {}).get("device", "none")
+        if device not in ("none", "cpu") or (target == "param" and device == "cpu" and zero["stage"] != 3):
             raise UserError(
-                f"launch: offload_{what}_device {device} is not known for ZeRO-{zero['stage']}; use cpu or none"
+                f"launch: offload_{target}_device {device} is not known for ZeRO-{zero['stage']}; use cpu or none"
             )
     for section in ("optimizer", "scheduler"):
         if section in settings:
             raise UserError(f"launch: {path} has an {section!r}; the run's configuration (optim) says what it is")
-    said = {
+    stated = {
         name: settings[key]
         for name, key in (
             ("accumulation", "gradient_accumulation_steps"),
@@ -394,5 +394,5 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
     for precision in ("bf16", "fp16"):
         enabled = settings.get(precision, {}).get("enabled", "auto")
         if enabled is True:
-            said["precision"] = precision
-    return settings, said
+            stated["precision"] = precision
+    return settings, stated

@@ -1,6 +1,6 @@
 """Signals that a run must end soon: before its time limit, before it makes room for another job, or by Ctrl-C.
 
-A handler only notes the signal. All ranks hear of it between the same two steps, so that they save together.
+A handler only notes the signal. All ranks learn of it between the same two steps, so that they save together.
 """
 
 import os
@@ -25,11 +25,11 @@ def listen() -> None:
 
     A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training continued without it.
     """
-    for number in PREEMPTION_SIGNALS:
-        signal.signal(number, _note)
-    for number in TERMINAL:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _note)
+    for signal_number in PREEMPTION_SIGNALS:
+        signal.signal(signal_number, _note)
+    for signal_number in TERMINAL:
+        if signal.getsignal(signal_number) is not signal.SIG_IGN:
+            signal.signal(signal_number, _note)
     launcher = find_launcher()
     if launcher is not None:
         signal_when_parent_ends(signal.SIGTERM)
@@ -42,18 +42,18 @@ def noted() -> bool:
     return bool(_noted)
 
 
-def _note(number: int, _frame) -> None:
-    if number in TERMINAL:
+def _note(signal_number: int, _frame) -> None:
+    if signal_number in TERMINAL:
         drop_lost_outputs()
-    if number == signal.SIGINT:
-        if number in _noted:
-            os._exit(128 + number)
+    if signal_number == signal.SIGINT:
+        if signal_number in _noted:
+            os._exit(128 + signal_number)
         os.write(2, b"\ninterrupted: the run saves and ends; another Ctrl-C ends it at once\n")
-    _noted.append(number)
+    _noted.append(signal_number)
 
 
 class Preemption:
-    """Asks all ranks, at every step, whether one of them was preempted.
+    """Checks at every step whether any rank was preempted.
 
     Args:
         accelerator: joins the ranks.
@@ -61,28 +61,28 @@ class Preemption:
 
     def __init__(self, accelerator):
         self.accelerator = accelerator
-        self._asked: tuple = (False, None)
+        self._pending: tuple = (False, None)
 
     def should_stop(self) -> bool:
         """Whether any rank had been preempted when this was called last; all ranks get the same answer.
 
-        It is a step old, and its copy was ordered then: reading one that is still on the GPU waits for all that the GPU
-        was given since. Doing so at every step kept it from working while the next batch was fetched, 13 ms of 130.
+        The answer is one step old, and its copy to the host was started then: reading a fresh one waits for all work
+        queued on the GPU since. Doing so at every step left it idle while the next batch was fetched, 13 ms of 130.
         """
-        (heard, copied), self._asked = self._asked, self._ask()
+        (any_preempted, copied), self._pending = self._pending, self._reduce()
         if copied is not None:
             copied.synchronize()
-        return bool(heard)
+        return bool(any_preempted)
 
-    def _ask(self) -> tuple:
-        """The ranks' answer on its way to the host, and what tells when it is there; None where it is at once."""
+    def _reduce(self) -> tuple:
+        """The flag summed over the ranks, and the CUDA event after its copy to the host; None without a GPU."""
         import torch
 
         device = self.accelerator.device
         noted = torch.full((), float(bool(_noted)), device=device)
-        heard = self.accelerator.reduce(noted).to("cpu", non_blocking=True)
+        any_preempted = self.accelerator.reduce(noted).to("cpu", non_blocking=True)
         if device.type != "cuda":
-            return heard, None
+            return any_preempted, None
         copied = torch.cuda.Event()
         copied.record()
-        return heard, copied
+        return any_preempted, copied

@@ -1,4 +1,4 @@
-"""Ranks that wait for each other before they train, and say who is missing.
+"""Ranks wait for each other before they train, and report which ones are missing.
 
 Left to themselves, torch's ranks wait for one that never comes for 10 to 30 minutes, and say nothing.
 """
@@ -39,24 +39,24 @@ def meet(environ: Mapping[str, str], should_stop: Callable[[], bool] = lambda: F
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys() or environ["WORLD_SIZE"] == "1":
         return None
     rank, ranks = int(environ["RANK"]), int(environ["WORLD_SIZE"])
-    waiting = _Waiting(rank, _timeout(environ), should_stop)
-    store = _connect(environ, rank, waiting)
+    deadline = _Deadline(rank, _timeout(environ), should_stop)
+    store = _connect(environ, rank, deadline)
     try:
-        _gather(store, rank, ranks, waiting)
+        _gather(store, rank, ranks, deadline)
     except DistError:
         raise MachineError(f"rank {rank}: rank 0, where the ranks meet, is gone") from None
     return store
 
 
-class _Waiting:
-    """One rank's patience: it speaks now and then, and ends."""
+class _Deadline:
+    """How long one rank waits. It reports who is missing now and then, and raises at the end."""
 
     def __init__(self, rank: int, seconds: float, should_stop: Callable[[], bool]):
         self.rank, self.seconds, self.should_stop = rank, seconds, should_stop
         self.begun = self.spoke = time.monotonic()
 
-    def for_(self, missing: Callable[[], str]) -> None:
-        """A moment more for what is missing. Raises MachineError where there is none left."""
+    def wait_for(self, missing: Callable[[], str]) -> None:
+        """Sleep a moment. Raises MachineError when the time is over or the run should stop."""
         now = time.monotonic()
         waited = now - self.begun
         if self.should_stop():
@@ -83,13 +83,13 @@ def _timeout(environ: Mapping[str, str]) -> float:
     return seconds
 
 
-def _connect(environ: Mapping[str, str], rank: int, waiting: _Waiting) -> Store:
+def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Store:
     address, port = environ["MASTER_ADDR"], int(environ.get("MASTER_PORT") or _PORT)
     # torchrun keeps the store itself, through restarts of its ranks
     serves = rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     if not serves:
         while not _answers(address, port):
-            waiting.for_(lambda: f"rank 0 at {address}:{port}")
+            deadline.wait_for(lambda: f"rank 0 at {address}:{port}")
     try:
         store = TCPStore(
             address, port, is_master=serves, timeout=timedelta(seconds=60), wait_for_workers=False, multi_tenant=True
@@ -109,16 +109,16 @@ def _answers(address: str, port: int) -> bool:
     return True
 
 
-def _gather(store: Store, rank: int, ranks: int, waiting: _Waiting) -> None:
-    """Rank 0 waits for the others, who wait for its word."""
+def _gather(store: Store, rank: int, ranks: int, deadline: _Deadline) -> None:
+    """Rank 0 waits for all ranks; the others wait until it has seen all."""
     store.set(f"come/{rank}", "")
     if rank:
         while not store.check(["all"]):
-            waiting.for_(lambda: "the other ranks")
+            deadline.wait_for(lambda: "the other ranks")
         return
     missing = list(range(ranks))
-    while missing := [other for other in missing if not store.check([f"come/{other}"])]:
-        waiting.for_(lambda: _named(missing, ranks))
+    while missing := [rank_number for rank_number in missing if not store.check([f"come/{rank_number}"])]:
+        deadline.wait_for(lambda: _named(missing, ranks))
     store.set("all", "")
 
 

@@ -60,20 +60,20 @@ def capped(weight: Tensor, cap: float) -> Tensor:
     """(N,) ``min(scale * weight, cap)`` with the one scale that makes their mean 1; weights (N,) positive, cap > 1."""
     cap = min(cap, len(weight))
     largest = weight.sort(descending=True).values
-    rest = largest.flip(0).cumsum(0).flip(0)
-    scale = (len(weight) - cap * torch.arange(len(weight))) / rest  # where all larger ones are capped
+    tail_sum = largest.flip(0).cumsum(0).flip(0)
+    scale = (len(weight) - cap * torch.arange(len(weight))) / tail_sum  # where all larger ones are capped
     return (scale[(scale * largest <= cap).int().argmax()] * weight).clamp(max=cap)
 
 
 def _counts(columns: Mapping[str, np.ndarray], by: By) -> Tensor:
     """(N,) float64 samples of each one's subgroup, 0 where a label is unknown."""
     nothing = np.zeros(len(columns["age_lo"]), dtype=np.int64)
-    other = by.removeprefix("age").removeprefix("_")
-    subgroup = label_codes(columns, other) if other else nothing
+    label = by.removeprefix("age").removeprefix("_")
+    subgroup = label_codes(columns, label) if label else nothing
     age = label_codes(columns, "age") if by.startswith("age") else nothing
     count = torch.zeros(len(subgroup), dtype=torch.float64)
-    for each in np.unique(subgroup[subgroup != UNKNOWN]):
-        rows = (subgroup == each) & (age != UNKNOWN)
+    for code in np.unique(subgroup[subgroup != UNKNOWN]):
+        rows = (subgroup == code) & (age != UNKNOWN)
         ages = torch.from_numpy(np.bincount(age[rows], minlength=MAX_AGE + 1))
         count[rows] = (smoothed_counts(ages) if by.startswith("age") else ages).double()[age[rows]]
     return count

@@ -1,4 +1,4 @@
-"""Training images that cannot be decoded: counted once over all ranks, named, and bearable up to a limit."""
+"""Training images that cannot be decoded: counted once over all ranks, logged, and tolerated up to a limit."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,54 +10,54 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.training.run_folder import RunFolder
 
 FEWEST = 10
-"""So many are always borne: of a small data set, a few are a large share."""
+"""So many are always tolerated: in a small data set, a few are a large share."""
 
 
 class BrokenImages:
-    """Those of a run. Each pass over the data meets them again, on any rank.
+    """The undecodable images of a run. Each epoch meets them again, on any rank.
 
     Args:
         folder: gets ``broken.jsonl``.
-        accelerator: joins the ranks.
+        accelerator: gathers over the ranks.
         limit: below 1 the largest share of the samples, otherwise the largest number.
         samples: in the training data.
     """
 
     def __init__(self, folder: RunFolder, accelerator, limit: float, samples: int):
         self.folder, self.accelerator, self.limit = folder, accelerator, limit
-        self.most = max(FEWEST, math.floor(limit * samples)) if 0 < limit < 1 else math.floor(limit)
-        self.known = folder.broken_images()
-        self.new: set[str] = set()
+        self.max_count = max(FEWEST, math.floor(limit * samples)) if 0 < limit < 1 else math.floor(limit)
+        self.reported = folder.broken_images()
+        self.unreported: set[str] = set()
 
     def add(self, images: Iterable[str]) -> None:
         """Remember what this rank met, each as "key.input: reason"."""
-        self.new |= set(images) - self.known
+        self.unreported |= set(images) - self.reported
 
-    def share(self, step: int, say: Callable[[str], None]) -> None:
-        """Let all ranks know of all. All must call it.
+    def share(self, step: int, log: Callable[[str], None]) -> None:
+        """Merge the lists of all ranks. All ranks must call it.
 
         Args:
             step: for the log.
-            say: gets a line where there are new ones.
+            say: called with a line where there are new ones.
 
         Raises:
             UserError: there are more than the limit, on all ranks alike.
         """
-        met = torch.tensor(float(len(self.new)), device=self.accelerator.device)
+        met = torch.tensor(float(len(self.unreported)), device=self.accelerator.device)
         if not self.accelerator.reduce(met):
             return
-        found = sorted(set(gather_object(sorted(self.new))) - self.known)
-        self.new = set()
-        self.known |= set(found)
+        images = sorted(set(gather_object(sorted(self.unreported))) - self.reported)
+        self.unreported = set()
+        self.reported |= set(images)
         if self.accelerator.is_main_process:
-            for image in found:
+            for image in images:
                 self.folder.log_broken(step, image)
-        say(
-            f"{len(self.known)} training images cannot be decoded, the latest {found[-1]}; all are listed in "
+        log(
+            f"{len(self.reported)} training images cannot be decoded, the latest {images[-1]}; all are listed in "
             f"{self.folder.broken}"
         )
-        if len(self.known) > self.most:
+        if len(self.reported) > self.max_count:
             raise UserError(
-                f"data.train: {len(self.known)} images cannot be decoded, more than train.max_broken {self.limit:g} "
-                f"allows ({self.most}); see {self.folder.broken}, and pack the data set again"
+                f"data.train: {len(self.reported)} images cannot be decoded, more than train.max_broken {self.limit:g} "
+                f"allows ({self.max_count}); see {self.folder.broken}, and pack the data set again"
             )

@@ -1,4 +1,4 @@
-"""What a run and its first evaluation need, tried before step 1: an hour of training must not end in what was known."""
+"""Checks of what a run and its first evaluation need, before step 1: no run may fail late for a known reason."""
 
 import os
 import shutil
@@ -27,28 +27,28 @@ _DISK_PATIENCE = 15
 
 
 def count_labels(
-    parts: Sequence[ShardIndex], inputs: Sequence[str], tasks: Mapping[str, np.ndarray]
+    indexes: Sequence[ShardIndex], inputs: Sequence[str], tasks: Mapping[str, np.ndarray]
 ) -> tuple[int, dict[str, int]]:
     """How many samples have an image that the model looks at, and how many of these have each label.
 
     Args:
-        parts: the indexes of one data set, or of several.
+        indexes: of one data set, or of several.
         inputs: images that the model looks at, of ``face`` and ``body``.
-        tasks: (N,) labels of every task over all parts, NaN where unknown.
+        tasks: (N,) labels of every task over all indexes, NaN where unknown.
 
     Returns:
         The samples with an image, and the known labels of ``age``, ``gender`` and every task.
     """
-    seen = np.concatenate([_seen(part, inputs) for part in parts])
-    age, gender = (np.concatenate([part.columns[name] for part in parts]) for name in ("age_lo", "gender"))
+    has_image = np.concatenate([_has_image(index, inputs) for index in indexes])
+    age, gender = (np.concatenate([index.columns[name] for index in indexes]) for name in ("age_lo", "gender"))
     known = {"age": ~np.isnan(age), "gender": gender != NO_CODE} | {
         name: ~np.isnan(column) for name, column in tasks.items()
     }
-    return int(seen.sum()), {name: int((seen & mask).sum()) for name, mask in known.items()}
+    return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in known.items()}
 
 
-def _seen(part: ShardIndex, inputs: Sequence[str]) -> np.ndarray:
-    return np.logical_or.reduce([part.columns[f"{name}_size"] > 0 for name in inputs])
+def _has_image(index: ShardIndex, inputs: Sequence[str]) -> np.ndarray:
+    return np.logical_or.reduce([index.columns[f"{name}_size"] > 0 for name in inputs])
 
 
 def multiplies_channels(module: nn.Module) -> bool:
@@ -56,8 +56,8 @@ def multiplies_channels(module: nn.Module) -> bool:
 
     On CPUs, torch's channels-last backward pass of these ends the process with a segmentation fault.
     """
-    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    return any(part.groups > 1 and part.out_channels > part.in_channels for part in convolutions)
+    convolutions = [conv for conv in module.modules() if isinstance(conv, nn.Conv2d)]
+    return any(conv.groups > 1 and conv.out_channels > conv.in_channels for conv in convolutions)
 
 
 def require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
@@ -91,8 +91,8 @@ def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str], tri
         tries: most images to try, evenly spaced; the first that can be decoded is enough.
     """
     dataset = ShardDataset(index, inputs, image_size=8)
-    seen = np.flatnonzero(_seen(index, inputs))
-    tried = seen[np.unique(np.linspace(0, len(seen) - 1, min(tries, len(seen))).astype(int))]
+    candidates = np.flatnonzero(_has_image(index, inputs))
+    tried = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(tries, len(candidates))).astype(int))]
     broken = ""
     for sample in tried.tolist():
         batch = dataset.read([SampleRef(0, sample)])
@@ -113,12 +113,12 @@ def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
     host = socket.gethostname()
     token, first_host = broadcast_object_list([uuid4().hex, host])
     if accelerator.is_main_process:
-        write_text(folder.seen, token)
+        write_text(folder.probe, token)
     accelerator.wait_for_everyone()
-    place = f"rank {accelerator.process_index}" + (f" on {host}" if host != first_host else "")
-    blind = gather_object([] if _appears(folder.seen, token) else [place])
+    rank = f"rank {accelerator.process_index}" + (f" on {host}" if host != first_host else "")
+    blind = gather_object([] if _has_content(folder.probe, token) else [rank])
     if accelerator.is_main_process:
-        folder.seen.unlink()
+        folder.probe.unlink()
     if blind:
         raise UserError(
             f"--run {folder.path}: {', '.join(blind[:4])} {'and others ' * (len(blind) > 4)}cannot see this folder of "
@@ -126,7 +126,7 @@ def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
         )
 
 
-def _appears(path: Path, content: str) -> bool:
+def _has_content(path: Path, content: str) -> bool:
     """Whether a file has this content, now or when a network file system has caught up."""
     end = time.monotonic() + _DISK_PATIENCE
     while not (path.is_file() and path.read_text() == content):

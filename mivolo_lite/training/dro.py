@@ -89,7 +89,7 @@ class GroupDro:
         # Samples of no subgroup are in a column of their own, the last one.
         self.subgroup = torch.from_numpy(np.where(subgroup < 0, len(self.names), subgroup)).to(device)
         self.log_weight = torch.zeros_like(self.share)
-        self.seen = torch.zeros(3, len(self.names) + 1, device=device)
+        self.sums = torch.zeros(3, len(self.names) + 1, device=device)
 
     @property
     def q(self) -> Tensor:
@@ -105,8 +105,8 @@ class GroupDro:
         weight = torch.where(age.known, self.weight[sample], 0.0)
         loss = torch.where(age.known, loss.detach(), 0.0)
         rows = torch.stack([weight, weight * loss, weight * loss.abs()])
-        subgroup = F.one_hot(self.subgroup[sample], self.seen.shape[1])
-        self.seen = self.seen + (rows[..., None] * subgroup).sum(1)
+        subgroup = F.one_hot(self.subgroup[sample], self.sums.shape[1])
+        self.sums = self.sums + (rows[..., None] * subgroup).sum(1)
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """One step on ``q`` by all that was observed since the last one. A subgroup that was not seen stays as it is.
@@ -114,8 +114,8 @@ class GroupDro:
         Args:
             reduce: sums a tensor over the ranks.
         """
-        count, loss, size = reduce(self.seen)[:, :-1]
-        self.seen = torch.zeros_like(self.seen)
+        count, loss, size = reduce(self.sums)[:, :-1]
+        self.sums = torch.zeros_like(self.sums)
         factor, tiny = self.log_weight.exp(), torch.finfo(loss.dtype).tiny
         total = (factor * count).sum().clamp(min=tiny)
         mean, scale = (factor * loss).sum() / total, ((factor * size).sum() / total).clamp(min=tiny)
@@ -133,7 +133,7 @@ class GroupDro:
         return dict(zip(self.names, self.log_weight.tolist(), strict=True))
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Take what ``state`` gave. Raises UserError where it is of other subgroups."""
+        """Load what ``state`` returned. Raises UserError where it is of other subgroups."""
         if set(state) != set(self.names):
             raise UserError(
                 f"--resume: the checkpoint weighs {', '.join(state) or 'no subgroups'}, this run "

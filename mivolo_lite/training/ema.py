@@ -1,5 +1,4 @@
-"""An exponential moving average (EMA) of the weights, of which every rank keeps what its engine keeps of the
-weights."""
+"""An exponential moving average (EMA) of the weights. Each rank averages its local shards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ class ModelEma:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """With the EMA in the weights' place."""
+        """Swap the EMA weights into the model, and back at the end."""
         self._exchange()
         try:
             yield
@@ -55,13 +54,13 @@ class ModelEma:
     @torch.no_grad()
     def _exchange(self) -> None:
         for name, tensor in self._current().items():
-            kept = tensor.clone()
+            previous = tensor.clone()
             tensor.copy_(self.tensors[name])
-            self.tensors[name].copy_(kept)
+            self.tensors[name].copy_(previous)
         self.engine.sync_partitions()
 
     def _current(self) -> dict[str, Tensor]:
-        """This rank's part of the estimator's state dict."""
+        """The local shards of the estimator's state dict."""
         parameters, local_shard = self.engine.parameters, self.engine.local_shard
         return {
             name: local_shard(parameters[name]) if name in parameters else tensor

@@ -42,11 +42,11 @@ class RunLogger:
         if not self.active:
             return
         self.folder.log({"kind": kind, "step": step, **values})
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        for name, value in numbers.items():
+        scalars = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in scalars.items():
             if self.tensorboard is not None:
                 self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         if self.interactive and kind == "train":
             with losable_output():
                 self.bar.set_postfix_str(text)

@@ -64,17 +64,17 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
 def decayed_names(module: nn.Module) -> set[str]:
     """The parameters that weight decay is for: the matrices and kernels of linear layers and convolutions.
 
-    Norms, biases, gains, tokens, position tables and what timm's ``no_weight_decay()`` names are left as they are. What
-    a parameter is decides, not its dimensions: MiVOLO's norm has three, and so has a class token.
+    Norms, biases, gains, tokens, position tables and what timm's ``no_weight_decay()`` names are left as they are. The
+    module decides, not the number of dimensions: MiVOLO's norm has three, and so has a class token.
     """
     matrices, spared = set(), set()
-    for path, part in module.named_modules():
+    for path, submodule in module.named_modules():
         prefix = f"{path}." if path else ""
-        if not _is_norm_or_table(part):
-            own = part.named_parameters(recurse=False)
-            matrices |= {prefix + name for name, parameter in own if "weight" in name and parameter.ndim >= 2}
-        if hasattr(part, "no_weight_decay"):
-            spared |= {prefix + name for name in part.no_weight_decay()}
+        if not _is_norm_or_table(submodule):
+            parameters = submodule.named_parameters(recurse=False)
+            matrices |= {prefix + name for name, parameter in parameters if "weight" in name and parameter.ndim >= 2}
+        if hasattr(submodule, "no_weight_decay"):
+            spared |= {prefix + name for name in submodule.no_weight_decay()}
     return matrices - spared
 
 
@@ -86,7 +86,7 @@ def _is_norm_or_table(module: nn.Module) -> bool:
 def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
     """Linear warm-up, then a cosine from ``lr`` to ``min_lr`` (Loshchilov and Hutter, 2017).
 
-    Without state of its own, there is nothing in it to save, and no world size to be multiplied by.
+    A function of the step has no state to save, and does not depend on the world size.
     """
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:

@@ -1,4 +1,4 @@
-"""How a run is carried out, apart from what is learnt."""
+"""Options of a run beyond its data, model, method and optimizer."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ class TrainConfig:
         keep: checkpoints kept, the latest ones.
         log_every: steps between lines of the log.
         max_broken: how many training images may turn out undecodable before the run stops, over all processes: below 1
-            a share of the samples (10 images are always borne), otherwise a number.
+            a share of the samples (10 images are always tolerated), otherwise a number.
     """
 
     seed: Annotated[int, int_range(0, 2**32 - 1)] = 0

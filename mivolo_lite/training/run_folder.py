@@ -17,13 +17,13 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
 
 _LOCK_PATIENCE = 10.0
-"""Seconds in which a job that was killed a moment ago has time to let go of its folder."""
+"""Seconds to wait for a job that was just killed to release its lock."""
 _REMEDY = "the checkpoints are whole; make room, then --resume auto"
-_OWN_NAMES = {
+_RUN_FILES = {
     "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
     "tensorboard", "config.yaml.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
-"""What a run writes into its folder."""
+"""Files that a run writes into its folder."""
 
 
 class RunFolder:
@@ -39,25 +39,25 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.broken = self.path / "broken.jsonl"
         self.lock = self.path / "lock"
-        self.seen = self.path / "seen"
+        self.probe = self.path / "seen"
         self._locked = None
 
     def begin(self, resume: str, config_yaml: str) -> None:
         """Make the folder, on one rank alone, and keep other jobs out of it while this process lives.
 
         Raises:
-            UserError: it holds a run already and ``resume`` is not ``auto``, or ``resume`` is nothing known, or another
+            UserError: it holds a run already and ``resume`` is not ``auto``, or ``resume`` is neither, or another
                 job is at work in it.
         """
         if resume not in ("auto", "no"):
             raise UserError(f"--resume {resume}: give `auto` or `no`")
-        if resume == "no" and self._is_taken():
+        if resume == "no" and self._is_occupied():
             raise UserError(
                 f"--run {self.path}: holds a run already; add --resume auto to resume it, or choose another folder"
             )
         with explain_write_errors(self.path, "choose another --run, or mend the disk"):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._keep_others_out()
+            self._lock_folder()
             if resume == "no":
                 self._clear_failed_start()
             self.checkpoints.mkdir(exist_ok=True)
@@ -65,25 +65,25 @@ class RunFolder:
                 os.rename(self._old_best, self.best)
             write_text(self.path / "config.yaml", config_yaml)
 
-    def _is_taken(self) -> bool:
+    def _is_occupied(self) -> bool:
         """Whether the folder holds a checkpoint or best weights of a run, or files that no run wrote."""
         if not self.path.exists():
             return False
         if not self.path.is_dir():
             raise UserError(f"--run {self.path}: is a file; choose a folder")
-        foreign = [path for path in self.path.iterdir() if path.name not in _OWN_NAMES]
+        foreign = [path for path in self.path.iterdir() if path.name not in _RUN_FILES]
         saved = [path for path in self.checkpoints.glob("*") if path.suffix != ".partial"]
         return bool(foreign or saved or self.best.exists() or self._old_best.exists())
 
     def _clear_failed_start(self) -> None:
-        """Remove what a run that never saved left: its log would be taken for this one's."""
+        """Remove what a run that never saved left: its log would be mistaken for this one's."""
         for path in (self.metrics, self.broken):
             path.unlink(missing_ok=True)
         for folder in (self.path / "tensorboard", self.path / "best.partial"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def save_best(self, estimator: Estimator, weights: dict) -> None:
-        """Put the best weights where inference finds them, by renaming, so that there is always a whole set."""
+        """Put the best weights where inference finds them, by renaming, so that there is always a complete set."""
         partial = self.path / "best.partial"
         for leftover in (partial, self._old_best):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -122,13 +122,13 @@ class RunFolder:
         records = list(_records(self.metrics))
         lines = read_file(self.metrics).splitlines(keepends=True)
         unfinished = bool(lines) and not lines[-1].endswith(b"\n")
-        kept = [
+        remaining = [
             record
             for record in records
             if isinstance(record.get("step"), int)
             and (record["step"] < step or record["step"] == step and (evaluated or record.get("kind") != "val"))
         ]
-        write_text(self.metrics, "".join(_line(record) for record in kept))
+        write_text(self.metrics, "".join(_line(record) for record in remaining))
         return max(0, len(lines) - len(records) - unfinished)
 
     @property
@@ -140,7 +140,7 @@ class RunFolder:
             with open(path, "a") as file:
                 file.write(_line(record))
 
-    def _keep_others_out(self) -> None:
+    def _lock_folder(self) -> None:
         """Lock a file until this process ends, however it ends.
 
         A record lock (``lockf``) belongs to the process: the kernel, or the NFS server, frees it when the process dies,

@@ -14,19 +14,20 @@ By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
 UNKNOWN = -1
 
 
-def concat_labels(parts: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
+def concat_labels(indexes: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
     """The labels of several indexes, one after the other, as one.
 
     Returns:
         Columns ``age_lo``, ``age_hi``, ``gender`` and ``group``, each (N,), and the names of the groups by their codes.
     """
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in ("age_lo", "age_hi", "gender")}
-    groups = sorted({group for part in parts for group in part.groups})
-    own_codes = [
-        np.array([*(groups.index(group) for group in part.groups), *[NO_CODE] * (NO_CODE + 1 - len(part.groups))])
-        for part in parts
+    names = "age_lo", "age_hi", "gender"
+    columns = {name: np.concatenate([index.columns[name] for index in indexes]) for name in names}
+    groups = sorted({group for index in indexes for group in index.groups})
+    lookups = [
+        np.array([*(groups.index(group) for group in index.groups), *[NO_CODE] * (NO_CODE + 1 - len(index.groups))])
+        for index in indexes
     ]
-    codes = [own[part.columns["group"]] for own, part in zip(own_codes, parts, strict=True)]
+    codes = [lookup[index.columns["group"]] for lookup, index in zip(lookups, indexes, strict=True)]
     return columns | {"group": np.concatenate(codes)}, groups
 
 
@@ -50,22 +51,22 @@ def subgroups_of(
         fewest: samples that make a subgroup; those of smaller ones are of none.
 
     Returns:
-        (N,) int64 place of each sample's subgroup among the names, or ``UNKNOWN``; and the names, as in ``20-29
+        (N,) int64 index of each sample's subgroup among the names, or ``UNKNOWN``; and the names, as in ``20-29
         Asian``.
     """
     labels = by.split("_")
     codes = np.stack([label_codes(columns, label) // (10 if label == "age" else 1) for label in labels], axis=1)
     known = (codes != UNKNOWN).all(axis=1)
-    found, place, count = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
+    combinations, inverse, count = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
     large = count >= fewest
     subgroup = np.full(len(codes), UNKNOWN)
-    subgroup[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[place.reshape(-1)]
-    return subgroup, [_name(labels, row, groups) for row in found[large].tolist()]
+    subgroup[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[inverse.reshape(-1)]
+    return subgroup, [_name(labels, row, groups) for row in combinations[large].tolist()]
 
 
 def _name(labels: Sequence[str], codes: Sequence[int], groups: Sequence[str]) -> str:
     names = {
-        "age": lambda ten: f"{10 * ten}-{10 * ten + 9}",
+        "age": lambda decade: f"{10 * decade}-{10 * decade + 9}",
         "gender": lambda code: GENDERS[code],
         "group": lambda code: groups[code],
     }

@@ -108,7 +108,7 @@ def test_cut_up_and_spread_over_ranks_it_is_the_same():
         for rank, one in enumerate(ranks):
             for part in (slice(3 * rank, 3 * rank + 1), slice(3 * rank + 1, 3 * rank + 3)):
                 observed(one, losses[part], samples[part])
-        total = sum(one.seen for one in ranks)
+        total = sum(one.sums for one in ranks)
         for one in ranks:
             one.update(lambda _, total=total: total)
     assert torch.equal(ranks[0].log_weight, ranks[1].log_weight)
