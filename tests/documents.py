@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")  # of an environment variable, before the command
+_LINE = re.compile(r"(?:\\\n|[^\n])+")  # to the first end that no backslash precedes
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -38,10 +41,11 @@ def commands() -> dict[str, list[str]]:
     """The words of every command of the bash blocks, each once, by the page and line where it stands first."""
     found: dict[tuple, str] = {}
     for block in blocks("bash"):
-        lines = block.text.replace("\\\n", " ").splitlines()
-        for number, line in enumerate(lines):
-            if words := tuple(shlex.split(line, comments=True)):
-                found.setdefault(words, f"{block.page}:{block.line + number}")
+        for line in _LINE.finditer(block.text):
+            words = shlex.split(line[0].replace("\\\n", " "), comments=True)
+            if words := tuple(dropwhile(_ASSIGNMENT.match, words)):
+                number = block.line + block.text.count("\n", 0, line.start())
+                found.setdefault(words, f"{block.page}:{number}")
     return {name: list(words) for words, name in found.items()}
 
 

@@ -19,6 +19,7 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import MODELS
+from mivolo_lite.package_files import package_config
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources import SOURCES
 from mivolo_lite.shards.sample import Labels, Sample
@@ -188,7 +189,8 @@ def test_what_is_not_run_names_what_there_is(name):
         text = (REPOSITORY / "pyproject.toml").read_text()
         assert all(f"\n{extra} = [" in text for extra in re.findall(r"\[(\w+)\]", " ".join(words)))
     if words[0] == "sbatch":
-        files = [word for word in words if word.startswith(("launch/", "configs/"))]
+        files = [Path(word) for word in words if word.startswith(("launch/", "configs/"))]
+        files += [package_config(word.removeprefix("pkg:")) for word in words if word.startswith("pkg:")]
         assert files and all((REPOSITORY / file).is_file() for file in files)
 
 
