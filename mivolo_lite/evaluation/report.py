@@ -125,8 +125,7 @@ def _parts(results: Sequence[Result]) -> Iterator[Part]:
 
 
 def _tile(measure: Measure) -> Tile:
-    first = " ".join(word for word in (measure.of, measure.interval) if word)
-    return Tile(measure.name, measure.value, (first, measure.note, measure.better))
+    return Tile(measure.name, measure.value, (f"{measure.of} {measure.interval}".strip(), measure.note, measure.better))
 
 
 def _side_by_side(results: Sequence[Result]) -> Section:
@@ -146,7 +145,7 @@ def _side_by_side(results: Sequence[Result]) -> Section:
 def _measure_cell(measure: Measure | None) -> Cell:
     if measure is None:
         return Cell("")
-    return Cell(measure.value, " ".join(word for word in (measure.of, measure.interval) if word))
+    return Cell(measure.value, f"{measure.of}\n{measure.interval}".strip())
 
 
 def _sections(result: Result, folded: bool = False) -> Iterator[Section]:

@@ -74,8 +74,8 @@ def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
     if gap:
         both = gap["raw"], gap["standardised"]
         rest = ["", ""] if has_bias else []
-        lines.append(["gap: worst minus best", "", *(figure(each["gap"], each["interval"]) for each in both), *rest])
-        lines.append(["gap from sampling alone", "", *(figure(each["by_chance"], None) for each in both), *rest])
+        lines.append(["gap", "", *(figure(each["gap"], each["interval"]) for each in both), *rest])
+        lines.append(["expected gap", "", *(figure(each["by_chance"], None) for each in both), *rest])
         notes = _notes(gap)
     head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if has_bias else ()))
     return Table(head, lines, f"By {subgroup}", notes)
@@ -92,7 +92,7 @@ def _subgroup_cells(row: dict, gap_row: dict | None, has_bias: bool) -> list:
 
 
 def _notes(gap: dict) -> list[str]:
-    notes = []
+    notes = ["gap: the worst minus the best; expected gap: from sampling alone"]
     if gap["common_bins"]:
         notes.append(f"{ADJUSTED} over {', '.join(gap['common_bins'])}: {gap['common_share']:.0%} of these images")
     if gap["left_out"]:

@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +28,7 @@ SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.
 """More is more opaque: the page's ground shows through, so that text on it stays legible."""
 DENSE = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.3, 1, 8)])
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
@@ -95,13 +97,13 @@ class Plot:
             partial.write_bytes(self._bytes(form, dpi=150, facecolor="white"))
         return path
 
-    def _bytes(self, form: str, **options) -> bytes:
+    def _bytes(self, form: str, **options: Any) -> bytes:
         file = io.BytesIO()
         with self._style():
             self.figure.savefig(file, format=form, metadata=_METADATA[form], **options)
         return file.getvalue()
 
-    def _style(self):
+    def _style(self) -> AbstractContextManager[None]:
         # Names inside an SVG are hashes with this salt: those of one page must differ, those of two runs must not.
         return matplotlib.rc_context(_STYLE | {"svg.hashsalt": self.name})
 
