@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=REPORT)
     parser.add_argument("--out", type=Path, default=IMAGE)
     parser.add_argument("--width", type=int, default=1280, help="of the window, in pixels")
-    parser.add_argument("--height", type=int, default=1000)
+    parser.add_argument("--height", type=int, default=1030)
     options = parser.parse_args()
     if not options.report.is_file():
         parser.error(f"{options.report}: no such file; run `make quickstart` first")
