@@ -1,4 +1,4 @@
-# make quickstart   everything once on synthetic people: install, pack, train, evaluate; 5 GB, mostly torch, and 3 minutes
+# make quickstart   everything once on synthetic people: install, pack, train, evaluate; 6 GB, mostly torch, and 3 minutes
 # make test         all tests
 # make check        formatting, lint, types, the documentation and the quick tests
 # make docs         the documentation as a site: site/index.html

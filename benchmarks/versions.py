@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "coral-pytorch", "setuptools>=77")
+TOOLS = ("pytest", "pytest-timeout", "hypothesis", "coral-pytorch", "setuptools>=77")
 QUICK = (
     "tests/test_config.py",
     "tests/test_options.py",
@@ -53,7 +53,7 @@ def row(python: str, torch: str) -> str:
             return f"| {version} | {torch} | cannot be installed: {install.stderr.strip().splitlines()[-1]} |"
         listed = json.loads(run(own, "-m", "pip", "list", "--format", "json").stdout)
         versions = {package["name"]: package["version"] for package in listed}
-        quick = run(own, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *QUICK)
+        quick = run(own, "-m", "pytest", "-q", "-m", "not slow", *QUICK)
         package = run(own, "-m", "pytest", "-q", PACKAGE)
     for done in (quick, package):
         if done.returncode:
