@@ -31,18 +31,23 @@ def about_data(folder: str, digest: str, samples: int) -> str:
 
 def training_data(checkpoint: Path | str, card: Card) -> str:
     """The folders that ``config.yaml`` of the run names, where that lies next to the checkpoint, and the digest."""
-    known = (", ".join(_trained_on(locate(checkpoint))), card.data_digest and f"digest {card.data_digest[:_SHORT]}")
-    return " ".join(f"({words})" if place and known[0] else words for place, words in enumerate(known) if words)
+    folders, digest = ", ".join(_trained_on(locate(checkpoint))), card.data_digest[:_SHORT]
+    if not digest:
+        return folders
+    return f"{folders} (digest {digest})" if folders else f"digest {digest}"
 
 
 def _trained_on(folder: Path) -> list[str]:
-    """Of ``RUN/best`` and of ``RUN/checkpoints/NAME``; none where the configuration cannot be read."""
-    for run in folder.absolute().parents[:2]:
-        path = run / "config.yaml"
-        try:
-            train = read_yaml_file(path, "")["data"]["train"]
-        except (UserError, LookupError, TypeError):
-            continue
-        sets = train if isinstance(train, list) else [train]
-        return [without_credentials(str(each["path"] if isinstance(each, dict) else each)) for each in sets]
-    return []
+    """Of ``RUN/best`` or ``RUN/checkpoints/NAME``; none of other folders, or where the configuration cannot be read."""
+    folder = folder.absolute()
+    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
+    if run is None:
+        return []
+    try:
+        train = read_yaml_file(run / "config.yaml", "")["data"]["train"]
+        paths = [
+            data["path"] if isinstance(data, dict) else data for data in (train if isinstance(train, list) else [train])
+        ]
+    except (UserError, LookupError, TypeError):
+        return []
+    return [without_credentials(str(path)) for path in paths]

@@ -129,7 +129,8 @@ def _read(folder: Path) -> list[Run]:
     if not (folder / PREDICTIONS_FILE).is_file():
         raise UserError(f"{folder}: no {PREDICTIONS_FILE} here; give a folder that `evaluate` wrote")
     columns, about = read_csv(folder / PREDICTIONS_FILE), _about(folder / METRICS_FILE)
-    return [Run(f"{folder}" if name is None else f"{folder} ({name})", each, about) for name, each in columns.items()]
+    names = {name: str(folder) if name is None else f"{folder} ({name})" for name in columns}
+    return [Run(names[name], predictions, about) for name, predictions in columns.items()]
 
 
 def _about(path: Path) -> dict:

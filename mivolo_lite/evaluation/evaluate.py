@@ -156,7 +156,8 @@ def _write_report(
     corrupted: int | None,
 ) -> None:
     """``corrupted``: the sample to show in all the ways that its images were corrupted."""
-    from mivolo_lite.evaluation.report import Result, worst_rows, write_report  # matplotlib takes a second to import
+    from mivolo_lite.evaluation.report import write_report  # matplotlib takes a second to import
+    from mivolo_lite.evaluation.report_sections import Result, worst_rows
     from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
 
     results = []

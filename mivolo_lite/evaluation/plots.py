@@ -32,7 +32,7 @@ def curves(metrics: Mapping[str, dict]) -> Iterator[Plot]:
     Args:
         metrics: by the evaluations' names: ``by`` with the rows of ``age``, and ``cs``.
     """
-    decades = {name: each["by"]["age"] for name, each in metrics.items()}
+    decades = {name: evaluation["by"]["age"] for name, evaluation in metrics.items()}
     bins = _large_bins(decades.values())
     if bins:
         few = {name for rows in decades.values() for name in rows} - set(bins)
@@ -47,7 +47,7 @@ def curves(metrics: Mapping[str, dict]) -> Iterator[Plot]:
                 lambda ax, metric=metric, label=label: _by_age(ax, decades, bins, metric, label),
                 note=note,
             )
-    scores = {name: each["cs"] for name, each in metrics.items() if each["cs"]}
+    scores = {name: evaluation["cs"] for name, evaluation in metrics.items() if evaluation["cs"]}
     if scores:
         yield Plot("cs", "CS(n), share of errors of at most n years, higher is better", lambda ax: _cs(ax, scores))
 
@@ -117,7 +117,7 @@ def robustness_plots(robustness: dict) -> Iterator[Plot]:
 
 def _large_bins(decades) -> list[str]:
     """Names of the age bins in which any evaluation has enough images, in their order."""
-    rows = [(name, row) for each in decades for name, row in each.items()]
+    rows = [(name, row) for bins in decades for name, row in bins.items()]
     return sorted({name for name, row in rows if row["n"] >= LIMIT}, key=lambda name: int(name.split("-")[0]))
 
 
@@ -153,9 +153,10 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
         colour, x = COLOURS[number % len(COLOURS)], np.array(places) + shift
         ax.vlines(x, lower, upper, color=colour, linewidth=2, alpha=0.6)
         ax.plot(x, values, "o-", color=colour, markersize=4, linewidth=1, label=name)
-    one = next(iter(decades.values())) if len(decades) == 1 else {}
-    counts = [f"\nn={one[name]['n']}" if name in one else "" for name in bins]
-    labels = [f"{name}{count}" for name, count in zip(bins, counts, strict=True)]
+    labels = bins
+    if len(decades) == 1:
+        (rows,) = decades.values()
+        labels = [f"{name}\nn={rows[name]['n']}" for name in bins]
     ax.set_xticks(range(len(bins)), labels, rotation=90 if len(bins) > 5 else 0, fontsize=9)
     ax.set(ylabel=label, xlim=(-0.5, len(bins) - 0.5))
     if metric == "mae":
@@ -228,6 +229,8 @@ def _roc(ax: Axes, roc: list[list[float]]) -> None:
     reference(ax, false_accepts, false_accepts)
     ax.step(false_accepts, true_accepts, where="post", color=BLUE)
     ax.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.02))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
 
 
 def _risk_coverage(ax: Axes, curve: dict, unit: str) -> None:
@@ -258,7 +261,7 @@ def _threshold(ax: Axes, curve: dict) -> None:
         "inconvenience": ("T or over, stopped", BLUE, ":"),
     }
     for name, (label, colour, line) in labels.items():
-        rate = np.array([np.nan if one is None else one for one in curve[name]["rate"]])
+        rate = np.array([np.nan if share is None else share for share in curve[name]["rate"]])
         if np.isnan(rate).all():
             continue
         ax.plot(curve["thresholds"], rate, line, color=colour, label=label)

@@ -32,6 +32,7 @@ _STYLE: Any = {
     "font.size": 9.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names with a dollar sign are no formulas
     "pdf.fonttype": 42,  # TrueType, as publishers ask for
     "text.color": INK,
     "axes.edgecolor": INK,

@@ -118,6 +118,8 @@ def test_without_inputs_the_files_are_as_they_always_were(dual, index, tmp_path)
 
 
 def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
+    (tmp_path / "o" / "plots").mkdir(parents=True)
+    (tmp_path / "o" / "plots" / "of_an_earlier_run.png").write_bytes(b"")
     main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
           "--inputs", "face,both", "--workers", "0", "--report", "no"])  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["metrics.json", "predictions.csv"]

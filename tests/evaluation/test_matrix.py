@@ -36,7 +36,7 @@ def found(runs, people, tmp_path_factory):
     out = tmp_path_factory.mktemp("matrix") / "out"
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("age", "subgroup", "gender", "confidence", "threshold", "robustness"):
-            patch.setattr(f"mivolo_lite.evaluation.report.{kind}_plots", lambda *_: [])
+            patch.setattr(f"mivolo_lite.evaluation.report_sections.{kind}_plots", lambda *_: [])
         main(["evaluate", "--checkpoint", f"{runs}/x/best", f"{runs}/y/best", "--data", f"{people}/val",
               f"{people}/train", "--out", f"{out}", "--workers", "0", "--robustness", "yes",
               "--robustness_samples", "2"])  # fmt: skip

@@ -28,7 +28,8 @@ from mivolo_lite.evaluation.plots import (
     subgroup_plots,
     threshold_plots,
 )
-from mivolo_lite.evaluation.report import Result, worst_rows, write_report
+from mivolo_lite.evaluation.report import write_report
+from mivolo_lite.evaluation.report_sections import Result, worst_rows
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
@@ -196,9 +197,9 @@ def test_no_plot_is_empty(n):
 
 @pytest.mark.parametrize("form, magic", [("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_plots_are_files_for_a_paper_on_request(form, magic, metrics, everyone, tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.evaluation.report.age_plots", lambda *_: list(curves({"": metrics})))
+    monkeypatch.setattr("mivolo_lite.evaluation.report_sections.age_plots", lambda *_: list(curves({"": metrics})))
     for kind in ("subgroup", "gender", "confidence", "threshold"):
-        monkeypatch.setattr(f"mivolo_lite.evaluation.report.{kind}_plots", lambda *_: [])
+        monkeypatch.setattr(f"mivolo_lite.evaluation.report_sections.{kind}_plots", lambda *_: [])
     write_report([Result(None, metrics, everyone)], {}, tmp_path, form="png")
     write_report([Result(None, metrics, everyone)], {}, tmp_path, form=form)
     names = {f"{name}.{form}" for name in ("mae_by_age", "bias_by_age", "cs")}
@@ -218,7 +219,7 @@ def test_the_same_evaluation_gives_the_same_page(page, metrics, everyone, tmp_pa
 def no_plots(monkeypatch):
     """For what is not about them; all of them take seconds."""
     for kind in ("age", "subgroup", "gender", "confidence", "threshold"):
-        monkeypatch.setattr(f"mivolo_lite.evaluation.report.{kind}_plots", lambda *_: [])
+        monkeypatch.setattr(f"mivolo_lite.evaluation.report_sections.{kind}_plots", lambda *_: [])
 
 
 def test_few_images_have_no_figure(tmp_path, no_plots):
@@ -254,7 +255,7 @@ def test_what_is_not_known_is_left_out(known, tmp_path):
 
 @pytest.mark.slow
 def test_hostile_names_stay_words(tmp_path):
-    bad = "<script>alert(1)</script>"
+    bad = "<script>alert(1)</script> $\\frac{$"  # nor formulas
     p = people(200)
     p = replace(p, group=[bad if name == "a" else name for name in p.group], key=[f"{bad}{key}" for key in p.key])
     write_report([Result(None, summarise(p), p, [""] * 24)], {bad: bad}, tmp_path)
@@ -385,7 +386,8 @@ def test_a_hundred_thousand_predictions_take_little_time_and_memory(tmp_path):
 import sys, time
 from pathlib import Path
 from mivolo_lite.evaluation.predictions import write_csv
-from mivolo_lite.evaluation.report import Result, write_report
+from mivolo_lite.evaluation.report import write_report
+from mivolo_lite.evaluation.report_sections import Result
 from mivolo_lite.evaluation.summary import summarise
 from tests.evaluation.test_report import people, with_intervals
 everyone, out = with_intervals(people(100_000)), Path(sys.argv[1])
