@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, save_tensors
+from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
@@ -65,30 +66,34 @@ class Estimator(nn.Module):
         return self.model.inputs
 
     def forward(
-        self,
-        face: Tensor | None = None,
-        body: Tensor | None = None,
-        has_face: Tensor | None = None,
-        has_body: Tensor | None = None,
+        self, face: Images | None = None, body: Images | None = None, batch: int | None = None
     ) -> dict[str, Tensor]:
         """Raw outputs for a batch.
 
         Args:
-            face, body: (B, 3, S, S) uint8 RGB, or None where the model has no such input.
-            has_face, has_body: (B,) bool, which of them are there.
+            face, body: the batch's images, uint8 RGB. An input that the model does not have is not looked at.
+            batch: how many samples it has; by default as many as images of the input that has the most.
 
         Returns:
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
             every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
-        features = self.model(self._normalise(face), self._normalise(body), has_face, has_body)
+        given = {"face": face, "body": body}
+        images = {name: self._normalise(given[name]) for name in self.inputs}
+        if batch is None:
+            batch = max(len(image.rows) for image in images.values())
+        features = self.model(images.get("face"), images.get("body"), batch)
         read = {name: subnet(features) for name, subnet in self.subnets.items()}
         answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
         if self.training:
             answers |= {name: centres(answers[name]) for name, centres in self.centres.items()}
         if self.gender_head is not None:
             answers["gender"] = self.gender_head(read["gender"])
-        return {"age": self.method(read["age"]), **answers}
+        answers = {"age": self.method(read["age"]), **answers}
+        if len(images) == 1:
+            (image,) = images.values()
+            answers = {name: scatter(answer, image.rows, batch) for name, answer in answers.items()}
+        return answers
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
         """Ages in years and (B, 2) probabilities over ``GENDERS``, None without a gender head, from a forward pass."""
@@ -172,11 +177,10 @@ class Estimator(nn.Module):
             return False
         return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
 
-    def _normalise(self, image: Tensor | None) -> Tensor | None:
-        if image is None:
-            return None
-        normalised = (image.float() - self.pixel_mean) / self.pixel_std
-        return normalised if self.channels_last else normalised.contiguous()
+    def _normalise(self, images: Images) -> Images:
+        # uint8 minus float32 is float32 in one pass over the memory; a cast of its own would be another.
+        pixels = torch.sub(images.pixels, self.pixel_mean).div_(self.pixel_std)
+        return images._replace(pixels=pixels if self.channels_last else pixels.contiguous())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, coun
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, passes, where_seen
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler
@@ -64,19 +65,25 @@ class CorruptedDataset:
         return self.dataset.buffers(*count[:-1], count[-1] * VERSIONS)
 
     def read(
-        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
+        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), buffers: dict[str, Tensor] | None = None
     ) -> Batch:
         """Likewise ``ShardDataset.read``; the versions of a sample follow one another, the clean one first."""
-        images, clean = images or self.buffers(len(refs)), self.dataset.read(refs, ahead)
-        for name, room in images.items():
-            squares = getattr(clean, name).movedim(1, -1).numpy()
-            versions = room.movedim(1, -1).numpy().reshape(len(refs), VERSIONS, *squares.shape[1:])
-            versions[:, 0] = squares
-            for row, ref in enumerate(refs):
-                part = self.to_cover(name, ref.sample)
-                for version, (kind, severity) in enumerate(CELLS, start=1):
-                    versions[row, version] = corrupt(squares[row], kind, severity, (_SEED, ref.sample), part)
-        return replace(replace(clean, face=None, body=None).repeat(VERSIONS), **images)
+        buffers, clean = buffers or self.buffers(len(refs)), self.dataset.read(refs, ahead)
+        images = {name: self._versions(name, refs, getattr(clean, name), buffer) for name, buffer in buffers.items()}
+        return replace(clean.repeat(VERSIONS), **images)
+
+    def _versions(self, name: str, refs: Sequence[SampleRef], clean: Images, buffer: Tensor) -> Images:
+        count, squares = len(clean.rows), clean.pixels.movedim(1, -1).numpy()
+        pixels = buffer[: count * VERSIONS]
+        versions = pixels.movedim(1, -1).numpy().reshape(count, VERSIONS, *squares.shape[1:])
+        versions[:, 0] = squares
+        for number, row in enumerate(clean.rows.tolist()):
+            sample = refs[row].sample
+            part = self.to_cover(name, sample)
+            for version, (kind, severity) in enumerate(CELLS, start=1):
+                versions[number, version] = corrupt(squares[number], kind, severity, (_SEED, sample), part)
+        rows = clean.rows[:, None] * VERSIONS + torch.arange(VERSIONS)
+        return Images(pixels, rows.flatten())
 
     def to_cover(self, name: str, sample: int) -> str:
         """Where the face is in a sample's image, as ``corrupt`` takes it.

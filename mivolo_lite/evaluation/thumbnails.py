@@ -31,8 +31,7 @@ def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], 
 
 
 def _first_image(batch: Batch, row: int, inputs: Sequence[str]) -> str:
-    name = next((name for name in inputs if getattr(batch, f"has_{name}")[row]), None)
-    if name is None:
-        return ""
-    pixels = getattr(batch, name)[row].movedim(0, -1).contiguous().numpy()
-    return data_address(pixels)
+    for images in (getattr(batch, name) for name in inputs):
+        if len(found := (images.rows == row).nonzero()):
+            return data_address(images.pixels[int(found)].movedim(0, -1).contiguous().numpy())
+    return ""

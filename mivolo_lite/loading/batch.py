@@ -1,15 +1,16 @@
-"""A batch: uint8 images, masks and labels. Normalisation happens on the device."""
+"""A batch: the uint8 images that there are, and labels. Normalisation happens on the device."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import NO_CODE, AgeRange, TaskLabel
 
-_IMAGES = ("face", "body", "has_face", "has_body")
+INPUTS = ("face", "body")
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,7 @@ class Batch:
     """What the loader yields.
 
     Attributes:
-        face, body: (B, 3, S, S) uint8 RGB in channels-last memory, black where absent; None where the model has no
-            such input.
-        has_face, has_body: (B,) bool, or None likewise.
+        face, body: the images of those samples that have them; None where the model has no such input.
         age: ages of the batch.
         gender: (B,) int64 class of ``GENDERS``, 0 where unknown.
         gender_known: (B,) bool.
@@ -29,10 +28,8 @@ class Batch:
         tasks: labels of the tasks in addition to age and gender, by their names.
     """
 
-    face: Tensor | None
-    body: Tensor | None
-    has_face: Tensor | None
-    has_body: Tensor | None
+    face: Images | None
+    body: Images | None
     age: AgeRange
     gender: Tensor
     gender_known: Tensor
@@ -44,8 +41,7 @@ class Batch:
     @classmethod
     def assemble(
         cls,
-        images: dict[str, Tensor],
-        present: dict[str, np.ndarray],
+        images: dict[str, Images],
         labels: dict[str, np.ndarray],
         sample: np.ndarray,
         valid: np.ndarray,
@@ -55,22 +51,19 @@ class Batch:
         """A batch from the columns of an index.
 
         Args:
-            images: (B, 3, S, S) uint8 for each input.
-            present: (B,) bool for each input.
+            images: of each input.
             labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
             sample, valid, broken: see the attributes.
             tasks: (B,) labels of every task, NaN where unknown.
         """
         # A sample without any image has nothing to learn from.
-        seen = np.logical_or.reduce(list(present.values()))
+        seen = np.logical_or.reduce([image.present(len(sample)).numpy() for image in images.values()])
         age_known = ~np.isnan(labels["age_lo"]) & seen
         gender_known = (labels["gender"] != NO_CODE) & seen
         lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
         return cls(
             face=images.get("face"),
             body=images.get("body"),
-            has_face=torch.from_numpy(present["face"]) if "face" in present else None,
-            has_body=torch.from_numpy(present["body"]) if "body" in present else None,
             age=AgeRange(torch.from_numpy(lo), torch.from_numpy(hi), torch.from_numpy(age_known)),
             gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
             gender_known=torch.from_numpy(gender_known),
@@ -83,25 +76,36 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def images(self, shown: Sequence[str] = ("face", "body")) -> dict[str, Tensor | None]:
-        """The keyword arguments of an estimator's forward pass; None for the images that are not shown."""
-        names = [name for image in shown for name in (image, f"has_{image}")]
-        return {name: getattr(self, name) if name in names else None for name in _IMAGES}
+    def images(self, shown: Sequence[str] = INPUTS) -> dict[str, Images | int]:
+        """The keyword arguments of an estimator's forward pass, without the images that are not shown."""
+        return {name: images if name in shown else _hidden(images) for name, images in self._inputs()} | {
+            "batch": len(self)
+        }
 
     def seen(self, shown: Sequence[str]) -> Tensor:
         """(B,) bool: which samples have any of the images shown."""
-        return torch.stack([getattr(self, f"has_{image}") for image in shown]).any(dim=0)
+        present = [images.present(len(self)) for name, images in self._inputs() if name in shown]
+        return torch.stack(present).any(dim=0)
+
+    def _inputs(self) -> Iterator[tuple[str, Images]]:
+        return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def repeat(self, times: int) -> "Batch":
-        """Every sample so many times, one after another."""
-        return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+        """Every sample so many times, one after another, without images."""
+        labels = replace(self, face=None, body=None)
+        return labels._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def pin_memory(self) -> "Batch":
         """In memory from which copies to a GPU overlap with its work."""
         return self._map(Tensor.pin_memory)
+
+    def with_pixels(self, pixels: Callable[[str, int], Tensor | None]) -> "Batch":
+        """The same with other memory for the images: ``pixels`` of an input's name and how many of it there are."""
+        images = {name: Images(pixels(name, len(images.rows)), images.rows) for name, images in self._inputs()}
+        return replace(self, **images)
 
     def __getstate__(self) -> dict:
         # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
@@ -116,6 +120,8 @@ class Batch:
                 return function(value)
             if isinstance(value, AgeRange):
                 return AgeRange(function(value.lo), function(value.hi), function(value.known))
+            if isinstance(value, Images):
+                return Images(*map(over, value))
             if isinstance(value, TaskLabel):
                 return TaskLabel(function(value.value), function(value.known))
             if isinstance(value, dict):
@@ -123,6 +129,10 @@ class Batch:
             return value
 
         return Batch(**{field.name: over(getattr(self, field.name)) for field in fields(self)})
+
+
+def _hidden(images: Images) -> Images:
+    return Images(images.pixels[:0], images.rows[:0])
 
 
 def _task_label(column: np.ndarray, seen: np.ndarray) -> TaskLabel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
 from mivolo_lite.randomness import hash_of, seed_of
@@ -66,21 +67,20 @@ class ShardDataset:
         return {name: torch.empty(shape, dtype=torch.uint8).movedim(-1, -3) for name in self.inputs}
 
     def read(
-        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), images: dict[str, Tensor] | None = None
+        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), buffers: dict[str, Tensor] | None = None
     ) -> Batch:
         """The batch of these samples, its images in new memory or in the ``buffers`` given; ``ahead``: blocks to
         fetch."""
-        images = images or self.buffers(len(refs))
+        buffers = buffers or self.buffers(len(refs))
         samples = np.array([ref.sample for ref in refs], dtype=np.int64)
         self.shards.prepare(samples, ahead)
         present = self._present(refs, samples)
         broken: list[str] = []
-        for name in self.inputs:
-            self._decode(name, refs, present[name], images[name].movedim(-3, -1).numpy(), broken)
+        images = {name: self._decode(name, refs, present[name], buffers[name], broken) for name in self.inputs}
         labels = {name: self.index.select(name, samples) for name in ("age_lo", "age_hi", "gender")}
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
-        return Batch.assemble(images, present, labels, samples, valid, broken, tasks)
+        return Batch.assemble(images, labels, samples, valid, broken, tasks)
 
     def _present(self, refs: Sequence[SampleRef], samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""
@@ -95,16 +95,22 @@ class ShardDataset:
         return present
 
     def _decode(
-        self, name: str, refs: Sequence[SampleRef], present: np.ndarray, squares: np.ndarray, broken: list[str]
-    ) -> None:
-        """Fill ``squares`` (B, S, S, 3), read in the order on disk. Clears ``present`` where an image is broken."""
-        for place in sorted(np.flatnonzero(present).tolist(), key=lambda place: refs[place].sample):
+        self, name: str, refs: Sequence[SampleRef], present: np.ndarray, buffer: Tensor, broken: list[str]
+    ) -> Images:
+        """The images that there are, at the beginning of ``buffer`` (B, 3, S, S), read in the order on disk."""
+        rows, squares = np.flatnonzero(present), buffer.movedim(-3, -1).numpy()
+        decoded = np.ones(len(rows), dtype=bool)
+        for slot in np.argsort([refs[row].sample for row in rows], kind="stable").tolist():
+            ref = refs[rows[slot]]
             try:
-                self._prepare(self.shards.read(name, refs[place].sample), refs[place], squares[place])
+                self._prepare(self.shards.read(name, ref.sample), ref, squares[slot])
             except BrokenJpeg as error:
-                broken.append(f"{self.index.key(refs[place].sample)}.{name}: {error}")
-                present[place] = False
-        squares[~present] = 0
+                broken.append(f"{self.index.key(ref.sample)}.{name}: {error}")
+                decoded[slot] = False
+        if not decoded.all():
+            squares[: decoded.sum()] = squares[: len(rows)][decoded]
+        rows = torch.from_numpy(rows[decoded])
+        return Images(buffer[: len(rows)], rows)
 
     def _prepare(self, data: bytes, ref: SampleRef, square: np.ndarray) -> None:
         image = decode(data)

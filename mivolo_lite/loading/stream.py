@@ -14,6 +14,7 @@ from webdataset.shardlists import expand_urls
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import Classes, label_number
@@ -106,15 +107,10 @@ class _Batches:
 
     def _batch(self, rows: list[tuple[int, dict]]) -> Batch:
         broken: list[str] = []
-        squares = {name: np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8) for name in self.inputs}
-        present = {name: np.zeros(len(rows), dtype=bool) for name in self.inputs}
-        for place, (number, sample) in enumerate(rows):
-            for name in self.inputs:
-                present[name][place] = self._fill(squares[name][place], name, number, sample, broken)
+        images = {name: self._images(name, rows, broken) for name in self.inputs}
         labels = [_labels(sample, broken) for _, sample in rows]
         return Batch.assemble(
-            {name: torch.from_numpy(square).movedim(-1, -3) for name, square in squares.items()},
-            present,
+            images,
             label_columns(labels),
             np.array([number for number, _ in rows]),
             np.ones(len(rows), dtype=bool),
@@ -131,6 +127,14 @@ class _Batches:
             except ValueError as error:
                 broken.append(f"{sample['__key__']}: task {name}: {error}")
         return column
+
+    def _images(self, name: str, rows: list[tuple[int, dict]], broken: list[str]) -> Images:
+        squares, present = np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8), []
+        for row, (number, sample) in enumerate(rows):
+            if self._fill(squares[len(present)], name, number, sample, broken):
+                present.append(row)
+        pixels = torch.from_numpy(squares[: len(present)]).movedim(-1, -3)
+        return Images(pixels, torch.tensor(present, dtype=torch.int64))
 
     def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
         """Put a sample's image into its square. False where there is none that can be decoded."""

@@ -10,7 +10,6 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import cycle, starmap
 from multiprocessing.util import Finalize
@@ -75,7 +74,7 @@ class BatchLoader:
         for slot, batch in _speaking_of_the_dead(iter(loader)):
             if isinstance(batch, UserError):
                 raise batch
-            yield replace(batch, **{name: copy(images[slot]) for name, images in buffers.items()})
+            yield batch.with_pixels(lambda name, count, slot=slot: copy(buffers[name][slot, :count]))
 
     def _slots(self) -> int:
         # One slot more than batches on their way: a worker may begin a new one before the latest is copied.
@@ -111,7 +110,7 @@ class _IntoSlots(Dataset):
             batch = self.dataset.read(refs, ahead, {name: images[slot] for name, images in self.buffers.items()})
         except Exception as error:  # raised here, torch would wrap it in a traceback
             return slot, carried(error)
-        return slot, replace(batch, face=None, body=None)
+        return slot, batch.with_pixels(lambda name, count: None)
 
 
 def begin_worker(worker: int) -> None:

@@ -7,48 +7,30 @@ import torch
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.models.backbone import Tokens, require_known
 from mivolo_lite.models.enhancer import Enhancer
 from mivolo_lite.models.interface import AgeModel
-from mivolo_lite.models.missing import missing_everywhere
+from mivolo_lite.models.missing import compute
 from mivolo_lite.ranges import Probability, int_range
 
 
 class Branch(nn.Module):
     """One image's tokens (B, N, D), or a learned missing-input token for the image that is missing."""
 
-    def __init__(self, tokens: Tokens, dim: int, image_size: int):
+    def __init__(self, tokens: Tokens, dim: int):
         super().__init__()
-        self.image_size = image_size
         self.tokens = tokens
         self.project = nn.Linear(tokens.num_features, dim)
         self.missing_token = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.trunc_normal_(self.missing_token, std=0.02)
 
-    def forward(self, image: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """(B, N, D), where ``has`` is False the missing-input token; (B, 1, D) in evaluation if the whole batch has no
-        image."""
-        if not self.training and missing_everywhere(image, has):
+    def forward(self, images: Images, batch: int) -> Tensor:
+        """(B, N, D), the missing-input token in the rows without an image; (B, 1, D) in evaluation if all are so."""
+        if not self.training and not len(images.pixels):
             return self.missing_token.expand(batch, -1, -1)
-        # In training every parameter takes part in every step, whatever is missing: other ranks wait for its gradient.
-        device = self.missing_token.device
-        if has is None:
-            has = torch.full((batch,), image is not None, device=device)
-        if image is None:
-            image = torch.zeros(batch, 3, self.image_size, self.image_size, device=device)
-        if self.training:
-            image = image[neighbours(has)]
-        return torch.where(has.view(-1, 1, 1), self.project(self.tokens(image)), self.missing_token)
-
-
-def neighbours(has: Tensor) -> Tensor:
-    """(B,) for each sample its own place, or where it lacks the image the place of one that has it.
-
-    Of black filler, batch norm would count more in one batch than in the next.
-    """
-    place = torch.arange(len(has), device=has.device)
-    first_those_who_have = has.int().argsort(descending=True, stable=True)
-    return torch.where(has, place, first_those_who_have[place % has.sum().clamp(min=1)])
+        tokens = self.project(compute(self.tokens, images))
+        return scatter(tokens, images.rows, batch, self.missing_token.expand(1, tokens.shape[1], -1))
 
 
 class DualModel(AgeModel):
@@ -95,8 +77,8 @@ class DualModel(AgeModel):
         options = {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
         face = Tokens(config.face, image_size, weights=config.face_weights, **options)
         body = Tokens(config.body, image_size, weights=config.body_weights, **options)
-        self.face = Branch(face, config.dim, image_size)
-        self.body = Branch(body, config.dim, image_size)
+        self.face = Branch(face, config.dim)
+        self.body = Branch(body, config.dim)
         self.enhancer = Enhancer(config.dim, config.heads)
         self.num_features = config.dim
         self.mean, self.std = face.mean, face.std
@@ -105,11 +87,7 @@ class DualModel(AgeModel):
         self.register_buffer("body_scale", (std[0] / std[1]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("body_shift", ((mean[0] - mean[1]) / std[1]).view(1, 3, 1, 1), persistent=False)
 
-    def forward(
-        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(B, dim)."""
-        batch = next(len(images) for images in (face, body) if images is not None)
-        if body is not None:
-            body = body * self.body_scale + self.body_shift
-        return self.enhancer(self.face(face, has_face, batch), self.body(body, has_body, batch))
+        body = body._replace(pixels=body.pixels * self.body_scale + self.body_shift)
+        return self.enhancer(self.face(face, batch), self.body(body, batch))

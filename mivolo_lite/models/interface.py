@@ -3,9 +3,10 @@
 from typing import Any, ClassVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.head import Head
 
 
@@ -32,17 +33,15 @@ class AgeModel(nn.Module):
         self.config = config
         self.image_size = image_size
 
-    def forward(
-        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None, has_body: Tensor | None
-    ) -> Any:
+    def forward(self, face: Images | None, body: Images | None, batch: int) -> Any:
         """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
 
+        A model of one input gives those of its m images, and the estimator puts its answers in their rows. A model of
+        two gives those of all B samples.
+
         Args:
-            face: (B, 3, S, S) normalised images, or None where the whole batch has none.
-            body: the same of the body.
-            has_face: (B,) bool, False where ``face`` holds filler; None where it is the same for the whole batch:
-                present if ``face`` is given, absent if it is None.
-            has_body: the same of the body.
+            face, body: the normalised images that the batch has; None for what is no input of this model.
+            batch: B, how many samples it has.
         """
         raise NotImplementedError
 

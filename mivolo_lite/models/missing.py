@@ -1,11 +1,49 @@
-"""Which images a batch has none of."""
+"""What a model computes where a batch has few images of an input, or none."""
 
-from torch import Tensor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mivolo_lite.images.packed import Images
 
 
-def missing_everywhere(image: Tensor | None, has: Tensor | None) -> bool:
-    """Whether no sample of the batch has this image.
+def compute(module: nn.Module, images: Images, forward: Callable[[Tensor], Any] | None = None) -> Any:
+    """What ``module`` makes of the images that there are.
 
-    Reading the mask waits for the device. Models ask only in evaluation, where it may save a whole backbone.
+    Every parameter takes part in every step, whatever is missing: other ranks wait for its gradient. So where a batch
+    has no image, two of zeros are computed, which no running statistic sees and of which no gradient comes. In training
+    one image alone is computed twice, since batch norm takes no single value.
+
+    Args:
+        module: makes (m, ...) of pixels (m, 3, S, S), or several of such.
+        images: of the batch.
+        forward: what to call, where that is not the module itself.
+
+    Returns:
+        (m, ...), of which the first ``len(images.rows)`` belong to samples.
     """
-    return image is None or (has is not None and not has.any())
+    forward, pixels = forward or module, images.pixels
+    if not len(pixels):
+        zeros = pixels.new_zeros(2, *pixels.shape[1:]).contiguous(memory_format=torch.channels_last)
+        with frozen_statistics(module):
+            return forward(zeros)
+    if len(pixels) == 1 and module.training:
+        pixels = pixels.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    return forward(pixels)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use their running statistics, and leave them as they are."""
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    for layer in norms:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.train()

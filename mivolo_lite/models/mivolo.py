@@ -13,10 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
-from mivolo_lite.models.missing import missing_everywhere
+from mivolo_lite.models.missing import compute
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
 from mivolo_lite.models.mivolo_inference import for_inference
 from mivolo_lite.models.mivolo_weights import start_from
@@ -129,37 +130,45 @@ class MivoloModel(AgeModel):
             donor = make_backbone(f"volo_{self.variant}_{size}", size, pretrained=True)
             start_from(self.volo, donor.state_dict(), source=f"volo_{self.variant}_{size}")
 
-    def forward(
-        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
-    ) -> Tensor:
-        """(B, 1 + N, D), the class token first."""
+    def forward(self, face: Images, body: Images | None, batch: int) -> Tensor:
+        """(B, 1 + N, D), the class token first; of a model of faces alone, (m, 1 + N, D)."""
         stem = self.volo.patch_embed
-        if self.inputs == ("face",):
-            grid = stem(self.blackened(face, has_face))
+        if body is None:
+            grid = compute(stem, face)
         else:
-            batch = len(body if face is None else face)
-            face_map = self.map_of("face", face, has_face, batch)
-            grid = stem.join(face_map, self.map_of("body", body, has_body, batch))
+            grid = stem.join(self.map_of("face", face, batch), self.map_of("body", body, batch))
             grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither image
         tokens = self.volo.forward_tokens(rearrange(grid, "b c h w -> b h w c"))
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 
-    def map_of(self, name: str, image: Tensor | None, has: Tensor | None, batch: int) -> Tensor:
-        """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black where the whole batch has no image."""
-        if not self.training and missing_everywhere(image, has):
-            known = getattr(self, f"black_{name}")
-            return self.black_cells(name) if known is None else known
-        if image is None:  # in training every parameter wants a gradient, on every rank
-            image = self.black.expand(batch, -1, self.image_size, self.image_size)
-        return getattr(self.volo.patch_embed, name)(self.blackened(image, has))
+    def map_of(self, name: str, images: Images, batch: int) -> Tensor:
+        """The stem's map (B, C, S/8, S/8), in evaluation the cells (1, C, 3, 3) of black where no sample has an image.
+
+        The black image of all samples without one is computed once: in training as one more of the batch, in evaluation
+        from its cells.
+        """
+        stem = getattr(self.volo.patch_embed, name)
+        if len(images.rows) == batch:
+            return stem(images.pixels)[:batch]
+        if self.training:
+            side = images.pixels.shape[-1]
+            black = self.black.to(images.pixels.dtype).expand(1, -1, side, side)
+            maps = stem(torch.cat([images.pixels, black]))
+            return scatter(maps[:-1], images.rows, batch, maps[-1:])
+        known = getattr(self, f"black_{name}")
+        cells = self.black_cells(name) if known is None else known
+        if not len(images.rows):
+            return cells
+        return scatter(stem(images.pixels), images.rows, batch, self.spread(cells))
+
+    def spread(self, cells: Tensor) -> Tensor:
+        """(1, C, S/8, S/8) of the cells (1, C, 3, 3) of an image of one colour."""
+        positions = self.volo.patch_embed.map.pos_embed
+        return cells.flatten(2)[..., positions.cell].unflatten(2, (positions.side, positions.side))
 
     def black_cells(self, name: str) -> Tensor:
         """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
-
-    def blackened(self, image: Tensor, has: Tensor | None) -> Tensor:
-        """The images, black where they are missing."""
-        return image if has is None else torch.where(has.view(-1, 1, 1, 1), image, self.black.to(image.dtype))
 
     def for_inference(self) -> "MivoloModel":
         return for_inference(self)

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
+from mivolo_lite.models.missing import compute
 from mivolo_lite.models.weights import timm_config
 from mivolo_lite.ranges import Probability, int_range
 
@@ -112,8 +114,6 @@ class MultilevelModel(LevelModel):
         self.read_by(dims, config.width, config.subnet_drop_rate)
         self.mean, self.std = (self.levels.pretrained_cfg[name] for name in ("mean", "std"))
 
-    def forward(
-        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
-    ) -> Tensor:
-        """(B, D, H, W). A missing image counts as what filler the batch holds."""
-        return joined(self.levels(face if self.config.input == "face" else body))
+    def forward(self, face: Images | None, body: Images | None, batch: int) -> Tensor:
+        """(m, D, H, W) of the images that there are."""
+        return joined(compute(self.levels, face if self.config.input == "face" else body))

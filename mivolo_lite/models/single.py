@@ -5,8 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone, require_known, try_out
 from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.missing import compute
 from mivolo_lite.models.weights import timm_config
 from mivolo_lite.ranges import Probability
 
@@ -51,11 +53,9 @@ class SingleModel(AgeModel):
         self.num_features = try_out(self.backbone, image_size).shape[1]
         self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
 
-    def forward(
-        self, face: Tensor | None, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
-    ) -> Tensor:
-        """(B, D) pooled features. A missing image counts as what filler the batch holds."""
-        return self.backbone(face if self.config.input == "face" else body)
+    def forward(self, face: Images | None, body: Images | None, batch: int) -> Tensor:
+        """(m, D) pooled features of the images that there are."""
+        return compute(self.backbone, face if self.config.input == "face" else body)
 
     def make_embedding(self) -> nn.Module:
         return nn.Linear(self.num_features, self.num_features, bias=False)

@@ -10,7 +10,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.missing import compute
 from mivolo_lite.models.multilevel import LevelModel, joined
 from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
 from mivolo_lite.ranges import Probability
@@ -61,10 +63,12 @@ class SwinFaceModel(LevelModel):
         dims = [stage.downsample.reduction.out_features for stage in self.swin.layers[1:]]
         self.read_by([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
 
-    def forward(
-        self, face: Tensor, body: Tensor | None, has_face: Tensor | None = None, has_body: Tensor | None = None
-    ) -> Tensor:
-        """(B, 2112, 7, 7) at 112 pixels. A missing image counts as what filler the batch holds."""
+    def forward(self, face: Images, body: Images | None, batch: int) -> Tensor:
+        """(m, 2112, 7, 7) at 112 pixels, of the faces that there are."""
+        return compute(self, face, self.levels)
+
+    def levels(self, face: Tensor) -> Tensor:
+        """(m, 2112, 7, 7) of normalised faces (m, 3, 112, 112)."""
         tokens, levels = self.swin.patch_embed(face), []
         for number, stage in enumerate(self.swin.layers):
             tokens = stage.downsample(tokens)  # the paper's stages end with what timm's begin with

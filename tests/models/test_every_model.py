@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo import MIVOLO
 from tests.models.tiny import BATCH, SIDE, images, tiny_mivolo
@@ -30,9 +31,14 @@ def model(request):
     return tiny_mivolo(**options) if name == "mivolo" else MODELS[name](MODELS[name].Config(**options), SIDE)
 
 
-def asked(model, face, body):
-    """The two images, None where the model has no such input."""
-    return (face if "face" in model.inputs else None), (body if "body" in model.inputs else None)
+NONE = Images.of(images(0)[:0])
+
+
+def asked(model, face, body, *present):
+    """What the model is given: of its inputs the images of the samples that are ``present``, all without."""
+    return tuple(
+        Images.of(x, *present) if name in model.inputs else None for name, x in (("face", face), ("body", body))
+    )
 
 
 def test_every_model_is_built_here():
@@ -42,7 +48,7 @@ def test_every_model_is_built_here():
 
 def test_heads_read_the_features(model):
     model.eval()
-    features = model(*asked(model, images(0), images(1)), None, None)
+    features = model(*asked(model, images(0), images(1)), BATCH)
     for bias in (True, False):
         output = model.make_head(3, bias)(model.make_subnet().eval()(features))
         assert output.shape == (BATCH, 3) and output.isfinite().all()
@@ -53,7 +59,7 @@ def test_heads_read_the_features(model):
 @pytest.mark.parametrize("bias", [True, False])
 def test_heads_answer_in_float32_whatever_surrounds_them(model, bias):
     model.eval()
-    read = model.make_subnet().eval()(model(*asked(model, images(0), images(1)), None, None)).bfloat16()
+    read = model.make_subnet().eval()(model(*asked(model, images(0), images(1)), BATCH)).bfloat16()
     head = model.make_head(3, bias)
     with torch.autocast("cpu", torch.bfloat16):
         found = head(read)
@@ -70,8 +76,10 @@ def test_gradient_on_every_parameter(model, missing):
     model.zero_grad(set_to_none=True)
     head = nn.Sequential(model.make_subnet(), model.make_head(2))
     face, body = asked(model, images(0), images(1))
-    has_body = {"nothing": [True, True], "some": [True, False], "a whole input": [False, False]}[missing]
-    head(model(face, body, torch.tensor([True, True]), torch.tensor(has_body))).square().sum().backward()
+    present = {"nothing": [True, True], "some": [True, False], "a whole input": [False, False]}[missing]
+    absent = asked(model, images(0), images(1), torch.tensor(present))
+    given = (face, absent[1]) if len(model.inputs) == 2 else absent
+    head(model(*given, BATCH)).square().sum().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
     assert all(parameter.grad.isfinite().all() for parameter in [*model.parameters(), *head.parameters()])
@@ -81,8 +89,8 @@ def test_samples_do_not_see_each_other(model):
     model.eval()
     face, body = asked(model, images(0), images(1))
     with torch.no_grad():
-        together = model(face, body, None, None)
-        alone = model(*(None if image is None else image[1:] for image in (face, body)), None, None)
+        together = model(face, body, BATCH)
+        alone = model(*asked(model, images(0)[1:], images(1)[1:]), 1)
     torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
     assert (together[0] - together[1]).abs().max() > 1e-3
 
@@ -93,24 +101,23 @@ def test_inference_has_the_same_outputs(model):
     fast = model.for_inference()
     combinations = [asked(model, images(0), images(1))]
     if len(model.inputs) == 2:
-        combinations += [(images(0), None), (None, images(1))]
+        combinations += [(Images.of(images(0)), NONE), (NONE, Images.of(images(1)))]
     with torch.no_grad():
         for face, body in combinations:
-            torch.testing.assert_close(
-                fast(face, body, None, None), model(face, body, None, None), atol=1e-4, rtol=1e-4
-            )
+            torch.testing.assert_close(fast(face, body, BATCH), model(face, body, BATCH), atol=1e-4, rtol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_mixed_precision(model):
     """Training in bfloat16: finite gradients everywhere, and nearly the same features."""
     face, body = asked(model, images(0), images(1))
-    mask = torch.tensor([True, False]) if len(model.inputs) == 2 else None
+    if len(model.inputs) == 2:
+        body = Images.of(images(1), torch.tensor([True, False]))
     model.eval()
-    exact = model(face, body, None, mask)
+    exact = model(face, body, BATCH)
     model.zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16):
-        features = model(face, body, None, mask)
+        features = model(face, body, BATCH)
     features.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
     assert (features - exact).abs().mean() < 0.05 * exact.abs().mean()
@@ -119,5 +126,5 @@ def test_mixed_precision(model):
 def test_the_size_of_the_features_is_announced(model):
     model.eval()
     with torch.no_grad():
-        features = model(*asked(model, images(0), images(1)), None, None)
+        features = model(*asked(model, images(0), images(1)), BATCH)
         assert model.make_subnet().eval()(features).shape[-1] == model.num_features

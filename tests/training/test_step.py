@@ -11,6 +11,7 @@ from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
@@ -28,10 +29,8 @@ def batch_of(size, seed=0, side=64):
     draw = torch.Generator().manual_seed(seed)
     age = torch.randint(0, 100, (size,), generator=draw).float()
     return Batch(
-        face=torch.randint(0, 256, (size, 3, side, side), generator=draw, dtype=torch.uint8),
+        face=Images.of(torch.randint(0, 256, (size, 3, side, side), generator=draw, dtype=torch.uint8)),
         body=None,
-        has_face=torch.ones(size, dtype=torch.bool),
-        has_body=None,
         age=AgeRange(age, age, torch.rand(size, generator=draw) > 0.4),
         gender=torch.randint(0, 2, (size,), generator=draw),
         gender_known=torch.rand(size, generator=draw) > 0.6,
@@ -44,6 +43,8 @@ def part(batch, rows):
     def cut(value):
         if isinstance(value, AgeRange):
             return AgeRange(value.lo[rows], value.hi[rows], value.known[rows])
+        if isinstance(value, Images):
+            return Images.of(value.pixels[rows])
         return value[rows] if isinstance(value, torch.Tensor) else value
 
     return Batch(**{name: cut(value) for name, value in vars(batch).items()})

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange, TaskLabel
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.step import OptimizerStep
@@ -36,10 +37,8 @@ def batch_of(size):
     known = {name: torch.rand(size, generator=draw) > 0.5 for name in ("mood", "pitch", "who")}
     nothing = torch.zeros(size, dtype=torch.bool)
     return Batch(
-        face=torch.randint(0, 256, (size, 3, 64, 64), generator=draw, dtype=torch.uint8),
+        face=Images.of(torch.randint(0, 256, (size, 3, 64, 64), generator=draw, dtype=torch.uint8)),
         body=None,
-        has_face=torch.ones(size, dtype=torch.bool),
-        has_body=None,
         age=AgeRange(torch.zeros(size), torch.zeros(size), nothing),
         gender=torch.zeros(size, dtype=torch.int64),
         gender_known=nothing,
@@ -57,6 +56,8 @@ def part(batch, rows):
     def cut(value):
         if isinstance(value, torch.Tensor):
             return value[rows]
+        if isinstance(value, Images):
+            return Images.of(value.pixels[rows])
         if isinstance(value, AgeRange | TaskLabel):
             return type(value)(**{name: cut(item) for name, item in vars(value).items()})
         return {name: cut(item) for name, item in value.items()} if isinstance(value, dict) else value

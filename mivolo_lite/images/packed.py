@@ -1,0 +1,52 @@
+"""The images that a batch has, and no others: what is absent or hidden is neither decoded, sent nor computed."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    """The images of one input in a batch of B samples, of which n have it.
+
+    Attributes:
+        pixels: (m, 3, S, S) with m >= n; uint8 RGB in channels-last memory from a loader, normalised floats within a
+            model. Those behind the first n are computed for their shape alone, and belong to no sample.
+        rows: (n,) int64, rising: the sample of the batch that each belongs to.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor, present: Tensor | None = None) -> "Images":
+        """Those of (B, 3, S, S) that are ``present``, (B,) bool; all without."""
+        if present is None:
+            return cls(pixels, torch.arange(len(pixels), device=pixels.device))
+        return cls(pixels[present], present.nonzero().squeeze(1))
+
+    @classmethod
+    def none_of(cls, size: int, device: torch.device | str = "cpu") -> "Images":
+        """No image, where those there are would have sides of ``size``."""
+        pixels = torch.empty(0, 3, size, size, dtype=torch.uint8, device=device)
+        return cls(pixels, torch.empty(0, dtype=torch.int64, device=device))
+
+    def present(self, batch: int) -> Tensor:
+        """(B,) bool: which samples have the image."""
+        return torch.zeros(batch, dtype=torch.bool, device=self.rows.device).index_fill_(0, self.rows, True)
+
+    def padded(self, multiple: int) -> "Images":
+        """The images, and first ones again until their number is a multiple: compiled code sees few shapes."""
+        count = len(self.pixels)
+        missing = -count % multiple
+        if not missing or not count:
+            return self
+        again = torch.arange(count + missing, device=self.pixels.device) % count
+        return self._replace(pixels=self.pixels[again])
+
+
+def scatter(values: Tensor, rows: Tensor, batch: int, fill: Tensor | float = 0.0) -> Tensor:
+    """(B, ...) from values (m, ...), whose first n belong to ``rows``, and ``fill`` (1, ...) for all other rows."""
+    if not isinstance(fill, Tensor):
+        fill = values.new_full((1, *values.shape[1:]), fill)
+    return fill.to(values.dtype).expand(batch, *values.shape[1:]).index_copy(0, rows, values[: len(rows)])
