@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.readers import READERS, IndexReader
 from mivolo_lite.shards.index import ShardIndex
@@ -148,7 +149,7 @@ def plain_timm(name: str, config: RunConfig) -> float:
         for _ in range(INTERVAL):
             batch = next(batches)
             with torch.autocast("cuda", torch.bfloat16):
-                age, gender = model(batch.face, batch.body)
+                age, gender = model(*(filled(images, len(batch)) for images in (batch.face, batch.body)))
             loss = F.cross_entropy(age.float(), batch.age.lo.long().clamp(0, 100))
             (loss + F.cross_entropy(gender.float(), batch.gender)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
@@ -157,6 +158,11 @@ def plain_timm(name: str, config: RunConfig) -> float:
         torch.cuda.synchronize()
         speeds.append(INTERVAL * len(batch) / (time.perf_counter() - start))
     return statistics.median(speeds[WARM_UP:])
+
+
+def filled(images: Images, batch: int) -> Tensor:
+    """(B, 3, S, S): as many images as samples, some of them again; a plain loop knows no missing ones."""
+    return images.pixels[torch.arange(batch, device=images.pixels.device) % len(images.pixels)]
 
 
 def resident_batches(config: RunConfig) -> Iterator[Batch]:

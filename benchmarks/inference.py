@@ -19,6 +19,7 @@ import torch
 from timing import interleaved, processor
 from torch import Tensor, nn
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
 
 BATCHES = (1, 8)
@@ -82,10 +83,11 @@ def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
     for batch in BATCHES:
         face, sampled = (torch.randn(batch, 3, SIDE, SIDE) for _ in range(2))
         for images, body in {"face and body": sampled, "face only": None}.items():
-            difference = (plain(face, body) - ours(face, body)).abs().max().item()
+            packed = Images.of(face), Images.of(face[:0] if body is None else body), batch
+            difference = (plain(face, body) - ours(*packed)).abs().max().item()
             if difference > TOLERANCE:
                 raise SystemExit(f"{images}, batch {batch}: the outputs differ by {difference:.1e}")
-            functions = {"plain": partial(plain, face, body), "ours": partial(ours, face, body)}
+            functions = {"plain": partial(plain, face, body), "ours": partial(ours, *packed)}
             seconds = interleaved(functions, rounds, clock)
             ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
             slow, fast = (1000 * statistics.median(seconds[name]) for name in ("plain", "ours"))

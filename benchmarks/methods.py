@@ -25,6 +25,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.compare import compare
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.optim import build_optimizer
@@ -78,7 +79,7 @@ def random_batch(config: RunConfig) -> Batch:
     everyone = np.ones(samples, dtype=bool)
     labels = {"age_lo": age, "age_hi": age, "gender": generator.integers(0, len(GENDERS), samples)}
     tasks = {task.name: generator.integers(0, len(task.classes), samples) for task in config.tasks}
-    return Batch.assemble({"face": images}, {"face": everyone}, labels, np.arange(samples), everyone, tasks=tasks)
+    return Batch.assemble({"face": Images.of(images)}, labels, np.arange(samples), everyone, tasks=tasks)
 
 
 def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:

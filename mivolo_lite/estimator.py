@@ -71,14 +71,15 @@ class Estimator(nn.Module):
         """Raw outputs for a batch.
 
         Args:
-            face, body: the batch's images, uint8 RGB. An input that the model does not have is not looked at.
+            face, body: the batch's images, uint8 RGB; None for none. What the model has no input for is not looked at.
             batch: how many samples it has; by default as many as images of the input that has the most.
 
         Returns:
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
             every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
-        given = {"face": face, "body": body}
+        nothing = Images.none_of(self.card.image_size, self.pixel_mean.device)
+        given = {"face": face or nothing, "body": body or nothing}
         images = {name: self._normalise(given[name]) for name in self.inputs}
         if batch is None:
             batch = max(len(image.rows) for image in images.values())

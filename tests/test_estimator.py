@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.files import save_tensors
+from mivolo_lite.images.packed import Images
 from mivolo_lite.methods import METHODS
 
 SPAN = {"min_age": 0, "max_age": 100}
@@ -29,7 +30,7 @@ def test_saved_and_loaded_it_answers_the_same(method, tmp_path):
     estimator.save(tmp_path)
     loaded = Estimator.load(tmp_path)
     with torch.inference_mode():
-        before, after = estimator(face), loaded(face)
+        before, after = estimator(Images.of(face)), loaded(Images.of(face))
     assert torch.equal(before["age"], after["age"]) and torch.equal(before["gender"], after["gender"])
     age, gender = loaded.estimate(after)
     assert age.age.shape == (3,) and torch.isfinite(age.age).all() and gender.sum(1).allclose(torch.ones(3))
@@ -47,10 +48,10 @@ def test_under_autocast_the_heads_and_the_decoding_are_those_of_float32(method):
     estimator.model.register_forward_hook(lambda *parts: features.append(parts[-1]))
     with torch.inference_mode():
         with torch.autocast("cpu", torch.bfloat16):
-            found = estimator(face)
+            found = estimator(Images.of(face))
             answer = estimator.estimate(found)
         estimator.model.forward = lambda *images: features[0].float()
-        expected = estimator(face)
+        expected = estimator(Images.of(face))
         exact = estimator.estimate(expected)
     assert features[0].dtype == torch.bfloat16
     for name, output in expected.items():
@@ -68,7 +69,7 @@ def test_the_card_holds_what_inference_needs_and_decides_the_normalisation(tmp_p
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(written))
     loaded = Estimator.load(tmp_path)
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-    assert loaded._normalise(white).eq(1).all()
+    assert loaded._normalise(Images.of(white)).pixels.eq(1).all()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_heads_are_float32_under_autocast(method):
     kept = []
     estimator.model.register_forward_hook(lambda _, __, features: kept.append(features))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        output = estimator(face)
+        output = estimator(Images.of(face))
     assert kept[0].dtype == torch.bfloat16
     with torch.inference_mode():
         torch.testing.assert_close(output["age"], estimator.method(kept[0].float()), rtol=0, atol=0)
@@ -233,8 +234,8 @@ def test_the_memory_format_of_images_is_the_models(channels_last):
     estimator = Estimator(card()).eval()
     estimator.channels_last = channels_last
     seen = []
-    estimator.model.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
-    estimator(torch.zeros(2, 32, 32, 3, dtype=torch.uint8).movedim(-1, 1))
+    estimator.model.register_forward_pre_hook(lambda _, images: seen.append(images[0].pixels))
+    estimator(Images.of(torch.zeros(2, 32, 32, 3, dtype=torch.uint8).movedim(-1, 1)))
     assert seen[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 

@@ -11,6 +11,7 @@ from mivolo_lite.convert.convert import convert
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.images.packed import Images
 from tests.shards.tiny_shards import make_shards
 
 MODEL = {"name": "mivolo_d1_112", "input": "face"}
@@ -28,7 +29,7 @@ def answers(folder):
     face = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     estimator = Estimator.load(folder)
     with torch.inference_mode():
-        age, gender = estimator.estimate(estimator(face))
+        age, gender = estimator.estimate(estimator(Images.of(face)))
     return torch.cat([age.mean[:, None], *([] if gender is None else [gender])], dim=1)
 
 

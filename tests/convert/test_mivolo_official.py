@@ -19,7 +19,7 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import mivolo
-from tests.models.tiny import LargerTinyMivolo, TinyMivolo, images, tiny_mivolo
+from tests.models.tiny import LargerTinyMivolo, TinyMivolo, features, images, tiny_mivolo
 
 TINY = {48: TinyMivolo, 64: LargerTinyMivolo}
 
@@ -71,11 +71,11 @@ def test_the_columns_mean_what_they_meant(input, center):
     head = original.make_head(3)
     head.load_state_dict({part: published.state[part] for part in mivolo_official.HEAD_PARTS})
     face, body = images(0), images(1) if input == "both" else None
-    columns = head(original(face, body))
+    columns = head(features(original, face, body))
     estimator = loaded(published)
-    features = estimator.model(face, body)
-    torch.testing.assert_close(estimator.gender_head(features), columns[:, :2])
-    years = estimator.method.estimate(estimator.method(features)).mean
+    found = features(estimator.model, face, body)
+    torch.testing.assert_close(estimator.gender_head(found), columns[:, :2])
+    years = estimator.method.estimate(estimator.method(found)).mean
     torch.testing.assert_close(years, columns[:, 2] * (95 - 1) + center, atol=1e-3, rtol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_a_model_trained_here_can_be_published():
     estimator = Estimator(tiny_mivolo(LargerTinyMivolo), span, gender=True)
     estimator.method.fit_prior(torch.arange(len(span)))
     face, body = images(0, 64), images(1, 64)
-    output = estimator.method(estimator.model(face, body))
+    output = estimator.method(features(estimator.model, face, body))
     estimator.method.loss(output, AgeRange.exact(torch.tensor([20.0, 60.0]))).sum().backward()
     with torch.no_grad():
         for parameter in estimator.parameters():

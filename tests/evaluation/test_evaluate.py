@@ -15,6 +15,7 @@ from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import damage, make_shards
@@ -39,7 +40,7 @@ def save(model, folder):
     """An untrained estimator, its statistics unlike those of a new one."""
     torch.manual_seed(1)
     estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
-    noise = torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)
+    noise = Images.of(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8))
     estimator(**{name: noise for name in estimator.inputs})
     estimator.save(folder)
     return folder

@@ -15,6 +15,7 @@ from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SomeSamples, choose, degradation
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.sample_ref import SampleRef
@@ -35,7 +36,7 @@ def dual(tmp_path_factory):
     torch.manual_seed(1)
     model = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
     estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
-    noise = torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8)
+    noise = Images.of(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8))
     estimator(**{name: noise for name in estimator.inputs})
     folder = tmp_path_factory.mktemp("dual")
     estimator.save(folder)
@@ -101,17 +102,16 @@ def test_a_batch_holds_every_version_of_every_sample(index):
     refs = [SampleRef(0, 4), SampleRef(0, 2), SampleRef(0, 3, valid=False)]  # a body, both, a face
     clean, batch = plain.read(refs), CorruptedDataset(plain).read(refs)
     assert len(batch) == 3 * VERSIONS and batch.sample.tolist() == [s for s in (4, 2, 3) for _ in range(VERSIONS)]
-    for name, kinds in {"face": (None, "all", "all"), "body": ("head", "none", None)}.items():
-        images = getattr(batch, name).movedim(1, -1).numpy().reshape(3, VERSIONS, SIDE, SIDE, 3)
-        for row, (ref, part) in enumerate(zip(refs, kinds, strict=True)):
-            own = getattr(clean, name)[row].movedim(0, -1).numpy()
-            assert np.array_equal(images[row, 0], own)
-            if part is None:
-                assert not images[row].any() and not getattr(batch, f"has_{name}")[row * VERSIONS].item()
-                continue
+    for name, parts in {"face": {1: "all", 2: "all"}, "body": {0: "head", 1: "none"}}.items():
+        images = getattr(batch, name)
+        assert images.rows.tolist() == [row * VERSIONS + version for row in parts for version in range(VERSIONS)]
+        versions = images.pixels.movedim(1, -1).numpy().reshape(2, VERSIONS, SIDE, SIDE, 3)
+        squares = getattr(clean, name).pixels.movedim(1, -1).numpy()
+        for number, (row, part) in enumerate(parts.items()):
+            assert np.array_equal(versions[number, 0], squares[number])
             for version, (kind, severity) in enumerate(CELLS, start=1):
-                expected = corrupt(own, kind, severity, (0, ref.sample), part)
-                assert np.array_equal(images[row, version], expected), (name, kind, severity)
+                expected = corrupt(squares[number], kind, severity, (0, refs[row].sample), part)
+                assert np.array_equal(versions[number, version], expected), (name, kind, severity)
     assert batch.valid.reshape(3, VERSIONS).all(dim=1).tolist() == [True, True, False]
 
 
@@ -123,8 +123,9 @@ def test_workers_and_ranks_read_the_same(index):
         batches = BatchLoader(dataset, SomeSamples(samples, batch_size, rank, world_size), workers)
         rows = {}
         for batch in batches:
-            for place in torch.nonzero(batch.valid)[:, 0].tolist():
-                rows.setdefault(int(batch.sample[place]), []).append(batch.face[place].clone())
+            for pixels, row in zip(batch.face.pixels, batch.face.rows.tolist(), strict=True):
+                if batch.valid[row]:
+                    rows.setdefault(int(batch.sample[row]), []).append(pixels.clone())
         return {sample: torch.stack(images) for sample, images in rows.items()}
 
     alone = read(3, 0, 1)

@@ -12,6 +12,7 @@ from timm.layers import DropPath
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.backbone import Tokens, make_backbone
 from mivolo_lite.models.weights import read_state_dict
@@ -165,7 +166,8 @@ def test_each_backbone_gets_its_own_normalisation():
     seen = []
     model.body.tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))
-    model(None, (pixels - mean) / std)
+    normalised = Images.of((pixels - mean) / std)
+    model(normalised, normalised, len(pixels))
     torch.testing.assert_close(seen[0], (pixels - 0.5) / 0.5)
 
 

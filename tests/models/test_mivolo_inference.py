@@ -8,6 +8,7 @@ from timm.layers import Mlp
 from timm.models.volo import ClassAttention, OutlookAttention
 from torch import nn
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models import mivolo_inference
 from mivolo_lite.models.mivolo_enhancer import Pointwise, RelativePositions, VolumeNorm, attend
 from mivolo_lite.models.mivolo_inference import (
@@ -107,8 +108,8 @@ def test_same_outputs(present, batch, onednn, monkeypatch):
     assert any(isinstance(module, PackedLinear) for module in fast.modules()) == (
         onednn and torch.backends.mkldnn.is_available()
     )
-    given, masks = [], []
+    given = []
     for seed, has in enumerate(PRESENT[present]):
-        given.append(None if has is None else images(seed).repeat(4, 1, 1, 1)[:batch])
-        masks.append(None if has in (None, True) else torch.tensor(has).expand(2).repeat(4)[:batch])
-    torch.testing.assert_close(fast(*given, *masks), model(*given, *masks), atol=1e-4, rtol=0)
+        there = torch.tensor(bool(has) if has in (None, True) else has).expand(2).repeat(4)[:batch]
+        given.append(Images.of(images(seed).repeat(4, 1, 1, 1)[:batch], there))
+    torch.testing.assert_close(fast(*given, batch), model(*given, batch), atol=1e-4, rtol=0)

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.mivolo_weights import resized, start_from
-from tests.models.tiny import SIDE, LargerTinyMivolo, TinyMivolo, images, tiny_mivolo
+from tests.models.tiny import SIDE, LargerTinyMivolo, TinyMivolo, features, images, tiny_mivolo
 
 ENHANCER = "patch_embed.map."
 
@@ -63,7 +63,7 @@ def test_at_another_resolution(tmp_path):
         if not torch.equal(value, model.volo.state_dict().get(name, value))
     }
     assert changed == {"pos_embed", "height_rel", "width_rel", "norm"}
-    assert larger(images(0, 64), images(1, 64)).isfinite().all()
+    assert features(larger, images(0, 64), images(1, 64)).isfinite().all()
 
 
 def test_tables_keep_their_meaning_when_resized():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mivolo_lite.convert.mivolo import from_checkpoint, to_estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import MODELS
@@ -43,7 +44,7 @@ def test_published_outputs(name):
     converted = to_estimator(published)
     model.load_state_dict({key[6:]: value for key, value in converted.items() if key.startswith("model.")})
     images = fixture.wave((want["batch"], want["in_chans"], want["input_size"], want["input_size"]), want["seed"])
-    face, body = images[:, :3], images[:, 3:] if want["in_chans"] == 6 else None
+    face, body = Images.of(images[:, :3]), Images.of(images[:, 3:]) if want["in_chans"] == 6 else None
     span, heads = AgeSpan(0, 100), {"gender_head.": model.make_head(2)}
     heads["method."] = Regression(model.make_head, span, Regression.Config())
     columns = []
@@ -52,8 +53,8 @@ def test_published_outputs(name):
         if parts:
             head.load_state_dict(head.state_dict() | parts)
             columns.append(head)
-    assert sum(len(head(model(face, body))[0]) for head in columns) == want["num_classes"]
+    assert sum(len(head(model(face, body, want["batch"]))[0]) for head in columns) == want["num_classes"]
     for prepared in (model, model.for_inference()):
-        features = prepared(face, body)
+        features = prepared(face, body, want["batch"])
         output = torch.cat([head(features) for head in columns], dim=1)
         torch.testing.assert_close(output, torch.tensor(want["output"]), atol=1e-4, rtol=0)

@@ -9,6 +9,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.convert.swinface import PARTS, TASKS, from_estimator, to_estimator
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.level_attention import LevelAttention, shares
 from mivolo_lite.models.multilevel import MultilevelModel, joined
@@ -61,7 +62,7 @@ def test_levels_are_tapped_after_the_merging_of_patches(model):
     assert [tuple(tap.shape[1:]) for tap in taps] == [(28, 28, 192), (14, 14, 384), (7, 7, 768), (7, 7, 768)]
     levels = [tap.movedim(-1, 1) for tap in taps]
     pooled = [nn.functional.avg_pool2d(level, level.shape[2] // 7) for level in levels]
-    torch.testing.assert_close(model(face, None), torch.cat(pooled, dim=1))
+    torch.testing.assert_close(model(Images.of(face), None, 1), torch.cat(pooled, dim=1))
 
 
 def test_levels_of_any_grid_are_joined():

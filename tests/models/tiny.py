@@ -4,6 +4,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.volo import VOLO
 
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models.mivolo import MivoloModel
 
 SIDE = 48
@@ -43,3 +44,8 @@ def tiny_mivolo(cls=TinyMivolo, seed=0, **options):
 
 def images(seed=0, side=SIDE):
     return torch.randn(BATCH, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def features(model, face, body=None):
+    """What a model makes of a batch in which every sample has these images."""
+    return model(*(None if pixels is None else Images.of(pixels) for pixels in (face, body)), BATCH)

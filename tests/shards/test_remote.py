@@ -96,7 +96,7 @@ def batches(address, cache=None, workers=0, world_size=2, samples_seen=0, steps=
 
 
 def content(batch):
-    tensors = (batch.sample, batch.face, batch.body, batch.has_face, batch.has_body, batch.gender, batch.gender_known)
+    tensors = (batch.sample, *batch.face, *batch.body, batch.gender, batch.gender_known)
     ages = (batch.age.lo, batch.age.hi, batch.age.known)
     return [tensor.numpy().tobytes() for tensor in (*tensors, *ages)], batch.broken
 

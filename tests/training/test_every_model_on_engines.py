@@ -11,6 +11,7 @@ from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
@@ -37,10 +38,9 @@ def batch_of(seed, rows, inputs):
     present = torch.tensor([True, True, False, True])
     known = torch.ones(SIZE, dtype=torch.bool)
     return Batch(
-        **{name: images[name][rows] if name in inputs else None for name in images},
-        has_face=known[rows] if "face" in inputs else None,
-        has_body=(present if len(inputs) == 2 else known)[rows] if "body" in inputs else None,
-        age=AgeRange.exact(age[rows]),
+        face=Images.of(images["face"][rows]) if "face" in inputs else None,
+        body=Images.of(images["body"][rows], (present if len(inputs) == 2 else known)[rows]) if "body" in inputs else
+        None, age=AgeRange.exact(age[rows]),
         gender=gender[rows],
         gender_known=known[rows],
         sample=torch.arange(SIZE)[rows],

@@ -13,6 +13,7 @@ from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.metrics import validation_error
+from mivolo_lite.images.packed import Images
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.identities import IdentitySource
 from tests.packing.synthetic_identities import draw_identities
@@ -112,7 +113,8 @@ def save_untrained(folder):
 
 
 def faces(count=4):
-    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(0)
+    return Images.of(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=random))
 
 
 def test_cosines_in_training_and_vectors_otherwise():
