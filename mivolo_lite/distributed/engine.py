@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _SHARDED = 100_000
@@ -67,8 +68,8 @@ class DataParallel:
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def forward(self, images: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """The model's outputs, in the run's mixed precision."""
+    def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
+        """The model's outputs of a batch's ``images()``, in the run's mixed precision."""
         return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
@@ -217,7 +218,7 @@ class FullySharded(DataParallel):
     def full_estimator(self):
         return self.full_copy.gathered(self)
 
-    def forward(self, images: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
         with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
             return super().forward(images)
 
@@ -395,9 +396,8 @@ def _called_modules(estimator: Estimator) -> set[nn.Module]:
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()]
     size, training = estimator.card.image_size, estimator.training
     device = next(estimator.parameters()).device
-    images = {name: torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device) for name in estimator.inputs}
-    present = {f"has_{name}": torch.ones(1, dtype=torch.bool, device=device) for name in estimator.inputs}
-    estimator.eval()(**images, **present)
+    pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
+    estimator.eval()(**dict.fromkeys(estimator.inputs, Images.of(pixels)))
     estimator.train(training)
     for hook in hooks:
         hook.remove()
