@@ -79,11 +79,11 @@ class Estimator(nn.Module):
             every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
         nothing = Images.none_of(self.card.image_size, self.pixel_mean.device)
-        given = {"face": face or nothing, "body": body or nothing}
-        images = {name: self._normalise(given[name]) for name in self.inputs}
+        images = {"face": face or nothing, "body": body or nothing}
+        images |= {name: self._normalise(images[name]) for name in self.inputs}
         if batch is None:
-            batch = max(len(image.rows) for image in images.values())
-        features = self.model(images.get("face"), images.get("body"), batch)
+            batch = max(len(images[name].rows) for name in self.inputs)
+        features = self.model(images["face"], images["body"], batch)
         read = {name: subnet(features) for name, subnet in self.subnets.items()}
         answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
         if self.training:
@@ -91,9 +91,9 @@ class Estimator(nn.Module):
         if self.gender_head is not None:
             answers["gender"] = self.gender_head(read["gender"])
         answers = {"age": self.method(read["age"]), **answers}
-        if len(images) == 1:
-            (image,) = images.values()
-            answers = {name: scatter(answer, image.rows, batch) for name, answer in answers.items()}
+        if len(self.inputs) == 1:
+            rows = images[self.inputs[0]].rows
+            answers = {name: scatter(answer, rows, batch) for name, answer in answers.items()}
         return answers
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:

@@ -33,14 +33,14 @@ class AgeModel(nn.Module):
         self.config = config
         self.image_size = image_size
 
-    def forward(self, face: Images | None, body: Images | None, batch: int) -> Any:
+    def forward(self, face: Images, body: Images, batch: int) -> Any:
         """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
 
         A model of one input gives those of its m images, and the estimator puts its answers in their rows. A model of
         two gives those of all B samples.
 
         Args:
-            face, body: the normalised images that the batch has; None for what is no input of this model.
+            face, body: the normalised images that the batch has; none of what is no input of this model.
             batch: B, how many samples it has.
         """
         raise NotImplementedError

@@ -130,10 +130,10 @@ class MivoloModel(AgeModel):
             donor = make_backbone(f"volo_{self.variant}_{size}", size, pretrained=True)
             start_from(self.volo, donor.state_dict(), source=f"volo_{self.variant}_{size}")
 
-    def forward(self, face: Images, body: Images | None, batch: int) -> Tensor:
+    def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(B, 1 + N, D), the class token first; of a model of faces alone, (m, 1 + N, D)."""
         stem = self.volo.patch_embed
-        if body is None:
+        if self.inputs == ("face",):
             grid = compute(stem, face)
         else:
             grid = stem.join(self.map_of("face", face, batch), self.map_of("body", body, batch))

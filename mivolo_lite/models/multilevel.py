@@ -114,6 +114,6 @@ class MultilevelModel(LevelModel):
         self.read_by(dims, config.width, config.subnet_drop_rate)
         self.mean, self.std = (self.levels.pretrained_cfg[name] for name in ("mean", "std"))
 
-    def forward(self, face: Images | None, body: Images | None, batch: int) -> Tensor:
+    def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, D, H, W) of the images that there are."""
         return joined(compute(self.levels, face if self.config.input == "face" else body))

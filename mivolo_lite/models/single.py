@@ -53,7 +53,7 @@ class SingleModel(AgeModel):
         self.num_features = try_out(self.backbone, image_size).shape[1]
         self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
 
-    def forward(self, face: Images | None, body: Images | None, batch: int) -> Tensor:
+    def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, D) pooled features of the images that there are."""
         return compute(self.backbone, face if self.config.input == "face" else body)
 

@@ -63,7 +63,7 @@ class SwinFaceModel(LevelModel):
         dims = [stage.downsample.reduction.out_features for stage in self.swin.layers[1:]]
         self.read_by([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
 
-    def forward(self, face: Images, body: Images | None, batch: int) -> Tensor:
+    def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, 2112, 7, 7) at 112 pixels, of the faces that there are."""
         return compute(self, face, self.levels)
 
