@@ -26,8 +26,8 @@ class Branch(nn.Module):
         nn.init.trunc_normal_(self.missing_token, std=0.02)
 
     def forward(self, images: Images, batch: int) -> Tensor:
-        """(B, N, D), the missing-input token in the rows without an image; (B, 1, D) in evaluation if all are so."""
-        if not self.training and not len(images.pixels):
+        """(B, N, D), the missing-input token in the rows without an image; without gradients (B, 1, D) if all are so."""
+        if not torch.is_grad_enabled() and not len(images.pixels):
             return self.missing_token.expand(batch, -1, -1)
         tokens = self.project(compute(self.tokens, images))
         return scatter(tokens, images.rows, batch, self.missing_token.expand(1, tokens.shape[1], -1))

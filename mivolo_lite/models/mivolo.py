@@ -142,15 +142,15 @@ class MivoloModel(AgeModel):
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 
     def map_of(self, name: str, images: Images, batch: int) -> Tensor:
-        """The stem's map (B, C, S/8, S/8), in evaluation the cells (1, C, 3, 3) of black where no sample has an image.
+        """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black.
 
-        The black image of all samples without one is computed once: in training as one more of the batch, in evaluation
-        from its cells.
+        The black image of all samples without one is computed once: with gradients as one more of the batch, otherwise
+        from its cells, which are all there is where no sample has an image.
         """
         stem = getattr(self.volo.patch_embed, name)
         if len(images.rows) == batch:
             return stem(images.pixels)[:batch]
-        if self.training:
+        if torch.is_grad_enabled():  # on every rank the stem is called once, whatever its batch lacks
             side = images.pixels.shape[-1]
             black = self.black.to(images.pixels.dtype).expand(1, -1, side, side)
             maps = stem(torch.cat([images.pixels, black]))
