@@ -26,7 +26,7 @@ class Branch(nn.Module):
         nn.init.trunc_normal_(self.missing_token, std=0.02)
 
     def forward(self, images: Images, batch: int) -> Tensor:
-        """(B, N, D), the missing-input token in the rows without an image; without gradients (B, 1, D) if all are so."""
+        """(B, N, D), the missing-input token in rows without an image; (B, 1, D) if all are, without gradients."""
         if not torch.is_grad_enabled() and not len(images.pixels):
             return self.missing_token.expand(batch, -1, -1)
         tokens = self.project(compute(self.tokens, images))

@@ -4,7 +4,6 @@ import os
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from pathlib import Path
 
 MOST_OPEN = 256
 """Files of one process, however many data sets it reads; fewer where ``ulimit -n`` allows less than four times that."""
@@ -16,14 +15,14 @@ class OpenFiles:
     def __init__(self):
         self._files: OrderedDict[Hashable, int] = OrderedDict()
 
-    def descriptor(self, key: Hashable, path: Callable[[], Path]) -> int:
-        """Of an open file, which is opened where it is not yet. Raises OSError where it cannot be."""
+    def descriptor(self, key: Hashable, open_file: Callable[[], int]) -> int:
+        """Of an open file; ``open_file`` gives it where it is not open yet."""
         if key in self._files:
             self._files.move_to_end(key)
         else:
             while len(self._files) >= _limit():
                 os.close(self._files.popitem(last=False)[1])
-            self._files[key] = os.open(path(), os.O_RDONLY)
+            self._files[key] = open_file()
         return self._files[key]
 
     def close(self, concerns: Callable[[Hashable], bool]) -> None:

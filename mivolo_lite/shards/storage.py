@@ -59,7 +59,7 @@ class ShardFiles:
         """The JPEG of a sample's ``face`` or ``body``. Raises UserError where its shard is not what was indexed."""
         shard = int(self.index.columns["shard"][sample])
         try:
-            file = _open_files.descriptor((self._number, shard), partial(self.index.shard_path, shard))
+            file = _open_files.descriptor((self._number, shard), partial(self.index.open_shard, shard))
             return self.members.read(name, sample, partial(os.pread, file))
         except OSError as error:
             raise UserError(f"{self.index.shard_path(shard)}: cannot be read: {error.strerror}") from None

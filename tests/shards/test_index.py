@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mivolo_lite.errors import UserError
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.scan import index_shards
+from mivolo_lite.shards.storage import ShardFiles
 from mivolo_lite.shards.summary import content_of, left_out_of
 from tests.shards.tiny_shards import make_shards, noise_jpeg, sample
 
@@ -117,6 +118,9 @@ def test_a_shard_that_changed_is_noticed(tmp_path):
     with open(tmp_path / "part-0000.tar", "ab") as file:
         file.write(b"\0" * 512)
     with pytest.raises(UserError, match="changed since it was indexed"):
+        ShardFiles(ShardIndex.load(tmp_path)).read("face", 0)
+    (tmp_path / "part-0000.tar").unlink()
+    with pytest.raises(UserError, match="part-0000.tar: missing or changed"):
         ShardIndex.load(tmp_path)
 
 
@@ -130,7 +134,6 @@ def test_an_index_that_is_not_whole_is_noticed(tmp_path):
         (columns, (tmp_path / "b" / "index.safetensors").read_bytes(), "not written together"),
         (info, kept[1][:100], "damaged index"),
         (info, kept[1].replace(b'"schema_version": 1', b'"schema_version": 99'), "schema version 99"),
-        (tmp_path / "a" / "part-0000.tar", b"", "changed since it was indexed"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=f"{message}.*run `mivolo-lite index"):
