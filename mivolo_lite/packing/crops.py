@@ -52,8 +52,8 @@ class NoCrop(Exception):
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
     """The face crop (H, W, 3) of a photo, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
-    left, top, right, bottom = inside(face, image)
-    if _side((left, top, right, bottom)) < rules.min_face:
+    left, top, right, bottom = clip_box(face, image)
+    if _shorter_side((left, top, right, bottom)) < rules.min_face:
         raise NoCrop(f"under {rules.min_face} px")
     return image[top:bottom, left:right]
 
@@ -74,18 +74,18 @@ def cut_body(
     Raises:
         NoCrop: the body is too small, or too little of it is left.
     """
-    own = left, top, right, bottom = inside(body, image)
-    if _side(own) < rules.min_body:
+    clipped = left, top, right, bottom = clip_box(body, image)
+    if _shorter_side(clipped) < rules.min_body:
         raise NoCrop(f"under {rules.min_body} px")
-    others = [
+    other_boxes = [
         box
         for boxes, min_side in ((other_faces, rules.min_face), (other_bodies, rules.min_body))
         for box in _large_enough(boxes, image, min_side, rules)
-        if overlap(box, own) >= rules.min_overlap
+        if box_iou(box, clipped) >= rules.min_overlap
     ]
     faces = [] if own_face is None else _large_enough([own_face], image, rules.min_face, rules)
     crop = image[top:bottom, left:right].copy()
-    for x0, y0, x1, y1 in others + faces:
+    for x0, y0, x1, y1 in other_boxes + faces:
         # Both edges are clamped from both sides: a box beyond the crop's edge would become a negative slice, which
         # counts from the other end (MiVOLO's reader blanks a quarter of such a crop).
         rows = slice(max(y0 - top, 0), max(y1 - top, 0))
@@ -93,7 +93,7 @@ def cut_body(
         crop[rows, columns] = 0
     # Counts channel values, so that naturally black pixels count as blanked: MiVOLO's rule, needed to drop the same.
     if np.count_nonzero(crop) < rules.min_kept * crop.size:
-        raise NoCrop("hidden by boxes of others" if others else "hidden by the own face" if faces else "black")
+        raise NoCrop("hidden by boxes of others" if other_boxes else "hidden by the own face" if faces else "black")
     return crop
 
 
@@ -101,29 +101,29 @@ def _large_enough(
     boxes: Sequence[Box], image: np.ndarray, min_side: int, rules: CropRules
 ) -> list[tuple[int, int, int, int]]:
     """The boxes in whole pixels, without those that are too small to count."""
-    clipped = [inside(box, image) for box in boxes]
-    return clipped if rules.blank_small else [box for box in clipped if _side(box) >= min_side]
+    clipped = [clip_box(box, image) for box in boxes]
+    return clipped if rules.blank_small else [box for box in clipped if _shorter_side(box) >= min_side]
 
 
-def _side(box: tuple[int, int, int, int]) -> int:
+def _shorter_side(box: tuple[int, int, int, int]) -> int:
     """The shorter side; negative for a box upside down."""
     return min(box[2] - box[0], box[3] - box[1])
 
 
-def inside(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
+def clip_box(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
     """The box in whole pixels, clipped to the photo."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (int(edge) for edge in box)
     return min(max(x0, 0), width), min(max(y0, 0), height), min(max(x1, 0), width), min(max(y1, 0), height)
 
 
-def overlap(one: Box, other: Box) -> float:
+def box_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes, 0 where both are empty."""
-    width = max(min(one[2], other[2]) - max(one[0], other[0]), 0)
-    height = max(min(one[3], other[3]) - max(one[1], other[1]), 0)
-    shared = width * height
-    union = _area(one) + _area(other) - shared
-    return shared / union if union > 0 else 0.0
+    width = max(min(first[2], second[2]) - max(first[0], second[0]), 0)
+    height = max(min(first[3], second[3]) - max(first[1], second[1]), 0)
+    intersection = width * height
+    union = _area(first) + _area(second) - intersection
+    return intersection / union if union > 0 else 0.0
 
 
 def encode(crop: np.ndarray, crop_size: float) -> bytes:

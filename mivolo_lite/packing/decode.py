@@ -41,7 +41,7 @@ class Photo:
 
 
 def check_limit(max_megapixels: float) -> None:
-    """Raise UserError for a limit that is none."""
+    """Raise UserError for a limit that is not above 0."""
     if not max_megapixels > 0:  # nor nan
         raise UserError(f"--max_megapixels {max_megapixels}: give the largest size in millions of pixels, above 0")
 

@@ -1,4 +1,4 @@
-"""A data set of images becomes folders of shards, one a split, that appear whole or not at all.
+"""Packing a data set of images into one folder of shards per split, which appears complete or not at all.
 
 Images are read once, in parallel, into temporary files; the samples are then put in order and written out as tars. The
 order comes from digests of the images, so neither the number of workers nor the moment can change a byte.
@@ -32,12 +32,12 @@ _SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # t
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing gave.
+    """The result of packing.
 
     Attributes:
         splits: the index of every split.
         rejected: the images that could not be used, each with its reason.
-        excluded: how many samples were left out because it was told to.
+        excluded: how many samples ``exclude`` named.
         notes: what else was left out, counted.
     """
 
@@ -70,7 +70,7 @@ def pack(
         out: must not exist yet; appears by a rename when everything in it is complete.
         split: share of the images by split name; the shares add up to 1.
         samples_per_shard: most samples of one tar.
-        seed: another seed splits and mixes otherwise.
+        seed: of the split and the shuffling.
         workers: processes.
         max_reject_rate: largest share of images that may be unusable.
         exclude: samples to leave out, by their key or by the name of their image.
@@ -81,7 +81,7 @@ def pack(
     out = Path(out)
     check_layout(out, split, samples_per_shard)
     items = source.items()
-    with appearing_whole(out) as partial:
+    with atomic_folder(out) as partial:
         folder = partial / ".samples"  # no split has such a name
         reading = read_photos(source, items, folder, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
@@ -94,7 +94,7 @@ def _missing_crops(reading: ReadResult) -> Iterator[str]:
     """How many crops are absent of people who have another one, and why."""
     plural, other_crop = {"face": "faces", "body": "bodies"}, {"face": "body", "body": "face"}
     for (name, reason), count in sorted(reading.missing.items()):
-        absent = sum(times for (other, _), times in reading.missing.items() if other == name)
+        absent = sum(times for (crop, _), times in reading.missing.items() if crop == name)
         boxes = absent + sum(getattr(sample, name) is not None for sample in reading.samples)
         yield f"{count} of {boxes} {plural[name]} {reason}: of these people the {other_crop[name]} alone is kept"
 
@@ -102,8 +102,8 @@ def _missing_crops(reading: ReadResult) -> Iterator[str]:
 def parse_split(text: str) -> dict[str, float]:
     """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
     shares = {}
-    for part in text.split(","):
-        match = _SHARE.fullmatch(part.strip())
+    for entry in text.split(","):
+        match = _SHARE.fullmatch(entry.strip())
         if match is None or match["name"] in shares:
             raise UserError(f"--split {text!r}: write it as train=0.9,val=0.1")
         shares[match["name"]] = float(match["share"])
@@ -121,8 +121,8 @@ def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> 
 
 
 @contextmanager
-def appearing_whole(out: Path) -> Iterator[Path]:
-    """A folder to fill, which then becomes ``out`` by a rename. Where that fails nothing is left of it.
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to ``out`` when complete. On failure nothing is left of it.
 
     Raises:
         UserError: it cannot be written, another command writes it, or what lies in its place is not a command's.
@@ -130,7 +130,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(out) as left_behind:
+        with _locked(out) as left_behind:
             if partial.exists() and not left_behind:
                 raise UserError(f"{partial}: was not made by a killed command; move it, or choose another --out")
             shutil.rmtree(partial, ignore_errors=True)
@@ -145,8 +145,8 @@ def appearing_whole(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[bool]:
-    """Keep other commands from writing the same folder, whose images would get into each other's.
+def _locked(out: Path) -> Iterator[bool]:
+    """Lock the folder against other commands, which would mix their images into it.
 
     A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it. The file says
     whose it is: a killed command leaves it, and beside it what may be cleared away.
@@ -155,7 +155,7 @@ def _alone(out: Path) -> Iterator[bool]:
         Whether a killed command had left its lock.
     """
     lock = out.with_name(out.name + ".lock")
-    left_behind = _is_own(lock)
+    left_behind = _is_own_lock(lock)
     with open(lock, "ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,7 @@ def _alone(out: Path) -> Iterator[bool]:
             lock.unlink(missing_ok=True)
 
 
-def _is_own(lock: Path) -> bool:
+def _is_own_lock(lock: Path) -> bool:
     """Whether a command left this file; makes it where there is none. Raises UserError where it is somebody else's."""
     try:
         with open(lock, "xb") as file:
@@ -191,60 +191,63 @@ def write_splits(
 ) -> int:
     """Shards, indices and the list of the rejected, from images that were read; returns how many were left out."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
-    kept = _without(_name_apart(reading.samples), exclude)
-    by_split = _deal_out(kept, split)
+    included = _without_excluded(_with_unique_keys(reading.samples), exclude)
+    by_split = _divide(included, split)
     _write_shards(folder, by_split, samples_per_shard, workers)
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    return len(reading.samples) - len(kept)
+    return len(reading.samples) - len(included)
 
 
-def _name_apart(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
+def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
     """Samples with unique keys: the second of a name becomes ``name_2``."""
-    taken: set[str] = set()
-    used: dict[str, int] = {}
-    apart = []
+    keys: set[str] = set()
+    last_suffix: dict[str, int] = {}
+    unique = []
     for sample in samples:
-        key, number = sample.key, used.get(sample.key, 1)
-        while key in taken:
-            number += 1
-            key = f"{sample.key}_{number}"
-        used[sample.key] = number  # or a name of 100,000 samples would be tried as often for each of them
-        taken.add(key)
-        apart.append(sample if key == sample.key else replace(sample, key=key))
-    return apart
+        key, suffix = sample.key, last_suffix.get(sample.key, 1)
+        while key in keys:
+            suffix += 1
+            key = f"{sample.key}_{suffix}"
+        last_suffix[sample.key] = suffix  # or a name of 100,000 samples would be tried as often for each of them
+        keys.add(key)
+        unique.append(sample if key == sample.key else replace(sample, key=key))
+    return unique
 
 
-def _without(samples: list[TemporarySample], exclude: Collection[str]) -> list[TemporarySample]:
-    return [one for one in samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
+def _without_excluded(samples: list[TemporarySample], exclude: Collection[str]) -> list[TemporarySample]:
+    def is_excluded(sample: TemporarySample) -> bool:
+        return sample.key in exclude or sample.labels.extra.get("source") in exclude
+
+    return [sample for sample in samples if not is_excluded(sample)]
 
 
-def _deal_out(samples: list[TemporarySample], split: dict[str, float]) -> dict[str, list[TemporarySample]]:
+def _divide(samples: list[TemporarySample], split: dict[str, float]) -> dict[str, list[TemporarySample]]:
     """The samples of every split, in their final order."""
     ends = list(accumulate(split.values()))
-    dealt = {name: [] for name in split}
+    by_split = {name: [] for name in split}
     for sample in sorted(samples, key=lambda sample: (sample.rank, sample.key)):
         chance = int.from_bytes(sample.lot, "big") / 2**64
         name = next((name for name, end in zip(split, ends, strict=True) if chance < end), list(split)[-1])
-        dealt[name].append(sample)
-    for name, samples in dealt.items():
+        by_split[name].append(sample)
+    for name, samples in by_split.items():
         if not samples:
             raise UserError(f"--split: {name}={split[name]} of {len(samples)} samples is none; give it a larger share")
-    return dealt
+    return by_split
 
 
 def _write_shards(
     folder: Path, by_split: dict[str, list[TemporarySample]], samples_per_shard: int, workers: int
 ) -> None:
-    paths, parts = [], []
+    paths, shards = [], []
     for name, samples in by_split.items():
         (folder / name).mkdir()
-        for number, first in enumerate(range(0, len(samples), samples_per_shard)):
-            paths.append(folder / name / f"{name}-{number:06d}.tar")
-            parts.append(samples[first : first + samples_per_shard])
+        for shard, start in enumerate(range(0, len(samples), samples_per_shard)):
+            paths.append(folder / name / f"{name}-{shard:06d}.tar")
+            shards.append(samples[start : start + samples_per_shard])
     with worker_pool(workers) as pool:
-        for _ in tqdm(pool.map(_write_shard, paths, parts), total=len(paths), desc="shards", unit="", disable=None):
+        for _ in tqdm(pool.map(_write_shard, paths, shards), total=len(paths), desc="shards", unit="", disable=None):
             pass
 
 

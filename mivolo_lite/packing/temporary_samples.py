@@ -48,7 +48,7 @@ class TemporarySample:
 
 @dataclass
 class ReadResult:
-    """What reading images gave.
+    """The samples of images that were read.
 
     Attributes:
         samples: in the order of the images.
@@ -61,7 +61,7 @@ class ReadResult:
     missing: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, other: "ReadResult") -> None:
-        """Append what another reading gave."""
+        """Append another result."""
         self.samples += other.samples
         self.rejected += other.rejected
         self.missing += other.missing
@@ -70,20 +70,20 @@ class ReadResult:
 def read_photos(source: Source, items: Sequence[str], folder: Path, seed: int, workers: int) -> ReadResult:
     """Read images into temporary files in a new folder."""
     folder.mkdir()
-    tasks = [items[first : first + _IMAGES_PER_TASK] for first in range(0, len(items), _IMAGES_PER_TASK)]
+    tasks = [items[start : start + _IMAGES_PER_TASK] for start in range(0, len(items), _IMAGES_PER_TASK)]
     reading = ReadResult()
     with (
         worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
         tqdm(total=len(items), desc="images", unit="", disable=None) as bar,
     ):
-        for task, part in zip(tasks, pool.map(_read_images, range(len(tasks)), tasks), strict=True):
-            reading.add(part)
+        for task, result in zip(tasks, pool.map(_read_images, range(len(tasks)), tasks), strict=True):
+            reading.add(result)
             bar.update(len(task))
     return reading
 
 
 class _Worker:
-    """What every worker process holds."""
+    """State of a worker process."""
 
     source: Source
     folder: Path
@@ -96,10 +96,10 @@ def _start_worker(source: Source, folder: Path, seed: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _read_images(number: int, items: Sequence[str]) -> ReadResult:
+def _read_images(task: int, items: Sequence[str]) -> ReadResult:
     """Read a few images and append their crops to a temporary file."""
     reading = ReadResult()
-    with open(_Worker.folder / f"{number:08d}", "wb") as file:
+    with open(_Worker.folder / f"{task:08d}", "wb") as file:
         for item in items:
             try:
                 image = _Worker.source.read(item)

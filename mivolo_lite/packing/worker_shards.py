@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.packing.pack import Packed, appearing_whole, check_layout, write_splits
+from mivolo_lite.packing.pack import Packed, atomic_folder, check_layout, write_splits
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.temporary_samples import ByteSpan, ReadResult, TemporarySample, read_photos
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.sample import Labels
 
-_IMAGES, _SAMPLES, _MISSING, _HEAD = "images", "samples.jsonl", "missing.json", "part.json"
+_IMAGES, _SAMPLES, _MISSING, _HEADER = "images", "samples.jsonl", "missing.json", "part.json"
 _MERGING = "merging"
 
 
@@ -70,7 +70,7 @@ def pack_worker_shard(
         shard: which one; the other arguments are those of ``pack``, and equal for all.
 
     Returns:
-        What packing gave, or None while others are missing or another command is merging.
+        The result of packing, or None while others are missing or another command is merging.
 
     Raises:
         UserError: as ``pack`` does, or others were read with other options.
@@ -78,50 +78,56 @@ def pack_worker_shard(
     out = Path(out)
     check_layout(out, split, samples_per_shard)
     items = source.items()
-    parts, merged = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
-    _check_own(parts), _check_own(merged)
-    head = _head(source, items, seed)
-    if not (parts / shard.folder).exists():
-        with appearing_whole(parts / shard.folder) as partial:
+    parts_folder, merged_folder = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
+    _check_content(parts_folder), _check_content(merged_folder)
+    header = _header(source, items, seed)
+    if not (parts_folder / shard.folder).exists():
+        with atomic_folder(parts_folder / shard.folder) as partial:
             reading = read_photos(source, shard.of(items), partial / _IMAGES, seed, workers)
-            _write(partial, reading, head)
-    folders = [parts / WorkerShard(number, shard.count).folder for number in range(1, shard.count + 1)]
+            _write(partial, reading, header)
+    folders = [parts_folder / WorkerShard(number, shard.count).folder for number in range(1, shard.count + 1)]
     if not all(folder.exists() for folder in folders):
         return None
-    with _only_one(parts / _MERGING) as alone:
-        if not alone or out.exists():
+    with _try_lock(parts_folder / _MERGING) as is_locked:
+        if not is_locked or out.exists():
             return None
-        reading = _read_all(folders, head)
+        reading = _read_all(folders, header)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
-        with appearing_whole(out) as partial:
+        with atomic_folder(out) as partial:
             excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
         # Renamed first, so that no late command finds half of the parts.
-        shutil.rmtree(merged, ignore_errors=True)  # what a command left that was killed here
-        shutil.rmtree(parts.rename(merged))
+        shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
+        shutil.rmtree(parts_folder.rename(merged_folder))
     return Packed.of(out, split, source, reading, excluded)
 
 
-def _check_own(folder: Path) -> None:
-    """Raise UserError where a folder holds anything but parts: it is removed at the end."""
+def _check_content(folder: Path) -> None:
+    """Raise UserError where a folder holds anything but worker shards: it is removed at the end."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name != _MERGING and not re.match(r"\d+-of-\d+", path.name):
             raise UserError(f"{path}: is no part of a data set; move it, or choose another --out")
 
 
-def _head(source: Source, items: Sequence[str], seed: int) -> dict:
-    """What must be equal for parts to belong together."""
+def _header(source: Source, items: Sequence[str], seed: int) -> dict:
+    """What must be equal for worker shards to belong together."""
     digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
     # Its labels and options; where its images lie may differ between machines.
     options = repr(
         [type(source).__name__, *((name, value) for name, value in vars(source).items() if name != "images")]
     )
-    asked = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
-    return {"images": len(items), "digest": digest, "source": asked, "seed": seed, "crop_policy": source.crop_policy}
+    options_digest = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
+    return {
+        "images": len(items),
+        "digest": digest,
+        "source": options_digest,
+        "seed": seed,
+        "crop_policy": source.crop_policy,
+    }
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[bool]:
-    """Whether no other process is within this, or was and is done. A process that dies leaves it."""
+def _try_lock(lock: Path) -> Iterator[bool]:
+    """Whether this process got the lock, which the kernel frees when a process dies."""
     with ExitStack() as stack:
         try:
             fcntl.flock(stack.enter_context(open(lock, "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,8 +137,8 @@ def _only_one(lock: Path) -> Iterator[bool]:
             yield True
 
 
-def _write(folder: Path, reading: ReadResult, head: dict) -> None:
-    """What was read, as JSON next to the images."""
+def _write(folder: Path, reading: ReadResult, header: dict) -> None:
+    """Write the samples as JSON next to the images."""
     with open(folder / _SAMPLES, "w") as file:
         for sample in reading.samples:
             record = {
@@ -145,19 +151,20 @@ def _write(folder: Path, reading: ReadResult, head: dict) -> None:
             }
             file.write(json.dumps(record) + "\n")
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    (folder / _MISSING).write_text(json.dumps([[*what, count] for what, count in reading.missing.items()]))
-    (folder / _HEAD).write_text(json.dumps(head))
+    missing = [[crop, reason, count] for (crop, reason), count in reading.missing.items()]
+    (folder / _MISSING).write_text(json.dumps(missing))
+    (folder / _HEADER).write_text(json.dumps(header))
 
 
 def _relative(span: ByteSpan | None) -> list | None:
     return None if span is None else [Path(span.file).name, span.offset, span.size]
 
 
-def _read_all(folders: list[Path], head: dict) -> ReadResult:
-    """All parts as one reading. Raises UserError where they do not belong together."""
+def _read_all(folders: list[Path], header: dict) -> ReadResult:
+    """All worker shards as one result. Raises UserError where they do not belong together."""
     reading = ReadResult()
     for folder in folders:
-        if json.loads((folder / _HEAD).read_text()) != json.loads(json.dumps(head)):
+        if json.loads((folder / _HEADER).read_text()) != json.loads(json.dumps(header)):
             raise UserError(
                 f"{folder}: read from other images or labels, or with other options; remove it, and read it again"
             )
@@ -173,8 +180,8 @@ def _read_all(folders: list[Path], head: dict) -> ReadResult:
 
 def _temporary_sample(record: dict, folder: Path) -> TemporarySample:
     face, body = (
-        None if place is None else ByteSpan(str(folder / place[0]), *place[1:])
-        for place in (record["face"], record["body"])
+        None if span is None else ByteSpan(str(folder / span[0]), *span[1:])
+        for span in (record["face"], record["body"])
     )
     rank, lot = (bytes.fromhex(record[name]) for name in ("rank", "lot"))
     return TemporarySample(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))

@@ -1,4 +1,4 @@
-"""HTTP whose answers end: a server that sends on and on takes neither the memory nor the time of who asked it."""
+"""HTTP with bounded responses: a server that never stops sending takes neither memory nor time."""
 
 from fsspec.implementations.http import HTTPFileSystem
 
@@ -19,10 +19,10 @@ class BoundedHttp(HTTPFileSystem):
         limit = self.largest if end is None else end - start
         headers = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
         session, data = await self.set_session(), bytearray()
-        async with session.get(self.encode_url(url), headers=headers) as answer:
-            self._raise_not_found_for_status(answer, url)
-            async for part in answer.content.iter_any():
-                data += part
+        async with session.get(self.encode_url(url), headers=headers) as response:
+            self._raise_not_found_for_status(response, url)
+            async for chunk in response.content.iter_any():
+                data += chunk
                 if len(data) > limit:
                     break
         return bytes(data[: limit + 1])

@@ -1,8 +1,8 @@
 """A bounded folder of fetched files, shared by all processes of a node.
 
-Whoever needs a file first makes it; the others wait for it. It is written aside and renamed, so a file is whole or not
-there. Its room is reserved before it is written, and what was used longest ago makes way, so the folder is never over
-its bound. All locks are the kernel's: they end with the process that holds them, however it ends.
+The first process that needs a file makes it; the others wait for it. It is written aside and renamed, so a file is
+complete or absent. Its space is reserved before it is written, and the least recently used files are evicted, so the
+folder never exceeds its bound. All locks are the kernel's: they end with the process that holds them, however it ends.
 
 The folder is its user's alone, and no link in it is followed: another user could have made it beforehand, under a name
 that everybody knows.
@@ -23,7 +23,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
 
 EVICTABLE = ".block"
-"""How the names of files end that may make way for others."""
+"""Suffix of files that may be evicted."""
 
 _LEDGER, _PARTIAL = "lock", ".partial"
 _PAGE = 4096  # files take whole pages of a disk
@@ -60,18 +60,18 @@ class NodeCache:
         self.folder, self.bound = folder, bound
         with self._named_errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_own()
+            self._check_owner()
             with self._ledger() as ledger:
                 self._reserve(ledger, 0)  # the bound may have been higher
 
-    def _check_own(self) -> None:
+    def _check_owner(self) -> None:
         """Raise UserError where others could put files into the folder, or links to what they want overwritten."""
-        found = os.lstat(self.folder)  # of a link, the link's own
-        if not stat.S_ISDIR(found.st_mode):
+        status = os.lstat(self.folder)  # of a link, the link's own
+        if not stat.S_ISDIR(status.st_mode):
             fault = "is a link; give the folder that it leads to, or another"
-        elif found.st_uid != os.getuid():
-            fault = f"belongs to another user (number {found.st_uid}); give a folder of your own"
-        elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        elif status.st_uid != os.getuid():
+            fault = f"belongs to another user (number {status.st_uid}); give a folder of your own"
+        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             fault = "can be written to by others; empty it and run `chmod 700` on it, or give another folder"
         else:
             return
@@ -97,13 +97,13 @@ class NodeCache:
             os.close(file)
 
     def make(self, name: str, size: int, fill: Callable[[int], None], wait: bool = True) -> None:
-        """Have a file made if it is missing, here or by the process that is at it.
+        """Make a file if it is missing, or wait for the process that is making it.
 
         Args:
             name: of the file.
             size: its bytes.
             fill: writes them to a descriptor.
-            wait: False to leave a file that another process is at, or for which there is no room just now.
+            wait: False to skip a file that another process is making, or for which there is no space now.
 
         Raises:
             UserError: there can be no room for it, or the folder cannot be written; and what ``fill`` raises.
@@ -117,7 +117,7 @@ class NodeCache:
                     return
 
     def drop(self, name: str) -> None:
-        """Take away a file that turned out to be damaged."""
+        """Remove a file that turned out to be damaged."""
         with self._named_errors(), self._ledger() as ledger:
             try:
                 size = os.stat(self.folder / name).st_size
@@ -134,7 +134,7 @@ class NodeCache:
                 return None
 
     def _claim(self, name: str, size: int, wait: bool) -> int | None:
-        """A locked descriptor to write to, its room reserved. None where that was not possible, after a wait."""
+        """A locked descriptor to write to, its space reserved. None where that was not possible, after a wait."""
         with self._ledger() as ledger:
             if self.has(name):
                 return None
@@ -175,15 +175,15 @@ class NodeCache:
             _unlock(partial)
 
     def _reserve(self, ledger: int, size: int) -> bool:
-        """Count so many bytes in, after clearing room for them. False where others' unfinished files take it."""
+        """Reserve bytes, evicting files for them. False where unfinished files of other processes take the space."""
         used, need = _read_used(ledger), _on_disk(size)
         if used is None or used + need > self.bound:
-            used, kept = self._clear(self.bound - need)
+            used, permanent = self._clear(self.bound - need)
             _write_used(ledger, used)
-            if kept + need > self.bound:
+            if permanent + need > self.bound:
                 raise UserError(
                     f"data.cache.gb {self.bound / 1e9:g}: {self.folder} has no room for {need / 1e9:.3g} GB beside the "
-                    f"{kept / 1e9:.3g} GB that it keeps; allow more, or choose another folder"
+                    f"{permanent / 1e9:.3g} GB that it keeps; allow more, or choose another folder"
                 )
             if used + need > self.bound:
                 return False
@@ -192,8 +192,8 @@ class NodeCache:
         return True
 
     def _clear(self, limit: int) -> tuple[int, int]:
-        """Evict, those used longest ago first. Returns the bytes there are now, and those that are never evicted."""
-        evictable, used, kept = [], _PAGE, _PAGE  # the ledger's own
+        """Evict the least recently used files. Returns the bytes in use now, and those that are never evicted."""
+        evictable, used, permanent = [], _PAGE, _PAGE  # the ledger's own
         for entry in os.scandir(self.folder):
             if entry.name == _LEDGER:
                 continue
@@ -202,7 +202,7 @@ class NodeCache:
             if entry.name.endswith(EVICTABLE):
                 evictable.append((entry.stat(follow_symlinks=False).st_mtime_ns, size, entry.path))
             elif not entry.name.endswith(_PARTIAL):
-                kept += size
+                permanent += size
             elif _is_abandoned(entry.path):
                 evictable.append((0, size, entry.path))
         for _, size, path in sorted(evictable):
@@ -210,7 +210,7 @@ class NodeCache:
                 break
             os.unlink(path)
             used -= size
-        return used, kept
+        return used, permanent
 
     @contextmanager
     def _ledger(self) -> Iterator[int]:

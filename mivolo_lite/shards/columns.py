@@ -10,7 +10,7 @@ from mivolo_lite.labels import GENDERS, IDENTITY, NO_CODE
 from mivolo_lite.shards.sample import Labels
 
 EXTRA = "extra."
-"""Prefix of the columns of what else the samples' JSON says."""
+"""Prefix of the columns of other fields of the samples' JSON."""
 
 MOST_COLUMNS = 1000
 """Columns of an index beside its own: JSON with names of its own in every sample would make as many as samples."""
@@ -26,10 +26,10 @@ def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
 
 
 def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """What else the samples' JSON says, where it is a number or one of a few words.
+    """Columns of the other fields of the samples' JSON that hold a number or one of a few words.
 
     Returns:
-        ``extra.<name>``: (N,) float32, a number, or the place of a word in its list; NaN where unknown.
+        ``extra.<name>``: (N,) float32, a number, or the index of a word in its list; NaN where unknown.
         The words of names that have them, sorted. A name with more words than a task could have classes is left out,
         but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
         million), and nobody lists them. Of more than ``MOST_COLUMNS`` names, those that most samples have stay.
@@ -43,8 +43,8 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
             values = {sample: str(value) for sample, value in values.items()}
         if any(isinstance(value, str) for value in values.values()):
             choices = sorted(set(values.values()))
-            places = {choice: place for place, choice in enumerate(choices)}
-            values = {sample: places[value] for sample, value in values.items()}
+            codes = {choice: code for code, choice in enumerate(choices)}
+            values = {sample: codes[value] for sample, value in values.items()}
             if name != IDENTITY:
                 words[name] = choices
         column = columns[EXTRA + name] = np.full(len(labels), np.nan, dtype=np.float32)
@@ -54,12 +54,12 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
 
 def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
     """{name: {sample: value}}: in one pass, since each sample of ten thousand may have names of its own."""
-    found: dict[str, dict[int, Any]] = {}
+    by_name: dict[str, dict[int, Any]] = {}
     for sample, label in enumerate(labels):
         for name, value in label.extra.items():
-            if said(value) is not None:
-                found.setdefault(name, {})[sample] = value
-    return found
+            if finite_or_none(value) is not None:
+                by_name.setdefault(name, {})[sample] = value
+    return by_name
 
 
 def _is_label(name: str, values: Collection[Any]) -> bool:
@@ -71,6 +71,6 @@ def _is_label(name: str, values: Collection[Any]) -> bool:
     return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)
 
 
-def said(value: Any) -> Any:
-    """A label, or None for a number that is none."""
+def finite_or_none(value: Any) -> Any:
+    """The label, or None for NaN and infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,37 +13,37 @@ class ConcatIndex:
     Nothing is copied: 100 million samples stay in the page cache that all processes share.
 
     Attributes:
-        parts: the indexes.
-        start: (parts,) number of each part's first sample.
+        indexes: of the data sets.
+        start: (sets,) number of each set's first sample.
     """
 
-    def __init__(self, parts: Sequence[ShardIndex]):
-        self.parts = parts
-        self.start = np.cumsum([0, *map(len, parts)])[:-1]
+    def __init__(self, indexes: Sequence[ShardIndex]):
+        self.indexes = indexes
+        self.start = np.cumsum([0, *map(len, indexes)])[:-1]
 
     def __len__(self) -> int:
-        return sum(map(len, self.parts))
+        return sum(map(len, self.indexes))
 
     def split(self, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each part, which of the samples (B,) are its, (B,) bool, and their numbers in it."""
+        """For each set, which of the samples (B,) it holds, (B,) bool, and their numbers in it."""
         owner = np.searchsorted(self.start, samples, side="right") - 1
-        for place, start in enumerate(self.start):
-            mine = owner == place
-            yield mine, samples[mine] - start
+        for data_set, start in enumerate(self.start):
+            in_set = owner == data_set
+            yield in_set, samples[in_set] - start
 
     def locate(self, sample: int) -> tuple[int, int]:
-        """The place of a sample's part, and its number in it."""
-        place = int(np.searchsorted(self.start, sample, side="right")) - 1
-        return place, sample - int(self.start[place])
+        """The data set of a sample, and its number there."""
+        data_set = int(np.searchsorted(self.start, sample, side="right")) - 1
+        return data_set, sample - int(self.start[data_set])
 
     def select(self, name: str, samples: np.ndarray) -> np.ndarray:
         """(B,) values of a column at the samples (B,)."""
-        values = np.empty(len(samples), self.parts[0].columns[name].dtype)
-        for part, (mine, own) in zip(self.parts, self.split(samples), strict=True):
-            values[mine] = part.select(name, own)
+        values = np.empty(len(samples), self.indexes[0].columns[name].dtype)
+        for index, (in_set, local_samples) in zip(self.indexes, self.split(samples), strict=True):
+            values[in_set] = index.select(name, local_samples)
         return values
 
     def key(self, sample: int) -> str:
-        """Its part's folder and its key there: two data sets may have the same keys."""
-        place, own = self.locate(sample)
-        return f"{self.parts[place].folder}/{self.parts[place].key(own)}"
+        """Its set's folder and its key there: two data sets may have the same keys."""
+        data_set, local_sample = self.locate(sample)
+        return f"{self.indexes[data_set].folder}/{self.indexes[data_set].key(local_sample)}"

@@ -45,27 +45,27 @@ class FilteredIndex(ShardIndex):
     ``mivolo-lite index --exclude``.
 
     Args:
-        whole: the index.
+        full_index: the index.
         names: keys to leave out, also with the folder before them, as a run of several data sets names them.
 
     Raises:
         UserError: no sample is left.
     """
 
-    def __init__(self, whole: ShardIndex, names: Collection[str]):
-        named = _named(whole, names)
+    def __init__(self, full_index: ShardIndex, names: Collection[str]):
+        named = _named(full_index, names)
         if named.all():
-            raise UserError(f"{whole.folder}: the list to leave out names all {len(whole)} samples")
-        self.whole, self.names = whole, names
-        columns = {name: column[~named] for name, column in whole.columns.items() if name != "keys"}
-        super().__init__(whole.folder, whole.info, columns | _keys(whole, ~named), whole.cache)
-        self.info = self._info([whole.key(sample) for sample in np.flatnonzero(named).tolist()])
+            raise UserError(f"{full_index.folder}: the list to leave out names all {len(full_index)} samples")
+        self.full_index, self.names = full_index, names
+        columns = {name: column[~named] for name, column in full_index.columns.items() if name != "keys"}
+        super().__init__(full_index.folder, full_index.info, columns | _keys(full_index, ~named), full_index.cache)
+        self.info = self._info([full_index.key(sample) for sample in np.flatnonzero(named).tolist()])
 
     def __reduce__(self):
-        return FilteredIndex, (self.whole, self.names)
+        return FilteredIndex, (self.full_index, self.names)
 
     def _info(self, excluded: list[str]) -> dict[str, Any]:
-        info = self.whole.info
+        info = self.full_index.info
         samples = np.bincount(self.columns["shard"], minlength=len(info["shards"])).tolist()
         named = json.dumps([info["digest"], sorted(excluded)])
         return info | {
@@ -96,7 +96,7 @@ def leave_out(index: ShardIndex, names: Collection[str]) -> ShardIndex:
 
 def count_left_out(index: ShardIndex) -> int:
     """How many samples ``leave_out`` left out of an index."""
-    return len(index.whole) - len(index) if isinstance(index, FilteredIndex) else 0
+    return len(index.full_index) - len(index) if isinstance(index, FilteredIndex) else 0
 
 
 def _named(index: ShardIndex, names: Collection[str]) -> np.ndarray:
@@ -111,7 +111,7 @@ def _named(index: ShardIndex, names: Collection[str]) -> np.ndarray:
     return named
 
 
-def _keys(index: ShardIndex, kept: np.ndarray) -> dict[str, np.ndarray]:
+def _keys(index: ShardIndex, keep: np.ndarray) -> dict[str, np.ndarray]:
     """``keys`` and ``key_end`` of the samples (N,) bool."""
     sizes = np.diff(index.columns["key_end"], prepend=0)
-    return {"keys": index.columns["keys"][np.repeat(kept, sizes)], "key_end": np.cumsum(sizes[kept])}
+    return {"keys": index.columns["keys"][np.repeat(keep, sizes)], "key_end": np.cumsum(sizes[keep])}

@@ -219,36 +219,36 @@ def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
 
 
 def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
-    found, step = hashlib.sha256(), connections * _INDEX_PART
+    hasher, step = hashlib.sha256(), connections * _INDEX_PART
     with open(file, "wb", closefd=False) as out, ThreadPoolExecutor(connections) as pool:
         for begin in range(0, size, step):  # so many parts at once and not more, for the memory's sake
             starts = range(begin, min(begin + step, size), _INDEX_PART)
             ends = [min(start + _INDEX_PART, size) for start in starts]
-            for part in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
-                found.update(part)
-                out.write(part)
-    if found.hexdigest() != digest:
+            for chunk in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
+                hasher.update(chunk)
+                out.write(chunk)
+    if hasher.hexdigest() != digest:
         raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; upload both again")
 
 
-def _read_info(content: bytes, where: Path | RemoteFolder, mend: str) -> dict[str, Any]:
+def _read_info(content: bytes, folder: Path | RemoteFolder, mend: str) -> dict[str, Any]:
     try:
         return check_info(json.loads(content))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}/{INFO_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+        raise UserError(f"{folder}/{INFO_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
 
 
-def _map_columns(path: Path, info: dict[str, Any], where: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
+def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
     try:
         # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
         with safe_open(path, framework="pt") as file:
             digest = (file.metadata() or {}).get("digest")
             columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
         if info["digest"] != digest:
-            raise UserError(f"{where}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+            raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
         check_columns(columns, info)
     except (ValueError, TypeError, SafetensorError) as error:  # TypeError: a type that numpy does not have
-        raise UserError(f"{where}/{INDEX_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+        raise UserError(f"{folder}/{INDEX_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
     return columns
 
 

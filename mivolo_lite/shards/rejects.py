@@ -1,4 +1,4 @@
-"""What a command could not use: listed with its reasons, up to a stated share."""
+"""Inputs that a command cannot use: listed with their reasons, up to a stated share."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,16 @@ from mivolo_lite.errors import UserError
 REJECTED_FILE = "rejected.jsonl"
 
 
-def check_reject_rate(rejected: list[dict], kept: int, limit: float, where: Path) -> None:
+def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: Path) -> None:
     """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
-    total = len(rejected) + kept
-    first = f"; the first is {rejected[0]['image']}: {rejected[0]['reason']}" if rejected else ""
-    if kept == 0:
-        raise UserError(f"{where}: not one usable image among {total}{first}")
+    total = len(rejected) + usable
+    example = f"; the first is {rejected[0]['image']}: {rejected[0]['reason']}" if rejected else ""
+    if usable == 0:
+        raise UserError(f"{folder}: not one usable image among {total}{example}")
     if len(rejected) > limit * total:
         raise UserError(
-            f"{where}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
-            f"mend the input or raise the limit{first}"
+            f"{folder}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
+            f"mend the input or raise the limit{example}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files at a URL, read in ranges through fsspec by somebody who does not give up at the first failure."""
+"""Files at a URL, read in ranges through fsspec, with retries."""
 
 import os
 import random

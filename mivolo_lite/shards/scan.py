@@ -1,4 +1,4 @@
-"""Building the index of a folder of shards: one scan of its tars, ours or other people's."""
+"""Building the index of a folder of shards by one scan of its tars, which any tool may have written."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from mivolo_lite.images.jpeg import BrokenJpeg, check
 from mivolo_lite.images.kind import HEAD, is_image, kind_of
 from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
 from mivolo_lite.process_pool import worker_pool
-from mivolo_lite.shards.columns import extra_columns, label_columns, said
+from mivolo_lite.shards.columns import extra_columns, finite_or_none, label_columns
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.members import IMAGES, member_columns
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -89,7 +89,7 @@ def index_shards(
     """Scan a folder's tars, and write its index, ``dataset.json`` and, where needed, ``rejected.jsonl``.
 
     Args:
-        folder: holds uncompressed ``.tar`` shards, also other people's (``.jpg`` with ``.json`` or ``.cls``).
+        folder: holds uncompressed ``.tar`` shards, from any tool (``.jpg`` with ``.json`` or ``.cls``).
         crop_policy: how the crops were made, where that is known; otherwise what an earlier ``dataset.json`` says.
         groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
         max_reject_rate: largest share of samples that may be unusable.
@@ -101,22 +101,22 @@ def index_shards(
         UserError: no shards, compressed or damaged shards, or too many rejects; or the index cannot be written.
     """
     folder = Path(folder)
-    paths, deeper = _shard_paths(folder)
+    paths, nested = _shard_paths(folder)
     scans = _scan_all(paths, workers)
-    _name_apart(scans)
-    excluded, excluded_rejects = _leave_out(scans, frozenset(exclude))
+    _make_keys_unique(scans)
+    excluded, excluded_rejects = _exclude(scans, frozenset(exclude))
     rejected = [reject for scan in scans for reject in scan.rejected]
     check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
     labels = [sample.labels for scan in scans for sample in scan.samples]
-    earlier_policy, earlier_groups = _earlier(folder)
+    earlier_policy, earlier_groups = _earlier_info(folder)
     if not groups:
-        found = {label.group for label in labels if label.group is not None}
-        groups = earlier_groups + sorted(found - set(earlier_groups))
+        group_names = {label.group for label in labels if label.group is not None}
+        groups = earlier_groups + sorted(group_names - set(earlier_groups))
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
     extra, words = extra_columns(labels)
     info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
-    info |= {"folders_left_out": deeper} if deeper else {}
+    info |= {"folders_left_out": nested} if nested else {}
     info |= {"excluded": len(excluded) + excluded_rejects} if exclude else {}
     index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
@@ -127,7 +127,7 @@ def index_shards(
     return index
 
 
-def _earlier(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Crop policy and groups of an earlier ``dataset.json``, of whatever version and in whatever state."""
     try:
         info = json.loads((folder / INFO_FILE).read_bytes())
@@ -147,11 +147,11 @@ def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
         if path.name.lower().endswith(_COMPRESSED_TARS):
             raise UserError(f"{path}: compressed tars cannot be read at an offset; unpack it to a plain .tar")
     folders = [path for path in paths if path.is_dir()]
-    deeper = [path.name for path in folders if any(map(_is_tar, _listed(path)))]
+    nested = [path.name for path in folders if any(map(_is_tar, _listed(path)))]
     tars = [path for path in paths if _is_tar(path) and path not in folders]
-    if not tars and deeper:
+    if not tars and nested:
         raise UserError(
-            f"{folder}: holds no .tar shards itself, but its folders do ({_some(deeper)}): index each of them; "
+            f"{folder}: holds no .tar shards itself, but its folders do ({_first_few(nested)}): index each of them; "
             "data.train takes a list"
         )
     if not tars:
@@ -159,7 +159,7 @@ def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
     for path in tars:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: not a file")
-    return tars, deeper
+    return tars, nested
 
 
 def _is_tar(path: Path) -> bool:
@@ -186,7 +186,7 @@ def scan_shard(path: Path) -> ShardScan:
     """Offsets and labels of every sample of one tar. Raises UserError for a compressed, damaged or unreadable one."""
     try:
         with open(path, "rb") as file:
-            _refuse_compressed(path, file.read(6))
+            _check_uncompressed(path, file.read(6))
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             scan = ShardScan(path.name, file.tell(), digest)
@@ -200,7 +200,7 @@ def scan_shard(path: Path) -> ShardScan:
     return scan
 
 
-def _refuse_compressed(path: Path, head: bytes) -> None:
+def _check_uncompressed(path: Path, head: bytes) -> None:
     for magic, name in _COMPRESSED_HEADS.items():
         if head.startswith(magic):
             raise UserError(f"{path}: compressed with {name}, cannot be read at an offset; unpack it to a plain .tar")
@@ -208,26 +208,26 @@ def _refuse_compressed(path: Path, head: bytes) -> None:
 
 def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[str, Member]) -> None:
     """Add what has one key: a sample, a reject with its reason, or neither, such as a LICENSE."""
-    face, body, said = (
+    face, body, label = (
         next((members[name] for name in names if name in members), None)
         for names in (FACE_EXTENSIONS, BODY_EXTENSIONS, LABEL_EXTENSIONS)
     )
-    others = [member for member in members.values() if not any(member is one for one in (face, body, said))]
-    unread = [member for member in others if member.fault is None and is_image(member.read(file, HEAD))]
-    if not (face or body or said or unread):
+    unused = [member for member in members.values() if all(member is not used for used in (face, body, label))]
+    unread = [member for member in unused if member.fault is None and is_image(member.read(file, HEAD))]
+    if not (face or body or label or unread):
         return
     try:
         key.encode()  # UnicodeEncodeError is a ValueError
         if not (face or body):
             raise ValueError(_no_image(file, members, unread))
         images = [_image(file, member) if member else b"" for member in (face, body)]
-        labels = _labels(file, said)
+        labels = _labels(file, label)
     except ValueError as error:
         image, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
         scan.rejected.append({"image": _printable(image), "reason": _printable(reason)})
         return
-    places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, said))
-    crcs = tuple(map(crc32, (*images, said.read(file))))
+    places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, label))
+    crcs = tuple(map(crc32, (*images, label.read(file))))
     scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
     scan.unread += [_printable(f"{scan.name}:{member.name}"[:_LONGEST_NAME]) for member in unread]
     scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
@@ -236,13 +236,11 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
 def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member]) -> str:
     """Why a sample has neither face nor body."""
     if not unread:
-        return f"no face or body image among its members ({_some(sorted(members))})"
+        return f"no face or body image among its members ({_first_few(sorted(members))})"
     kind = kind_of(unread[0].read(file, HEAD))
     if kind == "a JPEG":
-        return (
-            f"no face or body image: a key ends at the first dot of a name ({_some([_base(one) for one in unread])}); "
-            "rename them without other dots"
-        )
+        names = _first_few([_base(member) for member in unread])
+        return f"no face or body image: a key ends at the first dot of a name ({names}); rename them without other dots"
     return f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: convert it to .jpg"
 
 
@@ -265,11 +263,11 @@ def _labels(file: BinaryIO, member: Member | None) -> Labels:
     return Labels.from_members({extension: _bytes(file, member, _LARGEST_LABELS)})
 
 
-def _bytes(file: BinaryIO, member: Member, most: int) -> bytes:
+def _bytes(file: BinaryIO, member: Member, limit: int) -> bytes:
     if member.fault:
         raise ValueError(f"{_base(member)} {member.fault}")
-    if member.size > most:
-        raise ValueError(f"{_base(member)} has {member.size} bytes, over {most}")
+    if member.size > limit:
+        raise ValueError(f"{_base(member)} has {member.size} bytes, over {limit}")
     return member.read(file)
 
 
@@ -296,10 +294,10 @@ def _field_names(record: Mapping[str, Any]) -> list[str]:
     return [*record, *inner]
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def _first_few(names: list[str], limit: int = 3) -> str:
     """The first few of names, each not too long, and how many more there are."""
-    listed = ", ".join(name[:100] for name in names[:most])
-    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
+    listed = ", ".join(name[:100] for name in names[:limit])
+    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
@@ -347,8 +345,9 @@ def _fields(scans: list[ShardScan], labels: list[Labels]) -> dict[str, list[str]
 
 def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, Any]:
     ages = np.array([sum(label.age) / 2 for label in labels if label.age is not None])
-    genders, found = (Counter(getattr(label, name) for label in labels) for name in ("gender", "group"))
-    people = Counter(str(who) for label in labels if (who := said(label.extra.get(IDENTITY))) is not None)
+    gender_counts, group_counts = (Counter(getattr(label, name) for label in labels) for name in ("gender", "group"))
+    known_identities = (finite_or_none(label.extra.get(IDENTITY)) for label in labels)
+    identities = Counter(str(identity) for identity in known_identities if identity is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
     age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
@@ -357,17 +356,17 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
     return {
         **{
-            name: sum(sample.places[number][1] > 0 for scan in scans for sample in scan.samples)
-            for number, name in enumerate(IMAGES)
+            name: sum(sample.places[member][1] > 0 for scan in scans for sample in scan.samples)
+            for member, name in enumerate(IMAGES)
         },
         "age": age,
-        "gender": {name: genders[name] for name in GENDERS},
-        "group": {name: found[name] for name in groups},
-        "identity": {"known": sum(people.values()), "people": len(people)},
+        "gender": {name: gender_counts[name] for name in GENDERS},
+        "group": {name: group_counts[name] for name in groups},
+        "identity": {"known": sum(identities.values()), "people": len(identities)},
     }
 
 
-def _name_apart(scans: list[ShardScan]) -> None:
+def _make_keys_unique(scans: list[ShardScan]) -> None:
     """Make keys unique: where two tars share one, every key is prefixed with its tar's name."""
     keys = [sample.key for scan in scans for sample in scan.samples]
     if len(set(keys)) == len(keys):
@@ -377,14 +376,18 @@ def _name_apart(scans: list[ShardScan]) -> None:
         scan.samples = [sample._replace(key=f"{stem}/{sample.key}") for sample in scan.samples]
 
 
-def _leave_out(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int]:
+def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int]:
     """Leave out what is named. Returns the keys of the samples, and how many rejects were named."""
     excluded, rejects = [], 0
     for scan in scans:
-        kept = [one for one in scan.samples if one.key not in exclude and one.labels.extra.get("source") not in exclude]
-        excluded += {sample.key for sample in scan.samples} - {sample.key for sample in kept}
+        included = [
+            sample
+            for sample in scan.samples
+            if sample.key not in exclude and sample.labels.extra.get("source") not in exclude
+        ]
+        excluded += {sample.key for sample in scan.samples} - {sample.key for sample in included}
         names = [{name := reject["image"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
-        meant = [reject for reject, own in zip(scan.rejected, names, strict=True) if own.isdisjoint(exclude)]
-        rejects += len(scan.rejected) - len(meant)
-        scan.samples, scan.rejected = kept, meant
+        rejected = [reject for reject, keys in zip(scan.rejected, names, strict=True) if keys.isdisjoint(exclude)]
+        rejects += len(scan.rejected) - len(rejected)
+        scan.samples, scan.rejected = included, rejected
     return sorted(excluded), rejects

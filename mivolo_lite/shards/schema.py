@@ -1,6 +1,6 @@
 """What ``dataset.json`` and ``index.safetensors`` must hold: checked once, where they are loaded.
 
-Whoever uses an index may then trust it: every place lies in its shard, every code has its name.
+Users of an index may then trust it: every member lies in its shard, every code has its name.
 """
 
 import re
@@ -99,8 +99,8 @@ def _match(value: Any, form: Any, name: str) -> None:
             raise ValueError(f"{name} is {value!r:.50}, not a SHA-256")  # names files of caches and copies
     elif isinstance(form, list):
         _match(value, list, name)
-        for each in value:
-            _match(each, form[0], name)
+        for item in value:
+            _match(item, form[0], name)
     elif isinstance(form, dict):
         _match(value, dict, name)
         for key, inner in form.items():
@@ -170,8 +170,9 @@ def _check_labels(rows: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> No
     _require("age_lo", (unknown | (lo >= MIN_AGE) & (lo <= hi) & (hi <= MAX_AGE)).all())
     for name, names in (("gender", GENDERS), ("group", info["groups"])):
         _require(name, ((rows[name] < len(names)) | (rows[name] == NO_CODE)).all())
-    numbers = {name: len(words) for name, words in info.get("words", {}).items() if EXTRA + name in rows}
-    numbers |= {IDENTITY: info["labels"].get(IDENTITY, {"people": 0})["people"]} if EXTRA + IDENTITY in rows else {}
-    for name, count in numbers.items():
-        place = rows[EXTRA + name]
-        _require(EXTRA + name, (np.isnan(place) | (place >= 0) & (place < count) & (place == np.rint(place))).all())
+    label_counts = {name: len(words) for name, words in info.get("words", {}).items() if EXTRA + name in rows}
+    if EXTRA + IDENTITY in rows:
+        label_counts[IDENTITY] = info["labels"].get(IDENTITY, {"people": 0})["people"]
+    for name, count in label_counts.items():
+        code = rows[EXTRA + name]
+        _require(EXTRA + name, (np.isnan(code) | (code >= 0) & (code < count) & (code == np.rint(code))).all())

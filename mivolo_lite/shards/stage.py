@@ -64,10 +64,10 @@ def stage_all(train: str, to: str) -> str:
     if not train.startswith("["):
         return str(stage(train, to))
     try:
-        sets = [each | {"path": each["path"]} for each in json.loads(train)]
+        data_sets = [data_set | {"path": data_set["path"]} for data_set in json.loads(train)]
     except (ValueError, TypeError, KeyError):
         raise UserError(f'{train}: write a list of data sets as [{{"path": FOLDER, "weight": NUMBER}}]') from None
-    return json.dumps([each | {"path": str(stage(each["path"], to))} for each in sets])
+    return json.dumps([data_set | {"path": str(stage(data_set["path"], to))} for data_set in data_sets])
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ class ShardFiles:
     """
 
     def __init__(self, index: ShardIndex):
-        self.index, self._number = index, next(_numbers)
-        weakref.finalize(self, _close_files, self._number)
+        self.index, self._reader_id = index, next(_reader_ids)
+        weakref.finalize(self, _close_files, self._reader_id)
 
     def __reduce__(self):
         return ShardFiles, (self.index,)
@@ -53,13 +53,13 @@ class ShardFiles:
         return []
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
-        """Have the samples at hand."""
+        """Nothing to do: the samples are on a disk."""
 
     def read(self, name: str, sample: int) -> bytes:
         """The JPEG of a sample's ``face`` or ``body``. Raises UserError where its shard is not what was indexed."""
         shard = int(self.index.columns["shard"][sample])
         try:
-            file = _open_files.descriptor((self._number, shard), partial(self.index.open_shard, shard))
+            file = _open_files.descriptor((self._reader_id, shard), partial(self.index.open_shard, shard))
             return self.members.read(name, sample, partial(os.pread, file))
         except OSError as error:
             raise UserError(f"{self.index.shard_path(shard)}: cannot be read: {error.strerror}") from None
@@ -70,11 +70,11 @@ class ShardFiles:
             ) from None
 
 
-_open_files, _numbers = OpenFiles(), count()
+_open_files, _reader_ids = OpenFiles(), count()
 
 
-def _close_files(number: int) -> None:
-    _open_files.close(lambda key: key[0] == number)
+def _close_files(reader_id: int) -> None:
+    _open_files.close(lambda key: key[0] == reader_id)
 
 
 class Block(NamedTuple):
@@ -107,7 +107,7 @@ class FetchedShards:
         self.block_samples, self.members = block_samples, Members(index.columns)
         self.block_start, self.block_size = cut_into_blocks(index.shard_sizes, block_samples)
         self._block = lru_cache(_BLOCKS_REMEMBERED)(self._look_up)
-        self._threads: _Threads | None = None
+        self._threads: _FetchThreads | None = None
 
     def __reduce__(self):
         return FetchedShards, (self.index, self.block_samples)
@@ -121,16 +121,16 @@ class FetchedShards:
         return (np.unique(np.searchsorted(self.block_start, samples, side="right")) - 1).tolist()
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
-        """Have the samples' blocks here, and those to fetch ahead on their way."""
-        missing = [number for number in self.blocks_of(samples) if not self.cache.has(self._block(number).name)]
+        """Fetch the samples' blocks, and start to fetch those ahead."""
+        missing = [block for block in self.blocks_of(samples) if not self.cache.has(self._block(block).name)]
         if not missing and not ahead:
             return
         if self._threads is None or self._threads.process != os.getpid():
-            self._threads = _Threads(partial(self._make, wait=False), self.index.cache.connections)
+            self._threads = _FetchThreads(partial(self._make, wait=False), self.index.cache.connections)
         self._threads.add(missing, _NOW)
         self._threads.add(ahead, _AHEAD)
-        for number in reversed(missing):  # from the other end, as one more thread
-            self._make(number)
+        for block in reversed(missing):  # from the other end, as one more thread
+            self._make(block)
 
     def read(self, name: str, sample: int) -> bytes:
         """The JPEG of a sample's ``face`` or ``body``, as it was indexed; a block that was damaged is fetched anew."""
@@ -151,8 +151,8 @@ class FetchedShards:
         with self.cache.open(block.name, block.end - block.begin, partial(self._fetch, block)) as file:
             return self.members.read(name, sample, lambda size, offset: os.pread(file, size, offset - block.begin))
 
-    def _make(self, number: int, wait: bool = True) -> None:
-        block = self._block(number)
+    def _make(self, block_number: int, wait: bool = True) -> None:
+        block = self._block(block_number)
         self.cache.make(block.name, block.end - block.begin, partial(self._fetch, block), wait)
 
     def _fetch(self, block: Block, file: int) -> None:
@@ -173,15 +173,15 @@ class FetchedShards:
                     "on them and upload them with their index.safetensors and dataset.json"
                 ) from None
 
-    def _look_up(self, number: int) -> Block:
-        first = int(self.block_start[number])
-        samples = range(first, first + int(self.block_size[number]))
+    def _look_up(self, block: int) -> Block:
+        first = int(self.block_start[block])
+        samples = range(first, first + int(self.block_size[block]))
         shard, (begin, end) = int(self.index.columns["shard"][first]), self.members.range(samples)
         return Block(f"{self.index.digest[:16]}-{shard}-{begin}-{end}{EVICTABLE}", shard, begin, end, samples)
 
 
 class ConcatShards:
-    """Reads members of the shards of several data sets. A block is named by its set's place and its number there.
+    """Reads members of the shards of several data sets. A block is named by its data set and its number there.
 
     Args:
         index: of all sets.
@@ -190,29 +190,31 @@ class ConcatShards:
 
     def __init__(self, index: ConcatIndex, block_samples: int):
         self.index = index
-        self.parts = [open_shards(part, block_samples) for part in index.parts]
+        self.readers = [open_shards(set_index, block_samples) for set_index in index.indexes]
 
     def schedule(
         self, batches: Iterable[Sequence[SampleRef]]
     ) -> Iterator[tuple[Sequence[SampleRef], Sequence[tuple[int, int]]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
-        readahead = max([part.cache.readahead_blocks for part in self.index.parts if part.is_remote], default=0)
+        readahead = max([index.cache.readahead_blocks for index in self.index.indexes if index.is_remote], default=0)
         return blocks_ahead(batches, self.blocks_of, readahead)
 
     def blocks_of(self, samples: np.ndarray) -> list[tuple[int, int]]:
         """The blocks in which samples lie."""
-        own = [numbers for _, numbers in self.index.split(samples)]
-        return [(place, block) for place, part in enumerate(self.parts) for block in part.blocks_of(own[place])]
+        local_samples = (local for _, local in self.index.split(samples))
+        blocks = (reader.blocks_of(local) for reader, local in zip(self.readers, local_samples, strict=True))
+        return [(data_set, block) for data_set, in_set in enumerate(blocks) for block in in_set]
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[tuple[int, int]]) -> None:
-        """Have the samples' blocks here, and those to fetch ahead on their way."""
-        for place, (_, own) in enumerate(self.index.split(samples)):
-            self.parts[place].prepare(own, [block for owner, block in ahead if owner == place])
+        """Fetch the samples' blocks, and start to fetch those ahead."""
+        for data_set, (_, local_samples) in enumerate(self.index.split(samples)):
+            blocks = [block for owner, block in ahead if owner == data_set]
+            self.readers[data_set].prepare(local_samples, blocks)
 
     def read(self, name: str, sample: int) -> bytes:
         """The JPEG of a sample's ``face`` or ``body``."""
-        place, own = self.index.locate(sample)
-        return self.parts[place].read(name, own)
+        data_set, local_sample = self.index.locate(sample)
+        return self.readers[data_set].read(name, local_sample)
 
 
 def blocks_ahead(
@@ -226,21 +228,21 @@ def blocks_ahead(
         readahead: how many blocks to know before a batch needs them.
     """
     waiting, ahead, samples_ahead, fetch = deque(), 0, 0, []
-    known: dict[Hashable, None] = {}  # the blocks of the latest batches
+    recent: dict[Hashable, None] = {}  # the blocks of the latest batches
     for refs in batches:
         blocks = blocks_of(np.array([ref.sample for ref in refs]))
-        new = [block for block in blocks if block not in known]
+        new_blocks = [block for block in blocks if block not in recent]
         for block in blocks:
-            known.pop(block, None)
-            known[block] = None
-        while len(known) > _BLOCKS_REMEMBERED:
-            known.pop(next(iter(known)))
-        fetch += new
-        waiting.append((refs, len(new)))
-        ahead, samples_ahead = ahead + len(new), samples_ahead + len(refs)
+            recent.pop(block, None)
+            recent[block] = None
+        while len(recent) > _BLOCKS_REMEMBERED:
+            recent.pop(next(iter(recent)))
+        fetch += new_blocks
+        waiting.append((refs, len(new_blocks)))
+        ahead, samples_ahead = ahead + len(new_blocks), samples_ahead + len(refs)
         while waiting and (ahead - waiting[0][1] >= readahead or samples_ahead > _SAMPLES_AHEAD):
-            refs, its_blocks = waiting.popleft()
-            ahead, samples_ahead = ahead - its_blocks, samples_ahead - len(refs)
+            refs, batch_blocks = waiting.popleft()
+            ahead, samples_ahead = ahead - batch_blocks, samples_ahead - len(refs)
             yield refs, fetch
             fetch = []
     for refs, _ in waiting:
@@ -248,18 +250,18 @@ def blocks_ahead(
         fetch = []
 
 
-class _Threads:
+class _FetchThreads:
     """Threads of one process that fetch blocks, the most urgent first. They end when there is nothing left to do."""
 
     def __init__(self, make: Callable[[int], None], limit: int):
         self.make, self.limit, self.process = make, limit, os.getpid()
         self._tasks: list[tuple[int, int, int]] = []
-        self._number, self._running, self._lock = count(), 0, Lock()
+        self._order, self._running, self._lock = count(), 0, Lock()
 
     def add(self, blocks: Iterable[int], urgency: int) -> None:
         with self._lock:
             for block in blocks:
-                heappush(self._tasks, (urgency, next(self._number), block))
+                heappush(self._tasks, (urgency, next(self._order), block))
             while self._running < min(self.limit, len(self._tasks)):
                 self._running += 1
                 Thread(target=self._work, daemon=True).start()
@@ -280,7 +282,7 @@ class _Threads:
 
 
 def open_shards(index: ShardIndex | ConcatIndex, block_samples: int) -> ShardFiles | FetchedShards | ConcatShards:
-    """The way to an index's samples."""
+    """The reader of an index's samples."""
     if isinstance(index, ConcatIndex):
         return ConcatShards(index, block_samples)
     return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)

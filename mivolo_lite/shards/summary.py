@@ -1,4 +1,4 @@
-"""What lies in shards, in a line, as the commands print it."""
+"""The content of shards in a line, as the commands print it."""
 
 from collections.abc import Iterator
 
@@ -13,18 +13,18 @@ def content_of(index: ShardIndex) -> str:
     labels = index.info["labels"]
     age, people = labels["age"], labels.get("identity", {}).get("people")
     known = f" ({age['known']} known)" if age["known"] < len(index) else ""
-    parts = [
+    phrases = [
         f"{len(index)} samples in {len(index.info['shards'])} shards",
         f"ages {age['min']:g} to {age['max']:g}{known}" if age["known"] else "no ages",
         *(f"{count} {gender}" for gender, count in labels["gender"].items()),
         f"{labels['face']} faces",
         f"{labels['body']} bodies",
     ]
-    return ", ".join([*parts, f"{people} people"] if people else parts)
+    return ", ".join([*phrases, f"{people} people"] if people else phrases)
 
 
 def left_out_of(index: ShardIndex) -> Iterator[str]:
-    """A line for each kind of thing that was found in the shards and is not in the index."""
+    """A line for each kind of content of the shards that the index lacks."""
     info, labels = index.info, index.info["labels"]
     known = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
     missing = [name for name, count in known.items() if not count]

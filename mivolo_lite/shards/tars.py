@@ -1,4 +1,4 @@
-"""The members of a tar by sample, whatever its headers claim.
+"""The members of a tar by sample, robust against headers that lie.
 
 ``tarfile`` believes a header: one that claims terabytes is given as much memory, one of negative size is read for ever.
 Here it reads headers alone, of bounded length, and each must lie behind the one before it and within the file.
@@ -36,9 +36,9 @@ class Member:
     size: int
     fault: str | None = None
 
-    def read(self, file: BinaryIO, most: int | None = None) -> bytes:
+    def read(self, file: BinaryIO, limit: int | None = None) -> bytes:
         """Its bytes, or the first ``most`` of them."""
-        return os.pread(file.fileno(), self.size if most is None else min(self.size, most), self.offset)
+        return os.pread(file.fileno(), self.size if limit is None else min(self.size, limit), self.offset)
 
 
 def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
@@ -52,17 +52,17 @@ def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
         tarfile.TarError: no tar, or a damaged, truncated or concatenated one.
         OSError: it cannot be read.
     """
-    found: dict[str, dict[str, Member]] = {}
+    by_key: dict[str, dict[str, Member]] = {}
     for member in _members(file):
         folder, slash, base = member.name.rpartition("/")
         if base.startswith("."):
             continue
         stem, _, extension = base.partition(".")
-        members, extension = found.setdefault(folder + slash + stem, {}), extension.lower()
+        members, extension = by_key.setdefault(folder + slash + stem, {}), extension.lower()
         if extension in members:
             member = replace(member, fault="occurs more than once in the tar; keep the one that is meant")
         members[extension] = member
-    return found
+    return by_key
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
@@ -105,13 +105,13 @@ class _Header(tarfile.TarInfo):
 
     def _check_records(self, tar: tarfile.TarFile) -> None:
         """PAX records follow each other: where one lies about its length, tarfile reads all from each of them on."""
-        place, start, data = 0, tar.fileobj.tell(), tar.fileobj.read(self.size)
-        while place < len(data.rstrip(b"\0")):
-            length = _RECORD_LENGTH.match(data, place)
-            record = data[place : place + int(length[1])] if length else b""
+        offset, start, data = 0, tar.fileobj.tell(), tar.fileobj.read(self.size)
+        while offset < len(data.rstrip(b"\0")):
+            length = _RECORD_LENGTH.match(data, offset)
+            record = data[offset : offset + int(length[1])] if length else b""
             if not record.endswith(b"\n") or b"=" not in record:
                 raise tarfile.ReadError("a PAX record lies about its length")
-            place += len(record)
+            offset += len(record)
         tar.fileobj.seek(start)
 
 
@@ -152,8 +152,8 @@ def _check_end(file: BinaryIO, end: int) -> None:
     zeros = file.read(tarfile.BLOCKSIZE)
     if len(zeros) < tarfile.BLOCKSIZE or zeros.strip(b"\0"):
         raise tarfile.ReadError("no end of archive behind its last member")
-    while rest := file.read(_CHUNK):
-        if rest.strip(b"\0"):
+    while trailing := file.read(_CHUNK):
+        if trailing.strip(b"\0"):
             raise tarfile.ReadError(
                 "more follows its end of archive, as where tars were concatenated by cat: keep them apart"
             )

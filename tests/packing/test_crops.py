@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mivolo_lite.images.jpeg import decode
-from mivolo_lite.packing.crops import CropRules, NoCrop, cut_body, cut_face, encode, overlap
+from mivolo_lite.packing.crops import CropRules, NoCrop, box_iou, cut_body, cut_face, encode
 
 RULES = CropRules()
 PHOTO = np.full((500, 600, 3), 200, np.uint8)
@@ -128,9 +128,9 @@ def test_cutting_leaves_the_photo_as_it_was():
 
 
 def test_overlap_is_intersection_over_union():
-    assert overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert overlap((0, 0, 10, 10), (10, 0, 20, 10)) == 0
-    assert overlap((3, 3, 3, 3), (3, 3, 3, 3)) == 0
+    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert box_iou((3, 3, 3, 3), (3, 3, 3, 3)) == 0
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_unusable_images_are_listed_with_their_reason(images, tmp_path, name, da
     assert sum(map(len, packed.splits.values())) == 60
 
 
-@pytest.mark.parametrize("step", ["_deal_out", "index_shards", "write_rejected"])
+@pytest.mark.parametrize("step", ["_divide", "index_shards", "write_rejected"])
 def test_a_run_killed_at_any_step_leaves_no_half_data_set(images, tmp_path, step):
     process = get_context("fork").Process(target=pack_until_killed_at, args=(step, images, tmp_path / "out"))
     process.start()

@@ -28,7 +28,7 @@ from mivolo_lite.packing.sources.together import kept_together
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 _COLUMNS = ("img_name", "age", "gender", *FACE_COLUMNS)
-_OWN = (*_COLUMNS, *BODY_COLUMNS, "group", "source")
+_KNOWN_COLUMNS = (*_COLUMNS, *BODY_COLUMNS, "group", "source")
 
 
 class AnnotationSource(Source):
@@ -86,7 +86,8 @@ class AnnotationSource(Source):
         for line in lines:
             rows[line.cells["img_name"]].append(line)
         return {
-            name: {person.number: person for person in people_in(of, self._is_labelled)} for name, of in rows.items()
+            name: {person.number: person for person in people_in(photo_lines, self._is_labelled)}
+            for name, photo_lines in rows.items()
         }
 
     def _is_labelled(self, cells: Mapping[str, str]) -> bool:
@@ -94,22 +95,22 @@ class AnnotationSource(Source):
 
     def items(self) -> list[str]:
         return [
-            f"{name}#{number}"
+            f"{name}#{line}"
             for name in sorted(self.people)
-            for number, person in sorted(self.people[name].items())
+            for line, person in sorted(self.people[name].items())
             if person.labelled
         ]
 
     def read(self, item: str) -> SourceImage:
-        name, _, number = item.rpartition("#")
-        person = self.people[name][int(number)]
+        name, _, line = item.rpartition("#")
+        person = self.people[name][int(line)]
         labels = self._labels(name, person.cells)
         face, body = box_of(person.cells, FACE_COLUMNS), box_of(person.cells, BODY_COLUMNS)
         if body is None and face is not None and self.body_from_face:
             body = body_around(face)
-        others = [Boxes.of(other.cells) for other in self.people[name].values() if other is not person]
-        photo = _read_once(self.images / name, self.max_megapixels)
-        crops = cut_person(photo.image, face, body, others, self.rules)
+        other_boxes = [Boxes.of(neighbour.cells) for neighbour in self.people[name].values() if neighbour is not person]
+        photo = _read_cached(self.images / name, self.max_megapixels)
+        crops = cut_person(photo.image, face, body, other_boxes, self.rules)
         sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)
         together = self.together.get(name)
         return SourceImage(photo.data, [sample], together and together.encode(), crops.missing)
@@ -117,7 +118,7 @@ class AnnotationSource(Source):
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
         """A person's labels. Raises Rejected where they cannot be meant."""
         group = cells.get("group", "")
-        extra = {"source": name} | other_labels(cells, _OWN)
+        extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
         return Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), None if is_absent(group) else group, extra)
 
 
@@ -139,13 +140,13 @@ def body_around(face: Box) -> Box:
 
 def _identities(lines: list[Line]) -> list[tuple[str, str]]:
     """(photo, person) of the lines that say who it is."""
-    said = ((line.cells["img_name"], line.cells.get(IDENTITY, "")) for line in lines)
-    return [(name, person) for name, person in said if not is_absent(person)]
+    identities = ((line.cells["img_name"], line.cells.get(IDENTITY, "")) for line in lines)
+    return [(name, person) for name, person in identities if not is_absent(person)]
 
 
 def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
     """What was made of rows that are no samples, counted."""
-    people = [(name, person) for name, found in photos.items() for person in found.values()]
+    people = [(name, person) for name, by_line in photos.items() for person in by_line.values()]
     notes = []
     if unlabelled := sum(not person.labelled for _, person in people):
         notes.append(f"{unlabelled} people without age and gender: no samples, but blanked out of others' bodies")
@@ -153,10 +154,10 @@ def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
         notes.append(f"{again} rows of people who have another row with nearly the same box: taken as one person")
     differing = [(column, name, person.number, line) for name, person in people for column, line in _differing(person)]
     for column, count in Counter(column for column, *_ in differing).items():
-        _, name, number, line = next(example for example in differing if example[0] == column)
+        _, name, first_line, line = next(example for example in differing if example[0] == column)
         notes.append(
             f"{count} people whose rows differ in {column}: the first labelled row's is taken (as in {name}, lines "
-            f"{number} and {line})"
+            f"{first_line} and {line})"
         )
     return notes
 
@@ -164,15 +165,15 @@ def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
 def _differing(person: Person) -> list[tuple[str, int]]:
     """(column, line) of each label that another row of the person gives otherwise."""
     boxes = (*FACE_COLUMNS, *BODY_COLUMNS)
-    first: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for line in person.again:
         for column, cell in line.cells.items():
             if column not in boxes and not is_absent(cell) and cell != person.cells[column]:
-                first.setdefault(column, line.number)
-    return list(first.items())
+                lines.setdefault(column, line.number)
+    return list(lines.items())
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, max_megapixels: float) -> Photo:
+def _read_cached(path: Path, max_megapixels: float) -> Photo:
     """The photo; its people follow each other, so that it is decoded once for all of them."""
     return read_or_reject(path, max_megapixels)

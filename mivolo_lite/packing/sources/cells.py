@@ -1,4 +1,4 @@
-"""What the cells of a CSV mean: ages, genders, boxes, and whatever else a data set says of people."""
+"""Parsing the cells of a CSV: ages, genders, boxes, and other labels."""
 
 import math
 import re
@@ -23,12 +23,12 @@ _OPEN = re.compile(r"(?:(?:more than|over)\s*|>\s*)(\d+)|(\d+)\s*\+", re.IGNOREC
 
 
 def is_absent(cell: str) -> bool:
-    """Whether a cell says nothing."""
+    """Whether a cell is empty or -1."""
     return cell in _ABSENT
 
 
 def is_unknown(cell: str) -> bool:
-    """Whether a cell of an age or a gender says nothing."""
+    """Whether a cell of an age or a gender is empty, -1 or a word for unknown."""
     return cell in _ABSENT or cell.lower() in _UNKNOWN
 
 
@@ -75,23 +75,24 @@ class GenderCodes:
     def __repr__(self) -> str:  # parts of a data set are told apart by their options
         return repr(self.genders)
 
-    def check(self, cells: Iterable[str], where: str) -> None:
-        """Raise UserError where genders are numbers and nobody has said what they mean.
+    def check(self, cells: Iterable[str], option: str) -> None:
+        """Raise UserError where genders are numbers that ``gender_codes`` does not explain.
 
         Data sets contradict each other: 1 is male in IMDB-WIKI, CelebA and MORPH's CSVs and female in UTKFace; beside
         1, -1 is female in CelebA, and unknown elsewhere.
         """
-        numbers = {code for cell in cells if _is_number(code := _canonical(cell)) and code not in self.genders}
-        if numbers - {"-1"}:
-            found = sorted(numbers)[:5]
-            one, other = found[:2] if len(found) > 1 else ("0", "1")
+        codes = {code for cell in cells if _is_number(code := _canonical(cell)) and code not in self.genders}
+        if codes - {"-1"}:
+            examples = sorted(codes)[:5]
+            first, second = examples[:2] if len(examples) > 1 else ("0", "1")
             raise UserError(
-                f"{where}: column gender holds numbers ({', '.join(found)}), whose meaning differs between data sets; "
-                f"write M and F, or say which is which: --gender_codes {one}=M,{other}=F or the other way round"
+                f"{option}: column gender holds numbers ({', '.join(examples)}), whose meaning differs between data "
+                f"sets; write M and F, or say which is which: --gender_codes {first}=M,{second}=F or the other way "
+                "round"
             )
 
     def knows(self, cell: str) -> bool:
-        """Whether a cell says anything."""
+        """Whether a cell holds a gender."""
         return _canonical(cell) in self.genders or not is_unknown(cell)
 
     def __call__(self, cell: str) -> str | None:
@@ -133,12 +134,12 @@ def box_of(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
     return box
 
 
-def other_labels(cells: Mapping[str, str], own: Iterable[str]) -> dict[str, str | float]:
-    """What the columns that are not ``own`` say, by their names: numbers or words. ``nan`` says nothing."""
+def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict[str, str | float]:
+    """The labels in all other columns by their names: numbers or words. ``nan`` counts as absent."""
     return {
         column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
         for column, cell in cells.items()
-        if column not in own and column.isidentifier() and not is_absent(cell) and not _is_infinite(cell)
+        if column not in known_columns and column.isidentifier() and not is_absent(cell) and not _is_infinite(cell)
     }
 
 

@@ -20,8 +20,8 @@ def read_or_reject(path: Path, max_megapixels: float) -> Photo:
         raise Rejected(str(error)) from None
 
 
-def keep_whole(photo: Photo, crop_size: float = math.inf) -> bytes:
-    """The photo as an upright JPEG whose sides are at most ``crop_size``, byte for byte where that is possible."""
+def photo_jpeg(photo: Photo, crop_size: float = math.inf) -> bytes:
+    """The photo as an upright JPEG whose sides are at most ``crop_size``: the file's own bytes where possible."""
     if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= crop_size:
         return photo.data
     return encode(photo.image, crop_size)
@@ -39,7 +39,7 @@ def cut_person(
     image: np.ndarray,
     face: Box | None,
     body: Box | None,
-    others: Sequence[tuple[Box | None, Box | None]],
+    other_people: Sequence[tuple[Box | None, Box | None]],
     rules: CropRules,
 ) -> Crops:
     """A person's face and body crop.
@@ -48,21 +48,21 @@ def cut_person(
         image: (H, W, 3) uint8, the photo.
         face: the person's face.
         body: the person's body.
-        others: face and body of everybody else in the photo.
+        other_people: face and body of everybody else in the photo.
         rules: which boxes give a crop.
 
     Raises:
         Rejected: neither box gives a crop.
     """
-    cut = {
+    cutters = {
         "face": lambda: None if face is None else cut_face(image, face, rules),
-        "body": lambda: None if body is None else cut_body(image, body, face, *_apart(others), rules),
+        "body": lambda: None if body is None else cut_body(image, body, face, *_faces_and_bodies(other_people), rules),
     }
     crops: dict[str, bytes | None] = {}
     missing = []
-    for name, crop in cut.items():
+    for name, cutter in cutters.items():
         try:
-            pixels = crop()
+            pixels = cutter()
         except NoCrop as reason:
             missing.append((name, str(reason)))
             pixels = None
@@ -72,12 +72,12 @@ def cut_person(
     return Crops(crops["face"], crops["body"], missing)
 
 
-def _apart(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[list[Box], list[Box]]:
+def _faces_and_bodies(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[list[Box], list[Box]]:
     """All faces, and all bodies."""
     return [face for face, _ in people if face is not None], [body for _, body in people if body is not None]
 
 
 def _reasons(face: Box | None, body: Box | None, missing: list[tuple[str, str]]) -> str:
     boxes = {"face": face, "body": body}
-    said = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
-    return "; ".join(said) or "there is no box"
+    reasons = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
+    return "; ".join(reasons) or "there is no box"

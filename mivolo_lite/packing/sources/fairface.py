@@ -12,7 +12,7 @@ from mivolo_lite.packing.crops import Box, CropRules
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.annotations import check_folder
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
-from mivolo_lite.packing.sources.cutting import Crops, cut_person, keep_whole, read_or_reject
+from mivolo_lite.packing.sources.cutting import Crops, cut_person, photo_jpeg, read_or_reject
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.packing.sources.table import read_csv
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -78,7 +78,7 @@ class FairFaceSource(Source):
         if labels.age is None and labels.gender is None:
             raise Rejected("neither an age nor a gender")
         photo = read_or_reject(self.images / item, self.max_megapixels)
-        crops = self._cut(photo.image, cells) if self.face else Crops(None, keep_whole(photo, self.rules.crop_size))
+        crops = self._cut(photo.image, cells) if self.face else Crops(None, photo_jpeg(photo, self.rules.crop_size))
         sample = Sample(key_of(str(Path(item).with_suffix(""))), crops.face, crops.body, labels)
         return SourceImage(photo.data, [sample], missing=crops.missing)
 

@@ -28,24 +28,24 @@ def image_files(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    seen: set[tuple[int, int]] = set()
-    waiting = [folder]
-    while waiting:  # what links lead to comes last, so that a folder has its own name where it has one
+    visited: set[tuple[int, int]] = set()
+    pending = [folder]
+    while pending:  # what links lead to comes last, so that a folder has its own name where it has one
         linked = []
-        for top in waiting:
-            for parent, folders, files in os.walk(top, onerror=_refuse):
-                place = os.stat(parent)
-                if (place.st_dev, place.st_ino) in seen:
+        for top in pending:
+            for parent, folders, files in os.walk(top, onerror=_raise_unlisted):
+                status = os.stat(parent)
+                if (status.st_dev, status.st_ino) in visited:
                     folders.clear()
                     continue
-                seen.add((place.st_dev, place.st_ino))
+                visited.add((status.st_dev, status.st_ino))
                 folders.sort()
                 linked += [Path(parent, name) for name in folders if os.path.islink(os.path.join(parent, name))]
                 yield from (Path(parent, name) for name in files)
-        waiting = linked
+        pending = linked
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unlisted(error: OSError) -> None:
     raise UserError(f"--images {error.filename}: cannot be listed: {error.strerror}")
 
 

@@ -8,7 +8,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import keep_whole, read_or_reject
+from mivolo_lite.packing.sources.cutting import photo_jpeg, read_or_reject
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -51,7 +51,7 @@ class IdentitySource(Source):
         photo = read_or_reject(self.images / item, self.max_megapixels)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
-        sample = Sample(key, keep_whole(photo, self.crop_size), None, labels)
+        sample = Sample(key, photo_jpeg(photo, self.crop_size), None, labels)
         return SourceImage(photo.data, [sample], together=os.fsencode(person))
 
 

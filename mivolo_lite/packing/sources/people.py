@@ -43,7 +43,7 @@ class PeopleSource(Source):
         self.crop_policy = self.rules.policy() | {"synthetic": options}
 
     def items(self) -> list[str]:
-        return [f"{number:07d}" for number in range(self.count)]
+        return [f"{photo:07d}" for photo in range(self.count)]
 
     def read(self, item: str) -> SourceImage:
         photo = render_photo(self.seed, int(item), self.covered, self.ages)

@@ -1,9 +1,9 @@
-"""Rows of one photo that mean the same person: two annotators, or a box without labels beside the labelled one."""
+"""Merging rows of one photo that describe the same person: two annotators, or an unlabelled and a labelled box."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mivolo_lite.packing.crops import Box, overlap
+from mivolo_lite.packing.crops import Box, box_iou
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, box_of, is_absent
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line
@@ -29,10 +29,10 @@ class Boxes(NamedTuple):
         Faces of two people hardly overlap, bodies do: a child on an arm lies in its mother's box. So bodies decide
         where a face is missing, or where two annotators drew it differently.
         """
-        bodies = overlap(self.body, other.body) if self.body and other.body else 0.0
+        bodies = box_iou(self.body, other.body) if self.body and other.body else 0.0
         if not (self.face and other.face):
             return bodies >= _SAME_BODY
-        faces = overlap(self.face, other.face)
+        faces = box_iou(self.face, other.face)
         return faces >= _SAME_FACE or (faces >= _MEETING_FACES and bodies >= _SAME_BODY)
 
 
@@ -54,18 +54,19 @@ class Person(NamedTuple):
 
 def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> list[Person]:
     """The people that the rows of one photo mean, in the order of their first rows."""
-    found: list[tuple[Boxes, list[Line]]] = []
+    people: list[tuple[Boxes, list[Line]]] = []
     equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
     for line in lines:
         boxes = Boxes.of(line.cells)
-        place = equal.get(boxes) if any(boxes) else len(found)
-        if place is None:
-            place = next((place for place, (of, _) in enumerate(found) if of.same_person(boxes)), len(found))
-        if place == len(found):
-            found.append((boxes, []))
-        equal[boxes] = place
-        found[place][1].append(line)
-    return [_person(rows, is_labelled) for _, rows in found]
+        index = equal.get(boxes) if any(boxes) else len(people)
+        if index is None:
+            matches = (index for index, (known, _) in enumerate(people) if known.same_person(boxes))
+            index = next(matches, len(people))
+        if index == len(people):
+            people.append((boxes, []))
+        equal[boxes] = index
+        people[index][1].append(line)
+    return [_person(rows, is_labelled) for _, rows in people]
 
 
 def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
@@ -74,8 +75,8 @@ def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) 
     cells = dict(first.cells)
     for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
         if all(is_absent(cells.get(column, "")) for column in columns):
-            other = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
-            cells |= {column: other[column] for column in columns if column in other}
+            donor = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
+            cells |= {column: donor[column] for column in columns if column in donor}
     return Person(first.number, cells, again, is_labelled(first.cells))
 
 

@@ -1,4 +1,4 @@
-"""What a data set must offer to be packed."""
+"""The interface of a data set that can be packed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Rejected(Exception):
 
 @dataclass(frozen=True)
 class SourceImage:
-    """What one image of a data set became.
+    """The samples of one image of a data set.
 
     Attributes:
         identity: what its place is decided from; the image's bytes, so that exact duplicates stay together.

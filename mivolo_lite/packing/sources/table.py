@@ -1,4 +1,4 @@
-"""CSV files of labels, read strictly: a row that cannot be meant stops the reading with its line."""
+"""CSV files of labels, read strictly: an invalid row is an error that names its line."""
 
 import csv as csv_format
 from collections import Counter
@@ -30,46 +30,46 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Line]:
         UserError: no such file, no text, a column missing or there twice, a row with too few or too many cells, or a
             quote that is opened and not closed.
     """
-    where = f"--csv {path}"
+    location = f"--csv {path}"
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = _rows(file, where)
-            names = _names(next(rows, (1, []))[1], columns, where)
-            return [Line(number, _cells(names, row, f"{where}: line {number}")) for number, row in rows if any(row)]
+            rows = _rows(file, location)
+            names = _names(next(rows, (1, []))[1], columns, location)
+            return [Line(line, _cells(names, row, f"{location}: line {line}")) for line, row in rows if any(row)]
     except OSError as error:
-        raise UserError(f"{where}: {error.strerror}; give the file with the labels") from None
+        raise UserError(f"{location}: {error.strerror}; give the file with the labels") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not a CSV in UTF-8 ({error}); save it as one") from None
+        raise UserError(f"{location}: not a CSV in UTF-8 ({error}); save it as one") from None
 
 
-def _rows(file: TextIO, where: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(file: TextIO, location: str) -> Iterator[tuple[int, list[str]]]:
     """(number of its first line, cells) of each row."""
     # Strict, since a quote that is never closed would otherwise take in all that follows.
-    reader = csv_format.reader(_lines(file, where), strict=True)
-    columns, number = 0, 1
+    reader = csv_format.reader(_lines(file, location), strict=True)
+    columns, line = 0, 1
     try:
         for row in reader:
             columns = columns or len(row)
-            _check_quotes(row, columns, f"{where}: line {number}")
-            yield number, [cell.strip() for cell in row]
-            number = reader.line_num + 1
+            _check_quotes(row, columns, f"{location}: line {line}")
+            yield line, [cell.strip() for cell in row]
+            line = reader.line_num + 1
     except csv_format.Error as error:
-        raise UserError(f"{where}: line {number}: {_reason(error)}") from None
+        raise UserError(f"{location}: line {line}: {_reason(error)}") from None
 
 
-def _lines(file: TextIO, where: str) -> Iterator[str]:
+def _lines(file: TextIO, location: str) -> Iterator[str]:
     for number, line in enumerate(file, 1):
         if "\0" in line:
-            raise UserError(f"{where}: line {number}: holds a NUL byte; save it as a CSV in UTF-8")
+            raise UserError(f"{location}: line {number}: holds a NUL byte; save it as a CSV in UTF-8")
         yield line
 
 
-def _check_quotes(row: list[str], columns: int, where: str) -> None:
+def _check_quotes(row: list[str], columns: int, location: str) -> None:
     """Raise UserError where a quoted cell holds a line that is a row: two stray quotes took in what lies between."""
     for cell in row:
         for line in cell.splitlines()[1:]:
             if 1 < columns <= line.count(",") + 1:
-                raise UserError(f"{where}: a quote that is opened here takes in the row {line[:_SHOWN]!r}; close it")
+                raise UserError(f"{location}: a quote that is opened here takes in the row {line[:_SHOWN]!r}; close it")
 
 
 def _reason(error: csv_format.Error) -> str:
@@ -78,18 +78,18 @@ def _reason(error: csv_format.Error) -> str:
     return f"{error}; is there a stray quote?"
 
 
-def _names(header: list[str], columns: Sequence[str], where: str) -> list[str]:
+def _names(header: list[str], columns: Sequence[str], location: str) -> list[str]:
     """The columns' names. Raises UserError where one is missing or there twice."""
-    held = ",".join(header)
+    header_text = ",".join(header)
     for column in columns:
         if column not in header:
             raise UserError(
-                f"{where}: column {column} is missing; the first line must name the columns, and holds "
-                f"{held[:_SHOWN]!r}{_hint(header, columns)}"
+                f"{location}: column {column} is missing; the first line must name the columns, and holds "
+                f"{header_text[:_SHOWN]!r}{_hint(header, columns)}"
             )
     twice = [name for name, times in Counter(header).items() if name and times > 1]
     if twice:
-        raise UserError(f"{where}: column {twice[0]} is there twice; leave one of the two out, or rename it")
+        raise UserError(f"{location}: column {twice[0]} is there twice; leave one of the two out, or rename it")
     return header
 
 
@@ -102,10 +102,10 @@ def _hint(header: list[str], columns: Sequence[str]) -> str:
     return ""
 
 
-def _cells(names: list[str], row: list[str], where: str) -> dict[str, str]:
+def _cells(names: list[str], row: list[str], location: str) -> dict[str, str]:
     """A row's cells by column. Raises UserError where there are too few, or too many that say something."""
     if len(row) < len(names) or any(row[len(names) :]):
         raise UserError(
-            f"{where}: {len(row)} cells, but the first line names {len(names)} columns: {','.join(row)[:_SHOWN]!r}"
+            f"{location}: {len(row)} cells, but the first line names {len(names)} columns: {','.join(row)[:_SHOWN]!r}"
         )
     return dict(zip(names, row, strict=False))

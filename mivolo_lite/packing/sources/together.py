@@ -1,4 +1,4 @@
-"""Photos that belong into one part of a data set, since they show the same people."""
+"""Photos that must come into the same split, since they show the same people."""
 
 from collections.abc import Iterable
 
@@ -23,6 +23,6 @@ def kept_together(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     photos = {}
     for photo, person in pairs:
         photos[photo] = ("person", person)
-        one, other = sorted((root(("person", person)), root(("photo", photo))))
-        parent[other] = one  # people sort before photos
+        first, second = sorted((root(("person", person)), root(("photo", photo))))
+        parent[second] = first  # people sort before photos
     return {photo: root(node)[1] for photo, node in photos.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.packing.sources.cutting import keep_whole, read_or_reject
+from mivolo_lite.packing.sources.cutting import photo_jpeg, read_or_reject
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample, key_of, parse_age
@@ -48,5 +48,5 @@ class UTKFaceSource(Source):
             raise Rejected(str(error)) from None
         image = read_or_reject(self.images / item, MAX_MEGAPIXELS)
         labels = Labels(age, GENDERS[int(name["gender"])], GROUPS[int(name["group"])], {"source": item})
-        sample = Sample(key_of(item.removesuffix(name["ending"])), keep_whole(image), None, labels)
+        sample = Sample(key_of(item.removesuffix(name["ending"])), photo_jpeg(image), None, labels)
         return SourceImage(image.data, [sample])

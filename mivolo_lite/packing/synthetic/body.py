@@ -153,20 +153,20 @@ class Body:
         canvas.fill(np.concatenate([edge[5:], inner[::-1]]), shade(self.top, 0.86))
 
     def _decorate(self, canvas: Canvas, right: np.ndarray, left: np.ndarray) -> None:
-        rng, other = self.rng, _cloth(self.rng, 0.4)
+        rng, accent = self.rng, _cloth(self.rng, 0.4)
         collar, hem = right[4], right[-1]
         if self.pattern == "stripes":
             for start in range(6, len(right) - 2, 4):
                 band = np.concatenate([right[start : start + 3], left[start : start + 3][::-1]])
-                canvas.fill(band, other)
+                canvas.fill(band, accent)
         elif self.pattern == "print":
             y = (self._shoulder_y() + self.hip_y) / 2 - 0.03
-            canvas.ellipse(self._spine(y), y, rng.uniform(0.03, 0.05), rng.uniform(0.03, 0.05), other)
+            canvas.ellipse(self._spine(y), y, rng.uniform(0.03, 0.05), rng.uniform(0.03, 0.05), accent)
         elif self.pattern in ("jacket", "cardigan"):
             top, x = collar[1], self._spine(collar[1])
             gap = 0.035 if self.pattern == "jacket" else 0.018
             low = self.hip_y - (0.1 if self.pattern == "jacket" else 0.0)
-            canvas.fill([(x - gap, top - 0.03), (x + gap, top - 0.03), (self._spine(low), low)], other)
+            canvas.fill([(x - gap, top - 0.03), (x + gap, top - 0.03), (self._spine(low), low)], accent)
             canvas.line([(self._spine(low), low), (self._spine(hem[1]), hem[1])], 0.004, shade(self.top, 0.6))
             if self.pattern == "cardigan":
                 for step in (0.35, 0.55, 0.75, 0.92):

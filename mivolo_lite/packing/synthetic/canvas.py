@@ -1,4 +1,4 @@
-"""Smooth, anti-aliased shapes in coordinates of one's own."""
+"""Smooth, anti-aliased shapes in local coordinates."""
 
 from functools import cache
 from math import cos, degrees, sin
@@ -10,9 +10,9 @@ _SHIFT = 4  # OpenCV takes fixed-point coordinates: sixteenths of a pixel
 _PARTS = 5  # straight pieces that a smooth curve has from one given point to the next
 
 
-def mix(one, other, share: float) -> tuple[float, float, float]:
-    """The colour between two colours, ``share`` of the way to the other."""
-    return tuple(a + (b - a) * share for a, b in zip(one, other, strict=True))
+def mix(start, end, share: float) -> tuple[float, float, float]:
+    """The colour ``share`` of the way from ``start`` to ``end``."""
+    return tuple(a + (b - a) * share for a, b in zip(start, end, strict=True))
 
 
 def shade(colour, factor: float) -> tuple[float, float, float]:
@@ -21,7 +21,7 @@ def shade(colour, factor: float) -> tuple[float, float, float]:
 
 
 class Canvas:
-    """Draws on a photo in coordinates of its own: shifted, scaled and turned.
+    """Draws on a photo in local coordinates: shifted, scaled and rotated.
 
     Args:
         image: (H, W, 3) uint8, painted on in place.

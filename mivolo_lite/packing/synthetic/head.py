@@ -302,22 +302,22 @@ class Head:
             (-w * 0.6 - v * 0.6, -0.46 - v),
         ]
         outer += [(0, -0.505 - v * 1.3)] + [(-x, y) for x, y in reversed(outer)]
-        part = 0.1 * w * np.sign(self.yaw + 1e-3)
+        parting = 0.1 * w * np.sign(self.yaw + 1e-3)
         inner = [
             (w * 0.93, side_end),
             (w * 0.9, -0.1),
             (w * 0.78, temples),
             (w * 0.45, line + 0.02 - 0.12 * person.balding),
         ]
-        inner += [(part, line)] + [(-x, y) for x, y in reversed(inner)]
+        inner += [(parting, line)] + [(-x, y) for x, y in reversed(inner)]
         canvas.blob(outer + inner, colour)
         if self.curly:
             for x, y in outer[1:-1]:
                 canvas.ellipse(x, y, 0.075, 0.075, colour)
         strand = shade(colour, 0.8)
-        canvas.stroke([(part, line), (part * 1.5, -0.47)], 0.012, strand)
-        canvas.stroke([(-w * 0.86, -0.14), (-w * 0.7, -0.36), (part, -0.49)], 0.010, shade(colour, 1.16))
-        canvas.stroke([(w * 0.86, -0.14), (w * 0.7, -0.36), (part, -0.49)], 0.010, strand)
+        canvas.stroke([(parting, line), (parting * 1.5, -0.47)], 0.012, strand)
+        canvas.stroke([(-w * 0.86, -0.14), (-w * 0.7, -0.36), (parting, -0.49)], 0.010, shade(colour, 1.16))
+        canvas.stroke([(w * 0.86, -0.14), (w * 0.7, -0.36), (parting, -0.49)], 0.010, strand)
 
     def _glasses(self, canvas: Canvas) -> None:
         frame, y = tuple(self.rng.uniform(20, 110, 3)), self.eye_y + 0.01
