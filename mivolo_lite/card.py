@@ -1,4 +1,4 @@
-"""The card of an estimator, ``model.yaml``: everything needed to build it again, read with care."""
+"""The card of an estimator, ``model.yaml``: everything needed to build it again, read strictly."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -65,13 +65,13 @@ class Card:
     def load(cls, folder: Path | str) -> "Card":
         """Read ``model.yaml``. Raises UserError where it is not there, or is none."""
         path = Path(folder) / CARD_FILE
-        values = _read(path)
-        known = {known.name for known in fields(cls)}
-        needed = {known.name for known in fields(cls) if known.default is known.default_factory is MISSING}
-        if missing := needed - set(values):
-            raise UserError(f"{path}: has no {' and no '.join(sorted(missing))}; give the `best` folder of a run")
-        if unknown := [str(name) for name in values if name not in known]:
-            raise UserError(f"{path}: {', '.join(unknown[:5])}: not known to this version; update the package")
+        values = _read_card(path)
+        names = {option.name for option in fields(cls)}
+        needed = {option.name for option in fields(cls) if option.default is option.default_factory is MISSING}
+        if absent := needed - set(values):
+            raise UserError(f"{path}: has no {' and no '.join(sorted(absent))}; give the `best` folder of a run")
+        if surplus := [str(name) for name in values if name not in names]:
+            raise UserError(f"{path}: {', '.join(surplus[:5])}: not known to this version; update the package")
         for name, (fits, expected) in _EXPECTED.items():
             if name in values and not fits(values[name]):
                 raise UserError(f"{path}: {name} must be {expected}, not {str(values[name])[:50]!r}")
@@ -100,7 +100,7 @@ def weights_file(folder: Path) -> Path:
     return ema if ema.is_file() else folder / MODEL_FILE
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_card(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(f"{path}: larger than any card is")
@@ -117,16 +117,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _is_small(values: Any) -> bool:
     """Whether it is a tree of bearable size: YAML's aliases can make billions of values of a few lines."""
-    waiting, count = [values], 0
-    while waiting:
-        value = waiting.pop()
+    pending, count = [values], 0
+    while pending:
+        value = pending.pop()
         count += 1
         if count > _MOST_VALUES:
             return False
         if isinstance(value, dict):
-            waiting.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            pending.extend(value)
     return True
 
 
@@ -166,10 +166,10 @@ def _is_calibration(value: Any) -> bool:
         return True
     if not isinstance(value, Mapping) or not {"level", "by", "radius", "radii", "gender_temperature"} <= set(value):
         return False
-    numbers = [value["level"], value["radius"], value["gender_temperature"]]
+    scalars = [value["level"], value["radius"], value["gender_temperature"]]
     radii = value["radii"]
     return (
-        all(_is_number(number) and number >= 0 for number in numbers)
+        all(_is_number(scalar) and scalar >= 0 for scalar in scalars)
         and value["gender_temperature"] > 0
         and isinstance(value["by"], str)
         and isinstance(radii, dict)

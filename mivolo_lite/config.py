@@ -52,8 +52,8 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
     values, origin = _gather(argv)
     schema = _schema(values, origin)
     _check_keys(values, schema, origin)
-    given = {key: values.get(key, {}) for key, kind in schema.items() if key in values or is_dataclass(kind)}
-    config = RunConfig(**{key: _build(schema[key], value, key, origin) for key, value in given.items()})
+    sections = {key: values.get(key, {}) for key, kind in schema.items() if key in values or is_dataclass(kind)}
+    config = RunConfig(**{key: _build(schema[key], value, key, origin) for key, value in sections.items()})
     _expand_paths(config, origin)
     for key, value in (("run", config.run), ("data.train", config.data.train), ("data.val", config.data.val)):
         if not value:
@@ -86,10 +86,10 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     origin: dict[str, str] = {}
     for key, value in _options(argv):
         layers = _read_files(_config_path(value)) if key == "config" else [(_override(key, value), "command line")]
-        for layer, where in layers:
-            layer = _sections(layer, where)
+        for layer, source in layers:
+            layer = _sections(layer, source)
             _merge(values, layer)
-            origin.update((dotted, where) for dotted in _dotted(layer))
+            origin.update((dotted, source) for dotted in _dotted(layer))
     return values, origin
 
 
@@ -141,27 +141,27 @@ def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[di
     yield layer, str(path)
 
 
-def _sections(layer: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+def _sections(layer: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
     """The layer without sections that hold nothing, and with ``method: coral`` as ``method: {name: coral}``.
 
     Raises:
         UserError: a section that holds something else than options.
     """
-    kept = {}
+    normalised = {}
     for key, value in layer.items():
         dotted = prefix + key
         if not prefix:
-            key = dotted = current_key(key, where)
+            key = dotted = current_key(key, source)
         if value is None and (dotted in SECTIONS or dotted == "tasks"):  # all its lines are comments
             continue
         if dotted in REGISTRIES and isinstance(value, str):
             value = {"name": value}
         if dotted in SECTIONS:
             if not isinstance(value, dict):
-                raise UserError(f"{where}: {dotted} must hold options, as in `{key}: {{option: value}}`")
-            value = _sections(value, where, f"{dotted}.")
-        kept[key] = value
-    return kept
+                raise UserError(f"{source}: {dotted} must hold options, as in `{key}: {{option: value}}`")
+            value = _sections(value, source, f"{dotted}.")
+        normalised[key] = value
+    return normalised
 
 
 def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
@@ -191,7 +191,9 @@ def _schema(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
 def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], origin: dict[str, str]) -> type:
     name = values.get(kind, {}).get("name") or DEFAULT_NAMES[kind]
     if not isinstance(name, str) or name not in registry:
-        raise UserError(f"{_where(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}")
+        raise UserError(
+            f"{_source_of(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}"
+        )
     config = registry[name].Config
     named = make_dataclass(
         config.__name__,
@@ -204,26 +206,26 @@ def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], o
 
 
 def _check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str, str]) -> None:
-    for key in _unknown(values, schema, ""):
-        where, options = _where(key, origin), list(_all_keys(schema, ""))
+    for key in _unknown_keys(values, schema, ""):
+        source, options = _source_of(key, origin), list(_all_keys(schema, ""))
         group, _, option = key.partition(".")
         if key in options:  # a dot within one key of a file
             raise UserError(
-                f"{where}: {key}: dots are for the command line; in a file, write `{group}: {{{option}: ...}}`"
+                f"{source}: {key}: dots are for the command line; in a file, write `{group}: {{{option}: ...}}`"
             )
-        raise UserError(f"{where}: {key:.80} is not an option{_suggest(key, options)}")
+        raise UserError(f"{source}: {key:.80} is not an option{_suggest(key, options)}")
 
 
-def _unknown(values: dict[str, Any], known: dict[str, Any], prefix: str) -> Iterator[str]:
+def _unknown_keys(values: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, value in values.items():
-        if key not in known:
+        if key not in schema:
             yield f"{prefix}{key}"
-        elif is_dataclass(known[key]):
-            yield from _unknown(value, _types(known[key]), f"{prefix}{key}.")
+        elif is_dataclass(schema[key]):
+            yield from _unknown_keys(value, _types(schema[key]), f"{prefix}{key}.")
 
 
-def _all_keys(known: dict[str, Any], prefix: str) -> Iterator[str]:
-    for key, kind in known.items():
+def _all_keys(schema: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, kind in schema.items():
         if is_dataclass(kind):
             yield from _all_keys(_types(kind), f"{prefix}{key}.")
         else:
@@ -247,18 +249,18 @@ def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
     try:
         if is_dataclass(kind):
             types = _types(kind)
-            options = {name: _build(types[name], own, f"{key}.{name}", origin) for name, own in value.items()}
+            options = {name: _build(types[name], option, f"{key}.{name}", origin) for name, option in value.items()}
             return _checked(kind, **options)
         if kind == list[Task] and isinstance(value, list):
-            tasks = [_task(entry, f"{key}[{place}]", origin) for place, entry in enumerate(value)]
+            tasks = [_task(entry, f"{key}[{index}]", origin) for index, entry in enumerate(value)]
             return _checked(check_tasks, tasks)
         if kind == list[TrainSet] | str and isinstance(value, list):
             return [TrainSet.read(entry) for entry in value]
         return check_value(kind, value)
     except ValueError as error:
         named = str(error).partition(":")[0]  # of a section's own checks, the option
-        where = f"{origin[named]}" if named in origin else f"{_where(key, origin)}: {key}"
-        raise UserError(f"{where}: {error}") from None
+        source = f"{origin[named]}" if named in origin else f"{_source_of(key, origin)}: {key}"
+        raise UserError(f"{source}: {error}") from None
 
 
 def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:
@@ -287,16 +289,17 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
     def expand(holder: Any, option: str, key: str, how: Callable[[str, str], str]) -> None:
         value = getattr(holder, option)
         if isinstance(value, str) and value:
-            object.__setattr__(holder, option, how(value, f"{_where(key, origin)}: {key}"))
+            object.__setattr__(holder, option, how(value, f"{_source_of(key, origin)}: {key}"))
 
     expand(config, "run", "run", local_path)
     expand(config, "init_from", "init_from", local_path)
     expand(config.data.cache, "folder", "data.cache.folder", local_path)
+    data_sets = config.data.train_sets if isinstance(config.data.train, list) else []
     for holder, option, key in [
         (config.data, "train", "data.train"),
         (config.data, "val", "data.val"),
         (config.data, "exclude", "data.exclude"),
-        *((each, "path", "data.train") for each in config.data.train_sets if isinstance(config.data.train, list)),
+        *((data_set, "path", "data.train") for data_set in data_sets),
     ]:
         expand(holder, option, key, expand_path)
     for option in _types(type(config.model)):
@@ -304,5 +307,5 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
             expand(config.model, option, f"model.{option}", local_path)
 
 
-def _where(key: str, origin: dict[str, str]) -> str:
+def _source_of(key: str, origin: dict[str, str]) -> str:
     return origin.get(key.partition("[")[0], "configuration")

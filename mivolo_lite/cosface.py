@@ -1,4 +1,4 @@
-"""Learning to tell people apart: CosFace, a softmax over cosines with a margin (Wang et al., CVPR 2018).
+"""Learning identities: CosFace, a softmax over cosines with a margin (Wang et al., CVPR 2018).
 
 Axes: B batch, E channels of an embedding, P people of the training data.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Centres(nn.Module):
-    """Where the embeddings of each person of the training data should lie; nothing but training needs it."""
+    """Class centres: the target embedding of each person of the training data. Only training needs them."""
 
     def __init__(self, people: int, width: int):
         super().__init__()
@@ -24,7 +24,7 @@ class Centres(nn.Module):
 
 
 def cosface(cosine: Tensor, person: Tensor, margin: float, scale: float) -> Tensor:
-    """(B,) float32 cross entropy of logits ``scale * cosine``, the true person's cosine less ``margin``; no reduction.
+    """(B,) float32 cross entropy of logits ``scale * cosine``, the true person's cosine minus ``margin``; no reduction.
 
     Args:
         cosine: (B, P).
@@ -32,5 +32,5 @@ def cosface(cosine: Tensor, person: Tensor, margin: float, scale: float) -> Tens
         margin: by how much the true person must be nearer than all others.
         scale: of the logits, for cosines alone are too near to each other for a softmax.
     """
-    less = torch.zeros_like(cosine).scatter_(1, person[:, None], margin)
-    return F.cross_entropy(scale * (cosine - less), person, reduction="none")
+    margins = torch.zeros_like(cosine).scatter_(1, person[:, None], margin)
+    return F.cross_entropy(scale * (cosine - margins), person, reduction="none")

@@ -1,4 +1,4 @@
-"""The exceptions for what is not a fault of this program, and others said in one line."""
+"""The exceptions for bad input and failing machines, and other errors in one line."""
 
 from mivolo_lite.credentials import without_credentials
 
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-    """What a machine did to a program with good input: a worker was killed, a rank or a disk went away.
+    """A failure of the machine, not of the input: a worker was killed, a rank or a disk went away.
 
     Its exit code is another one: a batch system may start the same again.
     """
@@ -25,7 +25,7 @@ class MachineError(UserError):
 
 
 def in_one_line(error: Exception) -> UserError | None:
-    """An exception that is no fault of this program, as the line that says so; None for any other."""
+    """The one-line error for an exception that is not a bug; None for any other."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError):

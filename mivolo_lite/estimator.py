@@ -1,4 +1,4 @@
-"""A model, an age method and a gender head as one module, and the files that inference needs of it."""
+"""A model, an age method and a gender head as one module, and its files for inference."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -23,11 +23,11 @@ from mivolo_lite.option_values import check_value
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
 _TRAINING_ONLY = "centres."
-"""Prefix of the weights that inference does without."""
+"""Prefix of the weights that inference does not need."""
 
 
 class Estimator(nn.Module):
-    """Estimates age, gender and what its tasks ask from uint8 images. Normalisation is part of it, on the device.
+    """Estimates age, gender and its tasks from uint8 images. It normalises them itself, on the device.
 
     Args:
         card: what to build.
@@ -84,17 +84,17 @@ class Estimator(nn.Module):
         if batch is None:
             batch = max(len(images[name].rows) for name in self.inputs)
         features = self.model(images["face"], images["body"], batch)
-        read = {name: subnet(features) for name, subnet in self.subnets.items()}
-        answers = {task.name: self.heads[task.name](read[task.reads]) for task in self.tasks}
+        subnet_features = {name: subnet(features) for name, subnet in self.subnets.items()}
+        outputs = {task.name: self.heads[task.name](subnet_features[task.subnet_name]) for task in self.tasks}
         if self.training:
-            answers |= {name: centres(answers[name]) for name, centres in self.centres.items()}
+            outputs |= {name: centres(outputs[name]) for name, centres in self.centres.items()}
         if self.gender_head is not None:
-            answers["gender"] = self.gender_head(read["gender"])
-        answers = {"age": self.method(read["age"]), **answers}
+            outputs["gender"] = self.gender_head(subnet_features["gender"])
+        outputs = {"age": self.method(subnet_features["age"]), **outputs}
         if len(self.inputs) == 1:
             rows = images[self.inputs[0]].rows
-            answers = {name: scatter(answer, rows, batch) for name, answer in answers.items()}
-        return answers
+            outputs = {name: scatter(answer, rows, batch) for name, answer in outputs.items()}
+        return outputs
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
         """Ages in years and (B, 2) probabilities over ``GENDERS``, None without a gender head, from a forward pass."""
@@ -116,11 +116,12 @@ class Estimator(nn.Module):
         """
         folder = Path(folder)
         weights = self.state_dict() if weights is None else weights
-        kept = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(_TRAINING_ONLY)}
-        require_finite(kept, folder)
+        names = [name for name in weights if not name.startswith(_TRAINING_ONLY)]
+        inference_weights = {name: weights[name].contiguous() for name in names}
+        require_finite(inference_weights, folder)
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(kept, folder / MODEL_FILE)
+            save_tensors(inference_weights, folder / MODEL_FILE)
         self.card.save(folder)
 
     @classmethod
@@ -151,13 +152,13 @@ class Estimator(nn.Module):
             raise UserError(f"{path}: describes no model that can be built: {first_line(error)}") from None
 
     def load_weights(self, folder: Path | str, fresh: tuple[str, ...] = ()) -> None:
-        """Load all weights that ``save`` wrote, but for those of tasks that are not asked here.
+        """Load all weights that ``save`` wrote, except those of tasks that this estimator lacks.
 
         What only training needs stays as it is.
 
         Args:
             folder: as for ``load``.
-            fresh: beginnings of the names of other weights that stay as they are.
+            fresh: prefixes of other weights that stay as they are.
 
         Raises:
             UserError: they are not there, are damaged, or of another estimator.
@@ -166,17 +167,17 @@ class Estimator(nn.Module):
         require_files(folder, MODEL_FILE)
         path = weights_file(folder)
         loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
-        kept = (_TRAINING_ONLY, *loss_buffers, *fresh)
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(kept)}
-        asked = {name: tensor for name, tensor in read_weights(path).items() if self._asks(name)}
-        load_exactly(self, asked | own, path)
+        unchanged = (_TRAINING_ONLY, *loss_buffers, *fresh)
+        current = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(unchanged)}
+        loaded = {name: tensor for name, tensor in read_weights(path).items() if self._is_needed(name)}
+        load_exactly(self, loaded | current, path)
 
-    def _asks(self, weight: str) -> bool:
-        """Whether a weight belongs to no task alone, or to one of these."""
-        part, _, rest = weight.partition(".")
-        if part == _TRAINING_ONLY.rstrip("."):
+    def _is_needed(self, weight: str) -> bool:
+        """Whether a weight belongs to this estimator: not to the head or subnet of a task that it lacks."""
+        module, _, path = weight.partition(".")
+        if module == _TRAINING_ONLY.rstrip("."):
             return False
-        return part not in ("subnets", "heads") or rest.partition(".")[0] in getattr(self, part)
+        return module not in ("subnets", "heads") or path.partition(".")[0] in getattr(self, module)
 
     def _normalise(self, images: Images) -> Images:
         # uint8 minus float32 is float32 in one pass over the memory; a cast of its own would be another.
@@ -201,19 +202,19 @@ def _build(registry: Mapping[str, Any], options: dict[str, Any], kind: str, cons
     name = options.pop("name")
     if name not in registry:
         raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
-    known = {option.name: option.type for option in fields(registry[name].Config)}
-    if unknown := [str(option) for option in options if option not in known]:
-        raise UserError(f"{kind} {name} has no option {', '.join(unknown)}")
+    option_types = {option.name: option.type for option in fields(registry[name].Config)}
+    if surplus := [str(option) for option in options if option not in option_types]:
+        raise UserError(f"{kind} {name} has no option {', '.join(surplus)}")
     for option, value in options.items():
         try:
-            options[option] = check_value(known[option], value)
+            options[option] = check_value(option_types[option], value)
         except ValueError as error:
             raise UserError(f"{kind}.{option}: {error}") from None
     return construct(registry[name], registry[name].Config(**options))
 
 
 def require_same(card: Card, start: Card, folder: Path | str) -> None:
-    """Raise UserError where a run would read the weights of another one otherwise than they were learnt.
+    """Raise UserError where a run would use weights with other options than they were trained with.
 
     Options of the training alone (dropout, where the first weights came from, the loss) may differ.
 
@@ -224,22 +225,22 @@ def require_same(card: Card, start: Card, folder: Path | str) -> None:
     """
     defining = METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()
     for kind, names in (("model", _structural(card.model, start.model)), ("method", ("name", *defining))):
-        own, other = getattr(card, kind), getattr(start, kind)
-        _require_equal(
-            {f"{kind}.{name}": (own[name], other[name]) for name in names if name in own and name in other}, folder
-        )
+        run_options, start_options = getattr(card, kind), getattr(start, kind)
+        shared = [name for name in names if name in run_options and name in start_options]
+        _require_equal({f"{kind}.{name}": (run_options[name], start_options[name]) for name in shared}, folder)
     _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
     _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
 
 
 def _structural(*options: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys(name for each in options for name in each)
+    names = dict.fromkeys(name for config in options for name in config)
     return [name for name in names if not name.startswith(("drop", "pretrained")) and not name.endswith("weights")]
 
 
 def _require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:
-    for name, (own, other) in options.items():
-        if own != other:
+    for name, (value, trained) in options.items():
+        if value != trained:
             raise UserError(
-                f"--init_from {folder}: was trained with {name} {other}, this run says {own}; give --{name} {other}"
+                f"--init_from {folder}: was trained with {name} {trained}, this run says {value}; "
+                f"give --{name} {trained}"
             )

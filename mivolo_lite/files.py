@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with the permissions that the umask gives, and one line where they cannot."""
+"""Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
 import errno
 import os
@@ -29,21 +29,21 @@ def explain_write_errors(path: Path | str, remedy: str = "choose another place, 
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = _error_number(error)
-        if number is None:
+        code = _error_number(error)
+        if code is None:
             raise
-        raise UserError(f"{path}: cannot be written: {os.strerror(number)}; {remedy}") from None
+        raise UserError(f"{path}: cannot be written: {os.strerror(code)}; {remedy}") from None
 
 
 def _error_number(error: OSError | SafetensorError) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    found = _OS_ERROR.search(str(error))  # safetensors has no error numbers, only their text
-    return int(found[1]) if found else None
+    match = _OS_ERROR.search(str(error))  # safetensors has no error numbers, only their text
+    return int(match[1]) if match else None
 
 
-def read_file(path: Path, most: int = 1 << 30) -> bytes:
-    """The bytes of a regular file, at most ``most`` of them and one more.
+def read_file(path: Path, limit: int = 1 << 30) -> bytes:
+    """The bytes of a regular file, at most ``limit`` of them and one more.
 
     Opening a named pipe would wait for somebody who writes to it, and ``/dev/zero`` has no end.
 
@@ -57,7 +57,7 @@ def read_file(path: Path, most: int = 1 << 30) -> bytes:
         os.close(descriptor)
         raise UserError(f"{path}: {'is a directory' if stat.S_ISDIR(kind) else 'not a regular file'}")
     with open(descriptor, "rb") as file:
-        return file.read(most + 1)
+        return file.read(limit + 1)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,7 +67,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Likewise."""
+    """Write aside, then rename. Raises UserError where that cannot be."""
     with written_aside(path) as partial:
         partial.write_bytes(data)
 
@@ -86,12 +86,12 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except BaseException:
-        _forget(partial)
+        _unlink_quietly(partial)
         raise
 
 
 def result_folder(folder: Path, names: Iterable[str]) -> None:
-    """Make a folder for results, and take out of it what an earlier command left: nothing old may lie beside the new.
+    """Make a folder for results, and remove the results of an earlier command from it.
 
     Args:
         folder: of the results.
@@ -114,7 +114,7 @@ def require_writable(folder: Path) -> None:
         try:
             probe.write_bytes(b"-")
         finally:
-            _forget(probe)
+            _unlink_quietly(probe)
 
 
 def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -127,7 +127,7 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
     """
     from safetensors import numpy, torch
 
-    tensors = _apart(tensors)
+    tensors = _unshare(tensors)
     arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
     with _replacing(path) as partial:
         partial.touch()
@@ -136,19 +136,19 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
         os.chmod(partial, mode)
 
 
-def _apart(tensors: Mapping) -> dict:
-    """The same, with a copy of whatever shares memory with another: safetensors knows no shared tensors."""
-    found, apart = set(), {}
+def _unshare(tensors: Mapping) -> dict:
+    """The same tensors, with copies of those that share memory: safetensors does not support shared tensors."""
+    memories, unshared = set(), {}
     for name, tensor in tensors.items():
         strided = str(getattr(tensor, "layout", "")) == "torch.strided"
         memory = tensor.untyped_storage().data_ptr() if strided else None
-        apart[name] = tensor.clone() if memory and memory in found else tensor
-        found.add(memory)
-    return apart
+        unshared[name] = tensor.clone() if memory and memory in memories else tensor
+        memories.add(memory)
+    return unshared
 
 
 def sync_files(folder: Path, deep: bool = True) -> None:
-    """Bring a folder and its files to the disk, so that a rename never names what a crash of the machine would lose."""
+    """Flush a folder and its files to the disk, so that a renamed file survives a crash of the machine."""
     for path in [*(folder.rglob("*") if deep else ()), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -160,7 +160,7 @@ def sync_files(folder: Path, deep: bool = True) -> None:
             os.close(descriptor)
 
 
-def _forget(path: Path) -> None:
+def _unlink_quietly(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:

@@ -14,7 +14,7 @@ MIN_AGE, MAX_AGE = 0, 120
 
 
 IDENTITY = "identity"
-"""The name under which a sample's JSON says who is in the image."""
+"""The field of a sample's JSON that names the person in the image."""
 
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""

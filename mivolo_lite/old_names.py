@@ -18,16 +18,16 @@ _KEYS = {"start": "init_from"}
 
 
 def current_option(name: str) -> str:
-    """A command's option under its current name. Where that is another, a line on standard error says so."""
+    """A command's option under its current name. A renamed option is reported on standard error."""
     if name in _OPTIONS:
         complain(f"--{name} is called --{_OPTIONS[name]} now")
     return _OPTIONS.get(name, name)
 
 
-def current_key(key: str, where: str) -> str:
-    """A configuration's key under its current name. Where that is another, the first rank says so, once."""
+def current_key(key: str, source: str) -> str:
+    """A configuration's key under its current name. Rank 0 reports a renamed key on standard error."""
     if key in _KEYS and os.environ.get("RANK", "0") == "0":
-        complain(f"{where}: {key} is called {_KEYS[key]} now")
+        complain(f"{source}: {key} is called {_KEYS[key]} now")
     return _KEYS.get(key, key)
 
 
@@ -45,13 +45,13 @@ def current_file(folder: Path, name: str) -> Path:
 
 
 def current_tensors(names: Iterable[str]) -> dict[str, str]:
-    """The tensors' current names, each with the one that the file has for it."""
+    """The tensors' current names, each with its name in the file."""
     return {_current_tensor(name): name for name in names}
 
 
 def _current_tensor(name: str) -> str:
-    path, dot, last = name.rpartition(".")
-    return f"{path}{dot}{_TENSORS.get(last, last)}"
+    path, dot, final = name.rpartition(".")
+    return f"{path}{dot}{_TENSORS.get(final, final)}"
 
 
 def current_train_state(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One value of an option: read as its type, or refused in words that say what the type takes."""
+"""Parsing one value of an option as its type, with an error that says what the type takes."""
 
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
@@ -24,7 +24,7 @@ def check_value(kind: Any, value: Any) -> Any:
         ValueError: in words, without the option's name.
     """
     kind = checked_type(kind)
-    value = _meant(kind, value)
+    value = _normalise(kind, value)
     if value is None and NoneType not in _members(kind):
         raise ValueError(f"is empty; give {describe(kind)}, or leave it out")
     try:
@@ -52,7 +52,7 @@ def _members(kind: Any) -> tuple:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _meant(kind: Any, value: Any) -> Any:
+def _normalise(kind: Any, value: Any) -> Any:
     """``off`` where the documentation says ``no``, and ``None`` where it says ``null``."""
     plain = isinstance(value, str | bool)
     if plain and get_origin(kind) is Literal and "no" in get_args(kind) and value in _NO:

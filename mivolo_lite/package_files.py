@@ -24,9 +24,9 @@ def package_configs() -> list[str]:
 
 def package_config(name: str) -> Path:
     """The file of a configuration by its name, with or without ``.yaml``. Raises UserError for an unknown one."""
-    name, known = name.removesuffix(".yaml"), package_configs()
-    if name not in known:
-        raise UserError(f"--config {PREFIX}{name}: the package has no such configuration; there are {', '.join(known)}")
+    name, names = name.removesuffix(".yaml"), package_configs()
+    if name not in names:
+        raise UserError(f"--config {PREFIX}{name}: the package has no such configuration; there are {', '.join(names)}")
     return package_folder("configs") / f"{name}.yaml"
 
 
@@ -43,9 +43,9 @@ def copy_launch_files(folder: Path) -> list[Path]:
     names = sorted(
         path.relative_to(source) for path in source.rglob("*") if path.suffix in (".yaml", ".sbatch", ".sh", ".py")
     )
-    taken = next((folder / name for name in names if (folder / name).exists()), None)
-    if taken is not None:
-        raise UserError(f"launch-files: {taken} is there already; remove it, or name another folder")
+    existing = next((folder / name for name in names if (folder / name).exists()), None)
+    if existing is not None:
+        raise UserError(f"launch-files: {existing} is there already; remove it, or name another folder")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)

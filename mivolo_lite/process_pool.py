@@ -1,4 +1,4 @@
-"""Processes that share work out, and that end with the process that started them, in whatever way that ends."""
+"""Pools of worker processes that end with the process that started them, however that ends."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments:
     Raises:
         MachineError: one of them was killed.
     """
-    others = set(multiprocessing.active_children())
+    earlier_children = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, initializer=_begin, initargs=(begin, arguments))
     try:
         yield pool
     except BaseException as error:
-        for process in set(multiprocessing.active_children()) - others:
+        for process in set(multiprocessing.active_children()) - earlier_children:
             process.kill()
         pool.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):

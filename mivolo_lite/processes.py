@@ -1,4 +1,4 @@
-"""What this process has to do with those around it: the launcher that started it and the workers that it starts.
+"""The processes around this one: the launcher that started it and the workers that it starts.
 
 Needs nothing but Python, so that it can be asked before torch is imported.
 """
@@ -41,7 +41,7 @@ class Launcher:
     environ: Mapping[str, str]
 
     def set_itself(self, name: str) -> bool:
-        """Whether this process has a variable that the launcher was not given: it is nobody else's choice."""
+        """Whether the launcher itself set a variable of this process."""
         return name in os.environ and name not in self.environ
 
 
@@ -57,16 +57,16 @@ def find_launcher() -> Launcher | None:
     return Launcher(pid, words, environ) if _LAUNCHERS & {Path(word).name for word in words[:3]} else None
 
 
-def signal_when_parent_ends(number: int) -> None:
+def signal_when_parent_ends(signal_number: int) -> None:
     """Ask Linux to send this process a signal when the thread that started it ends. Elsewhere, nothing happens."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def live_as_worker() -> None:
     """To be called first in a worker process: it ends with its parent, even one that was killed, and no sooner."""
-    for number in WORKERS_IGNORE:
-        signal.signal(number, signal.SIG_IGN)
+    for signal_number in WORKERS_IGNORE:
+        signal.signal(signal_number, signal.SIG_IGN)
     signal_when_parent_ends(signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before Linux was asked

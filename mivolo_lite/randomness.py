@@ -10,26 +10,26 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def hash_of(*parts: Any) -> np.ndarray:
+def hash_of(*values: Any) -> np.ndarray:
     """uint64 hash of integers, or of arrays of them element by element (SplitMix64, Steele et al., OOPSLA 2014)."""
     state = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for part in parts:
-            state = _mix(state ^ np.asarray(part).astype(np.uint64))
+        for value in values:
+            state = _mix(state ^ np.asarray(value).astype(np.uint64))
     return state
 
 
-def permutation_of(numbers: np.ndarray, *parts: Any) -> np.ndarray:
-    """``numbers`` in a random order that depends on them and on ``parts`` alone.
+def permutation_of(items: np.ndarray, *key: Any) -> np.ndarray:
+    """``items`` in a random order that depends only on them and on ``key``.
 
     numpy's own generators may change their streams between versions; a hash and a stable sort do not.
     """
-    return numbers[np.argsort(hash_of(*parts, numbers), kind="stable")]
+    return items[np.argsort(hash_of(*key, items), kind="stable")]
 
 
-def seed_of(*parts: Any) -> int:
+def seed_of(*values: Any) -> int:
     """A seed for torch from integers: 63 bits."""
-    return int(hash_of(*parts)) >> 1
+    return int(hash_of(*values)) >> 1
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ def float_range(low: float, high: float = MANY, low_open: bool = False, high_ope
 
 def _range(base: type, words: str, inside: Callable[[float], bool]) -> type:
     def validate(cls: Any, value: Any) -> None:
-        whole = base is float or not isinstance(value, float) or value.is_integer()
-        if isinstance(value, bool) or not whole or not inside(base(value)):
+        is_integral = base is float or not isinstance(value, float) or value.is_integer()
+        if isinstance(value, bool) or not is_integral or not inside(base(value)):
             raise ValueError(f"give {words}")
 
     return extend_base_type(words, base, validate, docstring=words, register_key=(base, words))

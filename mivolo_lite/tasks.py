@@ -1,4 +1,4 @@
-"""What an estimator answers in addition to age and gender, as data."""
+"""The tasks of an estimator in addition to age and gender, as data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from mivolo_lite.labels import IDENTITY
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.ranges import float_range
 
-OWN = ("age", "gender")
+BUILTIN_TASKS = ("age", "gender")
 """Tasks that every estimator has, each with a subnet of its name."""
 
 LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("", "cosface")}
-"""What each kind can be trained with."""
+"""The losses of each kind."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One more question to an image.
+    """A task in addition to age and gender.
 
     Attributes:
         name: of its output.
@@ -48,10 +48,10 @@ class Task:
     scale: Annotated[float, float_range(0, 1e4, low_open=True)] = 64.0
 
     def __post_init__(self) -> None:
-        for name in (self.name, self.reads):
+        for name in (self.name, self.subnet_name):
             if not name.isidentifier() or hasattr(nn.ModuleDict, name):
                 raise UserError(f"tasks: {name!r} cannot be the name of a task or a subnet; take another word")
-        if self.name in OWN:
+        if self.name in BUILTIN_TASKS:
             raise UserError(f"tasks: {self.name} is a task of every model already, with options of its own")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise UserError(f"tasks: {self.name}: a classification, and nothing else, has classes, at least two")
@@ -72,7 +72,7 @@ class Task:
             )
 
     @property
-    def reads(self) -> str:
+    def subnet_name(self) -> str:
         """The name of its subnet."""
         return self.subnet or self.name
 
@@ -97,37 +97,37 @@ class Task:
         return output.argmax(dim=1).float() if self.kind == "classification" else output.float().squeeze(-1)
 
     def make_head(self, model: AgeModel) -> nn.Module:
-        """What makes this task's output of what its subnet gives."""
+        """The head on the features of its subnet."""
         return nn.Identity() if self.kind == "embedding" else model.make_head(max(1, len(self.classes)))
 
 
 def read_tasks(records: Sequence[dict[str, Any]]) -> list[Task]:
-    """The tasks that a card holds. Raises UserError where they cannot stand beside each other."""
+    """The tasks that a card holds. Raises UserError where they contradict each other."""
     return check_tasks([Task(**record) for record in records])
 
 
 def check_tasks(tasks: list[Task]) -> list[Task]:
-    """The same tasks. Raises UserError where they cannot stand beside each other."""
+    """The same tasks. Raises UserError where they contradict each other."""
     names = [task.name for task in tasks]
     for task in tasks:
         if names.count(task.name) > 1:
             raise UserError(f"tasks: more than one is called {task.name}")
-        if task.kind == "embedding" and [other.reads for other in tasks].count(task.name) > 1:
+        if task.kind == "embedding" and [other.subnet_name for other in tasks].count(task.name) > 1:
             raise UserError(f"tasks: {task.name} is an embedding, whose subnet no other task can share")
     return tasks
 
 
 def make_subnets(model: AgeModel, tasks: Sequence[Task]) -> nn.ModuleDict:
-    """Every subnet by its name: age's, gender's, and what the tasks want besides."""
-    subnets = nn.ModuleDict({name: model.make_subnet() for name in OWN})
+    """Every subnet by its name: age's, gender's, and those of the tasks."""
+    subnets = nn.ModuleDict({name: model.make_subnet() for name in BUILTIN_TASKS})
     for task in tasks:
-        if task.reads not in subnets:
-            subnets[task.reads] = model.make_embedding() if task.kind == "embedding" else model.make_subnet()
+        if task.subnet_name not in subnets:
+            subnets[task.subnet_name] = model.make_embedding() if task.kind == "embedding" else model.make_subnet()
     return subnets
 
 
 def make_centres(model: AgeModel, tasks: Sequence[Task], people: int) -> nn.ModuleDict:
-    """What the embeddings are trained with, by task, for so many people; nothing for none."""
+    """The class centres that embeddings are trained with, by task; none without people."""
     learnt = [task.name for task in tasks if task.kind == "embedding" and people]
     return nn.ModuleDict({name: Centres(people, model.num_features) for name in learnt})
 

@@ -1,4 +1,4 @@
-"""YAML as configurations are written: one mapping of plain values, with keys that are there once.
+"""YAML of configurations: one mapping of plain values with unique keys.
 
 PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean, and expands references without a bound.
 """
@@ -20,7 +20,7 @@ _TEXT, _MERGE, _BOOL, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("str", "
 
 
 class _Refused(yaml.YAMLError):
-    """Good YAML that is no configuration."""
+    """Valid YAML that is no configuration."""
 
     def __init__(self, problem: str, mark: Any):  # of PyYAML or of libyaml
         super().__init__(f"line {mark.line + 1}: {problem}")
@@ -30,8 +30,8 @@ class _Loader(yaml.SafeLoader):
     """Plain values, with YAML 1.2's booleans: ``no``, ``off`` and dates are text, for options to read as they need."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE and (tag != _BOOL or first in "tTfF")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        start: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE and (tag != _BOOL or start in "tTfF")]
+        for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
@@ -62,8 +62,8 @@ def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
     return values
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """The value that a YAML text means. Raises UserError, headed by ``where``, as ``read_yaml_file`` does."""
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text. Raises UserError, which begins with ``source``, as ``read_yaml_file`` does."""
     try:
         _check_depth(text)
         loader = _Loader(text)
@@ -76,17 +76,17 @@ def parse_yaml(text: str, where: str) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: of a date such as 2026-13-45
-        raise UserError(f"{where}: {_reason(error)}") from None
+        raise UserError(f"{source}: {_reason(error)}") from None
 
 
 def _check_depth(text: str) -> None:
     """Stop at the first level or value too many, before nodes are composed, which recurses."""
     depth = 0
-    for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+    for index, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_LEVELS:
             raise _Refused(f"more than {MOST_LEVELS} levels of nesting", event.start_mark)
-        if number > MOST_VALUES:
+        if index > MOST_VALUES:
             raise _Refused(f"more than {MOST_VALUES} values", event.start_mark)
 
 

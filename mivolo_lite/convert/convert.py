@@ -1,4 +1,4 @@
-"""Published checkpoints of MiVOLO and SwinFace become this package's, and the other way round."""
+"""Conversion of MiVOLO's and SwinFace's published checkpoints to this package's format, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -48,15 +48,15 @@ def convert(source: Path | str, out: Path | str) -> Path:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether nothing lies there but what a killed conversion left: the card is written last."""
-    left = {MODEL_FILE, f"{MODEL_FILE}.partial", f"{CARD_FILE}.partial"}
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= left
+    """Whether the folder holds only the remains of a killed conversion: the card is written last."""
+    partial_files = {MODEL_FILE, f"{MODEL_FILE}.partial", f"{CARD_FILE}.partial"}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= partial_files
 
 
 def _estimator(source: Path) -> Estimator:
     """A published file as an estimator."""
     checkpoint = read_checkpoint(source)
-    swinface = any(part in checkpoint for part in swinface_official.PARTS)
+    swinface = any(key in checkpoint for key in swinface_official.PARTS)
     try:
         return (_swinface if swinface else _mivolo)(checkpoint, source)
     except UserError:
@@ -73,10 +73,10 @@ def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
     model = {"name": name, **asdict(config)}
     estimator = Estimator(Card(model, method, asdict(published.span), image_size, gender=published.has_gender))
     expected = set(_NOT_PUBLISHED)
-    missing, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
-    if unexpected or set(missing) != expected:
+    absent, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
+    if unexpected or set(absent) != expected:
         raise UserError(
-            f"{source}: does not fit {name}: missing {sorted(set(missing) - expected)}, unexpected {unexpected}"
+            f"{source}: does not fit {name}: missing {sorted(set(absent) - expected)}, unexpected {unexpected}"
         )
     return estimator.eval()
 
@@ -98,7 +98,7 @@ def _swinface(checkpoint: Mapping, source: Path) -> Estimator:
 
 
 def _checkpoint(source: Path) -> dict:
-    """What is published of a folder."""
+    """The published checkpoint of a folder."""
     estimator = Estimator.load(source)
     name, method = estimator.card.model["name"], estimator.card.method
     normalised = method.get("normalise", True) if method["name"] == "regression" else None
@@ -116,7 +116,7 @@ def _checkpoint(source: Path) -> dict:
                 "`normalise: false`"
             )
         published = read_tasks(swinface_official.TASKS)
-        if estimator.card.image_size != swinface_official.SIZE or not _alike(estimator.tasks, published):
+        if estimator.card.image_size != swinface_official.SIZE or not _same_tasks(estimator.tasks, published):
             raise UserError(
                 f"{source}: SwinFace's layout is for its own tasks, all of them, at {swinface_official.SIZE} pixels"
             )
@@ -124,6 +124,6 @@ def _checkpoint(source: Path) -> dict:
     raise UserError(f"{source}: is a {name} model; only MiVOLO's and SwinFace's have a published layout")
 
 
-def _alike(tasks: Sequence[Task], others: Sequence[Task]) -> bool:
-    """Whether they are the same, in whatever order."""
-    return sorted(tasks, key=lambda task: task.name) == sorted(others, key=lambda task: task.name)
+def _same_tasks(tasks: Sequence[Task], published: Sequence[Task]) -> bool:
+    """Whether the tasks are the same, in any order."""
+    return sorted(tasks, key=lambda task: task.name) == sorted(published, key=lambda task: task.name)

@@ -18,7 +18,7 @@ from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import head_unit
 from mivolo_lite.models.mivolo import MIVOLO, PATCH, MivoloModel
-from mivolo_lite.models.mivolo_weights import OURS, backbone_state
+from mivolo_lite.models.mivolo_weights import PREFIX, backbone_state
 from mivolo_lite.models.weights import StateDict, check_state, read_checkpoint, state_dict_in
 
 GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
@@ -27,7 +27,7 @@ GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
 VARIANTS = {(384, 4): "d1", (512, 6): "d2", (512, 8): "d3", (768, 8): "d4", (768, 12): "d5"}
 """VOLO's variants by their width and their number of outlookers."""
 
-HEAD_PARTS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
+HEAD_TENSORS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Published:
 
     @property
     def model(self) -> tuple[str, MivoloModel.Config, int]:
-        """Our name of the model, its options, and the side of its images in pixels."""
+        """This package's name of the model, its options, and the side of its images in pixels."""
         return described(self.state)
 
 
@@ -100,14 +100,14 @@ def to_checkpoint(published: Published) -> dict:
 def to_estimator(published: Published) -> StateDict:
     """The weights of an estimator: ``model.``, ``method.head.`` and, where there is one, ``gender_head.``.
 
-    Our center is always the middle of the span; what MiVOLO's ``avg_age`` differs from it goes into the age's bias.
+    The center is always the middle of the span; the difference to MiVOLO's ``avg_age`` goes into the age's bias.
     """
-    state = {OURS + name: value for name, value in backbone_state(published.state).items()}
-    for part in HEAD_PARTS:
-        gender, age = published.state[part][:-1], published.state[part][-1:]
+    state = {PREFIX + name: value for name, value in backbone_state(published.state).items()}
+    for tensor in HEAD_TENSORS:
+        gender, age = published.state[tensor][:-1], published.state[tensor][-1:]
         if published.has_gender:
-            state[GENDER_HEAD + part] = gender.clone()
-        state[AGE_HEAD + part] = age * head_unit(published.span)
+            state[GENDER_HEAD + tensor] = gender.clone()
+        state[AGE_HEAD + tensor] = age * head_unit(published.span)
     span = published.span
     shift = (published.center - middle(span)) / (span.max_age - span.min_age)
     state[f"{AGE_HEAD}head.bias"] += shift * head_unit(span)
@@ -126,13 +126,13 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
     Raises:
         UserError: it is no MiVOLO, or its method has other heads than MiVOLO's.
     """
-    absent = [AGE_HEAD + part for part in HEAD_PARTS if AGE_HEAD + part not in state]
+    absent = [AGE_HEAD + tensor for tensor in HEAD_TENSORS if AGE_HEAD + tensor not in state]
     if absent or len(state[f"{AGE_HEAD}head.weight"]) != 1:
         raise UserError(f"{source}: only a mivolo model with the method regression has MiVOLO's layout")
     published = backbone_state(state)
-    for part in HEAD_PARTS:
-        gender = [state[GENDER_HEAD + part]] if GENDER_HEAD + part in state else []
-        published[part] = torch.cat([*gender, state[AGE_HEAD + part] / head_unit(span)])
+    for tensor in HEAD_TENSORS:
+        gender = [state[GENDER_HEAD + tensor]] if GENDER_HEAD + tensor in state else []
+        published[tensor] = torch.cat([*gender, state[AGE_HEAD + tensor] / head_unit(span)])
     published["head.bias"][-1] += state["method.start"]
     check_state(expected_state(published, len(published["head.weight"]), source), published, source)
     return Published(published, span, middle(span))
@@ -149,12 +149,12 @@ def has_body(state: Mapping[str, Tensor]) -> bool:
 
 
 def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
-    """Our name of the model with these weights by MiVOLO's names, its options, and its images' side in pixels."""
+    """This package's name of the model with these weights by MiVOLO's names, its options, and its image size."""
     size = 2 * PATCH * state["pos_embed"].shape[1]
     width, outlookers = len(state["norm.weight"]), [name.split(".")[2] for name in state if name[:10] == "network.0."]
     blocks = 1 + max(map(int, outlookers), default=0)
-    # The nearest number: a file that lacks a block is told so, and not that nobody knows such a model.
-    near = {variant: abs(number - blocks) for (dim, number), variant in VARIANTS.items() if dim == width}
+    # The nearest depth: for a file that lacks a block, the error names the block, not an unknown model.
+    near = {variant: abs(depth - blocks) for (dim, depth), variant in VARIANTS.items() if dim == width}
     variant = min(near, key=near.get, default="?")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
 

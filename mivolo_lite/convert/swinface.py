@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.models.swinface import OURS, SwinFaceModel
+from mivolo_lite.models.swinface import PREFIX, SwinFaceModel
 from mivolo_lite.models.weights import StateDict, check_state
 
 SIZE = 112
 """Side of the published model's images in pixels."""
 
-PARTS = BACKBONE, FAM, TSS, OM = tuple(f"state_dict_{part}" for part in ("backbone", "fam", "tss", "om"))
+STATE_DICTS = BACKBONE, FAM, TSS, OM = tuple(f"state_dict_{part}" for part in ("backbone", "fam", "tss", "om"))
 
 SUBNETS = {
     "gender": ["gender"],
@@ -49,7 +49,7 @@ TASKS = [
 ] + [{"name": EMBEDDING, "kind": "embedding"}]
 """Every answer in addition to age and gender."""
 
-OWN_HEADS = {"age": "method.head.", "gender": "gender_head."}
+BUILTIN_HEADS = {"age": "method.head.", "gender": "gender_head."}
 """Where an estimator has the heads that are not tasks'."""
 
 CENTER = "method.center"
@@ -57,36 +57,36 @@ CENTER = "method.center"
 
 
 def prefixes() -> dict[str, tuple[str, str]]:
-    """Our prefixes of names, and the part and the prefix of each in a published file."""
-    found = {}
+    """This package's prefixes of names, and the state dict and the prefix of each in a published file."""
+    published = {}
     # The paper's stages end with the merging of patches, timm's begin with it.
     for stage in (1, 2, 3):
-        found[f"{OURS}layers.{stage}.downsample."] = BACKBONE, f"layers.{stage - 1}.downsample."
-    found[OURS] = BACKBONE, ""
-    found[f"subnets.{EMBEDDING}.norm."] = BACKBONE, "norm."
-    found[f"subnets.{EMBEDDING}.layers."] = BACKBONE, "feature."
-    for number, subnet in enumerate(SUBNETS):
-        theirs = f"nets.{number}."
-        found[f"subnets.{subnet}.attention.convs."] = FAM, f"{theirs}conv.convs."
-        found[f"subnets.{subnet}.attention.gate.0."] = FAM, f"{theirs}channel_attention.mlp.1."
-        found[f"subnets.{subnet}.attention.gate.2."] = FAM, f"{theirs}channel_attention.mlp.3."
-        found[f"subnets.{subnet}.attention.norm."] = FAM, f"{theirs}norm."
-        found[f"subnets.{subnet}.layers."] = TSS, f"{theirs}feature."
-    for number, task in enumerate(name for names in SUBNETS.values() for name in names):
-        found[OWN_HEADS.get(task, f"heads.{task}.")] = OM, f"output_fcs.{number}."
-    return found
+        published[f"{PREFIX}layers.{stage}.downsample."] = BACKBONE, f"layers.{stage - 1}.downsample."
+    published[PREFIX] = BACKBONE, ""
+    published[f"subnets.{EMBEDDING}.norm."] = BACKBONE, "norm."
+    published[f"subnets.{EMBEDDING}.layers."] = BACKBONE, "feature."
+    for index, subnet in enumerate(SUBNETS):
+        published_prefix = f"nets.{index}."
+        published[f"subnets.{subnet}.attention.convs."] = FAM, f"{published_prefix}conv.convs."
+        published[f"subnets.{subnet}.attention.gate.0."] = FAM, f"{published_prefix}channel_attention.mlp.1."
+        published[f"subnets.{subnet}.attention.gate.2."] = FAM, f"{published_prefix}channel_attention.mlp.3."
+        published[f"subnets.{subnet}.attention.norm."] = FAM, f"{published_prefix}norm."
+        published[f"subnets.{subnet}.layers."] = TSS, f"{published_prefix}feature."
+    for index, task in enumerate(name for names in SUBNETS.values() for name in names):
+        published[BUILTIN_HEADS.get(task, f"heads.{task}.")] = OM, f"output_fcs.{index}."
+    return published
 
 
 def published_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
-    """The part and the name, in a published file, of every tensor of an estimator that has one there."""
+    """The state dict and the name, in a published file, of every tensor of an estimator that has one there."""
     table = prefixes()
-    found = {}
+    names = {}
     for name in state:
-        ours = next((prefix for prefix in table if name.startswith(prefix)), None)
-        if ours is not None:
-            part, theirs = table[ours]
-            found[name] = part, theirs + name.removeprefix(ours)
-    return found
+        prefix = next((prefix for prefix in table if name.startswith(prefix)), None)
+        if prefix is not None:
+            key, published_prefix = table[prefix]
+            names[name] = key, published_prefix + name.removeprefix(prefix)
+    return names
 
 
 def to_estimator(
@@ -101,43 +101,43 @@ def to_estimator(
         source: named in errors.
 
     Raises:
-        UserError: a part is missing, or a tensor is missing, unexpected or misshapen.
+        UserError: a state dict or a tensor is missing, or a tensor is unexpected or misshapen.
     """
-    absent = [part for part in PARTS if part not in checkpoint]
+    absent = [key for key in STATE_DICTS if key not in checkpoint]
     if absent:
         raise UserError(f"{source}: not a whole SwinFace: it has no {', '.join(absent)}")
     expected = from_estimator(state, model)
-    for part in PARTS:
-        check_state(expected[part], checkpoint[part], f"{source}: {part}")
+    for key in STATE_DICTS:
+        check_state(expected[key], checkpoint[key], f"{source}: {key}")
     names = published_names(state)
-    found = {ours: checkpoint[part][theirs] for ours, (part, theirs) in names.items()}
-    return {**state, **found, **turned_genders(found), CENTER: torch.zeros(())}
+    weights = {name: checkpoint[key][published_name] for name, (key, published_name) in names.items()}
+    return {**state, **weights, **swapped_gender_head(weights), CENTER: torch.zeros(())}
 
 
 def from_estimator(state: Mapping[str, Tensor], model: SwinFaceModel) -> dict[str, StateDict]:
     """The four state dicts of an estimator that has all ``TASKS`` and the method ``regression`` in raw years."""
-    published: dict[str, StateDict] = {part: {} for part in PARTS}
-    bias = f"{OWN_HEADS['age']}bias"
-    ready = {**state, **turned_genders(state), bias: state[bias] + state[CENTER]}
-    for ours, (part, theirs) in published_names(state).items():
-        published[part][theirs] = ready[ours].clone()
+    published: dict[str, StateDict] = {key: {} for key in STATE_DICTS}
+    bias = f"{BUILTIN_HEADS['age']}bias"
+    weights = {**state, **swapped_gender_head(state), bias: state[bias] + state[CENTER]}
+    for name, (key, published_name) in published_names(state).items():
+        published[key][published_name] = weights[name].clone()
     published[BACKBONE] |= constants(model)
     return published
 
 
-def turned_genders(state: Mapping[str, Tensor]) -> StateDict:
-    """The gender head with its classes the other way round: published are female, male, ours are male, female."""
-    head = OWN_HEADS["gender"]
+def swapped_gender_head(state: Mapping[str, Tensor]) -> StateDict:
+    """The gender head with its classes swapped: published files have female, male; this package has male, female."""
+    head = BUILTIN_HEADS["gender"]
     return {name: value.flip(0) for name, value in state.items() if name.startswith(head)}
 
 
 def constants(model: SwinFaceModel) -> StateDict:
-    """What published backbones hold beside what is learnt: tables of windows, and a classifier that nothing reads."""
-    swin, found = model.swin, {}
+    """Tensors of published backbones that are not learnt: tables of windows, and an unused classifier."""
+    swin, tensors = model.swin, {}
     for stage, layer in enumerate(swin.layers):
-        for number, block in enumerate(layer.blocks):
-            name = f"layers.{stage}.blocks.{number}."
-            found[f"{name}attn.relative_position_index"] = block.attn.relative_position_index.clone()
+        for index, block in enumerate(layer.blocks):
+            name = f"layers.{stage}.blocks.{index}."
+            tensors[f"{name}attn.relative_position_index"] = block.attn.relative_position_index.clone()
             if block.attn_mask is not None:
-                found[f"{name}attn_mask"] = block.attn_mask.clone()
-    return found | {"head.weight": torch.zeros(512, swin.num_features), "head.bias": torch.zeros(512)}
+                tensors[f"{name}attn_mask"] = block.attn_mask.clone()
+    return tensors | {"head.weight": torch.zeros(512, swin.num_features), "head.bias": torch.zeros(512)}

@@ -49,8 +49,8 @@ class Corn(OrdinalMethod):
     def count_questions(self, age_counts: Tensor) -> None:
         """Set how many questions a sample with one of these ages is asked on average."""
         counts = age_counts.float()
-        asked = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
-        self.questions_asked.copy_((counts * asked).sum() / counts.sum())
+        questions = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
+        self.questions_asked.copy_((counts * questions).sum() / counts.sum())
 
     @property
     def loss_unit(self) -> float:

@@ -1,4 +1,4 @@
-"""What all methods share that predict a probability for every age."""
+"""The base of all methods that predict a probability for every age."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,7 +63,7 @@ def median(probability: Tensor, ages: Tensor) -> Tensor:
 class DistributionMethod(AgeMethod):
     """A softmax over the ages of the span.
 
-    A subclass says what the loss of an exactly known age is. An age known as a range always costs minus the log of the
+    A subclass defines the loss of an exactly known age. An age known as a range always costs minus the log of the
     probability inside the range, which says nothing of how that mass is spread.
 
     A new head starts at the distribution of the training ages: their log shares are added to its logits.
@@ -74,7 +74,7 @@ class DistributionMethod(AgeMethod):
         """Options.
 
         Attributes:
-            decode: the age that is answered: the expectation, the expectation rounded to whole years, or the median.
+            decode: the age that is estimated: the expectation, the expectation rounded to whole years, or the median.
         """
 
         decode: Decode = "expectation"

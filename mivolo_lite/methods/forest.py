@@ -107,9 +107,9 @@ def gather(rows: Tensor) -> Tensor:
     """The rows (B, ...) of all ranks, in the order of the ranks. Every rank must bring equally many."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
 
 
 class Forest(AgeMethod):

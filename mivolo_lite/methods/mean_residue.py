@@ -65,6 +65,6 @@ class MeanResidue(DistributionMethod):
 
     def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
         mean = expectation(log_probability.exp(), self.ages)
-        rest, _ = residue(log_probability, age.round().long() - self.span.min_age)
+        entropy_outside, _ = residue(log_probability, age.round().long() - self.span.min_age)
         loss = nearest_class_cross_entropy(log_probability, age, self.ages)
-        return loss + self.config.mean_weight * (mean - age).square() / 2 + self.config.residue_weight * rest
+        return loss + self.config.mean_weight * (mean - age).square() / 2 + self.config.residue_weight * entropy_outside

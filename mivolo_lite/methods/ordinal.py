@@ -1,4 +1,4 @@
-"""What the ordinal methods share: one binary question "older than a_k?" for every age of the span but the last."""
+"""The base of the ordinal methods: one binary question "older than a_k?" for every age of the span but the last."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,7 +39,7 @@ class OrdinalMethod(AgeMethod):
         """Options.
 
         Attributes:
-            decode: the age that is answered: the count of questions answered yes (published), or the expectation.
+            decode: the age that is estimated: the count of questions answered yes (published), or the expectation.
         """
 
         decode: Literal["count", "expectation"] = "count"

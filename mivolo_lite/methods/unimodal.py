@@ -52,5 +52,5 @@ class Unimodal(DistributionMethod):
         mean, variance = mean_and_variance(probability, self.ages)
         concentrated = (variance + EPSILON).log() / 2 + (mean - age).square() / (2 * variance + EPSILON)
         rise = probability.diff()
-        wrong = torch.where(self.ages[:-1] < age.round()[:, None], -rise, rise).relu().sum(-1)
-        return concentrated + self.config.unimodal_weight * wrong
+        violation = torch.where(self.ages[:-1] < age.round()[:, None], -rise, rise).relu().sum(-1)
+        return concentrated + self.config.unimodal_weight * violation

@@ -37,8 +37,8 @@ def make_backbone(
     if pretrained and weights:
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
     # Only these have position tables or windows that are tied to the image's size.
-    known = timm.get_pretrained_cfg(name)
-    if known is not None and known.fixed_input_size:
+    pretrained_config = timm.get_pretrained_cfg(name)
+    if pretrained_config is not None and pretrained_config.fixed_input_size:
         options["img_size"] = image_size
     try:
         backbone = create(name, pretrained=pretrained, **options)
@@ -64,8 +64,8 @@ def require_known(name: str, option: str = "model backbone") -> None:
         raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}; {hint}")
 
 
-def try_out(backbone: nn.Module, image_size: int) -> Tensor:
-    """What the backbone says of one empty image. Raises a :class:`UserError` where it cannot take this size."""
+def dry_run(backbone: nn.Module, image_size: int) -> Tensor:
+    """The output for one black image. Raises a :class:`UserError` where it cannot take this size."""
     name, training = timm_config(backbone)["architecture"], backbone.training
     try:
         with torch.no_grad():
@@ -83,7 +83,7 @@ class Tokens(nn.Module):
 
     Attributes:
         num_features: D.
-        mean, std: the normalisation that it wants.
+        mean, std: the normalisation that it expects.
     """
 
     num_features: int
@@ -93,32 +93,32 @@ class Tokens(nn.Module):
         self.backbone = make_backbone(name, image_size, global_pool="", **options)
         self.num_features = cast(int, self.backbone.head_hidden_size)
         self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
-        # timm's mark of those, like Swin, whose maps are (B, H, W, D) and not (B, D, H, W).
+        # timm's flag of models, like Swin, whose maps are (B, H, W, D) and not (B, D, H, W).
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
-        found = try_out(self.backbone, image_size)
-        if found.ndim not in (3, 4) or self.flat(found).shape[-1] != self.num_features:
+        output = dry_run(self.backbone, image_size)
+        if output.ndim not in (3, 4) or self.flat(output).shape[-1] != self.num_features:
             raise UserError(f"model backbone {name}: gives neither a map nor tokens; take another")
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, N, D) of normalised images (B, 3, S, S)."""
         return self.flat(self.backbone(image))
 
-    def flat(self, found: Tensor) -> Tensor:
+    def flat(self, features: Tensor) -> Tensor:
         """A map, or tokens, as tokens."""
-        if found.ndim == 3:
-            return found
-        return rearrange(found, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")
+        if features.ndim == 3:
+            return features
+        return rearrange(features, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")
 
 
 def create(name: str, **options: Any) -> nn.Module:
     """The timm model without its classifier. A rate of 0 is left out for models that do not know it.
 
-    Leaving out every 0 would be simpler, but Swin, for one, has a stochastic depth of 0.1 unless it is told otherwise.
+    Leaving out every 0 would be simpler, but Swin, for one, has a stochastic depth of 0.1 by default.
     """
     try:
         return timm.create_model(name, num_classes=0, **options)
     except TypeError as error:
-        unknown = [rate for rate in ("drop_rate", "drop_path_rate") if f"'{rate}'" in str(error)]
-        if not unknown or any(options[rate] for rate in unknown):
+        unsupported = [rate for rate in ("drop_rate", "drop_path_rate") if f"'{rate}'" in str(error)]
+        if not unsupported or any(options[rate] for rate in unsupported):
             raise
-        return create(name, **{option: value for option, value in options.items() if option not in unknown})
+        return create(name, **{option: value for option, value in options.items() if option not in unsupported})

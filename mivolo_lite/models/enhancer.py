@@ -1,4 +1,4 @@
-"""Lets the tokens of two images read each other, then makes one vector of both.
+"""Cross attention between the tokens of two images, then one feature vector of both.
 
 Axes: B batch, N tokens, D width, H heads.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class CrossAttention(nn.Module):
-    """The tokens of one image plus what they read from another's (pre-norm, residual)."""
+    """Cross attention from one image's tokens to another's (pre-norm, residual)."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -25,8 +25,8 @@ class CrossAttention(nn.Module):
         query = rearrange(self.query(self.norm(tokens)), "b n (h d) -> b h n d", h=self.heads)
         key_value = self.key_value(self.context_norm(context))
         key, value = rearrange(key_value, "b m (two h d) -> two b h m d", two=2, h=self.heads)
-        read = F.scaled_dot_product_attention(query, key, value)
-        return tokens + self.out(rearrange(read, "b h n d -> b n (h d)"))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return tokens + self.out(rearrange(attended, "b h n d -> b n (h d)"))
 
 
 class Enhancer(nn.Module):

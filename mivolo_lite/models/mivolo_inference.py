@@ -1,4 +1,4 @@
-"""The same MiVOLO for evaluation alone, on a CPU: equal outputs, less time.
+"""MiVOLO prepared for inference on a CPU: equal outputs, less time.
 
 Axes: B batch, H and W the grid, C channels = heads D, N = H W tokens.
 """
@@ -23,7 +23,7 @@ def for_inference(model: nn.Module) -> nn.Module:
         stems = model.volo.patch_embed
         for name, stem in list(stems.named_children()):
             if name.startswith("conv"):
-                setattr(stems, name, folded(stem))
+                setattr(stems, name, fold_batch_norms(stem))
         replace(model)
         if len(model.inputs) > 1:
             for name in model.inputs:
@@ -32,15 +32,15 @@ def for_inference(model: nn.Module) -> nn.Module:
 
 
 def replace(module: nn.Module) -> None:
-    """Put what is in ``FASTER`` in place of the parts of a module, however deep they lie."""
-    for name, part in module.named_children():
-        if type(part) in FASTER:
-            setattr(module, name, FASTER[type(part)](part))
+    """Replace the submodules that ``FASTER`` has a replacement for, at any depth."""
+    for name, child in module.named_children():
+        if type(child) in FASTER:
+            setattr(module, name, FASTER[type(child)](child))
         else:
-            replace(part)
+            replace(child)
 
 
-def folded(stem: nn.Sequential) -> nn.Sequential:
+def fold_batch_norms(stem: nn.Sequential) -> nn.Sequential:
     """Convolution, batch norm, ReLU, repeated: the batch norms become part of the convolutions."""
     convs = [layer for layer in stem if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in stem if isinstance(layer, nn.BatchNorm2d)]
@@ -66,20 +66,20 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.then, [], "none")
 
 
-def packable(layer: nn.Module) -> bool:
-    """Whether oneDNN is there, with torch's inner operators for it, and the weights are where and what it takes."""
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and layer.weight.is_cpu and layer.weight.dtype == torch.float32
+def is_packable(layer: nn.Module) -> bool:
+    """Whether oneDNN and torch's operators for it are available, and the weights are float32 on the CPU."""
+    is_available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return is_available and layer.weight.is_cpu and layer.weight.dtype == torch.float32
 
 
-def packed(layer: nn.Linear | Pointwise) -> nn.Module:
+def pack(layer: nn.Linear | Pointwise) -> nn.Module:
     """A linear layer with packed weights, or the layer itself where they cannot be."""
-    return PackedLinear(layer) if packable(layer) else layer
+    return PackedLinear(layer) if is_packable(layer) else layer
 
 
-def packed_mlp(mlp: nn.Module) -> nn.Module:
+def pack_mlp(mlp: nn.Module) -> nn.Module:
     """An MLP with packed weights, its GELU done within the first layer."""
-    if not packable(mlp.fc1):
+    if not is_packable(mlp.fc1):
         return mlp
     return nn.Sequential(PackedLinear(mlp.fc1, then="gelu"), PackedLinear(mlp.fc2))
 
@@ -135,7 +135,7 @@ class GatheredOutlook(nn.Module):
         for parameter in (logits.weight, logits.bias):
             rows = "(heads out kk) ... -> (kk heads out) ..."
             parameter.copy_(scale * rearrange(parameter, rows, heads=self.heads, kk=self.window**2))
-        self.v, self.attn, self.proj = packed(attention.v), packed(logits), packed(attention.proj)
+        self.v, self.attn, self.proj = pack(attention.v), pack(logits), pack(attention.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
@@ -158,7 +158,7 @@ class GatheredOutlook(nn.Module):
 
 
 class OneQueryAttention(nn.Module):
-    """timm's ClassAttention. The class token alone asks, so keys and values of the other tokens need not be made.
+    """timm's ClassAttention. Only the class token is a query, so the other tokens need no keys and values.
 
     q (W_k x) = (W_k^T q) x, and the sum of a W_v x is W_v times the sum of a x.
     """
@@ -175,9 +175,9 @@ class OneQueryAttention(nn.Module):
         query = rearrange(self.q(x[:, 0]) * self.scale, "b (heads d) -> b heads d", heads=self.heads)
         query = einsum(query, self.key, "b heads d, heads d c -> b heads c")
         weights = einsum(query, x, "b heads c, b n c -> b heads n").softmax(-1)
-        read = einsum(weights, x, "b heads n, b n c -> b heads c")
-        read = einsum(read, self.value, "b heads c, heads d c -> b heads d")
-        return self.proj(rearrange(read, "b heads d -> b 1 (heads d)"))
+        attended = einsum(weights, x, "b heads n, b n c -> b heads c")
+        attended = einsum(attended, self.value, "b heads c, heads d c -> b heads d")
+        return self.proj(rearrange(attended, "b heads d -> b 1 (heads d)"))
 
 
 def one_query_block(block: ClassBlock) -> ClassBlock:
@@ -193,13 +193,13 @@ def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
 
 FASTER = {
     nn.Conv2d: channels_last,
-    nn.Linear: packed,
+    nn.Linear: pack,
     MivoloEnhancer: masked_enhancer,
-    Pointwise: packed,
-    mivolo_enhancer.Mlp: packed_mlp,
+    Pointwise: pack,
+    mivolo_enhancer.Mlp: pack_mlp,
     VolumeNorm: TokenNorm,
     OutlookAttention: GatheredOutlook,
-    Mlp: packed_mlp,
+    Mlp: pack_mlp,
     ClassBlock: one_query_block,
 }
-"""What stands in for which part."""
+"""The replacement of each kind of module."""

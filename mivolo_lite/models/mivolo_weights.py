@@ -1,4 +1,4 @@
-"""Where a MiVOLO may start from: any VOLO or MiVOLO of its variant, with one input or two, at any image size."""
+"""First weights of a MiVOLO: any VOLO or MiVOLO of its variant, with one input or two, at any image size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.models.weights import StateDict, load_exactly
 
-OURS = "model.volo."
+PREFIX = "model.volo."
 """Prefix of the model's parameters in an estimator of this package."""
 
 ONE_STEM = {"patch_embed.conv.": ("patch_embed.conv1.", "patch_embed.conv2.")} | {
@@ -24,26 +24,27 @@ HEADS = ("head.", "aux_head.", "fds.")
 
 
 def start_from(volo: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load what ``state`` has for this VOLO.
+    """Load the weights of ``state`` into this VOLO.
 
     Position tables and the enhancer's norm are interpolated to the model's resolution. One stem is copied to both;
-    the enhancer then stays new.
+    the enhancer then keeps its initial weights.
 
     Raises:
         UserError: anything else is missing, left over or misshapen; lists it.
     """
-    own = volo.state_dict()
+    expected = volo.state_dict()
     state = backbone_state(state)
-    if any(name.startswith(ENHANCER) for name in own) and any(name.startswith("patch_embed.conv.") for name in state):
-        state = with_two_stems(state) | {name: own[name] for name in own if name.startswith(ENHANCER)}
-    state = {name: resized(name, value, own[name]) if name in own else value for name, value in state.items()}
+    enhancer = {name: value for name, value in expected.items() if name.startswith(ENHANCER)}
+    if enhancer and any(name.startswith("patch_embed.conv.") for name in state):
+        state = with_two_stems(state) | enhancer
+    state = {name: resized(name, value, expected[name]) if name in expected else value for name, value in state.items()}
     load_exactly(volo, state, source)
 
 
 def backbone_state(state: Mapping[str, Tensor]) -> StateDict:
     """The VOLO's own weights in a file of this package, of MiVOLO or of timm, by their names in timm and MiVOLO."""
-    if any(name.startswith(OURS) for name in state):
-        return {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
+    if any(name.startswith(PREFIX) for name in state):
+        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     return {name: value for name, value in state.items() if not name.startswith(HEADS)}
 
 
@@ -51,9 +52,9 @@ def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
     """The weights of a one-input model by the names of a two-input one, the stem twice."""
     result = {}
     for name, value in state.items():
-        for one, two in ONE_STEM.items():
-            if name.startswith(one):
-                result |= {stem + name.removeprefix(one): value for stem in two}
+        for single, pair in ONE_STEM.items():
+            if name.startswith(single):
+                result |= {stem + name.removeprefix(single): value for stem in pair}
                 break
         else:
             result[name] = value

@@ -1,4 +1,4 @@
-"""Any timm backbone with feature levels; every task reads its own mix of levels and channels, as in SwinFace."""
+"""Any timm backbone with feature levels; every task has its own attention over levels and channels, as in SwinFace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models.backbone import make_backbone, require_known, try_out
+from mivolo_lite.models.backbone import dry_run, make_backbone, require_known
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.level_attention import Embedding, TaskSubnet, linear
@@ -40,14 +40,14 @@ class FeatureLevels(nn.Module):
         return self.backbone.forward_intermediates(image, indices=self.indices, intermediates_only=True)
 
 
-def joined(levels: Sequence[Tensor]) -> Tensor:
-    """(B, D, H, W): all maps, averaged over cells to the grid of the last and coarsest, one behind the other."""
+def concat_levels(levels: Sequence[Tensor]) -> Tensor:
+    """(B, D, H, W): all maps, average-pooled to the grid of the last and coarsest, concatenated."""
     height, width = levels[-1].shape[2:]
     return torch.cat([F.adaptive_avg_pool2d(level, (height, width)) for level in levels], dim=1)
 
 
 class LevelModel(AgeModel):
-    """Features (B, D, H, W) of one image, which subnets make (B, C) of. A subclass says what the levels are.
+    """Features (B, D, H, W) of one image, which subnets turn into (B, C). A subclass sets the levels.
 
     Attributes:
         dims: channels of each level; they add up to D.
@@ -55,8 +55,8 @@ class LevelModel(AgeModel):
 
     dims: list[int]
 
-    def read_by(self, dims: Sequence[int], width: int, drop_rate: float) -> None:
-        """Say how subnets read: the levels' channels, the channels C of a subnet and of the embedding, its dropout."""
+    def set_subnets(self, dims: Sequence[int], width: int, drop_rate: float) -> None:
+        """Set the levels' channels, the channels C of a subnet and of the embedding, and the dropout of subnets."""
         self.dims, self.num_features, self.subnet_drop_rate = list(dims), width, drop_rate
 
     def make_subnet(self) -> nn.Module:
@@ -110,10 +110,10 @@ class MultilevelModel(LevelModel):
             weights=config.weights,
             drop_path_rate=config.drop_path_rate,
         )
-        dims = [level.shape[1] for level in try_out(self.levels, image_size)]
-        self.read_by(dims, config.width, config.subnet_drop_rate)
+        dims = [level.shape[1] for level in dry_run(self.levels, image_size)]
+        self.set_subnets(dims, config.width, config.subnet_drop_rate)
         self.mean, self.std = (self.levels.pretrained_cfg[name] for name in ("mean", "std"))
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, D, H, W) of the images that there are."""
-        return joined(compute(self.levels, face if self.config.input == "face" else body))
+        return concat_levels(compute(self.levels, face if self.config.input == "face" else body))

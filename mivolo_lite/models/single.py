@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models.backbone import make_backbone, require_known, try_out
+from mivolo_lite.models.backbone import dry_run, make_backbone, require_known
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import compute
 from mivolo_lite.models.weights import timm_config
@@ -50,7 +50,7 @@ class SingleModel(AgeModel):
             drop_rate=config.drop_rate,
             drop_path_rate=config.drop_path_rate,
         )
-        self.num_features = try_out(self.backbone, image_size).shape[1]
+        self.num_features = dry_run(self.backbone, image_size).shape[1]
         self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:

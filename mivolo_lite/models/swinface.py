@@ -1,4 +1,4 @@
-"""SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels; every task mixes its levels its own way.
+"""SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels; every task has its own attention.
 
 ``swinface_official`` converts published files.
 """
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models.backbone import make_backbone, try_out
+from mivolo_lite.models.backbone import dry_run, make_backbone
 from mivolo_lite.models.missing import compute
-from mivolo_lite.models.multilevel import LevelModel, joined
+from mivolo_lite.models.multilevel import LevelModel, concat_levels
 from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
 from mivolo_lite.ranges import Probability
 
@@ -21,7 +21,7 @@ SWIN = "swin_tiny_patch4_window7_224"
 PATCH = 2
 WIDTH = 512
 
-OURS = "model.swin."
+PREFIX = "model.swin."
 """Prefix of the backbone's parameters in an estimator of this package."""
 
 
@@ -56,12 +56,12 @@ class SwinFaceModel(LevelModel):
             raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
         options = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
         self.swin = make_backbone(SWIN, image_size, pretrained=config.pretrained, **options)
-        try_out(self.swin, image_size)
+        dry_run(self.swin, image_size)
         self.swin.norm = nn.Identity()  # only the embedding has a norm behind the last level, and its own
         if config.weights:
             load_backbone_state(self.swin, swin_state(config.weights), config.weights)
         dims = [stage.downsample.reduction.out_features for stage in self.swin.layers[1:]]
-        self.read_by([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
+        self.set_subnets([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, 2112, 7, 7) at 112 pixels, of the faces that there are."""
@@ -70,18 +70,18 @@ class SwinFaceModel(LevelModel):
     def levels(self, face: Tensor) -> Tensor:
         """(m, 2112, 7, 7) of normalised faces (m, 3, 112, 112)."""
         tokens, levels = self.swin.patch_embed(face), []
-        for number, stage in enumerate(self.swin.layers):
+        for index, stage in enumerate(self.swin.layers):
             tokens = stage.downsample(tokens)  # the paper's stages end with what timm's begin with
-            if number:
+            if index:
                 levels.append(tokens)
             tokens = stage.blocks(tokens)
-        return joined([rearrange(level, "b h w d -> b d h w") for level in (*levels, tokens)])
+        return concat_levels([rearrange(level, "b h w d -> b d h w") for level in (*levels, tokens)])
 
 
 def swin_state(path: str | Path) -> StateDict:
     """The Swin's weights in a file of this package, of SwinFace or of timm, without what comes behind its blocks."""
     checkpoint = read_checkpoint(path)
     state = state_dict_in(checkpoint.get("state_dict_backbone", checkpoint))
-    if any(name.startswith(OURS) for name in state):
-        return {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
+    if any(name.startswith(PREFIX) for name in state):
+        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     return {name: value for name, value in state.items() if not name.startswith(("norm.", "head.", "feature."))}

@@ -1,4 +1,4 @@
-"""Reads weights from local files, and loads them so that nothing is left out in silence."""
+"""Reading weights from local files, and loading them strictly."""
 
 import argparse
 import re
@@ -20,7 +20,7 @@ from mivolo_lite.old_names import current_tensors
 
 StateDict = dict[str, Tensor]
 
-OURS = "model.backbone."
+PREFIX = "model.backbone."
 """Prefix of the backbone's parameters in an estimator of this package with a ``single`` model."""
 
 SHOWN = 8
@@ -33,7 +33,7 @@ HARMLESS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
-"""What trainers leave in their checkpoints beside tensors: their arguments, and numbers that numpy computed."""
+"""Objects other than tensors that trainers leave in checkpoints: their arguments, and numpy scalars."""
 
 
 _FORBIDDEN = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL|class) ([\w.]+)")
@@ -62,21 +62,21 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """What the file is, where it is no weights; what it holds, where that is not read; or else what went wrong."""
+    """The reason: the file's actual kind, a forbidden object in it, or else the error itself."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     with open(path, "rb") as file:
         kind = kind_of(file.read(HEAD))
     if not kind.startswith(("a zip archive", "of no known format")):
         return f"is {kind}, not weights; download it again"
-    if found := _FORBIDDEN.search(str(error)):
-        return f"holds a {found[1]}, and only tensors and plain values are read; save its weights alone"
+    if match := _FORBIDDEN.search(str(error)):
+        return f"holds a {match[1]}, and only tensors and plain values are read; save its weights alone"
     reason = "" if str(error).startswith("Weights only") else first_line(error).split(". ")[0].strip()
     return f"cannot be read as weights: it is cut, damaged or no torch file{reason and f' ({reason})'}"
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, on one line, without a terminal's codes."""
+    """The first line of an error, without terminal codes."""
     return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
@@ -95,7 +95,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def timm_config(backbone: nn.Module) -> dict[str, Any]:
-    """timm's ``pretrained_cfg``: what it knows of the backbone's weights, such as ``mean`` and ``std``."""
+    """timm's ``pretrained_cfg`` of the backbone, with ``mean`` and ``std``."""
     return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
@@ -110,13 +110,13 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     names = timm_config(backbone).get("classifier") or ()
     classifiers = (names,) if isinstance(names, str) else tuple(names)
     state = read_state_dict(path)
-    own = backbone.state_dict()
-    if any(name.startswith(OURS) for name in state):
-        state = {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
+    expected = backbone.state_dict()
+    if any(name.startswith(PREFIX) for name in state):
+        state = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     state = {
         name: value
         for name, value in state.items()
-        if name in own or not any(name.startswith(f"{head}.") for head in classifiers)
+        if name in expected or not any(name.startswith(f"{head}.") for head in classifiers)
     }
     load_backbone_state(backbone, state, source=path)
 
@@ -159,9 +159,9 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
         "wrong shape": shapes,
         "wrong type": wrong_types,
     }
-    found = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise UserError(f"{source}: these weights do not fit the model; " + "; ".join(found))
+    messages = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
+    if messages:
+        raise UserError(f"{source}: these weights do not fit the model; " + "; ".join(messages))
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -175,5 +175,5 @@ def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
 
 def listed(names: list[str]) -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    remainder = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + remainder

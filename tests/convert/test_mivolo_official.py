@@ -69,7 +69,7 @@ def test_the_columns_mean_what_they_meant(input, center):
     published = from_checkpoint(checkpoint(input=input, avg_age=center), "x")
     original = tiny_mivolo(input=input)
     head = original.make_head(3)
-    head.load_state_dict({part: published.state[part] for part in mivolo_official.HEAD_PARTS})
+    head.load_state_dict({part: published.state[part] for part in mivolo_official.HEAD_TENSORS})
     face, body = images(0), images(1) if input == "both" else None
     columns = head(features(original, face, body))
     estimator = loaded(published)

@@ -6,13 +6,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mivolo_lite.cli import main
-from mivolo_lite.convert.swinface import PARTS, TASKS, from_estimator, to_estimator
+from mivolo_lite.convert.swinface import STATE_DICTS, TASKS, from_estimator, to_estimator
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.level_attention import LevelAttention, shares
-from mivolo_lite.models.multilevel import MultilevelModel, joined
+from mivolo_lite.models.multilevel import MultilevelModel, concat_levels
 from mivolo_lite.models.swinface import SWIN, SwinFaceModel
 
 METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
@@ -67,7 +67,7 @@ def test_levels_are_tapped_after_the_merging_of_patches(model):
 
 def test_levels_of_any_grid_are_joined():
     fine, middle, coarse = torch.ones(2, 3, 13, 13), torch.ones(2, 4, 7, 7), torch.ones(2, 5, 3, 3)
-    assert joined([fine, middle, coarse]).shape == (2, 12, 3, 3) and joined([fine, coarse]).eq(1).all()
+    assert concat_levels([fine, middle, coarse]).shape == (2, 12, 3, 3) and concat_levels([fine, coarse]).eq(1).all()
 
 
 def test_a_channel_that_is_nowhere_positive_says_nothing():
@@ -106,10 +106,13 @@ def test_other_image_sizes(whole, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda parts: parts.pop(PARTS[1]), f"no {PARTS[1]}"),
-        (lambda parts: parts[PARTS[3]].pop("output_fcs.41.bias"), "state_dict_om.*missing: output_fcs.41.bias"),
-        (lambda parts: parts[PARTS[0]].update(surplus=torch.zeros(1)), "state_dict_backbone.*unexpected: surplus"),
-        (lambda parts: parts[PARTS[2]].update({"nets.0.feature.0.bias": torch.zeros(3)}), "wrong shape"),
+        (lambda parts: parts.pop(STATE_DICTS[1]), f"no {STATE_DICTS[1]}"),
+        (lambda parts: parts[STATE_DICTS[3]].pop("output_fcs.41.bias"), "state_dict_om.*missing: output_fcs.41.bias"),
+        (
+            lambda parts: parts[STATE_DICTS[0]].update(surplus=torch.zeros(1)),
+            "state_dict_backbone.*unexpected: surplus",
+        ),
+        (lambda parts: parts[STATE_DICTS[2]].update({"nets.0.feature.0.bias": torch.zeros(3)}), "wrong shape"),
     ],
 )
 def test_what_is_wrong_is_named(whole, change, message):
@@ -124,7 +127,7 @@ def test_the_years_at_output_nought_travel_in_the_bias(whole):
     state = whole.state_dict()
     state = {**state, "method.center": torch.tensor(33.0)}
     parts = from_estimator(state, whole.model)
-    assert torch.equal(parts[PARTS[3]]["output_fcs.1.bias"], state["method.head.bias"] + 33)
+    assert torch.equal(parts[STATE_DICTS[3]]["output_fcs.1.bias"], state["method.head.bias"] + 33)
     again = to_estimator(parts, whole.state_dict(), whole.model, "x")
     assert again["method.center"] == 0 and torch.equal(again["method.head.bias"], state["method.head.bias"] + 33)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mivolo_lite.cli import main
-from mivolo_lite.convert.swinface import PARTS
+from mivolo_lite.convert.swinface import STATE_DICTS
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 
@@ -40,10 +40,10 @@ def converted(wanted, noise, tmp_path_factory):
     """The published checkpoint, and the folder that the command makes of it."""
     folder = tmp_path_factory.mktemp("swinface")
     published = {}
-    for part, shapes in wanted["state"].items():
+    for key, shapes in wanted["state"].items():
         state = {name: torch.zeros(shape, dtype=getattr(torch, kind)) for name, (shape, kind) in shapes.items()}
         learnt = {name: value for name, value in state.items() if not name.endswith(tuple(wanted["constant_buffers"]))}
-        published[part] = state | noise.fill(learnt, wanted["seed"])
+        published[key] = state | noise.fill(learnt, wanted["seed"])
     torch.save(published | {"global_step": 80000}, folder / "official.pt")
     main(["convert", str(folder / "official.pt"), str(folder / "best")])
     return published, folder / "best"
@@ -73,12 +73,12 @@ def test_back_it_is_the_same_to_the_last_bit(wanted, converted, tmp_path):
     main(["convert", str(best), str(tmp_path / "official.pt")])
     again = torch.load(tmp_path / "official.pt", weights_only=True)
     shapes = {
-        part: {name: [list(value.shape), str(value.dtype).removeprefix("torch.")] for name, value in state.items()}
-        for part, state in again.items()
+        key: {name: [list(value.shape), str(value.dtype).removeprefix("torch.")] for name, value in state.items()}
+        for key, state in again.items()
     }
     assert shapes == wanted["state"]
-    for part in PARTS:
-        for name, value in published[part].items():
-            unread = part == "state_dict_backbone" and name.startswith("head.")
+    for key in STATE_DICTS:
+        for name, value in published[key].items():
+            unread = key == "state_dict_backbone" and name.startswith("head.")
             constant = name.endswith(tuple(wanted["constant_buffers"]))
-            assert unread or constant or torch.equal(again[part][name], value), name
+            assert unread or constant or torch.equal(again[key][name], value), name
