@@ -1,4 +1,4 @@
-"""Ages known as ranges: which of the data set's age groups an estimate falls into."""
+"""Accuracy on ages known as ranges: which age group of the data set an estimate falls into."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     borders = (classes[:-1, 1] + 1 + classes[1:, 0]) / 2
     away = np.abs(np.searchsorted(borders, age, side="right") - true)
     distance = np.abs(age_errors(age, lo, hi))
-    names = [f"{first:g}-{last:g}" for first, last in classes]
+    names = [f"{lowest:g}-{highest:g}" for lowest, highest in classes]
     by = {name: _row(away[true == place], distance[true == place], LIMIT) for place, name in enumerate(names)}
     mivolo = _mivolo_row(age, lo, hi)
     return _row(away, distance) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
@@ -56,7 +56,7 @@ def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
     starts = next((starts for groups, starts in MIVOLO_STARTS.items() if ranges <= set(groups)), None)
     if starts is None:
         return None
-    groups = next(groups for groups, own in MIVOLO_STARTS.items() if own is starts)
+    groups = next(groups for groups, group_starts in MIVOLO_STARTS.items() if group_starts is starts)
     true = np.array([groups.index(pair) for pair in zip(lo.tolist(), hi.tolist(), strict=True)])
     away = np.abs(np.searchsorted(starts, np.round(age), side="right") - 1 - true)
     row = _row(away, np.zeros(len(away)))

@@ -56,10 +56,10 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
 
 def latex_table(comparison: dict, labels: Sequence[str]) -> str:
     """The comparison for a paper, with ``booktabs``; a star marks what is more than noise."""
-    metrics = _known(comparison)
+    metrics = _measured(comparison)
     titles = " & ".join(rf"{_tex(_TITLES[metric][0])} & difference" for metric in metrics)
-    others = len(labels) - 1
-    together = "" if others == 1 else f", 95 % for all {others} together"
+    comparisons = len(labels) - 1
+    together = "" if comparisons == 1 else f", 95 % for all {comparisons} together"
     lines = [
         r"% \usepackage{booktabs}; brackets are 95 % intervals",
         f"% * more than noise: intervals of differences hold {comparison['level']:.2%}{together}",
@@ -97,23 +97,23 @@ def _write_csv(comparison: dict, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for row in comparison["rows"]:
-            for metric in _known(comparison):
+            for metric in _measured(comparison):
                 if row[metric]:
-                    numbers = [row["name"], metric, *_numbers(row[metric])]
-                    writer.writerow(numbers + [""] * (len(_COLUMNS) - len(numbers)))
+                    fields = [row["name"], metric, *_csv_fields(row[metric])]
+                    writer.writerow(fields + [""] * (len(_COLUMNS) - len(fields)))
 
 
-def _numbers(cell: dict) -> list:
+def _csv_fields(cell: dict) -> list:
     difference, value = cell.get("difference"), [cell["n"], cell["value"], *cell["interval"]]
-    numbers = [value[0], *(f"{number:.6f}" for number in value[1:])]
+    fields = [value[0], *(f"{estimate:.6f}" for estimate in value[1:])]
     if difference:
-        numbers += [f"{number:.6f}" for number in (difference["value"], *difference["interval"])]
-        numbers += [difference["n"], "yes" if difference["more_than_noise"] else "no"]
-    return numbers
+        fields += [f"{estimate:.6f}" for estimate in (difference["value"], *difference["interval"])]
+        fields += [difference["n"], "yes" if difference["more_than_noise"] else "no"]
+    return fields
 
 
 def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
-    for metric in _known(comparison):
+    for metric in _measured(comparison):
         title, better = _TITLES[metric]
         rows = [[label, *_cells(row[metric], metric)] for label, row in zip(labels, comparison["rows"], strict=True)]
         lead = f"{better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
@@ -139,7 +139,7 @@ def _evaluations(runs: Sequence[Run], labels: Sequence[str]) -> Table:
     return Table(("", "evaluation", "checkpoint", "data"), rows)
 
 
-def _known(comparison: dict) -> list[str]:
+def _measured(comparison: dict) -> list[str]:
     return [metric for metric in METRICS if any(row[metric] for row in comparison["rows"])]
 
 

@@ -1,4 +1,4 @@
-"""A trained estimator against a data set, from the files of one to the files of the result."""
+"""Evaluating a trained estimator on a data set: reads both, writes the results."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")
 
 COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
-"""What ``--inputs`` can ask for, and the images that the model is then shown."""
+"""The choices of ``--inputs``, and the images that the model then gets."""
 
 
 def evaluate(
@@ -66,18 +66,18 @@ def evaluate(
         cache: where the node keeps what it fetches from a URL.
         report: also write ``report.html`` and ``plots/``.
         figures: format of the plots' files: png, pdf or svg.
-        legal_ages: for which to say how often minors and adults pass a challenge age.
+        legal_ages: of the curves of how often minors and adults pass a challenge age.
         robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
 
     Raises:
-        UserError: the checkpoint, the data or ``inputs`` cannot be meant, or ``out`` cannot be written.
+        UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     index = leave_out(index, read_exclusions(exclude))
-    shown = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
-    decoded = images_needed(estimator, shown)
+    input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
+    decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
@@ -89,15 +89,15 @@ def evaluate(
     if inputs is None:
         columns = {None: predict(estimator, loader, index, accelerator)}
     else:
-        columns = predict_each(estimator, loader, index, accelerator, shown)
+        columns = predict_each(estimator, loader, index, accelerator, input_sets)
     calibration = estimator.card.calibration
     columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
-    found = {
+    summaries = {
         name: summarise(predictions, legal_ages, calibration.get("level")) for name, predictions in columns.items()
     }
     if samples is not None:
-        measured = measure_robustness(estimator, index, samples, accelerator, shown, batch, workers)
-        found = {name: found[name] | {"robustness": measured[name]} for name in found}
+        measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
+        summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
     metrics = {
         "checkpoint": str(checkpoint),
         "data": {"folder": without_credentials(str(data)), "digest": index.digest},
@@ -107,9 +107,9 @@ def evaluate(
     if calibration:
         metrics["calibrated_on_these_images"] = calibration["data_digest"] == index.digest
     if inputs is None:
-        metrics |= found[None]
+        metrics |= summaries[None]
     else:
-        metrics["inputs"] = {name: found[name] | {"missing": columns[name].missing} for name in columns}
+        metrics["inputs"] = {name: summaries[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
         example = None if samples is None else _most_images(index, samples, decoded)
         _write(columns, metrics, estimator, index, Path(out), report, figures, example)
@@ -126,7 +126,7 @@ def _write(
     figures: str,
     corrupted: int | None,
 ) -> None:
-    """The metrics come last: where they are, the evaluation is whole."""
+    """The metrics come last: their file marks a complete evaluation."""
     result_folder(out, RESULT_FILES)
     clear_plots(out)
     write_csv(columns, out / PREDICTIONS_FILE)

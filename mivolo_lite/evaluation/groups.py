@@ -1,4 +1,4 @@
-"""How unequally well subgroups are treated, with what chance alone would give."""
+"""Differences between subgroups, and what chance alone would give."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import by_number
 
 LIMIT = 30
-"""Fewer images than this give no figure: their mean says more about them than about their subgroup."""
+"""Fewer images than this give no figure: their mean is mostly noise."""
 
 _SHUFFLES = 200
 _COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
@@ -37,12 +37,12 @@ def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
         ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
         ``interval``), ``bins``, how many count, and ``left_out``, the number of images by name of the others.
     """
-    known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
-    names, left_out = _large(np.array(decade, dtype=object)[known], limit)
+    is_known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
+    names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known], limit)
     empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": limit, "left_out": left_out}
     if not names:
         return empty
-    use = known & np.isin(np.array(decade, dtype=object), names)
+    use = is_known & np.isin(np.array(decade, dtype=object), names)
     cell = _codes(np.array(decade, dtype=object)[use], names)
     values = counted(np.abs(errors[use]))
 
@@ -81,30 +81,30 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
         ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than two subgroups.
     """
     subgroup, decade = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
-    known = ~np.isnan(errors) & np.not_equal(subgroup, None) & np.not_equal(decade, None)
-    names, left_out = _large(subgroup[known], limit)
+    is_known = ~np.isnan(errors) & np.not_equal(subgroup, None) & np.not_equal(decade, None)
+    names, left_out = _large_subgroups(subgroup[is_known], limit)
     if len(names) < 2:
         return None
-    use = known & np.isin(subgroup, names)
+    use = is_known & np.isin(subgroup, names)
     bins = sorted(set(decade[use]), key=by_number)
     crossed = _Crossed(_codes(subgroup[use], names), _codes(decade[use], bins), np.abs(errors[use]))
-    found = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
+    estimates = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
     resampled = replicates(crossed.values, crossed.maes, crossed.cell)
     interval = percentiles(resampled)
     by_chance = crossed.gaps_by_chance()
-    rows = _rows(names, crossed.count.sum(axis=1), found[0], interval[:, 0])
-    for number, one in enumerate(rows.values()):
-        one["standardised"] = _number(found[1, number])
-        one["standardised_interval"] = as_pair(interval[:, 1, number])
+    rows = _rows(names, crossed.count.sum(axis=1), estimates[0], interval[:, 0])
+    for index, row in enumerate(rows.values()):
+        row["standardised"] = _finite_or_none(estimates[1, index])
+        row["standardised_interval"] = as_pair(interval[:, 1, index])
     return {
         "rows": rows,
         "worst": _worst(rows),
         **{
             name: {
-                "gap": _number(found[version, -1]),
-                "ratio": _number(found[version, :-1].max() / found[version, :-1].min()),
-                "interval": as_pair(gap_interval(found[version, :-1], resampled[:, version])),
-                "by_chance": _number(by_chance[version]),
+                "gap": _finite_or_none(estimates[version, -1]),
+                "ratio": _finite_or_none(estimates[version, :-1].max() / estimates[version, :-1].min()),
+                "interval": as_pair(gap_interval(estimates[version, :-1], resampled[:, version])),
+                "by_chance": _finite_or_none(by_chance[version]),
             }
             for version, name in enumerate(("raw", "standardised"))
         },
@@ -130,8 +130,8 @@ def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) 
     """
     if np.isnan(maes).any():
         return np.full(2, np.nan)
-    one, other = np.triu_indices(len(maes), 1)
-    difference, replicate = maes[one] - maes[other], resampled[:, one] - resampled[:, other]
+    first, second = np.triu_indices(len(maes), 1)
+    difference, replicate = maes[first] - maes[second], resampled[:, first] - resampled[:, second]
     replicate = replicate[~np.isnan(replicate).any(axis=1)]
     error = np.maximum(replicate.std(axis=0), np.finfo(float).tiny)
     furthest = np.quantile((np.abs(replicate - difference) / error).max(axis=1), level)
@@ -172,9 +172,9 @@ class _Crossed:
         """(B, 2, subgroups) raw and standardised MAEs from sums (B, C, 2)."""
         cells = self.table(sums)
         raw, inside = means(cells.sum(axis=2))[..., 0], means(cells)[..., 0]
-        there = self.weight * ~np.isnan(inside)
+        weight = self.weight * ~np.isnan(inside)
         with np.errstate(invalid="ignore", divide="ignore"):
-            standardised = (np.nan_to_num(inside) * there).sum(axis=2) / there.sum(axis=2)
+            standardised = (np.nan_to_num(inside) * weight).sum(axis=2) / weight.sum(axis=2)
         return np.stack([raw, standardised], axis=1)
 
     def maes_and_gap(self, sums: np.ndarray) -> np.ndarray:
@@ -186,26 +186,26 @@ class _Crossed:
         """(2,) 95 % quantile of the raw and standardised gap where subgroups are shuffled among images of one age
         bin."""
         random, bins = np.random.default_rng(0), self.shape[1]
-        members = [np.flatnonzero(self.decade == number) for number in range(bins)]
-        shuffled, found = self.subgroup.copy(), []
+        members = [np.flatnonzero(self.decade == bin_code) for bin_code in range(bins)]
+        shuffled, shuffled_gaps = self.subgroup.copy(), []
         for _ in range(_SHUFFLES):
             for rows in members:
                 shuffled[rows] = random.permutation(self.subgroup[rows])
             # A shuffle within the bins leaves the number of images of every subgroup and bin as it is.
             cell = np.searchsorted(self.place, shuffled * bins + self.decade)
-            found.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
-        return np.quantile(found, 0.95, axis=0)
+            shuffled_gaps.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
+        return np.quantile(shuffled_gaps, 0.95, axis=0)
 
 
-def _large(names: np.ndarray, limit: int) -> tuple[list[str], dict[str, int]]:
+def _large_subgroups(names: np.ndarray, limit: int) -> tuple[list[str], dict[str, int]]:
     """Names of at least ``limit`` rows, sorted, and the number of rows of the others."""
-    found, count = np.unique(names.astype(str), return_counts=True)
-    rows = dict(zip(found.tolist(), count.tolist(), strict=True))
+    unique_names, count = np.unique(names.astype(str), return_counts=True)
+    rows = dict(zip(unique_names.tolist(), count.tolist(), strict=True))
     return [name for name in rows if rows[name] >= limit], {name: n for name, n in rows.items() if n < limit}
 
 
 def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:
-    code = {name: number for number, name in enumerate(order)}
+    code = {name: index for index, name in enumerate(order)}
     return np.array([code[name] for name in names], dtype=np.int64)
 
 
@@ -221,5 +221,5 @@ def _worst(rows: dict[str, dict]) -> dict:
     return {"name": name, **rows[name]}
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The numbers that a report opens on, each with what a better one is."""
+"""The headline figures of a report, each with its better direction."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

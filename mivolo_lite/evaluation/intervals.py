@@ -21,7 +21,7 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw the images again with replacement, many times, and say between what the statistic lies.
+    """The percentile bootstrap interval of a statistic: images are resampled with replacement.
 
     Args:
         values, statistic, cell, times, seed: see ``replicates``; NaN where a replicate has no statistic (it is left
@@ -58,14 +58,14 @@ def replicates(
     """
     cell = np.zeros(len(values), dtype=np.int64) if cell is None else cell
     order = np.argsort(cell, kind="stable")
-    columns, first = values[order].T.astype(np.float64), np.flatnonzero(np.diff(cell[order], prepend=-1))
+    columns, starts = values[order].T.astype(np.float64), np.flatnonzero(np.diff(cell[order], prepend=-1))
     random, n = np.random.default_rng(seed), len(values)
 
     def replicate() -> np.ndarray:
         resampled = np.bincount(random.integers(0, n, n), minlength=n)
-        return np.add.reduceat(columns * resampled, first, axis=1).T
+        return np.add.reduceat(columns * resampled, starts, axis=1).T
 
-    at_once = max(1, _ELEMENTS // (len(first) * len(columns)))
+    at_once = max(1, _ELEMENTS // (len(starts) * len(columns)))
     batches = [min(at_once, times - start) for start in range(0, times, at_once)]
     return np.concatenate([statistic(np.stack([replicate() for _ in range(batch)])) for batch in batches])
 

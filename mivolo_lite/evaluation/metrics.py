@@ -1,4 +1,4 @@
-"""How good a set of predictions is, in all and for every kind of person."""
+"""Metrics of a set of predictions, over all images and by subgroup."""
 
 from collections.abc import Iterable, Sequence
 
@@ -31,8 +31,8 @@ def within(errors: np.ndarray, years: float) -> np.ndarray:
 def gender_right(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
     """(N,) 1 where the more probable gender is the true one, 0 where not, NaN where either is unknown."""
     gender = np.array(gender, dtype=object)
-    right = (female > 0.5) == (gender == "F")
-    return np.where(np.isnan(female) | np.equal(gender, None), np.nan, right)
+    is_correct = (female > 0.5) == (gender == "F")
+    return np.where(np.isnan(female) | np.equal(gender, None), np.nan, is_correct)
 
 
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
@@ -63,17 +63,17 @@ def gross_error_rate(errors: np.ndarray) -> float | None:
 
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
     """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
-    right = gender_right(female, gender)
-    right = right[~np.isnan(right)]
-    return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
+    is_correct = gender_right(female, gender)
+    is_correct = is_correct[~np.isnan(is_correct)]
+    return {"n": len(is_correct), "accuracy": float(is_correct.mean()) if len(is_correct) else None}
 
 
 def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
     """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, over the ``<name>_n`` known."""
-    known = ~np.isnan(task.truth) & ~np.isnan(task.answer)
-    answer, truth = task.answer[known], task.truth[known]
-    score, each = ("accuracy", answer == truth) if task.kind == "classification" else ("mae", np.abs(answer - truth))
-    return {f"{name}_{score}": float(each.mean()) if len(each) else None, f"{name}_n": len(each)}
+    is_known = ~np.isnan(task.truth) & ~np.isnan(task.answer)
+    answer, truth = task.answer[is_known], task.truth[is_known]
+    score, scores = ("accuracy", answer == truth) if task.kind == "classification" else ("mae", np.abs(answer - truth))
+    return {f"{name}_{score}": float(scores.mean()) if len(scores) else None, f"{name}_n": len(scores)}
 
 
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
@@ -95,17 +95,17 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
-    pairs = {name: one.verified for name, one in predictions.embeddings.items()}
+    pairs = {name: embeddings.verified for name, embeddings in predictions.embeddings.items()}
     return {
         **age_metrics(errors),
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
         **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
-        **{f"{name}_accuracy": found and found["accuracy"] for name, found in pairs.items()},
-        **{f"{name}_n": found["pairs"] if found else 0 for name, found in pairs.items()},
+        **{f"{name}_accuracy": verified and verified["accuracy"] for name, verified in pairs.items()},
+        **{f"{name}_n": verified["pairs"] if verified else 0 for name, verified in pairs.items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
-        **({"unreadable": _first(predictions.unreadable)} if predictions.unreadable else {}),
+        **({"unreadable": _count_and_examples(predictions.unreadable)} if predictions.unreadable else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
@@ -114,17 +114,17 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     }
 
 
-def _first(images: Sequence[str]) -> dict:
+def _count_and_examples(images: Sequence[str]) -> dict:
     return {"n": len(images), "first": list(images[:SHOWN])}
 
 
 def validation_error(metrics: dict) -> float:
-    """What training keeps the best weights by: the MAE in years; of data without ages, the mean share of wrong answers
-    over all else that is right or wrong, 1 where there is nothing."""
+    """The error by which training keeps the best weights: the MAE in years; without ages, 1 minus the mean accuracy
+    of all other tasks, 1 where there are none."""
     if metrics["mae"] is not None:
         return metrics["mae"]
-    right = [value for name, value in metrics.items() if name.endswith("_accuracy") and value is not None]
-    return 1 - sum(right) / max(1, len(right))
+    accuracies = [value for name, value in metrics.items() if name.endswith("_accuracy") and value is not None]
+    return 1 - sum(accuracies) / max(1, len(accuracies))
 
 
 def _baseline_mae(predictions: Predictions) -> float | None:
@@ -144,5 +144,5 @@ def _by(errors: np.ndarray, names: Iterable[str | None], order) -> dict[str, dic
 
 def by_number(name: str) -> tuple[int, str]:
     """Sorts ``"100-109"`` behind ``"20-29"``, and names without a number by letter."""
-    first = name.split("-")[0]
-    return int(first) if first.isdecimal() else 0, name
+    start = name.split("-")[0]
+    return int(start) if start.isdecimal() else 0, name

@@ -1,8 +1,8 @@
-"""What NIST's evaluation of age estimation and verification (FATE) measures, and a curve of ours.
+"""The measures of NIST's evaluation of age estimation and verification (FATE), and a threshold curve of this package.
 
 Sources: NIST IR 8525 and its live page (pages.nist.gov/frvt/html/frvt_age_estimation.html). NIST averages over cells of
-equal weight: gender x single year of age, or gender x region of birth. The groups of a data set stand in for regions
-here. Only exactly known ages have a single year.
+equal weight: gender x single year of age, or gender x region of birth. The groups of a data set take the place of
+regions here. Only exactly known ages have a single year.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
     """
     estimate, year, gender, group = _single_years(predictions)
     error = np.abs(estimate - predictions.age_lo)
-    by_year_and_gender = [None if name is None else (one, name) for one, name in zip(year, gender, strict=True)]
+    by_year_and_gender = [None if name is None else (y, name) for y, name in zip(year, gender, strict=True)]
     group = group if any(group) else ["everyone"] * len(group)
     by_gender_and_group = [None if None in pair else pair for pair in zip(gender, group, strict=True)]
     as_teen = _within(estimate, 13, 16)
@@ -57,7 +57,7 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
 
 
 def threshold_curve(predictions: Predictions, legal_age: int, thresholds: Sequence[int] | None = None) -> dict:
-    """Our generalisation, not NIST's: what a rule "estimated at T or above passes" does, for a legal age L.
+    """A generalisation that is not NIST's: what a rule "estimated at T or above passes" does, for a legal age L.
 
     Args:
         predictions: with exact ages or ranges; a range that L splits is in neither part.
@@ -74,9 +74,9 @@ def threshold_curve(predictions: Predictions, legal_age: int, thresholds: Sequen
     """
     lo, hi, estimate = predictions.age_lo, predictions.age_hi, predictions.age
     thresholds = np.arange(legal_age, legal_age + _REACH + 1) if thresholds is None else np.sort(thresholds)
-    seen = ~np.isnan(estimate) & ~np.isnan(lo)
+    has_estimate = ~np.isnan(estimate) & ~np.isnan(lo)
     passed, reached = (np.searchsorted(thresholds, age, side="right") for age in (estimate, lo))
-    minor, adult = seen & (hi < legal_age), seen & (lo >= legal_age)
+    minor, adult = has_estimate & (hi < legal_age), has_estimate & (lo >= legal_age)
     tables = {
         name: np.bincount(passed[use] * _side(thresholds) + reached[use], minlength=_side(thresholds) ** 2)
         for name, use in (("minor", minor), ("hardest", minor & (lo >= legal_age - 1)), ("adult", adult))
@@ -108,17 +108,17 @@ def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
     return (age >= first) & (age < last + 1)
 
 
-def _average(value: np.ndarray, use: np.ndarray, cell: Sequence, wanted: list | None) -> dict:
-    """The mean over cells of the mean value in each; ``wanted`` cells must all be there, or those found if None."""
+def _average(value: np.ndarray, use: np.ndarray, cell: Sequence, required: list | None) -> dict:
+    """The mean over cells of the mean value in each; ``required`` cells must all occur; None for those that do."""
     places = [place for place in np.flatnonzero(use) if cell[place] is not None]
     names = [cell[place] for place in places]
-    found = sorted(set(names), key=str)
-    result = {"value": None, "interval": None, "n": len(places), "cells": len(found)}
-    if wanted is not None:
-        result["cells_wanted"] = len(wanted)
-    if len(places) < LIMIT or (wanted is not None and len(found) < len(wanted)):
+    cell_names = sorted(set(names), key=str)
+    result = {"value": None, "interval": None, "n": len(places), "cells": len(cell_names)}
+    if required is not None:
+        result["cells_wanted"] = len(required)
+    if len(places) < LIMIT or (required is not None and len(cell_names) < len(required)):
         return result
-    code = {name: number for number, name in enumerate(found)}
+    code = {name: index for index, name in enumerate(cell_names)}
     values = counted(value[places].astype(np.float64))
     cells = np.array([code[name] for name in names])
     value, interval = _mean_of_means(cell_sums(values, cells))[0], bootstrap(values, _mean_of_means, cells)
@@ -128,8 +128,8 @@ def _average(value: np.ndarray, use: np.ndarray, cell: Sequence, wanted: list | 
 def _mean_of_means(sums: np.ndarray) -> np.ndarray:
     """(B,) mean over the cells; a cell that a replicate happens to miss is left out of it."""
     mean = means(sums)[..., 0]
-    there = ~np.isnan(mean)
-    return np.where(there, mean, 0).sum(axis=1) / there.sum(axis=1)
+    is_present = ~np.isnan(mean)
+    return np.where(is_present, mean, 0).sum(axis=1) / is_present.sum(axis=1)
 
 
 def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: bool = False) -> dict:

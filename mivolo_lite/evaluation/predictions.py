@@ -1,4 +1,4 @@
-"""What a model says of every sample of a data set, each exactly once at any world size."""
+"""The predictions of a model for every sample of a data set, each exactly once at any world size."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +32,7 @@ _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """What a model says of every sample for one task, beside the truth.
+    """The answers of a model for one task, and the truth.
 
     Attributes:
         kind: of the task.
@@ -47,7 +47,7 @@ class TaskAnswers:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Where a model puts every sample, beside who it is.
+    """The embeddings of all samples, and the persons in them.
 
     Attributes:
         vector: (N, E) float32, NaN where the sample has none of the images shown.
@@ -65,7 +65,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Estimates beside the truth, one row a sample, in the order of the index.
+    """Estimates and truth, one row a sample, in the order of the index.
 
     Attributes:
         key: (N,) sample keys.
@@ -73,10 +73,10 @@ class Predictions:
         female: (N,) estimated probability of gender ``F``, NaN likewise.
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
-        tasks: the answers to the other tasks of which these samples know anything, by their names.
+        tasks: the answers to the other tasks for which these samples have labels, by their names.
         spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
-        embeddings: those of tasks that tell people apart, by their names, where samples say who is in them.
+        embeddings: those of embedding tasks, by their names, where samples have identities.
         gender_logit: (N,) log odds of ``F``, NaN likewise; None where only the probability is known.
         unreadable: "key.input: reason" of every image that cannot be decoded; such an image counts as missing.
     """
@@ -98,7 +98,7 @@ class Predictions:
 
     @property
     def log_odds(self) -> np.ndarray:
-        """(N,) log odds of ``F``: the model's own, or what the probability says of them."""
+        """(N,) log odds of ``F``: the model's own, or computed from the probability."""
         if self.gender_logit is not None:
             return self.gender_logit
         probability = np.clip(self.female, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
@@ -139,10 +139,10 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
         ]
         writer.writerow(["key", "age", *ages, "gender", *genders, "group", *(title for title, _ in extra)])
         for row, key in enumerate(truth.key):
-            ages = [_number(column.age[row], 4) for column in columns.values()]
-            genders = [_number(column.female[row], 6) for column in columns.values()]
-            rest = [_number(values[row], 4) for _, values in extra]
-            writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row], *rest])
+            ages = [_formatted(column.age[row], 4) for column in columns.values()]
+            genders = [_formatted(column.female[row], 6) for column in columns.values()]
+            extras = [_formatted(values[row], 4) for _, values in extra]
+            writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row], *extras])
 
 
 def read_csv(path: Path) -> dict[str | None, Predictions]:
@@ -161,13 +161,14 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         raise UserError(
             f"{path}: not the predictions.csv of an evaluation: its columns are {', '.join(titles)[:200]!r}"
         )
-    for number, row in enumerate(rows, start=2):
+    for line, row in enumerate(rows, start=2):
         if None in row or None in row.values() or not row["key"] or row["gender"] not in ("", *GENDERS):
-            raise UserError(f"{path}: line {number} is cut or damaged; evaluate again")
+            raise UserError(f"{path}: line {line} is cut or damaged; evaluate again")
     try:
         ends = [row["age"].split(";") if row["age"] else ["nan"] for row in rows]
-        lo, hi = (np.array([float(pair[place]) for pair in ends]) for place in (0, -1))
-        columns = {title: _numbers(rows, title) for title in titles if title not in ("key", "age", "gender", "group")}
+        lo, hi = (np.array([float(pair[end_index]) for pair in ends]) for end_index in (0, -1))
+        estimated = [title for title in titles if title not in ("key", "age", "gender", "group")]
+        columns = {title: _float_column(rows, title) for title in estimated}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None
     if len(set(titles)) < len(titles) or not _are_possible(lo, hi, columns):
@@ -201,7 +202,7 @@ def predict(
     accelerator: Accelerator,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Predictions:
-    """What the estimator says of every sample, shown all that it looks at; see ``predict_each``.
+    """The predictions for every sample from all inputs of the estimator; see ``predict_each``.
 
     Raises:
         UserError: likewise, or no sample has what it looks at.
@@ -221,16 +222,16 @@ def predict_each(
     loader: BatchLoader,
     index: ShardIndex,
     accelerator: Accelerator,
-    shown: Mapping[str | None, tuple[str, ...]],
+    input_sets: Mapping[str | None, tuple[str, ...]],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str | None, Predictions]:
-    """Run the estimator over the index, once for each set of images shown. Every rank gets all predictions.
+    """Run the estimator over the index, once for each set of inputs. Every rank gets all predictions.
 
     Args:
         estimator: on the accelerator's device.
-        loader: reads every sample of the index once over all ranks, with all images that are to be shown.
+        loader: reads every sample of the index once over all ranks, with all images of the input sets.
         index, accelerator: the data and the device.
-        shown: of ``face`` and ``body``, by the name of the predictions.
+        input_sets: of ``face`` and ``body``, by the name of the predictions.
         should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
 
     Raises:
@@ -238,23 +239,23 @@ def predict_each(
         Interrupted: ``should_stop`` said so.
     """
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or count_people(index)]
-    rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in shown}
+    rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
     unreadable: set[str] = set()
-    for name, batch, output in passes(estimator, loader, accelerator, shown, "evaluating"):
+    for name, batch, output in passes(estimator, loader, accelerator, input_sets, "evaluating"):
         if should_stop():
             raise Interrupted
         unreadable.update(batch.broken)
         age, _ = estimator.estimate(output)
         logit = gender_logit(estimator, output)
         answers = [task.answer(output[task.name]) for task in tasks]
-        estimates = where_seen(batch.seen(shown[name]), age.age, logit, *answers)
+        estimates = mask_unseen(batch.seen(input_sets[name]), age.age, logit, *answers)
         columns = batch.sample, _spread(age, estimator.method.span), *estimates
         rows[name].append(tuple(column[batch.valid].cpu().numpy() for column in columns))
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
-    found = {name: _assemble(gather_object(rows[name]), index, tasks) for name in shown}
+    predictions = {name: _assemble(gather_object(rows[name]), index, tasks) for name in input_sets}
     if estimator.gender_head is None:
-        found = {name: _without_gender(each) for name, each in found.items()}
-    return {name: replace(each, unreadable=images) for name, each in found.items()}
+        predictions = {name: _without_gender(of_inputs) for name, of_inputs in predictions.items()}
+    return {name: replace(of_inputs, unreadable=images) for name, of_inputs in predictions.items()}
 
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
@@ -266,13 +267,13 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     return logits[:, female] - logits[:, 1 - female]
 
 
-def images_needed(estimator: Estimator, shown: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
-    """Those of the estimator's inputs that are in any of the sets of images shown."""
-    return tuple(name for name in estimator.inputs if any(name in names for names in shown.values()))
+def images_needed(estimator: Estimator, input_sets: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
+    """The estimator's inputs that are in any of the input sets."""
+    return tuple(name for name in estimator.inputs if any(name in names for names in input_sets.values()))
 
 
 def join_processes() -> Accelerator:
-    """All processes that were started together. On CPUs, accelerate takes those of torchrun for one each, unasked."""
+    """The accelerator of all launched processes. On CPUs, accelerate by default ignores torchrun's."""
     return Accelerator(cpu=not torch.cuda.is_available())
 
 
@@ -280,29 +281,29 @@ def passes(
     estimator: Estimator,
     loader: BatchLoader,
     accelerator: Accelerator,
-    shown: Mapping[str | None, tuple[str, ...]],
-    doing: str,
+    input_sets: Mapping[str | None, tuple[str, ...]],
+    description: str,
 ) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
-    """The estimator's raw outputs for every batch of this rank, once for each set of images shown.
+    """The estimator's raw outputs for every batch of this rank, once for each set of inputs.
 
     Args:
-        estimator, loader, accelerator, shown: as for ``predict_each``; to be iterated in inference mode.
-        doing: a word for the progress bar.
+        estimator, loader, accelerator, input_sets: as for ``predict_each``; to be iterated in inference mode.
+        description: of the progress bar.
     """
     estimator.eval()
-    for batch in tqdm(loader, desc=doing, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
         batch = batch.to(accelerator.device)
-        for name, images in shown.items():
+        for name, images in input_sets.items():
             with accelerator.autocast():
                 output = estimator(**batch.images(images))
             yield name, batch, output
 
 
-def where_seen(seen: Tensor, *estimates: Tensor) -> list[Tensor]:
-    """(B, ...) estimates, NaN for samples of which nothing was seen: what a model says of those is not about them."""
-    if not all(torch.isfinite(estimate[seen]).all() for estimate in estimates):
+def mask_unseen(has_image: Tensor, *estimates: Tensor) -> list[Tensor]:
+    """(B, ...) estimates, with NaN for samples without any input image."""
+    if not all(torch.isfinite(estimate[has_image]).all() for estimate in estimates):
         raise UserError("the model's estimates are not numbers: its training diverged; train it with a lower optim.lr")
-    rows = [seen.view(-1, *[1] * (estimate.dim() - 1)) for estimate in estimates]
+    rows = [has_image.view(-1, *[1] * (estimate.dim() - 1)) for estimate in estimates]
     return [torch.where(row, estimate, torch.nan) for row, estimate in zip(rows, estimates, strict=True)]
 
 
@@ -314,7 +315,7 @@ def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
 
 
 def _bar_hidden(accelerator: Accelerator) -> bool | None:
-    """On other ranks, and by tqdm's own judgement where nobody looks."""
+    """True on other ranks; None lets tqdm decide by whether there is a terminal."""
     return None if accelerator.is_main_process else True
 
 
@@ -325,10 +326,10 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
     columns, logit = index.columns, logit[order].astype(np.float64)
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
     answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}
-    asked = [task for task in tasks if task.kind != "embedding"]
-    truth = task_columns(index, {task.name: task.classes for task in asked})
+    labelled = [task for task in tasks if task.kind != "embedding"]
+    truth = task_columns(index, {task.name: task.classes for task in labelled})
     return Predictions(
-        [index.key(number) for number in range(len(index))],
+        [index.key(sample_number) for sample_number in range(len(index))],
         age[order].astype(np.float64),
         _probability(logit),
         columns["age_lo"].astype(np.float64),
@@ -337,7 +338,7 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
         _names(columns["group"], index.groups),
         {
             task.name: TaskAnswers(task.kind, answer[task.name], truth[task.name])
-            for task in asked
+            for task in labelled
             if not np.isnan(truth[task.name]).all()
         },
         None if np.isnan(spread).all() else spread,
@@ -362,9 +363,9 @@ def _names(codes: np.ndarray, names) -> list[str | None]:
     return [None if code == NO_CODE else names[code] for code in codes.tolist()]
 
 
-def _numbers(rows: list[dict[str, str]], title: str) -> np.ndarray:
+def _float_column(rows: list[dict[str, str]], title: str) -> np.ndarray:
     return np.array([float(row[title] or "nan") for row in rows])
 
 
-def _number(value: float, digits: int) -> str:
+def _formatted(value: float, digits: int) -> str:
     return "" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,6 +1,6 @@
-"""How much worse the estimates become when the images are worse: MAE under ten corruptions at five strengths each.
+"""Robustness: the MAE under ten corruptions at five strengths each.
 
-One number stands for all of it, the mean relative degradation: the mean over corruptions and strengths of
+It is summarised by the mean relative degradation: the mean over corruptions and strengths of
 
     MAE(corruption, strength) / MAE(clean) - 1,
 
@@ -10,8 +10,8 @@ Hendrycks and Dietterich, ICLR 2019.) Its limits:
 * It is relative to the model's own clean error: of two models that are equally bad in the dark, the one that is worse
   by day degrades less. Read it beside the clean MAE, and compare the MAEs themselves between models.
 * It is saturated: a model that always gives one age has 0.
-* The strengths are chosen, not measured anywhere: it says which of two models holds out longer, and against what, not
-  what to expect of somebody's camera.
+* The strengths are chosen, not measured anywhere: it says which of two models is more robust, and against what, not
+  what to expect of a given camera.
 * The corruptions are applied to images at the model's resolution, already cut out: what a worse photograph does to
   the detector that cuts them is not in it. A body whose face was blacked out when it was cut has none to cover.
 """
@@ -30,7 +30,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predictions import images_needed, passes, where_seen
+from mivolo_lite.evaluation.predictions import images_needed, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
@@ -77,16 +77,16 @@ class CorruptedDataset:
         pixels = buffer[: count * VERSIONS]
         versions = pixels.movedim(1, -1).numpy().reshape(count, VERSIONS, *squares.shape[1:])
         versions[:, 0] = squares
-        for number, row in enumerate(clean.rows.tolist()):
+        for image, row in enumerate(clean.rows.tolist()):
             sample = refs[row].sample
-            part = self.to_cover(name, sample)
+            face_region = self.to_cover(name, sample)
             for version, (kind, severity) in enumerate(CELLS, start=1):
-                versions[number, version] = corrupt(squares[number], kind, severity, (_SEED, sample), part)
+                versions[image, version] = corrupt(squares[image], kind, severity, (_SEED, sample), face_region)
         rows = clean.rows[:, None] * VERSIONS + torch.arange(VERSIONS)
         return Images(pixels, rows.flatten())
 
     def to_cover(self, name: str, sample: int) -> str:
-        """Where the face is in a sample's image, as ``corrupt`` takes it.
+        """The region of a sample's image that holds the face, as ``corrupt`` takes it.
 
         Packing blacks the face out of a body wherever it knows it. A body without a face may show one that no box was
         given for, at its top.
@@ -96,18 +96,18 @@ class CorruptedDataset:
         return "none" if self.dataset.index.columns["face_size"][sample] > 0 else "head"
 
 
-class SomeSamples:
-    """An evaluation of these samples alone."""
+class SubsetSampler:
+    """An ``EvalSampler`` of these samples alone."""
 
     def __init__(self, samples: np.ndarray, batch_size: int, rank: int, world_size: int):
         self.samples, self.batch_size = samples, batch_size
-        self.places = EvalSampler(len(samples), batch_size, rank, world_size)
+        self.positions = EvalSampler(len(samples), batch_size, rank, world_size)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
-        for refs in self.places:
+        for refs in self.positions:
             yield [ref._replace(sample=int(self.samples[ref.sample])) for ref in refs]
 
 
@@ -116,11 +116,11 @@ def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.nd
 
     All of them where ``count`` is None or there are fewer. Raises UserError where there is none.
     """
-    seen = np.logical_or.reduce([index.columns[f"{name}_size"] > 0 for name in inputs])
-    known = np.flatnonzero(seen & ~np.isnan(index.columns["age_lo"]))
-    if not len(known):
+    has_image = np.logical_or.reduce([index.columns[f"{name}_size"] > 0 for name in inputs])
+    candidates = np.flatnonzero(has_image & ~np.isnan(index.columns["age_lo"]))
+    if not len(candidates):
         raise UserError(f"{index.folder}: no sample has both an age and a {' or '.join(inputs)}, as --robustness needs")
-    return np.sort(permutation_of(known, _SEED)[:count])
+    return np.sort(permutation_of(candidates, _SEED)[:count])
 
 
 @torch.inference_mode()
@@ -129,7 +129,7 @@ def measure_robustness(
     index: ShardIndex,
     samples: np.ndarray,
     accelerator: Accelerator,
-    shown: Mapping[str | None, tuple[str, ...]],
+    input_sets: Mapping[str | None, tuple[str, ...]],
     batch: int,
     workers: int,
 ) -> dict[str | None, dict]:
@@ -140,22 +140,22 @@ def measure_robustness(
         index: the data.
         samples: numbers of the samples, as ``choose`` gives them.
         accelerator: the device.
-        shown: images that the model is shown, by the name of the result.
+        input_sets: images that the model is given, by the name of the result.
         batch: images of one forward pass, filled with whole samples.
         workers: decoding processes.
 
     Returns:
-        What ``degradation`` gives, by the names of ``shown``.
+        What ``degradation`` gives, by the names of ``input_sets``.
     """
-    dataset = CorruptedDataset(ShardDataset(index, images_needed(estimator, shown), estimator.card.image_size))
+    dataset = CorruptedDataset(ShardDataset(index, images_needed(estimator, input_sets), estimator.card.image_size))
     ranks = accelerator.process_index, accelerator.num_processes
-    loader = BatchLoader(dataset, SomeSamples(samples, max(1, batch // VERSIONS), *ranks), workers)
-    rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in shown}
-    for name, versions, output in passes(estimator, loader, accelerator, shown, "corrupting"):
-        (age,) = where_seen(versions.seen(shown[name]), estimator.estimate(output)[0].age)
+    loader = BatchLoader(dataset, SubsetSampler(samples, max(1, batch // VERSIONS), *ranks), workers)
+    rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in input_sets}
+    for name, versions, output in passes(estimator, loader, accelerator, input_sets, "corrupting"):
+        (age,) = mask_unseen(versions.seen(input_sets[name]), estimator.estimate(output)[0].age)
         columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
         rows[name].append(tuple(column.cpu().numpy() for column in columns))
-    return {name: degradation(_errors(gather_object(rows[name]), index)) for name in shown}
+    return {name: degradation(_errors(gather_object(rows[name]), index)) for name in input_sets}
 
 
 def _errors(rows: list[tuple[np.ndarray, np.ndarray]], index: ShardIndex) -> np.ndarray:
@@ -181,18 +181,19 @@ def degradation(errors: np.ndarray) -> dict | None:
     if not len(errors):
         return None
     values = counted(*np.abs(errors).T)
-    found = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
+    figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap(values, _figures)
     result = {"samples": len(errors)}
-    for end, read in (("", lambda place: _number(found[place])), ("_interval", lambda place: as_pair(ends[:, place]))):
+    selectors = {"": lambda index: _finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
+    for end, select in selectors.items():
         result |= {
-            f"clean_mae{end}": read(0),
-            f"mean_relative_degradation{end}": read(-1),
+            f"clean_mae{end}": select(0),
+            f"mean_relative_degradation{end}": select(-1),
             f"mae{end}": {
-                name: [read(1 + SEVERITIES * row + severity) for severity in range(SEVERITIES)]
+                name: [select(1 + SEVERITIES * row + severity) for severity in range(SEVERITIES)]
                 for row, name in enumerate(CORRUPTIONS)
             },
-            f"relative_degradation{end}": {name: read(VERSIONS + row) for row, name in enumerate(CORRUPTIONS)},
+            f"relative_degradation{end}": {name: select(VERSIONS + row) for row, name in enumerate(CORRUPTIONS)},
         }
     return result | {"strengths": {name: list(corruption.strengths) for name, corruption in CORRUPTIONS.items()}}
 
@@ -205,5 +206,5 @@ def _figures(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([mae, relative, relative.mean(axis=1, keepdims=True)], axis=1)
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

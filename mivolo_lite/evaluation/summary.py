@@ -1,4 +1,4 @@
-"""Everything that an evaluation says of a set of predictions, as it goes to ``metrics.json``."""
+"""All metrics of a set of predictions, as they go to ``metrics.json``."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
     """The metrics of ``evaluate_predictions``, with 95 % bootstrap intervals, and what follows.
 
     Args:
-        predictions: estimates beside the truth.
+        predictions: estimates and truth.
         legal_ages: of the threshold curves.
         level: coverage that the age intervals of the predictions promise; None where they have none.
 
@@ -44,7 +44,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
         * ``classes`` for ages known as ranges, ``nist`` and ``thresholds`` by legal age;
         * ``risk_coverage`` of age and gender, and ``age_intervals``;
-        * ``verification`` by each task that tells people apart.
+        * ``verification`` by each embedding task.
     """
     metrics = evaluate_predictions(predictions)
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
@@ -57,9 +57,9 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         _add_intervals(metrics["by"][subgroup], errors, names)
     crossed = _crossed(predictions.gender, predictions.group)
     female = predictions.female
-    right = gender_right(female, predictions.gender)
+    is_correct = gender_right(female, predictions.gender)
     return metrics | {
-        "intervals": _intervals(errors, right),
+        "intervals": _intervals(errors, is_correct),
         "ce20": gross_error_rate(errors),
         "cs": cumulative_scores(errors),
         "macro_mae": macro_mae(errors, subgroups["age"]),
@@ -77,10 +77,10 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         "thresholds": [threshold_curve(predictions, age) for age in legal_ages],
         "risk_coverage": {
             "age": None if predictions.spread is None else risk_coverage(np.abs(errors), predictions.spread),
-            "gender": risk_coverage(1 - right, -np.abs(female - 0.5)),
+            "gender": risk_coverage(1 - is_correct, -np.abs(female - 0.5)),
         },
         "age_intervals": _age_intervals(predictions, subgroups, level),
-        "verification": {name: one.verified for name, one in predictions.embeddings.items()},
+        "verification": {name: embeddings.verified for name, embeddings in predictions.embeddings.items()},
     }
 
 
@@ -95,23 +95,23 @@ def age_curves(predictions: Predictions) -> dict:
 def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None]) -> None:
     names = np.array(names, dtype=object)
     for name, row in rows.items():
-        own = errors[names == name]
-        own = own[~np.isnan(own)]
+        subgroup_errors = errors[names == name]
+        subgroup_errors = subgroup_errors[~np.isnan(subgroup_errors)]
         ends = np.full((2, 2), np.nan)
-        if len(own) >= LIMIT:
-            ends = bootstrap(counted(np.abs(own), own), means)[:, 0]
+        if len(subgroup_errors) >= LIMIT:
+            ends = bootstrap(counted(np.abs(subgroup_errors), subgroup_errors), means)[:, 0]
         row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
 
 
-def _intervals(errors: np.ndarray, right: np.ndarray) -> dict:
-    errors, right = errors[~np.isnan(errors)], right[~np.isnan(right)]
+def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
+    errors, is_correct = errors[~np.isnan(errors)], is_correct[~np.isnan(is_correct)]
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
     if len(errors):
         ends = bootstrap(counted(np.abs(errors), errors), means)[:, 0]
         result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
         result["cs5"] = as_pair(share_interval(within(errors, 5)))
-    if len(right):
-        result["gender_accuracy"] = as_pair(share_interval(right))
+    if len(is_correct):
+        result["gender_accuracy"] = as_pair(share_interval(is_correct))
     return result
 
 

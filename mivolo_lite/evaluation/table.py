@@ -57,7 +57,7 @@ def _verification(metrics: dict) -> Iterable[str]:
 
 
 def _summarised(metrics: dict) -> list[str]:
-    """What only ``summarise`` computes: intervals, the mean over age bins, the gap between groups, coverage."""
+    """Figures that only ``summarise`` computes: intervals, the mean over age bins, the gap between groups, coverage."""
     lines = []
     if metrics.get("intervals", {}).get("mae"):
         lower, upper = metrics["intervals"]["mae"]
@@ -84,12 +84,12 @@ def _summarised(metrics: dict) -> list[str]:
     return lines
 
 
-def _robustness(metrics: dict, shown: str = "") -> list[str]:
+def _robustness(metrics: dict, suffix: str = "") -> list[str]:
     robustness = metrics.get("robustness")
     if not robustness:
         return []
     clean = f"clean MAE {robustness['clean_mae']:.2f} of {robustness['samples']}"
-    lines = ["", f"{'corrupted images':18}{'MAE at strength 1 to 5':>38}{'degradation':>16}  {clean}{shown}"]
+    lines = ["", f"{'corrupted images':18}{'MAE at strength 1 to 5':>38}{'degradation':>16}  {clean}{suffix}"]
     for name, row in robustness["mae"].items():
         worse = robustness["relative_degradation"][name]
         lines.append(f"  {name:14}{''.join(f'{mae:8.2f}' for mae in row)}{_percent(worse):>16}")
@@ -111,14 +111,14 @@ def _some_are_few(metrics: dict) -> bool:
 def _unreadable(metrics: dict) -> list[str]:
     if not metrics.get("unreadable"):
         return []
-    n, first = metrics["unreadable"]["n"], "; ".join(metrics["unreadable"]["first"])
-    return [f"{n} images cannot be decoded and count as missing: {first}{' ...' if n > SHOWN else ''}"]
+    n, examples = metrics["unreadable"]["n"], "; ".join(metrics["unreadable"]["first"])
+    return [f"{n} images cannot be decoded and count as missing: {examples}{' ...' if n > SHOWN else ''}"]
 
 
 def _classified(metrics: dict) -> list[str]:
     """The tasks that have an accuracy, gender first."""
-    asked = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
-    return [name for name in asked if metrics[f"{name}_n"]]
+    tasks = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
+    return [name for name in tasks if metrics[f"{name}_n"]]
 
 
 def _rest_side_by_side(columns: Iterable[dict]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether embeddings tell who is who: pairs of images of one person or of two, by the cosine.
+"""Verification: whether two images show one person, by the cosine of their embeddings.
 
 The accuracy is that of the protocol of Labeled Faces in the Wild (Huang et al., 2007): in ten parts, each decided by
 the threshold that is best on the other nine. The pairs are sampled here; unlike LFW's, a person may be in several
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST, FEWEST = 100_000, 30
-"""Pairs of each kind: so many at most, and no figure from fewer."""
+MAX_PAIRS, MIN_PAIRS = 100_000, 30
+"""Pairs of each kind: at most, and at least for a figure."""
 
 FOLDS = 10
 
@@ -33,13 +33,13 @@ class Pairs(NamedTuple):
     same: np.ndarray
 
 
-def verification(embedding: np.ndarray, person: np.ndarray, most: int = MOST, seed: int = 0) -> dict | None:
+def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX_PAIRS, seed: int = 0) -> dict | None:
     """How well the cosine of two embeddings tells whether they are of one person.
 
     Args:
         embedding: (N, E), NaN where there is none.
         person: (N,) who it is, NaN where unknown.
-        most: pairs of each kind.
+        max_pairs: of each kind.
         seed: of the draw of the pairs and their ten parts.
 
     Returns:
@@ -48,20 +48,20 @@ def verification(embedding: np.ndarray, person: np.ndarray, most: int = MOST, se
         by false accept rate, None where there are too few pairs, and ``roc``, pairs of a false and a true accept rate.
         None for fewer than 30 pairs of a kind.
     """
-    known = np.flatnonzero(~np.isnan(person) & ~np.isnan(embedding).any(axis=1))
+    rows = np.flatnonzero(~np.isnan(person) & ~np.isnan(embedding).any(axis=1))
     rng = np.random.default_rng(seed)
-    pairs = draw_pairs(person[known], most, rng)
+    pairs = draw_pairs(person[rows], max_pairs, rng)
     count = len(pairs.same) // 2
-    if count < FEWEST:
+    if count < MIN_PAIRS:
         return None
-    cosine = cosines(embedding[known], pairs)
-    parts = fold_accuracies(cosine, pairs.same, rng)
+    cosine = cosines(embedding[rows], pairs)
+    accuracies = fold_accuracies(cosine, pairs.same, rng)
     far, tar = roc(cosine, pairs.same)
     return {
         "pairs": len(pairs.same),
-        "people": len(np.unique(person[known])),
-        "accuracy": float(parts.mean()),
-        "spread": float(parts.std()),
+        "people": len(np.unique(person[rows])),
+        "accuracy": float(accuracies.mean()),
+        "spread": float(accuracies.std()),
         "threshold": best_threshold(cosine, pairs.same),
         "auc": float(np.trapezoid(tar, far)),
         "tar": {f"{rate:g}": tar_at(rate, far, tar) if rate * count >= _FALSE_ACCEPTS else None for rate in FARS},
@@ -69,14 +69,14 @@ def verification(embedding: np.ndarray, person: np.ndarray, most: int = MOST, se
     }
 
 
-def draw_pairs(person: np.ndarray, most: int, rng: np.random.Generator) -> Pairs:
-    """All pairs (N,) of one person, or ``most`` of them by chance, and as many of two; none occurs twice."""
+def draw_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -> Pairs:
+    """All pairs (N,) of one person, or ``max_pairs`` of them by chance, and as many of two; none occurs twice."""
     order = np.argsort(person, kind="stable")
-    place = np.arange(len(person))
-    begin = np.searchsorted(person[order], person[order])  # of the person that each place is of
-    one, two = place - begin, begin  # how many places before it are of the same person, and of others
-    count = min(int(one.sum()), int(two.sum()), most)
-    pair_types = [_draw(one, begin, count, rng), _draw(two, np.zeros_like(begin), count, rng)]
+    position = np.arange(len(person))
+    begin = np.searchsorted(person[order], person[order])  # of the person at each position
+    same_count, different_count = position - begin, begin  # earlier positions of the same person, and of others
+    count = min(int(same_count.sum()), int(different_count.sum()), max_pairs)
+    pair_types = [_draw(same_count, begin, count, rng), _draw(different_count, np.zeros_like(begin), count, rng)]
     first, second = (order[np.concatenate(places)] for places in zip(*pair_types, strict=True))
     return Pairs(first, second, np.arange(2 * count) < count)
 
@@ -85,31 +85,31 @@ def _draw(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Ge
     """So many different pairs of places, each of which pairs with as many places as it has partners, from ``begin``."""
     end = np.cumsum(partners)
     total = int(end[-1]) if len(end) else 0
-    number = np.sort(rng.choice(total, count, replace=False))
-    second = np.searchsorted(end, number, side="right")
-    return begin[second] + number - (end - partners)[second], second
+    pair = np.sort(rng.choice(total, count, replace=False))
+    second = np.searchsorted(end, pair, side="right")
+    return begin[second] + pair - (end - partners)[second], second
 
 
 def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
     """(n,) float64, a few pairs at a time, since both embeddings of each are copied."""
     length = np.linalg.norm(embedding, axis=1)
-    found = np.empty(len(pairs.same))
-    for begin in range(0, len(found), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        first, second = pairs.first[part], pairs.second[part]
+    values = np.empty(len(pairs.same))
+    for begin in range(0, len(values), _CHUNK):
+        chunk = slice(begin, begin + _CHUNK)
+        first, second = pairs.first[chunk], pairs.second[chunk]
         product = np.einsum("ne,ne->n", embedding[first], embedding[second], dtype=np.float64)
-        found[part] = product / np.maximum(length[first] * length[second], np.finfo(np.float32).tiny)
-    return found
+        values[chunk] = product / np.maximum(length[first] * length[second], np.finfo(np.float32).tiny)
+    return values
 
 
 def fold_accuracies(cosine: np.ndarray, same: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(FOLDS,) share of right answers in each part, by the threshold that is best on the others."""
+    """(FOLDS,) accuracy in each part, by the threshold that is best on the others."""
     fold = np.empty(len(same), dtype=np.int64)
     for kind in (same, ~same):  # as many of each kind in every part
         fold[kind] = rng.permutation(int(kind.sum())) % FOLDS
-    thresholds = [best_threshold(cosine[fold != number], same[fold != number]) for number in range(FOLDS)]
-    right = (cosine > np.array(thresholds)[fold]) == same
-    return np.bincount(fold, right) / np.bincount(fold)
+    thresholds = [best_threshold(cosine[fold != held_out], same[fold != held_out]) for held_out in range(FOLDS)]
+    is_correct = (cosine > np.array(thresholds)[fold]) == same
+    return np.bincount(fold, is_correct) / np.bincount(fold)
 
 
 def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:

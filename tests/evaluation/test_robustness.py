@@ -12,7 +12,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SomeSamples, choose, degradation
+from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SubsetSampler, choose, degradation
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
@@ -120,7 +120,7 @@ def test_workers_and_ranks_read_the_same(index):
     samples = np.array([0, 3, 5, 6, 9, 11, 12])
 
     def read(batch_size, rank, world_size, workers=0):
-        batches = BatchLoader(dataset, SomeSamples(samples, batch_size, rank, world_size), workers)
+        batches = BatchLoader(dataset, SubsetSampler(samples, batch_size, rank, world_size), workers)
         rows = {}
         for batch in batches:
             for pixels, row in zip(batch.face.pixels, batch.face.rows.tolist(), strict=True):

@@ -55,9 +55,9 @@ def calibration_table(calibration: dict) -> str:
     if calibration["by"] == "age":
         lines.append("(by estimated age)")
     if calibration["few"]:
-        few = ", ".join(f"{name} ({n})" for name, n in calibration["few"].items())
+        listed = ", ".join(f"{name} ({n})" for name, n in calibration["few"].items())
         instead = "with the nearest in age" if calibration["by"] == "age" else "the radius of all"
-        lines.append(f"  too few ages of their own, so {instead}: {few}")
+        lines.append(f"  too few ages of their own, so {instead}: {listed}")
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"
     if calibration["gender_n"] and not np.isclose(temperature, 1):

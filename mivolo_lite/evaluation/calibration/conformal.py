@@ -27,7 +27,7 @@ _STEPS = 60  # halvings of the temperature's range
 
 
 def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all") -> dict:
-    """What a checkpoint's card holds under ``calibration``.
+    """Fit the values of a card's ``calibration``.
 
     Args:
         predictions: of uncalibrated estimates on images that were not trained on.
@@ -44,18 +44,18 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         ValueError: too few known ages for this level.
     """
     errors = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
-    known = ~np.isnan(errors)
-    radius = conformal_radius(errors[known], level)
+    is_known = ~np.isnan(errors)
+    radius = conformal_radius(errors[is_known], level)
     if radius is None:
-        raise ValueError(f"{known.sum()} known ages are too few for intervals of level {level:g}")
-    names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[known]
-    radii, few = _radii(by, names, predictions.age[known], errors[known], level)
+        raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}")
+    names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[is_known]
+    radii, few = _radii(by, names, predictions.age[is_known], errors[is_known], level)
     gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
     is_female = np.array([name == "F" for name in predictions.gender])
     return {
         "level": float(level),
         "by": by,
-        "n": int(known.sum()),
+        "n": int(is_known.sum()),
         "radius": radius,
         "radii": radii,
         "few": few,

@@ -1,4 +1,4 @@
-"""Whether the model's confidence means what it says: gender probabilities, age spreads and age intervals."""
+"""Calibration of the model's confidence: gender probabilities, age spreads and age intervals."""
 
 from collections.abc import Sequence
 
@@ -27,26 +27,27 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
         (mean of minus the log probability of the truth), and ``bins`` that hold any image: ``n``, mean
         ``confidence`` (probability of the answer) and ``accuracy``. None where no gender is known.
     """
-    probability, is_female = _known(female, gender)
+    probability, is_female = _where_known(female, gender)
     if not len(probability):
         return None
     answer = probability > 0.5
-    confidence, right = np.where(answer, probability, 1 - probability), answer == is_female
+    confidence, is_correct = np.where(answer, probability, 1 - probability), answer == is_female
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     bins = [
-        {"n": int(use.sum()), "confidence": float(confidence[use].mean()), "accuracy": float(right[use].mean())}
-        for use in (place == number for number in range(BINS))
+        {"n": int(use.sum()), "confidence": float(confidence[use].mean()), "accuracy": float(is_correct[use].mean())}
+        for use in (place == bin_index for bin_index in range(BINS))
         if use.any()
     ]
     truth = np.where(is_female, probability, 1 - probability)
     of = {name: is_female == (name == "F") for name in GENDERS}
     return {
-        "n": len(right),
+        "n": len(is_correct),
         "confusion": {
-            name: {other: int((answer[use] == (other == "F")).sum()) for other in GENDERS} for name, use in of.items()
+            name: {estimated: int((answer[use] == (estimated == "F")).sum()) for estimated in GENDERS}
+            for name, use in of.items()
         },
-        "accuracy": {name: float(right[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
-        "ece": float(sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / len(right)),
+        "accuracy": {name: float(is_correct[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
+        "ece": float(sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / len(is_correct)),
         "nll": float(-np.log(np.maximum(truth, 1e-12)).mean()),
         "bins": bins,
     }
@@ -56,15 +57,15 @@ def gender_accuracy_by(female: np.ndarray, gender: Names, subgroup: Names) -> di
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
     subgroup = np.array(subgroup, dtype=object)
     rows = {}
-    for name in sorted({one for one in subgroup if one is not None}, key=by_number):
+    for name in sorted({label for label in subgroup if label is not None}, key=by_number):
         use = np.flatnonzero(subgroup == name)
-        probability, is_female = _known(female[use], [gender[place] for place in use])
-        right = (probability > 0.5) == is_female
-        enough = len(right) >= LIMIT
+        probability, is_female = _where_known(female[use], [gender[place] for place in use])
+        is_correct = (probability > 0.5) == is_female
+        enough = len(is_correct) >= LIMIT
         rows[name] = {
-            "n": len(right),
-            "accuracy": float(right.mean()) if enough else None,
-            "interval": as_pair(share_interval(right)) if enough else None,
+            "n": len(is_correct),
+            "accuracy": float(is_correct.mean()) if enough else None,
+            "interval": as_pair(share_interval(is_correct)) if enough else None,
         }
     return rows
 
@@ -80,8 +81,8 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
         ``n``, ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without
         images or where every image is equally certain.
     """
-    known = ~np.isnan(loss) & ~np.isnan(uncertainty)
-    loss, uncertainty = loss[known], uncertainty[known]
+    is_known = ~np.isnan(loss) & ~np.isnan(uncertainty)
+    loss, uncertainty = loss[is_known], uncertainty[is_known]
     if not len(loss) or uncertainty.min() == uncertainty.max():
         return None
     n = np.arange(1, len(loss) + 1)
@@ -103,7 +104,7 @@ def interval_coverage(
     An age known as a range counts as inside where the two meet. Subgroups of fewer than ``LIMIT`` have only their
     ``n``.
     """
-    known = ~np.isnan(lower) & ~np.isnan(age_lo)
+    is_known = ~np.isnan(lower) & ~np.isnan(age_lo)
     inside, width = (age_lo <= upper) & (age_hi >= lower), upper - lower
 
     def row(use: np.ndarray) -> dict:
@@ -120,11 +121,11 @@ def interval_coverage(
     for subgroup, names in subgroups.items():
         names = np.array(names, dtype=object)
         present = sorted({name for name in names if name is not None}, key=by_number)
-        by[subgroup] = {name: row(known & (names == name)) for name in present}
-    return row(known) | {"by": by}
+        by[subgroup] = {name: row(is_known & (names == name)) for name in present}
+    return row(is_known) | {"by": by}
 
 
-def _known(female: np.ndarray, gender: Names) -> tuple[np.ndarray, np.ndarray]:
+def _where_known(female: np.ndarray, gender: Names) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of ``F`` and whether that is true, where both are known."""
     gender = np.array(gender, dtype=object)
     use = ~np.isnan(female) & np.not_equal(gender, None)
