@@ -1,4 +1,4 @@
-"""What a run says of its data, and the loader of an evaluation."""
+"""The data options of a run, and the loader of an evaluation."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -35,8 +35,8 @@ class TrainSet:
         if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
             raise ValueError(f"{entry!r:.80} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
         weight = entry.get("weight", 1.0)
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not (number and isfinite(weight) and weight > 0):
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and isfinite(weight) and weight > 0):
             raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
         return cls(str(entry["path"]), float(weight))
 
@@ -92,7 +92,7 @@ class DataConfig:
         return self.train if isinstance(self.train, list) else [TrainSet(self.train)]
 
     def changes(self, seed: int) -> TrainingChanges:
-        """What training does to its samples by chance."""
+        """The random changes of training to its samples."""
         return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed)
 
 

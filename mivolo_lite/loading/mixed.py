@@ -25,8 +25,8 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
         UserError: they are too large to be counted with.
     """
     exact = [Fraction(str(weight)) for weight in weights]
-    whole = [int(weight * lcm(*(weight.denominator for weight in exact))) for weight in exact]
-    shares = [weight // gcd(*whole) for weight in whole]
+    multiples = [int(weight * lcm(*(weight.denominator for weight in exact))) for weight in exact]
+    shares = [weight // gcd(*multiples) for weight in multiples]
     if sum(shares) > _LARGEST_CYCLE:
         raise UserError(f"data.train: weights {', '.join(map(str, weights))}: give them with fewer digits")
     return shares
@@ -41,9 +41,9 @@ def in_proportion(total: Any, shares: Sequence[int]) -> list:
     """
     if len(shares) == 1:
         return [total]
-    half, whole = len(shares) // 2, sum(shares)
-    first = (2 * total * sum(shares[:half]) + whole) // (2 * whole)
-    return in_proportion(first, shares[:half]) + in_proportion(total - first, shares[half:])
+    half, share_sum = len(shares) // 2, sum(shares)
+    first_total = (2 * total * sum(shares[:half]) + share_sum) // (2 * share_sum)
+    return in_proportion(first_total, shares[:half]) + in_proportion(total - first_total, shares[half:])
 
 
 class MixedOrder:
@@ -64,23 +64,21 @@ class MixedOrder:
 
     def before(self, positions: int | np.ndarray) -> np.ndarray:
         """(sets, ...) how many samples of each set stand before positions (...)."""
-        cycles, rest = np.divmod(positions, self.cycle)
-        return np.stack([cycles * share + part for share, part in zip(self.shares, self._parts(rest), strict=True)])
+        cycles, remainder = np.divmod(positions, self.cycle)
+        in_cycle = in_proportion(remainder, self.shares.tolist())
+        return np.stack([cycles * share + count for share, count in zip(self.shares, in_cycle, strict=True)])
 
     def spans(self, first: int, count: int) -> list[Span]:
         """What the stream's positions from ``first`` on are, set by set."""
         before = self.before(np.arange(first, first + count + 1))
-        places = [np.flatnonzero(np.diff(own)) for own in before]
-        parts = zip(self.orders, before[:, 0].tolist(), self.starts.tolist(), places, strict=True)
-        return [Span(*part) for part in parts if len(part[-1])]
+        places = [np.flatnonzero(np.diff(counts)) for counts in before]
+        spans = zip(self.orders, before[:, 0].tolist(), self.starts.tolist(), places, strict=True)
+        return [Span(*span) for span in spans if len(span[-1])]
 
     def samples(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The epochs of their sets and the sample numbers, (count,) int64 each, at the positions from ``first`` on."""
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         for span in self.spans(first, count):
-            epochs[span.places], own = span.order.samples(span.first, len(span.places))
-            samples[span.places] = span.start + own
+            epochs[span.places], set_samples = span.order.samples(span.first, len(span.places))
+            samples[span.places] = span.start + set_samples
         return epochs, samples
-
-    def _parts(self, rest: np.ndarray) -> list:
-        return in_proportion(rest, self.shares.tolist())

@@ -80,10 +80,9 @@ class GlobalOrder:
         epochs, samples = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         done = 0
         for window_slice in self.slices(first, count):
-            part = self.samples_of(window_slice)
-            epochs[done : done + len(part)] = window_slice.epoch
-            samples[done : done + len(part)] = part
-            done += len(part)
+            positions = slice(done, done + window_slice.end - window_slice.begin)
+            epochs[positions], samples[positions] = window_slice.epoch, self.samples_of(window_slice)
+            done = positions.stop
         return epochs, samples
 
     def spans(self, first: int, count: int) -> list[Span]:

@@ -1,4 +1,4 @@
-"""The two ways to read training data, behind one face: an index and its exact order, or stock webdataset."""
+"""The two readers of training data, with one interface: an index and its exact order, or stock webdataset."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,7 +26,8 @@ class IndexReader:
     """Every sample exactly once a pass over its data set, in an order that no rank, worker or interruption can change.
 
     With several data sets, each batch holds their shares, and each set has passes of its own: one of little weight is
-    not through while one of much is in its third. An epoch of the run is as many samples as all of them have together.
+    in its first while one of much weight is in its third. An epoch of the run is as many samples as all of them have
+    together.
 
     Args:
         config: where the data is and how it is read.
@@ -38,14 +39,14 @@ class IndexReader:
         digest: names the data and the shares; part of every checkpoint.
         crop_policy: how the crops were made; where data sets differ, by their folders.
         parts: indexes of the samples, which are numbered through them.
-        people: how many there are to be told apart.
+        people: number of identities.
     """
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         self.config, self.seed = config, seed
         sets = config.train_sets
-        self.parts = [config.load(each.path) for each in sets]
-        self.shares = whole_shares([each.weight for each in sets])
+        self.parts = [config.load(train_set.path) for train_set in sets]
+        self.shares = whole_shares([train_set.weight for train_set in sets])
         self._check_different()
         self._check_cache()
         self.index = ConcatIndex(self.parts) if len(sets) > 1 else self.parts[0]
@@ -56,20 +57,20 @@ class IndexReader:
         self.people = sum(map(count_people, self.parts))
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
-        """(max_age - min_age + 1,) how many samples have each age, until each data set was gone through once."""
-        passes = [share / len(part) for share, part in zip(self.shares, self.parts, strict=True)]
+        """(max_age - min_age + 1,) how many samples have each age, until each data set had one pass."""
+        passes = [share / len(index) for share, index in zip(self.shares, self.parts, strict=True)]
         counts = [
-            part.age_counts(min_age, max_age) * (own / min(passes))
-            for part, own in zip(self.parts, passes, strict=True)
+            index.age_counts(min_age, max_age) * (set_passes / min(passes))
+            for index, set_passes in zip(self.parts, passes, strict=True)
         ]
         return np.rint(sum(counts)).astype(np.int64)
 
     def passes(self, samples_seen: int) -> dict[str, float]:
-        """How often each of several data sets was gone through, by its folder; nothing for one alone."""
+        """The passes over each of several data sets, by its folder; nothing for one alone."""
         if len(self.parts) == 1:
             return {}
-        seen = self.order.before(samples_seen).tolist()
-        return {str(part.folder): own / len(part) for part, own in zip(self.parts, seen, strict=True)}
+        by_set = zip(self.parts, self.order.before(samples_seen).tolist(), strict=True)
+        return {str(index.folder): samples / len(index) for index, samples in by_set}
 
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
@@ -84,54 +85,54 @@ class IndexReader:
     def _order(self) -> GlobalOrder | MixedOrder:
         config = self.config
         # The first set has the run's own seed: a list of one is that data set alone.
-        seeds = [self.seed, *(seed_of(self.seed, place) for place in range(1, len(self.parts)))]
+        seeds = [self.seed, *(seed_of(self.seed, set_number) for set_number in range(1, len(self.parts)))]
         orders = [
-            GlobalOrder(part.shard_sizes, seed, config.block_samples, config.window_blocks)
-            for part, seed in zip(self.parts, seeds, strict=True)
+            GlobalOrder(index.shard_sizes, seed, config.block_samples, config.window_blocks)
+            for index, seed in zip(self.parts, seeds, strict=True)
         ]
         return MixedOrder(orders, self.shares) if len(orders) > 1 else orders[0]
 
     def _crop_policy(self) -> dict[str, Any]:
-        policies = {str(part.folder): part.info["crop_policy"] for part in self.parts}
-        first = next(iter(policies.values()))
-        return first if all(policy == first for policy in policies.values()) else policies
+        policies = {str(index.folder): index.info["crop_policy"] for index in self.parts}
+        first_policy = next(iter(policies.values()))
+        return first_policy if all(policy == first_policy for policy in policies.values()) else policies
 
     def _check_different(self) -> None:
         """Raise UserError for a data set that is in the list twice, be it as a copy."""
         folders: dict[str, Any] = {}
-        for part in self.parts:
-            if part.digest in folders:
+        for index in self.parts:
+            if index.digest in folders:
                 raise UserError(
-                    f"data.train: {folders[part.digest]} and {part.folder} are the same data set; "
+                    f"data.train: {folders[index.digest]} and {index.folder} are the same data set; "
                     "give it once, with a larger weight"
                 )
-            folders[part.digest] = part.folder
+            folders[index.digest] = index.folder
 
     def _check_cache(self) -> None:
         """Raise UserError for a cache so small that most blocks would be fetched anew for every batch."""
         config = self.config
-        needed = sum(self._cache_needed(part) for part in self.parts if part.is_remote) / 1e9
+        needed = sum(self._cache_needed(index) for index in self.parts if index.is_remote) / 1e9
         if config.cache.gb < needed:
             raise UserError(
                 f"data.cache.gb {config.cache.gb:g}: the index and two windows of blocks take {needed:.3g} GB; "
                 "allow more, or make data.window_blocks smaller"
             )
 
-    def _cache_needed(self, part: ShardIndex) -> float:
+    def _cache_needed(self, index: ShardIndex) -> float:
         """Bytes of its index and of the blocks in use where one window meets another."""
-        in_use = min(2 * self.config.window_blocks * self.config.block_samples / len(part), 1)
-        return part.info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in part.info["shards"])
+        in_use = min(2 * self.config.window_blocks * self.config.block_samples / len(index), 1)
+        return index.info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in index.info["shards"])
 
 
-def concat_digest(parts: Sequence[ShardIndex], shares: Sequence[int]) -> str:
+def concat_digest(indexes: Sequence[ShardIndex], shares: Sequence[int]) -> str:
     """Names the data sets and their shares; for one alone, its digest."""
-    if len(parts) == 1:
-        return parts[0].digest
-    return " + ".join(f"{share} x {part.digest}" for share, part in zip(shares, parts, strict=True))
+    if len(indexes) == 1:
+        return indexes[0].digest
+    return " + ".join(f"{share} x {index.digest}" for share, index in zip(shares, indexes, strict=True))
 
 
 class StreamReader:
-    """What webdataset gives; ``stream_loader`` says what it does not. Attributes and methods as in ``IndexReader``."""
+    """Batches of stock webdataset, within the limits of ``stream_loader``; same interface as ``IndexReader``."""
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         if config.stream_samples is None:
@@ -168,7 +169,7 @@ class StreamReader:
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
-        """One rank's micro-batches, without end. Where a resumed run stood does not matter to it."""
+        """One rank's micro-batches, without end. ``samples_seen`` is ignored."""
         config = self.config
         return stream_loader(
             config.train,

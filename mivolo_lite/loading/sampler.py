@@ -43,8 +43,9 @@ class TrainSampler:
         begins, ends = (
             in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
         )
-        placed = [ref for part in zip(spans, begins, ends, strict=True) for ref in self._share_of_span(*part)]
-        return [draw for _, draw in sorted(placed)]
+        bounded_spans = zip(spans, begins, ends, strict=True)
+        placed = [pair for bounded_span in bounded_spans for pair in self._share_of_span(*bounded_span)]
+        return [ref for _, ref in sorted(placed)]
 
     def _share_of_span(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
         """Places and samples of those from ``begin`` to ``end`` as the span is dealt out."""
@@ -56,10 +57,9 @@ class TrainSampler:
             if first < last:
                 samples = order.samples_of(window_slice)
                 chosen = np.sort(np.argsort(samples)[first:last])
-                numbers, places = span.start + samples[chosen], span.places[passed + chosen]
-                yield from zip(
-                    places.tolist(), (SampleRef(window_slice.epoch, number) for number in numbers.tolist()), strict=True
-                )
+                places, chosen_samples = span.places[passed + chosen], span.start + samples[chosen]
+                refs = (SampleRef(window_slice.epoch, sample) for sample in chosen_samples.tolist())
+                yield from zip(places.tolist(), refs, strict=True)
             passed += window_slice.end - window_slice.begin
 
 
@@ -90,7 +90,7 @@ class EvalSampler:
     def __iter__(self) -> Iterator[list[SampleRef]]:
         for batch in range(len(self)):
             first = (batch * self.world_size + self.rank) * self.batch_size
-            numbers = range(first, first + self.batch_size)
+            samples = range(first, first + self.batch_size)
             yield [
-                SampleRef(0, number) if number < self.samples else SampleRef(0, 0, valid=False) for number in numbers
+                SampleRef(0, sample) if sample < self.samples else SampleRef(0, 0, valid=False) for sample in samples
             ]

@@ -40,7 +40,7 @@ def stream_loader(
 ) -> Iterator[Batch]:
     """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
 
-    What it does not promise, and ``reader: index`` does: shards are sampled with replacement, anew by every worker of
+    Unlike ``reader: index``: shards are sampled with replacement, anew by every worker of
     every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
     does not resume where it stopped; inputs are never hidden.
 
@@ -68,7 +68,7 @@ def _raising(loader: DataLoader) -> Iterator[Batch]:
 
 
 class _Stream(IterableDataset):
-    """What a worker does. It hands on an error instead of raising it, which torch would wrap in a traceback."""
+    """The dataset of a worker. It yields an error instead of raising it, which torch would wrap in a traceback."""
 
     def __init__(self, urls: str, batches: "_Batches"):
         self.urls, self.batches = urls, batches
@@ -91,7 +91,7 @@ def check_address(urls: str) -> None:
 
 @dataclass(frozen=True)
 class _Batches:
-    """The pipeline's last stage. What cannot be decoded is absent, unknown and reported, as with the other reader."""
+    """The pipeline's last stage. Undecodable images count as absent and are reported, as with the other reader."""
 
     inputs: tuple[str, ...]
     image_size: int
@@ -112,7 +112,7 @@ class _Batches:
         return Batch.assemble(
             images,
             label_columns(labels),
-            np.array([number for number, _ in rows]),
+            np.array([position for position, _ in rows]),
             np.ones(len(rows), dtype=bool),
             broken,
             {name: self._task(name, rows, labels, broken) for name in self.classes},
@@ -121,22 +121,22 @@ class _Batches:
     def _task(self, name: str, rows: list[tuple[int, dict]], labels: list[Labels], broken: list[str]) -> np.ndarray:
         """(B,) labels of a task, NaN where unknown."""
         column = np.full(len(rows), np.nan)
-        for place, (_, sample) in enumerate(rows):
+        for row, (_, sample) in enumerate(rows):
             try:
-                column[place] = label_number(labels[place], name, self.classes[name])
+                column[row] = label_number(labels[row], name, self.classes[name])
             except ValueError as error:
                 broken.append(f"{sample['__key__']}: task {name}: {error}")
         return column
 
     def _images(self, name: str, rows: list[tuple[int, dict]], broken: list[str]) -> Images:
         squares, present = np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8), []
-        for row, (number, sample) in enumerate(rows):
-            if self._fill(squares[len(present)], name, number, sample, broken):
+        for row, (position, sample) in enumerate(rows):
+            if self._fill(squares[len(present)], name, position, sample, broken):
                 present.append(row)
         pixels = torch.from_numpy(squares[: len(present)]).movedim(-1, -3)
         return Images(pixels, torch.tensor(present, dtype=torch.int64))
 
-    def _fill(self, square: np.ndarray, name: str, number: int, sample: dict, broken: list[str]) -> bool:
+    def _fill(self, square: np.ndarray, name: str, position: int, sample: dict, broken: list[str]) -> bool:
         """Put a sample's image into its square. False where there is none that can be decoded."""
         data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
         if data is None:
@@ -147,7 +147,7 @@ class _Batches:
         except BrokenJpeg as error:
             broken.append(f"{key}.{name}: {error}")
             return False
-        with seeded(seed_of(self.seed, number, crc32(key.encode()))):
+        with seeded(seed_of(self.seed, position, crc32(key.encode()))):
             prepare(image, square, self.augment)
         return True
 

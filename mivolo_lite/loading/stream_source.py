@@ -40,13 +40,13 @@ class StreamSource:
 
     def __iter__(self) -> Iterator[dict]:
         """Raises UserError for a shard that cannot be opened or is damaged, and where no samples come."""
-        self._came()
+        self._reset_limits()
         for sample in group_by_keys(self._members()):
-            self._came()
+            self._reset_limits()
             yield sample
-            self._came()  # the time that its user took does not count
+            self._reset_limits()  # the time that its user took does not count
 
-    def _came(self) -> None:
+    def _reset_limits(self) -> None:
         self._since, self._bytes, self._shards = time.monotonic(), 0, 0
 
     def _members(self) -> Iterator[dict]:
@@ -58,7 +58,7 @@ class StreamSource:
             except UserError:
                 raise
             except Exception as error:  # each kind of address has exceptions of its own
-                raise UserError(f"data.train {url}: cannot be read: {_line(error)}") from None
+                raise UserError(f"data.train {url}: cannot be read: {_one_line(error)}") from None
             self._shards += 1
             if self._shards > 100 + 10 * len(self.urls):
                 raise UserError(f"data.train {url}: {self._shards} shards in turn without a sample")
@@ -84,14 +84,14 @@ class StreamSource:
             raise UserError(f"data.train {url}: {MOST_BYTES / 1e6:.0f} MB without a sample")
 
     def _seconds_left(self, url: str) -> float:
-        left = self._since + PATIENCE - time.monotonic()
-        if left <= 0:
+        remaining = self._since + PATIENCE - time.monotonic()
+        if remaining <= 0:
             raise UserError(f"data.train {url}: no sample in {PATIENCE:.0f} seconds")
-        return left
+        return remaining
 
 
 class _Reader:
-    """What tarfile reads from: each read is counted, and none waits for ever.
+    """The file that tarfile reads from: each read is counted, and none waits for ever.
 
     Attributes:
         latest: the last bytes that were read.
@@ -102,25 +102,25 @@ class _Reader:
 
     def read(self, size: int) -> bytes:
         data = bytearray()
-        while len(data) < size and (part := self._part(size - len(data))):
-            self.count(len(part))
-            data += part
+        while len(data) < size and (chunk := self._read_some(size - len(data))):
+            self.count(len(chunk))
+            data += chunk
         self.latest = bytes((self.latest + data)[-tarfile.BLOCKSIZE :])
         return bytes(data)
 
-    def _part(self, size: int) -> bytes:
-        left = self.seconds_left()
+    def _read_some(self, size: int) -> bytes:
+        remaining = self.seconds_left()
         try:
             descriptor = self.stream.fileno()
         except (AttributeError, OSError):  # something of Python's own
             return self.stream.read(size)
-        ready, _, _ = select.select([descriptor], [], [], left)
-        return os.read(descriptor, size) if ready else self._part(size)
+        ready, _, _ = select.select([descriptor], [], [], remaining)
+        return os.read(descriptor, size) if ready else self._read_some(size)
 
 
 @contextmanager
 def _opened(url: str) -> Iterator:
-    """What an address gives. Of a command, its output; raises OSError where that failed."""
+    """The stream of an address. Of a command, its output; raises OSError where that failed."""
     stream = gopen(url)
     if not isinstance(stream, Pipe):
         with stream:
@@ -149,5 +149,5 @@ def _check_ended(process: subprocess.Popen) -> None:
         raise OSError(f"the command that reads it ended with exit code {code}")
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

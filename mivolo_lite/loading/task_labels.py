@@ -1,7 +1,7 @@
-"""Labels of tasks in addition to age and gender, as numbers: what a run asks of the samples' JSON.
+"""Labels of tasks in addition to age and gender, as numbers, from the samples' JSON.
 
-A task with classes reads a label as its place among them, be it their name or that place itself; a task without reads
-the number that the label is. An embedding reads ``identity``, as the number that the index gave the person. Unknown is
+A task with classes reads a label as the index of its class, given by name or as that index; a task without reads
+a number. An embedding reads ``identity``, as the number that the index gave the person. Unknown is
 NaN, as in an index.
 """
 
@@ -37,14 +37,14 @@ def identities(index: ShardIndex) -> np.ndarray:
 
 
 def count_people(index: ShardIndex) -> int:
-    """How many people the samples are told to be of; an index from before they were counted has none."""
+    """The number of identities; an index from before they were counted has none."""
     return index.info["labels"].get(IDENTITY, {"people": 0})["people"]
 
 
 def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[str, np.ndarray]:
     """``task_columns`` of several data sets, one set after the other; a set may lack any of the labels.
 
-    People are numbered through the sets: nobody is taken to be in two of them.
+    Identities are numbered through the sets: no person counts as being in two of them.
 
     Raises:
         UserError: a label is not what its task expects, or not one sample of any set has a label of some task.
@@ -53,18 +53,19 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
     before = list(accumulate(map(count_people, indexes), initial=0))
     concatenated = {
         name: np.concatenate(
-            [of_set[name] + (people if choices is None else 0) for of_set, people in zip(columns, before, strict=False)]
+            [
+                set_columns[name] + (people if choices is None else 0)
+                for set_columns, people in zip(columns, before, strict=False)
+            ]
         )
         for name, choices in classes.items()
     }
     for name, column in concatenated.items():
         if np.isnan(column).all():
-            label, where = (
-                IDENTITY if classes[name] is None else name,
-                ", ".join(str(index.folder) for index in indexes),
-            )
+            label = IDENTITY if classes[name] is None else name
+            folders = ", ".join(str(index.folder) for index in indexes)
             raise UserError(
-                f"{where}: no sample's JSON has a {label!r}, or some say it in numbers and some in words; leave the "
+                f"{folders}: no sample's JSON has a {label!r}, or some say it in numbers and some in words; leave the "
                 "task out, or mend the labels and index again"
             )
     return concatenated
@@ -72,7 +73,7 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
 
 def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:
     """One sample's label. Raises ValueError where it is not what its task expects."""
-    return _number(labels.group if name == "group" else labels.extra.get(name), choices)
+    return _label_value(labels.group if name == "group" else labels.extra.get(name), choices)
 
 
 def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
@@ -80,27 +81,27 @@ def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
     if name == "group":
         codes = index.columns["group"]
         column, words = np.where(codes == NO_CODE, np.nan, codes), index.groups
-    found = np.full(len(index), np.nan, dtype=np.float32)
+    labels = np.full(len(index), np.nan, dtype=np.float32)
     if column is None:
-        return found
-    known = ~np.isnan(column)
-    values, place = np.unique(column[known], return_inverse=True)
+        return labels
+    is_known = ~np.isnan(column)
+    values, inverse = np.unique(column[is_known], return_inverse=True)
     try:
-        numbers = [_number(words[int(value)] if words else value, choices) for value in values.tolist()]
+        label_values = [_label_value(words[int(value)] if words else value, choices) for value in values.tolist()]
     except ValueError as error:
         raise UserError(f"{index.folder}: task {name}: {error}") from None
-    found[known] = np.array(numbers, dtype=np.float32)[place]
-    return found
+    labels[is_known] = np.array(label_values, dtype=np.float32)[inverse]
+    return labels
 
 
-def _number(value, choices: Sequence[str]) -> float:
+def _label_value(value, choices: Sequence[str]) -> float:
     if value is None:
         return math.nan
     name = f"{value:g}" if isinstance(value, float) else str(value)  # before its place: a class may be named 1
     if name in choices:
         return float(list(choices).index(name))
-    number = value if isinstance(value, int | float) else math.nan
-    if choices and number in range(len(choices)) or not choices and math.isfinite(number):
-        return float(number)
+    numeric = value if isinstance(value, int | float) else math.nan
+    if choices and numeric in range(len(choices)) or not choices and math.isfinite(numeric):
+        return float(numeric)
     expected = f"one of its classes {', '.join(choices)}, nor the place of one" if choices else "a number"
     raise ValueError(f"{value!r:.50} is not {expected}")

@@ -18,7 +18,7 @@ from mivolo_lite.models.mivolo_inference import (
     TokenNorm,
     attend_by_sample,
     for_inference,
-    packed,
+    pack,
     packed_mlp,
 )
 from tests.models.tiny import images, tiny_mivolo
@@ -50,7 +50,7 @@ def test_one_query_is_timms_class_attention():
 @pytest.mark.parametrize("rows", [(1, 1), (2, 49), (3, 7, 7)])
 def test_a_packed_layer_is_the_layer(layer, rows):
     x = torch.randn(*rows, 12)
-    torch.testing.assert_close(packed(layer)(x), layer(x))
+    torch.testing.assert_close(pack(layer)(x), layer(x))
 
 
 def test_a_packed_mlp_is_timms():
@@ -102,7 +102,7 @@ PRESENT = {  # which of two samples have a face, which a body; None: no such ima
 def test_same_outputs(present, batch, onednn, monkeypatch):
     """With and without oneDNN, for batches of every composition."""
     if not onednn:
-        monkeypatch.setattr(mivolo_inference, "packable", lambda layer: False)
+        monkeypatch.setattr(mivolo_inference, "is_packable", lambda layer: False)
     model = tiny_mivolo()
     fast = model.for_inference()
     assert any(isinstance(module, PackedLinear) for module in fast.modules()) == (
