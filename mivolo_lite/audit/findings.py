@@ -114,8 +114,8 @@ def _group(members: list[int], pairs: np.ndarray, samples: Samples) -> Group:
 def age_gap(samples: Samples, members: list[int]) -> float:
     """Years by which the ages of samples disagree; 0 where their ranges meet or at most one is known."""
     lo, hi = samples.age_lo[members], samples.age_hi[members]
-    known = ~np.isnan(lo)
-    return max(float(lo[known].max() - hi[known].min()), 0.0) if known.any() else 0.0
+    is_known = ~np.isnan(lo)
+    return max(float(lo[is_known].max() - hi[is_known].min()), 0.0) if is_known.any() else 0.0
 
 
 def overlap(groups: list[Group], samples: Samples) -> np.ndarray:

@@ -18,7 +18,7 @@ from mivolo_lite.models.weights import StateDict, check_state
 SIZE = 112
 """Side of the published model's images in pixels."""
 
-STATE_DICTS = BACKBONE, FAM, TSS, OM = tuple(f"state_dict_{part}" for part in ("backbone", "fam", "tss", "om"))
+STATE_DICTS = BACKBONE, FAM, TSS, OM = tuple(f"state_dict_{name}" for name in ("backbone", "fam", "tss", "om"))
 
 SUBNETS = {
     "gender": ["gender"],

@@ -331,9 +331,9 @@ def _check_deepspeed(environ: Mapping[str, str]) -> None:
             "launch: with ACCELERATE_USE_CPU, accelerate would train without the DeepSpeed that was asked for; "
             "unset it (DeepSpeed finds out by itself that there is no GPU)"
         )
-    missing = [name for name in ("deepspeed", "transformers") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"launch: DeepSpeed needs {' and '.join(missing)}; pip install -e '.[deepspeed]'")
+    absent = [name for name in ("deepspeed", "transformers") if find_spec(name) is None]
+    if absent:
+        raise UserError(f"launch: DeepSpeed needs {' and '.join(absent)}; pip install -e '.[deepspeed]'")
 
 
 def _stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
         lo, hi: (N,) true ranges, NaN where unknown.
 
     MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
-    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures stand beside ours, under
+    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures are added under
     ``mivolo``, and are those to compare with its paper.
 
     Returns:

@@ -162,10 +162,14 @@ def _write_report(
 
     results = []
     for name, predictions in columns.items():
-        shown = estimator.inputs if name is None else COLUMNS[name]
-        faces = thumbnails(index, worst_rows(predictions), shown)
-        worse = {} if corrupted is None else corrupted_thumbnails(index, corrupted, shown, estimator.card.image_size)
-        results.append(Result(name, metrics if name is None else metrics["inputs"][name], predictions, faces, worse))
+        images = estimator.inputs if name is None else COLUMNS[name]
+        faces = thumbnails(index, worst_rows(predictions), images)
+        corrupted_images = (
+            {} if corrupted is None else corrupted_thumbnails(index, corrupted, images, estimator.card.image_size)
+        )
+        results.append(
+            Result(name, metrics if name is None else metrics["inputs"][name], predictions, faces, corrupted_images)
+        )
     about = about_model(metrics["checkpoint"], estimator.card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
         "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
@@ -179,12 +183,14 @@ def _calibrated_on(calibration: dict, metrics: dict) -> str:
     return calibration["data_digest"][:12] if calibration else ""
 
 
-def _columns(inputs: str, own: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
+def _columns(inputs: str, model_inputs: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
     """The images to show by column. Raises UserError for an unknown one, and for one that the model does not take."""
     names = [name.strip() for name in inputs.split(",")]
     for name in names:
         if name not in COLUMNS:
             raise UserError(f"--inputs {inputs}: {name!r} is not one of {', '.join(COLUMNS)}")
-        if not set(COLUMNS[name]) <= set(own):
-            raise UserError(f"--inputs {inputs}: {checkpoint} looks at the {own[0]} alone; ask for {own[0]}")
+        if not set(COLUMNS[name]) <= set(model_inputs):
+            raise UserError(
+                f"--inputs {inputs}: {checkpoint} looks at the {model_inputs[0]} alone; ask for {model_inputs[0]}"
+            )
     return {name: COLUMNS[name] for name in names}

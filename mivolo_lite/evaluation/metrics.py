@@ -19,8 +19,8 @@ def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
 
     NaN where the truth or the estimate is unknown.
     """
-    unknown = np.isnan(lo) | np.isnan(age)
-    return np.where(unknown, np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
+    is_unknown = np.isnan(lo) | np.isnan(age)
+    return np.where(is_unknown, np.nan, np.where(age < lo, age - lo, np.where(age > hi, age - hi, 0.0)))
 
 
 def within(errors: np.ndarray, years: float) -> np.ndarray:

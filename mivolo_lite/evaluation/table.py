@@ -16,9 +16,9 @@ def metrics_table(metrics: dict) -> str:
         columns = metrics["inputs"]
         heads = _line("", (f"{name:>32}" for name in columns))
         robust = [line for name, column in columns.items() for line in _robustness(column, f", input {name}")]
-        rest = [*_rest_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
-        return "\n".join([heads, *_ages_by_subgroup(columns.values()), "", *rest, *robust])
-    return "\n".join([*_ages_by_subgroup([metrics]), "", *_rest(metrics), *_robustness(metrics)]).rstrip()
+        details = [*_details_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
+        return "\n".join([heads, *_ages_by_subgroup(columns.values()), "", *details, *robust])
+    return "\n".join([*_ages_by_subgroup([metrics]), "", *_details(metrics), *_robustness(metrics)]).rstrip()
 
 
 def _ages_by_subgroup(columns: Iterable[dict]) -> list[str]:
@@ -30,7 +30,7 @@ def _ages_by_subgroup(columns: Iterable[dict]) -> list[str]:
     return lines
 
 
-def _rest(metrics: dict) -> list[str]:
+def _details(metrics: dict) -> list[str]:
     lines = [f"rows of fewer than {LIMIT} images have no figures"] if _some_are_few(metrics) else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such image and are left out")
@@ -121,7 +121,7 @@ def _classified(metrics: dict) -> list[str]:
     return [name for name in tasks if metrics[f"{name}_n"]]
 
 
-def _rest_side_by_side(columns: Iterable[dict]) -> list[str]:
+def _details_side_by_side(columns: Iterable[dict]) -> list[str]:
     columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
         "no such image": lambda column: _cell(column["missing"]),

@@ -40,7 +40,7 @@ class SwinFaceModel(LevelModel):
 
         Attributes:
             pretrained: start from timm's Swin-T, which may download it.
-            weights: start from the Swin in this local file: SwinFace (published or ours) or timm's Swin-T.
+            weights: start from the Swin in this local file: SwinFace (published or of this package) or timm's Swin-T.
             subnet_drop_rate: dropout in the tasks' subnets.
             drop_path_rate: stochastic depth of the Swin.
         """

@@ -35,7 +35,7 @@ class WorkerShard:
 
     @classmethod
     def parse(cls, text: str) -> "WorkerShard":
-        """``"3/16"``. Raises UserError where it cannot be meant."""
+        """``"3/16"``. Raises UserError where it is not of this form."""
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         shard = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= shard.number <= shard.count:
@@ -85,7 +85,7 @@ def pack_worker_shard(
         with atomic_folder(parts_folder / shard.folder) as partial:
             reading = read_photos(source, shard.of(items), partial / _IMAGES, seed, workers)
             _write(partial, reading, header)
-    folders = [parts_folder / WorkerShard(number, shard.count).folder for number in range(1, shard.count + 1)]
+    folders = [parts_folder / WorkerShard(worker, shard.count).folder for worker in range(1, shard.count + 1)]
     if not all(folder.exists() for folder in folders):
         return None
     with _try_lock(parts_folder / _MERGING) as is_locked:

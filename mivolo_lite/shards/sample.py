@@ -41,7 +41,7 @@ class Labels:
         """Labels from a sample's members by extension: its ``json``, or a bare age in its ``cls``.
 
         Raises:
-            ValueError: there is neither, or it cannot be meant.
+            ValueError: there is neither, or it is invalid.
         """
         if "json" in members:
             return cls.from_json(_json_object(members["json"]))
@@ -51,7 +51,7 @@ class Labels:
 
     @classmethod
     def from_json(cls, record: dict) -> "Labels":
-        """Labels from a sample's JSON object. Raises ValueError with the reason where they cannot be meant."""
+        """Labels from a sample's JSON object. Raises ValueError with the reason where they are invalid."""
         extra = {name: value for name, value in record.items() if name not in ("age", "gender", "group")}
         return cls(
             parse_age(record.get("age")), parse_gender(record.get("gender")), _parse_group(record.get("group")), extra

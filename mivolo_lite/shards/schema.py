@@ -166,8 +166,8 @@ def _check_places(rows: Mapping[str, np.ndarray], length: np.ndarray) -> None:
 
 def _check_labels(rows: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
     lo, hi = rows["age_lo"], rows["age_hi"]
-    unknown = np.isnan(lo) & np.isnan(hi)
-    _require("age_lo", (unknown | (lo >= MIN_AGE) & (lo <= hi) & (hi <= MAX_AGE)).all())
+    is_unknown = np.isnan(lo) & np.isnan(hi)
+    _require("age_lo", (is_unknown | (lo >= MIN_AGE) & (lo <= hi) & (hi <= MAX_AGE)).all())
     for name, names in (("gender", GENDERS), ("group", info["groups"])):
         _require(name, ((rows[name] < len(names)) | (rows[name] == NO_CODE)).all())
     label_counts = {name: len(words) for name, words in info.get("words", {}).items() if EXTRA + name in rows}

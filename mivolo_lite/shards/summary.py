@@ -12,10 +12,10 @@ def content_of(index: ShardIndex) -> str:
     """Samples, labels and images of shards, counted."""
     labels = index.info["labels"]
     age, people = labels["age"], labels.get("identity", {}).get("people")
-    known = f" ({age['known']} known)" if age["known"] < len(index) else ""
+    known_ages = f" ({age['known']} known)" if age["known"] < len(index) else ""
     phrases = [
         f"{len(index)} samples in {len(index.info['shards'])} shards",
-        f"ages {age['min']:g} to {age['max']:g}{known}" if age["known"] else "no ages",
+        f"ages {age['min']:g} to {age['max']:g}{known_ages}" if age["known"] else "no ages",
         *(f"{count} {gender}" for gender, count in labels["gender"].items()),
         f"{labels['face']} faces",
         f"{labels['body']} bodies",
@@ -26,12 +26,12 @@ def content_of(index: ShardIndex) -> str:
 def left_out_of(index: ShardIndex) -> Iterator[str]:
     """A line for each kind of content of the shards that the index lacks."""
     info, labels = index.info, index.info["labels"]
-    known = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
-    missing = [name for name, count in known.items() if not count]
-    if missing and (fields := info.get("fields")):
-        more = ", ..." if len(fields) > _MOST_FIELDS else ""
-        listed = ", ".join(fields[:_MOST_FIELDS]) + more
-        yield f"careful: no JSON has {' or '.join(missing)}; it has {listed}: rename what is meant and index again"
+    counts = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
+    unlabelled = [name for name, count in counts.items() if not count]
+    if unlabelled and (fields := info.get("fields")):
+        ellipsis = ", ..." if len(fields) > _MOST_FIELDS else ""
+        listed = ", ".join(fields[:_MOST_FIELDS]) + ellipsis
+        yield f"careful: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again"
     if unread := info.get("unread"):
         yield (
             f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "

@@ -48,11 +48,11 @@ def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -
         UserError: no sample has these labels.
     """
     count = _counts(columns, config.by)
-    known = count > 0
-    if not known.any():
+    is_known = count > 0
+    if not is_known.any():
         raise UserError(f"optim.balance.by {config.by}: no training sample has such labels; set it to none")
     weight = torch.ones(len(count), dtype=torch.float64)
-    weight[known] = capped(count[known] ** -config.power, config.cap)
+    weight[is_known] = capped(count[is_known] ** -config.power, config.cap)
     return weight.float()
 
 

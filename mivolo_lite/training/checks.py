@@ -41,10 +41,10 @@ def count_labels(
     """
     has_image = np.concatenate([_has_image(index, inputs) for index in indexes])
     age, gender = (np.concatenate([index.columns[name] for index in indexes]) for name in ("age_lo", "gender"))
-    known = {"age": ~np.isnan(age), "gender": gender != NO_CODE} | {
+    is_labelled = {"age": ~np.isnan(age), "gender": gender != NO_CODE} | {
         name: ~np.isnan(column) for name, column in tasks.items()
     }
-    return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in known.items()}
+    return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in is_labelled.items()}
 
 
 def _has_image(index: ShardIndex, inputs: Sequence[str]) -> np.ndarray:

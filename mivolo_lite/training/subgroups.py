@@ -56,11 +56,11 @@ def subgroups_of(
     """
     labels = by.split("_")
     codes = np.stack([label_codes(columns, label) // (10 if label == "age" else 1) for label in labels], axis=1)
-    known = (codes != UNKNOWN).all(axis=1)
-    combinations, inverse, count = np.unique(codes[known], axis=0, return_inverse=True, return_counts=True)
+    is_known = (codes != UNKNOWN).all(axis=1)
+    combinations, inverse, count = np.unique(codes[is_known], axis=0, return_inverse=True, return_counts=True)
     large = count >= fewest
     subgroup = np.full(len(codes), UNKNOWN)
-    subgroup[known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[inverse.reshape(-1)]
+    subgroup[is_known] = np.where(large, np.cumsum(large) - 1, UNKNOWN)[inverse.reshape(-1)]
     return subgroup, [_name(labels, row, groups) for row in combinations[large].tolist()]
 
 

@@ -19,7 +19,7 @@ from mivolo_lite.models.mivolo_inference import (
     attend_by_sample,
     for_inference,
     pack,
-    packed_mlp,
+    pack_mlp,
 )
 from tests.models.tiny import images, tiny_mivolo
 
@@ -56,7 +56,7 @@ def test_a_packed_layer_is_the_layer(layer, rows):
 def test_a_packed_mlp_is_timms():
     mlp = Mlp(12, 36)
     x = torch.randn(2, 3, 3, 12)
-    torch.testing.assert_close(packed_mlp(mlp)(x), mlp(x))
+    torch.testing.assert_close(pack_mlp(mlp)(x), mlp(x))
 
 
 def test_attention_by_sample_is_that_of_the_batch():

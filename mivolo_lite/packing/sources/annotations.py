@@ -116,7 +116,7 @@ class AnnotationSource(Source):
         return SourceImage(photo.data, [sample], together and together.encode(), crops.missing)
 
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
-        """A person's labels. Raises Rejected where they cannot be meant."""
+        """A person's labels. Raises Rejected where they are invalid."""
         group = cells.get("group", "")
         extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
         return Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), None if is_absent(group) else group, extra)

@@ -36,7 +36,7 @@ def age_of(cell: str) -> tuple[float, float] | None:
     """An age as a closed range in years: ``31``, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``more than 70``.
 
     Raises:
-        Rejected: it cannot be meant.
+        Rejected: it is not an age.
     """
     if is_unknown(cell):
         return None

@@ -60,7 +60,7 @@ def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], 
         boxes = Boxes.of(line.cells)
         index = equal.get(boxes) if any(boxes) else len(people)
         if index is None:
-            matches = (index for index, (known, _) in enumerate(people) if known.same_person(boxes))
+            matches = (index for index, (known_boxes, _) in enumerate(people) if known_boxes.same_person(boxes))
             index = next(matches, len(people))
         if index == len(people):
             people.append((boxes, []))
@@ -70,14 +70,14 @@ def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], 
 
 
 def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
-    first = next((row for row in rows if is_labelled(row.cells)), rows[0])
-    again = [row for row in rows if row is not first]
-    cells = dict(first.cells)
+    labelled_row = next((row for row in rows if is_labelled(row.cells)), rows[0])
+    again = [row for row in rows if row is not labelled_row]
+    cells = dict(labelled_row.cells)
     for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
         if all(is_absent(cells.get(column, "")) for column in columns):
             donor = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
             cells |= {column: donor[column] for column in columns if column in donor}
-    return Person(first.number, cells, again, is_labelled(first.cells))
+    return Person(labelled_row.number, cells, again, is_labelled(labelled_row.cells))
 
 
 def _readable(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:

@@ -58,9 +58,9 @@ def _rows(file: TextIO, location: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(file: TextIO, location: str) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
+    for line_number, line in enumerate(file, 1):
         if "\0" in line:
-            raise UserError(f"{location}: line {number}: holds a NUL byte; save it as a CSV in UTF-8")
+            raise UserError(f"{location}: line {line_number}: holds a NUL byte; save it as a CSV in UTF-8")
         yield line
 
 
