@@ -116,7 +116,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _is_small(values: Any) -> bool:
-    """Whether it is a tree of bearable size: YAML's aliases can make billions of values of a few lines."""
+    """Whether the values are few enough: YAML's aliases can make billions of values of a few lines."""
     pending, count = [values], 0
     while pending:
         value = pending.pop()

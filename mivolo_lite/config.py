@@ -276,7 +276,7 @@ def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:
 
 
 def _checked(make: Any, *arguments: Any, **options: Any) -> Any:
-    """What several options make together. Raises ValueError where they do not fit."""
+    """The object that several options make. Raises ValueError where they contradict each other."""
     try:
         return make(*arguments, **options)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Names in files of earlier versions, and what they are called now. Only readers of such files ask."""
+"""Names in files of earlier versions, and their current names. Only readers of such files use this."""
 
 import os
 from collections.abc import Iterable, Mapping

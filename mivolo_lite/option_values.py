@@ -37,7 +37,7 @@ def check_value(kind: Any, value: Any) -> Any:
 
 
 def describe(kind: Any) -> str:
-    """What a type takes, in words."""
+    """The accepted values of a type, in words."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(choice or 'nothing' for choice in get_args(kind))}"
     if get_origin(kind) is list:

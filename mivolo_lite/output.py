@@ -1,6 +1,6 @@
 """Standard output and standard error that may go away: a closed terminal, a ``| tee`` that Ctrl-C ended as well.
 
-A run that was interrupted so has work to save, and must not end of a line that nobody can read.
+An interrupted run still has to save, and must not fail because it cannot print a line.
 """
 
 import errno
@@ -15,7 +15,7 @@ _GONE = (errno.EIO, errno.EPIPE)
 
 @contextmanager
 def losable_output() -> Iterator[None]:
-    """Around what prints: where nobody can read any longer, this and all that follows is printed nowhere."""
+    """Around printing: where the output is gone, this and all later output is dropped."""
     try:
         yield
     except OSError as error:
@@ -25,7 +25,7 @@ def losable_output() -> Iterator[None]:
 
 
 def drop_lost_outputs() -> None:
-    """Let standard output and error that have no other end lead nowhere."""
+    """Redirect standard output and error to /dev/null where their other end is gone."""
     for descriptor in (1, 2):
         if _is_lost(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)

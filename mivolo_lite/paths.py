@@ -37,7 +37,7 @@ def expand_path(path: str, option: str) -> str:
 
 
 def local_path(path: str, option: str) -> str:
-    """Likewise, of something that must be on a disk. Raises UserError for a URL as well."""
+    """As ``expand_path``, for a path that must be on a disk. Raises UserError for a URL as well."""
     if is_url(path):
         raise UserError(f"{option} {path}: must be on a disk, not at a URL; copy it from or to there")
     return expand_path(path, option)

@@ -24,7 +24,7 @@ REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json",
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What counts as a copy, and as poor.
+    """The thresholds of copies and of poor images.
 
     Args:
         distance: bits of 64 in which the perceptual hashes of two copies differ at most.
@@ -55,7 +55,7 @@ class AuditOptions:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         samples: the data.
@@ -93,7 +93,7 @@ def audit(
         out: folder for the results; made where it is missing.
         fix: also write what to leave out, for ``pack --exclude``.
         workers: processes that read images.
-        options: what counts as a copy, and as poor.
+        options: the thresholds of copies and of poor images.
 
     Raises:
         UserError: the data cannot be read, or ``out`` not be written.
@@ -158,7 +158,7 @@ def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
 
 
 def summary(result: Audit) -> str:
-    """What was found, as lines for the screen."""
+    """The result as lines for the screen."""
     statistics = json.loads((result.out / AUDIT_FILE).read_text())
     groups, names = statistics["groups"], result.samples.names
     types = Counter()

@@ -1,4 +1,4 @@
-"""Whether two images show the same photograph, from their pixels."""
+"""Comparing two images by their pixels: do they show the same photograph?"""
 
 from collections.abc import Iterator, Sequence
 

@@ -55,7 +55,7 @@ def find_pairs(
 
 
 def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(K, 2) every row whose value an earlier row has, behind the first such row."""
+    """(K, 2) pairs of the first row of a value and each later row of the same value."""
     _, first, inverse = np.unique(values[rows], return_index=True, return_inverse=True)
     links = np.stack([rows[first[inverse]], rows], axis=1)
     return links[links[:, 0] != links[:, 1]]
@@ -128,7 +128,7 @@ def _across(near: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
 
 
 def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Views as images: of the two ways in which a pair can be mirrored, and of two plain views, one counts."""
+    """Pairs of views as pairs of images. A mirrored pair occurs twice, a plain one too; one of them is kept."""
     views = order[places]
     mirrored = views >= hashes
     images = views % max(hashes, 1)
@@ -159,7 +159,7 @@ def _similarities(samples, image, sample_pairs, mirrored, workers) -> np.ndarray
 
 
 def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
-    """A nearly symmetric image can be near both ways; the better way counts."""
+    """Keep the better match of a nearly symmetric image, which can match plain and mirrored."""
     pairs = pairs[np.lexsort((-pairs["similarity"], pairs["second"], pairs["first"]))]
     again = (pairs["first"][1:] == pairs["first"][:-1]) & (pairs["second"][1:] == pairs["second"][:-1])
     return pairs[np.append(True, ~again)[: len(pairs)]]

@@ -1,4 +1,4 @@
-"""What the pairs and fingerprints mean for a data set: contradicting labels, shared images, what to leave out."""
+"""Findings from pairs and fingerprints: contradicting labels, shared images, samples to leave out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Group:
         return self.age_gap > 0 or self.genders > 1 or self.groups > 1
 
     def contradicts(self, age_tolerance: float) -> bool:
-        """Whether no one can tell which label is right: ages too far apart, or both genders."""
+        """Whether the labels contradict each other: ages too far apart, or both genders."""
         return self.age_gap > age_tolerance or self.genders > 1
 
 

@@ -1,4 +1,4 @@
-"""What is kept of every image after it was read once: some 50 bytes, and a thumbnail on disk."""
+"""Fingerprints: some 50 bytes of every image, and a thumbnail on disk, from reading it once."""
 
 import hashlib
 import math

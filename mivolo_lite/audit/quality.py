@@ -1,4 +1,4 @@
-"""Whether a crop shows anything to learn from."""
+"""Quality of a crop: blur and contrast."""
 
 import cv2
 import numpy as np

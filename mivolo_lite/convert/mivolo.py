@@ -115,7 +115,7 @@ def to_estimator(published: Published) -> StateDict:
 
 
 def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Path) -> Published:
-    """What an estimator of this package, with the method ``regression``, is published as.
+    """The published form of an estimator of this package with the method ``regression``.
 
     Args:
         state: the estimator's weights. Without ``gender_head.`` it is published as age only. Its method must predict

@@ -28,7 +28,7 @@ def spread_over_cpus() -> None:
 
 
 def _launcher_chose_threads() -> bool:
-    """Whether a launcher chose one thread by itself, as accelerate does unasked, be there ever so many CPUs."""
+    """Whether the launcher chose one thread by default, as accelerate does however many CPUs there are."""
     launcher = find_launcher()
     if launcher is None or os.environ.get("OMP_NUM_THREADS") != "1":
         return False
@@ -37,7 +37,7 @@ def _launcher_chose_threads() -> bool:
 
 
 def _int_variable(name: str, otherwise: int) -> int:
-    """A variable of the environment. One that is no number is an error, but only later: launch.py says so."""
+    """An integer variable of the environment. launch.py reports one that is no number."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else otherwise
 

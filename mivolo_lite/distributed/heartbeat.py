@@ -172,7 +172,7 @@ class Heartbeat:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Around the work of a rank. Raises what ``Heartbeat.explain`` says of an exception."""
+    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns."""
     try:
         yield
     except Exception as error:

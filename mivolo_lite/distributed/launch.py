@@ -95,7 +95,7 @@ class Launch:
         return self.engine.upper()
 
     def check(self, precision: str, plan: BatchPlan, clip_norm: float) -> None:
-        """Raise UserError where the launcher says otherwise than the run's configuration, or an engine cannot do it."""
+        """Raise UserError where the launcher contradicts the run's configuration, or an engine does not support it."""
         configured = {
             "precision": ("train.precision", precision),
             "accumulation": ("optim.global_batch and optim.micro_batch: accumulation", plan.accumulation),
@@ -223,7 +223,7 @@ def _forget(environ: MutableMapping[str, str]) -> None:
 
 
 def _forget_earlier_run() -> None:
-    """Let a second run in this process, as of a sweep or in a notebook, choose its precision: accelerate keeps one."""
+    """Reset accelerate's state, so that a second run in this process (a sweep, a notebook) can choose its precision."""
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()
 

@@ -64,7 +64,7 @@ class Preemption:
         self._pending: tuple = (False, None)
 
     def should_stop(self) -> bool:
-        """Whether any rank had been preempted when this was called last; all ranks get the same answer.
+        """Whether any rank had been preempted at the previous call; all ranks get the same answer.
 
         The answer is one step old, and its copy to the host was started then: reading a fresh one waits for all work
         queued on the GPU since. Doing so at every step left it idle while the next batch was fetched, 13 ms of 130.

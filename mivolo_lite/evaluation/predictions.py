@@ -59,7 +59,7 @@ class Embeddings:
 
     @cached_property
     def verified(self) -> dict | None:
-        """What ``verification`` says of them."""
+        """The result of ``verification``."""
         return verification(self.vector, self.person)
 
 
@@ -146,7 +146,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
 
 
 def read_csv(path: Path) -> dict[str | None, Predictions]:
-    """What ``write_csv`` wrote, to the digits that it wrote. Raises UserError for what it would not have written."""
+    """Read a file of ``write_csv``, to the digits that it has. Raises UserError for any other file."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

@@ -67,7 +67,7 @@ class CorruptedDataset:
     def read(
         self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), buffers: dict[str, Tensor] | None = None
     ) -> Batch:
-        """Likewise ``ShardDataset.read``; the versions of a sample follow one another, the clean one first."""
+        """As ``ShardDataset.read``, with all versions of each sample one after another, the clean one first."""
         buffers, clean = buffers or self.buffers(len(refs)), self.dataset.read(refs, ahead)
         images = {name: self._versions(name, refs, getattr(clean, name), buffer) for name, buffer in buffers.items()}
         return replace(clean.repeat(VERSIONS), **images)

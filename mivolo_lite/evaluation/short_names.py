@@ -17,7 +17,7 @@ def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list
 
 
 def distinct_labels(names: Sequence[str]) -> list[str]:
-    """What tells names apart: ``runs/x/evaluation`` and ``runs/y/evaluation`` are ``x`` and ``y``.
+    """The parts in which names differ: ``runs/x/evaluation`` and ``runs/y/evaluation`` are ``x`` and ``y``.
 
     Args:
         names: different ones, of folders, each with an input in parentheses behind it or without.

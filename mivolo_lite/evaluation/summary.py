@@ -85,7 +85,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
 
 
 def age_curves(predictions: Predictions) -> dict:
-    """What curves over ages need of ``summarise``: ``by`` age, with intervals, and ``cs``."""
+    """The entries of ``summarise`` for curves over ages: ``by`` age, with intervals, and ``cs``."""
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     rows = evaluate_predictions(predictions)["by"]["age"]
     _add_intervals(rows, errors, ten_year_bin(predictions.age_lo, predictions.age_hi))

@@ -82,7 +82,7 @@ def draw_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -> 
 
 
 def _draw(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator):
-    """So many different pairs of places, each of which pairs with as many places as it has partners, from ``begin``."""
+    """``count`` different pairs of positions; each position has ``partners`` possible partners, from ``begin`` on."""
     end = np.cumsum(partners)
     total = int(end[-1]) if len(end) else 0
     pair = np.sort(rng.choice(total, count, replace=False))

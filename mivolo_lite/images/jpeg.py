@@ -34,7 +34,7 @@ class BrokenJpeg(Exception):
 
 
 class JpegHeader(NamedTuple):
-    """What a JPEG says before its pixels.
+    """The header of a JPEG.
 
     Attributes:
         width: in pixels as stored, before it is turned.
@@ -128,7 +128,7 @@ def _walk(data: bytes) -> tuple[bytes | None, int]:
 
 
 def _scans(data: bytes, offset: int) -> Iterator[int]:
-    """Where each scan starts, from ``place`` to the end of the image, behind which other data may lie."""
+    """The offset of each scan from ``offset`` to the end of the image, after which other data may follow."""
     while (segment := _NEXT.search(data, offset)) and segment[1][0] != _END_OF_IMAGE:
         if segment[1][0] == _START_OF_SCAN:
             yield segment.start()

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: the name that a message gives to what it cannot use."""
+"""The kind of a file by its first bytes, as named in error messages."""
 
 import re
 
@@ -31,7 +31,7 @@ _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
 def kind_of(data: bytes) -> str:
-    """``a PNG``, ``an HTML page``, ``empty``, ...: what follows "it is", told by the first ``HEAD`` bytes."""
+    """The kind of a file by its first ``HEAD`` bytes, to follow "it is": ``a PNG``, ``an HTML page``, ``empty``, ..."""
     head = data[:HEAD]
     if not head.strip(b"\0"):
         return "nothing but zeros" if head else "empty"

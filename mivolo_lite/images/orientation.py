@@ -1,4 +1,4 @@
-"""How a camera was held, as EXIF tells it, and the image turned upright."""
+"""EXIF orientation, and turning images upright."""
 
 import warnings
 from collections.abc import Callable

@@ -69,7 +69,7 @@ class MixedOrder:
         return np.stack([cycles * share + count for share, count in zip(self.shares, in_cycle, strict=True)])
 
     def spans(self, first: int, count: int) -> list[Span]:
-        """What the stream's positions from ``first`` on are, set by set."""
+        """The spans of each set in the stream's positions from ``first`` on."""
         before = self.before(np.arange(first, first + count + 1))
         places = [np.flatnonzero(np.diff(counts)) for counts in before]
         spans = zip(self.orders, before[:, 0].tolist(), self.starts.tolist(), places, strict=True)

@@ -36,7 +36,7 @@ class TrainSampler:
                 yield refs[batch * self.batch_size :][: self.batch_size]
 
     def _share(self, first: int) -> list[SampleRef]:
-        """What this rank reads of the step that begins at a position, in the order of the stream."""
+        """This rank's samples of the step that begins at position ``first``, in the order of the stream."""
         plan = self.plan
         spans = self.order.spans(first, plan.global_batch)
         lengths = [len(span.places) for span in spans]

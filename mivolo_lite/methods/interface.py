@@ -1,4 +1,4 @@
-"""What every way of estimating age looks like to the rest of the package."""
+"""The interface of a method of age estimation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class AgeSpan:
 
 @dataclass(frozen=True)
 class AgeEstimate:
-    """What a method says about the ages of a batch.
+    """The estimates of a method for a batch.
 
     Attributes:
         mean: (B,) float32, expected age in years.
@@ -100,7 +100,7 @@ class AgeMethod(nn.Module):
 
     @property
     def loss_unit(self) -> float:
-        """What the loss is divided by before it joins the others, so that age and gender pull alike.
+        """The divisor of the loss before it is added to the others, so that age and gender have equal influence.
 
         Published losses differ in size ten thousandfold: years over 120, or the sum over 120 questions. In this unit,
         the gradient of the age loss at the features is about as long as that of a gender's cross entropy, for a new

@@ -1,4 +1,4 @@
-"""What is known of the ages before any image is seen."""
+"""The prior of the ages, from the counts of the training data."""
 
 import torch
 from torch import Tensor

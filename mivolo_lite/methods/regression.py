@@ -17,7 +17,7 @@ from mivolo_lite.ranges import float_range, int_range
 
 
 def head_unit(span: AgeSpan) -> int:
-    """What the head of a normalised regression answers for an output of 1: the power of two nearest to the years.
+    """The head's raw value for an output of 1 of a normalised regression: the power of two nearest to the years.
 
     A power of two, so that a published head multiplied by it and divided again is the same to the last bit.
     """

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Head(nn.Linear):
-    """A linear layer in float32, whatever the precision of what surrounds it.
+    """A linear layer in float32, also under autocast.
 
     bfloat16 has 8 bits of mantissa. A head that autocast runs in it rounds every answer: a regression's by up to
     2^-9 of its distance from the mean age, a softmax's logits by up to 0.06 at 16: the same features gave ages up to a

@@ -46,7 +46,7 @@ class Mlp(nn.Module):
 
 
 class RelativePositions(nn.Module):
-    """What a query adds to its logits for each row and each column of keys: a learned vector per distance.
+    """Relative positional logits of a query for each row and each column of keys: a learned vector per distance.
 
     The distances go from -(side - 1) to side - 1, so the two tables have 2 side - 1 rows.
     """

@@ -42,12 +42,12 @@ class CropRules:
             raise UserError(f"--crop-size {self.crop_size}: give the crops' largest side in pixels, 1 or more")
 
     def policy(self) -> dict:
-        """The rules as ``dataset.json`` writes them down."""
+        """The rules as recorded in ``dataset.json``."""
         return asdict(self) | {"jpeg_quality": JPEG_QUALITY, "jpeg_chroma": JPEG_CHROMA}
 
 
 class NoCrop(Exception):
-    """A box gives no crop; the message says what it is, as in "under 100 px"."""
+    """A box gives no crop; the message is the reason, as in "under 100 px"."""
 
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:

@@ -48,7 +48,7 @@ class Packed:
 
     @classmethod
     def of(cls, out: Path, split: Iterable[str], source: Source, reading: ReadResult, excluded: int) -> "Packed":
-        """What lies in ``out``, read from a source."""
+        """The result in ``out``, packed from a source."""
         notes = [*source.notes, *_missing_crops(reading)]
         return cls({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded, notes)
 
@@ -91,7 +91,7 @@ def pack(
 
 
 def _missing_crops(reading: ReadResult) -> Iterator[str]:
-    """How many crops are absent of people who have another one, and why."""
+    """Notes on people of whom one crop is absent, counted by reason."""
     plural, other_crop = {"face": "faces", "body": "bodies"}, {"face": "body", "body": "face"}
     for (name, reason), count in sorted(reading.missing.items()):
         absent = sum(times for (crop, _), times in reading.missing.items() if crop == name)
@@ -169,7 +169,7 @@ def _locked(out: Path) -> Iterator[bool]:
 
 
 def _is_own_lock(lock: Path) -> bool:
-    """Whether a command left this file; makes it where there is none. Raises UserError where it is somebody else's."""
+    """Whether a killed command left this lock; makes it where there is none. Raises UserError for any other file."""
     try:
         with open(lock, "xb") as file:
             file.write(_LOCK)

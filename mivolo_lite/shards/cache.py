@@ -49,7 +49,7 @@ class CacheConfig:
 
 
 class NodeCache:
-    """Files whose names tell their content and whose sizes are known before they are made.
+    """Files named by their content, whose sizes are known before they are made.
 
     Args:
         folder: made where it is missing.
@@ -247,7 +247,7 @@ def _write_used(ledger: int, used: int) -> None:
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether an unfinished file's maker is dead."""
+    """Whether the process that was writing an unfinished file is dead."""
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     free = _lock(file)
     _unlock(file)

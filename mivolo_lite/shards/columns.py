@@ -63,7 +63,7 @@ def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
 
 
 def _is_label(name: str, values: Collection[Any]) -> bool:
-    """Whether the values are numbers, or few enough words; people may be as many as they are."""
+    """Whether the values are numbers, or few enough words; the number of identities has no limit."""
     if name == IDENTITY:
         return True
     if all(isinstance(value, str) for value in values):

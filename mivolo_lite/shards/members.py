@@ -15,7 +15,7 @@ IMAGES, LABELS = ("face", "body"), "labels"
 
 
 class DamagedBytes(Exception):
-    """What was read is not what it should be."""
+    """Bytes differ from the indexed ones."""
 
 
 class Members:

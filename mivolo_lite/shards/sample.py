@@ -22,7 +22,7 @@ _GENDER_WORDS = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "wo
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of a person. None stands for unknown.
+    """The labels of a person. None stands for unknown.
 
     Attributes:
         age: closed range (lo, hi) in years; both ends are equal for an exact age.

@@ -59,7 +59,7 @@ class ScannedSample(NamedTuple):
 
 @dataclass
 class ShardScan:
-    """What one tar holds.
+    """The content of one tar.
 
     Attributes:
         name, size, sha256: of its file.
@@ -128,7 +128,7 @@ def index_shards(
 
 
 def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Crop policy and groups of an earlier ``dataset.json``, of whatever version and in whatever state."""
+    """Crop policy and groups of an earlier ``dataset.json``, of any version, even damaged."""
     try:
         info = json.loads((folder / INFO_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -167,7 +167,7 @@ def _is_tar(path: Path) -> bool:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, without hidden files: macOS puts a ``._NAME`` of metadata beside each ``NAME``."""
+    """The entries of a folder, without hidden files: macOS puts a ``._NAME`` of metadata beside each ``NAME``."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -207,7 +207,7 @@ def _check_uncompressed(path: Path, head: bytes) -> None:
 
 
 def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[str, Member]) -> None:
-    """Add what has one key: a sample, a reject with its reason, or neither, such as a LICENSE."""
+    """Add the members of one key: a sample, a reject with its reason, or neither, such as a LICENSE."""
     face, body, label = (
         next((members[name] for name in names if name in members), None)
         for names in (FACE_EXTENSIONS, BODY_EXTENSIONS, LABEL_EXTENSIONS)

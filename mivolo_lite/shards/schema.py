@@ -1,4 +1,4 @@
-"""What ``dataset.json`` and ``index.safetensors`` must hold: checked once, where they are loaded.
+"""The schema of ``dataset.json`` and ``index.safetensors``, checked once, when they are loaded.
 
 Users of an index may then trust it: every member lies in its shard, every code has its name.
 """

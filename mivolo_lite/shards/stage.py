@@ -53,14 +53,14 @@ def stage(folder: Path | str, to: Path | str) -> Path:
 
 
 def _reason(error: OSError) -> str:
-    """What went wrong first: of a folder, shutil lists everything."""
+    """The first error: shutil lists all errors of a folder."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return str(error.args[0][0][-1])
     return str(error)
 
 
 def stage_all(train: str, to: str) -> str:
-    """What ``data.train`` says, a folder or a list in JSON, with copies instead of the folders."""
+    """The value of ``data.train``, a folder or a list in JSON, with the folders replaced by copies."""
     if not train.startswith("["):
         return str(stage(train, to))
     try:

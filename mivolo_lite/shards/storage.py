@@ -1,4 +1,4 @@
-"""Where the bytes of samples come from: shards in a folder, blocks of shards at a URL, or several data sets' shards."""
+"""Readers of samples' bytes: shards in a folder, blocks of shards at a URL, or shards of several data sets."""
 
 import os
 import weakref

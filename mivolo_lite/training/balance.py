@@ -20,11 +20,11 @@ from mivolo_lite.training.subgroups import UNKNOWN, By, label_codes
 
 @dataclass
 class BalanceConfig:
-    """How much more rare training samples weigh, in all their losses.
+    """Larger weights for rare training samples, in all their losses.
 
     Attributes:
         by: the labels whose rarity counts, ``age``, ``gender``, ``group``, ``age_gender``, ``age_group`` or ``none``.
-        power: 1 weighs every subgroup the same in sum, 0.5 is half way there, 0 weighs every sample the same.
+        power: 1 gives every subgroup the same total weight, 0 every sample the same weight; 0.5 is half way.
         cap: largest weight; the mean is 1.
     """
 

@@ -109,7 +109,7 @@ class GroupDro:
         self.sums = self.sums + (rows[..., None] * subgroup).sum(1)
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """One step on ``q`` by all that was observed since the last one. A subgroup that was not seen stays as it is.
+        """One step on ``q`` from all losses observed since the last step. A subgroup without any keeps its weight.
 
         Args:
             reduce: sums a tensor over the ranks.
@@ -125,11 +125,11 @@ class GroupDro:
         self.log_weight = log_q.log_softmax(0) - self.share.log()
 
     def weights(self) -> dict[str, float]:
-        """What the losses of each subgroup are multiplied by."""
+        """The factor of the losses of each subgroup."""
         return dict(zip(self.names, self.log_weight.exp().tolist(), strict=True))
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps: ``log_weight`` by name."""
+        """The state for a checkpoint: ``log_weight`` by name."""
         return dict(zip(self.names, self.log_weight.tolist(), strict=True))
 
     def load(self, state: Mapping[str, float]) -> None:

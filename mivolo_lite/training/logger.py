@@ -1,4 +1,4 @@
-"""What a run logs: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
+"""Logging of a run: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
 
 import sys
 import time

@@ -14,7 +14,7 @@ from mivolo_lite.training.dro import DroConfig
 
 @dataclass
 class OptimConfig:
-    """How the weights are learnt.
+    """Options of the optimization.
 
     Attributes:
         epochs: passes over the training data.

@@ -8,7 +8,7 @@ from mivolo_lite.ranges import float_range, int_range
 
 @dataclass
 class TrainConfig:
-    """How a run is carried out.
+    """Options of a run beyond its data, model, method and optimizer.
 
     Attributes:
         seed: of the initial weights, the order, the augmentation and the dropout.

@@ -104,11 +104,11 @@ class RunFolder:
         self._append(self.broken, {"step": step, "image": image})
 
     def broken_images(self) -> set[str]:
-        """Those logged so far."""
+        """The undecodable images logged so far."""
         return {record["image"] for record in _records(self.broken) if isinstance(record.get("image"), str)}
 
     def cut_log(self, step: int, evaluated: bool = True) -> int:
-        """Drop lines of steps that a resumed run will do again, and whatever is no record.
+        """Drop the log's lines of steps that a resumed run will repeat, and lines that are no records.
 
         Args:
             step: the last one whose lines stay.

@@ -1,4 +1,4 @@
-"""Subgroups in the training data, told apart by their labels."""
+"""Subgroups of the training data by their labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

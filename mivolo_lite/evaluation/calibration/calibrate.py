@@ -49,7 +49,7 @@ def calibrate(
 
 
 def calibration_table(calibration: dict) -> str:
-    """What was fitted, as text."""
+    """The calibration as text."""
     lines = [f"{calibration['level']:.0%} of ages lie within {calibration['radius']:.2f} years of the estimate"]
     lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
     if calibration["by"] == "age":

@@ -145,7 +145,7 @@ def _identities(lines: list[Line]) -> list[tuple[str, str]]:
 
 
 def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
-    """What was made of rows that are no samples, counted."""
+    """Notes on rows that are no samples, counted."""
     people = [(name, person) for name, by_line in photos.items() for person in by_line.values()]
     notes = []
     if unlabelled := sum(not person.labelled for _, person in people):
@@ -163,7 +163,7 @@ def _notes(photos: Mapping[str, Mapping[int, Person]]) -> list[str]:
 
 
 def _differing(person: Person) -> list[tuple[str, int]]:
-    """(column, line) of each label that another row of the person gives otherwise."""
+    """(column, line) of each label that differs in another row of the person."""
     boxes = (*FACE_COLUMNS, *BODY_COLUMNS)
     lines: dict[str, int] = {}
     for line in person.again:

@@ -52,7 +52,7 @@ def age_of(cell: str) -> tuple[float, float] | None:
 
 
 class GenderCodes:
-    """What the cells of a column of genders mean: the usual words, and other ones as an option says.
+    """The meaning of cells of the gender column: the usual words, and codes that an option explains.
 
     Args:
         text: ``"0=M,1=F"``, or nothing.

@@ -1,4 +1,4 @@
-"""Things that hide a face. What hides it says nothing about the person."""
+"""Objects that hide a face. They are independent of the person."""
 
 import numpy as np
 

@@ -43,7 +43,7 @@ class Head:
         self.glasses = rng.random() < at_age(age, (3, 10, 40, 60, 80), (0.02, 0.12, 0.22, 0.42, 0.5))
 
     def draw_behind(self, canvas: Canvas) -> None:
-        """What hangs down behind the shoulders; to be painted before the body."""
+        """Hair behind the shoulders; to be painted before the body."""
         if self.length > 0.1:
             width, end = self.half_width + 0.05 + self.volume, 0.1 + self.length
             canvas.blob(
@@ -98,7 +98,7 @@ class Head:
         return mix(self.person.skin, shade(self.person.skin, 0.42), min(1.0, strength))
 
     def _onset(self, start: float, years: float) -> float:
-        """How far a sign of age has come that starts at one age and is full ``years`` later, in this skin."""
+        """The progress of a sign of age that starts at one age and is full ``years`` later, in this skin."""
         return min(max((self.person.face_age - start) / years, 0.0), 1.15) * self.weathered
 
     def _ears(self, canvas: Canvas) -> None:

@@ -1,4 +1,4 @@
-"""Who is rendered: the labels, and how old each part of a person looks."""
+"""The rendered person: labels, and the apparent age of each part."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What surrounds a person, and what light, lens and camera do: nothing here depends on age."""
+"""Background, light, lens and camera: nothing here depends on age."""
 
 from functools import cache
 
