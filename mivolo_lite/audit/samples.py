@@ -29,9 +29,9 @@ class Samples:
     def __init__(self, folders: Sequence[Path | str]):
         self.names = [without_credentials(str(folder)) for folder in folders]
         resolved = [Path(folder).resolve() for folder in folders]
-        for index, path in enumerate(resolved):
-            if path in resolved[:index]:
-                raise UserError(f"{self.names[index]}: given twice; name each folder once")
+        for position, path in enumerate(resolved):
+            if path in resolved[:position]:
+                raise UserError(f"{self.names[position]}: given twice; name each folder once")
         last_parts = [path.name for path in resolved]
         self.short_names = last_parts if len(set(last_parts)) == len(last_parts) else self.names
         self.indexes = [ShardIndex.load(folder) for folder in folders]

@@ -56,7 +56,7 @@ def _is_unfinished(folder: Path) -> bool:
 def _estimator(source: Path) -> Estimator:
     """A published file as an estimator."""
     checkpoint = read_checkpoint(source)
-    swinface = any(key in checkpoint for key in swinface_official.PARTS)
+    swinface = any(key in checkpoint for key in swinface_official.STATE_DICTS)
     try:
         return (_swinface if swinface else _mivolo)(checkpoint, source)
     except UserError:
