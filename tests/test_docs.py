@@ -15,6 +15,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
@@ -226,7 +227,8 @@ def test_the_method_of_adding_learns():
 def test_the_model_of_adding_makes_features():
     cls = examples()["Tiny"]
     model = cls(cls.Config(width=8), 32)
-    assert model(torch.randn(2, 3, 32, 32), None, None, None).shape == (2, model.num_features) == (2, 8)
+    face = Images(torch.randn(2, 3, 32, 32), torch.arange(2))
+    assert model(face, Images.none_of(32, "cpu"), 2).shape == (2, model.num_features) == (2, 8)
 
 
 def test_the_data_set_of_adding_is_packed(tmp_path):
