@@ -24,13 +24,13 @@ print(os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0)), flush=True)
 """
 LISTENS = """
 import time
-from mivolo_lite.distributed.preemption import listen, noted
+from mivolo_lite.distributed.preemption import listen, preempted
 listen()
 print("listens", flush=True)
 end = time.monotonic() + 3
-while time.monotonic() < end and not noted():
+while time.monotonic() < end and not preempted():
     time.sleep(0.05)
-print("preempted" if noted() else "not preempted", flush=True)
+print("preempted" if preempted() else "not preempted", flush=True)
 """
 WORKER = """
 import multiprocessing, time

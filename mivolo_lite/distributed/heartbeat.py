@@ -22,11 +22,11 @@ from torch.distributed.distributed_c10d import _get_default_store
 from mivolo_lite.errors import MachineError, UserError, in_one_line
 from mivolo_lite.output import complain
 
-EVERY = 4
+INTERVAL = 4
 """Seconds between two heartbeats."""
 PATIENCE = 25
 """Seconds without a heartbeat after which a rank counts as lost."""
-ENDING = 15
+GRACE = 15
 """Seconds that a rank has to end by itself, once it failed or learnt that another did."""
 HANG_VARIABLE = "MIVOLO_HANG_TIMEOUT"
 HANG = 1800
@@ -62,7 +62,7 @@ class Heartbeat:
         _running[:] = [self]
         if world_size > 1:
             self._store = (store or _get_default_store()).clone()
-            self._store.set_timeout(timedelta(seconds=EVERY))
+            self._store.set_timeout(timedelta(seconds=INTERVAL))
             self._beat_thread = Thread(target=self._beat, args=[self._store.clone()], daemon=True)
             self._beat_thread.start()
             atexit.register(self._stop_beating)
@@ -115,17 +115,17 @@ class Heartbeat:
             pass
 
     def _wait(self, done) -> None:
-        end = time.monotonic() + EVERY + 2
+        end = time.monotonic() + INTERVAL + 2
         while not done() and time.monotonic() < end:
             time.sleep(0.1)
 
     def _stop_beating(self) -> None:
         # A thread that is in the store when Python ends aborts the process, and hides its exit code.
         self._silenced.set()
-        self._beat_thread.join(timeout=EVERY + 2)
+        self._beat_thread.join(timeout=INTERVAL + 2)
 
     def _beat(self, store: Store) -> None:
-        store.set_timeout(timedelta(seconds=EVERY))
+        store.set_timeout(timedelta(seconds=INTERVAL))
         last_sign = None
         for beat in count():
             sign = last_sign
@@ -141,7 +141,7 @@ class Heartbeat:
                 return
             if sign != last_sign:
                 last_sign, self._silent = sign, 0
-            if self._silenced.wait(EVERY):
+            if self._silenced.wait(INTERVAL):
                 return
 
     def _watch(self) -> None:
@@ -152,7 +152,7 @@ class Heartbeat:
             self._idle += self._has_steps
             others_wait = self._store is not None and bool(self._lost or self._explaining)
             self._ending += others_wait or not main_thread().is_alive()
-            if self._ending > ENDING:
+            if self._ending > GRACE:
                 self._end(self._lost or "it failed, but its process did not end")
             if self._silent > self.patience:
                 self._end(
@@ -166,7 +166,7 @@ class Heartbeat:
         reporter = Thread(target=self._report_failure, args=[reason], daemon=True)  # the store may be out of reach
         reporter.start()
         complain(f"rank {self.rank} ends: {reason}")
-        reporter.join(timeout=EVERY)
+        reporter.join(timeout=INTERVAL)
         os._exit(1)
 
 

@@ -25,8 +25,8 @@ from accelerate.utils import (
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.heartbeat import Heartbeat
-from mivolo_lite.distributed.preemption import noted
-from mivolo_lite.distributed.rendezvous import meet
+from mivolo_lite.distributed.preemption import preempted
+from mivolo_lite.distributed.rendezvous import wait_for_ranks
 from mivolo_lite.errors import UserError
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -201,7 +201,7 @@ def setup(
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
     launch.check(precision, plan, clip_norm)
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
-    store = None if torch.distributed.is_initialized() else meet(environ, should_stop=noted)
+    store = None if torch.distributed.is_initialized() else wait_for_ranks(environ, should_stop=preempted)
     early = store and Heartbeat(int(environ["RANK"]), launch.processes, store=store)
     accelerator = launch.setup(precision, plan, clip_norm)
     return launch, plan, accelerator, early or Heartbeat(accelerator.process_index, accelerator.num_processes)

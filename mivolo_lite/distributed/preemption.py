@@ -16,7 +16,7 @@ PREEMPTION_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """Ctrl-C and a closed terminal, heeded unless this process was started to ignore them, as by nohup."""
 
-_noted: list[int] = []
+_received: list[int] = []
 
 
 def listen() -> None:
@@ -26,30 +26,30 @@ def listen() -> None:
     A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training continued without it.
     """
     for signal_number in PREEMPTION_SIGNALS:
-        signal.signal(signal_number, _note)
+        signal.signal(signal_number, _receive)
     for signal_number in TERMINAL:
         if signal.getsignal(signal_number) is not signal.SIG_IGN:
-            signal.signal(signal_number, _note)
+            signal.signal(signal_number, _receive)
     launcher = find_launcher()
     if launcher is not None:
         signal_when_parent_ends(signal.SIGTERM)
         if os.getppid() != launcher.pid:  # it ended before Linux was asked
-            _noted.append(signal.SIGTERM)
+            _received.append(signal.SIGTERM)
 
 
-def noted() -> bool:
+def preempted() -> bool:
     """Whether this process was preempted."""
-    return bool(_noted)
+    return bool(_received)
 
 
-def _note(signal_number: int, _frame) -> None:
+def _receive(signal_number: int, _frame) -> None:
     if signal_number in TERMINAL:
         drop_lost_outputs()
     if signal_number == signal.SIGINT:
-        if signal_number in _noted:
+        if signal_number in _received:
             os._exit(128 + signal_number)
         os.write(2, b"\ninterrupted: the run saves and ends; another Ctrl-C ends it at once\n")
-    _noted.append(signal_number)
+    _received.append(signal_number)
 
 
 class Preemption:
@@ -79,8 +79,8 @@ class Preemption:
         import torch
 
         device = self.accelerator.device
-        noted = torch.full((), float(bool(_noted)), device=device)
-        any_preempted = self.accelerator.reduce(noted).to("cpu", non_blocking=True)
+        flag = torch.full((), float(bool(_received)), device=device)
+        any_preempted = self.accelerator.reduce(flag).to("cpu", non_blocking=True)
         if device.type != "cuda":
             return any_preempted, None
         copied = torch.cuda.Event()

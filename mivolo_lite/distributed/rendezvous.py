@@ -21,7 +21,7 @@ _EVERY = 10
 _PORT = "29500"
 
 
-def meet(environ: Mapping[str, str], should_stop: Callable[[], bool] = lambda: False) -> Store | None:
+def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] = lambda: False) -> Store | None:
     """Wait until all ranks have come.
 
     Args:

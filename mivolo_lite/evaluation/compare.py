@@ -14,7 +14,7 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, paired_share_interval, share_interval
-from mivolo_lite.evaluation.metrics import age_errors, gender_right, within
+from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
 METRICS = ("mae", "cs5", "gender_accuracy")
@@ -178,7 +178,7 @@ def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
     return {
         "mae": np.abs(errors),
         "cs5": np.where(np.isnan(errors), np.nan, within(errors, 5)),
-        "gender_accuracy": gender_right(predictions.female, predictions.gender),
+        "gender_accuracy": gender_correct(predictions.female, predictions.gender),
     }
 
 

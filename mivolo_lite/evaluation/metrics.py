@@ -28,7 +28,7 @@ def within(errors: np.ndarray, years: float) -> np.ndarray:
     return np.abs(errors) <= years + _TOLERANCE
 
 
-def gender_right(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
+def gender_correct(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
     """(N,) 1 where the more probable gender is the true one, 0 where not, NaN where either is unknown."""
     gender = np.array(gender, dtype=object)
     is_correct = (female > 0.5) == (gender == "F")
@@ -63,7 +63,7 @@ def gross_error_rate(errors: np.ndarray) -> float | None:
 
 def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
     """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
-    is_correct = gender_right(female, gender)
+    is_correct = gender_correct(female, gender)
     is_correct = is_correct[~np.isnan(is_correct)]
     return {"n": len(is_correct), "accuracy": float(is_correct.mean()) if len(is_correct) else None}
 

@@ -17,7 +17,7 @@ from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,
     evaluate_predictions,
-    gender_right,
+    gender_correct,
     gross_error_rate,
     ten_year_bin,
     within,
@@ -57,7 +57,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         _add_intervals(metrics["by"][subgroup], errors, names)
     crossed = _crossed(predictions.gender, predictions.group)
     female = predictions.female
-    is_correct = gender_right(female, predictions.gender)
+    is_correct = gender_correct(female, predictions.gender)
     return metrics | {
         "intervals": _intervals(errors, is_correct),
         "ce20": gross_error_rate(errors),

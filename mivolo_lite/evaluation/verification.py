@@ -40,7 +40,7 @@ def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX
         embedding: (N, E), NaN where there is none.
         person: (N,) who it is, NaN where unknown.
         max_pairs: of each kind.
-        seed: of the draw of the pairs and their ten parts.
+        seed: of the sampling of the pairs and their ten parts.
 
     Returns:
         ``pairs`` of both types together, ``people``, ``accuracy`` (0.5 is chance) with its standard deviation over the
@@ -50,7 +50,7 @@ def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX
     """
     rows = np.flatnonzero(~np.isnan(person) & ~np.isnan(embedding).any(axis=1))
     rng = np.random.default_rng(seed)
-    pairs = draw_pairs(person[rows], max_pairs, rng)
+    pairs = sample_pairs(person[rows], max_pairs, rng)
     count = len(pairs.same) // 2
     if count < MIN_PAIRS:
         return None
@@ -69,19 +69,22 @@ def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX
     }
 
 
-def draw_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -> Pairs:
+def sample_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -> Pairs:
     """All pairs (N,) of one person, or ``max_pairs`` of them by chance, and as many of two; none occurs twice."""
     order = np.argsort(person, kind="stable")
     position = np.arange(len(person))
     begin = np.searchsorted(person[order], person[order])  # of the person at each position
     same_count, different_count = position - begin, begin  # earlier positions of the same person, and of others
     count = min(int(same_count.sum()), int(different_count.sum()), max_pairs)
-    pair_types = [_draw(same_count, begin, count, rng), _draw(different_count, np.zeros_like(begin), count, rng)]
+    pair_types = [
+        _sample_kind(same_count, begin, count, rng),
+        _sample_kind(different_count, np.zeros_like(begin), count, rng),
+    ]
     first, second = (order[np.concatenate(places)] for places in zip(*pair_types, strict=True))
     return Pairs(first, second, np.arange(2 * count) < count)
 
 
-def _draw(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator):
+def _sample_kind(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator):
     """``count`` different pairs of positions; each position has ``partners`` possible partners, from ``begin`` on."""
     end = np.cumsum(partners)
     total = int(end[-1]) if len(end) else 0

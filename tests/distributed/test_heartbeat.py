@@ -87,7 +87,7 @@ with heartbeat.working():
 EXIT_HANGS = """
 import atexit, time
 from mivolo_lite.distributed import heartbeat
-heartbeat.ENDING = 1
+heartbeat.GRACE = 1
 heartbeat.Heartbeat(0, 1)
 atexit.register(time.sleep, 60)
 """

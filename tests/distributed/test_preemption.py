@@ -24,22 +24,22 @@ class OneRank:
 
 
 @pytest.fixture
-def noted(monkeypatch):
-    monkeypatch.setattr(preemption, "_noted", [])
-    return preemption._noted
+def received(monkeypatch):
+    monkeypatch.setattr(preemption, "_received", [])
+    return preemption._received
 
 
-def test_a_warning_is_heard_one_call_later_and_from_then_on(noted):
+def test_a_warning_is_heard_one_call_later_and_from_then_on(received):
     should_stop = Preemption(OneRank("cpu")).should_stop
     assert [should_stop(), should_stop()] == [False, False]
-    noted.append(signal.SIGUSR2)
+    received.append(signal.SIGUSR2)
     assert [should_stop(), should_stop(), should_stop()] == [False, True, True]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_asking_does_not_wait_for_what_the_gpu_was_given_since(noted):
+def test_asking_does_not_wait_for_what_the_gpu_was_given_since(received):
     should_stop, done = Preemption(OneRank("cuda")).should_stop, torch.cuda.Event()
-    noted.append(signal.SIGUSR2)
+    received.append(signal.SIGUSR2)
     assert not should_stop()
     torch.cuda._sleep(10**10)  # cycles: some seconds
     done.record()
@@ -49,10 +49,10 @@ def test_asking_does_not_wait_for_what_the_gpu_was_given_since(noted):
 LISTENS = """
 import sys, time
 from mivolo_lite.output import losable_output
-from mivolo_lite.distributed.preemption import listen, noted
+from mivolo_lite.distributed.preemption import listen, preempted
 listen()
 print("listens", flush=True)
-while not noted():
+while not preempted():
     time.sleep(0.02)
 with losable_output():
     print("saves", flush=True)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mivolo_lite.distributed import rendezvous
-from mivolo_lite.distributed.rendezvous import meet
+from mivolo_lite.distributed.rendezvous import wait_for_ranks
 from mivolo_lite.errors import MachineError, UserError
 from tests.slurm.cluster import free_ports
 
@@ -22,7 +22,7 @@ def ranks(monkeypatch):
 def outcomes(environments, **options):
     def outcome(environment):
         try:
-            return meet(environment, **options)
+            return wait_for_ranks(environment, **options)
         except MachineError as error:
             return str(error)
 
@@ -54,10 +54,13 @@ def test_a_warning_ends_the_waiting(ranks):
 
 
 def test_one_process_waits_for_nobody():
-    assert meet({}) is None and meet({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere"}) is None
+    assert (
+        wait_for_ranks({}) is None
+        and wait_for_ranks({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere"}) is None
+    )
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan"])
 def test_a_time_that_is_none_is_an_error(ranks, text):
     with pytest.raises(UserError, match="MIVOLO_RENDEZVOUS_TIMEOUT"):
-        meet(ranks[0] | {"MIVOLO_RENDEZVOUS_TIMEOUT": text})
+        wait_for_ranks(ranks[0] | {"MIVOLO_RENDEZVOUS_TIMEOUT": text})

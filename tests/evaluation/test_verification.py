@@ -8,9 +8,9 @@ import pytest
 from mivolo_lite.evaluation.verification import (
     best_threshold,
     cosines,
-    draw_pairs,
     fold_accuracies,
     roc,
+    sample_pairs,
     tar_at,
     verification,
 )
@@ -26,7 +26,7 @@ def as_sets(pairs):
 def test_all_pairs_of_one_person_and_as_many_of_two():
     every = list(map(frozenset, combinations(range(7), 2)))
     truly = {pair for pair in every if len({PERSON[one] for one in pair}) == 1}
-    pairs = draw_pairs(PERSON, 100, np.random.default_rng(0))
+    pairs = sample_pairs(PERSON, 100, np.random.default_rng(0))
     same, different = as_sets(pairs)
     assert same == truly and len(different) == len(truly) == 4 and not different & truly
     assert len(pairs.same) == 8
@@ -35,7 +35,7 @@ def test_all_pairs_of_one_person_and_as_many_of_two():
 def test_every_pair_of_two_people_can_be_drawn_and_none_twice():
     sampled = set()
     for seed in range(60):
-        same, different = as_sets(draw_pairs(PERSON, 3, np.random.default_rng(seed)))
+        same, different = as_sets(sample_pairs(PERSON, 3, np.random.default_rng(seed)))
         assert len(same) == len(different) == 3
         sampled |= different
     assert sampled == {frozenset(pair) for pair in combinations(range(7), 2) if PERSON[pair[0]] != PERSON[pair[1]]}
@@ -44,7 +44,7 @@ def test_every_pair_of_two_people_can_be_drawn_and_none_twice():
 def test_a_crowd_of_few_people_and_of_many():
     for people in (2, 5_000):
         person = np.arange(20_000) % people
-        pairs = draw_pairs(person, 1_000, np.random.default_rng(0))
+        pairs = sample_pairs(person, 1_000, np.random.default_rng(0))
         assert all(len(kind) == 1_000 for kind in as_sets(pairs))
         np.testing.assert_array_equal(person[pairs.first] == person[pairs.second], pairs.same)
 
@@ -92,7 +92,7 @@ def test_the_curve_and_its_area_are_those_of_ranks():
 def test_cosines():
     embedding = np.array([[3, 0], [0, 2], [5, 5], [0, 0]], dtype=np.float32)
     person = np.array([0, 0, 1, 1])
-    pairs = draw_pairs(person, 10, np.random.default_rng(0))
+    pairs = sample_pairs(person, 10, np.random.default_rng(0))
     expected = {(0, 1): 0, (0, 2): 0.5**0.5, (1, 2): 0.5**0.5}
     for first, second, cosine in zip(pairs.first, pairs.second, cosines(embedding, pairs), strict=True):
         assert cosine == pytest.approx(expected.get((min(first, second), max(first, second)), 0))
