@@ -16,12 +16,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 TOOLS = ("pytest", "pytest-timeout", "hypothesis", "coral-pytorch", "setuptools>=77")
 QUICK = (
-    "tests/test_config.py",
     "tests/test_options.py",
-    "tests/methods",
-    "tests/models",
-    "tests/loading",
-    "tests/shards",
+    "tests/methods/test_every_method.py",
+    "tests/models/test_every_model.py",
+    "tests/loading/test_order.py",
+    "tests/shards/test_index.py",
+    "tests/training/test_step.py",
 )
 PACKAGE = "tests/test_package.py"
 """Installs the wheel and trains with two processes."""
