@@ -87,7 +87,7 @@ def test_the_real_images_pack(tmp_path):
     packed = pack(UTKFaceSource(images), tmp_path / "out", {"train": 0.9, "val": 0.1}, workers=os.cpu_count())
     train, val = packed.splits["train"], packed.splits["val"]
     count = len(list(images.rglob("*.jpg")))
-    assert len(train) + len(val) + len(packed.rejected) == images
-    assert len(packed.rejected) < 0.001 * images
+    assert len(train) + len(val) + len(packed.rejected) == count
+    assert len(packed.rejected) < 0.001 * count
     assert len(val) / count == pytest.approx(0.1, abs=0.02)
     assert val.info["labels"]["age"]["mean"] == pytest.approx(train.info["labels"]["age"]["mean"], abs=3)

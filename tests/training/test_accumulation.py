@@ -5,6 +5,7 @@ import multiprocessing
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
@@ -43,6 +44,12 @@ def worker(rank, port, results):
     torch.set_num_threads(1)
     mine = [slice(rank, SIZE, 2)]  # a rank's samples are not neighbours
     torch.save({variant: learn(variant, mine) for variant in VARIANTS}, results / f"{rank}.pt")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_of_other_runs():
+    """Accelerate keeps the precision of the process's first run: bf16 of another test would round what is compared."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
