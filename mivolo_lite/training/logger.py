@@ -1,9 +1,6 @@
 """Logging of a run: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +8,8 @@ from tqdm import tqdm
 
 from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
+
+_IN_PROGRESS = {"samples_per_second", "wait", "memory_gib", "elapsed", "left"}
 
 
 class RunLogger:
@@ -30,15 +29,15 @@ class RunLogger:
         self.interactive = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
         self.tensorboard = _summary_writer(folder, first_step) if active else None
-        self._clock = time.monotonic()
 
     def step(self) -> None:
         """One optimizer step is done."""
         with losable_output():
             self.bar.update()
 
-    def log_metrics(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Numbers of a step, under ``train`` or ``val``."""
+    def log_metrics(self, kind: str, step: int, values: dict[str, Any], progress: str = "") -> None:
+        """Metrics of a step, under ``train``, ``val`` or ``save``; ``progress`` stands before them on the screen
+        alone."""
         if not self.active:
             return
         self.folder.log({"kind": kind, "step": step, **values})
@@ -46,33 +45,20 @@ class RunLogger:
         for name, value in scalars.items():
             if self.tensorboard is not None:
                 self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if name not in _IN_PROGRESS)
         if self.interactive and kind == "train":
             with losable_output():
-                self.bar.set_postfix_str(text)
+                self.bar.set_postfix_str(
+                    f"{progress.partition('left, ')[2]}  {text}".strip()
+                )  # the bar has its own times
         else:
-            self.log(f"[{step}/{self.total_steps}] {kind}  {text}")
+            self.log(f"[{step}/{self.total_steps}] {kind}  {progress}{progress and '  '}{text}")
 
     def log(self, text: str) -> None:
         """A line for people."""
         if self.active:
             with losable_output():
                 self.bar.write(text) if self.interactive else print(text, flush=True)
-
-    def seconds_of_interval(self) -> float:
-        """Seconds since this was called last, without those that were paused."""
-        now = time.monotonic()
-        seconds, self._clock = now - self._clock, now
-        return seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that does not count: evaluating and saving are no training."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._clock += time.monotonic() - began
 
     def close(self) -> None:
         with losable_output():

@@ -44,6 +44,7 @@ from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_op
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.subgroups import concat_labels
+from mivolo_lite.training.throughput import Throughput, in_words
 
 
 class Trainer:
@@ -83,6 +84,7 @@ class Trainer:
             self.total_steps - self.state.step,
         )
         self.val_loader = self._val_loader()
+        self.throughput = Throughput()
         self._check()
 
     def train(self) -> bool:
@@ -94,6 +96,8 @@ class Trainer:
         self._announce()
         with self.heartbeat.working():
             self._learn_all()
+        if self.state.step == self.state.evaluated == self.total_steps:
+            self._announce_end()
         self.logger.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
@@ -214,7 +218,8 @@ class Trainer:
         """The micro-batches of every step that is left, on the device."""
         loader = iter(self.loader)
         for _ in range(self.state.step, self.total_steps):
-            batches = list(islice(loader, self.plan.accumulation))
+            with self.throughput.waiting():
+                batches = list(islice(loader, self.plan.accumulation))
             for batch in batches:
                 self.broken.add(batch.broken)
             yield [batch.to(self.accelerator.device) for batch in batches]
@@ -262,7 +267,7 @@ class Trainer:
         """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
         try:
             with (
-                self.logger.paused(),
+                self.throughput.paused(),
                 self.ema.applied() if self.ema is not None else nullcontext(),
                 self.engine.full_estimator() as estimator,
                 self.engine.autocast(),
@@ -271,12 +276,13 @@ class Trainer:
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
                 metrics = evaluate_predictions(predictions)
-                self.logger.log_metrics("val", self.state.step, metrics)
+                error = validation_error(metrics)
+                is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
+                self.logger.log_metrics("val", self.state.step, metrics, "* best" if is_best else "")
                 if predictions.unreadable:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
                     self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-                error = validation_error(metrics)
-                if error <= self.state.best_mae:  # of equals the latest, which has learnt more
+                if is_best:
                     self.state.best_mae = error
                     self._save_best(metrics)
         except Interrupted:
@@ -298,7 +304,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
-        with self.logger.paused():
+        with self.throughput.paused():
             seconds = self.checkpointer.save(self.state, self.engine, self.ema)
         self.heartbeat.progress()
         if seconds is not None:
@@ -312,7 +318,8 @@ class Trainer:
         age_loss, gender_loss, *task_losses = self.accelerator.reduce(losses).tolist()
         tasks = {f"{task.name}_loss": loss for task, loss in zip(self.config.tasks, task_losses, strict=True)}
         weighted = sum(task.weight * loss for task, loss in zip(self.config.tasks, task_losses, strict=True))
-        speed = len(results) * self.plan.global_batch / self.logger.seconds_of_interval()
+        samples, steps_left = len(results) * self.plan.global_batch, self.total_steps - self.state.step
+        measured = self.throughput.interval(len(results), samples, steps_left, self.accelerator)
         self.logger.log_metrics(
             "train",
             self.state.step,
@@ -328,9 +335,10 @@ class Trainer:
                 "lr": self.engine.optimizer.param_groups[0]["lr"],
                 "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
-                "samples_per_second": speed,
+                **measured,
                 **({"passes": passes} if (passes := self.reader.passes(self.state.samples_seen)) else {}),
             },
+            in_words(measured),
         )
 
     def _val_loader(self) -> BatchLoader:
@@ -366,6 +374,15 @@ class Trainer:
         weights = {"age": 1.0, "gender": self.config.optim.gender_weight}
         weights |= {task.name: task.weight for task in self.config.tasks}
         return {name: count for name, count in known.items() if weights[name]}
+
+    def _announce_end(self) -> None:
+        best = self.folder.path / "best"
+        error = f"lowest validation error {self.state.best_mae:.4g}, " if math.isfinite(self.state.best_mae) else ""
+        self.logger.log(f"complete: {error}its weights in {best}; a report of them:")
+        self.logger.log(
+            f"mivolo-lite evaluate --checkpoint {best} --data {self.val_index.folder} --out "
+            f"{self.folder.path}/evaluation"
+        )
 
     def _announce(self) -> None:
         plan, parameters = self.plan, self.parameters
