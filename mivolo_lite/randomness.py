@@ -19,6 +19,11 @@ def hash_of(*values: Any) -> np.ndarray:
     return state
 
 
+def uniform_of(*values: Any) -> np.ndarray:
+    """float64 in [0, 1) from integers, or from arrays of them element by element."""
+    return (hash_of(*values) >> np.uint64(11)) * 2.0**-53
+
+
 def permutation_of(items: np.ndarray, *key: Any) -> np.ndarray:
     """``items`` in a random order that depends only on them and on ``key``.
 

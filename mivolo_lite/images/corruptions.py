@@ -9,16 +9,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import simplejpeg
 
-from mivolo_lite.images.letterbox import resize
+from mivolo_lite.images import degradations
 from mivolo_lite.randomness import seed_of
 
 Apply = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
-_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG has it
 _HEAD = 0.25, 1 / 3  # share of a body's height and width in which its head is taken to be
-_BORDER = cv2.BORDER_REFLECT_101
 
 
 @dataclass(frozen=True)
@@ -38,75 +35,62 @@ class Corruption:
     of_face: bool = False
 
 
-def brightness(image: np.ndarray, gain: float, random: np.random.Generator) -> np.ndarray:
-    return _pixels(image * np.float32(gain if random.random() < 0.5 else 1 / gain))
+def _brightness(image: np.ndarray, gain: float, random: np.random.Generator) -> np.ndarray:
+    return degradations.brightness(image, gain if random.random() < 0.5 else 1 / gain)
 
 
-def contrast(image: np.ndarray, kept: float, random: np.random.Generator) -> np.ndarray:
-    mean = np.float32((image @ _LUMA).mean())
-    return _pixels(mean + np.float32(kept) * (image - mean))
+def _colour_cast(image: np.ndarray, shift: float, random: np.random.Generator) -> np.ndarray:
+    warm = _to_either_side(shift, random)
+    return degradations.colour_cast(image, (1 + warm, 1, 1 - warm))
 
 
-def colour_cast(image: np.ndarray, shift: float, random: np.random.Generator) -> np.ndarray:
-    warm = shift if random.random() < 0.5 else -shift
-    return _pixels(image * np.float32([1 + warm, 1, 1 - warm]))
-
-
-def grey(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    luma = (image @ _LUMA)[..., None]
-    return _pixels(image + np.float32(share) * (luma - image))
-
-
-def blur(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), share * max(image.shape[:2]), borderType=_BORDER)
-
-
-def noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    return _pixels(image + np.float32(deviation) * random.standard_normal(image.shape, dtype=np.float32))
-
-
-def jpeg(image: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), int(quality), "RGB", "420")
-    return simplejpeg.decode_jpeg(data, "RGB")
-
-
-def low_resolution(image: np.ndarray, times: float, random: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    small = resize(image, max(1, round(width / times)), max(1, round(height / times)))
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def occlusion(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+def _occlusion(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
     height, width = image.shape[:2]
     shape = 2 ** random.uniform(-1, 1)  # a covered part may be twice as high as wide, or twice as wide as high
     rows, columns = round((share * shape) ** 0.5 * height), round((share / shape) ** 0.5 * width)
     # Shares of the free play, not of the image: larger parts contain the smaller ones and none leaves the image.
     top, left = round(random.random() * (height - rows)), round(random.random() * (width - columns))
-    covered = image.copy()
-    covered[top : top + rows, left : left + columns] = random.integers(0, 256, 3)
-    return covered
+    part = slice(top, top + rows), slice(left, left + columns)
+    return degradations.occlusion(image, *part, random.integers(0, 256, 3))
 
 
-def rotation(image: np.ndarray, degrees: float, random: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    turn = degrees if random.random() < 0.5 else -degrees
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, 1)
-    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
+def _rotation(image: np.ndarray, degrees: float, random: np.random.Generator) -> np.ndarray:
+    turn = _to_either_side(degrees, random)
+    return degradations.rotation(image, turn, border=cv2.BORDER_REFLECT_101)
+
+
+def _to_either_side(strength: float, random: np.random.Generator) -> float:
+    return strength if random.random() < 0.5 else -strength
+
+
+def _certain(degradation: Callable[[np.ndarray, float], np.ndarray]) -> Apply:
+    """A degradation that leaves nothing to chance."""
+    return lambda image, strength, random: degradation(image, strength)
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "brightness": Corruption(brightness, (1.2, 1.4, 1.7, 2, 2.5), "so many times as bright or as dark, by chance"),
-    "contrast": Corruption(contrast, (0.8, 0.6, 0.45, 0.3, 0.2), "share of the distance to mean grey that is left"),
-    "colour cast": Corruption(colour_cast, (0.1, 0.2, 0.3, 0.4, 0.5), "red so much up and blue down, or the reverse"),
-    "grey": Corruption(grey, (0.2, 0.4, 0.6, 0.8, 1), "share of the colour that is gone"),
-    "blur": Corruption(blur, (0.004, 0.008, 0.014, 0.02, 0.03), "standard deviation of a Gaussian, of the longer side"),
-    "noise": Corruption(noise, (4, 8, 16, 28, 44), "standard deviation of Gaussian noise, of 255 grey levels"),
-    "JPEG": Corruption(jpeg, (50, 30, 20, 12, 7), "quality, with halved chroma"),
-    "low resolution": Corruption(low_resolution, (1.5, 2, 3, 4, 6), "times fewer pixels a side, and enlarged again"),
-    "occlusion": Corruption(
-        occlusion, (0.05, 0.1, 0.2, 0.3, 0.4), "share of the face under a rectangle of one colour", of_face=True
+    "brightness": Corruption(_brightness, (1.2, 1.4, 1.7, 2, 2.5), "so many times as bright or as dark, by chance"),
+    "contrast": Corruption(
+        _certain(degradations.contrast), (0.8, 0.6, 0.45, 0.3, 0.2), "share of the distance to mean grey that is left"
     ),
-    "rotation": Corruption(rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
+    "colour cast": Corruption(_colour_cast, (0.1, 0.2, 0.3, 0.4, 0.5), "red so much up and blue down, or the reverse"),
+    "grey": Corruption(_certain(degradations.grey), (0.2, 0.4, 0.6, 0.8, 1), "share of the colour that is gone"),
+    "blur": Corruption(
+        _certain(degradations.blur),
+        (0.004, 0.008, 0.014, 0.02, 0.03),
+        "standard deviation of a Gaussian, of the longer side",
+    ),
+    "noise": Corruption(
+        degradations.noise, (4, 8, 16, 28, 44), "standard deviation of Gaussian noise, of 255 grey levels"
+    ),
+    "JPEG": Corruption(_certain(degradations.jpeg), (50, 30, 20, 12, 7), "quality, with halved chroma"),
+    "low resolution": Corruption(
+        _certain(degradations.low_resolution), (1.5, 2, 3, 4, 6), "times fewer pixels a side, and enlarged again"
+    ),
+    "occlusion": Corruption(
+        _occlusion, (0.05, 0.1, 0.2, 0.3, 0.4), "share of the face under a rectangle of one colour", of_face=True
+    ),
+    "rotation": Corruption(_rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
 }
 """By name. Sizes are relative to the image that the model is shown, so that models of any size stand beside each
 other; noise and JPEG are not, and are harder on small images."""
@@ -154,7 +138,3 @@ def _head(inside: tuple[slice, slice]) -> tuple[slice, slice]:
     high, wide = max(1, round(_HEAD[0] * height)), max(1, round(_HEAD[1] * width))
     left = columns.start + (width - wide) // 2
     return slice(rows.start, rows.start + high), slice(left, left + wide)
-
-
-def _pixels(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

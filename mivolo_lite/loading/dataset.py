@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
-from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
-from mivolo_lite.randomness import hash_of, seed_of
+from mivolo_lite.loading.transforms import Augment, AugmentConfig
+from mivolo_lite.randomness import hash_of
 from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
@@ -74,20 +75,23 @@ class ShardDataset:
         buffers = buffers or self.buffers(len(refs))
         samples = np.array([ref.sample for ref in refs], dtype=np.int64)
         self.shards.prepare(samples, ahead)
-        present = self._present(refs, samples)
+        epochs = np.array([ref.epoch for ref in refs], dtype=np.int64)
+        present = self._present(epochs, samples)
+        numbers = self.augment.numbers(self.changes.seed, epochs, samples, _AUGMENT) if self.augment else None
         broken: list[str] = []
-        images = {name: self._decode(name, refs, present[name], buffers[name], broken) for name in self.inputs}
+        images = {
+            name: self._decode(name, samples, present[name], buffers[name], numbers, broken) for name in self.inputs
+        }
         labels = {name: self.index.select(name, samples) for name in ("age_lo", "age_hi", "gender")}
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         return Batch.assemble(images, labels, samples, valid, broken, tasks)
 
-    def _present(self, refs: Sequence[SampleRef], samples: np.ndarray) -> dict[str, np.ndarray]:
+    def _present(self, epochs: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""
         present = {name: self.index.select(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
-        epochs = np.array([ref.epoch for ref in refs], dtype=np.int64)
         for place, name in enumerate(self.inputs):
             chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
             others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
@@ -95,26 +99,30 @@ class ShardDataset:
         return present
 
     def _decode(
-        self, name: str, refs: Sequence[SampleRef], present: np.ndarray, buffer: Tensor, broken: list[str]
+        self,
+        name: str,
+        samples: np.ndarray,
+        present: np.ndarray,
+        buffer: Tensor,
+        numbers: list[list[float]] | None,
+        broken: list[str],
     ) -> Images:
         """The images that there are, at the beginning of ``buffer`` (B, 3, S, S), read in the order on disk."""
         rows, squares = np.flatnonzero(present), buffer.movedim(-3, -1).numpy()
         decoded = np.ones(len(rows), dtype=bool)
-        for slot in np.argsort([refs[row].sample for row in rows], kind="stable").tolist():
-            ref = refs[rows[slot]]
+        for slot in np.argsort(samples[rows], kind="stable").tolist():
+            row, sample = rows[slot], samples[rows[slot]]
             try:
-                self._prepare(self.shards.read(name, ref.sample), ref, squares[slot])
+                image = decode(self.shards.read(name, sample))
             except BrokenJpeg as error:
-                broken.append(f"{self.index.key(ref.sample)}.{name}: {error}")
+                broken.append(f"{self.index.key(sample)}.{name}: {error}")
                 decoded[slot] = False
+                continue
+            if numbers is None:
+                letterbox(image, self.image_size, squares[slot])
+            else:
+                self.augment(image, squares[slot], numbers[row])
         if not decoded.all():
             squares[: decoded.sum()] = squares[: len(rows)][decoded]
         rows = torch.from_numpy(rows[decoded])
         return Images(buffer[: len(rows)], rows)
-
-    def _prepare(self, data: bytes, ref: SampleRef, square: np.ndarray) -> None:
-        image = decode(data)
-        if self.augment is None:
-            return prepare(image, square)
-        with seeded(seed_of(self.changes.seed, ref.epoch, ref.sample, _AUGMENT)):
-            prepare(image, square, self.augment)

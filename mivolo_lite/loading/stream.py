@@ -18,9 +18,8 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import Classes, label_number
-from mivolo_lite.loading.transforms import Augment, AugmentConfig, prepare, seeded
+from mivolo_lite.loading.transforms import Augment, AugmentConfig
 from mivolo_lite.loading.workers import begin_worker, end_workers_at_exit
-from mivolo_lite.randomness import seed_of
 from mivolo_lite.shards.columns import label_columns
 from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 
@@ -147,8 +146,8 @@ class _Batches:
         except BrokenJpeg as error:
             broken.append(f"{key}.{name}: {error}")
             return False
-        with seeded(seed_of(self.seed, position, crc32(key.encode()))):
-            prepare(image, square, self.augment)
+        (numbers,) = self.augment.numbers(self.seed, position, crc32(key.encode()))
+        self.augment(image, square, numbers)
         return True
 
 

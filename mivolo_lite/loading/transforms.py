@@ -1,18 +1,35 @@
-"""What happens to an image between decoding and the batch: the same preparation for training, evaluation and export,
-and for training augmentation that depends on (seed, epoch, sample) alone."""
+"""Augmentation of training images, as a function of uniform numbers that are hashed from (seed, epoch, sample)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import permutations
+from math import exp, log
+from typing import Annotated, Any
 
+import cv2
 import numpy as np
-import torch
-from torchvision.transforms import v2
 
+from mivolo_lite.images.degradations import (
+    blur,
+    brightness,
+    colour_cast,
+    contrast,
+    grey,
+    jpeg,
+    low_resolution,
+    noise,
+    occlusion,
+    rotation,
+)
 from mivolo_lite.images.letterbox import letterbox
-from mivolo_lite.images.photography import Occlusion, degradation, photometric
+from mivolo_lite.images.randaugment import MAX_MAGNITUDE, OPERATIONS
+from mivolo_lite.randomness import uniform_of
 from mivolo_lite.ranges import Probability, float_range, int_range
+
+Random = Iterator[float]
+"""Uniform numbers from 0 to 1, the latter excluded."""
+
+_OPERATIONS = tuple(OPERATIONS.values())
 
 
 @dataclass
@@ -43,54 +60,117 @@ class AugmentConfig:
 
 
 class Augment:
-    """Random changes to a training image, sampled from torch's generator: use inside ``seeded``."""
+    """Random changes to training images."""
 
     def __init__(self, config: AugmentConfig):
-        self.crop_scale = config.crop_scale
-        steps: list[v2.Transform] = [v2.RandomHorizontalFlip(config.flip)]
-        if config.randaugment_ops:
-            steps.append(v2.RandAugment(config.randaugment_ops, config.randaugment_magnitude))
-        if config.erase:
-            steps.append(v2.RandomErasing(config.erase, scale=(0.02, 0.2)))
-        # In the order of nature: the face, the light, what is in the way, the camera. Nothing is sampled for what is
-        # off.
+        self.config = config
+
+    def numbers(self, *names: Any) -> list[list[float]]:
+        """Uniform numbers (B, N) in [0, 1) from integers or (B,) arrays of them; N is the most that an image takes."""
+        most = 33 + 2 * self.config.randaugment_ops
+        return uniform_of(*(np.atleast_1d(name)[:, None] for name in names), np.arange(most)).tolist()
+
+    def __call__(self, image: np.ndarray, out: np.ndarray, numbers: list[float]) -> None:
+        """Letterbox a part of the image (H, W, 3) uint8 into ``out`` (S, S, 3), changed as ``numbers`` (N,) say."""
+        config, random = self.config, iter(numbers)
+        image = letterbox(_crop(image, config.crop_scale, random), len(out), out)
+        if _chance(config.flip, random):
+            image = cv2.flip(image, 1)
+        for _ in range(config.randaugment_ops):
+            image = _randaugment(image, config.randaugment_magnitude / MAX_MAGNITUDE, random)
+        if _chance(config.erase, random):
+            image = _erase(image, random)
+        # In the order of nature: the face, the light, what is in the way, the camera.
         if config.rotate:
-            steps.append(v2.RandomRotation(config.rotate, interpolation=v2.InterpolationMode.BILINEAR))
-        if config.photometric:
-            steps.append(v2.RandomApply([photometric()], config.photometric))
-        if config.occlude:
-            steps.append(v2.RandomApply([Occlusion()], config.occlude))
-        if config.degrade:
-            steps.append(v2.RandomApply([degradation()], config.degrade))
-        self.steps = v2.Compose(steps)
-
-    def crop(self, image: np.ndarray) -> np.ndarray:
-        """A random part (h, w, 3) of the image (H, W, 3) with its aspect ratio, before any resizing."""
-        scale, top, left = torch.rand(3).tolist()
-        side = (1 - scale * (1 - self.crop_scale)) ** 0.5
-        height, width = (max(1, round(edge * side)) for edge in image.shape[:2])
-        top, left = round(top * (image.shape[0] - height)), round(left * (image.shape[1] - width))
-        return image[top : top + height, left : left + width]
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(S, S, 3) uint8 in, the same out."""
-        return self.steps(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+            image = rotation(image, _between(-config.rotate, config.rotate, random))
+        if _chance(config.photometric, random):
+            image = _photometric(image, random)
+        if _chance(config.occlude, random):
+            image = _occlude(image, random)
+        if _chance(config.degrade, random):
+            image = _degrade(image, random)
+        if image is not out:
+            out[:] = image
 
 
-def prepare(image: np.ndarray, square: np.ndarray, augment: Augment | None = None) -> None:
-    """Letterbox a decoded image (H, W, 3) uint8 into its place in a batch, (S, S, 3) uint8."""
-    if augment is None:
-        letterbox(image, len(square), square)
-    else:
-        square[:] = augment(letterbox(augment.crop(image), len(square)))
+def _chance(probability: float, random: Random) -> bool:
+    return next(random) < probability
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's CPU generator as seeded here, and leave it as it was."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+def _between(low: float, high: float, random: Random) -> float:
+    return low + (high - low) * next(random)
+
+
+def _up_to(most: int, random: Random) -> int:
+    """0 to ``most``, both included."""
+    return int(next(random) * (most + 1))
+
+
+def _somewhere(image: np.ndarray, height: float, width: float, random: Random) -> tuple[slice, slice]:
+    """Rows and columns of a part whose sides are these shares of the image's."""
+    return _along(image.shape[0], height, random), _along(image.shape[1], width, random)
+
+
+def _along(side: int, share: float, random: Random) -> slice:
+    length = max(1, round(share * side))
+    start = _up_to(side - length, random)
+    return slice(start, start + length)
+
+
+def _crop(image: np.ndarray, smallest: float, random: Random) -> np.ndarray:
+    """A part with the image's aspect ratio and at least this share of its area."""
+    side = _between(1, smallest, random) ** 0.5
+    return image[_somewhere(image, side, side, random)]
+
+
+def _randaugment(image: np.ndarray, share: float, random: Random) -> np.ndarray:
+    operation = _OPERATIONS[_up_to(len(_OPERATIONS) - 1, random)]
+    return operation(image, share, 1 if _chance(0.5, random) else -1)
+
+
+def _erase(image: np.ndarray, random: Random) -> np.ndarray:
+    """A black rectangle over 2 to 20 % of the area, 0.3 to 3.3 times as high as wide."""
+    area = _between(0.02, 0.2, random)
+    shape = exp(_between(log(0.3), log(3.3), random))
+    return occlusion(image, *_somewhere(image, (area * shape) ** 0.5, (area / shape) ** 0.5, random), 0)
+
+
+def _photometric(image: np.ndarray, random: Random) -> np.ndarray:
+    """Another light, another film: brightness, contrast and saturation in any order, a colour cast, sometimes grey."""
+    changes = (
+        (brightness, _between(0.4, 2.0, random)),
+        (contrast, _between(0.3, 1.5, random)),
+        (grey, 1 - _between(0.3, 1.5, random)),
+    )
+    orders = tuple(permutations(changes))
+    for change, strength in orders[_up_to(len(orders) - 1, random)]:
+        image = change(image, strength)
+    image = colour_cast(image, tuple(_between(0.7, 1.3, random) for _ in range(3)))
+    return grey(image, 1) if _chance(0.15, random) else image
+
+
+def _occlude(image: np.ndarray, random: Random) -> np.ndarray:
+    """A block, or a band over the whole width as of glasses or a mask, of one colour or noisy."""
+    height, width = _between(0.15, 0.5, random), _between(0.15, 0.5, random)
+    band, noisy = _chance(0.5, random), _chance(0.5, random)
+    part = _somewhere(image, height, 1 if band else width, random)
+    if noisy:
+        return occlusion(image, *part, _generator(random).integers(0, 256, image[part].shape, np.uint8))
+    return occlusion(image, *part, [_up_to(255, random) for _ in range(3)])
+
+
+def _degrade(image: np.ndarray, random: Random) -> np.ndarray:
+    """A poorer camera: blur, noise, JPEG or low resolution."""
+    kind = _up_to(3, random)
+    if kind == 0:
+        return blur(image, _between(0.005, 0.04, random))
+    if kind == 1:
+        return noise(image, 255 * _between(0.02, 0.2, random), _generator(random))
+    if kind == 2:
+        return jpeg(image, 5 + _up_to(55, random))
+    return low_resolution(image, 1 / _between(0.125, 0.6, random))
+
+
+def _generator(random: Random) -> np.random.Generator:
+    """For noise by the pixel. It takes longer to make than most changes take."""
+    return np.random.Generator(np.random.PCG64(_up_to(2**53 - 1, random)))

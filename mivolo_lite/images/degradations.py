@@ -1,0 +1,94 @@
+"""What light, a camera or a thing in the way makes of an image, one pure function each.
+
+The robustness evaluation applies them at fixed strengths, training at random ones. Images are (H, W, 3) uint8 RGB, in
+and out; the one passed in stays as it is. Lengths are shares of the image's own, so that images of every size change
+alike.
+"""
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import ArrayLike
+
+from mivolo_lite.images.letterbox import resize
+
+_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG has it
+
+LEVELS = np.arange(256, dtype=np.uint8)[None]
+"""All that a pixel can be, (1, 256): what changes these in the same way changes an image, by ``table_lookup``."""
+
+
+def brightness(image: np.ndarray, gain: float) -> np.ndarray:
+    """All channels times ``gain``."""
+    return cv2.convertScaleAbs(image, alpha=gain)
+
+
+def colour_cast(image: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
+    """Each channel times its own gain."""
+    return table_lookup(image, as_pixels(np.float32(gains)[:, None] * LEVELS))
+
+
+def contrast(image: np.ndarray, kept: float) -> np.ndarray:
+    """The distance to the mean grey, times ``kept``."""
+    mean = (image @ _LUMA).mean()
+    return table_lookup(image, as_pixels(mean + np.float32(kept) * (LEVELS - mean)))
+
+
+def grey(image: np.ndarray, share: float) -> np.ndarray:
+    """Without ``share`` of its colour; more colour where it is negative."""
+    values = image.astype(np.float32)
+    change = cv2.cvtColor(values @ _LUMA, cv2.COLOR_GRAY2RGB)
+    change -= values
+    change *= np.float32(share)
+    return cv2.add(values, change, dtype=cv2.CV_8U)
+
+
+def blur(image: np.ndarray, share: float) -> np.ndarray:
+    """Out of focus: a Gaussian whose standard deviation is ``share`` of the longer side."""
+    return cv2.GaussianBlur(image, (0, 0), share * max(image.shape[:2]), borderType=cv2.BORDER_REFLECT_101)
+
+
+def noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
+    """Too little light: Gaussian noise of a standard deviation in grey levels."""
+    change = random.standard_normal(image.shape, dtype=np.float32)
+    change *= np.float32(deviation)
+    return cv2.add(image.astype(np.float32), change, dtype=cv2.CV_8U)
+
+
+def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
+    """Compressed by JPEG with halved chroma."""
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), int(quality), "RGB", "420")
+    return simplejpeg.decode_jpeg(data, "RGB")
+
+
+def low_resolution(image: np.ndarray, times: float) -> np.ndarray:
+    """Far away: so many ``times`` fewer pixels a side, and enlarged again."""
+    height, width = image.shape[:2]
+    small = resize(image, max(1, round(width / times)), max(1, round(height / times)))
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def occlusion(image: np.ndarray, rows: slice, columns: slice, fill: ArrayLike) -> np.ndarray:
+    """Something in the way: a part of one level, of a colour (3,), or of pixels of its own (h, w, 3)."""
+    covered = image.copy()
+    covered[rows, columns] = fill
+    return covered
+
+
+def rotation(
+    image: np.ndarray, degrees: float, interpolation: int = cv2.INTER_LINEAR, border: int = cv2.BORDER_CONSTANT
+) -> np.ndarray:
+    """Turned to the left about its middle; OpenCV's ``border`` fills the corners, by default with black."""
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
+    return cv2.warpAffine(image, matrix, (width, height), flags=interpolation, borderMode=border)
+
+
+def table_lookup(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Each pixel's value looked up in ``table`` (1, 256) uint8, or (3, 256) by channel."""
+    return cv2.LUT(image, table.T[None])
+
+
+def as_pixels(values: np.ndarray) -> np.ndarray:
+    """float32 rounded and clipped to uint8, in one pass."""
+    return cv2.add(values, 0, dtype=cv2.CV_8U)
