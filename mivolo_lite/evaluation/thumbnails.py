@@ -32,6 +32,6 @@ def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], 
 
 def _first_image(batch: Batch, row: int, inputs: Sequence[str]) -> str:
     for images in (getattr(batch, name) for name in inputs):
-        if len(found := (images.rows == row).nonzero()):
-            return data_address(images.pixels[int(found)].movedim(0, -1).contiguous().numpy())
+        if len(position := (images.rows == row).nonzero()):
+            return data_address(images.pixels[int(position)].movedim(0, -1).contiguous().numpy())
     return ""
