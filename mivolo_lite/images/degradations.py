@@ -5,6 +5,8 @@ and out; the one passed in stays as it is. Lengths are shares of the image's own
 alike.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import simplejpeg
@@ -23,8 +25,8 @@ def brightness(image: np.ndarray, gain: float) -> np.ndarray:
     return cv2.convertScaleAbs(image, alpha=gain)
 
 
-def colour_cast(image: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
-    """Each channel times its own gain."""
+def colour_cast(image: np.ndarray, gains: Sequence[float]) -> np.ndarray:
+    """Each of the three channels times its own gain."""
     return table_lookup(image, as_pixels(np.float32(gains)[:, None] * LEVELS))
 
 
