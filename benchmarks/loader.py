@@ -4,9 +4,9 @@
 
 DIR holds indexed shards of faces of 200 px, as UTKFace's chips are. Everybody reads the same bytes in the same order
 and resizes to the same size, with the transform of evaluation. The bare loop only decodes with simplejpeg and resizes,
-and keeps nothing; webdataset decodes and resizes with PIL and torchvision. Each repetition runs every contender once, on
-the same CPU, in changing order, and ratios are taken within a repetition; the table shows medians, so other load on the
-machine weighs little.
+and keeps nothing; webdataset decodes and resizes with PIL and torchvision. Each repetition runs every contender once,
+on the same CPU, in changing order, and ratios are taken within a repetition; the table shows medians, so other load on
+the machine weighs little.
 
 In the same repetitions, one worker with the default augmentation against one with the transform of evaluation: from the
 200 px of DIR to 112, and from copies enlarged to 448 px and stored as crops are to 224.

@@ -55,7 +55,8 @@ class DataConfig:
         image_size: side of the model's square images in pixels.
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
         stream_samples: samples in an epoch of ``reader: stream``, which cannot count them itself.
-        workers: decoding processes of each rank; about one for 2,500 images a second.
+        workers: decoding processes of each rank. With the default augmentation one delivers about 1,000 images a second
+            that are stored at 448 px for a model of 224, or 5,000 that are stored at 200 for one of 112.
         block_samples: samples fetched and shuffled as one block.
         window_blocks: blocks shuffled together.
         cache: where each node keeps what it fetched from a URL.
