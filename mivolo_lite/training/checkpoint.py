@@ -7,7 +7,9 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from mivolo_lite.card import EMA_FILE, MODEL_FILE
+from mivolo_lite.card import EMA_FILE, MODEL_FILE, Card
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -105,52 +107,79 @@ class Checkpointer:
 
     def __init__(self, folder: Path, accelerator, keep: int):
         self.folder, self.accelerator, self.keep = folder, accelerator, keep
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def save(self, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> float | None:
-        """Write aside, then rename: a job that dies in between leaves the previous checkpoint the latest.
+        """Copy what the checkpoint holds, and write it while training goes on.
+
+        It is written aside, then renamed: a job that dies in between leaves the previous checkpoint the latest. One is
+        written at a time: this waits for the one before.
 
         Returns:
-            The seconds that it took, or None where this step was saved before.
+            The seconds that training stood still, or None where this step was saved before.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the one before could not be written; its own failure is raised by the next call of any method.
         """
         begun = time.monotonic()
+        self.wait()
         final = self._path(state.step)
         if self._agreed(final.is_dir()):
             return None
+        tensors = {MODEL_FILE: self._copied(engine.weights()), OPTIMIZER_FILE: self._copied(engine.optimizer_state())}
+        if ema is not None:
+            with ema.applied():
+                tensors[EMA_FILE] = self._copied(engine.weights())
+        if self.accelerator.is_main_process:
+            content, card = self._content(state), deepcopy(engine.estimator.card)
+            self._writing = self._writer.submit(self._write, final, tensors, content, card)
+        return time.monotonic() - begun
+
+    def check(self) -> None:
+        """Raise UserError where a checkpoint could not be written, without waiting for one."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the latest checkpoint is on the disk. Raises UserError where it cannot be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _copied(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """In memory of their own: those of an engine on CPUs are what the next step changes."""
+        on_cpu = self.accelerator.device.type == "cpu"
+        return {name: tensor.clone() if on_cpu else tensor for name, tensor in tensors.items()}
+
+    def _write(self, final: Path, tensors: dict[str, dict[str, torch.Tensor]], content: str, card: Card) -> None:
         partial = final.with_suffix(".partial")
         with explain_write_errors(self.folder, "the previous checkpoint is whole; make room, then --resume auto"):
-            if self.accelerator.is_main_process:
-                for leftover in self.folder.glob("step-*.partial"):
-                    if _NAME.fullmatch(leftover.stem):
-                        shutil.rmtree(leftover)
-                partial.mkdir()
-            self._write(partial / MODEL_FILE, engine.weights())
-            self._write(partial / OPTIMIZER_FILE, engine.optimizer_state())
-            if ema is not None:
-                with ema.applied():
-                    weights = engine.weights()
-                    self._write(partial / EMA_FILE, weights)
-            if self.accelerator.is_main_process:
-                engine.estimator.card.save(partial)
-                write_text(partial / STATE_FILE, self._content(state))
-                write_text(partial / CHECKS_FILE, json.dumps(_checks(partial)))
-                sync_files(partial)
-                os.rename(partial, final)
-                sync_files(self.folder, deep=False)
-                for old in self.finished()[: -self.keep]:
-                    _remove(old)
-        self.accelerator.wait_for_everyone()
-        return time.monotonic() - begun
+            for leftover in self.folder.glob("step-*.partial"):
+                if _NAME.fullmatch(leftover.stem):
+                    shutil.rmtree(leftover)
+            partial.mkdir()
+            for name, state in tensors.items():
+                require_finite(state, f"{partial}: not saved")
+                save_tensors(state, partial / name)
+            card.save(partial)
+            write_text(partial / STATE_FILE, content)
+            write_text(partial / CHECKS_FILE, json.dumps(_checks(partial)))
+            sync_files(partial)
+            os.rename(partial, final)
+            sync_files(self.folder, deep=False)
+            for old in self.finished()[: -self.keep]:
+                _remove(old)
 
     def save_state(self, state: TrainState) -> None:
         """Put a new state into the checkpoint of its step, by a rename: an evaluation changed nothing else."""
+        self.wait()
         if self.accelerator.is_main_process:
             write_text(self._path(state.step) / STATE_FILE, self._content(state))
 
     def set_aside(self, step: int) -> None:
         """Rename the checkpoint of a step whose weights gave a loss that is not finite, if there is one before it."""
+        self.wait()
         finished = self.finished()
         if self.accelerator.is_main_process and self._path(step) in finished[1:]:
             _rename_aside(self._path(step), ".diverged")
@@ -222,11 +251,6 @@ class Checkpointer:
             raise UserError(f"--resume: {checkpoint} has no EMA weights; set optim.ema_decay 0, as before")
         with _explain_misfit(ema_file), safe_open(ema_file, "pt") as weights:
             ema.load(_Tensors(weights))
-
-    def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        if self.accelerator.is_main_process:
-            require_finite(tensors, f"{path.parent}: not saved")
-            save_tensors(tensors, path)
 
     def _content(self, state: TrainState) -> str:
         scaler = self.accelerator.scaler

@@ -96,6 +96,7 @@ class Trainer:
         self._announce()
         with self.heartbeat.working():
             self._learn_all()
+            self.checkpointer.wait()
         if self.state.step == self.state.evaluated == self.total_steps:
             self._announce_end()
         self.logger.close()
@@ -114,6 +115,7 @@ class Trainer:
             results.append(self._learn(batches))
             self._advance()
             self.heartbeat.progress()
+            self.checkpointer.check()
             if self._due(self.config.train.log_every):
                 self._log(results)
                 results = []
@@ -265,6 +267,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
+        self.checkpointer.wait()  # loaders fork their workers, and what a thread holds at a fork is held for ever
         try:
             with (
                 self.throughput.paused(),

@@ -1,0 +1,70 @@
+"""How long training stands still while a checkpoint is written: ``python benchmarks/saving.py``.
+
+MiVOLO-D1 with AdamW's state and an EMA, on the CPU. A step is a sleep that the writing thread may use, so that what is
+measured is the stall and not the load: the copies in memory, and what waits.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from timing import processor
+
+from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.ema import ModelEma
+
+RESULTS = Path(__file__).parent / "results" / "saving.md"
+MODEL = "mivolo_d1_224"
+
+
+def measure(folder: Path, saves: int) -> tuple[float, list[float], list[float]]:
+    """Bytes of a checkpoint, and for each save the seconds that training stood still and those until it was whole."""
+    torch.manual_seed(0)
+    estimator = Estimator(Card({"name": MODEL}, {"name": "regression"}, {"min_age": 0, "max_age": 100}, 224))
+    optimizer = torch.optim.AdamW(estimator.parameters())
+    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, 0.0)
+    for parameter in estimator.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    checkpointer, ema = Checkpointer(folder, engine.accelerator, keep=1), ModelEma(engine, 0.999)
+    stalls, whole = [], []
+    for step in range(1, saves + 1):
+        begun = time.perf_counter()
+        checkpointer.save(TrainState("", 0, step=step, window_blocks=1, block_samples=1), engine, ema)
+        stalls.append(time.perf_counter() - begun)
+        checkpointer.wait()
+        whole.append(time.perf_counter() - begun)
+    size = sum(file.stat().st_size for file in checkpointer.finished()[-1].iterdir())
+    return size, stalls, whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--saves", type=int, default=7)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        size, stalls, whole = measure(Path(folder), options.saves)
+    stall = statistics.median(stalls)
+    text = f"""# How long training stands still for a checkpoint
+
+`python benchmarks/saving.py --saves {options.saves}` on {os.cpu_count()} CPUs of {processor()}, load average
+{os.getloadavg()[1]:.1f}: {MODEL}, {size / 1e6:.0f} MB with AdamW's state and the EMA; medians of {options.saves} saves.
+
+| | seconds | of a minute |
+| --- | ---: | ---: |
+| training stands still | {stall:.2f} | {stall / 60:.2%} |
+| until the checkpoint is whole | {statistics.median(whole):.2f} | {statistics.median(whole) / 60:.2%} |
+"""
+    print(text)
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
