@@ -94,6 +94,13 @@ class Launch:
             return f"DeepSpeed ZeRO-{self.zero['zero_optimization']['stage']}"
         return self.engine.upper()
 
+    def resolve(self, precision: str) -> str:
+        """What ``auto`` means here: the launch file's precision, or the fastest that the device has."""
+        if precision != "auto":
+            return precision
+        has_bf16 = not self.on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return self.precision or ("bf16" if has_bf16 else "no")
+
     def check(self, precision: str, plan: BatchPlan, clip_norm: float) -> None:
         """Raise UserError where the launcher contradicts the run's configuration, or an engine does not support it."""
         configured = {
@@ -199,7 +206,12 @@ def setup(
     environ = os.environ | _forgotten
     launch = Launch.from_environment(environ, torch.cuda.device_count())
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
+    precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
+    if not launch.on_cpu:
+        # TF32 for what stays float32, and the fastest convolutions: what whoever forgets them pays twice for.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
     store = None if torch.distributed.is_initialized() else wait_for_ranks(environ, should_stop=preempted)
     early = store and Heartbeat(int(environ["RANK"]), launch.processes, store=store)

@@ -12,7 +12,8 @@ class TrainConfig:
 
     Attributes:
         seed: of the initial weights, the order, the augmentation and the dropout.
-        precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32.
+        precision: ``bf16`` or ``fp16`` mixed precision, or ``no`` for float32. ``auto`` is what the launch file says;
+            without that, bf16 on GPUs that have it and float32 elsewhere.
         channels_last: memory format of images and kernels; faster on most devices.
         sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs,
             and lets each layer of each step wait for its GPU.
@@ -27,7 +28,7 @@ class TrainConfig:
     """
 
     seed: Annotated[int, int_range(0, 2**32 - 1)] = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     sync_batchnorm: bool = False
     compile: bool = False

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.launch import Launch, setup
@@ -82,6 +83,23 @@ def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):
 def test_what_a_launch_file_repeats_is_no_error():
     said = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}
     check(DEEPSPEED | said | {"ACCELERATE_GRADIENT_CLIPPING": "5.0"}, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    "environment, gpus, has_bf16, resolved",
+    [
+        ({}, 0, True, "no"),
+        ({}, 1, True, "bf16"),
+        ({}, 1, False, "no"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, 1, True, "fp16"),
+    ],
+)
+def test_auto_is_the_launch_files_precision_or_what_the_device_is_fastest_in(
+    environment, gpus, has_bf16, resolved, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    launch = Launch.from_environment(environment, gpus)
+    assert launch.resolve("auto") == resolved and launch.resolve("bf16") == "bf16"
 
 
 def test_a_precision_of_no_in_the_launch_file_disagrees_with_bf16():
