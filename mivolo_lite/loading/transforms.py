@@ -145,7 +145,8 @@ def _photometric(image: np.ndarray, random: Random) -> np.ndarray:
     orders = tuple(permutations(changes))
     for change, strength in orders[_up_to(len(orders) - 1, random)]:
         image = change(image, strength)
-    image = colour_cast(image, tuple(_between(0.7, 1.3, random) for _ in range(3)))
+    gains = _between(0.7, 1.3, random), _between(0.7, 1.3, random), _between(0.7, 1.3, random)
+    image = colour_cast(image, gains)
     return grey(image, 1) if _chance(0.15, random) else image
 
 
