@@ -39,6 +39,7 @@ class TracedTrainer(Trainer):
                 file.flush()
                 yield batches
                 if self.state.step == self.stop:
+                    self.checkpointer.wait()  # it dies with the checkpoint of this step on the disk
                     self.accelerator.wait_for_everyone()
                     os.kill(os.getpid(), signal.SIGKILL)
 
