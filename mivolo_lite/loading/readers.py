@@ -45,31 +45,31 @@ class IndexReader:
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         self.config, self.seed = config, seed
         sets = config.train_sets
-        self.parts = [config.load(train_set.path) for train_set in sets]
+        self.indexes = [config.load(train_set.path) for train_set in sets]
         self.shares = whole_shares([train_set.weight for train_set in sets])
         self._check_different()
         self._check_cache()
-        self.index = ConcatIndex(self.parts) if len(sets) > 1 else self.parts[0]
+        self.index = ConcatIndex(self.indexes) if len(sets) > 1 else self.indexes[0]
         self.order = self._order()
-        self.tasks = training_columns(self.parts, classes or {})
-        self.samples, self.digest = len(self.order), concat_digest(self.parts, self.shares)
+        self.tasks = training_columns(self.indexes, classes or {})
+        self.samples, self.digest = len(self.order), concat_digest(self.indexes, self.shares)
         self.crop_policy = self._crop_policy()
-        self.people = sum(map(count_people, self.parts))
+        self.people = sum(map(count_people, self.indexes))
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age, until each data set had one pass."""
-        passes = [share / len(index) for share, index in zip(self.shares, self.parts, strict=True)]
+        passes = [share / len(index) for share, index in zip(self.shares, self.indexes, strict=True)]
         counts = [
             index.age_counts(min_age, max_age) * (set_passes / min(passes))
-            for index, set_passes in zip(self.parts, passes, strict=True)
+            for index, set_passes in zip(self.indexes, passes, strict=True)
         ]
         return np.rint(sum(counts)).astype(np.int64)
 
     def passes(self, samples_seen: int) -> dict[str, float]:
         """The passes over each of several data sets, by its folder; nothing for one alone."""
-        if len(self.parts) == 1:
+        if len(self.indexes) == 1:
             return {}
-        by_set = zip(self.parts, self.order.before(samples_seen).tolist(), strict=True)
+        by_set = zip(self.indexes, self.order.before(samples_seen).tolist(), strict=True)
         return {str(index.folder): samples / len(index) for index, samples in by_set}
 
     def batches(
@@ -85,22 +85,22 @@ class IndexReader:
     def _order(self) -> GlobalOrder | MixedOrder:
         config = self.config
         # The first set has the run's own seed: a list of one is that data set alone.
-        seeds = [self.seed, *(seed_of(self.seed, set_number) for set_number in range(1, len(self.parts)))]
+        seeds = [self.seed, *(seed_of(self.seed, set_number) for set_number in range(1, len(self.indexes)))]
         orders = [
             GlobalOrder(index.shard_sizes, seed, config.block_samples, config.window_blocks)
-            for index, seed in zip(self.parts, seeds, strict=True)
+            for index, seed in zip(self.indexes, seeds, strict=True)
         ]
         return MixedOrder(orders, self.shares) if len(orders) > 1 else orders[0]
 
     def _crop_policy(self) -> dict[str, Any]:
-        policies = {str(index.folder): index.info["crop_policy"] for index in self.parts}
+        policies = {str(index.folder): index.info["crop_policy"] for index in self.indexes}
         first_policy = next(iter(policies.values()))
         return first_policy if all(policy == first_policy for policy in policies.values()) else policies
 
     def _check_different(self) -> None:
         """Raise UserError for a data set that is in the list twice, be it as a copy."""
         folders: dict[str, Any] = {}
-        for index in self.parts:
+        for index in self.indexes:
             if index.digest in folders:
                 raise UserError(
                     f"data.train: {folders[index.digest]} and {index.folder} are the same data set; "
@@ -111,7 +111,7 @@ class IndexReader:
     def _check_cache(self) -> None:
         """Raise UserError for a cache so small that most blocks would be fetched anew for every batch."""
         config = self.config
-        needed = sum(self._cache_needed(index) for index in self.parts if index.is_remote) / 1e9
+        needed = sum(self._cache_needed(index) for index in self.indexes if index.is_remote) / 1e9
         if config.cache.gb < needed:
             raise UserError(
                 f"data.cache.gb {config.cache.gb:g}: the index and two windows of blocks take {needed:.3g} GB; "

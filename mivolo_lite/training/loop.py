@@ -179,7 +179,7 @@ class Trainer:
         balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
         if balance.by == dro.by == "none":
             return None, None
-        columns, groups = concat_labels(self.reader.parts)
+        columns, groups = concat_labels(self.reader.indexes)
         weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
         return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
 
@@ -361,7 +361,7 @@ class Trainer:
         config, inputs = self.config, self.estimator.inputs
         self.labels = {}
         if config.data.reader == "index":  # of a stream nothing is known before it is read
-            samples, self.labels = count_labels(self.reader.parts, inputs, self.reader.tasks)
+            samples, self.labels = count_labels(self.reader.indexes, inputs, self.reader.tasks)
             require_labels("data.train", config.data.train, samples, self._learnt(self.labels), inputs)
         classes = {name: choices for name, choices in self.classes.items() if choices is not None}
         samples, known = count_labels([self.val_index], inputs, task_columns(self.val_index, classes))
@@ -401,7 +401,7 @@ class Trainer:
             known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
             self.logger.log(f"labels to learn from: {known}")
         if self.config.data.exclude:
-            parts = [*self.reader.parts, self.val_index]
+            parts = [*self.reader.indexes, self.val_index]
             left_out = ", ".join(f"{count_left_out(part)} of {part.folder}" for part in parts)
             self.logger.log(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
         for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():

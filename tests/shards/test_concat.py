@@ -101,7 +101,7 @@ def test_each_set_has_passes_of_its_own(folders):
 
 def test_ages_count_as_often_as_they_are_drawn(folders):
     reader = IndexReader(config(both(folders)), 5)
-    own = [part.age_counts(0, 100) for part in reader.parts]
+    own = [part.age_counts(0, 100) for part in reader.indexes]
     np.testing.assert_array_equal(reader.age_counts(0, 100), np.rint(1.5 * own[0] + own[1]))
 
 
