@@ -38,7 +38,7 @@ class IndexReader:
         samples: in one epoch.
         digest: names the data and the shares; part of every checkpoint.
         crop_policy: how the crops were made; where data sets differ, by their folders.
-        parts: indexes of the samples, which are numbered through them.
+        indexes: of the samples, which are numbered through them.
         people: number of identities.
     """
 
@@ -152,7 +152,7 @@ class StreamReader:
         self.people = 0
 
     @property
-    def parts(self) -> list[ShardIndex]:
+    def indexes(self) -> list[ShardIndex]:
         raise UserError(
             "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh it; "
             "set their `by` to none, or index the shards"

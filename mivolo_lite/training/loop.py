@@ -401,8 +401,8 @@ class Trainer:
             known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
             self.logger.log(f"labels to learn from: {known}")
         if self.config.data.exclude:
-            parts = [*self.reader.indexes, self.val_index]
-            left_out = ", ".join(f"{count_left_out(part)} of {part.folder}" for part in parts)
+            indexes = [*self.reader.indexes, self.val_index]
+            left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
             self.logger.log(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
         for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
             self.logger.log(f"{folder}: {passes:.3g} passes")
