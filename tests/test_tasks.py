@@ -5,6 +5,7 @@ import torch
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.methods import METHODS
 
 SPAN = {"min_age": 0, "max_age": 100}
@@ -22,7 +23,7 @@ def estimator(tasks, model=LEVELS, method="classification"):
 
 def faces(count=3):
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Images.of(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator))
 
 
 def test_saved_and_loaded_every_task_answers_the_same(tmp_path):

@@ -176,7 +176,8 @@ def deepspeed_file(path, **fields):
 def nowhere(tmp_path):
     """A run whose data does not exist: whoever gets as far as to look for it was not stopped by the launch."""
     nothing = tmp_path / "nothing"
-    return [TRAIN, "--run", tmp_path / "run", "--data.train", nothing, "--data.val", nothing]
+    data = ["--data.train", nothing, "--data.val", nothing]
+    return [TRAIN, "--run", tmp_path / "run", *data, "--train.precision", "no"]
 
 
 @pytest.mark.slow

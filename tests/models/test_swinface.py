@@ -100,7 +100,7 @@ def test_it_starts_from_timms_swin_and_from_its_own_files(whole, tmp_path):
 def test_other_image_sizes(whole, tmp_path):
     save_file(whole.state_dict(), tmp_path / "ours.safetensors")
     smaller = SwinFaceModel(SwinFaceModel.Config(weights=str(tmp_path / "ours.safetensors")), 64)
-    assert smaller(torch.randn(2, 3, 64, 64), None).shape == (2, 2112, 4, 4)
+    assert smaller(*2 * [Images.of(torch.randn(2, 3, 64, 64))], 2).shape == (2, 2112, 4, 4)
 
 
 @pytest.mark.parametrize(
