@@ -9,7 +9,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
@@ -110,12 +110,13 @@ class Heartbeat:
                 self._store.set(_LOST, f"rank {self.rank} failed ({reason.removeprefix(f'rank {self.rank} ends: ')})")
             ended = self._store.add(_ENDED, 1)
             if self.rank == 0 and ended < self.world_size:
-                self._wait(lambda: self._store.add(_ENDED, 0) == self.world_size)
+                # A rank that waits for a beat looks for the reason up to two intervals later.
+                self._wait(lambda: self._store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
         except DistError:
             pass
 
-    def _wait(self, done) -> None:
-        end = time.monotonic() + INTERVAL + 2
+    def _wait(self, done: Callable[[], object], seconds: float = INTERVAL + 2) -> None:
+        end = time.monotonic() + seconds
         while not done() and time.monotonic() < end:
             time.sleep(0.1)
 
