@@ -3,6 +3,7 @@
 A handler only notes the signal. All ranks learn of it between the same two steps, so that they save together.
 """
 
+import atexit
 import os
 import signal
 
@@ -30,6 +31,9 @@ def listen() -> None:
     for signal_number in TERMINAL:
         if signal.getsignal(signal_number) is not signal.SIG_IGN:
             signal.signal(signal_number, _receive)
+    # A closed terminal sends SIGHUP, and so does the shell in it. Python takes its handlers away as it ends: the second
+    # one would end a run that has saved with another exit code.
+    atexit.register(signal.signal, signal.SIGHUP, signal.SIG_IGN)
     launcher = find_launcher()
     if launcher is not None:
         signal_when_parent_ends(signal.SIGTERM)
