@@ -66,9 +66,7 @@ def main() -> None:
         seconds = time.monotonic() - started
         expected = weights(folder / "undisturbed")
         print(f"Undisturbed: {STEPS} steps in {seconds:.0f} s.\n")
-        print(
-            "| round | death | when | seconds to end | checkpoints and leftovers | weights, EMA, optimizer state, best |"
-        )
+        print("| round | death | when | seconds to end | checkpoints and leftovers | weights, EMA, AdamW, best |")
         print("| ---: | --- | --- | ---: | --- | --- |")
         for number in range(1, options.rounds + 1):
             run = folder / f"round{number}"
