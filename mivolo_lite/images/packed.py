@@ -10,8 +10,7 @@ class Images(NamedTuple):
     """The images of one input in a batch of B samples, of which n have it.
 
     Attributes:
-        pixels: (m, 3, S, S) with m >= n; uint8 RGB in channels-last memory from a loader, normalised floats within a
-            model. Those behind the first n are computed for their shape alone, and belong to no sample.
+        pixels: (n, 3, S, S), uint8 RGB in channels-last memory from a loader, normalised floats within a model.
         rows: (n,) int64, rising: the sample of the batch that each belongs to.
     """
 
@@ -34,15 +33,6 @@ class Images(NamedTuple):
     def present(self, batch: int) -> Tensor:
         """(B,) bool: which samples have the image."""
         return torch.zeros(batch, dtype=torch.bool, device=self.rows.device).index_fill_(0, self.rows, True)
-
-    def padded(self, multiple: int) -> "Images":
-        """The images, and first ones again until their number is a multiple: compiled code sees few shapes."""
-        count = len(self.pixels)
-        missing = -count % multiple
-        if not missing or not count:
-            return self
-        again = torch.arange(count + missing, device=self.pixels.device) % count
-        return self._replace(pixels=self.pixels[again])
 
 
 def scatter(values: Tensor, rows: Tensor, batch: int, fill: Tensor | float = 0.0) -> Tensor:

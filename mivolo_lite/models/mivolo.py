@@ -149,7 +149,7 @@ class MivoloModel(AgeModel):
         """
         stem = getattr(self.volo.patch_embed, name)
         if len(images.rows) == batch:
-            return stem(images.pixels)[:batch]
+            return stem(images.pixels)
         if torch.is_grad_enabled():  # on every rank the stem is called once, whatever its batch lacks
             side = images.pixels.shape[-1]
             black = self.black.to(images.pixels.dtype).expand(1, -1, side, side)
