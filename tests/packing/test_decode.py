@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
+from tests.images.test_jpeg import TURNS
 
 HEIGHT, WIDTH = 40, 60
 
@@ -41,18 +42,9 @@ def test_usual_formats(tmp_path, scene, suffix):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored = scene.transpose(turns[orientation]) if orientation > 1 else scene
+    stored = scene.transpose(TURNS[orientation]) if orientation > 1 else scene
     stored.save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
     photo = read_photo(tmp_path / f"turned.{suffix}")
     assert_close(photo.image, scene)
