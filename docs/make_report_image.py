@@ -24,6 +24,7 @@ COLOURS = 128
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--report", type=Path, default=REPORT)
     parser.add_argument("--out", type=Path, default=IMAGE)

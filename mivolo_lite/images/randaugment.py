@@ -14,34 +14,40 @@ MAX_MAGNITUDE = 30
 
 
 def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
+    """Each row moved to the left by ``slope`` times its distance from the top."""
     # What stays is the corner of the image, half a pixel off the centre of its first pixel.
     return _warp(image, [[1, -slope, -slope / 2], [0, 1, 0]])
 
 
 def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
+    """Each column moved up by ``slope`` times its distance from the left."""
     return _warp(image, [[1, 0, 0], [-slope, 1, -slope / 2]])
 
 
 def translate_x(image: np.ndarray, share: float) -> np.ndarray:
+    """Moved to the right by a share of its width."""
     return _translate(image, int(share * image.shape[1]), 0)
 
 
 def translate_y(image: np.ndarray, share: float) -> np.ndarray:
+    """Moved down by a share of its height."""
     return _translate(image, 0, int(share * image.shape[0]))
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
+    """Grey at 0, itself at 1, stronger colours above."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return _blend(image, factor, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Its mean grey at 0, itself at 1, more contrast above."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
     return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Pixels of the border stay."""
+    """Smoothed at 0, itself at 1, sharper above; the pixels of the border stay."""
     smooth = cv2.addWeighted(image, 4 / 13, cv2.blur(image, (3, 3)), 9 / 13, 0)  # weights 5 in the middle, 1 around it
     sharp = _blend(image, factor, smooth)
     for border in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
@@ -50,10 +56,12 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
+    """The highest ``bits`` of every level."""
     return image & np.uint8(0xFF00 >> bits & 0xFF)
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
+    """Levels from ``threshold`` on inverted."""
     return image ^ -(image >= threshold).view(np.uint8)  # 255 where it is bright, which inverts
 
 

@@ -111,7 +111,7 @@ class Checkpointer:
         self._writing: Future[None] | None = None
 
     def save(self, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> float | None:
-        """Copy what the checkpoint holds, and write it while training goes on.
+        """Copy what the checkpoint holds, and write it while training continues.
 
         It is written aside, then renamed: a job that dies in between leaves the previous checkpoint the latest. One is
         written at a time: this waits for the one before.
@@ -120,7 +120,7 @@ class Checkpointer:
             The seconds that training stood still, or None where this step was saved before.
 
         Raises:
-            UserError: the one before could not be written; its own failure is raised by the next call of any method.
+            UserError: the one before could not be written; its own failure is raised by ``check`` or ``wait``.
         """
         begun = time.monotonic()
         self.wait()

@@ -79,8 +79,8 @@ def test_shape_type_and_black_margins_stay(name):
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_chance_is_the_samples_own(name):
     assert np.array_equal(worse(name, 2, sample=5), worse(name, 2, sample=5))
-    kinds = {worse(name, 2, sample=sample).tobytes() for sample in range(12)}
-    assert (len(kinds) > 1) == (name in SAMPLED)
+    results = {worse(name, 2, sample=sample).tobytes() for sample in range(12)}
+    assert (len(results) > 1) == (name in SAMPLED)
     seeds = {corrupt(image(), name, 2, (seed, 0)).tobytes() for seed in range(12)}
     assert (len(seeds) > 1) == (name in SAMPLED)
 

@@ -1,4 +1,4 @@
-"""A checkpoint is written while training goes on: what it holds, what waits, what fails."""
+"""A checkpoint is written while training continues: what it holds, what waits, what fails."""
 
 import threading
 import time
