@@ -97,17 +97,25 @@ class Heartbeat:
             self._wait(lambda: self._lost)
             text = " ".join(str(error).split()).rpartition(".cc:")[2].partition("] ")[2] or str(error)
             reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
+            self._wait_for_the_others()
             return MachineError(f"rank {self.rank} ends: {reason}")
         self._report_failure(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
         return explained
 
     def _report_failure(self, reason: str) -> None:
-        """Tell the other ranks why this one ends. Rank 0, which keeps the store, waits until all have ended."""
+        """Tell the other ranks why this one ends."""
         if self._store is None:
             return
         try:
             if not self._store.check([_LOST]):
                 self._store.set(_LOST, f"rank {self.rank} failed ({reason.removeprefix(f'rank {self.rank} ends: ')})")
+        except DistError:
+            return
+        self._wait_for_the_others()
+
+    def _wait_for_the_others(self) -> None:
+        """Rank 0 keeps the store, in which the others look for the reason: it ends last, also if it failed itself."""
+        try:
             ended = self._store.add(_ENDED, 1)
             if self.rank == 0 and ended < self.world_size:
                 # A rank that waits for a beat looks for the reason up to two intervals later.
