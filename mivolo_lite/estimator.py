@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,9 @@ from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.option_values import check_value
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
+Tta = Literal["none", "flip"]
+"""Test-time augmentation, see ``Estimator.tta``."""
+
 _TRAINING_ONLY = "centres."
 """Prefix of the weights that inference does not need."""
 
@@ -35,9 +38,11 @@ class Estimator(nn.Module):
 
     Attributes:
         channels_last: whether the model sees images in the memory format that loaders give.
+        tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images.
     """
 
     channels_last = True
+    tta: Tta = "none"
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -80,9 +85,17 @@ class Estimator(nn.Module):
         """
         nothing = Images.none_of(self.card.image_size, self.pixel_mean.device)
         images = {"face": face or nothing, "body": body or nothing}
-        images |= {name: self._normalise(images[name]) for name in self.inputs}
         if batch is None:
             batch = max(len(images[name].rows) for name in self.inputs)
+        outputs = self._outputs(images, batch)
+        if self.tta == "flip" and not self.training:
+            mirrored = {name: packed._replace(pixels=packed.pixels.flip(-1)) for name, packed in images.items()}
+            flipped = self._outputs(mirrored, batch)
+            outputs = {name: (answer + flipped[name]) / 2 for name, answer in outputs.items()}
+        return outputs
+
+    def _outputs(self, images: dict[str, Images], batch: int) -> dict[str, Tensor]:
+        images = images | {name: self._normalise(images[name]) for name in self.inputs}
         features = self.model(images["face"], images["body"], batch)
         subnet_features = {name: subnet(features) for name, subnet in self.subnets.items()}
         outputs = {task.name: self.heads[task.name](subnet_features[task.subnet_name]) for task in self.tasks}

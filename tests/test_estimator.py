@@ -243,3 +243,17 @@ def test_the_memory_format_of_images_is_the_models(channels_last):
 def test_options_of_a_card_are_checked_as_those_of_a_run(options):
     with pytest.raises(UserError, match=f"model.{next(iter(options))}: "):
         Estimator(card(**options))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flipped_it_answers_an_image_and_its_mirror_image_alike(method):
+    torch.manual_seed(0)
+    estimator = Estimator(card(method)).eval()
+    face = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        plain, mirrored = estimator(Images.of(face)), estimator(Images.of(face.flip(-1)))
+        estimator.tta = "flip"
+        flipped, both_ways = estimator(Images.of(face)), estimator(Images.of(face.flip(-1)))
+    for name, output in flipped.items():
+        assert torch.allclose(output, both_ways[name], atol=1e-5) and not torch.equal(output, plain[name]), name
+        assert torch.allclose(output, (plain[name] + mirrored[name]) / 2, atol=1e-5), name

@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "age intervals and a gender temperature, written into a checkpoint",
     "compare": "evaluations of the same images against the first, with intervals",
     "convert": "published MiVOLO and SwinFace files in and out",
+    "soup": "one model whose weights are the mean of several fine-tuned ones",
     "launch-files": "the package's files for accelerate and SLURM, copied to a folder",
 }
 """What each command makes, in a line."""

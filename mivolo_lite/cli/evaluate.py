@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from accelerate import PartialState
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.nist import LEGAL_AGES
@@ -54,6 +55,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
     )
+    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also estimates from the mirror images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
     options = parse(parser, argv)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.evaluation.about import about_data, about_model
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
@@ -51,6 +51,7 @@ def evaluate(
     robustness: bool = False,
     robustness_samples: int | None = None,
     exclude: Path | str | None = None,
+    tta: Tta = "none",
 ) -> dict:
     """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
 
@@ -70,11 +71,13 @@ def evaluate(
         robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
+        tta: test-time augmentation, see ``Estimator``.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
+    estimator.tta = tta
     index = leave_out(index, read_exclusions(exclude))
     input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = images_needed(estimator, input_sets)
@@ -102,6 +105,8 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "data": {"folder": without_credentials(str(data)), "digest": index.digest},
     }
+    if tta != "none":
+        metrics["tta"] = tta
     if exclude:
         metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:
