@@ -127,16 +127,17 @@ def _config_path(text: str) -> Path:
 
 
 def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:
-    """A file's values, after those of the file that its ``base`` names, relative to it; each with where it stood."""
+    """A file's values, after those of the files that its ``base`` names, relative to it; each with where it
+    stood."""
     layer = read_yaml_file(path, f"{readers[-1]}: base" if readers else "--config")
     base = layer.pop("base", None)
     readers = (*readers, path.absolute())
-    if base is not None:
-        if not isinstance(base, str):
-            raise UserError(f"{path}: base: {base!r:.60} is not a file; name one, which may have a base of its own")
-        base_path = path.parent / expand_path(base, f"{path}: base")
+    for name in base if isinstance(base, list) else [] if base is None else [base]:
+        if not isinstance(name, str):
+            raise UserError(f"{path}: base: {name!r:.60} is not a file; name one, which may have a base of its own")
+        base_path = path.parent / expand_path(name, f"{path}: base")
         if os.path.realpath(base_path) in map(os.path.realpath, readers):
-            raise UserError(f"{path}: base: {base} has this file as its own base")
+            raise UserError(f"{path}: base: {name} has this file as its own base")
         yield from _read_files(base_path, readers)
     yield layer, str(path)
 

@@ -127,6 +127,13 @@ def test_what_has_no_sensible_default_must_be_said(key):
         read_run_config([word for name, value in given.items() for word in (f"--{name}", value)])
 
 
+def test_of_several_base_files_the_later_ones_win(tmp_path):
+    write(tmp_path / "a.yaml", "optim: {lr: 1, epochs: 2}\ndata: {train: t, val: v}\n")
+    write(tmp_path / "b.yaml", "optim: {lr: 3}\nmodel: dual\n")
+    config = read_run_config(write(tmp_path / "c.yaml", "base: [a.yaml, b.yaml]\nrun: r\noptim: {epochs: 4}\n"))
+    assert (config.optim.lr, config.optim.epochs, config.model.name, config.data.val) == (3, 4, "dual", "v")
+
+
 def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
     write(tmp_path / "base.yaml", "optim: {lr: 1, epochs: 2}\n")
     (tmp_path / "deeper").mkdir()
@@ -172,7 +179,8 @@ def refused(argv) -> str:
         ("data: {augment: false}", ["data.augment", "options"]),
         ("model: {backbone: }", ["model.backbone", "empty"]),
         ("optim: {lr: }", ["optim.lr", "empty", "a number"]),
-        ("base: [a.yaml, b.yaml]", ["base"]),
+        ("base: [1]", ["base", "not a file"]),
+        ("base: {a: b.yaml}", ["base", "not a file"]),
         ("base: a.yaml", ["base", "a.yaml"]),
         ("base: .", ["base", "directory"]),
         ("base: /dev/zero", ["base", "not a regular file"]),

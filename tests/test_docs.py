@@ -173,6 +173,8 @@ def test_every_command_runs(name, workplace, supplies):
         main(words)
         assert (Path(config.run) / "best" / "model.safetensors").is_file()
         return
+    if words[0] == "seeds":
+        words += small("single")
     if words[0] == "pack":
         words = [str(min(int(word), 30)) if word.isdigit() else word for word in words] + ["--workers", "1"]
     main(words)

@@ -32,9 +32,10 @@ ALLOWED = {
         "card", "distributed", "estimator", "evaluation", "loading", "methods", "models", "shards", "tasks",
     },
     "config": {"loading", "methods", "models", "tasks", "training"},
+    "experiments": {"config", "distributed", "evaluation", "reporting"},
     "cli": {
-        "audit", "config", "convert", "distributed", "estimator", "evaluation", "packing", "reporting", "shards",
-        "training",
+        "audit", "config", "convert", "distributed", "estimator", "evaluation", "experiments", "packing", "reporting",
+        "shards", "training",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -17,6 +17,8 @@ COMMANDS = {
     "index": "an index for shards that somebody else wrote",
     "audit": "copies, contradicting labels and poor images in shards, as a page",
     "train": "a model from a configuration",
+    "seeds": "trainings of one configuration that differ in the seed; mean and spread",
+    "curves": "errors, losses and speed of trainings side by side, as a page",
     "evaluate": "error, calibration and subgroups of checkpoints on data sets, as a page",
     "calibrate": "age intervals and a gender temperature, written into a checkpoint",
     "compare": "evaluations of the same images against the first, with intervals",

@@ -30,6 +30,19 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
     return {name: _read(name, value, f"{command}: --{name}") for name, value in options.items()}
 
 
+def parse_known(parser: ArgumentParser, argv: Sequence[str], known: Sequence[str]) -> tuple[dict, list[str]]:
+    """The options that are ``known`` by name, as ``parse`` gives them, and the words that are left, such as train's."""
+    own, rest = [], []
+    words = iter(argv)
+    for word in words:
+        name = _underscored(word).removeprefix("--").partition("=")[0] if word.startswith("--") else ""
+        mine = name in known or word in ("-h", "--help")
+        (own if mine else rest).append(word)
+        if name and "=" not in word and (value := next(words, None)) is not None:
+            (own if mine else rest).append(value)
+    return parse(parser, own), rest
+
+
 def _read(name: str, value: Any, option: str) -> Any:
     """An option's value, with ``~`` and ``$VARIABLES`` of a path replaced. Raises UserError for what is no number."""
     if isinstance(value, list):

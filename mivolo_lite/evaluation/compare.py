@@ -67,7 +67,7 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
 def compare_runs(runs: Sequence[Run]) -> dict:
     """What ``compare`` returns, of evaluations whose samples are in one order."""
     level = 1 - 0.05 / (len(runs) - 1)
-    losses = [_losses(run.predictions) for run in runs]
+    losses = [image_losses(run.predictions) for run in runs]
     rows = []
     for number, run in enumerate(runs):
         row = {"name": run.name}
@@ -81,6 +81,16 @@ def compare_runs(runs: Sequence[Run]) -> dict:
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
         rows.append(row)
     return {"level": level, "rows": rows}
+
+
+def image_losses(predictions: Predictions) -> dict[str, np.ndarray]:
+    """(N,) what each metric is the mean of, NaN where unknown."""
+    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
+    return {
+        "mae": np.abs(errors),
+        "cs5": np.where(np.isnan(errors), np.nan, within(errors, 5)),
+        "gender_accuracy": gender_correct(predictions.female, predictions.gender),
+    }
 
 
 def comparison_table(comparison: dict) -> str:
@@ -170,16 +180,6 @@ def _matched(predictions: Predictions, name: str, first: Predictions, first_name
         first.gender,
         first.group,
     )
-
-
-def _losses(predictions: Predictions) -> dict[str, np.ndarray]:
-    """(N,) what each metric is the mean of, NaN where unknown."""
-    errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
-    return {
-        "mae": np.abs(errors),
-        "cs5": np.where(np.isnan(errors), np.nan, within(errors, 5)),
-        "gender_accuracy": gender_correct(predictions.female, predictions.gender),
-    }
 
 
 def _mean(values: np.ndarray, level: float, interval: Callable[[np.ndarray, float], np.ndarray]) -> dict | None:

@@ -1,0 +1,1 @@
+"""Experiments of several trainings: over seeds, and their curves side by side."""

@@ -1,0 +1,124 @@
+"""The curves of trainings side by side: validation error, losses, learning rate and speed, from their logs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.short_names import distinct_labels
+from mivolo_lite.files import result_folder, write_text
+from mivolo_lite.reporting.page import Page, Part, Plots, Section, Table
+from mivolo_lite.reporting.plot_folder import save_plots
+from mivolo_lite.reporting.plots import COLOURS, Plot
+from mivolo_lite.reporting.provenance import provenance
+
+LOG_FILE, PAGE_FILE = "metrics.jsonl", "report.html"
+_PLOTS = (
+    ("val", "mae", "Validation MAE, years", False),
+    ("val", "cs5", "Validation CS@5", False),
+    ("val", "gender_accuracy", "Validation gender accuracy", False),
+    ("train", "loss", "Training loss", True),
+    ("train", "age_loss", "Age loss", True),
+    ("train", "gender_loss", "Gender loss", True),
+    ("train", "lr", "Learning rate", False),
+    ("train", "grad_norm", "Gradient norm", True),
+    ("train", "samples_per_second", "Samples a second", True),
+)
+"""Kind of record, name in it, title, and whether it jumps from batch to batch, so that its line is smoothed."""
+_SMOOTHING = 0.9
+"""Weight of the past in the thick line of what a batch gives; the thin one is as logged."""
+
+Log = Mapping[str, list[dict[str, Any]]]
+"""The records of a run by their kind, ``train`` and ``val``, in the order of their steps."""
+
+
+def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = "png") -> None:
+    """Write ``report.html`` and ``plots/`` with the curves of one run or several.
+
+    Args:
+        folders: of runs, complete or at work.
+        out: folder for the files; made where it is missing.
+        figures: format of the plots' files: png, pdf or svg.
+
+    Raises:
+        UserError: a folder holds no log, or none of a step; or ``out`` cannot be written.
+    """
+    out = Path(out)
+    labels = distinct_labels([str(folder) for folder in folders]) if len(folders) > 1 else [Path(folders[0]).name]
+    logs = {label: read_log(Path(folder)) for label, folder in zip(labels, folders, strict=True)}
+    plots = list(_curves(logs))
+    result_folder(out, (PAGE_FILE,))
+    save_plots(plots, out, figures)
+    sections = [Section("Best", [_best(logs)]), Section("Curves", [Plots(plots)])]
+    write_text(out / PAGE_FILE, Page("Training curves", [Part(sections)], provenance()).html())
+
+
+def read_log(run: Path) -> Log:
+    """The log of a run. Raises UserError where there is none."""
+    path = run / LOG_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise UserError(f"{run}: no {LOG_FILE} here that can be read; give the folder of a run") from None
+    log: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            log[record["kind"]].append(record)
+        except (ValueError, LookupError, TypeError):  # other kinds, and the line that a run at work is writing
+            continue
+    if not any(log.values()):
+        raise UserError(f"{path}: holds no step yet; wait for the first lines of the log")
+    return log
+
+
+def _curves(logs: Mapping[str, Log]) -> Iterator[Plot]:
+    for kind, name, title, noisy in _PLOTS:
+        curves = {label: _points(log[kind], name) for label, log in logs.items()}
+        if any(curves.values()):
+            yield Plot(f"{kind}_{name}", f"{title}, by step", partial(_draw, curves, title, noisy))
+
+
+def _points(records: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    points = [(record["step"], record.get(name)) for record in records]
+    return [(step, value) for step, value in points if isinstance(value, int | float)]
+
+
+def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bool, ax: Axes) -> None:
+    for number, (label, points) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        if noisy:
+            ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
+        line, marker = _smoothed(values) if noisy else values, "o" if len(values) < 50 and not noisy else ""
+        ax.plot(steps, line, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3)
+    ax.set_xlabel("step")
+    ax.set_ylabel(title)
+    if len(curves) > 1:
+        ax.legend()
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """The exponential moving average, without the pull of its start (Kingma and Ba, 2015, section 3)."""
+    average, smoothed = 0.0, []
+    for count, value in enumerate(values, start=1):
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
+        smoothed.append(average / (1 - _SMOOTHING**count))
+    return smoothed
+
+
+def _best(logs: Mapping[str, Log]) -> Table:
+    rows = []
+    for label, log in logs.items():
+        evaluated = [record for record in log["val"] if isinstance(record.get("mae"), int | float)]
+        if not evaluated:
+            rows.append([label, "", "", "", "not evaluated yet"])
+            continue
+        best = min(evaluated, key=lambda record: record["mae"])
+        shares = [f"{best[name]:.1%}" if best.get(name) is not None else "" for name in ("cs5", "gender_accuracy")]
+        rows.append([label, f"{best['mae']:.2f}", *shares, f"{best['step']}"])
+    return Table(("run", "lowest MAE, years", "CS@5", "gender accuracy", "step"), rows)

@@ -1,0 +1,63 @@
+"""The same training with several seeds: a recipe's error is not that of its luckiest run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
+from mivolo_lite.experiments.spread import Spread, spread
+from mivolo_lite.experiments.training_runs import train_and_evaluate
+from mivolo_lite.files import write_text
+
+SEEDS_FILE = "seeds.json"
+
+
+def train_seeds(words: Sequence[str], seeds: int, launcher: str = "", workers: int = 2) -> dict[str, Spread]:
+    """Train a configuration with seeds 0, 1, ..., evaluate each on its ``data.val``, and write ``seeds.json``.
+
+    Each run is a folder below the configuration's run: ``seed-0`` and so on. A run that is complete is not trained
+    again, and one that was interrupted resumes.
+
+    Args:
+        words: options of ``train``.
+        seeds: how many.
+        launcher, workers: see ``train_and_evaluate``.
+
+    Returns:
+        By metric (``mae`` in years, ``cs5`` and ``gender_accuracy`` as shares), where the data has its labels.
+
+    Raises:
+        UserError: fewer than two seeds, the configuration is invalid, or a training failed.
+    """
+    if seeds < 2:
+        raise UserError(f"seeds: --seeds {seeds}: the spread needs two trainings or more")
+    config = read_run_config(words)
+    folder = Path(config.run)
+    evaluations = [
+        train_and_evaluate(
+            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", config.data.val, launcher, workers
+        )
+        for seed in range(seeds)
+    ]
+    losses = [image_losses(run.predictions) for run in read_runs(evaluations)]
+    found = {metric: spread([of_run[metric] for of_run in losses]) for metric in METRICS}
+    spreads = {metric: values for metric, values in found.items() if values is not None}
+    contents = {"seeds": list(range(seeds)), "metrics": {name: asdict(values) for name, values in spreads.items()}}
+    write_text(folder / SEEDS_FILE, json.dumps(contents, indent=1) + "\n")
+    return spreads
+
+
+def seeds_table(spreads: dict[str, Spread]) -> str:
+    """The spreads as text."""
+    titles = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
+    lines = [f"{'':17}{'mean':>8}{'std':>8}  {'95 % over trainings':20}{'95 % over both':18}each"]
+    for metric, values in spreads.items():
+        title, form = titles[metric]
+        trainings, both = (f"[{low:{form}}, {high:{form}}]" for low, high in (values.over_trainings, values.over_both))
+        each = ", ".join(f"{value:{form}}" for value in values.values)
+        lines.append(f"{title:17}{values.mean:>8{form}}{values.deviation:>8{form}}  {trainings:20}{both:18}{each}")
+    images = next(iter(spreads.values())).n
+    return "\n".join([*lines, "", f"{images} images; `over both`: over trainings and images"])

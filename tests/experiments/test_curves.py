@@ -1,0 +1,49 @@
+"""The page of training curves, from logs as runs write them."""
+
+import json
+
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.experiments.curves import _smoothed
+
+
+def write_log(run, *, steps=30, error=9.0):
+    run.mkdir()
+    records = [{"kind": "train", "step": step, "loss": 5 / step, "lr": 1e-3, "passes": {}} for step in range(1, steps)]
+    records += [{"kind": "save", "step": steps, "seconds": 0.1}]
+    records += [{"kind": "val", "step": step, "mae": error - step / 10, "cs5": 0.5} for step in (10, 20)]
+    lines = [json.dumps(record) for record in records]
+    (run / "metrics.jsonl").write_text("\n".join([*lines, '{"kind": "tr']))
+
+
+def test_the_page_has_every_curve_that_a_log_holds_and_the_best_of_each(tmp_path, capsys):
+    write_log(tmp_path / "a")
+    write_log(tmp_path / "b", error=8.0)
+    main(["curves", f"{tmp_path}/a", f"{tmp_path}/b", "--out", f"{tmp_path}/out", "--figures", "svg"])
+    plots = sorted(path.stem for path in (tmp_path / "out/plots").iterdir())
+    assert plots == ["train_loss", "train_lr", "val_cs5", "val_mae"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("<svg") == 4 and "7.00" in page and "6.00" in page
+    assert f"{tmp_path}/out/report.html" in capsys.readouterr().out
+
+
+def test_one_run_at_work_that_was_never_evaluated(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/metrics.jsonl").write_text('{"kind": "train", "step": 10, "loss": 2.0}\n')
+    main(["curves", f"{tmp_path}/a", "--out", f"{tmp_path}/out"])
+    assert "not evaluated yet" in (tmp_path / "out/report.html").read_text()
+
+
+def test_smoothing_a_constant_leaves_it():
+    assert _smoothed([2.5] * 5) == pytest.approx([2.5] * 5)
+
+
+@pytest.mark.parametrize("content, message", [(None, "no metrics.jsonl"), ("no json\n", "no step yet")])
+def test_a_folder_without_a_log_is_one_line(tmp_path, content, message, capsys):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["curves", str(tmp_path), "--out", f"{tmp_path}/out"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and len(error.splitlines()) == 1

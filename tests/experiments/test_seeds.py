@@ -1,0 +1,40 @@
+"""A recipe trained with several seeds, by real trainings."""
+
+import json
+
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.experiments.seeds import train_seeds
+
+SMALL = [
+    "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0",
+    "--optim.global_batch", "16", "--optim.epochs", "1", "--train.precision", "no",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_path, capfd):
+    words = ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
+    main(["seeds", *words, "--seeds", "2", "--workers=0"])
+    table = capfd.readouterr().out
+    contents = json.loads((tmp_path / "run" / "seeds.json").read_text())["metrics"]["mae"]
+    each = [json.loads((tmp_path / f"run/seed-{seed}/evaluation/metrics.json").read_text())["mae"] for seed in (0, 1)]
+    assert contents["values"] == pytest.approx(each, abs=1e-3) and each[0] != each[1]
+    assert contents["mean"] == pytest.approx(sum(each) / 2, abs=1e-3) and f"{contents['mean']:.2f}" in table
+    before = [(tmp_path / f"run/seed-{seed}/metrics.jsonl").read_text() for seed in (0, 1)]
+    spreads = train_seeds(words, 2, workers=0)
+    assert spreads["mae"].values == contents["values"]
+    assert before == [(tmp_path / f"run/seed-{seed}/metrics.jsonl").read_text() for seed in (0, 1)]
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    with pytest.raises(UserError, match="two trainings or more"):
+        train_seeds([], 1)
+    with pytest.raises(SystemExit) as stop:
+        main(["seeds", "--seeds", "1"])
+    assert stop.value.code == 2 and "seeds" in capsys.readouterr().err
+    words = ["--run", f"{tmp_path}/run", "--data.train", "nowhere", "--data.val", "nowhere"]
+    with pytest.raises(UserError, match="seed-0: the training ended with exit code 2; its own message stands above"):
+        train_seeds(words, 2)

@@ -1,0 +1,32 @@
+"""Mean, spread and intervals of several trainings, against simulation and arithmetic."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from mivolo_lite.experiments.spread import spread
+
+
+def test_the_interval_over_trainings_is_students():
+    losses = [np.array([value]) for value in (3.0, 4.0, 6.5)]
+    found = spread(losses)
+    expected = ttest_1samp([3.0, 4.0, 6.5], 0).confidence_interval(0.95)
+    assert found.over_trainings == pytest.approx(tuple(expected))
+    assert found.mean == 4.5 and found.deviation == pytest.approx(np.std([3, 4, 6.5], ddof=1)) and found.n == 1
+
+
+def test_images_that_one_training_has_no_number_for_do_not_count():
+    found = spread([np.array([1.0, np.nan, 3.0]), np.array([2.0, 100.0, 4.0])])
+    assert found.n == 2 and found.values == [2.0, 3.0]
+    assert spread([np.array([np.nan]), np.array([1.0])]) is None
+
+
+def test_the_interval_over_both_holds_the_true_mean_as_often_as_it_says():
+    """Errors that are the sum of a part of the training, one of the image, and one of both."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(600):
+        training, image = random.normal(0, 0.3, (4, 1)), random.normal(0, 3, (1, 200))
+        found = spread(list(5 + training + image + random.normal(0, 1, (4, 200))))
+        held += found.over_both[0] <= 5 <= found.over_both[1]
+    assert 0.92 <= held / 600 <= 0.99
