@@ -16,6 +16,12 @@ MIN_AGE, MAX_AGE = 0, 120
 IDENTITY = "identity"
 """The field of a sample's JSON that names the person in the image."""
 
+AGE_STD = "age_std"
+"""The field with the standard deviation, in years, of several people's opinions of the age."""
+
+FOLD = "fold"
+"""The field with the number of the sample's fold, from 0 on."""
+
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
 

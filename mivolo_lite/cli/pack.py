@@ -1,17 +1,23 @@
 """``mivolo-lite pack``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import signature
 from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
-from mivolo_lite.packing.pack import pack, parse_split
-from mivolo_lite.packing.sources import SOURCES
+from mivolo_lite.packing.pack import Packed, pack
+from mivolo_lite.packing.sources import SOURCES, summary_of
+from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.splitting import Splitting, parse_split
 from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import read_exclusions
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.summary import content_of
 
 
@@ -20,39 +26,85 @@ def run(argv: Sequence[str]) -> None:
     if not argv or argv[0] not in SOURCES:
         if argv and argv[0] not in ("-h", "--help"):
             raise UserError(f"pack: no source {argv[0]!r}; there are {', '.join(SOURCES)}")
-        print(f"usage: pack {{{','.join(SOURCES)}}} --out OUT ...\npack SOURCE --help tells a source's options")
+        print(_sources())
         return
-    parser = parser_of(f"pack {argv[0]}", run)
+    name, (parser, own_options) = argv[0], _parser(argv[0])
+    options = parse(parser, argv[1:])
+    shard, own = options.pop("shard"), {option: options.pop(option) for option in own_options}
+    source = _source(name, own, options)
+    exclude = options["exclude"] = read_exclusions(options["exclude"])
+    print(*source.preface, sep="\n", end="\n" if source.preface else "", flush=True)
+    packed = pack_worker_shard(source, shard=WorkerShard.parse(shard), **options) if shard else pack(source, **options)
+    if packed is None:
+        print(f"worker shard {shard} is read; {options['out']} appears when the last one is")
+        return
+    for line in _summary(packed, options["out"]):
+        print(line)
+    if exclude:
+        print(f"{packed.excluded} samples left out, of {len(exclude)} names to leave out")
+
+
+def _sources() -> str:
+    """The sources, one a line."""
+    width = max(map(len, SOURCES))
+    lines = [f"  {name:{width}}  {summary_of(source)}" for name, source in SOURCES.items()]
+    return "\n".join(["usage: pack SOURCE --out OUT ...", "sources:", *lines, "pack SOURCE --help lists its options"])
+
+
+def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
+    """The parser of a source's command, and the names of the source's own options."""
+    parser = parser_of(f"pack {name}", run)
     parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
-    parser.add_argument("--split", type=str, default="train=0.9,val=0.1", help="share of the images by split")
+    parser.add_argument(
+        "--split",
+        type=str | None,
+        default=None,
+        help="share of the images by part, as in train=0.9,val=0.1, which is the default; or the column that names "
+        "each row's part. Sources with published parts or folds keep those unless shares are given",
+    )
+    parser.add_argument(
+        "--split_by", type=Literal["person", "image"], default="person", help="what comes into one part as a whole"
+    )
+    parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="give all parts the same ages")
+    parser.add_argument("--folds", type=int_range(2, 1000) | None, default=None, help="number the samples' folds")
     parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
     parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
-    source_options = parser.add_class_arguments(SOURCES[argv[0]], skip={"seed"})
-    options = parse(parser, argv[1:])
-    options["split"] = parse_split(options["split"])
-    options["exclude"] = read_exclusions(options["exclude"])
-    own = {name: options.pop(name) for name in source_options}
-    if "seed" in signature(SOURCES[argv[0]]).parameters:
+    return parser, parser.add_class_arguments(SOURCES[name], skip={"seed"})
+
+
+def _source(name: str, own: dict[str, Any], options: dict[str, Any]) -> Source:
+    """The source, and in ``options`` how its samples are divided."""
+    split, by, stratify, folds = (options.pop(option) for option in ("split", "split_by", "stratify", "folds"))
+    if split and "=" not in split and "split_column" in own:
+        own["split_column"], split = split, None
+    options["split"] = Splitting(parse_split(split) if split else None, by, stratify, folds)
+    if "seed" in signature(SOURCES[name]).parameters:
         own["seed"] = options["seed"]
-    source = SOURCES[argv[0]](**own)
-    shard = options.pop("shard")
-    packed = pack_worker_shard(source, shard=WorkerShard.parse(shard), **options) if shard else pack(source, **options)
-    if packed is None:
-        print(f"worker shard {shard} is read; {options['out']} appears when the last one is")
-        return
+    return SOURCES[name](**own)
+
+
+def _summary(packed: Packed, out: Path | str) -> Iterator[str]:
+    """What was packed, in lines."""
     for name, index in packed.splits.items():
-        print(f"{name}: {content_of(index)}: {index.folder}")
-    for note in packed.notes:
-        print(note)
+        yield f"{name}: {content_of(index)}: {index.folder}"
+    if any(index.info["labels"]["age"]["known"] for index in packed.splits.values()):
+        yield from (f"{name}: {_ages(index)}" for name, index in packed.splits.items())
+    yield from packed.notes
     if packed.rejected:
         first = packed.rejected[0]
-        print(
-            f"{len(packed.rejected)} images rejected, listed in {Path(options['out']) / 'rejected.jsonl'}; "
+        yield (
+            f"{len(packed.rejected)} images rejected, listed in {Path(out) / 'rejected.jsonl'}; "
             f"the first is {first['image']}: {first['reason']}"
         )
-    if options["exclude"]:
-        print(f"{packed.excluded} samples left out, of {len(options['exclude'])} names to leave out")
+
+
+def _ages(index: ShardIndex) -> str:
+    """The share of each decade of ages."""
+    age = index.info["labels"]["age"]
+    return "ages " + (
+        ", ".join(f"{decade} {count / age['known']:.0%}" for decade, count in age.get("by_decade", {}).items()) or "-"
+    )

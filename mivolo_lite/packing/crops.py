@@ -1,8 +1,10 @@
 """Cutting a person's face and body out of a photo, by MiVOLO's training rules (Kuprashevich and Tolstykh, 2023)."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -22,12 +24,18 @@ class CropRules:
     """Which boxes give a crop.
 
     Args:
-        crop_size: largest side in pixels that a crop is stored with; larger ones are shrunk, none is enlarged.
+        crop_size: largest side in pixels that a crop is stored with; larger ones are shrunk, none is enlarged. Training
+            decodes them for each epoch: 256 is enough for a model of 224, and halves the reading.
         min_face: a face with a shorter side, in pixels, is absent.
         min_body: a body with a shorter side, in pixels, is absent.
         min_overlap: a box of somebody else is blanked out of a body from this intersection over union on.
         min_kept: a body of whose pixel values less than this share is not black after blanking is absent.
-        blank_small: also blank boxes out of a body that are too small to give a crop, which MiVOLO leaves in.
+        blank: which boxes of others are blanked out of a body: ``large`` ones, as MiVOLO does, which leaves faces under
+            min_face and bodies under min_body in, since there is little of a person in them; ``all``; or ``none``.
+        resample: how crops are shrunk: ``average`` is bilinear down to half and averages below; ``mivolo`` is bilinear
+            at any ratio, as MiVOLO does, which skips pixels below half.
+        align: turn and scale faces by their five landmarks to the place they have in ArcFace's crops, as squares of
+            crop_size.
     """
 
     crop_size: int = 448
@@ -35,11 +43,20 @@ class CropRules:
     min_body: int = 100
     min_overlap: float = 1e-4
     min_kept: float = 0.4
-    blank_small: bool = False
+    blank: Literal["large", "all", "none"] = "large"
+    resample: Literal["average", "mivolo"] = "average"
+    align: bool = False
 
     def __post_init__(self):
-        if self.crop_size < 1:
-            raise UserError(f"--crop-size {self.crop_size}: give the crops' largest side in pixels, 1 or more")
+        for name in ("crop_size", "min_face", "min_body"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a side in pixels, 1 or more")
+
+    @classmethod
+    def of_policy(cls, policy: Mapping[str, Any]) -> "CropRules":
+        """The rules that a ``dataset.json`` or a model's card records, also those of earlier versions."""
+        rules = {field.name: policy[field.name] for field in fields(cls) if field.name in policy}
+        return cls(**({"blank": "all"} if policy.get("blank_small") else {}) | rules)
 
     def policy(self) -> dict:
         """The rules as recorded in ``dataset.json``."""
@@ -69,7 +86,7 @@ def cut_body(
     """The body crop (H, W, 3) of a photo, at full size, with everybody else and the own face blacked out.
 
     The own face is blacked out wherever it lies, so that the two crops of a person share no evidence; the boxes of
-    others only where they overlap the body. Boxes that are too small to give a crop are left in, as MiVOLO does.
+    others only where they overlap the body. Which of these count, ``rules.blank`` says.
 
     Raises:
         NoCrop: the body is too small, or too little of it is left.
@@ -77,12 +94,16 @@ def cut_body(
     clipped = left, top, right, bottom = clip_box(body, image)
     if _shorter_side(clipped) < rules.min_body:
         raise NoCrop(f"under {rules.min_body} px")
-    other_boxes = [
-        box
-        for boxes, min_side in ((other_faces, rules.min_face), (other_bodies, rules.min_body))
-        for box in _large_enough(boxes, image, min_side, rules)
-        if box_iou(box, clipped) >= rules.min_overlap
-    ]
+    other_boxes = (
+        []
+        if rules.blank == "none"
+        else [
+            box
+            for boxes, min_side in ((other_faces, rules.min_face), (other_bodies, rules.min_body))
+            for box in _large_enough(boxes, image, min_side, rules)
+            if box_iou(box, clipped) >= rules.min_overlap
+        ]
+    )
     faces = [] if own_face is None else _large_enough([own_face], image, rules.min_face, rules)
     crop = image[top:bottom, left:right].copy()
     for x0, y0, x1, y1 in other_boxes + faces:
@@ -102,7 +123,7 @@ def _large_enough(
 ) -> list[tuple[int, int, int, int]]:
     """The boxes in whole pixels, without those that are too small to count."""
     clipped = [clip_box(box, image) for box in boxes]
-    return clipped if rules.blank_small else [box for box in clipped if _shorter_side(box) >= min_side]
+    return clipped if rules.blank == "all" else [box for box in clipped if _shorter_side(box) >= min_side]
 
 
 def _shorter_side(box: tuple[int, int, int, int]) -> int:
@@ -126,11 +147,12 @@ def box_iou(first: Box, second: Box) -> float:
     return intersection / union if union > 0 else 0.0
 
 
-def encode(crop: np.ndarray, crop_size: float) -> bytes:
+def encode(crop: np.ndarray, crop_size: float, resample: str = "average") -> bytes:
     """A crop as the JPEG that a shard holds, shrunk where its larger side exceeds ``crop_size``."""
     height, width = crop.shape[:2]
     if max(height, width) > crop_size:
-        crop = resize(crop, *fitted(width, height, crop_size))
+        size = fitted(width, height, crop_size)
+        crop = resize(crop, *size) if resample == "average" else cv2.resize(crop, size)  # by default bilinear
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(crop), JPEG_QUALITY, colorspace="RGB", colorsubsampling=JPEG_CHROMA
     )

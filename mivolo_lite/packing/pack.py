@@ -7,19 +7,19 @@ order comes from digests of the images, so neither the number of workers nor the
 import errno
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 
 import webdataset as wds
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.splitting import Splitting, people_in_several
 from mivolo_lite.packing.temporary_samples import ReadResult, TemporarySample, read_photos
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.index import ShardIndex
@@ -27,7 +27,6 @@ from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_r
 from mivolo_lite.shards.scan import index_shards
 
 _LOCK = b"mivolo-lite writes the folder beside this file; where no command runs, a killed one left both\n"
-_SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Packed:
         splits: the index of every split.
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
-        notes: what else was left out, counted.
+        notes: what else was left out, counted, and how many people are in two parts.
     """
 
     splits: dict[str, ShardIndex]
@@ -47,16 +46,26 @@ class Packed:
     notes: list[str]
 
     @classmethod
-    def of(cls, out: Path, split: Iterable[str], source: Source, reading: ReadResult, excluded: int) -> "Packed":
+    def of(cls, out: Path, written: "Written", source: Source, reading: ReadResult) -> "Packed":
         """The result in ``out``, packed from a source."""
-        notes = [*source.notes, *_missing_crops(reading)]
-        return cls({name: ShardIndex.load(out / name) for name in split}, reading.rejected, excluded, notes)
+        notes = [*source.notes, *_missing_crops(reading), *([written.leakage] if written.leakage else [])]
+        splits = {name: ShardIndex.load(out / name) for name in written.splits}
+        return cls(splits, reading.rejected, written.excluded, notes)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the names of the parts, how many samples were left out, and whether people are in two parts."""
+
+    splits: list[str]
+    excluded: int
+    leakage: str | None
 
 
 def pack(
     source: Source,
     out: Path | str,
-    split: dict[str, float],
+    split: Splitting | dict[str, float] | None = None,
     samples_per_shard: int = 1000,
     seed: int = 0,
     workers: int = 1,
@@ -68,7 +77,7 @@ def pack(
     Args:
         source: the data set.
         out: must not exist yet; appears by a rename when everything in it is complete.
-        split: share of the images by split name; the shares add up to 1.
+        split: how samples are divided; a dict gives the share of each part, None leaves it to the data set.
         samples_per_shard: most samples of one tar.
         seed: of the split and the shuffling.
         workers: processes.
@@ -76,18 +85,23 @@ def pack(
         exclude: samples to leave out, by their key or by the name of their image.
 
     Raises:
-        UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many images are rejected.
+        UserError: ``out`` exists, the shares do not add up, a part stays empty, or too many images are rejected.
     """
-    out = Path(out)
-    check_layout(out, split, samples_per_shard)
+    out, splitting = Path(out), as_splitting(split)
+    check_layout(out, samples_per_shard)
     items = source.items()
     with atomic_folder(out) as partial:
         folder = partial / ".samples"  # no split has such a name
         reading = read_photos(source, items, folder, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
-        excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
+        written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
         shutil.rmtree(folder)
-    return Packed.of(out, split, source, reading, excluded)
+    return Packed.of(out, written, source, reading)
+
+
+def as_splitting(split: Splitting | dict[str, float] | None) -> Splitting:
+    """How samples are divided, from shares of parts or in full."""
+    return split if isinstance(split, Splitting) else Splitting(split)
 
 
 def _missing_crops(reading: ReadResult) -> Iterator[str]:
@@ -99,23 +113,10 @@ def _missing_crops(reading: ReadResult) -> Iterator[str]:
         yield f"{count} of {boxes} {plural[name]} {reason}: of these people the {other_crop[name]} alone is kept"
 
 
-def parse_split(text: str) -> dict[str, float]:
-    """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
-    shares = {}
-    for entry in text.split(","):
-        match = _SHARE.fullmatch(entry.strip())
-        if match is None or match["name"] in shares:
-            raise UserError(f"--split {text!r}: write it as train=0.9,val=0.1")
-        shares[match["name"]] = float(match["share"])
-    return shares
-
-
-def check_layout(out: Path, split: dict[str, float], samples_per_shard: int) -> None:
+def check_layout(out: Path, samples_per_shard: int) -> None:
     """Raise UserError for what cannot be written."""
     if out.exists():
         raise UserError(f"--out {out}: already exists; remove it or choose another folder")
-    if abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) <= 0:
-        raise UserError(f"--split: the shares {', '.join(map(str, split.values()))} must be positive and add up to 1")
     if samples_per_shard < 1:
         raise UserError(f"--samples-per-shard {samples_per_shard}: must be at least 1")
 
@@ -184,20 +185,20 @@ def write_splits(
     folder: Path,
     reading: ReadResult,
     source: Source,
-    split: dict[str, float],
+    splitting: Splitting,
     samples_per_shard: int,
     workers: int,
     exclude: Collection[str],
-) -> int:
-    """Shards, indices and the list of the rejected, from images that were read; returns how many were left out."""
+) -> Written:
+    """Write shards, indices and the list of the rejected, from images that were read."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
     included = _without_excluded(_with_unique_keys(reading.samples), exclude)
-    by_split = _divide(included, split)
+    by_split = splitting.divide(included, source)
     _write_shards(folder, by_split, samples_per_shard, workers)
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    return len(reading.samples) - len(included)
+    return Written(list(by_split), len(reading.samples) - len(included), people_in_several(by_split, IDENTITY))
 
 
 def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
@@ -221,20 +222,6 @@ def _without_excluded(samples: list[TemporarySample], exclude: Collection[str]) 
         return sample.key in exclude or sample.labels.extra.get("source") in exclude
 
     return [sample for sample in samples if not is_excluded(sample)]
-
-
-def _divide(samples: list[TemporarySample], split: dict[str, float]) -> dict[str, list[TemporarySample]]:
-    """The samples of every split, in their final order."""
-    ends = list(accumulate(split.values()))
-    by_split = {name: [] for name in split}
-    for sample in sorted(samples, key=lambda sample: (sample.rank, sample.key)):
-        chance = int.from_bytes(sample.lot, "big") / 2**64
-        name = next((name for name, end in zip(split, ends, strict=True) if chance < end), list(split)[-1])
-        by_split[name].append(sample)
-    for name, samples in by_split.items():
-        if not samples:
-            raise UserError(f"--split: {name}={split[name]} of {len(samples)} samples is none; give it a larger share")
-    return by_split
 
 
 def _write_shards(

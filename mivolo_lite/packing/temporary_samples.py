@@ -32,6 +32,7 @@ class TemporarySample:
     Attributes:
         rank: 8 bytes, decides the place in the split; equal for all people of an image and its duplicates.
         lot: 8 bytes, decides the split; the rank, but for images that belong together.
+        split: the part that the data set itself names.
     """
 
     key: str
@@ -40,6 +41,7 @@ class TemporarySample:
     face: ByteSpan | None
     body: ByteSpan | None
     labels: Labels
+    split: str | None = None
 
     def sample(self) -> Sample:
         """The sample with its images."""
@@ -111,7 +113,13 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
             lot = rank if image.together is None else _rank(image.together, _Worker.seed)
             reading.samples.extend(
                 TemporarySample(
-                    sample.key, rank, lot, _append(file, sample.face), _append(file, sample.body), sample.labels
+                    sample.key,
+                    rank,
+                    lot,
+                    _append(file, sample.face),
+                    _append(file, sample.body),
+                    sample.labels,
+                    image.split,
                 )
                 for sample in image.samples
             )

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.packing.pack import Packed, atomic_folder, check_layout, write_splits
+from mivolo_lite.packing.pack import Packed, as_splitting, atomic_folder, check_layout, write_splits
 from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.splitting import Splitting
 from mivolo_lite.packing.temporary_samples import ByteSpan, ReadResult, TemporarySample, read_photos
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.sample import Labels
@@ -54,7 +55,7 @@ class WorkerShard:
 def pack_worker_shard(
     source: Source,
     out: Path | str,
-    split: dict[str, float],
+    split: Splitting | dict[str, float] | None,
     shard: WorkerShard,
     samples_per_shard: int = 1000,
     seed: int = 0,
@@ -76,7 +77,8 @@ def pack_worker_shard(
         UserError: as ``pack`` does, or others were read with other options.
     """
     out = Path(out)
-    check_layout(out, split, samples_per_shard)
+    splitting = as_splitting(split)
+    check_layout(out, samples_per_shard)
     items = source.items()
     parts_folder, merged_folder = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
     _check_content(parts_folder), _check_content(merged_folder)
@@ -94,11 +96,11 @@ def pack_worker_shard(
         reading = _read_all(folders, header)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with atomic_folder(out) as partial:
-            excluded = write_splits(partial, reading, source, split, samples_per_shard, workers, exclude)
+            written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
         # Renamed first, so that no late command finds half of the parts.
         shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
         shutil.rmtree(parts_folder.rename(merged_folder))
-    return Packed.of(out, split, source, reading, excluded)
+    return Packed.of(out, written, source, reading)
 
 
 def _check_content(folder: Path) -> None:
@@ -148,6 +150,7 @@ def _write(folder: Path, reading: ReadResult, header: dict) -> None:
                 "face": _relative(sample.face),
                 "body": _relative(sample.body),
                 "labels": sample.labels.to_json(),
+                "split": sample.split,
             }
             file.write(json.dumps(record) + "\n")
     write_rejected(folder / REJECTED_FILE, reading.rejected)
@@ -184,4 +187,5 @@ def _temporary_sample(record: dict, folder: Path) -> TemporarySample:
         for span in (record["face"], record["body"])
     )
     rank, lot = (bytes.fromhex(record[name]) for name in ("rank", "lot"))
-    return TemporarySample(record["key"], rank, lot, face, body, Labels.from_json(record["labels"]))
+    labels = Labels.from_json(record["labels"])
+    return TemporarySample(record["key"], rank, lot, face, body, labels, record.get("split"))  # older parts have none

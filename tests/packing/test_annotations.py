@@ -17,7 +17,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.sources.annotations import AnnotationSource, body_around
+from mivolo_lite.packing.sources.annotations import AnnotationSource
+from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.source import Rejected
 
 HEADER = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"
@@ -228,11 +229,11 @@ def test_a_body_that_others_hide_is_counted_with_its_reason(source, tmp_path, ca
 
 def test_small_boxes_of_others_are_blanked_only_if_asked(source):
     lines = f"a.jpg,30,M,{FACE},{SAME}", "a.jpg,-1,-1,-1,-1,-1,-1,100,150,190,240"
-    for blank_small in (False, True):
-        people = source(*lines, blank_small=blank_small)
+    for blank in ("large", "all"):
+        people = source(*lines, blank=blank)
         body = decode(samples_of(people)[0].body)
-        assert (body[132:218, 92:178] < 20).all() == blank_small
-        assert people.crop_policy["blank_small"] == blank_small
+        assert (body[132:218, 92:178] < 20).all() == (blank == "all")
+        assert people.crop_policy["blank"] == blank
 
 
 def test_genders_as_numbers_are_refused_or_read_as_it_is_said(source):

@@ -54,7 +54,7 @@ def test_exactly_the_shared_pixels_are_blanked(corners):
     x0, x1 = sorted(corners[:2])
     y0, y1 = sorted(corners[2:])
     body = (120, 80, 420, 480)
-    crop = cut(body, own_face=(x0, y0, x1, y1), rules=CropRules(min_kept=0, blank_small=True))
+    crop = cut(body, own_face=(x0, y0, x1, y1), rules=CropRules(min_kept=0, blank="all"))
     mask = np.zeros(PHOTO.shape[:2], bool)
     mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
     assert np.array_equal(blanked(crop), mask[80:480, 120:420])
@@ -85,7 +85,7 @@ def test_boxes_without_area_are_absent(box):
     assert not has_crop(cut, box) and not has_crop(cut_face, PHOTO, box, RULES)
 
 
-@pytest.mark.parametrize("blank_small", [False, True])
+@pytest.mark.parametrize("blank", ["large", "all"])
 @pytest.mark.parametrize(
     "kind, box, blanked_pixels",
     [
@@ -98,13 +98,13 @@ def test_boxes_without_area_are_absent(box):
         ("own face", (300, 200, 304, 204), 0),
     ],
 )
-def test_boxes_too_small_for_a_crop_are_left_in_as_mivolo_does(kind, box, blanked_pixels, blank_small):
+def test_boxes_too_small_for_a_crop_are_left_in_as_mivolo_does(kind, box, blanked_pixels, blank):
     """The first five were also blanked so by MiVOLO's own reader, of these boxes."""
     boxes = {"body": {"others": [box]}, "face": {"other_faces": [box]}, "own face": {"own_face": box}}[kind]
-    crop = cut((100, 100, 420, 460), rules=CropRules(blank_small=blank_small), **boxes)
+    crop = cut((100, 100, 420, 460), rules=CropRules(blank=blank), **boxes)
     x0, y0, x1, y1 = box
     shared = (min(x1, 420) - x0) * (min(y1, 460) - y0)
-    assert blanked(crop).sum() == (shared if blank_small else blanked_pixels)
+    assert blanked(crop).sum() == (shared if blank == "all" else blanked_pixels)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.packing.pack import pack, parse_split
+from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.source import Source, SourceImage
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
+from mivolo_lite.packing.splitting import parse_split
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from tests.shards.tiny_shards import noise_jpeg
@@ -101,7 +102,7 @@ def test_unusable_images_are_listed_with_their_reason(images, tmp_path, name, da
     assert sum(map(len, packed.splits.values())) == 60
 
 
-@pytest.mark.parametrize("step", ["_divide", "index_shards", "write_rejected"])
+@pytest.mark.parametrize("step", ["people_in_several", "index_shards", "write_rejected"])
 def test_a_run_killed_at_any_step_leaves_no_half_data_set(images, tmp_path, step):
     process = get_context("fork").Process(target=pack_until_killed_at, args=(step, images, tmp_path / "out"))
     process.start()

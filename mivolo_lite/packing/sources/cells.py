@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import GENDERS, IDENTITY
@@ -10,8 +10,15 @@ from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
 
+IMAGE, SPLIT = "img_name", "split"
 FACE_COLUMNS = ("face_x0", "face_y0", "face_x1", "face_y1")
 BODY_COLUMNS = ("person_x0", "person_y0", "person_x1", "person_y1")
+LANDMARK_COLUMNS = tuple(
+    f"{point}_{axis}" for point in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
+)
+"""The five landmarks in pixels, left as seen in the image: CelebA's names and order."""
+CORNERS = "face_corners"
+"""The column of a face's rotated box: the x and y of its four corners, clockwise from the upper left, in one cell."""
 
 OLDEST = 100
 """Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
@@ -19,7 +26,9 @@ OLDEST = 100
 _ABSENT = ("", "-1", "-1.0")
 _UNKNOWN = ("u", "unknown", "none", "null", "nan", "n/a")
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
-_OPEN = re.compile(r"(?:(?:more than|over)\s*|>\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
+_OPEN = re.compile(r"(?:(?:more than|over)\s*|>=?\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
+_UNDER = re.compile(r"(?:(?:less than|under|up to)\s*|<=?\s*)(\d+)", re.IGNORECASE)
+_YEARS = re.compile(r"\s*(?:years?(?: old)?|yrs?|y)\.?$", re.IGNORECASE)
 
 
 def is_absent(cell: str) -> bool:
@@ -33,20 +42,23 @@ def is_unknown(cell: str) -> bool:
 
 
 def age_of(cell: str) -> tuple[float, float] | None:
-    """An age as a closed range in years: ``31``, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``more than 70``.
+    """An age as a closed range in years: ``31``, ``25;32``, ``25-32``, ``(25, 32)``, ``70+``, ``60+ years``, ``<3``.
 
     Raises:
         Rejected: it is not an age.
     """
     if is_unknown(cell):
         return None
-    group, beyond = _RANGE.fullmatch(cell), _OPEN.fullmatch(cell)
-    if not (group or beyond or _is_number(cell)):
+    text = _YEARS.sub("", cell)
+    group, beyond, under = (form.fullmatch(text) for form in (_RANGE, _OPEN, _UNDER))
+    if not (group or beyond or under or _is_number(text)):
         raise Rejected(f"age {cell!r:.50} is no age: write 31, 25;32 (or 25-32, (25, 32)) or 70+")
     if group and float(group[1]) > float(group[2]):
         raise Rejected(f"age {cell!r:.50} ends before it begins")
     try:
-        return parse_age(group.groups() if group else (beyond[1] or beyond[2], OLDEST) if beyond else cell)
+        if beyond or under:
+            return parse_age((beyond[1] or beyond[2], OLDEST) if beyond else (0, under[1]))
+        return parse_age(group.groups() if group else text)
     except ValueError as error:
         raise Rejected(str(error)) from None
 
@@ -75,18 +87,19 @@ class GenderCodes:
     def __repr__(self) -> str:  # parts of a data set are told apart by their options
         return repr(self.genders)
 
-    def check(self, cells: Iterable[str], option: str) -> None:
+    def check(self, cells: Iterable[str], option: str, column: str = "gender") -> None:
         """Raise UserError where genders are numbers that ``gender_codes`` does not explain.
 
         Data sets contradict each other: 1 is male in IMDB-WIKI, CelebA and MORPH's CSVs and female in UTKFace; beside
         1, -1 is female in CelebA, and unknown elsewhere.
         """
-        codes = {code for cell in cells if _is_number(code := _canonical(cell)) and code not in self.genders}
+        codes = {code for cell in set(cells) if _is_number(code := _canonical(cell)) and code not in self.genders}
         if codes - {"-1"}:
             examples = sorted(codes)[:5]
             first, second = examples[:2] if len(examples) > 1 else ("0", "1")
+            first, second = (second, first) if column.lower() == "male" else (first, second)
             raise UserError(
-                f"{option}: column gender holds numbers ({', '.join(examples)}), whose meaning differs between data "
+                f"{option}: column {column} holds numbers ({', '.join(examples)}), whose meaning differs between data "
                 f"sets; write M and F, or say which is which: --gender_codes {first}=M,{second}=F or the other way "
                 "round"
             )
@@ -132,6 +145,13 @@ def box_of(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
     if all(0 <= edge <= 1 for edge in box) and any(0 < edge < 1 for edge in box):
         raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} are shares of the image; give pixels")
     return box
+
+
+def numbers_of(cells: Sequence[str], what: str) -> list[float]:
+    """Numbers in cells. Raises Rejected where one is none."""
+    if not all(map(_is_number, cells)):
+        raise Rejected(f"{what}: {','.join(cells):.80} are not numbers")
+    return list(map(float, cells))
 
 
 def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict[str, str | float]:

@@ -1,12 +1,12 @@
 """From a file to a person's crops, with a reason where that fails."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, read_photo
 from mivolo_lite.packing.sources.source import Rejected
@@ -20,11 +20,27 @@ def read_or_reject(path: Path, max_megapixels: float) -> Photo:
         raise Rejected(str(error)) from None
 
 
-def photo_jpeg(photo: Photo, crop_size: float = math.inf) -> bytes:
+def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
     """The photo as an upright JPEG whose sides are at most ``crop_size``: the file's own bytes where possible."""
-    if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= crop_size:
+    if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= rules.crop_size:
         return photo.data
-    return encode(photo.image, crop_size)
+    return encode(photo.image, rules.crop_size, rules.resample)
+
+
+def aligned_jpeg(photo: Photo, landmarks: np.ndarray, rules: CropRules) -> bytes:
+    """The face with these landmarks (5, 2), turned and scaled to their usual places. Raises Rejected where it fails."""
+    try:
+        return encode(align(photo.image, landmarks, rules.crop_size), rules.crop_size)
+    except ValueError as error:
+        raise Rejected(str(error)) from None
+
+
+def rotated_jpeg(photo: Photo, corners: Sequence[float], rules: CropRules) -> bytes:
+    """The face in a rotated box. Raises Rejected where that has no area."""
+    try:
+        return encode(cut_corners(photo.image, corners, rules.crop_size), rules.crop_size)
+    except ValueError as error:
+        raise Rejected(str(error)) from None
 
 
 class Crops(NamedTuple):
@@ -66,7 +82,7 @@ def cut_person(
         except NoCrop as reason:
             missing.append((name, str(reason)))
             pixels = None
-        crops[name] = None if pixels is None else encode(pixels, rules.crop_size)
+        crops[name] = None if pixels is None else encode(pixels, rules.crop_size, rules.resample)
     if not any(crops.values()):
         raise Rejected(f"no usable crop: {_reasons(face, body, missing)} ({image.shape[1]}x{image.shape[0]} pixels)")
     return Crops(crops["face"], crops["body"], missing)
@@ -80,4 +96,4 @@ def _faces_and_bodies(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[
 def _reasons(face: Box | None, body: Box | None, missing: list[tuple[str, str]]) -> str:
     boxes = {"face": face, "body": body}
     reasons = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
-    return "; ".join(reasons) or "there is no box"
+    return "; ".join(reasons) or "there is no box; --whole face takes the whole image"

@@ -3,39 +3,41 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
-from mivolo_lite.packing.crops import Box, CropRules
-from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.annotations import check_folder
-from mivolo_lite.packing.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
-from mivolo_lite.packing.sources.cutting import Crops, cut_person, photo_jpeg, read_or_reject
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
-from mivolo_lite.packing.sources.table import read_csv
-from mivolo_lite.shards.sample import Labels, Sample, key_of
-
-_COLUMNS = ("file", "age", "gender")
+from mivolo_lite.packing.crops import Box
+from mivolo_lite.packing.decode import Photo
+from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, GenderCodes, box_of
+from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.cutting import Crops, cut_person, photo_jpeg
+from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.rows import Boxes
+from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.packing.sources.table import Table, read_table
 
 FACE_SCALE = 1.3
 """How much larger than the aligner's square the face box is: from the forehead to just below the chin."""
 
+MARGINS = {448: 1.25, 224: 0.25}
+"""The margins around the face, in faces, that FairFace's photos are published with, by their side in pixels."""
 
-class FairFaceSource(Source):
+
+class FairFaceSource(TableSource):
     """FairFace's photos: each is the body of the person in its middle, with the face blanked out.
 
     Args:
-        images: folder that the CSV's ``file`` is relative to.
         csv: ``file,age,gender[,race][,face_x0,face_y0,face_x1,face_y1]``; ages such as ``30-39``, ``70+`` or
             ``more than 70`` become ranges.
         gender_codes: what other cells of the column gender than Male and Female mean, such as 0=M,1=F.
+        delimiter: what parts the cells: comma, semicolon, tab or bar; auto looks at the first line.
         face: also cut the face out: by the CSV's box where it has one, else by a centred square whose side is
             ``1.3 / (1 + 2 margin)`` of the photo's. Without it the photo as it is, face and all, is the body.
-        margin: the margin that FairFace's photos were cut with, 1.25 or 0.25 faces on every side.
-        crop_size: largest side in pixels that a crop is stored with.
-        max_megapixels: larger photos are rejected before they are decoded.
+        margin: the margin that the photos were cut with, in faces on every side. Without it photos of 448 px have
+            1.25 and those of 224 px 0.25, as published, and others are rejected: for images that are faces already,
+            there is ``pack csv``.
     """
 
     def __init__(
@@ -43,49 +45,63 @@ class FairFaceSource(Source):
         images: Path,
         csv: Path,
         gender_codes: str = "",
+        delimiter: str = "auto",
         face: bool = True,
-        margin: float = 1.25,
-        crop_size: int = 448,
-        max_megapixels: float = MAX_MEGAPIXELS,
+        margin: float | None = None,
+        **options: Any,
     ):
-        if not 0 <= margin < math.inf:
+        if margin is not None and not 0 <= margin < math.inf:
             raise UserError(f"--margin {margin}: give the photos' margin around the face, 1.25 or 0.25")
-        check_limit(max_megapixels)
-        self.images = Path(images)
-        self.gender_of = GenderCodes(gender_codes)
-        self.face = face
-        self.margin = margin
-        self.rules = CropRules(crop_size=crop_size)
-        self.max_megapixels = max_megapixels
+        self.face, self.margin = face, margin
+        table, gender_of = read_table(Path(csv), delimiter), GenderCodes(gender_codes)
+        columns = find_columns(table, {}, required=("age", "gender"))
+        table = table.renamed(columns)
+        gender_of.check(table.columns["gender"], table.location, columns["gender"])
+        _check_once(table)
+        self.preface = [*describe(table, columns, gender_of), *self._describe_cut()]
+        super().__init__(images, table, gender_of, whole="body", **options)
         self.crop_policy = self.rules.policy() | {"face": face, "margin": margin}
-        self.lines: dict[str, Mapping[str, str]] = {}
-        lines = read_csv(Path(csv), _COLUMNS)
-        self.gender_of.check((line.cells["gender"] for line in lines), f"--csv {csv}")
-        for line, cells in lines:
-            if self.lines.setdefault(cells["file"], cells) is not cells:
-                raise UserError(f"--csv {csv}: line {line}: {cells['file']} is there twice; leave one of the two out")
-        check_folder(self.images)
-        if not self.lines:
-            raise UserError(f"--csv {csv}: holds no photos; give FairFace's labels")
 
-    def items(self) -> list[str]:
-        return sorted(self.lines)
+    def _describe_cut(self) -> list[str]:
+        """What is cut out of the photos' middle."""
+        if not self.face:
+            return []
+        margins = MARGINS if self.margin is None else {"all": self.margin}
+        shares = (f"{side}{' px' * (side != 'all')}: {_face_share(margin):.0%}" for side, margin in margins.items())
+        return [f"faces are cut from the middle of the photos ({', '.join(shares)} of the side)"]
 
-    def read(self, item: str) -> SourceImage:
-        cells = self.lines[item]
-        group = cells.get("race") or None
-        labels = Labels(age_of(cells["age"]), self.gender_of(cells["gender"]), group, {"source": item})
-        if labels.age is None and labels.gender is None:
-            raise Rejected("neither an age nor a gender")
-        photo = read_or_reject(self.images / item, self.max_megapixels)
-        crops = self._cut(photo.image, cells) if self.face else Crops(None, photo_jpeg(photo, self.rules.crop_size))
-        sample = Sample(key_of(str(Path(item).with_suffix(""))), crops.face, crops.body, labels)
-        return SourceImage(photo.data, [sample], missing=crops.missing)
+    def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
+        if not self.face:
+            return Crops(None, photo_jpeg(photo, self.rules))
+        height, width = photo.image.shape[:2]
+        face = box_of(cells, FACE_COLUMNS) or face_in_the_middle(width, height, self._margin_of(photo.image))
+        return cut_person(photo.image, face, (0, 0, width, height), [], self.rules)
 
-    def _cut(self, image: np.ndarray, cells: Mapping[str, str]) -> Crops:
+    def _margin_of(self, image: np.ndarray) -> float:
         height, width = image.shape[:2]
-        face = box_of(cells, FACE_COLUMNS) or face_in_the_middle(width, height, self.margin)
-        return cut_person(image, face, (0, 0, width, height), [], self.rules)
+        margin = self.margin if self.margin is not None else MARGINS.get(width) if width == height else None
+        if margin is None:
+            raise Rejected(
+                f"{width}x{height} pixels: FairFace's photos have 448x448 or 224x224; give --margin (0.25 or 1.25), or "
+                "use `pack csv` for images that are faces already"
+            )
+        return margin
+
+
+def _check_once(table: Table) -> None:
+    """Raise UserError where a photo has two rows, or there are none."""
+    if not len(table):
+        raise UserError(f"{table.location}: holds no photos; give FairFace's labels")
+    known: set[str] = set()
+    for number, name in zip(table.numbers, table.columns[IMAGE], strict=True):
+        if name in known:
+            raise UserError(f"{table.location}: line {number}: {name} is there twice; leave one of the two out")
+        known.add(name)
+
+
+def _face_share(margin: float) -> float:
+    """The face's side as a share of the photo's."""
+    return min(FACE_SCALE / (1 + 2 * margin), 1.0)
 
 
 def face_in_the_middle(width: int, height: int, margin: float) -> Box:
@@ -95,5 +111,5 @@ def face_in_the_middle(width: int, height: int, margin: float) -> Box:
     so that it takes up ``1 / (1 + 2 margin)`` of the photo; that square ends at eyebrows and chin and is therefore
     enlarged by ``FACE_SCALE``.
     """
-    half = min(FACE_SCALE / (1 + 2 * margin), 1.0) * min(width, height) / 2
+    half = _face_share(margin) * min(width, height) / 2
     return round(width / 2 - half), round(height / 2 - half), round(width / 2 + half), round(height / 2 + half)

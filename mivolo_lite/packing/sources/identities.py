@@ -3,10 +3,12 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cutting import photo_jpeg, read_or_reject
 from mivolo_lite.packing.sources.files import image_files
@@ -20,18 +22,17 @@ class IdentitySource(Source):
     Args:
         images: the folder of folders; a person's may have folders of its own.
         min_images: people of whom there are fewer images are rejected.
-        crop_size: largest side in pixels that an image is stored with; smaller ones are stored byte for byte.
         max_megapixels: larger images are rejected before they are decoded.
+        crops: see ``CropRules``; smaller images are stored byte for byte.
     """
 
-    def __init__(self, images: Path, min_images: int = 1, crop_size: int = 448, max_megapixels: float = MAX_MEGAPIXELS):
-        for option, value in (("min_images", min_images), ("crop_size", crop_size)):
-            if value < 1:
-                raise UserError(f"--{option} {value}: give 1 or more")
+    def __init__(self, images: Path, min_images: int = 1, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
+        if min_images < 1:
+            raise UserError(f"--min_images {min_images}: give 1 or more")
         check_limit(max_megapixels)
         self.images = Path(images)
-        self.min_images, self.crop_size, self.max_megapixels = min_images, crop_size, max_megapixels
-        self.crop_policy = {"face": "the data set's own image", "crop_size": crop_size}
+        self.min_images, self.max_megapixels, self.rules = min_images, max_megapixels, CropRules(**crops)
+        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")
         self.names = image_files(self.images)
@@ -51,7 +52,7 @@ class IdentitySource(Source):
         photo = read_or_reject(self.images / item, self.max_megapixels)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
-        sample = Sample(key, photo_jpeg(photo, self.crop_size), None, labels)
+        sample = Sample(key, photo_jpeg(photo, self.rules), None, labels)
         return SourceImage(photo.data, [sample], together=os.fsencode(person))
 
 

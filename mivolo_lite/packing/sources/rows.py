@@ -40,44 +40,62 @@ class Person(NamedTuple):
     """A person in a photo.
 
     Attributes:
-        number: the line of the CSV that the labels come from: the first that has any.
+        row: the row of the table that the labels come from: the first that has any.
+        number: its line.
         cells: its cells; where one says nothing, those of the person's other rows.
         again: the other rows.
         labelled: whether any row has a label.
     """
 
+    row: int
     number: int
     cells: dict[str, str]
     again: list[Line]
     labelled: bool
 
 
-def people_in(lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> list[Person]:
-    """The people that the rows of one photo mean, in the order of their first rows."""
-    people: list[tuple[Boxes, list[Line]]] = []
+def people_in(
+    rows: Sequence[int],
+    lines: Sequence[Line],
+    is_labelled: Callable[[Mapping[str, str]], bool],
+    one_without_boxes: bool,
+) -> list[Person]:
+    """The people that the rows of one photo mean, in the order of their first rows.
+
+    Args:
+        rows: their numbers in the table.
+        lines: their cells.
+        is_labelled: whether cells hold any label.
+        one_without_boxes: whether rows without boxes mean one person, whose face or body the photo is.
+    """
+    if len(lines) == 1:
+        return [Person(rows[0], lines[0].number, lines[0].cells, [], is_labelled(lines[0].cells))]
+    people: list[tuple[Boxes, list[int]]] = []
     equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
-    for line in lines:
+    for place, line in enumerate(lines):
         boxes = Boxes.of(line.cells)
-        index = equal.get(boxes) if any(boxes) else len(people)
+        index = equal.get(boxes) if any(boxes) or one_without_boxes else len(people)
         if index is None:
             matches = (index for index, (known_boxes, _) in enumerate(people) if known_boxes.same_person(boxes))
             index = next(matches, len(people))
         if index == len(people):
             people.append((boxes, []))
         equal[boxes] = index
-        people[index][1].append(line)
-    return [_person(rows, is_labelled) for _, rows in people]
+        people[index][1].append(place)
+    return [_person(places, rows, lines, is_labelled) for _, places in people]
 
 
-def _person(rows: list[Line], is_labelled: Callable[[Mapping[str, str]], bool]) -> Person:
-    labelled_row = next((row for row in rows if is_labelled(row.cells)), rows[0])
-    again = [row for row in rows if row is not labelled_row]
-    cells = dict(labelled_row.cells)
+def _person(
+    places: list[int], rows: Sequence[int], lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]
+) -> Person:
+    chosen = next((place for place in places if is_labelled(lines[place].cells)), places[0])
+    again = [lines[place] for place in places if place != chosen]
+    cells = dict(lines[chosen].cells)
     for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
         if all(is_absent(cells.get(column, "")) for column in columns):
             donor = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
             cells |= {column: donor[column] for column in columns if column in donor}
-    return Person(labelled_row.number, cells, again, is_labelled(labelled_row.cells))
+    return Person(rows[chosen], lines[chosen].number, cells, again, is_labelled(lines[chosen].cells))
 
 
 def _readable(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:

@@ -1,9 +1,11 @@
 """The interface of a data set that can be packed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.shards.sample import Sample
 
 
@@ -20,12 +22,14 @@ class SourceImage:
         samples: the people in it.
         together: what the split is decided from, equal for images that belong into the same; the identity where None.
         missing: why a crop is absent whose box is there, by ``face`` or ``body``, for each sample that lacks one.
+        split: the part that the data set itself puts it into, None where it says nothing.
     """
 
     identity: bytes
     samples: Sequence[Sample]
     together: bytes | None = None
     missing: Sequence[tuple[str, str]] = ()
+    split: str | None = None
 
 
 class Source:
@@ -36,11 +40,17 @@ class Source:
 
     Attributes:
         crop_policy: how the crops were made, for ``dataset.json``.
+        preface: what the labels are taken for, in lines to print before anything is packed.
         notes: what of the data set is left out before any image is read, counted, for the command's summary.
+        splits: the parts that the data set itself divides its images into; none where it does not.
+        has_folds: whether its samples say their fold, so that dividing them is left to training.
     """
 
     crop_policy: dict[str, Any] = {}
+    preface: Sequence[str] = ()
     notes: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    has_folds: bool = False
 
     def items(self) -> Sequence[str]:
         """The images' names, sorted. Raises UserError when there are none."""
@@ -49,3 +59,14 @@ class Source:
     def read(self, item: str) -> SourceImage:
         """One image's samples. Raises Rejected with the reason when it cannot be used."""
         raise NotImplementedError
+
+
+_USUAL_PARTS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+
+
+def part_name(text: str, location: str) -> str:
+    """The name of a part of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
+    name = _USUAL_PARTS.get(text.lower(), text.lower())
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"{location}: split {text!r:.50} cannot name a folder; use letters and digits")
+    return name

@@ -1,56 +1,168 @@
-"""CSV files of labels, read strictly: an invalid row is an error that names its line."""
+"""Tables of labels: CSV of any separator, JSON lines or Parquet, read row by row into compact columns."""
 
 import csv as csv_format
+import hashlib
+import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from mivolo_lite.errors import UserError
 
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+_JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
 _SHOWN = 100  # characters of a file that a message shows
+_ROWS = 4096  # of a Parquet file at a time
 
 
 class Line(NamedTuple):
-    """A line of a CSV: its number, and its cells by column."""
+    """A line of a table: its number, and its cells by column."""
 
     number: int
     cells: dict[str, str]
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[Line]:
-    """The rows of a CSV whose first line names the columns, without blanks around the cells; empty rows are left out.
+class Column:
+    """Cells in one piece of memory: a million take the size of their text and 8 MB, not 80 MB of objects.
+
+    Worker processes share the memory with the process that read it.
+    """
+
+    def __init__(self, empty: int = 0):
+        self.text, self.ends = bytearray(), array("Q", [0]) * empty
+
+    def append(self, cell: str) -> None:
+        """Add a cell."""
+        self.text += cell.encode("utf-8", "surrogatepass")
+        self.ends.append(len(self.text))
+
+    def __getitem__(self, row: int) -> str:
+        start = self.ends[row - 1] if row else 0
+        return self.text[start : self.ends[row]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[row] for row in range(len(self.ends)))
+
+
+class Table:
+    """The rows of a file of labels.
+
+    Attributes:
+        location: the file as messages name it.
+        columns: the cells of every column, by its name.
+        numbers: of the line that each row begins at.
+    """
+
+    def __init__(self, location: str, columns: dict[str, Column], numbers: array):
+        self.location, self.columns, self.numbers = location, columns, numbers
+
+    @classmethod
+    def of(cls, location: str, rows: Iterable[tuple[int, Mapping[str, str]]]) -> "Table":
+        """The table of (number, cells); a column that some rows lack is empty there."""
+        columns: dict[str, Column] = {}
+        numbers = array("Q")
+        for number, cells in rows:
+            for name in [name for name in cells if name not in columns]:
+                columns[name] = Column(len(numbers))
+            for name, column in columns.items():
+                column.append(cells.get(name, ""))
+            numbers.append(number)
+        return cls(location, columns, numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Line]:
+        return map(self.line, range(len(self)))
+
+    def __repr__(self) -> str:  # parts of a data set are told apart by it
+        return f"Table({list(self.columns)}, {self._digest})"
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for column in self.columns.values():
+            digest.update(column.text)
+            digest.update(column.ends)
+        return digest.hexdigest()
+
+    def line(self, row: int) -> Line:
+        """A row, counted from 0."""
+        return Line(self.numbers[row], {name: column[row] for name, column in self.columns.items()})
+
+    def renamed(self, names: Mapping[str, str]) -> "Table":
+        """The same cells with other names of columns, ``{new: old}``; an old column of a new name is left out."""
+        columns = {new: self.columns[old] for new, old in names.items()}
+        rest = {name: column for name, column in self.columns.items() if name not in names.values()}
+        return Table(self.location, rest | columns, self.numbers)
+
+
+def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Table:
+    """The rows of a file of labels, without blanks around the cells; empty rows are left out.
 
     Args:
-        path: the file, in UTF-8, its cells parted by commas.
-        columns: names that the first line must hold.
+        path: a CSV in UTF-8 whose first line names the columns, JSON lines (or a JSON list of objects), or Parquet.
+        delimiter: what parts a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of the
+            first line.
+        option: the option that names the file.
 
     Raises:
-        UserError: no such file, no text, a column missing or there twice, a row with too few or too many cells, or a
-            quote that is opened and not closed.
+        UserError: no such file, no text, a column there twice, a row with too few or too many cells, or a quote that
+            is opened and not closed.
     """
-    location = f"--csv {path}"
+    location = f"{option} {path}"
     try:
+        with open(path, "rb") as file:
+            head = file.read(len(_PARQUET_HEAD))
+        if head == _PARQUET_HEAD:
+            return Table.of(location, _parquet_rows(path, location))
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = _rows(file, location)
-            names = _names(next(rows, (1, []))[1], columns, location)
-            return [Line(line, _cells(names, row, f"{location}: line {line}")) for line, row in rows if any(row)]
+            is_json = path.suffix.lower() in _JSON_ENDINGS
+            return Table.of(location, _json_rows(file, location)) if is_json else _read_csv(file, delimiter, location)
     except OSError as error:
         raise UserError(f"{location}: {error.strerror}; give the file with the labels") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{location}: not a CSV in UTF-8 ({error}); save it as one") from None
 
 
-def _rows(file: TextIO, location: str) -> Iterator[tuple[int, list[str]]]:
+def _read_csv(file: TextIO, delimiter: str, location: str) -> Table:
+    first_line = file.readline()
+    file.seek(0)
+    mark = _mark(delimiter, first_line)
+    rows = _csv_rows(file, mark, location)
+    names = _names(next(rows, (1, []))[1], location)
+    columns, numbers = {name: Column() for name in names}, array("Q")
+    for number, row in rows:
+        if any(row):
+            _check_cells(names, row, f"{location}: line {number}", mark)
+            for name, cell in zip(names, row, strict=False):
+                columns[name].append(cell)
+            numbers.append(number)
+    return Table(location, columns, numbers)
+
+
+def _mark(delimiter: str, first_line: str) -> str:
+    """The character that parts cells. Raises UserError for an unknown name of one."""
+    if delimiter == "auto":
+        return max(DELIMITERS.values(), key=first_line.count)  # the first of them where there is none
+    mark = DELIMITERS.get(delimiter, delimiter)
+    if mark not in DELIMITERS.values():
+        raise UserError(f"--delimiter {delimiter!r}: give one of auto, {', '.join(DELIMITERS)}")
+    return mark
+
+
+def _csv_rows(file: TextIO, delimiter: str, location: str) -> Iterator[tuple[int, list[str]]]:
     """(number of its first line, cells) of each row."""
     # Strict, since a quote that is never closed would otherwise take in all that follows.
-    reader = csv_format.reader(_lines(file, location), strict=True)
+    reader = csv_format.reader(_lines(file, location), strict=True, delimiter=delimiter)
     columns, line = 0, 1
     try:
         for row in reader:
             columns = columns or len(row)
-            _check_quotes(row, columns, f"{location}: line {line}")
+            _check_quotes(row, columns, delimiter, f"{location}: line {line}")
             yield line, [cell.strip() for cell in row]
             line = reader.line_num + 1
     except csv_format.Error as error:
@@ -64,11 +176,11 @@ def _lines(file: TextIO, location: str) -> Iterator[str]:
         yield line
 
 
-def _check_quotes(row: list[str], columns: int, location: str) -> None:
+def _check_quotes(row: list[str], columns: int, delimiter: str, location: str) -> None:
     """Raise UserError where a quoted cell holds a line that is a row: two stray quotes took in what lies between."""
     for cell in row:
         for line in cell.splitlines()[1:]:
-            if 1 < columns <= line.count(",") + 1:
+            if 1 < columns <= line.count(delimiter) + 1:
                 raise UserError(f"{location}: a quote that is opened here takes in the row {line[:_SHOWN]!r}; close it")
 
 
@@ -78,34 +190,64 @@ def _reason(error: csv_format.Error) -> str:
     return f"{error}; is there a stray quote?"
 
 
-def _names(header: list[str], columns: Sequence[str], location: str) -> list[str]:
-    """The columns' names. Raises UserError where one is missing or there twice."""
-    header_text = ",".join(header)
-    for column in columns:
-        if column not in header:
-            raise UserError(
-                f"{location}: column {column} is missing; the first line must name the columns, and holds "
-                f"{header_text[:_SHOWN]!r}{_hint(header, columns)}"
-            )
+def _names(header: list[str], location: str) -> list[str]:
+    """The columns' names. Raises UserError where one is there twice."""
     twice = [name for name, times in Counter(header).items() if name and times > 1]
     if twice:
         raise UserError(f"{location}: column {twice[0]} is there twice; leave one of the two out, or rename it")
     return header
 
 
-def _hint(header: list[str], columns: Sequence[str]) -> str:
-    separator = next((name for mark, name in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
-    if separator:
-        return f": its cells are parted by {separator}; part them by commas"
-    if {name.lower() for name in header}.issuperset(columns):
-        return f": write {', '.join(columns)} in small letters"
-    return ""
-
-
-def _cells(names: list[str], row: list[str], location: str) -> dict[str, str]:
-    """A row's cells by column. Raises UserError where there are too few, or too many that say something."""
+def _check_cells(names: list[str], row: list[str], location: str, mark: str) -> None:
+    """Raise UserError where a row has too few cells, or too many that say something."""
     if len(row) < len(names) or any(row[len(names) :]):
         raise UserError(
-            f"{location}: {len(row)} cells, but the first line names {len(names)} columns: {','.join(row)[:_SHOWN]!r}"
+            f"{location}: {len(row)} cells, but the first line names {len(names)} columns: {mark.join(row)[:_SHOWN]!r}"
         )
-    return dict(zip(names, row, strict=False))
+
+
+def _json_rows(file: TextIO, location: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number, cells) of each object: one a line, or all in one list."""
+    first_character = file.read(1)
+    file.seek(0)
+    if first_character == "[":
+        yield from enumerate(map(_json_cells, _parsed(file.read(), list, location)), 1)
+        return
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield number, _json_cells(_parsed(line, dict, f"{location}: line {number}"))
+
+
+def _parsed(text: str, kind: type, location: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{location}: is not JSON: {text.strip()[:_SHOWN]!r}") from None
+    if not isinstance(value, kind) or kind is list and not all(isinstance(entry, dict) for entry in value):
+        raise UserError(f"{location}: give JSON objects, one a line or in a list, not {text.strip()[:_SHOWN]!r}")
+    return value
+
+
+def _json_cells(record: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _cell(value) for name, value in record.items()}
+
+
+def _cell(value: Any) -> str:
+    """A value as a CSV would write it: a list as ``25;32``, nothing for what is absent."""
+    if isinstance(value, list | tuple):
+        return ";".join(map(_cell, value))
+    return "" if value is None or value != value or isinstance(value, bytes | dict) else str(value).strip()
+
+
+def _parquet_rows(path: Path, location: str) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UserError(f"{location}: Parquet needs pyarrow: pip install 'mivolo-lite[parquet]'") from None
+    try:
+        with ParquetFile(path) as file:
+            records = (record for batch in file.iter_batches(_ROWS) for record in batch.to_pylist())
+            yield from enumerate(map(_json_cells, records), 1)
+    except ArrowException as error:
+        raise UserError(f"{location}: damaged Parquet file ({' '.join(str(error).split())[:_SHOWN]})") from None

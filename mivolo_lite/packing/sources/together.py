@@ -1,28 +1,28 @@
-"""Photos that must come into the same split, since they show the same people."""
+"""People whose images must come into the same split, since they are in one image."""
 
 from collections.abc import Iterable
 
 
-def kept_together(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The name that all photos have in common which are linked by people, over other photos if need be.
+def people_together(groups: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The name that all people have in common who are linked by images of several, over other people if need be.
 
     Args:
-        pairs: (photo, person) for each that is known.
+        groups: the people of each image that shows several.
 
     Returns:
-        For each photo, the first person, by name, of all that it is linked with.
+        For each of them, the first person, by name, of all that are linked.
     """
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
+    parent: dict[str, str] = {}
 
-    def root(node: tuple[str, str]) -> tuple[str, str]:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
+    def root(person: str) -> str:
+        while parent.setdefault(person, person) != person:
+            parent[person] = parent[parent[person]]
+            person = parent[person]
+        return person
 
-    photos = {}
-    for photo, person in pairs:
-        photos[photo] = ("person", person)
-        first, second = sorted((root(("person", person)), root(("photo", photo))))
-        parent[second] = first  # people sort before photos
-    return {photo: root(node)[1] for photo, node in photos.items()}
+    for group in groups:
+        first, *others = group
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {person: root(person) for person in parent}

@@ -1,0 +1,143 @@
+"""Which column of a table holds what: told by options, or found by the usual names."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AGE_STD, IDENTITY
+from mivolo_lite.packing.sources.cells import (
+    BODY_COLUMNS,
+    FACE_COLUMNS,
+    IMAGE,
+    LANDMARK_COLUMNS,
+    SPLIT,
+    GenderCodes,
+    age_of,
+    is_unknown,
+)
+from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.packing.sources.table import Table
+
+USUAL_NAMES: dict[str, Sequence[str]] = {
+    IMAGE: "img_name path file image file_name filename img image_path img_path file_path filepath image_name "
+    "image_file image_id photo name".split(),
+    "age": "age real_age true_age age_group apparent_age apparent_age_avg".split(),
+    "gender": "gender sex male".split(),
+    "group": "group race ethnicity".split(),
+    IDENTITY: "identity person person_id subject subject_id user_id id_num".split(),
+    SPLIT: "split partition subset".split(),
+    AGE_STD: "age_std std_age apparent_age_std".split(),
+}
+"""Names of columns in published files, in small letters, the surest first."""
+
+_BOXES = {FACE_COLUMNS: "boxes", BODY_COLUMNS: "body_boxes", LANDMARK_COLUMNS: "landmarks"}
+_SHOWN = 100
+
+
+def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:
+    """The columns of a table by what they mean.
+
+    Args:
+        table: the labels.
+        chosen: names that options give, by meaning; empty ones are looked for in ``USUAL_NAMES``. Boxes and landmarks
+            are several names, parted by commas, by the name of their option.
+        required: what must be there besides the image's name.
+
+    Returns:
+        ``{meaning: column}``, for ``Table.renamed``.
+
+    Raises:
+        UserError: a column is missing, or there are not as many as a box has edges.
+    """
+    by_small = {name.lower().replace(" ", "_"): name for name in reversed(table.columns)}
+    columns = {}
+    for meaning, usual in USUAL_NAMES.items():
+        name = chosen.get(meaning, "")
+        if name:
+            columns[meaning] = _there(name, table, meaning)
+        elif found := [by_small[small] for small in usual if small in by_small]:
+            columns[meaning] = found[0]
+    for meanings, option in _BOXES.items():
+        columns |= dict(zip(meanings, _several(chosen.get(option, ""), meanings, option, table), strict=False))
+    for meaning in (IMAGE, *required):
+        if meaning not in columns:
+            raise UserError(
+                f"{table.location}: column {meaning} is missing; the first line must name the columns, and holds "
+                f"{','.join(table.columns)[:_SHOWN]!r}; name yours with --{_option(meaning)}"
+            )
+    return columns
+
+
+def _option(meaning: str) -> str:
+    return "path" if meaning == IMAGE else meaning
+
+
+def _there(name: str, table: Table, meaning: str) -> str:
+    if name not in table.columns:
+        raise UserError(
+            f"--{_option(meaning)} {name}: no column of {table.location.partition(' ')[2]}, which has "
+            f"{','.join(table.columns)[:_SHOWN]}"
+        )
+    return name
+
+
+def _several(text: str, meanings: Sequence[str], option: str, table: Table) -> list[str]:
+    """The columns of a box or of landmarks."""
+    names = [name.strip() for name in text.split(",")] if text else []
+    if names and len(names) != len(meanings):
+        raise UserError(f"--{option} {text}: give {len(meanings)} columns, parted by commas: {','.join(meanings)}")
+    return [_there(name, table, option) for name in names]
+
+
+def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -> Iterator[str]:
+    """What the columns and their values are taken for, in lines to print before anything is packed.
+
+    Args:
+        table: with the columns named by meaning.
+        columns: the names before, by meaning.
+        gender_of: reads the column gender.
+    """
+    names = {new: old for new, old in columns.items() if new not in LANDMARK_COLUMNS}
+    meanings = ", ".join(f"{old} is {'the image' if new == IMAGE else new}" for new, old in names.items())
+    yield f"{table.location}: {len(table)} rows; {meanings}"
+    if "gender" in table.columns:
+        counts = Counter(table.columns["gender"])
+        values = (f"{value or 'empty'} -> {_gender(value, gender_of)} ({n})" for value, n in counts.most_common(6))
+        yield f"gender: {', '.join(values)}{', ...' if len(counts) > 6 else ''}"
+    if "age" in table.columns:
+        yield f"age: {_ages(Counter(table.columns['age']))}"
+    if SPLIT in table.columns:
+        counts = Counter(table.columns[SPLIT])
+        yield f"split: {', '.join(f'{value or None} ({n})' for value, n in counts.most_common(6))}"
+
+
+def _gender(cell: str, gender_of: GenderCodes) -> str:
+    try:
+        return gender_of(cell) or "unknown"
+    except Rejected:
+        return "?"
+
+
+def _ages(counts: Counter[str]) -> str:
+    """How many cells hold a number, a range, nothing, or no age; with an example of ranges and of no ages."""
+    kinds: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for cell, count in counts.items():
+        kind, meaning = _age_kind(cell)
+        kinds[kind] += count
+        example.setdefault(kind, f"{cell} -> {meaning}")
+    words = [f"{kinds['number']} numbers"] if kinds["number"] else []
+    words += [f"{kinds['range']} ranges ({example['range']})"] if kinds["range"] else []
+    words += [f"{kinds['unknown']} unknown"] if kinds["unknown"] else []
+    words += [f"{kinds['?']} unreadable ({example['?']})"] if kinds["?"] else []
+    return ", ".join(words)
+
+
+def _age_kind(cell: str) -> tuple[str, str]:
+    if is_unknown(cell):
+        return "unknown", ""
+    try:
+        lo, hi = age_of(cell) or (0, 0)
+    except Rejected:
+        return "?", "?"
+    return ("number", cell) if lo == hi else ("range", f"{lo:g} to {hi:g}")

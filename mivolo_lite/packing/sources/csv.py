@@ -1,0 +1,64 @@
+"""Any table of labels: the general source."""
+
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AGE_STD, IDENTITY
+from mivolo_lite.packing.sources.cells import IMAGE, SPLIT, GenderCodes
+from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.table import read_table
+
+
+class CsvSource(TableSource):
+    """Images and a table of labels, whose columns are found by their usual names.
+
+    A row is a person. Without boxes the whole image is the face. What other columns say goes into the samples' JSON,
+    where tasks find it. The command prints what it takes each column and value for before it packs.
+
+    Args:
+        csv: CSV, JSON lines or Parquet.
+        path: column with the images' names; usual ones are path, file, img_name, image, file_name.
+        age: column with a number, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``60+ years``; usually age, real_age.
+        gender: column with M or F, male or female; usually gender, sex, Male.
+        group: column with the ethnicity or another group; usually group, race.
+        identity: column that says who it is: a person's images come into the same part.
+        age_std: column with the standard deviation of the age, in years.
+        split_column: column with the part that each row belongs to; ``--split COLUMN`` is the same.
+        boxes: the four columns of the face's box: left, top, right and bottom in pixels.
+        body_boxes: the four columns of the body's box.
+        landmarks: the ten columns of five landmarks, x and y of left eye, right eye, nose, and both mouth corners.
+        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
+        delimiter: what parts the cells: comma, semicolon, tab or bar; auto looks at the first line.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        csv: Path,
+        path: str = "",
+        age: str = "",
+        gender: str = "",
+        group: str = "",
+        identity: str = "",
+        age_std: str = "",
+        split_column: str = "",
+        boxes: str = "",
+        body_boxes: str = "",
+        landmarks: str = "",
+        gender_codes: str = "",
+        delimiter: str = "auto",
+        **options: Any,
+    ):
+        table, gender_of = read_table(Path(csv), delimiter), GenderCodes(gender_codes)
+        chosen = {IMAGE: path, "age": age, "gender": gender, "group": group, IDENTITY: identity, AGE_STD: age_std}
+        chosen |= {SPLIT: split_column, "boxes": boxes, "body_boxes": body_boxes, "landmarks": landmarks}
+        columns = find_columns(table, chosen)
+        if len(table.columns) < 2:
+            raise UserError(f"{table.location}: holds one column; give the images' names and at least one label")
+        table = table.renamed(columns)
+        if "gender" in columns:
+            gender_of.check(table.columns["gender"], table.location, columns["gender"])
+        self.preface = list(describe(table, columns, gender_of))
+        super().__init__(images, table, gender_of, **options)

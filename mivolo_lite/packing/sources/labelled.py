@@ -1,0 +1,234 @@
+"""Images whose labels are the rows of a table: the engine of every source that reads one."""
+
+from array import array
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
+from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.crops import Box, CropRules
+from mivolo_lite.packing.decode import Photo, check_limit
+from mivolo_lite.packing.sources.cells import (
+    BODY_COLUMNS,
+    CORNERS,
+    FACE_COLUMNS,
+    IMAGE,
+    LANDMARK_COLUMNS,
+    SPLIT,
+    GenderCodes,
+    age_of,
+    box_of,
+    is_absent,
+    is_unknown,
+    numbers_of,
+    other_labels,
+)
+from mivolo_lite.packing.sources.cutting import (
+    Crops,
+    aligned_jpeg,
+    cut_person,
+    photo_jpeg,
+    read_or_reject,
+    rotated_jpeg,
+)
+from mivolo_lite.packing.sources.notes import RowNotes
+from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
+from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.packing.sources.together import people_together
+from mivolo_lite.shards.sample import Labels, Sample, key_of
+
+Whole = Literal["auto", "face", "body", "no"]
+
+_KNOWN_COLUMNS = (
+    *(IMAGE, "age", "gender", "group", SPLIT, "source", CORNERS),
+    *FACE_COLUMNS,
+    *BODY_COLUMNS,
+    *LANDMARK_COLUMNS,
+)
+
+
+class TableSource(Source):
+    """Cuts the people that a table describes out of their images.
+
+    An item is a person, ``image#line of the table``, so that every person that cannot be used is listed with the
+    reason. People without labels are no samples, but they are blanked out of the others' bodies. Rows of an image with
+    nearly the same box are one person.
+
+    Args:
+        images: folder that the table's names of images are relative to.
+        table: the labels; its columns have the names of ``_KNOWN_COLUMNS``, and all others are labels of tasks.
+        gender_of: reads the column gender.
+        whole: what an image without boxes shows: a ``face``, a ``body``, or no one (``no``); ``auto`` is face where
+            the table has no columns of boxes at all, and no otherwise.
+        body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
+            four faces below it.
+        max_megapixels: larger images are rejected before they are decoded.
+        crops: see ``CropRules``.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        table: Table,
+        gender_of: GenderCodes,
+        whole: Whole = "auto",
+        body_from_face: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        **crops: Any,
+    ):
+        check_limit(max_megapixels)
+        check_folder(images)
+        self.images, self.table, self.gender_of = Path(images), table, gender_of
+        self.rules = CropRules(**crops)
+        self.body_from_face, self.max_megapixels = body_from_face, max_megapixels
+        self.whole = whole if whole != "auto" else self._usual_whole()
+        self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
+        if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
+            raise UserError(f"{table.location}: --align needs landmarks; name their ten columns with --landmarks")
+        names = list(table.columns[IMAGE])
+        self.order = np.array(sorted(range(len(table)), key=names.__getitem__), dtype=np.int64)
+        self.place = np.argsort(self.order)
+        self.splits = self._splits()
+        self._find_people(names)
+
+    def _usual_whole(self) -> Whole:
+        boxes = {*FACE_COLUMNS, *BODY_COLUMNS, CORNERS}
+        return "face" if boxes.isdisjoint(self.table.columns) else "no"
+
+    def _splits(self) -> tuple[str, ...]:
+        cells = set(self.table.columns.get(SPLIT, ())) - {""}
+        return tuple(sorted({part_name(cell, self.table.location) for cell in cells}))
+
+    def _find_people(self, names: list[str]) -> None:
+        """Note which rows are samples, which people come together, and what is left out."""
+        samples, notes, groups = array("Q"), RowNotes(), []
+        begin = 0
+        while begin < len(names):
+            name, end = names[self.order[begin]], begin + 1
+            while end < len(names) and names[self.order[end]] == name:
+                end += 1
+            people = self._people(begin, end)
+            samples.extend(sorted(person.row for person in people if person.labelled))
+            for person in people:
+                notes.add(name, person)
+            if end - begin > 1 and len(identities := _identities(people)) > 1:
+                groups.append(identities)
+            begin = end
+        self.samples, self.notes = samples, notes.lines()
+        self.together = people_together(groups)
+        if not samples:
+            raise UserError(
+                f"{self.table.location}: nobody in it has an age or a gender; label the people to learn from"
+            )
+
+    def _people(self, begin: int, end: int) -> list[Person]:
+        rows = [int(row) for row in self.order[begin:end]]
+        return people_in(rows, [self.table.line(row) for row in rows], self._is_labelled, self.whole != "no")
+
+    def _people_beside(self, row: int) -> list[Person]:
+        """All people of the image that a row is of."""
+        names, begin = self.table.columns[IMAGE], int(self.place[row])
+        end, name = begin + 1, names[row]
+        while begin and names[self.order[begin - 1]] == name:
+            begin -= 1
+        while end < len(self.order) and names[self.order[end]] == name:
+            end += 1
+        return self._people(begin, end)
+
+    def _is_labelled(self, cells: Mapping[str, str]) -> bool:
+        if not is_unknown(cells.get("age", "")) or self.gender_of.knows(cells.get("gender", "")):
+            return True
+        return self.whole != "no" and bool(other_labels(cells, _KNOWN_COLUMNS))
+
+    def items(self) -> list[str]:
+        names, numbers = self.table.columns[IMAGE], self.table.numbers
+        return [f"{names[row]}#{numbers[row]}" for row in self.samples]
+
+    def read(self, item: str) -> SourceImage:
+        name, _, number = item.rpartition("#")
+        row = int(np.searchsorted(np.frombuffer(self.table.numbers, np.uint64), np.uint64(int(number))))
+        people = self._people_beside(row)
+        person = next(person for person in people if person.row == row)
+        labels = self._labels(name, person.cells)
+        split = self._split(person.cells)
+        photo = _read_cached(self.images / name, self.max_megapixels)
+        others = [Boxes.of(other.cells) for other in people if other is not person]
+        crops = self._crops(photo, person.cells, others)
+        sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)
+        who = min(_identities(people), default=None)
+        together = None if who is None else self.together.get(who, who).encode()
+        return SourceImage(photo.data, [sample], together, crops.missing, split)
+
+    def _split(self, cells: Mapping[str, str]) -> str | None:
+        if not self.splits:
+            return None
+        if not cells[SPLIT]:
+            raise Rejected("its row names no split")
+        return part_name(cells[SPLIT], self.table.location)
+
+    def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
+        """A person's labels. Raises Rejected where they are invalid."""
+        group = cells.get("group", "")
+        extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
+        age, gender = age_of(cells.get("age", "")), self.gender_of(cells.get("gender", ""))
+        return Labels(age, gender, None if is_absent(group) else group, extra)
+
+    def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
+        face, body = box_of(cells, FACE_COLUMNS), box_of(cells, BODY_COLUMNS)
+        if body is None and face is not None and self.body_from_face:
+            body = body_around(face)
+        special = self._turned_face(photo, cells)
+        if special is not None:
+            return Crops(special, cut_person(photo.image, None, body, others, self.rules).body if body else None)
+        if face is None and body is None and self.whole != "no":
+            jpeg = photo_jpeg(photo, self.rules)
+            return Crops(jpeg, None) if self.whole == "face" else Crops(None, jpeg)
+        return cut_person(photo.image, face, body, others, self.rules)
+
+    def _turned_face(self, photo: Photo, cells: Mapping[str, str]) -> bytes | None:
+        """The face by its landmarks or its rotated box, None where neither is asked for."""
+        if self.rules.align:
+            landmarks = numbers_of([cells[column] for column in LANDMARK_COLUMNS], "landmarks")
+            return aligned_jpeg(photo, np.array(landmarks).reshape(5, 2), self.rules)
+        if cells.get(CORNERS):
+            corners = numbers_of(cells[CORNERS].split(";"), CORNERS)
+            if len(corners) != 8:
+                raise Rejected(f"{CORNERS}: {cells[CORNERS]:.80} is not four corners")
+            return rotated_jpeg(photo, corners, self.rules)
+        return None
+
+
+def check_folder(images: Path) -> None:
+    """Raises UserError where the images' folder does not exist."""
+    if not Path(images).is_dir():
+        raise UserError(f"--images {images}: no such folder; give the folder that the labels' names are relative to")
+
+
+def body_around(face: Box) -> Box:
+    """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
+
+    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the photo on cutting.
+    """
+    x0, y0, x1, y1 = map(int, face)
+    width, height = x1 - x0, y1 - y0
+    return x0 - width, y0 - height // 2, x1 + width, y1 + 4 * height
+
+
+def _identities(people: list[Person]) -> set[str]:
+    """Who is in an image, as far as its rows say."""
+    names = (
+        row.get(IDENTITY, "") for person in people for row in (person.cells, *(line.cells for line in person.again))
+    )
+    return {name for name in names if not is_absent(name)}
+
+
+@lru_cache(maxsize=1)
+def _read_cached(path: Path, max_megapixels: float) -> Photo:
+    """The photo; its people follow each other, so that it is decoded once for all of them."""
+    return read_or_reject(path, max_megapixels)

@@ -1,0 +1,117 @@
+"""Dividing samples into parts and folds, so that what belongs together stays together."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import FOLD
+from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.temporary_samples import TemporarySample
+
+_SHARE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<share>[0-9]*\.?[0-9]+)")  # the name becomes a folder
+_USUAL, _UNDIVIDED = {"train": 0.9, "val": 0.1}, {"all": 1.0}
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
+    shares = {}
+    for entry in text.split(","):
+        match = _SHARE.fullmatch(entry.strip())
+        if match is None or match["name"] in shares:
+            raise UserError(f"--split {text!r}: write it as train=0.9,val=0.1")
+        shares[match["name"]] = float(match["share"])
+    return shares
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How samples are divided.
+
+    Attributes:
+        shares: share of the samples by part. None: as the data set itself says; else undivided where there are folds;
+            else 0.9 ``train`` and 0.1 ``val``.
+        by: what stays together: all images of a ``person``, where it is known who that is; or an ``image`` and its
+            exact copies.
+        stratify: ``age`` gives every part and fold the same ages, ``no`` leaves that to chance. By chance, adding
+            images moves no other one into another part.
+        folds: into how many folds the samples of each part are divided besides; each sample's JSON says its fold.
+    """
+
+    shares: Mapping[str, float] | None = None
+    by: Literal["person", "image"] = "person"
+    stratify: Literal["no", "age"] = "no"
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shares is not None and (abs(sum(self.shares.values()) - 1) > 1e-9 or min(self.shares.values()) <= 0):
+            shares = ", ".join(map(str, self.shares.values()))
+            raise UserError(f"--split: the shares {shares} must be positive and add up to 1")
+        if self.folds is not None and not 2 <= self.folds <= 1000:
+            raise UserError(f"--folds {self.folds}: give a number from 2 to 1000")
+
+    def divide(self, samples: Sequence[TemporarySample], source: Source) -> dict[str, list[TemporarySample]]:
+        """The samples of every part, in their final order. Raises UserError where a part or a fold stays empty."""
+        ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
+        if self.shares is None and source.splits:
+            by_part = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
+        else:
+            shares = self.shares or (_UNDIVIDED if self.folds or source.has_folds else _USUAL)
+            names = self._assign(ordered, list(shares.values()))
+            by_part = {name: [] for name in shares}
+            for sample, number in zip(ordered, names, strict=True):
+                by_part[list(shares)[number]].append(sample)
+        for name, part in by_part.items():
+            if not part:
+                raise UserError(f"--split: no sample of {len(samples)} comes into {name}; give it a larger share")
+        return {name: self._with_folds(name, part) for name, part in by_part.items()}
+
+    def _with_folds(self, name: str, samples: list[TemporarySample]) -> list[TemporarySample]:
+        if not self.folds:
+            return samples
+        folds = self._assign(samples, [1 / self.folds] * self.folds)
+        if empty := set(range(self.folds)) - set(folds):
+            raise UserError(f"--folds {self.folds}: fold {min(empty)} of {name} stays empty; ask for fewer folds")
+        return [
+            replace(sample, labels=replace(sample.labels, extra=sample.labels.extra | {FOLD: fold}))
+            for sample, fold in zip(samples, folds, strict=True)
+        ]
+
+    def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float]) -> list[int]:
+        """The number of the part that each sample comes into."""
+        lots = [sample.lot if self.by == "person" else sample.rank for sample in samples]
+        if self.stratify == "age":
+            part_of = _stratified(samples, lots, shares)
+            return [part_of[lot] for lot in lots]
+        ends = [*list(accumulate(shares))[:-1], np.inf]
+        return np.searchsorted(ends, [int.from_bytes(lot, "big") / 2**64 for lot in lots], side="right").tolist()
+
+
+def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], shares: Sequence[float]) -> dict[bytes, int]:
+    """The part of each group of samples: in the order of their mean ages, each comes where most is missing."""
+    ages: dict[bytes, list[float]] = defaultdict(list)
+    for sample, lot in zip(samples, lots, strict=True):
+        ages[lot].append(np.inf if sample.labels.age is None else sum(sample.labels.age) / 2)
+    part_of, counts, total = {}, [0] * len(shares), 0
+    for lot in sorted(ages, key=lambda lot: (round(sum(ages[lot]) / len(ages[lot]), 0), lot)):
+        total += len(ages[lot])
+        part = max(range(len(shares)), key=lambda part: shares[part] * total - counts[part])
+        part_of[lot] = part
+        counts[part] += len(ages[lot])
+    return part_of
+
+
+def people_in_several(by_part: Mapping[str, Sequence[TemporarySample]], identity: str) -> str | None:
+    """How many people are in more than one part, in words; None where nobody's identity or only one part is known."""
+    people = {name: {sample.labels.extra.get(identity) for sample in part} - {None} for name, part in by_part.items()}
+    if len(people) < 2 or not any(people.values()):
+        return None
+    counts = defaultdict(int)
+    for person in (person for part in people.values() for person in part):
+        counts[person] += 1
+    return f"{sum(count > 1 for count in counts.values())} people are in two parts, of {len(counts)}"
