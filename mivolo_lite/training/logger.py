@@ -1,9 +1,10 @@
-"""Logging of a run: a progress bar, ``metrics.jsonl``, and TensorBoard when it is installed."""
+"""Logging of a run: a progress bar, ``metrics.jsonl``, and experiment trackers."""
 
 import sys
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any
 
+from accelerate.tracking import GeneralTracker
 from tqdm import tqdm
 
 from mivolo_lite.output import losable_output
@@ -16,19 +17,27 @@ class RunLogger:
     """Logs of the main process; silent on all others.
 
     Args:
-        folder: gets ``metrics.jsonl`` and TensorBoard's files.
+        folder: gets ``metrics.jsonl``.
         total_steps: of the whole run.
         first_step: where it starts or resumes.
         active: whether this is the main process.
+        trackers: get the same metrics, from ``start_trackers``.
     """
 
-    def __init__(self, folder: RunFolder, total_steps: int, first_step: int, active: bool):
+    def __init__(
+        self,
+        folder: RunFolder,
+        total_steps: int,
+        first_step: int,
+        active: bool,
+        trackers: Sequence[GeneralTracker] = (),
+    ):
         self.folder, self.active = folder, active
         self.total_steps = total_steps
         # A bar redraws itself; in a log file it would be thousands of lines.
         self.interactive = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
-        self.tensorboard = _summary_writer(folder, first_step) if active else None
+        self.trackers = trackers
 
     def step(self) -> None:
         """One optimizer step is done."""
@@ -42,9 +51,8 @@ class RunLogger:
             return
         self.folder.log({"kind": kind, "step": step, **values})
         scalars = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        for name, value in scalars.items():
-            if self.tensorboard is not None:
-                self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        for tracker in self.trackers:
+            tracker.log({f"{kind}/{name}": value for name, value in scalars.items()}, step=step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if name not in _IN_PROGRESS)
         if self.interactive and kind == "train":
             with losable_output():
@@ -63,14 +71,5 @@ class RunLogger:
     def close(self) -> None:
         with losable_output():
             self.bar.close()
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-
-
-def _summary_writer(folder: RunFolder, first_step: int):
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    # What a killed run logged after its last checkpoint is logged again.
-    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=first_step + 1)
+        for tracker in self.trackers:
+            tracker.finish()

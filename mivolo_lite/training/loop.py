@@ -45,6 +45,7 @@ from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.subgroups import concat_labels
 from mivolo_lite.training.throughput import Throughput, in_words
+from mivolo_lite.training.trackers import require_trackers, start_trackers
 
 
 class Trainer:
@@ -62,6 +63,7 @@ class Trainer:
         )
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
+        require_trackers(config.train.trackers)
         self.classes = classes_to_learn(config.tasks)
         self.reader = READERS[config.data.reader](config.data, config.train.seed, self.classes)
         self.val_index = config.data.load(config.data.val)
@@ -75,7 +77,10 @@ class Trainer:
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
         self.total_steps = self.state.step + self._steps_to_go()
-        self.logger = RunLogger(self.folder, self.total_steps, self.state.step, self.accelerator.is_main_process)
+        is_main, trackers = self.accelerator.is_main_process, []
+        if is_main:
+            trackers = start_trackers(config.train.trackers, self.folder.path, named_options(config), self.state.step)
+        self.logger = RunLogger(self.folder, self.total_steps, self.state.step, is_main, trackers)
         self.loader = self.reader.batches(
             self.estimator.inputs,
             self.plan,

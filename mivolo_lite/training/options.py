@@ -1,9 +1,10 @@
 """Options of a run beyond its data, model, method and optimizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from mivolo_lite.ranges import float_range, int_range
+from mivolo_lite.training.trackers import TrackerName
 
 
 @dataclass
@@ -23,6 +24,8 @@ class TrainConfig:
         save_every: steps between checkpoints; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.
         log_every: steps between lines of the log.
+        trackers: experiment trackers that get the metrics, of tensorboard, wandb and mlflow; ``auto`` is TensorBoard
+            where that is installed, ``[]`` is none.
         max_broken: how many training images may turn out undecodable before the run stops, over all processes: below 1
             a share of the samples (10 images are always tolerated), otherwise a number.
     """
@@ -37,4 +40,5 @@ class TrainConfig:
     save_every: Annotated[int, int_range(1)] = 1000
     keep: Annotated[int, int_range(1)] = 2
     log_every: Annotated[int, int_range(1)] = 10
+    trackers: list[TrackerName] = field(default_factory=lambda: ["auto"])
     max_broken: Annotated[float, float_range(0)] = 0.01

@@ -1,0 +1,117 @@
+"""Knowledge distillation (Hinton, Vinyals and Dean, 2015): a model learns what teachers answer to its training images.
+
+Teachers see the very images that the model sees, after augmentation, so that both answer about the same evidence (Beyer
+et al., "Knowledge distillation: A good teacher is patient and consistent", 2022). Their answers are a function of the
+images, so a run with teachers resumes as exactly as one without.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
+from mivolo_lite.labels import AgeRange
+from mivolo_lite.methods.interface import AgeSpan
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the teachers answer on average.
+
+    Attributes:
+        age: (B,) mean age in years.
+        probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
+        gender: (B, 2) probabilities; None where a teacher does not estimate the gender.
+    """
+
+    age: Tensor
+    probability: Tensor | None
+    gender: Tensor | None
+
+
+class Teachers:
+    """Trained estimators whose answers a student learns.
+
+    Args:
+        folders: checkpoints, as for ``Estimator.load``.
+        student: gets the loss; on its device.
+
+    Raises:
+        UserError: a checkpoint is missing or damaged, or looks at none of the student's images.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], student: Estimator):
+        self.student = student
+        device = student.pixel_mean.device
+        self.teachers = [Estimator.load(folder).to(device).requires_grad_(False) for folder in folders]
+        for folder, teacher in zip(folders, self.teachers, strict=True):
+            if not set(teacher.inputs) & set(student.inputs):
+                raise UserError(
+                    f"optim.teachers: {folder} looks at {' and '.join(teacher.inputs)}, this model at "
+                    f"{' and '.join(student.inputs)}; choose a teacher that sees what the model sees"
+                )
+
+    @torch.no_grad()
+    def answers(self, images: Mapping[str, Images | int]) -> Answers:
+        """The teachers' answers to a batch's ``images()``."""
+        estimates = []
+        for teacher in self.teachers:
+            seen = {name: _resized(value, teacher.card.image_size) for name, value in images.items()}
+            estimates.append(teacher.estimate(teacher(**seen)))
+        span = self.student.method.span
+        probabilities = [
+            None if age.probability is None else _on_span(age.probability.float(), teacher.method.span, span)
+            for teacher, (age, _) in zip(self.teachers, estimates, strict=True)
+        ]
+        return Answers(
+            torch.stack([age.mean for age, _ in estimates]).mean(0),
+            _mean(probabilities),
+            _mean([gender for _, gender in estimates]),
+        )
+
+    def loss(self, output: Mapping[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
+        """(B,) float32 how far the student's raw outputs are from the teachers' answers.
+
+        The divergence KL(teachers || student) of the ages' and genders' distributions. Where the student or a teacher
+        has no distribution of ages, the student's own loss against the teachers' mean age stands in its place.
+        """
+        method = self.student.method
+        estimate, gender = self.student.estimate(output)
+        if estimate.probability is not None and answers.probability is not None:
+            loss = _divergence(answers.probability, estimate.probability)
+        else:
+            known = torch.ones_like(answers.age, dtype=torch.bool)
+            loss = method.loss(output["age"], AgeRange(answers.age, answers.age, known)) / method.loss_unit
+        if gender is not None and answers.gender is not None:
+            loss = loss + gender_weight * _divergence(answers.gender, gender)
+        return loss
+
+
+def _divergence(target: Tensor, probability: Tensor) -> Tensor:
+    """(B,) KL(target || probability) of (B, K) distributions."""
+    tiny = torch.finfo(torch.float32).tiny
+    return (target * (target.clamp(min=tiny).log() - probability.clamp(min=tiny).log())).sum(-1)
+
+
+def _on_span(probability: Tensor, own: AgeSpan, span: AgeSpan) -> Tensor:
+    """(B, A) probabilities over the ages of another span: what lies outside it is at its ends."""
+    index = (own.ages(probability.device).clamp(span.min_age, span.max_age) - span.min_age).long()
+    return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
+
+
+def _mean(answers: Sequence[Tensor | None]) -> Tensor | None:
+    known = [answer for answer in answers if answer is not None]
+    return torch.stack(known).mean(0) if len(known) == len(answers) else None
+
+
+def _resized(images: Images | int, size: int) -> Images | int:
+    if isinstance(images, int) or images.pixels.shape[-1] == size or not len(images.rows):
+        return images
+    pixels = F.interpolate(images.pixels.float(), (size, size), mode="bilinear", antialias=True)
+    return images._replace(pixels=pixels.round().to(torch.uint8))

@@ -1,0 +1,107 @@
+"""Experiment trackers through Accelerate: TensorBoard, Weights & Biases and MLflow get what ``metrics.jsonl`` gets.
+
+A run that resumes is one run of the tracker: its name there is kept in the run's folder.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import write_text
+
+TrackerName = Literal["auto", "tensorboard", "wandb", "mlflow"]
+"""``auto`` is TensorBoard where that is installed."""
+
+TRACKERS_FILE = "trackers.json"
+"""In the run's folder: the run's id by the tracker's name."""
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+_PROJECT = "mivolo_lite"
+
+
+def require_trackers(names: Sequence[TrackerName]) -> None:
+    """Raise UserError where a tracker is not installed."""
+    for name in names:
+        if name != "auto" and find_spec(_PACKAGES[name]) is None:
+            raise UserError(f"train.trackers: {name} is not installed; pip install {_PACKAGES[name]}")
+
+
+def start_trackers(
+    names: Sequence[TrackerName], run: Path, config: dict[str, Any], first_step: int
+) -> list[GeneralTracker]:
+    """Start trackers on the main process. They are closed by ``finish()``.
+
+    Args:
+        names: of the trackers.
+        run: the run's folder.
+        config: the run's configuration, for the tracker's page.
+        first_step: where the run starts or resumes: TensorBoard drops what a killed run logged after its checkpoint.
+
+    Raises:
+        UserError: a tracker does not start, as without a login.
+    """
+    installed = [name for name in names if name != "auto"]
+    if "auto" in names and find_spec("tensorboard") is not None:
+        installed.append("tensorboard")
+    ids, trackers = _read_ids(run), []
+    for name in dict.fromkeys(installed):
+        try:
+            tracker = _START[name](run, ids, first_step)
+            if name != "tensorboard":  # it would write a second run for its table of hyperparameters
+                tracker.store_init_configuration(_flat(config))
+        except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"train.trackers: {name} does not start: {reason}") from None
+        trackers.append(tracker)
+    if ids:
+        write_text(run / TRACKERS_FILE, json.dumps(ids) + "\n")
+    return trackers
+
+
+def _start_tensorboard(run: Path, ids: dict[str, str], first_step: int) -> GeneralTracker:
+    tracker = TensorBoardTracker("tensorboard", run, purge_step=first_step + 1)
+    tracker.start()
+    return tracker
+
+
+def _start_wandb(run: Path, ids: dict[str, str], first_step: int) -> GeneralTracker:
+    ids.setdefault("wandb", uuid4().hex)
+    project = os.environ.get("WANDB_PROJECT", _PROJECT)
+    tracker = WandBTracker(project, dir=str(run), name=run.name, id=ids["wandb"], resume="allow")
+    tracker.start()
+    return tracker
+
+
+def _start_mlflow(run: Path, ids: dict[str, str], first_step: int) -> GeneralTracker:
+    tracker = MLflowTracker(_PROJECT, run_name=run.name, run_id=ids.get("mlflow"))
+    tracker.start()
+    ids["mlflow"] = tracker.tracker.info.run_id
+    return tracker
+
+
+_START = {"tensorboard": _start_tensorboard, "wandb": _start_wandb, "mlflow": _start_mlflow}
+
+
+def _read_ids(run: Path) -> dict[str, str]:
+    try:
+        ids = json.loads((run / TRACKERS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in ids.items() if isinstance(value, str)} if isinstance(ids, dict) else {}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their dotted names, lists as text: what every tracker can show."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value) if isinstance(value, list) else value
+    return flat

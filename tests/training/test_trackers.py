@@ -1,0 +1,74 @@
+"""Experiment trackers, by the real clients, offline."""
+
+import json
+
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.training import trackers
+from mivolo_lite.training.trackers import require_trackers, start_trackers
+
+CONFIG = {"run": "r", "optim": {"lr": 1e-3}, "tasks": [{"name": "mood"}]}
+
+
+def log_and_finish(tracker, step):
+    tracker.log({"val/mae": 10.0 - step}, step=step)
+    tracker.finish()
+
+
+def test_tensorboard_drops_what_a_killed_run_logged_after_its_checkpoint(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (first,) = start_trackers(["auto", "tensorboard"], tmp_path, CONFIG, 0)
+    for step in (1, 2, 3):
+        first.log({"val/mae": float(step)}, step=step)
+    first.finish()
+    log_and_finish(start_trackers(["tensorboard"], tmp_path, CONFIG, 1)[0], 2)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("val/mae")
+    assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 8.0)]
+
+
+@pytest.mark.slow
+def test_wandb_offline_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (1, 2):
+        (tracker,) = start_trackers(["wandb"], tmp_path, CONFIG, step)
+        assert wandb.config["optim.lr"] == 1e-3
+        log_and_finish(tracker, step)
+    ids = json.loads((tmp_path / "trackers.json").read_text())
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert runs and all(run.name.endswith(ids["wandb"]) for run in runs)
+
+
+@pytest.mark.slow
+def test_mlflow_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its newest versions ask for a database otherwise
+    mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
+    for step in (1, 2):
+        (tracker,) = start_trackers(["mlflow"], tmp_path, CONFIG, step)
+        log_and_finish(tracker, step)
+    run_id = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
+    client = mlflow.MlflowClient()
+    assert [metric.value for metric in client.get_metric_history(run_id, "val/mae")] == [9.0, 8.0]
+    assert client.get_run(run_id).data.params["optim.lr"] == "0.001"
+    assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
+
+
+def test_what_is_not_installed_or_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    require_trackers(["auto"])
+    assert start_trackers(["auto"], tmp_path, CONFIG, 0) == []
+    with pytest.raises(UserError, match="wandb is not installed; pip install wandb"):
+        require_trackers(["wandb"])
+
+    def fail(*arguments):
+        raise RuntimeError("no API key\nrun wandb login")
+
+    monkeypatch.setitem(trackers._START, "wandb", fail)
+    with pytest.raises(UserError, match="wandb does not start: no API key$"):
+        start_trackers(["wandb"], tmp_path, CONFIG, 0)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--run", "r", "--data.train", "t", "--data.val", "v", "--train.trackers", "[comet]"])
+    assert stop.value.code == 2 and "train.trackers" in capsys.readouterr().err
