@@ -255,8 +255,10 @@ def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
         if kind == list[Task] and isinstance(value, list):
             tasks = [_task(entry, f"{key}[{index}]", origin) for index, entry in enumerate(value)]
             return _checked(check_tasks, tasks)
-        if kind == list[TrainSet] | str and isinstance(value, list):
-            return [TrainSet.read(entry) for entry in value]
+        if kind == list[TrainSet] | str and isinstance(value, list | dict):
+            return [TrainSet.read(entry) for entry in (value if isinstance(value, list) else [value])]
+        if kind == TrainSet | str and isinstance(value, dict):
+            return TrainSet.read(value)
         return check_value(kind, value)
     except ValueError as error:
         named = str(error).partition(":")[0]  # of a section's own checks, the option
@@ -301,6 +303,7 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
         (config.data, "val", "data.val"),
         (config.data, "exclude", "data.exclude"),
         *((data_set, "path", "data.train") for data_set in data_sets),
+        *((data_set, "path", "data.val") for data_set in [config.data.val] if isinstance(data_set, TrainSet)),
     ]:
         expand(holder, option, key, expand_path)
     for option in _types(type(config.model)):

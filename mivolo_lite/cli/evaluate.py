@@ -57,6 +57,9 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--tta", type=Tta, default="none", help="`flip` also estimates from the mirror images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
+    parser.add_argument(
+        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
+    )
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
     options = parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))

@@ -29,6 +29,7 @@ from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import select_folds
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")
@@ -51,6 +52,7 @@ def evaluate(
     robustness: bool = False,
     robustness_samples: int | None = None,
     exclude: Path | str | None = None,
+    folds: Sequence[int] | None = None,
     tta: Tta = "none",
 ) -> dict:
     """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
@@ -71,6 +73,7 @@ def evaluate(
         robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
         robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
+        folds: evaluate on these folds of the data set alone.
         tta: test-time augmentation, see ``Estimator``.
 
     Raises:
@@ -78,7 +81,7 @@ def evaluate(
     """
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
     estimator.tta = tta
-    index = leave_out(index, read_exclusions(exclude))
+    index = leave_out(select_folds(index, folds), read_exclusions(exclude))
     input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None
@@ -107,6 +110,8 @@ def evaluate(
     }
     if tta != "none":
         metrics["tta"] = tta
+    if folds is not None:
+        metrics["data"]["folds"] = list(folds)
     if exclude:
         metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:

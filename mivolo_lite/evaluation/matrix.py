@@ -20,6 +20,7 @@ from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import select_folds
 
 MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 
@@ -62,7 +63,8 @@ def evaluate_all(
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
     excluded = read_exclusions(options.get("exclude"))
-    indices = [leave_out(ShardIndex.load(folder, cache), excluded) for folder in data]
+    folds = options.get("folds")
+    indices = [leave_out(select_folds(ShardIndex.load(folder, cache), folds), excluded) for folder in data]
     if PartialState().is_main_process:
         result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))
     for name, checkpoint in zip(names, checkpoints, strict=True):

@@ -35,10 +35,11 @@ def train_seeds(words: Sequence[str], seeds: int, launcher: str = "", workers: i
     if seeds < 2:
         raise UserError(f"seeds: --seeds {seeds}: the spread needs two trainings or more")
     config = read_run_config(words)
+    val = config.data.val_set
     folder = Path(config.run)
     evaluations = [
         train_and_evaluate(
-            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", config.data.val, launcher, workers
+            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", val.path, val.folds, launcher, workers
         )
         for seed in range(seeds)
     ]

@@ -17,13 +17,16 @@ class Preempted(UserError):
     exit_code = EXIT_CODE
 
 
-def train_and_evaluate(words: Sequence[str], run: Path, data: str, launcher: str, workers: int) -> Path:
+def train_and_evaluate(
+    words: Sequence[str], run: Path, data: str, folds: Sequence[int] | None, launcher: str, workers: int
+) -> Path:
     """Train a run to its end, or resume it, and evaluate its best weights.
 
     Args:
         words: options of ``train``, without those of the run's folder.
         run: its folder.
         data: the shards to evaluate on.
+        folds: these folds of them alone.
         launcher: command that starts `mivolo-lite train`, such as ``accelerate launch -m mivolo_lite``; this Python
             where it is empty.
         workers: decoding processes of the evaluation.
@@ -45,5 +48,5 @@ def train_and_evaluate(words: Sequence[str], run: Path, data: str, launcher: str
         raise UserError(f"{run}: the training ended with exit code {code}; its own message stands above")
     out = run / "evaluation"
     if not (out / METRICS_FILE).is_file():
-        evaluate(run / "best", data, out, workers=workers)
+        evaluate(run / "best", data, out, workers=workers, folds=folds)
     return out

@@ -12,6 +12,7 @@ from mivolo_lite.ranges import Probability, int_range
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import select_folds
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,46 @@ class TrainSet:
     Attributes:
         path: folder of indexed shards, or their URL.
         weight: its share of the training samples, relative to the other sets' weights.
+        folds: the folds to take of it; all samples where None.
     """
 
     path: str
     weight: float = 1.0
+    folds: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.folds is None else f"{self.path}, folds {', '.join(map(str, self.folds))}"
 
     @classmethod
     def read(cls, entry: Any) -> "TrainSet":
-        """An entry of a list: a folder, or ``{path: FOLDER, weight: NUMBER}``. Raises ValueError for anything else."""
+        """A folder, or ``{path: FOLDER, weight: NUMBER, folds: [0, 1]}``. Raises ValueError for anything else."""
         if isinstance(entry, TrainSet):
             return entry
         entry = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight"}:
-            raise ValueError(f"{entry!r:.80} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER}}")
+        if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight", "folds"}:
+            raise ValueError(
+                f"{entry!r:.80} is not a data set; give FOLDER, or {{path: FOLDER, weight: NUMBER, folds: [0, 1]}}"
+            )
         weight = entry.get("weight", 1.0)
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not (is_number and isfinite(weight) and weight > 0):
             raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
-        return cls(str(entry["path"]), float(weight))
+        return cls(str(entry["path"]), float(weight), _folds(entry))
+
+    def shares_samples_with(self, other: "TrainSet") -> bool:
+        """Whether both are of one folder, and one has a fold of the other."""
+        folds = [set(each.folds) for each in (self, other) if each.folds is not None]
+        return self.path == other.path and bool(folds) and bool(set.intersection(*folds))
+
+
+def _folds(entry: dict[str, Any]) -> tuple[int, ...] | None:
+    """The folds that an entry names. Raises ValueError for what is no list of numbers."""
+    folds = entry.get("folds")
+    if folds is None:
+        return None
+    if not isinstance(folds, list | tuple) or not folds or not all(type(fold) is int and fold >= 0 for fold in folds):
+        raise ValueError(f"{entry['path']}: folds {folds!r:.60}: give a list such as [0, 1, 2]")
+    return tuple(sorted(set(folds)))
 
 
 @dataclass
@@ -49,8 +72,8 @@ class DataConfig:
         train: folder of indexed shards, or ``s3://``, ``gs://``, ``https://``, ``hf://``; with ``reader: stream``, any
             address that webdataset takes, also ``pipe:COMMAND``, which runs it. Or a list of such data sets,
             ``[{path: A, weight: 2}, B]``, of which the batches hold samples in the proportion of the weights, 1 where
-            none is given.
-        val: the same to evaluate on.
+            none is given. ``{path: A, folds: [0, 1, 2, 3]}`` takes some folds of one packed with ``--folds``.
+        val: the same to evaluate on: a folder, a URL, or ``{path: A, folds: [4]}``.
         exclude: list of samples to leave out of all of them, by their keys, one a line.
         image_size: side of the model's square images in pixels.
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
@@ -66,7 +89,7 @@ class DataConfig:
     """
 
     train: list[TrainSet] | str = ""
-    val: str = ""
+    val: TrainSet | str = ""
     exclude: str | None = None
     image_size: Annotated[int, int_range(1, 4096)] = 112
     reader: Literal["index", "stream"] = "index"
@@ -80,17 +103,33 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if isinstance(self.train, list):
-            self.train = [TrainSet.read(entry) for entry in self.train]
+        if isinstance(self.train, list | dict):
+            entries = self.train if isinstance(self.train, list) else [self.train]
+            self.train = [TrainSet.read(entry) for entry in entries]
+        if isinstance(self.val, dict):
+            self.val = TrainSet.read(self.val)
+        for train_set in self.train_sets:
+            if train_set.shares_samples_with(self.val_set):
+                raise ValueError(f"val: {self.val_set} shares samples with data.train, {train_set}; take other folds")
 
-    def load(self, address: str) -> ShardIndex:
-        """The index of a data set, without what ``exclude`` names. Raises UserError as ``ShardIndex.load`` does."""
-        return leave_out(ShardIndex.load(address, self.cache), read_exclusions(self.exclude, "data.exclude"))
+    def load(self, data_set: TrainSet) -> ShardIndex:
+        """The index of a data set, without what ``exclude`` names.
+
+        Raises:
+            UserError: as ``ShardIndex.load`` does, or there is no such fold.
+        """
+        index = select_folds(ShardIndex.load(data_set.path, self.cache), data_set.folds)
+        return leave_out(index, read_exclusions(self.exclude, "data.exclude"))
 
     @property
     def train_sets(self) -> list[TrainSet]:
         """The data sets to train on, often one."""
         return self.train if isinstance(self.train, list) else [TrainSet(self.train)]
+
+    @property
+    def val_set(self) -> TrainSet:
+        """The data set to evaluate on."""
+        return self.val if isinstance(self.val, TrainSet) else TrainSet(self.val)
 
     def changes(self, seed: int) -> TrainingChanges:
         """The random changes of training to its samples."""

@@ -45,7 +45,7 @@ class IndexReader:
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
         self.config, self.seed = config, seed
         sets = config.train_sets
-        self.indexes = [config.load(train_set.path) for train_set in sets]
+        self.indexes = [config.load(train_set) for train_set in sets]
         self.shares = whole_shares([train_set.weight for train_set in sets])
         self._check_different()
         self._check_cache()

@@ -1,5 +1,6 @@
 """Dividing samples into parts and folds, so that what belongs together stays together."""
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ class Splitting:
     def _with_folds(self, name: str, samples: list[TemporarySample]) -> list[TemporarySample]:
         if not self.folds:
             return samples
-        folds = self._assign(samples, [1 / self.folds] * self.folds)
+        folds = self._assign(samples, [1 / self.folds] * self.folds, b"fold")
         if empty := set(range(self.folds)) - set(folds):
             raise UserError(f"--folds {self.folds}: fold {min(empty)} of {name} stays empty; ask for fewer folds")
         return [
@@ -82,9 +83,10 @@ class Splitting:
             for sample, fold in zip(samples, folds, strict=True)
         ]
 
-    def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float]) -> list[int]:
-        """The number of the part that each sample comes into."""
+    def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float], salt: bytes = b"") -> list[int]:
+        """The number of the part that each sample comes into; another salt makes it another one."""
         lots = [sample.lot if self.by == "person" else sample.rank for sample in samples]
+        lots = [hashlib.sha256(salt + lot).digest()[:8] for lot in lots] if salt else lots
         if self.stratify == "age":
             part_of = _stratified(samples, lots, shares)
             return [part_of[lot] for lot in lots]

@@ -1,17 +1,14 @@
 """Lists of samples to leave out of a data set: one a line, and after a tab, for people, the reason."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, write_text
-from mivolo_lite.labels import GENDERS
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import SubsetIndex
 
 _ROWS = 2**20  # keys looked at together
 
@@ -38,11 +35,10 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
     return frozenset(name for line in lines if (name := line.partition("\t")[0].strip()))
 
 
-class FilteredIndex(ShardIndex):
-    """An index without some samples: the others keep their order, and the digest is its own.
+class FilteredIndex(SubsetIndex):
+    """An index without some samples.
 
-    Its columns are copies, which each process of a node holds by itself; leave out of very large data sets with
-    ``mivolo-lite index --exclude``.
+    Its columns are copies; leave out of very large data sets with ``mivolo-lite index --exclude``.
 
     Args:
         full_index: the index.
@@ -56,37 +52,13 @@ class FilteredIndex(ShardIndex):
         named = _named(full_index, names)
         if named.all():
             raise UserError(f"{full_index.folder}: the list to leave out names all {len(full_index)} samples")
-        self.full_index, self.names = full_index, names
-        columns = {name: column[~named] for name, column in full_index.columns.items() if name != "keys"}
-        super().__init__(full_index.folder, full_index.info, columns | _keys(full_index, ~named), full_index.cache)
-        self.info = self._info([full_index.key(sample) for sample in np.flatnonzero(named).tolist()])
+        self.names = names
+        excluded = sorted(full_index.key(sample) for sample in np.flatnonzero(named).tolist())
+        super().__init__(full_index, ~named, excluded)
+        self.info |= {"excluded": full_index.info.get("excluded", 0) + len(excluded)}
 
     def __reduce__(self):
         return FilteredIndex, (self.full_index, self.names)
-
-    def _info(self, excluded: list[str]) -> dict[str, Any]:
-        info = self.full_index.info
-        samples = np.bincount(self.columns["shard"], minlength=len(info["shards"])).tolist()
-        named = json.dumps([info["digest"], sorted(excluded)])
-        return info | {
-            "digest": hashlib.sha256(named.encode()).hexdigest(),
-            "samples": len(self),
-            "excluded": info.get("excluded", 0) + len(excluded),
-            "labels": info["labels"] | self._label_counts(),
-            "shards": [shard | {"samples": count} for shard, count in zip(info["shards"], samples, strict=True)],
-        }
-
-    def _label_counts(self) -> dict[str, Any]:
-        columns = self.columns
-        middle = (columns["age_lo"] + columns["age_hi"]) / 2
-        ages = middle[~np.isnan(middle)]
-        span = {"min": float(ages.min()), "max": float(ages.max())} if len(ages) else {}
-        return {
-            **{name: int((columns[f"{name}_size"] > 0).sum()) for name in ("face", "body")},
-            "age": {"known": len(ages), "ranges": int((columns["age_lo"] < columns["age_hi"]).sum())} | span,
-            "gender": {name: int((columns["gender"] == code).sum()) for code, name in enumerate(GENDERS)},
-            "group": {name: int((columns["group"] == code).sum()) for code, name in enumerate(self.groups)},
-        }
 
 
 def leave_out(index: ShardIndex, names: Collection[str]) -> ShardIndex:
@@ -109,9 +81,3 @@ def _named(index: ShardIndex, names: Collection[str]) -> np.ndarray:
         named[start : start + _ROWS] = [keys[bounds[n] : bounds[n + 1]] in names for n in range(len(ends))]
         begin = int(ends[-1])
     return named
-
-
-def _keys(index: ShardIndex, keep: np.ndarray) -> dict[str, np.ndarray]:
-    """``keys`` and ``key_end`` of the samples (N,) bool."""
-    sizes = np.diff(index.columns["key_end"], prepend=0)
-    return {"keys": index.columns["keys"][np.repeat(keep, sizes)], "key_end": np.cumsum(sizes[keep])}

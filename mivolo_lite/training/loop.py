@@ -66,7 +66,7 @@ class Trainer:
         require_trackers(config.train.trackers)
         self.classes = classes_to_learn(config.tasks)
         self.reader = READERS[config.data.reader](config.data, config.train.seed, self.classes)
-        self.val_index = config.data.load(config.data.val)
+        self.val_index = config.data.load(config.data.val_set)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.folder = RunFolder(config.run)
         self._begin_folder()

@@ -84,7 +84,8 @@ def test_training_reads_the_others_alone_wherever_they_are(folder, listed, tmp_p
 
 
 def test_evaluation_reads_the_others_alone(folder, listed):
-    index = DataConfig(val=str(folder), exclude=str(listed)).load(str(folder))
+    config = DataConfig(val=str(folder), exclude=str(listed))
+    index = config.load(config.val_set)
     batches = list(eval_loader(index, ("face",), 16, 10))
     assert sorted(number for batch in batches for number in batch.sample[batch.valid].tolist()) == list(range(24))
 

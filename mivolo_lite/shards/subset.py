@@ -1,0 +1,91 @@
+"""Some samples of an index: those not left out by name, or those of some folds."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import FOLD, GENDERS
+from mivolo_lite.shards.columns import EXTRA
+from mivolo_lite.shards.index import ShardIndex
+
+
+class SubsetIndex(ShardIndex):
+    """Some samples of an index: they keep their order, and the digest is its own.
+
+    Its columns are copies, which each process of a node holds by itself.
+
+    Args:
+        full_index: the index.
+        kept: (N,) bool, which of its samples.
+        subset: names them, as JSON; part of the digest.
+    """
+
+    def __init__(self, full_index: ShardIndex, kept: np.ndarray, subset: Any):
+        columns = {name: column[kept] for name, column in full_index.columns.items() if name != "keys"}
+        super().__init__(full_index.folder, full_index.info, columns | _keys(full_index, kept), full_index.cache)
+        self.full_index = full_index
+        self.info = self._info(subset)
+
+    def _info(self, subset: Any) -> dict[str, Any]:
+        info = self.full_index.info
+        samples = np.bincount(self.columns["shard"], minlength=len(info["shards"])).tolist()
+        return info | {
+            "digest": hashlib.sha256(json.dumps([info["digest"], subset]).encode()).hexdigest(),
+            "samples": len(self),
+            "labels": info["labels"] | self._label_counts(),
+            "shards": [shard | {"samples": count} for shard, count in zip(info["shards"], samples, strict=True)],
+        }
+
+    def _label_counts(self) -> dict[str, Any]:
+        columns = self.columns
+        middle = (columns["age_lo"] + columns["age_hi"]) / 2
+        ages = middle[~np.isnan(middle)]
+        span = {"min": float(ages.min()), "max": float(ages.max())} if len(ages) else {}
+        return {
+            **{name: int((columns[f"{name}_size"] > 0).sum()) for name in ("face", "body")},
+            "age": {"known": len(ages), "ranges": int((columns["age_lo"] < columns["age_hi"]).sum())} | span,
+            "gender": {name: int((columns["gender"] == code).sum()) for code, name in enumerate(GENDERS)},
+            "group": {name: int((columns["group"] == code).sum()) for code, name in enumerate(self.groups)},
+        }
+
+
+class FoldIndex(SubsetIndex):
+    """The samples of some folds of an index.
+
+    Args:
+        full_index: the index.
+        folds: their numbers.
+
+    Raises:
+        UserError: the samples' JSON says no fold, or there is no such fold.
+    """
+
+    def __init__(self, full_index: ShardIndex, folds: Sequence[int]):
+        column = full_index.columns.get(EXTRA + FOLD)
+        if column is None:
+            raise UserError(f"{full_index.folder}: has no folds; pack it with --folds 5, or leave `folds` out")
+        there = np.unique(column[~np.isnan(column)])
+        if missing := set(folds) - set(there.tolist()):
+            raise UserError(
+                f"{full_index.folder}: has no fold {min(missing)}; there are {', '.join(f'{fold:g}' for fold in there)}"
+            )
+        self.folds = tuple(folds)
+        super().__init__(full_index, np.isin(column, folds), {"folds": sorted(folds)})
+
+    def __reduce__(self) -> tuple:
+        return FoldIndex, (self.full_index, self.folds)
+
+
+def select_folds(index: ShardIndex, folds: Sequence[int] | None) -> ShardIndex:
+    """The samples of some folds; the index itself for None."""
+    return index if folds is None else FoldIndex(index, folds)
+
+
+def _keys(index: ShardIndex, kept: np.ndarray) -> dict[str, np.ndarray]:
+    ends = index.columns["key_end"]
+    lengths = np.diff(ends, prepend=0)
+    return {"keys": index.columns["keys"][np.repeat(kept, lengths)], "key_end": np.cumsum(lengths[kept])}
