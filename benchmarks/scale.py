@@ -59,10 +59,10 @@ train on 1,000 images a second each use 31 GB a second; in blocks of 7.5 MB, and
 bytes that are not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes,
 the same nodes would fetch sixty times what they use. Next comes the start: every node fetches the whole index (6.6
 GB, 0.8 TB for 128 nodes), though it needs few of its pages, and every rank `dataset.json`. From a folder on a network
-file system, it is the start that breaks first: each rank asks for the size of each shard, 100 million questions from
-1,024 ranks. Shards of 10,000 samples make that and `dataset.json` ten times smaller. A cache that does not hold the
-blocks in use (and those read ahead, `data.cache.readahead_blocks` of each rank) fetches them again for nearly every
-batch: see the column with 0.25 GB."""
+file system the start asks for two files a rank and for no shard: a shard is opened, and its size compared, when its
+first image is read. Shards of 10,000 samples make `dataset.json` ten times smaller, and with it the memory and the
+start. A cache that does not hold the blocks in use (and those read ahead, `data.cache.readahead_blocks` of each rank)
+fetches them again for nearly every batch: see the column with 0.25 GB."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,10 @@ def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         "rejected": 0,
         "crop_policy": {},
         "groups": ["all"],
-        "labels": {"face": 0, "body": 0, "age": {"known": 0}, "gender": {"M": 0, "F": 0}},
+        "labels": {
+            **{"face": 0, "body": 0, "age": {"known": 0, "ranges": 0}},
+            **{"gender": {"M": 0, "F": 0}, "group": {}},
+        },
         "shards": shards,
         "index": index,
     }
@@ -216,7 +219,7 @@ def start_up(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, f
     cache = CacheConfig(folder=str(folder / "cache"), gb=100)
     os.mkdir(cache.folder)
     digest = json.loads((folder / INFO_FILE).read_text())["index"]["sha256"]
-    os.symlink(folder / INDEX_FILE, Path(cache.folder) / f"{digest}.safetensors")
+    os.link(folder / INDEX_FILE, Path(cache.folder) / f"{digest}.safetensors")
     found = {"URL": in_a_process(begin_here, f"file://{folder}", options, cache)}
     for number in range(options.shards):  # as sparse as the index
         path = folder / f"train-{number:06d}.tar"

@@ -63,8 +63,8 @@ def _normalise(kind: Any, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """jsonargparse's restricted numbers, which YAML and JSON do not know, as the plain ones they are."""
+    """jsonargparse's restricted numbers and texts, which YAML and JSON do not know, as the plain ones they are."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
+    kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
     return value if kind is None else kind(value)

@@ -12,7 +12,7 @@ from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from jsonargparse.typing import extend_base_type
+from jsonargparse.typing import extend_base_type, restricted_string_type
 
 MANY = 10**9
 """More than anybody counts, of steps, samples or epochs."""
@@ -49,6 +49,8 @@ def _range(base: type, words: str, inside: Callable[[float], bool]) -> type:
     return extend_base_type(words, base, validate, docstring=words, register_key=(base, words))
 
 
+Minutes = Annotated[str, restricted_string_type("Minutes", r"\d+(\.\d+)?min", docstring="minutes, as in 10min")]
+"""Text such as ``10min`` or ``0.5min``."""
 Probability = Annotated[float, float_range(0, 1)]
 """From 0 to 1, both included."""
 

@@ -29,7 +29,7 @@ ALLOWED = {
     "reporting": set(),
     "evaluation": {"card", "estimator", "images", "loading", "methods", "reporting", "shards", "tasks"},
     "training": {
-        "card", "distributed", "estimator", "evaluation", "loading", "methods", "models", "shards", "tasks",
+        "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },
     "config": {"loading", "methods", "models", "tasks", "training"},
     "experiments": {"config", "distributed", "evaluation", "reporting"},

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "a model from a configuration",
     "seeds": "trainings of one configuration that differ in the seed; mean and spread",
     "curves": "errors, losses and speed of trainings side by side, as a page",
+    "summary": "of a run: best error, steps, speed, restarts, goodput",
     "evaluate": "error, calibration and subgroups of checkpoints on data sets, as a page",
     "calibrate": "age intervals and a gender temperature, written into a checkpoint",
     "compare": "evaluations of the same images against the first, with intervals",

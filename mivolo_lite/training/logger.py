@@ -10,7 +10,10 @@ from tqdm import tqdm
 from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
 
-_IN_PROGRESS = {"samples_per_second", "wait", "memory_gib", "elapsed", "left"}
+_IN_PROGRESS = {
+    "samples_per_second", "wait", "memory_gib", "mfu", "elapsed", "left", "step_seconds", "goodput", "error", "best",
+}  # fmt: skip
+"""Values that stand in the line's progress, or elsewhere."""
 
 
 class RunLogger:
@@ -61,6 +64,11 @@ class RunLogger:
                 )  # the bar has its own times
         else:
             self.log(f"[{step}/{self.total_steps}] {kind}  {progress}{progress and '  '}{text}")
+
+    def log_end(self, step: int, complete: bool, values: dict[str, float]) -> None:
+        """Put into the file that training ends, and whether the run is complete."""
+        if self.active:
+            self.folder.log({"kind": "end", "step": step, "complete": complete, **values})
 
     def log(self, text: str) -> None:
         """A line for people."""

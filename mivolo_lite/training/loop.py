@@ -1,6 +1,7 @@
 """Training, from the configuration to the best weights."""
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -22,8 +23,8 @@ from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.task_labels import count_people, task_columns
 from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.tasks import classes_to_learn
+from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
@@ -38,11 +39,14 @@ from mivolo_lite.training.checks import (
 )
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
+from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
+from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
+from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.subgroups import concat_labels
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
@@ -72,7 +76,7 @@ class Trainer:
         self._begin_folder()
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
         self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
-        self.preemption = Preemption(self.accelerator)
+        self.preemption, self.schedule = Preemption(self.accelerator), SaveSchedule(config.train.save_every)
         self._build()
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
@@ -89,7 +93,6 @@ class Trainer:
             self.total_steps - self.state.step,
         )
         self.val_loader = self._val_loader()
-        self.throughput = Throughput()
         self._check()
 
     def train(self) -> bool:
@@ -98,42 +101,51 @@ class Trainer:
         Returns:
             Whether the run is complete; otherwise it was preempted, and saved.
         """
-        self._announce()
+        announce_start(self)
+        first = self.accelerator.is_main_process
+        since = self.folder.begin_log(self.state.step, self.total_steps) if first else (time.time(), 0.0)
+        self.throughput = Throughput(*since, self.flops)
         with self.heartbeat.working():
             self._learn_all()
             self.checkpointer.wait()
-        if self.state.step == self.state.evaluated == self.total_steps:
-            self._announce_end()
+        complete = self.state.step == self.state.evaluated == self.total_steps
+        self.logger.log_end(self.state.step, complete, self.throughput.total())
+        if complete:
+            announce_end(self)
         self.logger.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return self.state.step == self.state.evaluated == self.total_steps
+        return complete
 
     def _learn_all(self) -> None:
         results: list[StepResult] = []
         owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
+        trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
         for batches in self._steps() if not owed or self._evaluate() else ():
             set_learning_rate(self.engine.optimizer, self._learning_rate())
-            self.estimator.method.progress = self._position() / self._end()
+            self.estimator.method.progress = self._position() / self.end()
             self.engine.model.train()
             results.append(self._learn(batches))
             self._advance()
+            trace.step()
             self.heartbeat.progress()
             self.checkpointer.check()
-            if self._due(self.config.train.log_every):
+            if self.state.step % self.config.train.log_every == 0 or self.state.step == self.total_steps:
                 self._log(results)
                 results = []
-            evaluation_due, should_stop = self._evaluation_due(), self.preemption.should_stop()
+            should_stop, save_asked = self.preemption.poll(self.schedule.asks())
+            evaluation_due = self._evaluation_due()
             if not evaluation_due:
                 self.state.evaluated = self.state.step
-            if should_stop or evaluation_due or self._due(self.config.train.save_every):
+            if should_stop or evaluation_due or save_asked or self.schedule.due(self.state.step):
                 self._save()
             if should_stop:
                 self.logger.log(f"preempted: saved at step {self.state.step}")
                 break
             if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
                 break
+        trace.close()
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
@@ -144,6 +156,7 @@ class Trainer:
         config = self.config
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card(), self.reader.people)
+        self.flops = model_flops(self.estimator, self.accelerator.device, self.launch.resolve(config.train.precision))
         age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
         if age_counts.any():
             self.estimator.method.fit_prior(age_counts)
@@ -225,8 +238,9 @@ class Trainer:
         """The micro-batches of every step that is left, on the device."""
         loader = iter(self.loader)
         for _ in range(self.state.step, self.total_steps):
-            with self.throughput.waiting():
+            with self.throughput.spent("waiting"):
                 batches = list(islice(loader, self.plan.accumulation))
+            self.throughput.count(batches)
             for batch in batches:
                 self.broken.add(batch.broken)
             yield [batch.to(self.accelerator.device) for batch in batches]
@@ -239,7 +253,7 @@ class Trainer:
             raise
 
     def _learning_rate(self) -> float:
-        return learning_rate(self._position(), self._end(), self.steps_per_epoch, self.config.optim)
+        return learning_rate(self._position(), self.end(), self.steps_per_epoch, self.config.optim)
 
     def _steps_to_go(self) -> int:
         """By the samples seen: a run may resume with another global batch, or for fewer epochs."""
@@ -250,7 +264,7 @@ class Trainer:
         """How many steps of the present global batch the samples seen are: those done, unless it was another before."""
         return self.state.samples_seen / self.plan.global_batch
 
-    def _end(self) -> float:
+    def end(self) -> float:
         """Where ``_position`` will be after the last step."""
         return self._position() + self.total_steps - self.state.step
 
@@ -262,9 +276,6 @@ class Trainer:
             self.ema.update(self.state.step)
         self.logger.step()
 
-    def _due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.total_steps
-
     def _evaluation_due(self) -> bool:
         """Whether this step was the one that completed another ``eval_every`` epochs, or the last."""
         every, position = self.config.train.eval_every * self.steps_per_epoch, self._position()
@@ -275,7 +286,7 @@ class Trainer:
         self.checkpointer.wait()  # loaders fork their workers, and what a thread holds at a fork is held for ever
         try:
             with (
-                self.throughput.paused(),
+                self.throughput.spent("evaluating or saving"),
                 self.ema.applied() if self.ema is not None else nullcontext(),
                 self.engine.full_estimator() as estimator,
                 self.engine.autocast(),
@@ -286,7 +297,9 @@ class Trainer:
                 metrics = evaluate_predictions(predictions)
                 error = validation_error(metrics)
                 is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
-                self.logger.log_metrics("val", self.state.step, metrics, "* best" if is_best else "")
+                self.logger.log_metrics(
+                    "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
+                )
                 if predictions.unreadable:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
                     self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
@@ -312,11 +325,12 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
-        with self.throughput.paused():
+        with self.throughput.spent("evaluating or saving"):
             seconds = self.checkpointer.save(self.state, self.engine, self.ema)
+        self.schedule.saved()
         self.heartbeat.progress()
         if seconds is not None:
-            self.logger.log_metrics("save", self.state.step, {"seconds": seconds})
+            self.logger.log_metrics("save", self.state.step, {"seconds": seconds, **self.throughput.total()})
 
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
@@ -382,34 +396,3 @@ class Trainer:
         weights = {"age": 1.0, "gender": self.config.optim.gender_weight}
         weights |= {task.name: task.weight for task in self.config.tasks}
         return {name: count for name, count in known.items() if weights[name]}
-
-    def _announce_end(self) -> None:
-        best = self.folder.path / "best"
-        error = f"lowest validation error {self.state.best_mae:.4g}, " if math.isfinite(self.state.best_mae) else ""
-        self.logger.log(f"complete: {error}its weights in {best}; a report of them:")
-        self.logger.log(
-            f"mivolo-lite evaluate --checkpoint {best} --data {self.val_index.folder} --out "
-            f"{self.folder.path}/evaluation"
-        )
-
-    def _announce(self) -> None:
-        plan, parameters = self.plan, self.parameters
-        self.logger.log(
-            f"{self.config.model.name} with {self.config.method.name}, {parameters / 1e6:.1f} M parameters; "
-            f"{self.reader.samples} training and {len(self.val_index)} validation samples; "
-            f"{self.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
-            f"{plan.accumulation} micro-batches on {self.accelerator.device.type}, {self.launch}"
-        )
-        if self.config.train.channels_last and not self.estimator.channels_last:
-            self.logger.log("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
-        if self.labels:
-            known = ", ".join(f"{count} {name}" for name, count in self.labels.items())
-            self.logger.log(f"labels to learn from: {known}")
-        if self.config.data.exclude:
-            indexes = [*self.reader.indexes, self.val_index]
-            left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
-            self.logger.log(f"data.exclude {self.config.data.exclude}: samples left out: {left_out}")
-        for folder, passes in self.reader.passes(round(self._end() * plan.global_batch)).items():
-            self.logger.log(f"{folder}: {passes:.3g} passes")
-        if self.resumed:
-            self.logger.log(f"resumed at step {self.state.step}, {self.state.samples_seen} samples seen")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from mivolo_lite.ranges import float_range, int_range
+from mivolo_lite.ranges import Minutes, float_range, int_range
 from mivolo_lite.training.trackers import TrackerName
 
 
@@ -21,11 +21,12 @@ class TrainConfig:
         compile: compile the model with ``torch.compile``.
         eval_every: epochs between evaluations.
         eval_batch: images of one forward pass of evaluation in one process.
-        save_every: steps between checkpoints; one is also saved with each evaluation.
+        save_every: steps between checkpoints, or minutes as in ``10min``; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.
         log_every: steps between lines of the log.
         trackers: experiment trackers that get the metrics, of tensorboard, wandb and mlflow; ``auto`` is TensorBoard
             where that is installed, ``[]`` is none.
+        profile: steps to trace with torch's profiler, after the first five, into the run's folder; 0 for none.
         max_broken: how many training images may turn out undecodable before the run stops, over all processes: below 1
             a share of the samples (10 images are always tolerated), otherwise a number.
     """
@@ -37,8 +38,9 @@ class TrainConfig:
     compile: bool = False
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
     eval_batch: Annotated[int, int_range(1, 10**6)] = 128
-    save_every: Annotated[int, int_range(1)] = 1000
+    save_every: Annotated[int, int_range(1)] | Minutes = 1000
     keep: Annotated[int, int_range(1)] = 2
     log_every: Annotated[int, int_range(1)] = 10
     trackers: list[TrackerName] = field(default_factory=lambda: ["auto"])
+    profile: Annotated[int, int_range(0, 1000)] = 0
     max_broken: Annotated[float, float_range(0)] = 0.01

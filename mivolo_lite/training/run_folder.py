@@ -2,19 +2,17 @@
 
 import errno
 import fcntl
-import json
-import math
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
+from mivolo_lite.training.json_lines import read_records, to_line
 
 _LOCK_PATIENCE = 10.0
 """Seconds to wait for a job that was just killed to release its lock."""
@@ -22,7 +20,7 @@ _REMEDY = "the checkpoints are whole; make room, then --resume auto"
 _RUN_FILES = {
     "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
     "tensorboard", "trackers.json", "wandb", "mlruns",
-    "config.yaml.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
+    "profile", "config.yaml.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
 """Files that a run writes into its folder."""
 
@@ -41,6 +39,7 @@ class RunFolder:
         self.broken = self.path / "broken.jsonl"
         self.lock = self.path / "lock"
         self.probe = self.path / "seen"
+        self.profile = self.path / "profile"
         self._locked = None
 
     def begin(self, resume: str, config_yaml: str) -> None:
@@ -80,7 +79,7 @@ class RunFolder:
         """Remove what a run that never saved left: its log would be mistaken for this one's."""
         for path in (self.metrics, self.broken):
             path.unlink(missing_ok=True)
-        for folder in (self.path / "tensorboard", self.path / "best.partial"):
+        for folder in (self.path / "tensorboard", self.profile, self.path / "best.partial"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def save_best(self, estimator: Estimator, weights: dict) -> None:
@@ -100,16 +99,27 @@ class RunFolder:
         """Append one line to ``metrics.jsonl``."""
         self._append(self.metrics, record)
 
+    def begin_log(self, step: int, total_steps: int) -> tuple[float, float]:
+        """Log that the run starts or resumes, after ``cut_log``.
+
+        Returns:
+            When it was started first, in seconds since 1970, and the seconds in its steps that the log still has.
+        """
+        self.log({"kind": "start", "step": step, "total_steps": total_steps, "time": time.time()})
+        records = list(read_records(self.metrics))
+        starts = [record["time"] for record in records if record.get("kind") == "start"]
+        return min(starts), max((record.get("step_seconds") or 0.0 for record in records), default=0.0)
+
     def log_broken(self, step: int, image: str) -> None:
         """Append an undecodable image, "key: reason", to ``broken.jsonl``."""
         self._append(self.broken, {"step": step, "image": image})
 
     def broken_images(self) -> set[str]:
         """The undecodable images logged so far."""
-        return {record["image"] for record in _records(self.broken) if isinstance(record.get("image"), str)}
+        return {record["image"] for record in read_records(self.broken) if isinstance(record.get("image"), str)}
 
     def cut_log(self, step: int, evaluated: bool = True) -> int:
-        """Drop the log's lines of steps that a resumed run will repeat, and lines that are no records.
+        """Drop the log's lines of steps that a resumed run will repeat, and lines that are no records. Starts stay.
 
         Args:
             step: the last one whose lines stay.
@@ -120,16 +130,21 @@ class RunFolder:
         """
         if not self.metrics.exists():
             return 0
-        records = list(_records(self.metrics))
+        records = list(read_records(self.metrics))
         lines = read_file(self.metrics).splitlines(keepends=True)
         unfinished = bool(lines) and not lines[-1].endswith(b"\n")
         remaining = [
             record
             for record in records
             if isinstance(record.get("step"), int)
-            and (record["step"] < step or record["step"] == step and (evaluated or record.get("kind") != "val"))
+            and (
+                record.get("kind") == "start"
+                or record["step"] < step
+                or record["step"] == step
+                and (evaluated or record.get("kind") != "val")
+            )
         ]
-        write_text(self.metrics, "".join(_line(record) for record in remaining))
+        write_text(self.metrics, "".join(to_line(record) for record in remaining))
         return max(0, len(lines) - len(records) - unfinished)
 
     @property
@@ -139,7 +154,7 @@ class RunFolder:
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         with explain_write_errors(self.path, _REMEDY):
             with open(path, "a") as file:
-                file.write(_line(record))
+                file.write(to_line(record))
 
     def _lock_folder(self) -> None:
         """Lock a file until this process ends, however it ends.
@@ -167,29 +182,3 @@ class RunFolder:
         self._locked.truncate(0)
         self._locked.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._locked.flush()
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a JSON lines file that hold objects; a killed job or a full disk leaves one unfinished."""
-    if not path.exists():
-        return
-    for line in read_file(path).splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_finite(record), allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

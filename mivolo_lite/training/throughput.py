@@ -1,40 +1,57 @@
-"""How fast a run trains: samples a second, what it waits for, how long it will still take."""
+"""How fast a run trains: samples a second, what it waits for, how much of the GPU it uses, how long it will take."""
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.training.flops import ModelFlops
+
 
 class Throughput:
-    """Measures the intervals between two lines of the log. Evaluating and saving are no training, and do not count."""
+    """Measures the intervals between two lines of the log, and how much of the run's whole time is spent in steps.
 
-    def __init__(self) -> None:
-        self._begun = self._clock = time.monotonic()
-        self._waited = 0.0
+    Evaluating and saving are no steps, and do not count.
+
+    Args:
+        first_start: of the run, in seconds since 1970; now where it starts.
+        step_seconds: in steps before this start, of those steps that are not lost.
+        flops: of the model, where the GPU's peak is known.
+    """
+
+    def __init__(self, first_start: float | None = None, step_seconds: float = 0.0, flops: ModelFlops | None = None):
+        self._first_start = time.time() if first_start is None else first_start
+        self._earlier, self._flops = step_seconds, flops
+        self._begun = time.monotonic()
+        self._spent = {"evaluating or saving": 0.0, "waiting": 0.0}
+        self._operations = 0.0
+        self._previous = (0.0, 0.0, 0.0)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that does not count."""
+    def spent(self, activity: Literal["evaluating or saving", "waiting"]) -> Iterator[None]:
+        """Count the time as this; ``waiting`` is for the rank's loader."""
         begun = time.monotonic()
         try:
             yield
         finally:
-            self._clock += time.monotonic() - begun
+            self._spent[activity] += time.monotonic() - begun
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time in which the rank waits for its loader."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waited += time.monotonic() - begun
+    def count(self, batches: Iterable[Batch]) -> None:
+        """Count the operations of this rank's batches of a step."""
+        if self._flops is not None:
+            self._operations += sum(map(self._flops.of, batches))
+
+    def total(self) -> dict[str, float]:
+        """``step_seconds``, of the run without what was lost, and ``goodput``, their share of the time since its first
+        start."""
+        seconds = self._earlier + self._in_steps()
+        return {"step_seconds": seconds, "goodput": seconds / max(time.time() - self._first_start, seconds, 1e-9)}
 
     def interval(self, steps: int, samples: int, steps_left: int, accelerator: Accelerator) -> dict[str, Any]:
         """Measurements since this was called last. All ranks must call it.
@@ -47,29 +64,35 @@ class Throughput:
         Returns:
             ``samples_per_second``; ``wait``, the share of the time that the rank waited for its loader which waited
             most, and with several ``slowest_loader``, that rank; ``memory_gib``, the most that the main process had on
-            its GPU, or without one in memory; ``elapsed`` and ``left``, in seconds.
+            its GPU, or without one in memory; ``mfu``, the share of the GPUs' peak, where it is known; ``elapsed`` and
+            ``left``, in seconds; and what ``total`` returns.
         """
-        now = time.monotonic()
-        seconds, self._clock = max(now - self._clock, 1e-9), now
-        waits = torch.tensor([min(1.0, self._waited / seconds)], device=accelerator.device)
-        waits, self._waited = accelerator.gather(waits), 0.0
-        slowest = {} if len(waits) == 1 else {"slowest_loader": int(waits.argmax())}
+        now = (self._in_steps(), self._spent["waiting"], self._operations)
+        seconds, waited, operations = (new - old for new, old in zip(now, self._previous, strict=True))
+        seconds, self._previous = max(seconds, 1e-9), now
+        shares = [min(1.0, waited / seconds), operations / seconds / (self._flops.peak if self._flops else 1.0)]
+        waits, used = accelerator.gather(torch.tensor([shares], device=accelerator.device)).T
         return {
             "samples_per_second": samples / seconds,
             "wait": float(waits.max()),
-            **slowest,
+            **({} if len(waits) == 1 else {"slowest_loader": int(waits.argmax())}),
             "memory_gib": _peak_memory(accelerator.device) / 2**30,
-            "elapsed": now - self._begun,
+            **({} if self._flops is None else {"mfu": float(used.mean())}),
+            "elapsed": time.monotonic() - self._begun,
             "left": seconds / max(1, steps) * steps_left,
+            **self.total(),
         }
+
+    def _in_steps(self) -> float:
+        return time.monotonic() - self._begun - self._spent["evaluating or saving"]
 
 
 def in_words(measured: dict[str, Any]) -> str:
-    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3 %, 9.1 GiB``."""
+    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3%, 9.1 GiB, 38% of peak``."""
     elapsed, left = (timedelta(seconds=round(measured[name])) for name in ("elapsed", "left"))
     return (
         f"{elapsed}, {left} left, {measured['samples_per_second']:.3g}/s, wait {measured['wait']:.0%}, "
-        f"{measured['memory_gib']:.1f} GiB"
+        f"{measured['memory_gib']:.1f} GiB" + (f", {measured['mfu']:.0%} of peak" if "mfu" in measured else "")
     )
 
 

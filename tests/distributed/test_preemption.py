@@ -16,8 +16,8 @@ from mivolo_lite.distributed.preemption import Preemption
 class OneRank:
     """Stands for an accelerator of one process."""
 
-    def __init__(self, device):
-        self.device = torch.device(device)
+    def __init__(self, device, is_main_process=True):
+        self.device, self.is_main_process = torch.device(device), is_main_process
 
     def reduce(self, tensor):
         return tensor.clone()
@@ -34,6 +34,13 @@ def test_a_warning_is_heard_one_call_later_and_from_then_on(received):
     assert [should_stop(), should_stop()] == [False, False]
     received.append(signal.SIGUSR2)
     assert [should_stop(), should_stop(), should_stop()] == [False, True, True]
+
+
+def test_the_main_process_asks_for_a_save_and_no_other(received):
+    poll = Preemption(OneRank("cpu")).poll
+    assert [poll(True), poll(), poll()] == [(False, False), (False, True), (False, False)]
+    poll = Preemption(OneRank("cpu", is_main_process=False)).poll
+    assert [poll(True), poll()] == [(False, False)] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

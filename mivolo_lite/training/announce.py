@@ -1,0 +1,49 @@
+"""What a run says of itself before its first step and after its last."""
+
+import math
+from typing import TYPE_CHECKING
+
+from mivolo_lite.shards.exclude import count_left_out
+
+if TYPE_CHECKING:
+    from mivolo_lite.training.loop import Trainer
+
+
+def announce_start(trainer: "Trainer") -> None:
+    """Log the model, the data, the steps and the launch of a run that starts or resumes."""
+    config, log, state = trainer.config, trainer.logger.log, trainer.state
+    log(_in_one_line(trainer))
+    if config.train.channels_last and not trainer.estimator.channels_last:
+        log("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
+    if trainer.labels:
+        log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
+    if config.data.exclude:
+        indexes = [*trainer.reader.indexes, trainer.val_index]
+        left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
+        log(f"data.exclude {config.data.exclude}: samples left out: {left_out}")
+    for folder, passes in trainer.reader.passes(round(trainer.end() * trainer.plan.global_batch)).items():
+        log(f"{folder}: {passes:.3g} passes")
+    if trainer.resumed:
+        log(f"resumed at step {state.step}, {state.samples_seen} samples seen")
+
+
+def _in_one_line(trainer: "Trainer") -> str:
+    config, plan = trainer.config, trainer.plan
+    return (
+        f"{config.model.name} with {config.method.name}, {trainer.parameters / 1e6:.1f} M parameters; "
+        f"{trainer.reader.samples} training and {len(trainer.val_index)} validation samples; "
+        f"{trainer.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
+        f"{plan.accumulation} micro-batches on {trainer.accelerator.device.type}, {trainer.launch}"
+    )
+
+
+def announce_end(trainer: "Trainer") -> None:
+    """Log the lowest error of a complete run, where its weights are, and the command that reports them."""
+    best, error = trainer.folder.best, trainer.state.best_mae
+    lowest = f"lowest validation error {error:.4g}, " if math.isfinite(error) else ""
+    goodput = trainer.throughput.total()["goodput"]
+    trainer.logger.log(f"complete: {lowest}its weights in {best}; goodput {goodput:.0%}; a report of them:")
+    trainer.logger.log(
+        f"mivolo-lite evaluate --checkpoint {best} --data {trainer.val_index.folder} --out "
+        f"{trainer.folder.path}/evaluation"
+    )

@@ -1,0 +1,35 @@
+"""Files of JSON lines, of which the last may be unfinished: a job was killed, or the disk was full."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.files import read_file
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that hold objects; none where there is no file."""
+    if not path.exists():
+        return
+    for line in read_file(path).splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def to_line(record: dict[str, Any]) -> str:
+    """The record as a line, with null for numbers that JSON does not know."""
+    return json.dumps(_finite(record), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,92 @@
+"""What a run's log says of it: its best error, how far it came, how fast and how steadily."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.training.json_lines import read_records
+
+
+def summarise(run: Path | str) -> dict[str, Any]:
+    """Read the summary of a run from its ``metrics.jsonl``.
+
+    Returns:
+        ``run``, ``complete``, ``step`` and ``total_steps``, ``epoch``; ``best_error`` (the MAE in years, or 1 minus the
+        accuracy where no age is known) with ``best_step``, ``best_epoch`` and ``best_weights``, the folder;
+        ``samples_per_second`` and ``wait`` (medians over the lines of the log) and ``mfu``; ``restarts``; ``goodput``,
+        the time in steps that are not lost over the time since the first start, until the last line. None for what the
+        log does not say, as that of an earlier version.
+
+    Raises:
+        UserError: there is no run, or it has logged nothing.
+    """
+    run = Path(run)
+    records = [record for record in read_records(run / "metrics.jsonl") if isinstance(record.get("step"), int)]
+    kinds = {kind: [record for record in records if record.get("kind") == kind] for kind in ("start", "train", "val")}
+    if not records:
+        raise UserError(f"{run}: holds no run that has logged a step; give the folder that --run named")
+    epochs = {record["step"]: record["epoch"] for record in kinds["train"] if "epoch" in record}
+    best = _best(kinds["val"])
+    weights = run / "best"
+    return {
+        "run": str(run),
+        "complete": records[-1].get("complete", False),
+        "step": records[-1]["step"],
+        "total_steps": _last(kinds["start"], "total_steps"),
+        "epoch": _last(kinds["train"], "epoch"),
+        "best_error": best.get("error", best.get("mae")),
+        "best_step": best.get("step"),
+        "best_epoch": epochs.get(best.get("step")),
+        "best_weights": str(weights) if weights.is_dir() else None,
+        **{name: _median(kinds["train"], name) for name in ("samples_per_second", "wait", "mfu")},
+        "restarts": max(0, len(kinds["start"]) - 1) if kinds["start"] else None,
+        "goodput": _last(records, "goodput"),
+    }
+
+
+def in_lines(summary: dict[str, Any]) -> str:
+    """The summary for people, a line for each thing that is known."""
+    of_total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
+    best_epoch = f", epoch {summary['best_epoch']:.3g}" if summary["best_epoch"] is not None else ""
+    lines = {
+        "run": summary["run"] + (", complete" if summary["complete"] else ""),
+        "step": f"{summary['step']}{of_total}",
+        "epoch": _formatted(summary["epoch"], "{:.3g}"),
+        "best error": _formatted(summary["best_error"], "{:.4g} at step " + f"{summary['best_step']}{best_epoch}"),
+        "best weights": summary["best_weights"],
+        "samples/s": _formatted(summary["samples_per_second"], "{:.3g}"),
+        "waits for data": _formatted(summary["wait"], "{:.0%} of the time"),
+        "of GPU's peak": _formatted(summary["mfu"], "{:.0%}"),
+        "restarts": _formatted(summary["restarts"], "{}"),
+        "goodput": _formatted(summary["goodput"], "{:.1%} of the time since the first start is in steps"),
+    }
+    return "\n".join(f"{name:15}{text}" for name, text in lines.items() if text is not None)
+
+
+def in_json(summary: dict[str, Any]) -> str:
+    return json.dumps(summary, indent=2)
+
+
+def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The evaluation that gave the weights in ``best``; in logs of earlier versions the lowest MAE, the latest of
+    equals."""
+    chosen = [record for record in evaluations if record.get("best")]
+    if chosen:
+        return chosen[-1]
+    with_ages = [record for record in evaluations if isinstance(record.get("mae"), float)]
+    return min(reversed(with_ages), key=lambda record: record["mae"], default={})
+
+
+def _last(records: list[dict[str, Any]], name: str) -> Any:
+    return next((record[name] for record in reversed(records) if record.get(name) is not None), None)
+
+
+def _median(records: list[dict[str, Any]], name: str) -> float | None:
+    values = [record[name] for record in records if isinstance(record.get(name), int | float)]
+    return median(values) if values else None
+
+
+def _formatted(value: Any, form: str) -> str | None:
+    return None if value is None else form.format(value)

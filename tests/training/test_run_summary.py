@@ -1,0 +1,76 @@
+"""What ``mivolo-lite summary`` reads from a run's log."""
+
+import json
+import time
+
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.training.run_folder import RunFolder
+from mivolo_lite.training.run_summary import in_lines, summarise
+
+
+def train(step, speed, seconds, goodput):
+    return {
+        **{"kind": "train", "step": step, "epoch": step / 10, "samples_per_second": speed, "wait": 0.1},
+        **{"step_seconds": seconds, "goodput": goodput},
+    }
+
+
+def val(step, error, best):
+    return {"kind": "val", "step": step, "mae": error, "error": error, "best": best}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin("no", "")
+    folder.begin_log(0, 40)
+    for record in (train(10, 100, 8.0, 0.8), val(10, 5.0, True), train(20, 300, 16.0, 0.7), val(20, 6.0, False)):
+        folder.log(record)
+    return folder
+
+
+def test_a_run_that_was_killed_resumed_and_completed(run):
+    run.log(train(30, 200, 24.0, 0.6))
+    run.log(val(30, 1.0, True))
+    run.cut_log(20)  # killed at step 30, whose work is lost
+    first_start, step_seconds = run.begin_log(20, 40)
+    assert step_seconds == 16.0 and time.time() - 60 < first_start <= time.time()
+    for record in (train(40, 200, 32.0, 0.5), val(40, 4.0, True)):
+        run.log(record)
+    run.log({"kind": "end", "step": 40, "complete": True, "goodput": 0.45, "step_seconds": 32.0})
+    run.best.mkdir()
+    summary = summarise(run.path)
+    assert summary == {
+        **{"run": str(run.path), "complete": True, "step": 40, "total_steps": 40, "epoch": 4.0},
+        **{"best_error": 4.0, "best_step": 40, "best_epoch": 4.0, "best_weights": str(run.best)},
+        **{"samples_per_second": 200, "wait": 0.1, "mfu": None, "restarts": 1, "goodput": 0.45},
+    }
+    assert "best error     4 at step 40, epoch 4" in in_lines(summary) and "peak" not in in_lines(summary)
+
+
+def test_the_command_prints_lines_or_json(run, capsys):
+    main(["summary", str(run.path)])
+    assert "step           20 of 40\n" in capsys.readouterr().out
+    main(["summary", str(run.path), "--json"])
+    assert json.loads(capsys.readouterr().out) == summarise(run.path)
+
+
+def test_the_log_of_an_earlier_version_says_less(tmp_path):
+    lines = [{"kind": "train", "step": 5, "samples_per_second": 7.0}, {"kind": "val", "step": 5, "mae": 5.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = summarise(tmp_path)
+    assert (summary["best_error"], summary["best_step"], summary["restarts"], summary["goodput"]) == (
+        5.5,
+        5,
+        None,
+        None,
+    )
+    assert "goodput" not in in_lines(summary)
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["summary", str(tmp_path)])
+    assert stopped.value.code == 2 and "holds no run" in capsys.readouterr().err
