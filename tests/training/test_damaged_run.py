@@ -67,7 +67,8 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, 
     for record in records:
         json.loads(record, parse_constant=pytest.fail)
     main(resume)
-    assert math.isfinite(json.loads((copy / "metrics.jsonl").read_text().splitlines()[-2])["mae"])
+    evaluated, end = map(json.loads, (copy / "metrics.jsonl").read_text().splitlines()[-2:])
+    assert math.isfinite(evaluated["mae"]) and end["complete"]
 
 
 def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp_path, capsys):
