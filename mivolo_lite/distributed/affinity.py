@@ -42,6 +42,13 @@ def _int_variable(name: str, otherwise: int) -> int:
     return int(text) if text.isdecimal() else otherwise
 
 
+def process_cpus() -> set[int]:
+    """The CPUs that this process may use, by their numbers; from 0 on where the system has no numbers."""
+    if _process_cpus:  # by now OpenMP may have bound this thread to the first
+        return set(_process_cpus)
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def place_loader_worker(worker: int) -> None:
     """Let a loader's worker run on its process's last CPUs: it is forked from the thread that is bound to the first."""
     if _process_cpus:

@@ -80,7 +80,7 @@ class IndexReader:
         dataset = ShardDataset(
             self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples, self.tasks
         )
-        return BatchLoader(dataset, TrainSampler(self.order, plan, rank, samples_seen, steps), config.workers)
+        return BatchLoader(dataset, TrainSampler(self.order, plan, rank, samples_seen, steps), config.worker_count)
 
     def _order(self) -> GlobalOrder | MixedOrder:
         config = self.config
@@ -178,7 +178,7 @@ class StreamReader:
             plan.micro_batch,
             config.augment,
             self.seed,
-            config.workers,
+            config.worker_count,
             self.classes,
         )
 

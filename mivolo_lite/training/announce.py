@@ -15,6 +15,8 @@ def announce_start(trainer: "Trainer") -> None:
     log(_in_one_line(trainer))
     if config.train.channels_last and not trainer.estimator.channels_last:
         log("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
+    if config.data.workers == "auto":
+        log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
     if config.data.exclude:

@@ -1,5 +1,6 @@
 """Checks of what a run and its first evaluation need, before step 1: no run may fail late for a known reason."""
 
+import math
 import os
 import shutil
 import socket
@@ -143,16 +144,21 @@ def require_shared_memory(needed: int, processes: int) -> None:
         needed: bytes that the training loader and the validation loader of one process need.
         processes: of this machine.
     """
-    if not needed or not SHARED_MEMORY.is_dir():
-        return
-    free = os.statvfs(SHARED_MEMORY)
-    free = free.f_bavail * free.f_frsize
+    free = free_shared_memory()
     if needed * processes > free:
         raise UserError(
             f"data.workers: the batches of {processes} processes need {needed * processes / 2**20:.0f} MiB of shared "
             f"memory, {free / 2**20:.0f} MiB are free; use fewer workers or a smaller train.eval_batch, or give a "
             "container more with --shm-size"
         )
+
+
+def free_shared_memory() -> float:
+    """Bytes of shared memory that are free; infinite where the system does not say."""
+    if not SHARED_MEMORY.is_dir():
+        return math.inf
+    disk = os.statvfs(SHARED_MEMORY)
+    return disk.f_bavail * disk.f_frsize
 
 
 def require_disk(folder: Path, checkpoint: int) -> None:

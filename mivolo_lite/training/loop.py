@@ -25,6 +25,7 @@ from mivolo_lite.loading.task_labels import count_people, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.announce import announce_end, announce_start
+from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
@@ -69,7 +70,8 @@ class Trainer:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         require_trackers(config.train.trackers)
         self.classes = classes_to_learn(config.tasks)
-        self.reader = READERS[config.data.reader](config.data, config.train.seed, self.classes)
+        self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
+        self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes)
         self.val_index = config.data.load(config.data.val_set)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.folder = RunFolder(config.run)
@@ -370,7 +372,7 @@ class Trainer:
             self.estimator.inputs,
             config.data.image_size,
             config.train.eval_batch,
-            config.data.workers,
+            self.data.worker_count,
             accelerator.process_index,
             accelerator.num_processes,
         )

@@ -1,0 +1,53 @@
+"""How many CPUs each rank has, be they its own or shared by the ranks of its machine."""
+
+import math
+import socket
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+
+from accelerate.utils import gather_object
+
+from mivolo_lite.distributed.affinity import process_cpus
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def rank_cpus() -> float:
+    """CPUs that this rank has, each counted in parts where other ranks of its machine run on it as well.
+
+    All ranks must call it. Their number alone would not tell: srun may bind each rank to its own, accelerate lets all
+    ranks of a machine run on all.
+    """
+    own = (socket.gethostname(), process_cpus())
+    ranks = gather_object([own])
+    local = [cpus for host, cpus in ranks if host == own[0]]
+    return min(shared_cpus(own[1], local), cpu_quota(_own_cgroups()) / len(local))
+
+
+def shared_cpus(own: Set[int], local: Sequence[Set[int]]) -> float:
+    """CPUs of a process among those of its machine, itself included: one that three of them may use is a third."""
+    return sum(1 / sum(cpu in cpus for cpus in local) for cpu in own)
+
+
+def cpu_quota(cgroups: Iterable[Path]) -> float:
+    """CPUs that a container may use, as docker's ``--cpus`` and Kubernetes' limits set it; infinite without a limit."""
+    quotas = [math.inf]
+    for cgroup in cgroups:
+        try:
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            quotas.append(int(quota) / int(period))
+    return min(quotas)
+
+
+def _own_cgroups() -> list[Path]:
+    """The folders of this process's control group (version 2) and of those around it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    own = _CGROUPS / path
+    return [own, *(parent for parent in own.parents if parent.is_relative_to(_CGROUPS))]
