@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
         print(_sources())
         return
     name, (parser, own_options) = argv[0], _parser(argv[0])
-    options = parse(parser, argv[1:])
+    options = parse(parser, _switches(argv[1:], parser))
     shard, own = options.pop("shard"), {option: options.pop(option) for option in own_options}
     source = _source(name, own, options)
     exclude = options["exclude"] = read_exclusions(options["exclude"])
@@ -74,6 +74,16 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
     return parser, parser.add_class_arguments(SOURCES[name], skip={"seed"})
+
+
+def _switches(argv: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """The words of a command, ``--align`` alone as ``--align true``."""
+    switches = {f"--{action.dest}" for action in parser._actions if getattr(action, "_typehint", None) is bool}
+    followed = zip(argv, [*argv[1:], "--"], strict=True)
+    return [
+        f"{word}=true" if word.replace("-", "_").replace("__", "--", 1) in switches and after.startswith("--") else word
+        for word, after in followed
+    ]
 
 
 def _source(name: str, own: dict[str, Any], options: dict[str, Any]) -> Source:

@@ -64,6 +64,11 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
         raise UnusablePhoto(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # a name with a null byte
         raise UnusablePhoto(f"cannot be read: {error}") from None
+    return photo_of(data, max_megapixels)
+
+
+def photo_of(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
+    """The photo in a file's bytes, as ``read_photo`` reads it. Raises UnusablePhoto with the reason."""
     try:
         return _read_jpeg(data, max_megapixels) if is_jpeg(data) else _read_other(data, max_megapixels)
     except BrokenJpeg as error:

@@ -48,6 +48,10 @@ class FileNameSource(Source):
         """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
         raise NotImplementedError
 
+    def part(self, item: str) -> str | None:
+        """The part that the data set itself puts an image into, None where it has none."""
+        return None
+
     def items(self) -> list[str]:
         if not self.images.is_dir():
             raise UserError(f"--images {self.images}: no such folder; give the folder of the data set's images")
@@ -61,12 +65,13 @@ class FileNameSource(Source):
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
-        labels = replace(labels, extra={"source": item} | labels.extra)
+        labels, part = replace(labels, extra={"source": item} | labels.extra), self.part(item)
         photo = read_or_reject(self.images / item, self.max_megapixels)
         ending = name.groupdict().get("ending") or Path(item).suffix
         sample = Sample(key_of(item.removesuffix(ending)), photo_jpeg(photo, self.rules), None, labels)
         person = labels.extra.get(IDENTITY)
-        return SourceImage(photo.data, [sample], together=None if person is None else os.fsencode(person))
+        together = None if person is None else os.fsencode(person)
+        return SourceImage(photo.data, [sample], together, split=part)
 
 
 def exact_age(text: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
-from mivolo_lite.labels import IDENTITY
+from mivolo_lite.labels import FOLD, IDENTITY
 from mivolo_lite.packing.crops import Box, CropRules
 from mivolo_lite.packing.decode import Photo, check_limit
 from mivolo_lite.packing.sources.cells import (
@@ -95,6 +95,7 @@ class TableSource(Source):
         self.order = np.array(sorted(range(len(table)), key=names.__getitem__), dtype=np.int64)
         self.place = np.argsort(self.order)
         self.splits = self._splits()
+        self.only_others = not {"age", "gender"} & table.columns.keys()
         self._find_people(names)
 
     def _usual_whole(self) -> Whole:
@@ -144,7 +145,8 @@ class TableSource(Source):
     def _is_labelled(self, cells: Mapping[str, str]) -> bool:
         if not is_unknown(cells.get("age", "")) or self.gender_of.knows(cells.get("gender", "")):
             return True
-        return self.whole != "no" and bool(other_labels(cells, _KNOWN_COLUMNS))
+        beside = () if self.only_others else (IDENTITY, FOLD)
+        return self.whole != "no" and bool(other_labels(cells, (*_KNOWN_COLUMNS, *beside)))
 
     def items(self) -> list[str]:
         names, numbers = self.table.columns[IMAGE], self.table.numbers

@@ -1,0 +1,46 @@
+"""APPA-REAL (Agustsson et al., FG 2017): real and apparent ages."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import AGE_STD
+from mivolo_lite.packing.sources.cells import IMAGE, SPLIT, GenderCodes
+from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.layout import first_there
+from mivolo_lite.packing.sources.table import Table, read_table
+
+PARTS = {"train": "train", "valid": "val", "test": "test"}
+
+
+class AppaRealSource(TableSource):
+    """APPA-REAL: the faces cut with a margin of 40 %; no gender. The parts are the published ones.
+
+    Args:
+        images: the folder ``appa-real-release``, with ``train``, ``valid``, ``test`` and ``gt_avg_train.csv`` ...
+        age: ``apparent``, the mean of about 38 opinions, whose standard deviation is the width of the label; or
+            ``real``. The other is a label as well, ``real_age`` or ``apparent_age``.
+        face: the cut and turned faces (``*.jpg_face.jpg``); otherwise the whole images.
+    """
+
+    def __init__(self, images: Path, age: Literal["apparent", "real"] = "apparent", face: bool = True, **options: Any):
+        root = Path(images)
+        tables = [(part, read_table(first_there(root, [f"gt_avg_{part}.csv"], "labels"))) for part in PARTS]
+        rows = (cells for part, table in tables for cells in _cells(part, table, age, "_face.jpg" if face else ""))
+        table = Table.of(f"--images {root}", enumerate(rows, 1))
+        super().__init__(root, table, GenderCodes(""), whole="face", **options)
+
+
+def _cells(part: str, table: Table, age: str, ending: str) -> Iterator[dict[str, str]]:
+    needed = {"file_name", "apparent_age_avg", "apparent_age_std", "real_age"}
+    if missing := needed - table.columns.keys():
+        raise UserError(f"{table.location}: column {min(missing)} is missing; is it APPA-REAL's?")
+    for _, cells in table:
+        real, apparent, std = (cells[name] for name in ("real_age", "apparent_age_avg", "apparent_age_std"))
+        labels = (
+            {"age": apparent, AGE_STD: std, "real_age": real}
+            if age == "apparent"
+            else {"age": real, "apparent_age": apparent}
+        )
+        yield {IMAGE: f"{part}/{cells['file_name']}{ending}", SPLIT: PARTS[part]} | labels

@@ -1,0 +1,71 @@
+"""CelebA (Liu, Luo, Wang and Tang, ICCV 2015): faces with 40 attributes, identities and landmarks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.sources.cells import IMAGE, LANDMARK_COLUMNS, SPLIT, GenderCodes
+from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.layout import first_or_none, first_there, pairs, words
+from mivolo_lite.packing.sources.table import Table
+
+PARTS = {"0": "train", "1": "val", "2": "test"}
+_FOLDERS = ("", "Anno/", "Eval/")
+
+
+class CelebASource(TableSource):
+    """CelebA's aligned faces: gender from the attribute Male; the other attributes are labels of tasks, 0 or 1.
+
+    ``Young`` is an attribute and no age. The parts are the published ones; people are in one of them each. ``--align``
+    follows the published landmarks.
+
+    Args:
+        images: the folder with ``Img``, ``Anno`` and ``Eval``, or Kaggle's copy, whose lists are CSVs.
+    """
+
+    def __init__(self, images: Path, **options: Any):
+        root = Path(images)
+        folders = ["Img/img_align_celeba", "img_align_celeba/img_align_celeba", "img_align_celeba"]
+        folder = first_there(root, folders, "folder of faces")
+        attributes = first_there(root, _names("list_attr_celeba"), "list of attributes")
+        lists = [
+            first_or_none(root, _names(name))
+            for name in ("identity_CelebA", "list_eval_partition", "list_landmarks_align_celeba")
+        ]
+        table = Table.of(f"--images {root}", _rows(attributes, *lists))
+        super().__init__(folder, table, GenderCodes(""), whole="face", **options)
+
+
+def _names(stem: str) -> list[str]:
+    return [f"{folder}{stem}.{ending}" for folder in _FOLDERS for ending in ("txt", "csv")]
+
+
+def _rows(
+    attributes: Path, identities: Path | None, partition: Path | None, landmarks: Path | None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    people, parts = (pairs(path) if path else {} for path in (identities, partition))
+    points = dict(_listed(landmarks)) if landmarks else {}
+    for number, (image, values) in enumerate(_listed(attributes), 1):
+        if "Male" not in values:
+            raise UserError(f"{attributes}: has no attribute Male; is it CelebA's?")
+        cells = {name: "1" if value == "1" else "0" for name, value in values.items()}
+        cells |= {IMAGE: image, "gender": "M" if cells.pop("Male") == "1" else "F"}
+        cells |= {IDENTITY: people.get(image, "")} if people else {}
+        cells |= {SPLIT: PARTS.get(parts.get(image, ""), "")} if parts else {}
+        cells |= {name: points.get(image, {}).get(name, "") for name in LANDMARK_COLUMNS} if points else {}
+        yield number, cells
+
+
+def _listed(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(image, values by name) of a list: the count, the names, then a line an image; or a CSV with its header."""
+    lines = words(path)
+    _, names = next(lines, (0, []))
+    if len(names) == 1 and names[0].isdecimal():
+        _, names = next(lines, (0, []))
+    names = [name for name in names if name not in ("image_id", "image")]
+    for number, (image, *values) in lines:
+        if len(values) != len(names):
+            raise UserError(f"{path}: line {number}: {len(values)} values for {len(names)} names")
+        yield image, dict(zip(names, values, strict=True))

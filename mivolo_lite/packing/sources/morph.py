@@ -1,0 +1,44 @@
+"""MORPH Album 2 (Ricanek and Tesafaye, FG 2006): mugshots, labels in the file name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.sources.cells import IMAGE
+from mivolo_lite.packing.sources.columns import find_columns
+from mivolo_lite.packing.sources.file_names import FileNameSource, exact_age
+from mivolo_lite.packing.sources.table import read_table
+from mivolo_lite.shards.sample import Labels
+
+GROUPS = {"B": "Black", "W": "White", "H": "Hispanic", "A": "Asian", "O": "Other"}
+
+
+class MorphSource(FileNameSource):
+    """MORPH's images, ``[person]_[number][M|F][age].JPG``; some releases write the number with one digit more or less.
+
+    Args:
+        csv: ``MORPH_Album2*.csv`` with the columns ``photo`` and ``race``, which the names do not say.
+    """
+
+    form = "[person]_[number][M|F][age].JPG"
+    pattern = re.compile(r"(?P<person>\d+)_(?P<number>\d*)(?P<gender>[MF])(?P<age>\d+)\.[a-z]+", re.IGNORECASE)
+
+    def __init__(self, images: Path, csv: Path | None = None, **options: Any):
+        super().__init__(images, **options)
+        self.groups: dict[str, str] = {}
+        if csv is not None:
+            table = read_table(Path(csv))
+            chosen = {IMAGE: "photo"} if "photo" in table.columns else {}
+            table = table.renamed(find_columns(table, chosen, required=("group",)))
+            for photo, race in zip(table.columns[IMAGE], table.columns["group"], strict=True):
+                self.groups[_stem(photo)] = GROUPS.get(race.upper(), race)
+
+    def labels(self, name: re.Match[str]) -> Labels:
+        group = self.groups.get(_stem(name.string)) or None
+        person = f"{int(name['person']):06d}"  # written with five and six digits
+        return Labels(exact_age(name["age"]), name["gender"].upper(), group, {IDENTITY: person})
+
+
+def _stem(name: str) -> str:
+    return Path(name.replace("\\", "/")).stem.upper()

@@ -1,0 +1,110 @@
+"""MXNet's records of identities: MS1M, Glint360K, WebFace, CASIA-WebFace as insightface publishes them.
+
+MXNet is dead, and its format is simple: a record is ``0xCED7230A``, a length whose upper three bits say whether it goes
+on in the next record, and the data, padded to four bytes. The data are a header (flag, label, two ids), ``flag`` more
+labels, and the image.
+"""
+
+import math
+import os
+from array import array
+from bisect import bisect_left
+from pathlib import Path
+from struct import Struct, error
+from typing import Any
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
+from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.decode import UnusablePhoto, check_limit, photo_of
+from mivolo_lite.packing.sources.cutting import photo_jpeg
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
+from mivolo_lite.shards.sample import Labels, Sample
+
+_MAGIC = b"\x0a\x23\xd7\xce"
+_LENGTH, _HEADER = Struct("<I"), Struct("<IfQQ")
+_LENGTH_BITS, _MOST_LABELS, _MOST_PARTS = 29, 1000, 1000
+_WHOLE, _LAST = 0, 3
+
+
+class RecSource(Source):
+    """Faces of identities, cut and aligned already, byte for byte. All images of a person come into one part.
+
+    Args:
+        rec: ``train.rec``; ``train.idx`` lies beside it. ``.bin`` files are pickles and are refused.
+        crops: see ``CropRules``.
+    """
+
+    def __init__(self, rec: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
+        check_limit(max_megapixels)
+        self.rec, self.max_megapixels, self.rules = Path(rec), max_megapixels, CropRules(**crops)
+        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
+        if self.rec.suffix.lower() in (".bin", ".pkl", ".pickle"):
+            raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
+        self.keys, self.offsets = _index(self.rec)
+
+    def items(self) -> list[str]:
+        return [str(key) for key in self.keys]
+
+    def read(self, item: str) -> SourceImage:
+        offset = self.offsets[bisect_left(self.keys, int(item))]
+        try:
+            labels, image = _labels_and_image(_record(self.rec, offset))
+            photo = photo_of(image, self.max_megapixels)
+        except (ValueError, error, UnusablePhoto) as reason:
+            raise Rejected(str(reason)) from None
+        person = f"{labels[0]:g}"
+        if labels[0] < 0:
+            raise Rejected(f"identity {person} stands for no one")
+        sample = Sample(f"{int(item):09d}", photo_jpeg(photo, self.rules), None, Labels(extra={IDENTITY: person}))
+        return SourceImage(image, [sample], together=person.encode())
+
+
+def _index(rec: Path) -> tuple[array, array]:
+    """The keys of the images and the offset of each, sorted by key. Raises UserError where there are none."""
+    idx = rec.with_suffix(".idx")
+    try:
+        with open(idx) as file:
+            rows = sorted((int(key), int(offset)) for key, offset in (line.split() for line in file if line.strip()))
+        labels, image = _labels_and_image(_record(rec, rows[0][1]))
+    except OSError as reason:
+        raise UserError(f"--rec {rec}: {reason.filename} cannot be read: {reason.strerror}") from None
+    except (ValueError, IndexError, error):  # of bytes that are no text as well
+        raise UserError(f"--rec {rec}: {idx.name} or the first record is damaged; copy both again") from None
+    if not image and len(labels) > 1:  # the first record says where the images end and lists of identities begin
+        rows = [(key, offset) for key, offset in rows if 0 < key < labels[0]]
+    if not rows:
+        raise UserError(f"--rec {rec}: holds no images")
+    keys, offsets = zip(*rows, strict=True)
+    return array("q", keys), array("q", offsets)
+
+
+def _record(rec: Path, offset: int) -> bytes:
+    """The data of the record at an offset. Raises ValueError where there is none."""
+    parts = []
+    with open(rec, "rb") as file:
+        file.seek(offset)
+        for _ in range(_MOST_PARTS):
+            if file.read(4) != _MAGIC:
+                raise ValueError("no record begins there")
+            (length,) = _LENGTH.unpack(file.read(4))
+            kind, size = length >> _LENGTH_BITS, length & ((1 << _LENGTH_BITS) - 1)
+            if size > os.fstat(file.fileno()).st_size - file.tell():
+                raise ValueError("the record goes beyond the end of the file")
+            parts.append(file.read(size))
+            if kind in (_WHOLE, _LAST):
+                return _MAGIC.join(parts)  # data are parted where they hold the magic number
+            file.seek(-size % 4, os.SEEK_CUR)
+    raise ValueError("a record of too many parts")
+
+
+def _labels_and_image(data: bytes) -> tuple[tuple[float, ...], bytes]:
+    """The labels, and the bytes of the image. Raises ValueError or struct.error for anything else."""
+    flag, label, _, _ = _HEADER.unpack_from(data)
+    if flag > _MOST_LABELS:
+        raise ValueError(f"{flag} labels")
+    labels = Struct(f"<{flag}f").unpack_from(data, _HEADER.size) if flag else (label,)
+    if not all(map(math.isfinite, labels)):
+        raise ValueError("a label that is no number")
+    return labels, data[_HEADER.size + 4 * flag :]
