@@ -111,7 +111,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _override(key: str, text: str) -> dict[str, Any]:
     """An option of the command line as nested values. A section, or a list, may be given as YAML."""
-    listed = key == "data.train" and text.lstrip().startswith("[")
+    listed = key in ("data.train", "data.val") and text.lstrip().startswith(("[", "{"))
     value = parse_yaml(text, f"command line: --{key}") if listed or key == "tasks" or key in SECTIONS else text
     *groups, option = key.split(".")
     values = {option: value}

@@ -54,7 +54,8 @@ BACKBONES = {"single": ["backbone"], "multilevel": ["backbone"], "dual": ["face"
 
 
 def noise_sample(number: int) -> Sample:
-    labels = Labels((number % 70,) * 2, "MF"[number % 2], GROUPS[number % 5], {"identity": f"person {number // 2}"})
+    others = {"identity": f"person {number // 2}", "fold": number // 2 % 2}
+    labels = Labels((number % 70,) * 2, "MF"[number % 2], GROUPS[number % 5], others)
     return Sample(f"sample{number:03d}", noise_jpeg(number, SIDE), noise_jpeg(1000 + number, SIDE), labels)
 
 
@@ -84,8 +85,9 @@ def supplies(tmp_path_factory):
         Path("face.jpg").write_bytes(noise_jpeg(0, SIDE))
         write_shard(Path("shards/train/0.tar"), [noise_sample(number) for number in range(48)])
         write_shard(Path("shards/val/0.tar"), [noise_sample(number) for number in range(48, 80)])
-        shutil.copytree("shards/val", "theirs")
-        for split in ("train", "val"):
+        for other in ("theirs", "shards/all"):
+            shutil.copytree("shards/val", other)
+        for split in ("train", "val", "all"):
             index_shards(Path("shards", split))
         main(["train", "--config", f"{REPOSITORY}/configs/quickstart.yaml", "--run", "run", *small("dual")])
         main(["evaluate", "--checkpoint", "run", "--data", "shards/val", "--out", "run/evaluation", "--report", "no"])
@@ -173,8 +175,8 @@ def test_every_command_runs(name, workplace, supplies):
         main(words)
         assert (Path(config.run) / "best" / "model.safetensors").is_file()
         return
-    if words[0] == "seeds":
-        words += small("single")
+    if words[0] in ("seeds", "crossval"):
+        words = ["2" if word.isdigit() else word for word in words] + small("single")
     if words[0] == "pack":
         words = [str(min(int(word), 30)) if word.isdigit() else word for word in words] + ["--workers", "1"]
     main(words)

@@ -1,0 +1,107 @@
+"""Cross-validation: every sample is estimated by a model that was trained without its fold."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.compare import METRICS
+from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
+from mivolo_lite.evaluation.report import write_report
+from mivolo_lite.evaluation.report_sections import Result
+from mivolo_lite.evaluation.summary import summarise
+from mivolo_lite.experiments.training_runs import train_and_evaluate
+from mivolo_lite.files import result_folder, write_text
+
+CROSSVAL_FILE, POOLED = "crossval.json", "evaluation"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The error of a recipe over all folds of a data set.
+
+    Attributes:
+        folds: of each fold, its metrics by name, None where the data lacks the label.
+        pooled: the metrics of ``summarise``, of the predictions of all folds together.
+    """
+
+    folds: list[dict[str, float | None]]
+    pooled: dict
+
+
+def cross_validate(words: Sequence[str], folds: int, launcher: str = "", workers: int = 2) -> CrossValidation:
+    """Train a configuration once for each fold, without that fold, and evaluate each model on its fold.
+
+    The runs are folders below the configuration's run: ``fold-0`` and so on. A run that is complete is not trained
+    again, and one that was interrupted resumes. ``evaluation/`` has the report of all predictions together.
+
+    Args:
+        words: options of ``train``; their ``data.train`` is one data set that was packed with ``--folds``.
+        folds: how many it has.
+        launcher, workers: see ``train_and_evaluate``.
+
+    Raises:
+        UserError: the configuration is invalid, it names several data sets, or a training failed.
+    """
+    # Every fold has a data.val of its own, so none need be given: here any value will do.
+    config = read_run_config([*words, "--data.val", "-"])
+    if len(config.data.train_sets) != 1:
+        raise UserError("crossval: data.train names several data sets; pack one with --folds")
+    folder, path = Path(config.run), config.data.train_sets[0].path
+    evaluations = []
+    for fold in range(folds):
+        rest = [other for other in range(folds) if other != fold]
+        options = [
+            *words,
+            *("--data.train", json.dumps([{"path": path, "folds": rest}])),
+            *("--data.val", json.dumps({"path": path, "folds": [fold]})),
+        ]
+        evaluations.append(train_and_evaluate(options, folder / f"fold-{fold}", path, [fold], launcher, workers))
+    predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
+    metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
+    found = CrossValidation(
+        [{name: each[name] for name in METRICS} for each in metrics],
+        {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),
+    )
+    _write(found, predictions, folder)
+    return found
+
+
+def crossval_table(found: CrossValidation) -> str:
+    """Mean, spread and pooled value of each metric as text."""
+    titles = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
+    lines = [f"{'':17}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
+    for name, (title, form) in titles.items():
+        values = [fold[name] for fold in found.folds]
+        if any(value is None for value in values):
+            continue
+        each = ", ".join(f"{value:{form}}" for value in values)
+        mean, deviation = np.mean(values), np.std(values, ddof=1)
+        lines.append(f"{title:17}{found.pooled[name]:>8{form}}{mean:>8{form}}{deviation:>8{form}}  {each}")
+    return "\n".join([*lines, "", f"pooled: {found.pooled['n']} images, each estimated by the model that never saw it"])
+
+
+def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+    columns = {}
+    for field in fields(Predictions):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            columns[field.name] = np.concatenate(values)
+        elif isinstance(values[0], list):
+            columns[field.name] = [item for value in values for item in value]
+    return replace(parts[0], **columns)
+
+
+def _write(found: CrossValidation, predictions: Predictions, folder: Path) -> None:
+    out = folder / POOLED
+    result_folder(out, (METRICS_FILE, PREDICTIONS_FILE))
+    write_csv({None: predictions}, out / PREDICTIONS_FILE)
+    about = {"Cross-validation": f"{len(found.folds)} folds of {found.pooled['data']['folder']}"}
+    write_report([Result(None, found.pooled, predictions)], about, out, (METRICS_FILE, PREDICTIONS_FILE))
+    write_text(out / METRICS_FILE, json.dumps(found.pooled, indent=2) + "\n")
+    write_text(folder / CROSSVAL_FILE, json.dumps({"folds": found.folds}, indent=2) + "\n")
