@@ -43,6 +43,11 @@ def announce_end(trainer: "Trainer") -> None:
     """Log the lowest error of a complete run, where its weights are, and the command that reports them."""
     best, error = trainer.folder.best, trainer.state.best_mae
     lowest = f"lowest validation error {error:.4g}, " if math.isfinite(error) else ""
+    if trainer.state.step < trainer.total_steps:
+        patience, left = trainer.config.train.patience, trainer.total_steps - trainer.state.step
+        trainer.logger.log(
+            f"train.patience {patience}: {trainer.state.stale} evaluations without a new best; ends {left} steps early"
+        )
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest}its weights in {best}; goodput {goodput:.0%}; a report of them:")
     trainer.logger.log(

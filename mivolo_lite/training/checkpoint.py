@@ -52,6 +52,7 @@ class TrainState:
         subgroups: logarithmic weights of subgroups, where the run has them.
         val_digest: names the data that ``best_mae`` was measured on; empty before that.
         evaluated: the last step whose weights were evaluated.
+        stale: evaluations since the best one.
     """
 
     digest: str
@@ -65,6 +66,7 @@ class TrainState:
     subgroups: dict[str, float] = field(default_factory=dict)
     val_digest: str = ""
     evaluated: int = 0
+    stale: int = 0
 
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
@@ -355,7 +357,7 @@ def _name_of(step: int) -> str:
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
 _OPTIONAL = {
     "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int,
+    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int,
 }  # fmt: skip
 
 

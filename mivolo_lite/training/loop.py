@@ -110,7 +110,8 @@ class Trainer:
         with self.heartbeat.working():
             self._learn_all()
             self.checkpointer.wait()
-        complete = self.state.step == self.state.evaluated == self.total_steps
+        is_last = self.state.step == self.total_steps or self._is_stale()
+        complete = is_last and self.state.step == self.state.evaluated
         self.logger.log_end(self.state.step, complete, self.throughput.total())
         if complete:
             announce_end(self)
@@ -124,7 +125,8 @@ class Trainer:
         results: list[StepResult] = []
         owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
-        for batches in self._steps() if not owed or self._evaluate() else ():
+        ready = not owed or self._evaluate()
+        for batches in self._steps() if ready and not self._is_stale() else ():
             set_learning_rate(self.engine.optimizer, self._learning_rate())
             self.estimator.method.progress = self._position() / self.end()
             self.engine.model.train()
@@ -145,7 +147,8 @@ class Trainer:
             if should_stop:
                 self.logger.log(f"preempted: saved at step {self.state.step}")
                 break
-            if evaluation_due and not self._evaluate():  # after saving: whatever goes wrong in it loses no step
+            # After saving: whatever goes wrong in it loses no step.
+            if evaluation_due and (not self._evaluate() or self._is_stale()):
                 break
         trace.close()
 
@@ -231,7 +234,7 @@ class Trainer:
     def _check_validation_set(self) -> None:
         """An error on other images is no bound: with another ``data.val`` the best weights are chosen anew."""
         if self.state.val_digest not in ("", self.val_index.digest):
-            self.state.best_mae = math.inf
+            self.state.best_mae, self.state.stale = math.inf, 0
             if self.accelerator.is_main_process:
                 print("data.val: another data set than before; `best` is chosen anew", flush=True)
         self.state.val_digest = self.val_index.digest
@@ -305,6 +308,7 @@ class Trainer:
                 if predictions.unreadable:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
                     self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
+                self.state.stale = 0 if is_best else self.state.stale + 1
                 if is_best:
                     self.state.best_mae = error
                     self._save_best(metrics)
@@ -314,6 +318,10 @@ class Trainer:
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
         return True
+
+    def _is_stale(self) -> bool:
+        """Whether so many evaluations brought no new best that the run ends early."""
+        return self.config.train.patience is not None and self.state.stale >= self.config.train.patience
 
     def _preempted_while_evaluating(self) -> bool:
         self.heartbeat.progress()

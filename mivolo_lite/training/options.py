@@ -20,6 +20,8 @@ class TrainConfig:
             and lets each layer of each step wait for its GPU.
         compile: compile the model with ``torch.compile``.
         eval_every: epochs between evaluations.
+        patience: evaluations without a new best after which the run ends; null for never. The schedule of the learning
+            rate stays that of all epochs.
         eval_batch: images of one forward pass of evaluation in one process.
         save_every: steps between checkpoints, or minutes as in ``10min``; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.
@@ -37,6 +39,7 @@ class TrainConfig:
     sync_batchnorm: bool = False
     compile: bool = False
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
+    patience: Annotated[int, int_range(1)] | None = None
     eval_batch: Annotated[int, int_range(1, 10**6)] = 128
     save_every: Annotated[int, int_range(1)] | Minutes = 1000
     keep: Annotated[int, int_range(1)] = 2

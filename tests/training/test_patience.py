@@ -1,0 +1,34 @@
+"""A run that no longer improves ends early, and stays ended."""
+
+import json
+
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.training import loop
+
+SMALL = [
+    "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0",
+    "--optim.global_batch", "16", "--optim.epochs", "4", "--train.eval_every", "0.5",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_it_ends_after_so_many_evaluations_without_a_new_best(people, tmp_path, monkeypatch, capfd):
+    errors = [9.0, 8.0, 8.5, 7.0, 7.5, 7.5, 6.0, 6.0]
+    measured = iter(errors)
+    monkeypatch.setattr(loop, "validation_error", lambda metrics: next(measured))
+    words = ["train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val"]
+    words += [*SMALL, "--train.patience", "2"]
+    main(words)
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(record["kind"] == "val" for record in log) == 6
+    text = capfd.readouterr().out
+    assert (
+        "train.patience 2: 2 evaluations without a new best" in text and "complete: lowest validation error 7" in text
+    )
+    steps = max(record["step"] for record in log)
+    main([*words, "--resume", "auto"])  # would ask for a seventh evaluation
+    assert next(measured) == 6.0
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert max(record["step"] for record in log) == steps and "complete" in capfd.readouterr().out
