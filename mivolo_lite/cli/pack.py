@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
         print(_sources())
         return
     name, (parser, own_options) = argv[0], _parser(argv[0])
-    options = parse(parser, _switches(argv[1:], parser))
+    options = parse(parser, _switches([_renamed(word) for word in argv[1:]], parser))
     shard, own = options.pop("shard"), {option: options.pop(option) for option in own_options}
     source = _source(name, own, options)
     exclude = options["exclude"] = read_exclusions(options["exclude"])
@@ -74,6 +74,12 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
     return parser, parser.add_class_arguments(SOURCES[name], skip={"seed"})
+
+
+def _renamed(word: str) -> str:
+    """``--in``, which cannot name a parameter in Python, as ``--folder``."""
+    option, equals, value = word.partition("=")
+    return f"--folder{equals}{value}" if option == "--in" else word
 
 
 def _switches(argv: Sequence[str], parser: ArgumentParser) -> list[str]:

@@ -1,7 +1,9 @@
 """Photos from disk as upright 8-bit RGB, in bounded memory."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +19,8 @@ _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
 # Pillow would also open formats that start other programs; these are the ones that photos of people come in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-_READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF")
+_PLUGGED_IN = ("AVIF", "HEIF")  # where Pillow has them
+_READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF", "an AVIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -51,7 +54,7 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
 
     Grey, CMYK and palette photos become RGB (embedded colour profiles are ignored), 16 bits are scaled to 8,
     transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
-    counts.
+    counts. HEIC is read where pillow-heif is installed.
 
     Raises:
         UnusablePhoto: no such file, too large, damaged, or of a kind not named above.
@@ -83,8 +86,13 @@ def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
 
 
 def _read_other(data: bytes, max_megapixels: float) -> Photo:
+    is_heic = kind_of(data) == "a HEIC"
+    _load_plugins()
+    if is_heic and "HEIF" not in Image.OPEN:
+        raise UnusablePhoto("unreadable image: it is a HEIC: pip install 'mivolo-lite[heic]', and pack again")
+    formats = [*_FORMATS, *(name for name in _PLUGGED_IN if name in Image.OPEN)]
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats) as opened:
             check_size(*opened.size, max_megapixels)
             pixels = _pixels(opened)
             # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
@@ -93,13 +101,23 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
         raise
     except UnidentifiedImageError:  # its message holds an address in memory, and no reason
         kind = kind_of(data)
-        raise UnusablePhoto(f"unreadable image: it is {kind}{', damaged' * (kind in _READ)}") from None
+        raise UnusablePhoto(f"unreadable image: it is {kind}{', damaged' * (is_heic or kind in _READ)}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
         raise UnusablePhoto(f"more than {max_megapixels:g} megapixels") from None
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UnusablePhoto(f"unreadable image: {reason}") from None
+
+
+@cache
+def _load_plugins() -> None:
+    """Let Pillow open AVIF where it was built with it, and HEIC where pillow-heif is installed."""
+    Image.init()
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -241,7 +241,10 @@ def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member
     if kind == "a JPEG":
         names = _first_few([_base(member) for member in unread])
         return f"no face or body image: a key ends at the first dot of a name ({names}); rename them without other dots"
-    return f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: convert it to .jpg"
+    return (
+        f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: `mivolo-lite pack shards` "
+        "converts them"
+    )
 
 
 def _image(file: BinaryIO, member: Member) -> bytes:

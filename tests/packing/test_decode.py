@@ -39,6 +39,34 @@ def test_usual_formats(tmp_path, scene, suffix):
     assert photo.is_plain_jpeg == (suffix == "jpg")
 
 
+def test_heic_where_pillow_heif_is_installed(tmp_path, scene):
+    """A HEIC is turned by a box of its own, which pillow-heif obeys; EXIF's orientation means nothing in it."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    scene.save(tmp_path / "a.heic", quality=95)
+    photo = read_photo(tmp_path / "a.heic")
+    assert_close(photo.image, scene, tolerance=4)
+    assert not photo.is_plain_jpeg
+    (tmp_path / "b.heic").write_bytes(photo.data[: len(photo.data) // 2])
+    with pytest.raises(UnusablePhoto, match="unreadable image"):
+        read_photo(tmp_path / "b.heic")
+
+
+def test_heic_without_pillow_heif_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "OPEN", {name: way for name, way in Image.OPEN.items() if name != "HEIF"})
+    monkeypatch.setattr("mivolo_lite.packing.decode._load_plugins", lambda: None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    with pytest.raises(UnusablePhoto, match="it is a HEIC: pip install 'mivolo-lite.heic.'"):
+        read_photo(tmp_path / "a.heic")
+
+
+def test_avif_where_pillow_has_it(tmp_path, scene):
+    Image.init()
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow was built without AVIF")
+    scene.save(tmp_path / "a.avif", quality=95)
+    assert_close(read_photo(tmp_path / "a.avif").image, scene, tolerance=4)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):

@@ -70,7 +70,7 @@ def test_what_cannot_be_packed_is_listed(tmp_path):
     (folder / "someone" / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
     (folder / "someone" / "notes.txt").write_bytes(b"notes")
     packed = pack(IdentitySource(folder), tmp_path / "out", {"train": 1.0}, max_reject_rate=1)
-    assert {reject["image"]: reject["reason"] for reject in packed.rejected} == {
-        "loose.jpg": "lies in no person's folder",
-        "someone/2.heic": "unreadable image: it is a HEIC",
-    }
+    reasons = {reject["image"]: reject["reason"] for reject in packed.rejected}
+    assert reasons.keys() == {"loose.jpg", "someone/2.heic"}
+    assert reasons["loose.jpg"] == "lies in no person's folder"
+    assert reasons["someone/2.heic"].startswith("unreadable image: it is a HEIC")

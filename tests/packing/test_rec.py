@@ -76,7 +76,7 @@ def test_data_that_hold_the_magic_number_come_in_parts(tmp_path):
     assert framed(whole) != parts
     from mivolo_lite.packing.sources.rec import _record
 
-    assert _record(source.rec, source.offsets[1]) == whole
+    assert _record(source.images, source.offsets[1]) == whole
 
 
 @pytest.mark.parametrize(

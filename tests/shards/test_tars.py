@@ -186,7 +186,7 @@ def test_images_that_no_sample_reads_are_counted(tmp_path):
 
 def test_images_of_other_formats_say_what_to_do(tmp_path):
     write_tar(tmp_path / "s.tar", {"0.png": b"\x89PNG\r\n\x1a\n" + bytes(30), "0.json": b"{}"})
-    with pytest.raises(UserError, match="0.png is a PNG; shards hold JPEGs alone: convert it"):
+    with pytest.raises(UserError, match="0.png is a PNG; shards hold JPEGs alone: `mivolo-lite pack shards` converts"):
         index_shards(tmp_path)
 
 

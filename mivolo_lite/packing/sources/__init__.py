@@ -19,12 +19,14 @@ from mivolo_lite.packing.sources.people import PeopleSource
 from mivolo_lite.packing.sources.peta import PETASource
 from mivolo_lite.packing.sources.rafdb import RafDBSource
 from mivolo_lite.packing.sources.rec import RecSource
+from mivolo_lite.packing.sources.shards import ShardsSource
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
 
 SOURCES: dict[str, type[Source]] = {
     "csv": CsvSource,
     "annotations": AnnotationSource,
+    "shards": ShardsSource,
     "identities": IdentitySource,
     "people": PeopleSource,
     "adience": AdienceSource,

@@ -1,7 +1,7 @@
 """Which column of a table holds what: told by options, or found by the usual names."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
@@ -49,14 +49,10 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
     Raises:
         UserError: a column is missing, or there are not as many as a box has edges.
     """
-    by_small = {name.lower().replace(" ", "_"): name for name in reversed(table.columns)}
-    columns = {}
-    for meaning, usual in USUAL_NAMES.items():
-        name = chosen.get(meaning, "")
-        if name:
-            columns[meaning] = _there(name, table, meaning)
-        elif found := [by_small[small] for small in usual if small in by_small]:
-            columns[meaning] = found[0]
+    for meaning in USUAL_NAMES:
+        if chosen.get(meaning):
+            _require(chosen[meaning], table, meaning)
+    columns = usual_names(table.columns, chosen)
     for meanings, option in _BOXES.items():
         columns |= dict(zip(meanings, _several(chosen.get(option, ""), meanings, option, table), strict=False))
     for meaning in (IMAGE, *required):
@@ -68,17 +64,30 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
     return columns
 
 
+def usual_names(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """``{meaning: name}`` of the names that are chosen, or else usual; of several usual ones the surest."""
+    by_small = {name.lower().replace(" ", "_"): name for name in reversed(list(names))}
+    found = {}
+    for meaning, usual in USUAL_NAMES.items():
+        candidates = (
+            [chosen[meaning]] if chosen.get(meaning) else [by_small[name] for name in usual if name in by_small]
+        )
+        if candidates:
+            found[meaning] = candidates[0]
+    return found
+
+
 def _option(meaning: str) -> str:
     return "path" if meaning == IMAGE else meaning
 
 
-def _there(name: str, table: Table, meaning: str) -> str:
+def _require(name: str, table: Table, meaning: str) -> None:
+    """Raise UserError where a table has no such column."""
     if name not in table.columns:
         raise UserError(
             f"--{_option(meaning)} {name}: no column of {table.location.partition(' ')[2]}, which has "
             f"{','.join(table.columns)[:_SHOWN]}"
         )
-    return name
 
 
 def _several(text: str, meanings: Sequence[str], option: str, table: Table) -> list[str]:
@@ -86,7 +95,9 @@ def _several(text: str, meanings: Sequence[str], option: str, table: Table) -> l
     names = [name.strip() for name in text.split(",")] if text else []
     if names and len(names) != len(meanings):
         raise UserError(f"--{option} {text}: give {len(meanings)} columns, parted by commas: {','.join(meanings)}")
-    return [_there(name, table, option) for name in names]
+    for name in names:
+        _require(name, table, option)
+    return names
 
 
 def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -> Iterator[str]:

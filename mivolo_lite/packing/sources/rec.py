@@ -38,11 +38,11 @@ class RecSource(Source):
 
     def __init__(self, rec: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
         check_limit(max_megapixels)
-        self.rec, self.max_megapixels, self.rules = Path(rec), max_megapixels, CropRules(**crops)
+        self.images, self.max_megapixels, self.rules = Path(rec), max_megapixels, CropRules(**crops)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
-        if self.rec.suffix.lower() in (".bin", ".pkl", ".pickle"):
+        if self.images.suffix.lower() in (".bin", ".pkl", ".pickle"):
             raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
-        self.keys, self.offsets = _index(self.rec)
+        self.keys, self.offsets = _index(self.images)
 
     def items(self) -> list[str]:
         return [str(key) for key in self.keys]
@@ -50,7 +50,7 @@ class RecSource(Source):
     def read(self, item: str) -> SourceImage:
         offset = self.offsets[bisect_left(self.keys, int(item))]
         try:
-            labels, image = _labels_and_image(_record(self.rec, offset))
+            labels, image = _labels_and_image(_record(self.images, offset))
             photo = photo_of(image, self.max_megapixels)
         except (ValueError, error, UnusablePhoto) as reason:
             raise Rejected(str(reason)) from None

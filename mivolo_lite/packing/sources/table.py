@@ -229,13 +229,13 @@ def _parsed(text: str, kind: type, location: str) -> Any:
 
 
 def _json_cells(record: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _cell(value) for name, value in record.items()}
+    return {name: cell_of(value) for name, value in record.items()}
 
 
-def _cell(value: Any) -> str:
+def cell_of(value: Any) -> str:
     """A value as a CSV would write it: a list as ``25;32``, nothing for what is absent."""
     if isinstance(value, list | tuple):
-        return ";".join(map(_cell, value))
+        return ";".join(map(cell_of, value))
     return "" if value is None or value != value or isinstance(value, bytes | dict) else str(value).strip()
 
 

@@ -1,0 +1,188 @@
+"""Tars that another tool wrote, such as img2dataset: samples of images of any kind and JSON."""
+
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
+from mivolo_lite.labels import IDENTITY
+from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.decode import UnusablePhoto, check_limit, photo_of
+from mivolo_lite.packing.sources.cells import GenderCodes, age_of
+from mivolo_lite.packing.sources.columns import usual_names
+from mivolo_lite.packing.sources.cutting import photo_jpeg
+from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
+from mivolo_lite.packing.sources.table import cell_of
+from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
+from mivolo_lite.shards.tars import Member, members_by_key
+
+_ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
+_FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
+_PARTS = ("train", "val", "test")
+_MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
+_MEANINGS = ("age", "gender", "group", IDENTITY)
+
+
+class ShardsSource(Source):
+    """Tars of any tool become shards of this package: JPEGs that need no change byte for byte, others as JPEGs.
+
+    A sample is the members of one key: ``.face.*`` and ``.body.*``, or one image, which is the face; and ``.json`` or
+    ``.cls``. Members may lie in any order; macOS's files are passed over, hard links are followed, and tars in nested
+    folders are read. Tars in folders named train, val and test stay in these parts.
+
+    Args:
+        folder: the tars; ``--in DIR`` is the same.
+        age: field of the JSON with the age; usually found by itself, as are the others.
+        gender: field with the gender.
+        group: field with the group.
+        identity: field that says who it is: a person's images come into the same part.
+        gender_codes: what other values of the gender mean, such as 0=M,1=F. Without it numbers are rejected.
+        max_megapixels: larger images are rejected before they are decoded.
+        crops: see ``CropRules``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        age: str = "",
+        gender: str = "",
+        group: str = "",
+        identity: str = "",
+        gender_codes: str = "",
+        max_megapixels: float = MAX_MEGAPIXELS,
+        **crops: Any,
+    ):
+        check_limit(max_megapixels)
+        self.images, self.max_megapixels, self.rules = Path(folder), max_megapixels, CropRules(**crops)
+        if self.rules.align:
+            raise UserError("--align: tars come without landmarks; their faces stay as they are")
+        self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
+        self.gender_of = GenderCodes(gender_codes)
+        self.crop_policy = _earlier_policy(self.images) or self.rules.policy() | {"face": "the data set's own image"}
+        self.tars = _tars(self.images)
+        folders = {part_name(Path(tar).parts[0], "--in") for tar in self.tars if "/" in tar}
+        if folders and folders <= set(_PARTS) and all("/" in tar for tar in self.tars):
+            self.splits = tuple(sorted(folders))
+
+    def items(self) -> list[str]:
+        items = [f"{tar}:{key}" for tar in self.tars for key in _samples(self.images / tar)]
+        if not items:
+            raise UserError(f"--in {self.images}: its tars hold no images and no labels")
+        return items
+
+    def read(self, item: str) -> SourceImage:
+        tar, key = next((tar, item[len(tar) + 1 :]) for tar in self.tars if item.startswith(f"{tar}:"))
+        members = _samples(self.images / tar)[key]
+        with open(self.images / tar, "rb") as file:
+            face, body, label = _chosen(members)
+            if not (face or body):
+                raise Rejected("no face or body image among its members")
+            record = _record(file, label)
+            images = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
+        labels = self._labels(record, item)
+        jpegs = [None if data is None else self._jpeg(data) for data in images]
+        identity = labels.extra.get(IDENTITY)
+        together = None if identity is None else str(identity).encode(errors="surrogatepass")
+        part = part_name(Path(tar).parts[0], "--in") if self.splits else None
+        identity_of_image = next(data for data in images if data is not None)
+        return SourceImage(identity_of_image, [Sample(key_of(key), *jpegs, labels)], together, split=part)
+
+    def _jpeg(self, data: bytes) -> bytes:
+        try:
+            return photo_jpeg(photo_of(data, self.max_megapixels), self.rules)
+        except UnusablePhoto as reason:
+            raise Rejected(str(reason)) from None
+
+    def _labels(self, record: dict[str, Any], item: str) -> Labels:
+        """A sample's labels from its JSON, under the usual names or those of options."""
+        found = usual_names(record, self.names)
+        age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
+        extra = {name: value for name, value in record.items() if name not in found.values()}
+        if identity is not None:
+            extra[IDENTITY] = identity
+        gender = self._gender(cell_of(gender))
+        group = None if group is None or group != group else str(group)
+        return Labels(age_of(cell_of(age)), gender, group, {"source": item} | extra)
+
+    def _gender(self, cell: str) -> str | None:
+        try:
+            self.gender_of.check([cell], "its JSON")
+        except UserError as reason:
+            raise Rejected(str(reason)) from None
+        return self.gender_of(cell)
+
+
+def _tars(folder: Path) -> list[str]:
+    """The tars below a folder by their relative names, sorted. Raises UserError where there are none."""
+    if not folder.is_dir():
+        raise UserError(f"--in {folder}: no such folder; give the folder of the tars")
+    names = sorted(
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(".tar") and not name.startswith(".")
+    )
+    if not names:
+        raise UserError(f"--in {folder}: holds no .tar; unpack compressed ones to plain .tar")
+    return names
+
+
+@lru_cache(maxsize=2)
+def _samples(tar: Path) -> dict[str, dict[str, Member]]:
+    """The members of every key of a tar that has an image or labels. Raises UserError for a damaged one."""
+    try:
+        with open(tar, "rb") as file:
+            by_key = members_by_key(file)
+    except tarfile.TarError as error:
+        raise UserError(f"{tar}: damaged, truncated or compressed tar ({error}); write it again") from None
+    except OSError as error:
+        raise UserError(f"{tar}: cannot be read: {error.strerror}") from None
+    return {key: members for key, members in by_key.items() if any(_chosen(members))}
+
+
+def _chosen(members: Mapping[str, Member]) -> list[Member | None]:
+    """Face, body and labels of a sample; a single image is the face."""
+    return [
+        next((members[name] for name in names if name in members), None)
+        for names in ((*_FACES, *_ENDINGS), _BODIES, LABEL_EXTENSIONS)
+    ]
+
+
+def _record(file: Any, member: Member | None) -> dict[str, Any]:
+    """The JSON object with a sample's labels; of a ``.cls`` its number as the age."""
+    if member is None:
+        return {}
+    data = _bytes(file, member, "labels")
+    try:
+        text = data.decode()
+        record = json.loads(text) if member.name.lower().endswith("json") else {"age": text.strip()}
+        json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate is no Unicode text
+    except (ValueError, RecursionError):
+        raise Rejected("its labels are not JSON in UTF-8") from None
+    if not isinstance(record, dict):
+        raise Rejected("its .json is not an object")
+    return record
+
+
+def _bytes(file: Any, member: Member, kind: str) -> bytes:
+    if member.fault:
+        raise Rejected(f"{member.name} {member.fault}")
+    if member.size > _MOST_BYTES[kind]:
+        raise Rejected(f"{member.name} has {member.size} bytes, over {_MOST_BYTES[kind]}")
+    return member.read(file)
+
+
+def _earlier_policy(folder: Path) -> dict[str, Any]:
+    """The crop policy that the folder's own ``dataset.json`` records, if any."""
+    try:
+        info = json.loads((folder / "dataset.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    policy = info.get("crop_policy") if isinstance(info, dict) else None
+    return policy if isinstance(policy, dict) else {}
