@@ -33,9 +33,13 @@ ALLOWED = {
     },
     "config": {"loading", "methods", "models", "tasks", "training"},
     "experiments": {"config", "distributed", "evaluation", "reporting"},
+    "inference": {
+        "audit", "card", "estimator", "evaluation", "images", "methods", "models", "packing", "shards", "tasks",
+    },
+    "__init__": {"inference"},
     "cli": {
-        "audit", "config", "convert", "distributed", "estimator", "evaluation", "experiments", "packing", "reporting",
-        "shards", "training",
+        "audit", "config", "convert", "distributed", "estimator", "evaluation", "experiments", "inference", "packing",
+        "reporting", "shards", "training",
     },
     "__main__": {"cli"},
 }  # fmt: skip

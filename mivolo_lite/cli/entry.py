@@ -13,6 +13,7 @@ from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain
 
 COMMANDS = {
+    "predict": "ages and genders of everybody in images and videos",
     "pack": "images and labels become shards",
     "index": "an index for shards that somebody else wrote",
     "audit": "copies, contradicting labels and poor images in shards, as a page",

@@ -11,7 +11,22 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.old_names import current_option
 from mivolo_lite.paths import expand_path, local_path
 
-_INPUTS, _OUTPUTS = ("checkpoint", "checkpoints", "data", "exclude", "folder", "folders", "source"), ("out", "fix")
+_INPUTS, _OUTPUTS = (
+    (
+        "checkpoint",
+        "checkpoints",
+        "data",
+        "exclude",
+        "folder",
+        "folders",
+        "source",
+        "sources",
+        "boxes",
+        "detector",
+        "persons",
+    ),
+    ("out", "fix"),
+)
 """Options that are paths; the sources' own have the type Path."""
 
 

@@ -78,6 +78,16 @@ def photo_of(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
         raise UnusablePhoto(str(error)) from None
 
 
+def image_of(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an opened image, as ``read_photo`` has it. Raises UnusablePhoto likewise."""
+    try:
+        check_size(*image.size, max_megapixels)
+        pixels = _pixels(image)
+    except BrokenJpeg as error:
+        raise UnusablePhoto(str(error)) from None
+    return upright(pixels, orientation_of(image))
+
+
 def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
     header = check(data, max_megapixels)
     if header.is_rgb:

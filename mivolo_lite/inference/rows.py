@@ -1,0 +1,109 @@
+"""People as rows: one JSON object a line, and a CSV with the same columns."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.files import written_aside
+from mivolo_lite.inference.people import Person, TaskAnswer
+from mivolo_lite.packing.crops import Box
+
+NOBODY = "nobody found"
+"""The flag of an image's only row where nobody is found in it."""
+
+_BEFORE_TASKS = (
+    "source", "frame", "track", *(f"face_{edge}" for edge in ("x0", "y0", "x1", "y1")),
+    *(f"body_{edge}" for edge in ("x0", "y0", "x1", "y1")),
+    "age", "age_lower", "age_upper", "age_spread", "gender", "gender_probability",
+)  # fmt: skip
+_AFTER_TASKS = "inputs", "detector_score", "flags"
+
+
+def row_of(person: Person | None, source: str, frame: int | None = None, track: int | None = None) -> dict[str, Any]:
+    """A person as a JSON object; of None, the row of an image in which nobody is found."""
+    if person is None:
+        return {"source": source, "frame": frame, "flags": [NOBODY]}
+    lower, upper = person.age_interval or (None, None)
+    return {
+        "source": source,
+        "frame": frame,
+        "track": track,
+        "face": _rounded_box(person.face),
+        "body": _rounded_box(person.body),
+        "age": _rounded(person.age, 4),
+        "age_lower": _rounded(lower, 4),
+        "age_upper": _rounded(upper, 4),
+        "age_spread": _rounded(person.age_spread, 4),
+        "gender": person.gender,
+        "gender_probability": _rounded(person.gender_probability, 6),
+        "tasks": {name: _task(answer) for name, answer in person.tasks.items()},
+        "inputs": list(person.inputs),
+        "detector_score": _rounded(person.score, 4),
+        "flags": list(person.flags),
+    }
+
+
+def _task(answer: TaskAnswer) -> dict[str, Any]:
+    value = answer.value
+    return {"value": _rounded(value, 4) if isinstance(value, float) else value} | (
+        {} if answer.probability is None else {"probability": round(answer.probability, 6)}
+    )
+
+
+def write_rows(rows: Iterable[dict[str, Any]], tasks: Sequence[str], folder: Path, stem: str) -> int:
+    """Write ``STEM.jsonl`` and ``STEM.csv``, each whole or not at all, and return how many rows there are.
+
+    Args:
+        rows: from ``row_of``; read once, never held together.
+        tasks: the names of those whose answers are columns of the CSV; embeddings stand in the JSON alone.
+        folder, stem: of the two files.
+    """
+    count = 0
+    columns = [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
+    with written_aside(folder / f"{stem}.jsonl") as jsonl, written_aside(folder / f"{stem}.csv") as table:
+        with open(jsonl, "w", encoding="utf-8") as lines, open(table, "w", newline="", encoding="utf-8") as cells:
+            writer = csv.DictWriter(cells, columns, extrasaction="ignore")
+            writer.writeheader()
+            for row in rows:
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                writer.writerow(_cells(row))
+                count += 1
+    return count
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    cells = {name: value for name, value in row.items() if value is not None}
+    for part in ("face", "body"):
+        if box := cells.pop(part, None):
+            cells |= {f"{part}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
+    for task, answer in cells.pop("tasks", {}).items():
+        cells |= {task: answer["value"], f"{task}_probability": answer.get("probability", "")}
+    return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags")}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _rounded_box(box: Box | None) -> list[float] | None:
+    return None if box is None else [round(edge, 1) for edge in box]
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A row as a line for people."""
+    where = row["source"] if row["frame"] is None else f"{row['source']} frame {row['frame']}"
+    if "age" not in row:
+        return f"{where}: {NOBODY}"
+    box = row["face"] or row["body"]
+    at = "" if box is None else f" at {', '.join(f'{edge:.0f}' for edge in box)}"
+    age = "no age" if row["age"] is None else f"{row['age']:.0f} years"
+    if row["age_lower"] is not None:
+        age += f" ({row['age_lower']:.0f} to {row['age_upper']:.0f})"
+    gender = f", {row['gender']} {row['gender_probability']:.0%}" if row["gender"] else ""
+    tasks = "".join(
+        f", {name} {answer['value']}" for name, answer in row["tasks"].items() if not isinstance(answer["value"], list)
+    )
+    flags = f" [{'; '.join(row['flags'])}]" if row["flags"] else ""
+    return f"{where}{at}: {age}{gender}{tasks}{flags}"

@@ -1,0 +1,105 @@
+"""What ``predict`` is given, as a list of work: images, videos, and stretches of packed shards."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mivolo_lite.credentials import without_credentials
+from mivolo_lite.errors import UserError
+from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
+from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, image_files
+from mivolo_lite.paths import is_url
+from mivolo_lite.shards.index import INFO_FILE, ShardIndex
+from mivolo_lite.shards.remote import RemoteFolder
+
+VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv .y4m".split())
+"""Files that are read as videos; everything else is read as an image."""
+
+_SAMPLES = 256  # of shards in one piece of work
+
+
+class Item(NamedTuple):
+    """A piece of work.
+
+    Attributes:
+        kind: what it is.
+        address: the file or URL of an image or a video, the folder or URL of shards.
+        samples: of shards, the numbers of the samples.
+    """
+
+    kind: Literal["image", "video", "shards"]
+    address: str
+    samples: range = range(0)
+
+    @property
+    def name(self) -> str:
+        """The address without credentials."""
+        return without_credentials(self.address)
+
+
+def find_items(sources: Sequence[str]) -> list[Item]:
+    """The work that addresses mean, in their order; of folders and globs, in the order of the names.
+
+    Args:
+        sources: files, folders (with all images and videos below), globs, URLs that fsspec reads, folders or URLs of
+            packed shards.
+
+    Raises:
+        UserError: there is nothing at one of them.
+    """
+    return [item for source in sources for item in _items(source)]
+
+
+def _items(source: str) -> Iterator[Item]:
+    if is_url(source):
+        yield from _shards(source) if _names_no_file(source) else [_file(source)]
+    elif os.path.isdir(source):
+        yield from _shards(source) if os.path.isfile(os.path.join(source, INFO_FILE)) else _folder(Path(source))
+    elif os.path.lexists(source):
+        yield _file(source)
+    else:
+        matches = sorted(glob.glob(source, recursive=True)) if glob.has_magic(source) else []
+        if not matches:
+            raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
+        for match in matches:
+            yield from _items(match)
+
+
+def _folder(folder: Path) -> list[Item]:
+    videos = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_video(path.name)]
+    names = sorted({*image_files(folder), *videos})
+    if not names:
+        raise UserError(f"{folder}: holds no image, no video and no packed shards")
+    return [_file(str(folder / name)) for name in names]
+
+
+def _file(address: str) -> Item:
+    return Item("video" if _is_video(address) else "image", address)
+
+
+def _is_video(name: str) -> bool:
+    return Path(name.partition("?")[0] if is_url(name) else name).suffix.lower() in VIDEO_ENDINGS
+
+
+def _names_no_file(url: str) -> bool:
+    ending = Path(url.partition("?")[0]).suffix.lower()
+    return ending not in IMAGE_ENDINGS | VIDEO_ENDINGS
+
+
+def _shards(address: str) -> list[Item]:
+    count = len(ShardIndex.load(address))
+    return [Item("shards", address, range(start, min(start + _SAMPLES, count))) for start in range(0, count, _SAMPLES)]
+
+
+def read_image(item: Item) -> Photo:
+    """The photo of an item. Raises UnusablePhoto with the reason where it cannot be used."""
+    if not is_url(item.address):
+        return read_photo(Path(item.address))
+    folder, _, name = item.address.partition("?")[0].rpartition("/")
+    query = item.address.partition("?")[1:]
+    try:
+        return photo_of(RemoteFolder(folder + "".join(query)).read(name))
+    except UserError as error:
+        raise UnusablePhoto(str(error)) from None

@@ -1,0 +1,129 @@
+"""Looking for boxes of any size with a detector that sees images of a limited size: scales, windows, and merging."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mivolo_lite.images.letterbox import resize
+from mivolo_lite.packing.crops import Box, box_iou
+
+_SAME = 0.4
+"""Boxes of one detector that overlap by this intersection over union are one face."""
+_INSIDE = 0.8
+"""A box of which this share lies in a surer one is a part of it: half a face at the edge of a window."""
+_EDGE = 2.0
+
+
+class Detection(NamedTuple):
+    """A box that a detector found.
+
+    Attributes:
+        box: corners in pixels of the photo; it may reach beyond the photo.
+        score: 0 to 1, how sure the detector is.
+        landmarks: (5, 2) pixels: the eyes, the nose, the corners of the mouth; None where the detector gives none.
+    """
+
+    box: Box
+    score: float
+    landmarks: np.ndarray | None = None
+
+
+class Window(NamedTuple):
+    """A part of a scaled photo.
+
+    Attributes:
+        pixels: (h, w, 3) uint8.
+        left, top: where it begins in the scaled photo.
+        scale: of the scaled photo: its pixels by the photo's.
+        inner: which of its edges left, top, right, bottom are no edges of the photo.
+        largest: boxes with a longer side, in pixels of the window, are found better at another scale.
+    """
+
+    pixels: np.ndarray
+    left: int
+    top: int
+    scale: float
+    inner: tuple[bool, bool, bool, bool]
+    largest: float
+
+
+def windows(image: np.ndarray, coarse: int, fine: int, side: int, overlap: int) -> Iterator[Window]:
+    """The windows in which all faces of a photo are looked for: large ones in the whole, small ones in its parts.
+
+    Args:
+        image: (H, W, 3) uint8.
+        coarse: longer side of the whole photo; smaller photos stay as they are.
+        fine: longer side of the photo whose parts are looked at where it is larger than ``coarse``.
+        side: most pixels of a part's side.
+        overlap: of neighbouring parts, and so the largest face that surely lies whole in one of them.
+    """
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    yield from _parts(image, min(1.0, coarse / longer), max(coarse, side), 0, float("inf"))
+    if longer > coarse:
+        yield from _parts(image, min(1.0, fine / longer), side, overlap, overlap)
+
+
+def _parts(image: np.ndarray, scale: float, side: int, overlap: int, largest: float) -> Iterator[Window]:
+    height, width = (max(1, round(edge * scale)) for edge in image.shape[:2])
+    scaled = image if scale == 1 else resize(image, width, height)
+    for top, bottom in _spans(height, side, overlap):
+        for left, right in _spans(width, side, overlap):
+            inner = left > 0, top > 0, right < width, bottom < height
+            yield Window(scaled[top:bottom, left:right], left, top, scale, inner, largest)
+
+
+def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    """Spans of at most ``side`` pixels that cover ``length``, neighbours sharing at least ``overlap``."""
+    if length <= side:
+        return [(0, length)]
+    count = -(-(length - overlap) // (side - overlap))
+    starts = [round(number * (length - side) / (count - 1)) for number in range(count)]
+    return [(start, start + side) for start in starts]
+
+
+def to_photo(window: Window, found: Sequence[Detection]) -> list[Detection]:
+    """What was found in a window, in pixels of the photo, without boxes that its inner edges cut."""
+    return [
+        _moved(detection, window)
+        for detection in found
+        if _longer_side(detection.box) <= window.largest and not _is_cut(detection.box, window)
+    ]
+
+
+def _is_cut(box: Box, window: Window) -> bool:
+    height, width = window.pixels.shape[:2]
+    beyond = box[0] <= _EDGE, box[1] <= _EDGE, box[2] >= width - _EDGE, box[3] >= height - _EDGE
+    return any(inner and out for inner, out in zip(window.inner, beyond, strict=True))
+
+
+def _moved(detection: Detection, window: Window) -> Detection:
+    offset = np.array([window.left, window.top])
+    corners = ((np.array(detection.box).reshape(2, 2) + offset) / window.scale).ravel().tolist()
+    landmarks = None if detection.landmarks is None else (detection.landmarks + offset) / window.scale
+    return Detection((corners[0], corners[1], corners[2], corners[3]), detection.score, landmarks)
+
+
+def merge(found: Sequence[Detection]) -> list[Detection]:
+    """One detection for each face, the surest first (greedy non-maximum suppression)."""
+    kept: list[Detection] = []
+    for detection in sorted(found, key=lambda one: -one.score):
+        if not any(_is_same(detection.box, other.box) for other in kept):
+            kept.append(detection)
+    return kept
+
+
+def _is_same(box: Box, surer: Box) -> bool:
+    return box_iou(box, surer) >= _SAME or _share_inside(box, surer) >= _INSIDE
+
+
+def _share_inside(box: Box, other: Box) -> float:
+    width = max(min(box[2], other[2]) - max(box[0], other[0]), 0)
+    height = max(min(box[3], other[3]) - max(box[1], other[1]), 0)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return width * height / area if area > 0 else 1.0
+
+
+def _longer_side(box: Box) -> float:
+    return max(box[2] - box[0], box[3] - box[1])

