@@ -43,6 +43,7 @@ from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
+from mivolo_lite.training.param_groups import Freeze
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
@@ -127,9 +128,8 @@ class Trainer:
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
         ready = not owed or self._evaluate()
         for batches in self._steps() if ready and not self._is_stale() else ():
-            set_learning_rate(self.engine.optimizer, self._learning_rate())
+            self._begin_step()
             self.estimator.method.progress = self._position() / self.end()
-            self.engine.model.train()
             results.append(self._learn(batches))
             self._advance()
             trace.step()
@@ -182,7 +182,8 @@ class Trainer:
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
             self.estimator.compile()
-        optimizer = build_optimizer(self.estimator, config.optim)
+        self.freeze = Freeze(self.estimator, config.train.freeze, config.train.freeze_epochs)
+        optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         weights, self.dro = self._weighting()
         self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed, weights, self.dro)
@@ -257,8 +258,14 @@ class Trainer:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise
 
-    def _learning_rate(self) -> float:
-        return learning_rate(self._position(), self.end(), self.steps_per_epoch, self.config.optim)
+    def _begin_step(self) -> None:
+        """Ready the model for a step, with the learning rate of each parameter."""
+        is_frozen = self.freeze.is_on(self._position() / self.steps_per_epoch)
+        lr = learning_rate(self._position(), self.end(), self.steps_per_epoch, self.config.optim)
+        set_learning_rate(self.engine.optimizer, lr, is_frozen)
+        self.engine.model.train()
+        if is_frozen:
+            self.freeze.set_eval()
 
     def _steps_to_go(self) -> int:
         """By the samples seen: a run may resume with another global batch, or for fewer epochs."""
@@ -364,7 +371,7 @@ class Trainer:
                 **tasks,
                 **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
-                "lr": self.engine.optimizer.param_groups[0]["lr"],
+                "lr": max(group["lr"] for group in self.engine.optimizer.param_groups),
                 "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
                 **measured,

@@ -1,7 +1,10 @@
 """AdamW without decay on norms and biases, and a learning rate that is a function of the step alone."""
 
 import math
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Annotated
 
 from torch import nn
@@ -10,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.balance import BalanceConfig
 from mivolo_lite.training.dro import DroConfig
+from mivolo_lite.training.param_groups import lr_scales
 
 
 @dataclass
@@ -23,6 +27,7 @@ class OptimConfig:
         lr: highest learning rate.
         min_lr: learning rate at the end of the cosine.
         warmup_epochs: passes over which the learning rate has its linear warm-up.
+        layer_decay: factor of the learning rate from one layer of a timm backbone to the one before it; 1 for none.
         weight_decay: AdamW's, on weight matrices and kernels.
         beta1: AdamW's first moment decay.
         beta2: AdamW's second moment decay.
@@ -40,6 +45,7 @@ class OptimConfig:
     lr: Annotated[float, float_range(0, 1e38, low_open=True)] = 1e-3
     min_lr: Annotated[float, float_range(0, 1e3)] = 1e-6
     warmup_epochs: Annotated[float, float_range(0, 1e6)] = 1.0
+    layer_decay: Annotated[float, float_range(0, 1, low_open=True)] = 1.0
     weight_decay: Annotated[float, float_range(0, 1e3)] = 0.05
     beta1: Annotated[float, float_range(0, 1, high_open=True)] = 0.9
     beta2: Annotated[float, float_range(0, 1, high_open=True)] = 0.999
@@ -50,15 +56,27 @@ class OptimConfig:
     dro: DroConfig = field(default_factory=DroConfig)
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) over the parameters that are trained."""
-    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    decayed = decayed_names(module)
-    groups = [
-        {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[str] = ()) -> Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019) over the parameters that are trained.
+
+    Args:
+        module: the model.
+        config: options.
+        frozen: names of parameters whose learning rate ``set_learning_rate`` may set to 0.
+    """
+    decayed, scales = decayed_names(module), lr_scales(module, config.layer_decay)
+    groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups[config.weight_decay if name in decayed else 0.0, scales[name], name in frozen].append(parameter)
+    return AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale, "can_freeze": can_freeze}
+            for (decay, scale, can_freeze), parameters in sorted(groups.items(), key=itemgetter(0), reverse=True)
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+    )
 
 
 def decayed_names(module: nn.Module) -> set[str]:
@@ -95,7 +113,7 @@ def learning_rate(step: float, total_steps: float, steps_per_epoch: float, confi
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """The same learning rate for all parameter groups."""
+def set_learning_rate(optimizer: Optimizer, lr: float, frozen: bool = False) -> None:
+    """The learning rate of every group: its share of ``lr``, and 0 for what is frozen now."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = 0.0 if frozen and group["can_freeze"] else lr * group["lr_scale"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from mivolo_lite.ranges import Minutes, float_range, int_range
+from mivolo_lite.training.param_groups import Part
 from mivolo_lite.training.trackers import TrackerName
 
 
@@ -19,6 +20,9 @@ class TrainConfig:
         sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs,
             and lets each layer of each step wait for its GPU.
         compile: compile the model with ``torch.compile``.
+        freeze: parts of the model that do not learn at first: ``backbone``, ``stem``, and of a model with two inputs
+            ``face`` and ``body``.
+        freeze_epochs: passes over the data after which they learn as well; null for never.
         eval_every: epochs between evaluations.
         patience: evaluations without a new best after which the run ends; null for never. The schedule of the learning
             rate stays that of all epochs.
@@ -38,6 +42,8 @@ class TrainConfig:
     channels_last: bool = True
     sync_batchnorm: bool = False
     compile: bool = False
+    freeze: list[Part] = field(default_factory=list)
+    freeze_epochs: Annotated[float, float_range(0)] | None = None
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
     patience: Annotated[int, int_range(1)] | None = None
     eval_batch: Annotated[int, int_range(1, 10**6)] = 128

@@ -56,7 +56,7 @@ def test_frozen_parameters_are_not_trained():
     module = nn.Linear(2, 2).requires_grad_(False)
     module.bias.requires_grad_(True)
     groups = build_optimizer(module, OptimConfig()).param_groups
-    assert [len(group["params"]) for group in groups] == [0, 1]
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(1, 0.0)]
 
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():

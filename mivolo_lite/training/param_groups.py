@@ -1,0 +1,92 @@
+"""How fast each parameter learns: layer-wise learning-rate decay, and freezing.
+
+Both are factors of the learning rate, functions of the parameter's name and the epoch. So a run resumes as exactly with
+them as without, at any world size and on any engine: a frozen parameter takes part in every step, with a learning rate
+of 0. AdamW's decay is a factor of the learning rate as well, so that it stays as it is to the last bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from timm.models import group_parameters
+from torch import nn
+
+from mivolo_lite.errors import UserError
+
+Part = Literal["face", "body", "backbone", "stem"]
+"""Of a model: a branch of one with two inputs, all of its timm backbones, or their first layers."""
+
+
+def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
+    """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
+
+    The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads,
+    has the factor 1, the last layer of a backbone ``layer_decay``, the one before its square, and so on.
+    """
+    scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
+    for _, layers in _backbones(module):
+        last = max(layers.values())
+        scales |= {name: layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
+    return scales
+
+
+class Freeze:
+    """Parts of a model that do not learn in the first epochs.
+
+    Args:
+        module: the model.
+        parts: which; none for a model that learns as a whole.
+        epochs: passes over the data after which they learn as well; None for never.
+
+    Attributes:
+        names: of the frozen parameters.
+
+    Raises:
+        UserError: the model has no such part.
+    """
+
+    def __init__(self, module: nn.Module, parts: Sequence[Part], epochs: float | None):
+        self.epochs = epochs
+        self.names = _names_of(module, parts)
+        self._modules = list(_largest_within(module, self.names))
+
+    def is_on(self, epoch: float) -> bool:
+        """Whether the parts are frozen after so many passes over the data."""
+        return bool(self.names) and (self.epochs is None or epoch < self.epochs)
+
+    def set_eval(self) -> None:
+        """Put the parts in evaluation mode: batch norms then use the statistics that came with the weights, and keep
+        them."""
+        for module in self._modules:
+            module.eval()
+
+
+def _names_of(module: nn.Module, parts: Sequence[Part]) -> set[str]:
+    names = {name for name, _ in module.named_parameters()}
+    layers = {name: layer for _, of_backbone in _backbones(module) for name, layer in of_backbone.items()}
+    by_part = {part: {name for name in names if part in name.split(".")} for part in ("face", "body")}
+    by_part |= {"backbone": set(layers), "stem": {name for name, layer in layers.items() if not layer}}
+    for part in parts:
+        if not by_part[part]:
+            there = ", ".join(name for name, found in by_part.items() if found)
+            raise UserError(f"train.freeze: this model has no {part}; it has {there}")
+    return set().union(*(by_part[part] for part in parts))
+
+
+def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Iterator[nn.Module]:
+    """The largest modules all of whose parameters are among these."""
+    own = [prefix + name for name, _ in module.named_parameters()]
+    if own and names.issuperset(own):
+        yield module
+        return
+    for name, child in module.named_children():
+        yield from _largest_within(child, names, f"{prefix}{name}.")
+
+
+def _backbones(module: nn.Module) -> Iterator[tuple[str, dict[str, int]]]:
+    """Of every timm model in a module, its path, and the number of each parameter's layer by the whole name."""
+    for path, submodule in module.named_modules():
+        if hasattr(submodule, "group_matcher"):
+            layers = group_parameters(submodule, submodule.group_matcher(coarse=False), reverse=True)
+            named = {name for name, _ in submodule.named_parameters()}
+            yield path, {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}

@@ -1,0 +1,100 @@
+"""Layer-wise learning-rate decay and freezing: laws on models, and real runs."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mivolo_lite.card import Card
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.training.optim import OptimConfig, build_optimizer, set_learning_rate
+from mivolo_lite.training.param_groups import Freeze, lr_scales
+
+SPAN = {"min_age": 0, "max_age": 100}
+MODELS = {
+    "single": {"backbone": "resnet18"},
+    "dual": {"face": "test_resnet", "body": "test_vit"},
+    "mivolo_d1_112": {},
+    "multilevel": {"backbone": "test_resnet"},
+    "swinface": {},
+}
+
+
+def estimator(model, size=64):
+    options = {"name": model} | MODELS[model]
+    return Estimator(Card(options, {"name": "dldl"}, dict(SPAN), 112 if "backbone" not in str(options) else size))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_factor_rises_from_the_stem_to_the_heads(model):
+    module = estimator(model)
+    scales = lr_scales(module, 0.5)
+    assert scales.keys() == dict(module.named_parameters()).keys()
+    assert set(lr_scales(module, 1.0).values()) == {1.0}
+    heads = {scale for name, scale in scales.items() if name.startswith(("method.", "gender_head."))}
+    backbones = sorted(set(scales.values()))
+    assert heads == {1.0} and backbones == [0.5**power for power in reversed(range(len(backbones)))]
+    assert len(backbones) > 3
+
+
+def test_a_residual_network_by_hand():
+    scales = lr_scales(estimator("single"), 0.5)
+    assert scales["model.backbone.conv1.weight"] == min(scales.values())
+    assert scales["model.backbone.layer4.1.conv2.weight"] == 0.5
+    assert scales["model.backbone.layer1.0.conv1.weight"] < scales["model.backbone.layer2.0.conv1.weight"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_groups_hold_every_parameter_once_at_its_rate(model):
+    module = estimator(model)
+    freeze = Freeze(module, ["stem"], None)
+    optimizer = build_optimizer(module, OptimConfig(layer_decay=0.5), freeze.names)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    set_learning_rate(optimizer, 2.0, frozen=True)
+    rates = {names[id(parameter)]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    scales = lr_scales(module, 0.5)
+    assert rates == {name: 0.0 if name in freeze.names else 2 * scale for name, scale in scales.items()}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    set_learning_rate(optimizer, 2.0)
+    assert all(group["lr"] > 0 for group in optimizer.param_groups)
+
+
+def test_a_frozen_backbone_is_in_evaluation_mode_and_its_parts_alone():
+    module = estimator("dual").train()
+    Freeze(module, ["face"], None).set_eval()
+    assert not any(part.training for part in module.model.face.modules())
+    assert all(part.training for part in module.model.body.modules()) and module.training
+    freeze = Freeze(module, ["backbone"], 2.5)
+    assert freeze.is_on(2.4) and not freeze.is_on(2.5) and not Freeze(module, [], None).is_on(0)
+    assert Freeze(module, ["backbone"], None).is_on(1e9)
+
+
+def test_a_part_that_the_model_lacks_is_one_line():
+    with pytest.raises(UserError, match="train.freeze: this model has no body; it has backbone, stem"):
+        Freeze(estimator("single"), ["body"], None)
+
+
+@pytest.mark.slow
+def test_a_run_learns_the_heads_alone_until_it_thaws(people, tmp_path):
+    words = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--optim.epochs", "2"]
+    words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0"]
+    words += [
+        "--optim.global_batch",
+        "16",
+        "--train.save_every",
+        "1",
+        "--train.keep",
+        "1000",
+        "--optim.layer_decay",
+        "0.7",
+    ]
+    words += ["--train.freeze", "[backbone]", "--train.freeze_epochs", "1", "--run", f"{tmp_path}/run"]
+    main(words)
+    states = [load_file(path / "model.safetensors") for path in sorted((tmp_path / "run/checkpoints").iterdir())]
+    backbones = [{name: value for name, value in state.items() if name.startswith("model.")} for state in states]
+    first, frozen, last = backbones[0], backbones[len(states) // 2 - 1], backbones[-1]
+    assert all(torch.equal(first[name], frozen[name]) for name in first)  # its batch statistics as well
+    assert not any(torch.equal(first[name], last[name]) for name in first if name.endswith("conv1.weight"))
+    heads = [state["method.head.weight"] for state in states]
+    assert not torch.equal(heads[0], heads[1])
