@@ -19,6 +19,7 @@ from mivolo_lite.evaluation.verification import verification
 from mivolo_lite.files import written_aside
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.task_labels import count_people, identities, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.methods.distribution import mean_and_variance
@@ -291,8 +292,8 @@ def passes(
         description: of the progress bar.
     """
     estimator.eval()
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=_bar_hidden(accelerator)):
-        batch = batch.to(accelerator.device)
+    bar = {"desc": description, "unit": "batch", "leave": False, "disable": _bar_hidden(accelerator)}
+    for batch in tqdm(to_device(loader, accelerator.device), total=len(loader), **bar):
         for name, images in input_sets.items():
             with accelerator.autocast():
                 output = estimator(**batch.images(images))

@@ -101,6 +101,10 @@ class Batch:
         """In memory from which copies to a GPU overlap with its work."""
         return self._map(Tensor.pin_memory)
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the tensors' memory until what this stream has queued is done."""
+        self._map(lambda tensor: tensor.record_stream(stream))
+
     def with_pixels(self, pixels: Callable[[str, int], Tensor | None]) -> "Batch":
         """The same with other memory for the images: ``pixels`` of an input's name and how many of it there are."""
         images = {name: Images(pixels(name, len(images.rows)), images.rows) for name, images in self._inputs()}

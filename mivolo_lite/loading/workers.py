@@ -10,6 +10,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import cycle, starmap
 from multiprocessing.util import Finalize
@@ -52,11 +53,30 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        tasks = self.dataset.shards.schedule(self.sampler)
-        batches = self._from_workers(tasks) if self.workers else starmap(self.dataset.read, tasks)
-        return map(Batch.pin_memory, batches) if torch.cuda.is_available() else iter(batches)
+        return self._iterate(Tensor.clone)
 
-    def _from_workers(self, tasks: Iterator[tuple]) -> Iterator[Batch]:
+    def lent(self, prepared: Callable[[list[Tensor]], AbstractContextManager]) -> Iterator[Batch]:
+        """Batches whose images lie in the workers' own memory, each until the next is asked for.
+
+        Args:
+            prepared: a context for that memory while it is used.
+        """
+        return self._iterate(lambda images: images, prepared)
+
+    def _iterate(
+        self,
+        take: Callable[[Tensor], Tensor],
+        prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext,
+    ) -> Iterator[Batch]:
+        tasks = self.dataset.shards.schedule(self.sampler)
+        return self._from_workers(tasks, take, prepared) if self.workers else starmap(self.dataset.read, tasks)
+
+    def _from_workers(
+        self,
+        tasks: Iterator[tuple],
+        take: Callable[[Tensor], Tensor],
+        prepared: Callable[[list[Tensor]], AbstractContextManager],
+    ) -> Iterator[Batch]:
         # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
         slots = self._slots()
@@ -71,11 +91,12 @@ class BatchLoader:
             generator=torch.Generator(),  # otherwise the global one is sampled from, which shifts the model's dropout
         )
         end_workers_at_exit()
-        copy = Tensor.pin_memory if torch.cuda.is_available() else Tensor.clone
-        for slot, batch in _speaking_of_the_dead(iter(loader)):
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch.with_pixels(lambda name, count, slot=slot: copy(buffers[name][slot, :count]))
+        batches = _speaking_of_the_dead(iter(loader))
+        with prepared(list(buffers.values())):
+            for slot, batch in batches:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch.with_pixels(lambda name, count, slot=slot: take(buffers[name][slot, :count]))
 
     def _slots(self) -> int:
         # One slot more than batches on their way: a worker may begin a new one before the latest is copied.

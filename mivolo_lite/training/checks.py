@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -18,13 +19,43 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
 from mivolo_lite.labels import NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.loading.task_labels import count_people, task_columns
+from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from mivolo_lite.training.loop import Trainer
+
 SHARED_MEMORY = Path("/dev/shm")
 _DISK_PATIENCE = 15
 """Seconds in which what one node wrote must appear on the others: network file systems cache what they looked up."""
+
+
+def check_run(trainer: "Trainer") -> dict[str, int]:
+    """Raise UserError for what would end a run later: nothing to learn, nothing to evaluate, no room.
+
+    Returns:
+        How many training samples with an image have each label; of a stream nothing is known before it is read.
+    """
+    config, inputs, validation = trainer.config, trainer.estimator.inputs, trainer.val_index
+    labels: dict[str, int] = {}
+    if config.data.reader == "index":
+        samples, labels = count_labels(trainer.reader.indexes, inputs, trainer.reader.tasks)
+        weights = {"age": 1.0, "gender": config.optim.gender_weight}
+        weights |= {task.name: task.weight for task in config.tasks}
+        learnt = {name: count for name, count in labels.items() if weights[name]}
+        require_labels("data.train", config.data.train, samples, learnt, inputs)
+    classes = {name: choices for name, choices in trainer.classes.items() if choices is not None}
+    samples, known = count_labels([validation], inputs, task_columns(validation, classes))
+    known |= {"identity": count_people(validation)} if len(classes) < len(trainer.classes) else {}
+    require_labels("data.val", config.data.val, samples, known, inputs)
+    require_decodable("data.val", validation, inputs)
+    loaders = [loader for loader in (trainer.loader, trainer.val_loader) if isinstance(loader, BatchLoader)]
+    require_shared_memory(sum(loader.shared_bytes for loader in loaders), trainer.launch.local_processes)
+    require_disk(trainer.folder.path, trainer.checkpoint_bytes)
+    return labels
 
 
 def count_labels(

@@ -19,9 +19,9 @@ from mivolo_lite.estimator import Estimator, require_same
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
-from mivolo_lite.loading.task_labels import count_people, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn
 from mivolo_lite.training.announce import announce_end, announce_start
@@ -29,15 +29,7 @@ from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
-from mivolo_lite.training.checks import (
-    count_labels,
-    multiplies_channels,
-    require_decodable,
-    require_disk,
-    require_labels,
-    require_shared_folder,
-    require_shared_memory,
-)
+from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
@@ -96,7 +88,7 @@ class Trainer:
             self.total_steps - self.state.step,
         )
         self.val_loader = self._val_loader()
-        self._check()
+        self.labels = check_run(self)
 
     def train(self) -> bool:
         """Learn until the last step, evaluating, saving and logging on the way.
@@ -242,14 +234,14 @@ class Trainer:
 
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
-        loader = iter(self.loader)
+        loader = to_device(self.loader, self.accelerator.device)
         for _ in range(self.state.step, self.total_steps):
             with self.throughput.spent("waiting"):
                 batches = list(islice(loader, self.plan.accumulation))
             self.throughput.count(batches)
             for batch in batches:
                 self.broken.add(batch.broken)
-            yield [batch.to(self.accelerator.device) for batch in batches]
+            yield batches
 
     def _learn(self, batches: list[Batch]) -> StepResult:
         try:
@@ -391,25 +383,3 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-
-    def _check(self) -> None:
-        """Raise UserError for what would end the run later: nothing to learn, nothing to evaluate, no room."""
-        config, inputs = self.config, self.estimator.inputs
-        self.labels = {}
-        if config.data.reader == "index":  # of a stream nothing is known before it is read
-            samples, self.labels = count_labels(self.reader.indexes, inputs, self.reader.tasks)
-            require_labels("data.train", config.data.train, samples, self._learnt(self.labels), inputs)
-        classes = {name: choices for name, choices in self.classes.items() if choices is not None}
-        samples, known = count_labels([self.val_index], inputs, task_columns(self.val_index, classes))
-        known |= {"identity": count_people(self.val_index)} if len(classes) < len(self.classes) else {}
-        require_labels("data.val", config.data.val, samples, known, inputs)
-        require_decodable("data.val", self.val_index, inputs)
-        loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
-        require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
-        require_disk(self.folder.path, self.checkpoint_bytes)
-
-    def _learnt(self, known: dict[str, int]) -> dict[str, int]:
-        """Those labels whose loss has a weight."""
-        weights = {"age": 1.0, "gender": self.config.optim.gender_weight}
-        weights |= {task.name: task.weight for task in self.config.tasks}
-        return {name: count for name, count in known.items() if weights[name]}

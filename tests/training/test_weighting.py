@@ -25,7 +25,7 @@ def test_the_order_and_the_images_stay_as_they_are(people, tmp_path):
     steps = []
     for name, switches in (("plain", []), ("weighted", SWITCHES)):
         trainer = Trainer(read_run_config(words(people, tmp_path / name, *switches)))
-        steps.append([batch for batches in trainer._steps() for batch in batches])
+        steps.append(list(trainer.loader))
         trainer.heartbeat.stop()
     assert (trainer.step.weights is not None) and trainer.dro.names == ["M", "F"]
     assert len(steps[0]) == len(steps[1]) > 3

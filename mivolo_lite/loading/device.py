@@ -1,0 +1,60 @@
+"""Batches on a GPU: each is copied while the one before is computed, from the memory that workers decoded it into."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.workers import BatchLoader
+
+
+def to_device(loader: Iterable[Batch], device: torch.device, cuda: ModuleType | Any = torch.cuda) -> Iterator[Batch]:
+    """The batches of a loader on a device. Those of a ``BatchLoader`` are not copied on the host before.
+
+    Args:
+        loader: a ``BatchLoader``, or any batches.
+        device: where to.
+        cuda: ``torch.cuda``.
+    """
+    if device.type != "cuda":
+        return (batch.to(device) for batch in loader)
+    batches = loader.lent(lambda buffers: page_locked(buffers, cuda)) if isinstance(loader, BatchLoader) else loader
+    return _copied_aside(batches, device, cuda)
+
+
+def _copied_aside(batches: Iterable[Batch], device: torch.device, cuda: ModuleType | Any) -> Iterator[Batch]:
+    """Copy on a stream of its own, which waits for no computation; what is computed next waits for the copy alone."""
+    aside = cuda.Stream(device)
+    for batch in batches:
+        with cuda.stream(aside):
+            on_device = batch.pin_memory().to(device)
+        copied, computing = aside.record_event(), cuda.current_stream(device)
+        computing.wait_event(copied)
+        on_device.record_stream(computing)  # its memory was allocated for the other stream
+        try:
+            yield on_device
+        finally:
+            copied.synchronize()  # once the next batch is asked for, a worker may write into this one's memory
+
+
+@contextmanager
+def page_locked(buffers: Iterable[Tensor], cuda: ModuleType | Any = torch.cuda) -> Iterator[None]:
+    """Lock memory into RAM while the block runs, so that a GPU copies from it by itself.
+
+    Where the system refuses, nothing happens: ``pin_memory`` then copies each batch into memory that is locked.
+    """
+    runtime = cuda.cudart()
+    locked = [
+        buffer.data_ptr()
+        for buffer in buffers
+        if int(runtime.cudaHostRegister(buffer.data_ptr(), buffer.untyped_storage().nbytes(), 0)) == 0
+    ]
+    try:
+        yield
+    finally:
+        for address in locked:
+            runtime.cudaHostUnregister(address)
