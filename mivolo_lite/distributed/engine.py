@@ -168,7 +168,12 @@ class DataParallel:
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         # A copy has the parameter's memory format, which decides in what order the update reads.
         state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
-        self.adam.state[parameter] = {"step": step.clone(), **state}
+        self.adam.state[parameter] = {"step": self._step_of(parameter, step), **state}
+
+    def _step_of(self, parameter: Tensor, step: Tensor) -> Tensor:
+        """Where AdamW counts the steps of a parameter: fused, on its device; otherwise on the host."""
+        device = parameter.device if self.adam.defaults.get("fused") else "cpu"
+        return torch.empty((), device=device).copy_(step)
 
 
 class FullParameterCopy:
@@ -245,7 +250,7 @@ class FullySharded(DataParallel):
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         state = {name: self._shard(parameter, value) for name, value in state.items()}
-        self.adam.state[parameter] = {"step": step.clone(), **state}
+        self.adam.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
     def _shard(self, parameter: Tensor, full: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
@@ -349,7 +354,7 @@ class Zero(DataParallel):
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
-            self.adam.state[group] = {"step": int(step) if on_host else step.clone(), **state}
+            self.adam.state[group] = {"step": int(step) if on_host else self._step_of(group, step), **state}
         self._link_optimizer_state()
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:

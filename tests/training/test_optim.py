@@ -1,5 +1,7 @@
 """The optimizer's groups and the learning rate's course."""
 
+import copy
+
 import pytest
 import torch
 from timm.layers import CondConv2d
@@ -50,6 +52,30 @@ def test_norms_and_tables_of_many_dimensions_do_not_decay():
     listed = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     listed[1].no_weight_decay = lambda: {"weight"}
     assert decayed_names(listed) == {"0.weight"}
+
+
+def test_the_fused_update_is_the_same():
+    """Also of kernels in channels-last memory: the fused kernel goes through memory, whatever the strides say."""
+    torch.manual_seed(0)
+    start = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    start.to(memory_format=torch.channels_last)
+    images, results = torch.randn(5, 5, 3, 8, 8), []
+    for fused in (True, False):
+        module = copy.deepcopy(start)
+        optimizer = build_optimizer(module, OptimConfig(lr=0.1))
+        assert all(group["fused"] for group in optimizer.param_groups)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for batch in images:
+            optimizer.zero_grad()
+            module(batch).square().sum().backward()
+            optimizer.step()
+        results.append(module.state_dict())
+    torch.testing.assert_close(*results)
+
+
+def test_elsewhere_than_on_cpus_and_nvidias_torch_decides():
+    assert build_optimizer(nn.Linear(2, 2, device="meta"), OptimConfig()).defaults["fused"] is None
 
 
 def test_frozen_parameters_are_not_trained():
