@@ -1,10 +1,10 @@
 """An exponential moving average (EMA) of the weights. Each rank averages its local shards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mivolo_lite.distributed.engine import DataParallel
 
@@ -22,17 +22,20 @@ class ModelEma:
 
     def __init__(self, engine: DataParallel, decay: float):
         self.engine, self.decay = engine, decay
-        self.tensors = {name: tensor.clone() for name, tensor in self._current().items()}
+        self._buffers = {path: (owner, name) for path, owner, name in _persistent_buffers(engine.estimator)}
+        current = self._current()
+        self.tensors = {name: tensor.clone() for name, tensor in current.items()}
+        self._averaged = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        self._copied = [name for name, tensor in current.items() if not tensor.is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update with the weights of optimizer step number ``step``, counted from 1."""
         decay = min(self.decay, 1 - step ** (-2 / 3))
         current = self._current()
-        moving = [name for name, tensor in current.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[name] for name in moving], [current[name] for name in moving], 1 - decay)
-        for name in current.keys() - set(moving):
-            self.tensors[name].copy_(current[name])
+        torch._foreach_lerp_(*(_listed(tensors, self._averaged) for tensors in (self.tensors, current)), 1 - decay)
+        if self._copied:
+            torch._foreach_copy_(*(_listed(tensors, self._copied) for tensors in (self.tensors, current)))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -53,17 +56,29 @@ class ModelEma:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for name, tensor in self._current().items():
-            previous = tensor.clone()
-            tensor.copy_(self.tensors[name])
-            self.tensors[name].copy_(previous)
+        current = self._current()
+        previous = [tensor.clone() for tensor in current.values()]
+        torch._foreach_copy_(list(current.values()), _listed(self.tensors, list(current)))
+        torch._foreach_copy_(_listed(self.tensors, list(current)), previous)
         self.engine.sync_partitions()
 
     def _current(self) -> dict[str, Tensor]:
-        """The local shards of the estimator's state dict."""
-        parameters, local_shard = self.engine.parameters, self.engine.local_shard
-        return {
-            name: local_shard(parameters[name]) if name in parameters else tensor
-            for name, tensor in self.engine.estimator.state_dict().items()
-            if name not in self.engine.shared  # exchanged twice, they would stay
-        }
+        """The local shards of the estimator's state dict, each tensor once.
+
+        Looked up in their modules: a state dict takes longer to build than its tensors to average, and a list of the
+        tensors would be out of date where a method sets a buffer anew.
+        """
+        shards = {name: self.engine.local_shard(parameter) for name, parameter in self.engine.parameters.items()}
+        return shards | {path: owner[name] for path, (owner, name) in self._buffers.items()}
+
+
+def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], str]]:
+    """The path of each buffer in a state dict, the dictionary of its module that holds it, and its name in it."""
+    for path, submodule in module.named_modules():
+        for name, buffer in submodule._buffers.items():
+            if buffer is not None and name not in submodule._non_persistent_buffers_set:
+                yield f"{path}.{name}".lstrip("."), submodule._buffers, name
+
+
+def _listed(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    return [tensors[name] for name in names]

@@ -115,6 +115,7 @@ class Trainer:
         return complete
 
     def _learn_all(self) -> None:
+        self.engine.model.train()
         results: list[StepResult] = []
         owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
@@ -314,6 +315,7 @@ class Trainer:
         except Interrupted:
             self.logger.log(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
             return False
+        self.engine.model.train()
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
         return True

@@ -43,6 +43,29 @@ def test_it_is_timms(module):
         torch.testing.assert_close(ema.tensors[name], tensor)
 
 
+def test_it_is_the_formula_for_every_tensor_also_where_a_buffer_is_set_anew(module):
+    """To the bit; integers are copied."""
+    module.register_buffer("ages", torch.arange(3.0))
+    module.register_buffer("unsaved", torch.ones(1), persistent=False)
+    ema, expected = ModelEma(Whole(module), 0.7), {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for step in range(1, 5):
+        with torch.no_grad():
+            module[0].weight.add_(torch.randn_like(module[0].weight))
+        module[:2](torch.randn(5, 3, 3, 3))
+        module.ages = module.ages + 1
+        ema.update(step)
+        for name, tensor in module.state_dict().items():
+            new = (
+                torch.lerp(expected[name], tensor, 1 - min(0.7, 1 - step ** (-2 / 3)))
+                if tensor.is_floating_point()
+                else tensor
+            )
+            expected[name] = new.clone()
+    assert ema.tensors.keys() == expected.keys()
+    assert all(torch.equal(ema.tensors[name], expected[name]) for name in expected)
+    assert ema.tensors["1.num_batches_tracked"] == 4 and ema.tensors["ages"][0] > 0
+
+
 def test_while_applied_the_weights_are_the_average_and_afterwards_themselves(module):
     ema = ModelEma(Whole(module), 0.9)
     with torch.no_grad():
