@@ -6,9 +6,13 @@ A handler only notes the signal. All ranks learn of it between the same two step
 import atexit
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from mivolo_lite.output import drop_lost_outputs
 from mivolo_lite.processes import find_launcher, signal_when_parent_ends
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXIT_CODE = 75
 """Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it resumes."""
@@ -56,8 +60,22 @@ def _receive(signal_number: int, _frame) -> None:
     _received.append(signal_number)
 
 
+def own_flags(accelerator, save: bool = False) -> "Tensor":
+    """(2,) what this rank says to the others: that it was preempted, and that it asks for a checkpoint.
+
+    Args:
+        accelerator: joins the ranks.
+        save: whether this rank asks. Only the main process is heard.
+    """
+    import torch
+
+    own = (bool(_received), save and accelerator.is_main_process)
+    # Not torch.tensor: to copy a list to a GPU waits for the work queued there.
+    return torch.stack([torch.full((), float(flag), device=accelerator.device) for flag in own])
+
+
 class Preemption:
-    """Checks at every step whether any rank was preempted.
+    """Checks at every batch of an evaluation whether any rank was preempted; a training step shares its own flags.
 
     Args:
         accelerator: joins the ranks.
@@ -68,37 +86,22 @@ class Preemption:
         self._pending: tuple = ((False, False), None)
 
     def should_stop(self) -> bool:
-        """Whether any rank had been preempted at the previous call."""
-        return self.poll()[0]
+        """Whether any rank had been preempted at the previous call; all ranks get the same answer.
 
-    def poll(self, save: bool = False) -> tuple[bool, bool]:
-        """What the ranks said at the previous call; all of them get the same answer.
-
-        The answer is one step old, and its copy to the host was started then: reading a fresh one waits for all work
-        queued on the GPU since. Doing so at every step left it idle while the next batch was fetched, 13 ms of 130.
-
-        Args:
-            save: whether this rank asks for a checkpoint. Only the main process is heard.
-
-        Returns:
-            Whether any rank had been preempted, and whether a checkpoint was asked for.
+        The answer is one batch old, and its copy to the host was started then: reading a fresh one waits for all work
+        queued on the GPU since. Doing so at every batch left it idle while the next was fetched, 13 ms of 130.
         """
-        (flags, copied), self._pending = self._pending, self._reduce(save)
+        (flags, copied), self._pending = self._pending, self._reduce()
         if copied is not None:
             copied.synchronize()
-        any_preempted, save_asked = flags
-        return bool(any_preempted), bool(save_asked)
+        return bool(flags[0])
 
-    def _reduce(self, save: bool) -> tuple:
+    def _reduce(self) -> tuple:
         """The flags summed over the ranks, and the CUDA event after their copy to the host; None without a GPU."""
         import torch
 
-        device = self.accelerator.device
-        own = (bool(_received), save and self.accelerator.is_main_process)
-        # Not torch.tensor: to copy a list to a GPU waits for the work queued there.
-        flags = torch.stack([torch.full((), float(flag), device=device) for flag in own])
-        flags = self.accelerator.reduce(flags).to("cpu", non_blocking=True)
-        if device.type != "cuda":
+        flags = self.accelerator.reduce(own_flags(self.accelerator)).to("cpu", non_blocking=True)
+        if self.accelerator.device.type != "cuda":
             return flags, None
         copied = torch.cuda.Event()
         copied.record()

@@ -9,7 +9,7 @@ so that a step size means the same for years and for nats; and ``q`` pays for le
 all of the weight.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -57,6 +57,7 @@ class GroupDro:
     Attributes:
         names: of the K subgroups.
         share: (K,) of the training data, by weight. Samples of no subgroup count as without this method.
+        sums: (3, K + 1) what this rank observed since the last step.
         log_weight: (K,) logarithms of what the losses of each subgroup are multiplied by: ``q / share``.
 
     Raises:
@@ -108,13 +109,13 @@ class GroupDro:
         subgroup = F.one_hot(self.subgroup[sample], self.sums.shape[1])
         self.sums = self.sums + (rows[..., None] * subgroup).sum(1)
 
-    def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def update(self, sums: Tensor) -> None:
         """One step on ``q`` from all losses observed since the last step. A subgroup without any keeps its weight.
 
         Args:
-            reduce: sums a tensor over the ranks.
+            sums: ``self.sums`` of all ranks, added.
         """
-        count, loss, size = reduce(self.sums)[:, :-1]
+        count, loss, size = sums[:, :-1]
         self.sums = torch.zeros_like(self.sums)
         factor, tiny = self.log_weight.exp(), torch.finfo(loss.dtype).tiny
         total = (factor * count).sum().clamp(min=tiny)

@@ -123,7 +123,8 @@ class Trainer:
         for batches in self._steps() if ready and not self._is_stale() else ():
             self._begin_step()
             self.estimator.method.progress = self._position() / self.end()
-            results.append(self._learn(batches))
+            result = self._learn(batches)
+            results.append(result)
             self._advance()
             trace.step()
             self.heartbeat.progress()
@@ -131,13 +132,12 @@ class Trainer:
             if self.state.step % self.config.train.log_every == 0 or self.state.step == self.total_steps:
                 self._log(results)
                 results = []
-            should_stop, save_asked = self.preemption.poll(self.schedule.asks())
             evaluation_due = self._evaluation_due()
             if not evaluation_due:
                 self.state.evaluated = self.state.step
-            if should_stop or evaluation_due or save_asked or self.schedule.due(self.state.step):
+            if result.should_stop or evaluation_due or result.save_asked or self.schedule.due(self.state.step):
                 self._save()
-            if should_stop:
+            if result.should_stop:
                 self.logger.log(f"preempted: saved at step {self.state.step}")
                 break
             # After saving: whatever goes wrong in it loses no step.
@@ -246,7 +246,7 @@ class Trainer:
 
     def _learn(self, batches: list[Batch]) -> StepResult:
         try:
-            return self.step(batches, self.state.step)
+            return self.step(batches, self.state.step, self.schedule.asks())
         except Diverged:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise

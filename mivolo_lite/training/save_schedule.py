@@ -7,7 +7,7 @@ class SaveSchedule:
     """Of ``train.save_every``.
 
     Ranks' clocks differ, so the main process alone asks for a save by its clock, once; the others learn of it with the
-    flag of a preemption (``Preemption.poll``).
+    flag of a preemption (``own_flags``).
 
     Args:
         every: steps, or minutes as in ``10min``.

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.flat_reduce import FlatReduce
+from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
@@ -22,12 +24,21 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did, on this rank: its share of the mean losses over all ranks, and the gradient's norm."""
+    """What a step did.
+
+    Attributes:
+        age_loss, gender_loss, task_losses: this rank's share of the mean losses over all ranks.
+        grad_norm: of the gradient, before clipping.
+        should_stop: whether any rank had been preempted when the step began; the same on all of them.
+        save_asked: whether the main process asked for a checkpoint then.
+    """
 
     age_loss: Tensor
     gender_loss: Tensor
     task_losses: list[Tensor]
     grad_norm: Tensor | float
+    should_stop: bool = False
+    save_asked: bool = False
 
 
 class OptimizerStep:
@@ -60,18 +71,24 @@ class OptimizerStep:
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> StepResult:
+    def __call__(self, batches: Sequence[Batch], step: int, save: bool = False) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``.
+
+        Args:
+            batches: equally many on all ranks.
+            step: counted from 0.
+            save: whether this rank asks for a checkpoint.
 
         Raises:
             Diverged: the loss or its gradient is not finite, on all ranks alike. The weights did not take the step.
         """
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
-        known_ages, known_genders, *known = self._known_labels(batches)
+        (known_ages, known_genders, *known), flags = self._known_labels(batches, save)
         age_loss, gender_loss, *task_losses = torch.zeros(2 + len(self.tasks), device=self.accelerator.device)
         outputs = []
         for number, batch in enumerate(batches):
-            with self.engine.micro_batch(last=number == len(batches) - 1):
+            last = number == len(batches) - 1
+            with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
                 weight = 1.0 if self.weights is None else self.weights[batch.sample]
                 age = _masked_sum(weight * self._age_loss(output["age"], batch), batch.age.known) / known_ages
@@ -82,21 +99,24 @@ class OptimizerStep:
                     for task, count in zip(self.tasks, known, strict=True)
                 ]
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
+                age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
+                task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
+                outputs.append(output["age"].detach())
+                if last:
+                    seen = self._begin_sharing(torch.stack([age_loss, gender_loss, *task_losses]))
                 self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
-            age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
-            task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
-            outputs.append(output["age"].detach())
-        grad_norm = self._update(step, torch.stack([age_loss, gender_loss, *task_losses]))
-        self._share_statistics()
+        finite, subgroups, *statistics = seen.wait()
+        grad_norm = self._update(step, finite == self.accelerator.num_processes)
+        self._set_statistics(statistics)
         if self.dro is not None:
-            self.dro.update(self.accelerator.reduce)
+            self.dro.update(subgroups)
         age = AgeRange.concatenate([batch.age for batch in batches])
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
-        return StepResult(age_loss, gender_loss, task_losses, grad_norm)
+        # The update has waited for the step's work on the GPU, and the flags were copied long before that.
+        return StepResult(age_loss, gender_loss, task_losses, grad_norm, *map(bool, flags))
 
-    def _update(self, step: int, losses: Tensor) -> Tensor | float:
+    def _update(self, step: int, finite: Tensor) -> Tensor | float:
         """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
-        finite = self.accelerator.reduce(torch.isfinite(losses).all().float(), "mean") == 1
         grad_norm, taken = self.engine.update(finite)
         if not taken:
             raise Diverged(
@@ -114,22 +134,36 @@ class OptimizerStep:
         self.dro.observe(loss, batch.age, batch.sample)
         return self.dro.factor(batch.sample) * loss
 
-    def _known_labels(self, batches: Sequence[Batch]) -> Tensor:
-        """(2 + tasks,) how many ages, genders and labels of each task the whole step knows, at least 1 each."""
+    def _known_labels(self, batches: Sequence[Batch], save: bool) -> tuple[Tensor, Tensor]:
+        """What must be known before the first backward pass: the only reduce that a step waits for.
+
+        Returns:
+            (2 + tasks,) how many ages, genders and labels of each task the whole step knows, at least 1 each; and (2,)
+            how many ranks were preempted and how many asked for a checkpoint, on their way to the host.
+        """
         masks = [
             [batch.age.known, batch.gender_known, *(batch.tasks[task.name].known for task in self.tasks)]
             for batch in batches
         ]
         known = torch.stack([torch.stack([mask.sum() for mask in row]) for row in masks]).sum(0)
-        return self.accelerator.reduce(known.float()).clamp(min=1)
+        total = self.accelerator.reduce(torch.cat([known.float(), own_flags(self.accelerator, save)]))
+        return total[:-2].clamp(min=1), total[-2:].to("cpu", non_blocking=True)
+
+    def _begin_sharing(self, losses: Tensor) -> FlatReduce:
+        """Of the whole step, all that ranks share beside the gradient: it travels during the last backward pass.
+
+        That all losses are finite, what subgroups lost, and running statistics: DDP would hand on rank 0's, the other
+        engines nothing.
+        """
+        subgroups = losses.new_empty(0) if self.dro is None else self.dro.sums
+        finite = torch.isfinite(losses).all().float()
+        return FlatReduce([finite, subgroups, *self.statistics], self.accelerator.num_processes)
 
     @torch.no_grad()
-    def _share_statistics(self) -> None:
-        """Give every rank the mean of all ranks' running statistics; DDP would hand on rank 0's, the others nothing."""
-        if self.statistics:
-            mean = self.accelerator.reduce(torch.cat(self.statistics), "mean")
-            for own, shared in zip(self.statistics, mean.split([len(own) for own in self.statistics]), strict=True):
-                own.copy_(shared)
+    def _set_statistics(self, sums: list[Tensor]) -> None:
+        """Give every rank the mean of all ranks' running statistics."""
+        if sums:
+            torch._foreach_copy_(self.statistics, torch._foreach_div(sums, self.accelerator.num_processes))
 
 
 def batch_statistics(module: nn.Module) -> list[Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mivolo_lite.distributed import preemption
-from mivolo_lite.distributed.preemption import Preemption
+from mivolo_lite.distributed.preemption import Preemption, own_flags
 
 
 class OneRank:
@@ -37,10 +37,10 @@ def test_a_warning_is_heard_one_call_later_and_from_then_on(received):
 
 
 def test_the_main_process_asks_for_a_save_and_no_other(received):
-    poll = Preemption(OneRank("cpu")).poll
-    assert [poll(True), poll(), poll()] == [(False, False), (False, True), (False, False)]
-    poll = Preemption(OneRank("cpu", is_main_process=False)).poll
-    assert [poll(True), poll()] == [(False, False)] * 2
+    assert own_flags(OneRank("cpu"), save=True).tolist() == [0, 1]
+    assert own_flags(OneRank("cpu", is_main_process=False), save=True).tolist() == [0, 0]
+    received.append(signal.SIGUSR2)
+    assert own_flags(OneRank("cpu")).tolist() == [1, 0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

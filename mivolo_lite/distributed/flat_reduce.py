@@ -1,0 +1,30 @@
+"""One all-reduce for many small tensors, on its way while the rank computes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class FlatReduce:
+    """The sums of float32 tensors over all ranks, begun where this is built. All ranks must build it at the same point.
+
+    A reduce of its own for each of a ResNet-50's 106 batch statistics would cost its latency 106 times.
+
+    Args:
+        tensors: of this rank.
+        processes: how many ranks there are.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], processes: int):
+        self.shapes = [tensor.shape for tensor in tensors]
+        self.flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        self.work = dist.all_reduce(self.flat, async_op=True) if processes > 1 else None
+
+    def wait(self) -> list[Tensor]:
+        """The sums, in the order of the tensors. On a GPU, what is queued from now on waits, and the host does not."""
+        if self.work is not None:
+            self.work.wait()
+        sums = self.flat.split([shape.numel() for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(sums, self.shapes, strict=True)]
