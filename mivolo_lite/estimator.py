@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, save_tensors
+from mivolo_lite.images.normalise import Normalise
 from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
@@ -43,8 +43,6 @@ class Estimator(nn.Module):
 
     channels_last = True
     tta: Tta = "none"
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
@@ -61,9 +59,9 @@ class Estimator(nn.Module):
         self.centres = make_centres(self.model, self.tasks, people)
         if not card.normalisation:
             card.normalisation = {"mean": list(self.model.mean), "std": list(self.model.std)}
-        for name, channels in card.normalisation.items():
-            value = torch.tensor(channels).view(1, 3, 1, 1) * 255
-            self.register_buffer(f"pixel_{name}", value, persistent=False)
+        mean, std = (card.normalisation[name] for name in ("mean", "std"))
+        layers = {name: Normalise(*self.model.normalisation(name, mean, std)) for name in self.inputs}
+        self.normalise = nn.ModuleDict(layers)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -83,7 +81,7 @@ class Estimator(nn.Module):
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
             every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
-        nothing = Images.none_of(self.card.image_size, self.pixel_mean.device)
+        nothing = Images.none_of(self.card.image_size, self.normalise[self.inputs[0]].scale.device)
         images = {"face": face or nothing, "body": body or nothing}
         if batch is None:
             batch = max(len(images[name].rows) for name in self.inputs)
@@ -95,7 +93,7 @@ class Estimator(nn.Module):
         return outputs
 
     def _outputs(self, images: dict[str, Images], batch: int) -> dict[str, Tensor]:
-        images = images | {name: self._normalise(images[name]) for name in self.inputs}
+        images = images | {name: self._normalised(name, images[name]) for name in self.inputs}
         features = self.model(images["face"], images["body"], batch)
         subnet_features = {name: subnet(features) for name, subnet in self.subnets.items()}
         outputs = {task.name: self.heads[task.name](subnet_features[task.subnet_name]) for task in self.tasks}
@@ -192,9 +190,8 @@ class Estimator(nn.Module):
             return False
         return module not in ("subnets", "heads") or path.partition(".")[0] in getattr(self, module)
 
-    def _normalise(self, images: Images) -> Images:
-        # uint8 minus float32 is float32 in one pass over the memory; a cast of its own would be another.
-        pixels = torch.sub(images.pixels, self.pixel_mean).div_(self.pixel_std)
+    def _normalised(self, name: str, images: Images) -> Images:
+        pixels = self.normalise[name](images.pixels)
         return images._replace(pixels=pixels if self.channels_last else pixels.contiguous())
 
 

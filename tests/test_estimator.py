@@ -69,7 +69,7 @@ def test_the_card_holds_what_inference_needs_and_decides_the_normalisation(tmp_p
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(written))
     loaded = Estimator.load(tmp_path)
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-    assert loaded._normalise(Images.of(white)).pixels.eq(1).all()
+    assert loaded.normalise["face"](white).eq(1).all()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.models.backbone import Tokens, require_known
 from mivolo_lite.models.enhancer import Enhancer
-from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.interface import AgeModel, Channels
 from mivolo_lite.models.missing import compute
 from mivolo_lite.ranges import Probability, int_range
 
@@ -69,9 +69,6 @@ class DualModel(AgeModel):
             if self.heads < 1 or self.dim < 1 or self.dim % self.heads:
                 raise UserError(f"model.dim {self.dim} must be a multiple of model.heads {self.heads}, both at least 1")
 
-    body_scale: Tensor
-    body_shift: Tensor
-
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)
         options = {"pretrained": config.pretrained, "drop_path_rate": config.drop_path_rate}
@@ -82,12 +79,12 @@ class DualModel(AgeModel):
         self.enhancer = Enhancer(config.dim, config.heads)
         self.num_features = config.dim
         self.mean, self.std = face.mean, face.std
-        # The caller normalises both images as the face's backbone wants it; the body's may want it otherwise.
-        mean, std = torch.tensor([face.mean, body.mean]), torch.tensor([face.std, body.std])
-        self.register_buffer("body_scale", (std[0] / std[1]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("body_shift", ((mean[0] - mean[1]) / std[1]).view(1, 3, 1, 1), persistent=False)
+        self.body_mean, self.body_std = body.mean, body.std
+
+    def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
+        """Those of the face's backbone are the model's; the body's has its own."""
+        return (mean, std) if name == "face" else (self.body_mean, self.body_std)
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(B, dim)."""
-        body = body._replace(pixels=body.pixels * self.body_scale + self.body_shift)
         return self.enhancer(self.face(face, batch), self.body(body, batch))

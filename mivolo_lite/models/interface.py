@@ -1,5 +1,6 @@
 """What every model looks like to the rest of the package."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -8,6 +9,9 @@ from torch import nn
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models.head import Head
+
+Channels = Sequence[float]
+"""A number for each of the three channels."""
 
 
 class AgeModel(nn.Module):
@@ -18,8 +22,7 @@ class AgeModel(nn.Module):
     Attributes:
         inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
         num_features: width D of what the heads read, behind a subnet where the model has them.
-        mean: normalisation of each of the three channels, of images in [0, 1], that the caller applies.
-        std: the same.
+        mean, std: normalisation of each of the three channels, of images in [0, 1].
     """
 
     Config: ClassVar[Any]
@@ -40,10 +43,20 @@ class AgeModel(nn.Module):
         two gives those of all B samples.
 
         Args:
-            face, body: the normalised images that the batch has; none of what is no input of this model.
+            face, body: the images that the batch has, normalised by ``normalisation``; none of what is no input of
+                this model.
             batch: B, how many samples it has.
         """
         raise NotImplementedError
+
+    def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
+        """The mean and the standard deviation by which an input's images are to be normalised.
+
+        Args:
+            name: of the input.
+            mean, std: those of the model, as its card has them.
+        """
+        return mean, std
 
     def for_inference(self) -> "AgeModel":
         """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself.

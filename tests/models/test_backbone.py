@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath
 
 from mivolo_lite.errors import UserError
@@ -159,16 +160,15 @@ def test_tokens_are_rows_of_the_last_map(name):
 
 
 def test_each_backbone_gets_its_own_normalisation():
-    """The caller normalises both images for the face's backbone; the body's sees what it would have got alone."""
-    dual = MODELS["dual"]
-    model = dual(dual.Config(face="test_efficientnet", body="test_vit", dim=32), SIDE).eval()
-    pixels = image().sigmoid()
-    seen = []
-    model.body.tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))
-    normalised = Images.of((pixels - mean) / std)
-    model(normalised, normalised, len(pixels))
-    torch.testing.assert_close(seen[0], (pixels - 0.5) / 0.5)
+    model = {"name": "dual", "face": "test_efficientnet", "body": "test_vit", "dim": 32}
+    estimator = Estimator(Card(model, {"name": "regression"}, {"min_age": 0, "max_age": 9}, SIDE)).eval()
+    pixels, seen = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8), []
+    for branch in (estimator.model.face, estimator.model.body):
+        branch.tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    estimator(Images.of(pixels), Images.of(pixels))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    torch.testing.assert_close(seen[0], (pixels / 255 - mean) / std)
+    torch.testing.assert_close(seen[1], (pixels / 255 - 0.5) / 0.5)
 
 
 def test_heads_of_the_exchange_divide_its_width():

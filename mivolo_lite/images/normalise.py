@@ -1,0 +1,29 @@
+"""Pixels as a backbone wants them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalise(nn.Module):
+    """uint8 pixels to normalised floats, in one pass over the memory and in the precision that reads them.
+
+    Args:
+        mean, std: of the three channels, of images in [0, 1].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        mean, std = (torch.tensor(value, dtype=torch.float64).view(1, 3, 1, 1) for value in (mean, std))
+        self.register_buffer("scale", (1 / (255 * std)).float(), persistent=False)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) in the same memory format; under autocast in its type, to which a convolution would cast."""
+        device = pixels.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.scale.dtype
+        return torch.addcmul(self.shift, pixels, self.scale, out=torch.empty_like(pixels, dtype=dtype))
