@@ -9,6 +9,7 @@ from torch import nn
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models.head import Head
+from mivolo_lite.models.weights import first_line
 
 Channels = Sequence[float]
 """A number for each of the three channels."""
@@ -22,12 +23,14 @@ class AgeModel(nn.Module):
     Attributes:
         inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
         num_features: width D of what the heads read, behind a subnet where the model has them.
+        grad_checkpointing: whether the backward pass computes activations again instead of keeping them.
         mean, std: normalisation of each of the three channels, of images in [0, 1].
     """
 
     Config: ClassVar[Any]
     inputs: tuple[str, ...]
     num_features: int
+    grad_checkpointing = False
     mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 
@@ -57,6 +60,20 @@ class AgeModel(nn.Module):
             mean, std: those of the model, as its card has them.
         """
         return mean, std
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Activation checkpointing (Chen et al., arXiv 1604.06174) of timm's backbones, block by block.
+
+        Raises:
+            UserError: a backbone does not have it.
+        """
+        for module in self.modules():
+            if module is not self and hasattr(module, "set_grad_checkpointing"):
+                try:
+                    module.set_grad_checkpointing(enable)
+                except AssertionError as error:
+                    raise UserError(f"train.grad_checkpointing: {type(module).__name__}: {first_line(error)}") from None
+        self.grad_checkpointing = enable
 
     def for_inference(self) -> "AgeModel":
         """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself.

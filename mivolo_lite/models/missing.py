@@ -1,4 +1,4 @@
-"""What a model computes where a batch has few images of an input, or none."""
+"""What a model computes where a batch has few images of an input, or none; and what its batch norms then count."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,11 +29,42 @@ def compute(module: nn.Module, images: Images, forward: Callable[[Tensor], Any] 
     forward, pixels = forward or module, images.pixels
     if not len(pixels):
         zeros = pixels.new_zeros(2, *pixels.shape[1:]).contiguous(memory_format=torch.channels_last)
-        with frozen_statistics(module):
+        with frozen_statistics(module), without_checkpointing(module):
             return forward(zeros)
     if len(pixels) == 1 and module.training:
         pixels = pixels.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     return forward(pixels)
+
+
+@contextmanager
+def without_checkpointing(module: nn.Module) -> Iterator[None]:
+    """The backward pass computes nothing again: it would meet batch norms in another mode."""
+    checkpointed = [layer for layer in module.modules() if getattr(layer, "grad_checkpointing", False)]
+    for layer in checkpointed:
+        layer.grad_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer in checkpointed:
+            layer.grad_checkpointing = True
+
+
+@contextmanager
+def uncounted_batches(module: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by their batch and leave their running statistics as they are.
+
+    For a backward pass with activation checkpointing, whose second forward pass would count each batch twice.
+    """
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
+    for layer in norms:
+        # Not track_running_stats: without statistics autograd saves fewer tensors, and checkpointing compares.
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, (momentum, batches) in zip(norms, before, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, batches
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from einops import rearrange
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
@@ -74,7 +75,7 @@ class SwinFaceModel(LevelModel):
             tokens = stage.downsample(tokens)  # the paper's stages end with what timm's begin with
             if index:
                 levels.append(tokens)
-            tokens = stage.blocks(tokens)
+            tokens = checkpoint_seq(stage.blocks, tokens) if stage.grad_checkpointing else stage.blocks(tokens)
         return concat_levels([rearrange(level, "b h w d -> b d h w") for level in (*levels, tokens)])
 
 

@@ -156,6 +156,8 @@ class Trainer:
         self.estimator = Estimator(self._card(), self.reader.people)
         self.flops = model_flops(self.estimator, self.accelerator.device, self.launch.resolve(config.train.precision))
         age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
+        if config.train.grad_checkpointing:
+            self.estimator.model.set_grad_checkpointing()
         if age_counts.any():
             self.estimator.method.fit_prior(age_counts)
         if config.train.sync_batchnorm and self.launch.processes > 1:

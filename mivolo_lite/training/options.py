@@ -23,6 +23,8 @@ class TrainConfig:
         freeze: parts of the model that do not learn at first: ``backbone``, ``stem``, and of a model with two inputs
             ``face`` and ``body``.
         freeze_epochs: passes over the data after which they learn as well; null for never.
+        grad_checkpointing: activation checkpointing: the backward pass computes the activations of each block of a
+            backbone again instead of keeping them; less memory, about a third more time.
         eval_every: epochs between evaluations.
         patience: evaluations without a new best after which the run ends; null for never. The schedule of the learning
             rate stays that of all epochs.
@@ -44,6 +46,7 @@ class TrainConfig:
     compile: bool = False
     freeze: list[Part] = field(default_factory=list)
     freeze_epochs: Annotated[float, float_range(0)] | None = None
+    grad_checkpointing: bool = False
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
     patience: Annotated[int, int_range(1)] | None = None
     eval_batch: Annotated[int, int_range(1, 10**6)] = 128

@@ -1,6 +1,7 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.models.missing import uncounted_batches
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.dro import GroupDro
@@ -69,6 +71,7 @@ class OptimizerStep:
     ):
         self.engine, self.gender_weight, self.seed, self.weights, self.dro = engine, gender_weight, seed, weights, dro
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
+        self.model = engine.estimator.model
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int, save: bool = False) -> StepResult:
@@ -104,7 +107,8 @@ class OptimizerStep:
                 outputs.append(output["age"].detach())
                 if last:
                     seen = self._begin_sharing(torch.stack([age_loss, gender_loss, *task_losses]))
-                self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
+                with uncounted_batches(self.model) if self.model.grad_checkpointing else nullcontext():
+                    self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
         finite, subgroups, *statistics = seen.wait()
         grad_norm = self._update(step, finite == self.accelerator.num_processes)
         self._set_statistics(statistics)

@@ -21,6 +21,8 @@ from tests.models.tiny import SIDE, TinyMivolo
 from tests.training.launching import free_port
 
 SIZE, STEPS = 4, 2
+CHECKPOINTED = ("single, a transformer's body", "dual, maps", "mivolo, face and body", "swinface")
+"""Once more with activation checkpointing, where the backward pass calls the blocks that engines gather."""
 ENVIRONMENT = {
     "ddp": {},
     "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
@@ -48,7 +50,7 @@ def batch_of(seed, rows, inputs):
     )  # fmt: skip
 
 
-def learn(engine, accelerator, which, rows):
+def learn(engine, accelerator, which, rows, checkpointing=False):
     """The weights after some steps, on the main process."""
     name, options = BUILDERS[which]
     torch.manual_seed(0)
@@ -57,6 +59,7 @@ def learn(engine, accelerator, which, rows):
     options = options | ({"drop_path_rate": 0.0} if name == "swinface" else {})
     model = {"name": "mivolo_tiny" if name == "mivolo" else name, **options}
     estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)).eval()
+    estimator.model.set_grad_checkpointing(checkpointing)
     sharded = ENGINES[engine](accelerator, estimator, SGD(estimator.parameters(), lr=0.01), clip_norm=1.0)
     step = OptimizerStep(sharded, gender_weight=1.0, seed=0)
     for number in range(STEPS):
@@ -77,8 +80,9 @@ def work(file, rank, processes, port, results):
     share = SIZE // processes
     rows = slice(rank * share, (rank + 1) * share)
     weights = {which: learn(launch.engine, accelerator, which, rows) for which in BUILDERS}
+    again = {which: learn(launch.engine, accelerator, which, rows, True) for which in CHECKPOINTED}
     if rank == 0:
-        torch.save(weights, results)
+        torch.save((weights, again), results)
 
 
 def run(file, processes, folder):
@@ -102,13 +106,21 @@ def of_one_process(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["fsdp2", "zero3"])
 def test_every_model(file, of_one_process, tmp_path):
-    found = run(file, 2, tmp_path)
-    for which, expected in of_one_process.items():
-        assert found[which].keys() == expected.keys()
+    found, again = run(file, 2, tmp_path)
+    assert found.keys() == BUILDERS.keys() and again.keys() == set(CHECKPOINTED)
+    for which, weights in [*found.items(), *again.items()]:
+        expected = of_one_process[0][which]
+        assert weights.keys() == expected.keys()
         far = [
             name
             for name, value in expected.items()
             # Each rank gathers its own batch statistics.
-            if "running_" not in name and not torch.allclose(found[which][name], value, rtol=1e-3, atol=2e-5)
+            if "running_" not in name and not torch.allclose(weights[name], value, rtol=1e-3, atol=2e-5)
         ]
         assert not far, (which, far)
+
+
+@pytest.mark.slow
+def test_activation_checkpointing_changes_nothing(of_one_process):
+    weights, again = of_one_process
+    torch.testing.assert_close(again, {which: weights[which] for which in again}, rtol=1e-5, atol=1e-6)
