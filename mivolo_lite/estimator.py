@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -68,6 +69,11 @@ class Estimator(nn.Module):
         """The images it looks at, of ``face`` and ``body``."""
         return self.model.inputs
 
+    @property
+    def device(self) -> torch.device:
+        """Where its images must be."""
+        return self.normalise[self.inputs[0]].scale.device
+
     def forward(
         self, face: Images | None = None, body: Images | None = None, batch: int | None = None
     ) -> dict[str, Tensor]:
@@ -81,8 +87,8 @@ class Estimator(nn.Module):
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
             every task's by its name; in training, of an embedding with centres, the cosines to all of them.
         """
-        nothing = Images.none_of(self.card.image_size, self.normalise[self.inputs[0]].scale.device)
-        images = {"face": face or nothing, "body": body or nothing}
+        nothing = Images.none_of(self.card.image_size, self.device)
+        images = {"face": nothing if face is None else face, "body": nothing if body is None else body}
         if batch is None:
             batch = max(len(images[name].rows) for name in self.inputs)
         outputs = self._outputs(images, batch)

@@ -48,7 +48,7 @@ class Teachers:
 
     def __init__(self, folders: Sequence[str | Path], student: Estimator):
         self.student = student
-        device = student.pixel_mean.device
+        device = student.device
         self.teachers = [Estimator.load(folder).to(device).requires_grad_(False) for folder in folders]
         for folder, teacher in zip(folders, self.teachers, strict=True):
             if not set(teacher.inputs) & set(student.inputs):
