@@ -1,6 +1,6 @@
 """The vocabulary of labels, shared by shards, batches, methods and metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,11 +34,14 @@ class AgeRange:
         lo: (B,) float32, youngest possible age in years.
         hi: (B,) float32, oldest possible age in years.
         known: (B,) bool. Where it is False, ``lo`` and ``hi`` hold finite filler that no one may learn from.
+        std: (B,) float32, standard deviation in years of several people's opinions, 0 where it is not known; None where
+            the data has none at all.
     """
 
     lo: Tensor
     hi: Tensor
     known: Tensor
+    std: Tensor | None = None
 
     @classmethod
     def exact(cls, age: Tensor) -> "AgeRange":
@@ -49,7 +52,14 @@ class AgeRange:
     @classmethod
     def concatenate(cls, ages: Sequence["AgeRange"]) -> "AgeRange":
         """Ages of several batches, one after the other."""
-        return cls(*(torch.cat([getattr(age, name) for age in ages]) for name in ("lo", "hi", "known")))
+        lo, hi, known = (torch.cat([getattr(age, name) for age in ages]) for name in ("lo", "hi", "known"))
+        stds = [torch.zeros_like(age.lo) if age.std is None else age.std for age in ages]
+        return cls(lo, hi, known, None if all(age.std is None for age in ages) else torch.cat(stds))
+
+    def map(self, function: Callable) -> "AgeRange":
+        """The same with a function of each tensor."""
+        std = None if self.std is None else function(self.std)
+        return AgeRange(function(self.lo), function(self.hi), function(self.known), std)
 
     @property
     def middle(self) -> Tensor:

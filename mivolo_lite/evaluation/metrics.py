@@ -49,6 +49,25 @@ def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
+def epsilon_error(predictions: Predictions) -> dict[str, float | int]:
+    """``epsilon_error`` over the ``epsilon_n`` samples whose age has a standard deviation; empty where none has.
+
+    ChaLearn LAP 2015: the mean of 1 - exp(-(estimate - mean)^2 / 2 std^2) over the images, from 0 (best) to 1. A
+    missing estimate counts 1. So does, of an age on which all opinions agree (std 0), any other estimate: the limit.
+    """
+    if predictions.age_std is None:
+        return {}
+    is_known = (predictions.age_std >= 0) & ~np.isnan(predictions.age_lo)
+    if not is_known.any():
+        return {}
+    mean, std = ((predictions.age_lo + predictions.age_hi) / 2)[is_known], predictions.age_std[is_known]
+    distance = np.abs(predictions.age[is_known] - mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = -np.expm1(-0.5 * np.square(distance / std))
+    errors = np.where(distance == 0, 0.0, np.where(np.isnan(errors), 1.0, errors))
+    return {"epsilon_error": float(errors.mean()), "epsilon_n": len(errors)}
+
+
 def cumulative_scores(errors: np.ndarray, years: Iterable[float] = range(16)) -> list[float]:
     """CS(n), the share of errors of at most n years, for each n; NaN is left out."""
     errors = errors[~np.isnan(errors)]
@@ -88,10 +107,11 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
-        the mean age of these samples), those of ``task_metrics`` for every other task, ``missing`` (samples without an
-        estimate, where there are any), ``unreadable`` (images that cannot be decoded, ``n`` and the ``first`` few,
-        likewise), and under ``by`` the age metrics by ``age`` (ten-year bins), ``gender`` and ``group``. A task that
-        tells people apart has the accuracy of ``verification``, over ``<name>_n`` pairs.
+        the mean age of these samples), ``epsilon_error`` where ages have a standard deviation, those of
+        ``task_metrics`` for every other task, ``missing`` (samples without an estimate, where there are any),
+        ``unreadable`` (images that cannot be decoded, ``n`` and the ``first`` few, likewise), and under ``by`` the age
+        metrics by ``age`` (ten-year bins), ``gender`` and ``group``. A task that tells people apart has the accuracy of
+        ``verification``, over ``<name>_n`` pairs.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
@@ -101,6 +121,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         "gender_accuracy": gender["accuracy"],
         "gender_n": gender["n"],
         "baseline_mae": _baseline_mae(predictions),
+        **epsilon_error(predictions),
         **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
         **{f"{name}_accuracy": verified and verified["accuracy"] for name, verified in pairs.items()},
         **{f"{name}_n": verified["pairs"] if verified else 0 for name, verified in pairs.items()},

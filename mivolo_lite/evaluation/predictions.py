@@ -20,7 +20,7 @@ from mivolo_lite.files import written_aside
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
-from mivolo_lite.loading.task_labels import count_people, identities, task_columns
+from mivolo_lite.loading.task_labels import age_stds, count_people, identities, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.methods.distribution import mean_and_variance
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
@@ -79,6 +79,7 @@ class Predictions:
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
         embeddings: those of embedding tasks, by their names, where samples have identities.
         gender_logit: (N,) log odds of ``F``, NaN likewise; None where only the probability is known.
+        age_std: (N,) standard deviation of the true age in years, NaN where unknown; None where no sample has one.
         unreadable: "key.input: reason" of every image that cannot be decoded; such an image counts as missing.
     """
 
@@ -96,6 +97,7 @@ class Predictions:
     embeddings: dict[str, Embeddings] = field(default_factory=dict)
     gender_logit: np.ndarray | None = None
     unreadable: tuple[str, ...] = ()
+    age_std: np.ndarray | None = None
 
     @property
     def log_odds(self) -> np.ndarray:
@@ -344,6 +346,7 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
         },
         None if np.isnan(spread).all() else spread,
         gender_logit=logit,
+        age_std=age_stds(index),
         embeddings={
             task.name: Embeddings(answer[task.name], identities(index)) for task in tasks if task.kind == "embedding"
         },

@@ -37,6 +37,8 @@ def _details(metrics: dict) -> list[str]:
     lines += _unreadable(metrics)
     for name in _classified(metrics):
         lines.append(f"{name} accuracy {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
+    if "epsilon_error" in metrics:
+        lines.append(f"epsilon error (ChaLearn) {metrics['epsilon_error']:.3f} of {metrics['epsilon_n']}")
     lines += _verification(metrics)
     lines += _summarised(metrics)
     if metrics["baseline_mae"]:

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import NO_CODE, AgeRange, TaskLabel
+from mivolo_lite.labels import AGE_STD, NO_CODE, AgeRange, TaskLabel
 
 INPUTS = ("face", "body")
+
+LEAST_STD = 0.5
+"""Years: opinions are whole years, so that no label is sharper."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Batch:
 
         Args:
             images: of each input.
-            labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown).
+            labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown);
+                and ``age_std`` (NaN where unknown) where the data has it.
             sample, valid, broken: see the attributes.
             tasks: (B,) labels of every task, NaN where unknown.
         """
@@ -64,7 +68,7 @@ class Batch:
         return cls(
             face=images.get("face"),
             body=images.get("body"),
-            age=AgeRange(torch.from_numpy(lo), torch.from_numpy(hi), torch.from_numpy(age_known)),
+            age=AgeRange(*map(torch.from_numpy, (lo, hi, age_known)), _age_std(labels.get(AGE_STD), age_known)),
             gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
             gender_known=torch.from_numpy(gender_known),
             sample=torch.from_numpy(sample),
@@ -122,7 +126,7 @@ class Batch:
             if isinstance(value, Tensor | np.ndarray):
                 return function(value)
             if isinstance(value, AgeRange):
-                return AgeRange(function(value.lo), function(value.hi), function(value.known))
+                return value.map(function)
             if isinstance(value, Images):
                 return Images(*map(over, value))
             if isinstance(value, TaskLabel):
@@ -137,6 +141,14 @@ class Batch:
 def _any_present(inputs: Iterable[Images], batch: int) -> Tensor:
     """(B,) bool: which samples have an image of any input."""
     return torch.stack([images.present(batch) for images in inputs]).any(dim=0)
+
+
+def _age_std(column: np.ndarray | None, age_known: np.ndarray) -> Tensor | None:
+    """(B,) float32: 0 where unknown; at least ``LEAST_STD``, also where all opinions agree."""
+    if column is None:
+        return None
+    is_known = age_known & (column >= 0)  # False for NaN
+    return torch.from_numpy(np.where(is_known, np.maximum(column, LEAST_STD), 0).astype(np.float32))
 
 
 def _hidden(images: Images) -> Images:

@@ -10,7 +10,9 @@ from torch import Tensor
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
+from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.task_labels import age_stds
 from mivolo_lite.loading.transforms import Augment, AugmentConfig
 from mivolo_lite.randomness import hash_of
 from mivolo_lite.shards.concat import ConcatIndex
@@ -59,6 +61,7 @@ class ShardDataset:
     ):
         self.index, self.inputs, self.image_size, self.changes = index, tuple(inputs), image_size, changes
         self.tasks = tasks or {}
+        self.age_std = age_stds(index)
         self.shards = open_shards(index, block_samples)
         self.augment = Augment(changes.augment) if changes else None
 
@@ -83,6 +86,8 @@ class ShardDataset:
             name: self._decode(name, samples, present[name], buffers[name], numbers, broken) for name in self.inputs
         }
         labels = {name: self.index.select(name, samples) for name in ("age_lo", "age_hi", "gender")}
+        if self.age_std is not None:
+            labels[AGE_STD] = self.age_std[samples]
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         return Batch.assemble(images, labels, samples, valid, broken, tasks)

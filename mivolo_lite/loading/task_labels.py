@@ -12,8 +12,9 @@ from itertools import accumulate
 import numpy as np
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import IDENTITY, NO_CODE
+from mivolo_lite.labels import AGE_STD, IDENTITY, NO_CODE
 from mivolo_lite.shards.columns import EXTRA
+from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
 
@@ -34,6 +35,18 @@ def identities(index: ShardIndex) -> np.ndarray:
     """(N,) float32: the number of the person in each sample, from 0 on without a gap; NaN where unknown."""
     column = index.columns.get(EXTRA + IDENTITY)
     return np.full(len(index), np.nan, dtype=np.float32) if column is None else column
+
+
+def age_stds(index: ShardIndex | ConcatIndex) -> np.ndarray | None:
+    """(N,) float32 standard deviations of the ages in years, NaN where unknown; None where no sample has one."""
+    indexes = index.indexes if isinstance(index, ConcatIndex) else [index]
+    columns = [None if AGE_STD in each.info.get("words", {}) else each.columns.get(EXTRA + AGE_STD) for each in indexes]
+    if all(column is None for column in columns):
+        return None
+    if len(columns) == 1:
+        return columns[0]
+    unknown = (np.full(len(each), np.nan, dtype=np.float32) for each in indexes)
+    return np.concatenate([nans if column is None else column for column, nans in zip(columns, unknown, strict=True)])
 
 
 def count_people(index: ShardIndex) -> int:

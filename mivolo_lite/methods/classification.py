@@ -16,5 +16,5 @@ class Classification(DistributionMethod):
     verified; here the span decides.
     """
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         return nearest_class_cross_entropy(log_probability, age, self.ages)

@@ -32,6 +32,11 @@ def log_mass(log_probability: Tensor, first: Tensor, last: Tensor) -> Tensor:
     return log_probability.masked_fill(outside, -torch.inf).logsumexp(-1)
 
 
+def widths(std: Tensor | None, width: float) -> Tensor | float:
+    """(B, 1) the width of each label in years where it has one, and ``width`` for the others."""
+    return width if std is None else torch.where(std > 0, std, width)[:, None]
+
+
 def cross_entropy(log_probability: Tensor, target: Tensor) -> Tensor:
     """(B,) cross entropy of (B, A) log probabilities against a (B, A) target distribution."""
     return -(target * log_probability).sum(-1)
@@ -97,19 +102,21 @@ class DistributionMethod(AgeMethod):
         output = self.head(features)
         return output + self.start.to(output.dtype)
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         """(B,) loss of exactly known ages.
 
         Args:
             log_probability: (B, A) float32.
             age: (B,) float32, years inside the span.
+            std: (B,) float32, the width of each label in years, 0 where it has none; None where no label has one.
+                Only methods that imitate a distribution use it.
         """
         raise NotImplementedError
 
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:
         log_probability = output.float().log_softmax(-1)
         age = self.span.clamp(age)
-        exact = self.exact_loss(log_probability, age.lo)
+        exact = self.exact_loss(log_probability, age.lo, age.std)
         ranged = -log_mass(log_probability, *class_bounds(age, self.span))
         return torch.where(age.lo == age.hi, exact, ranged)
 

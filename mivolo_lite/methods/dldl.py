@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy
+from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy, widths
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.options import require_positive
 from mivolo_lite.ranges import float_range
@@ -20,7 +20,8 @@ class Dldl(DistributionMethod):
         t_j = exp(-(a_j - y)^2 / 2 sigma^2) / sum_i exp(-(a_i - y)^2 / 2 sigma^2)        loss = -sum_j t_j log p_j
 
     which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is cut off at the ends
-    of the span, so the target of the youngest age has a mean above it.
+    of the span, so the target of the youngest age has a mean above it. Where a sample has an ``age_std``, the standard
+    deviation of people's opinions (APPA-REAL, ChaLearn LAP), it is the width of its Gaussian instead of sigma.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """
@@ -30,7 +31,7 @@ class Dldl(DistributionMethod):
         """Options.
 
         Attributes:
-            sigma: width of the Gaussian target in years.
+            sigma: width of the Gaussian target in years, of samples without ``age_std``.
         """
 
         decode: Decode = "median"
@@ -45,6 +46,6 @@ class Dldl(DistributionMethod):
         """The length of the target: the gradient at the logits is the new head's flat distribution minus it."""
         return min(1.0, (2 * math.sqrt(math.pi) * self.config.sigma) ** -0.5)
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
-        distance = (self.ages - age[:, None]) / self.config.sigma
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
+        distance = (self.ages - age[:, None]) / widths(std, self.config.sigma)
         return cross_entropy(log_probability, (-0.5 * distance.square()).softmax(-1))

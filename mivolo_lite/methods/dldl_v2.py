@@ -27,7 +27,7 @@ class DldlV2(Dldl):
         """Options.
 
         Attributes:
-            sigma: width of the Gaussian target in years.
+            sigma: width of the Gaussian target in years, of samples without ``age_std``.
             expectation_weight: weight (lambda) of the error of the expectation, per year.
         """
 
@@ -38,6 +38,6 @@ class DldlV2(Dldl):
     def loss_unit(self) -> float:
         return super().loss_unit + self.config.expectation_weight * self.span.typical_error / 8
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         error = (expectation(log_probability.exp(), self.ages) - age).abs()
-        return super().exact_loss(log_probability, age) + self.config.expectation_weight * error
+        return super().exact_loss(log_probability, age, std) + self.config.expectation_weight * error

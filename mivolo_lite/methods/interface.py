@@ -1,7 +1,7 @@
 """The interface of a method of age estimation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -43,7 +43,8 @@ class AgeSpan:
 
     def clamp(self, age: AgeRange) -> AgeRange:
         """The same ages, moved to the nearer end of the span where they lie outside it."""
-        return AgeRange(age.lo.clamp(self.min_age, self.max_age), age.hi.clamp(self.min_age, self.max_age), age.known)
+        lo, hi = (end.clamp(self.min_age, self.max_age) for end in (age.lo, age.hi))
+        return replace(age, lo=lo, hi=hi)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class MeanResidue(DistributionMethod):
     def loss_unit(self) -> float:
         return 1 + self.config.mean_weight * self.span.typical_error**2 / 6
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         mean = expectation(log_probability.exp(), self.ages)
         entropy_outside, _ = residue(log_probability, age.round().long() - self.span.min_age)
         loss = nearest_class_cross_entropy(log_probability, age, self.ages)

@@ -38,7 +38,7 @@ class MeanVariance(DistributionMethod):
     def loss_unit(self) -> float:
         return 1 + self.config.mean_weight * self.span.typical_error**2 / 6
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         mean, variance = mean_and_variance(log_probability.exp(), self.ages)
         loss = nearest_class_cross_entropy(log_probability, age, self.ages)
         return loss + self.config.mean_weight * (mean - age).square() / 2 + self.config.variance_weight * variance

@@ -47,7 +47,7 @@ class Unimodal(DistributionMethod):
     def loss_unit(self) -> float:
         return 1 + 0.11 * self.config.unimodal_weight
 
-    def exact_loss(self, log_probability: Tensor, age: Tensor) -> Tensor:
+    def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         probability = log_probability.exp()
         mean, variance = mean_and_variance(probability, self.ages)
         concentrated = (variance + EPSILON).log() / 2 + (mean - age).square() / (2 * variance + EPSILON)

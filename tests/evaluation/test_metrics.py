@@ -1,9 +1,17 @@
 """Metrics against values worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mivolo_lite.evaluation.metrics import age_errors, age_metrics, evaluate_predictions, ten_year_bin
+from mivolo_lite.evaluation.metrics import (
+    age_errors,
+    age_metrics,
+    epsilon_error,
+    evaluate_predictions,
+    ten_year_bin,
+)
 from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.table import metrics_table
 
@@ -73,3 +81,16 @@ def test_the_csv_has_one_row_a_sample_and_empty_fields_for_the_unknown(predictio
         "d,,50.0000,M,0.700000,",
         "e,60;64,70.0000,,0.100000,y",
     ]
+
+
+def test_the_epsilon_error_of_chalearn():
+    nan = np.nan
+    predictions = Predictions(
+        list("abcdef"), np.array([30.0, 33, 40, nan, 50.5, 20]), np.full(6, 0.5), np.array([30.0, 30, 30, 30, 50, nan]),
+        np.array([30.0, 30, 30, 30, 50, nan]), [None] * 6, [None] * 6, age_std=np.array([3.0, 3, nan, 3, 0, 3]),
+    )  # fmt: skip
+    expected = (0 + (1 - np.exp(-0.5)) + 1 + 1) / 4  # exact, one std away, missing, and none agrees with all opinions
+    assert epsilon_error(predictions) == {"epsilon_error": pytest.approx(expected), "epsilon_n": 4}
+    assert evaluate_predictions(predictions)["epsilon_n"] == 4
+    assert epsilon_error(replace(predictions, age_std=None)) == {}
+    assert epsilon_error(replace(predictions, age_std=np.full(6, nan))) == {}

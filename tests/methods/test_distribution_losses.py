@@ -171,3 +171,33 @@ def test_published_answers():
 def test_a_width_must_be_positive():
     with pytest.raises(UserError, match="sigma=0"):
         build("dldl", sigma=0.0)
+
+
+@pytest.mark.parametrize("name, options", [("dldl", {}), ("dldl_v2", {}), ("sord", {}), ("sord", {"squared": True})])
+def test_a_label_has_its_own_width_where_the_data_says_it(name, options):
+    method, age, std = build(name, **options), torch.full((3,), 50.0), torch.tensor([0.0, 3.0, 8.0])
+    known = torch.ones(3, dtype=torch.bool)
+    plain, wide = AgeRange(age, age, known), AgeRange(age, age, known, std)
+    output = random_logits(3)
+    assert method.loss(output, wide)[0] == method.loss(output, plain)[0]
+    assert (method.loss(output, wide)[1:] != method.loss(output, plain)[1:]).all()
+    ages = method.ages
+    for row in (1, 2):
+        # The loss is linear in the log probabilities: its gradient is minus the target.
+        log_probability = output[row : row + 1].log_softmax(-1).requires_grad_()
+        one = build("dldl", sigma=2.0) if name == "dldl_v2" else method
+        (gradient,) = torch.autograd.grad(one.exact_loss(log_probability, age[:1], std[row : row + 1]), log_probability)
+        target = -gradient[0]
+        mean = (target * ages).sum()
+        assert mean == pytest.approx(50, abs=0.01) and target.sum() == pytest.approx(1, abs=1e-5)
+        assert ((target * (ages - mean).square()).sum().sqrt()) == pytest.approx(std[row].item(), rel=0.06)
+
+
+def test_widths_travel_with_ages():
+    age = torch.tensor([1.0, 2.0])
+    plain, wide = AgeRange.exact(age), AgeRange(age, age, torch.ones(2, dtype=torch.bool), torch.tensor([3.0, 0.0]))
+    assert AgeRange.concatenate([plain, plain]).std is None
+    assert AgeRange.concatenate([plain, wide]).std.tolist() == [0, 0, 3, 0]
+    assert AgeSpan(10, 20).clamp(wide).std.tolist() == [3, 0] and wide.map(lambda tensor: tensor[1:]).std.tolist() == [
+        0
+    ]
