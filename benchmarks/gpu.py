@@ -1,124 +1,137 @@
-"""Training on one GPU: does the loader keep up, what does compiling bring, how much of the card is used?
+"""Training and inference on one GPU: does the loader keep up, what does compiling bring, how much of the card is used?
 
-    mivolo-lite pack people --count 4352 --split train=0.94,val=0.06 --out DIR
-    python benchmarks/gpu.py --data DIR [--only dual_resnet50_vit] [--ways resident shards] [--workers 15]
+    mivolo-lite pack people --count 8192 --split train=0.97,val=0.03 --out DIR
+    python benchmarks/gpu.py --data DIR --minutes 8 [--workers 15]
+    python benchmarks/gpu.py --data DIR --dry-run
 
-Each of ``CONFIGS`` is trained by the ordinary trainer, from its own file with random weights: from the shards of faces
-and bodies in DIR, on four batches of these that lie on the GPU already (``resident``), which no loader can beat, and
-both with ``torch.compile``. ``plain timm`` is a bare loop over the same timm backbones on the resident batches, without
-anything of this package. Samples per second are the median over intervals of fifty steps without the first two: the
-batches that the loader had ready at the start are used up by then. What was measured before, on the same card and
-with the same options, is not measured again, and the table holds it.
+Each of ``CONFIGS`` is trained from its own file with random weights by the ordinary trainer: first on batches that lie
+on the GPU already (``resident``), which no loader can beat, then from the shards of faces and bodies in DIR (``from
+shards``). ``plain timm`` is a bare loop over the same timm backbones on the resident batches, without anything of this
+package. All three run eagerly, and compiled by ``torch.compile``. MiVOLO also answers in bf16, as inference loads it
+and as its description reads (``PlainMivolo``).
+
+Parts are measured in the order of ``PARTS``, each in a process of its own, until the minutes are over; what was not
+measured is named. The table is written after every part. ``--dry-run`` does the same with tiny models, a few steps, and
+without a GPU, where its numbers mean nothing: it shows that the script runs.
 """
 
 import argparse
-import gc
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import cycle
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import timm
 import torch
 from commands import REPOSITORY
+from inference import PlainMivolo
+from timing import interleaved
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.readers import READERS, IndexReader
+from mivolo_lite.models import MODELS
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.training.flops import count_flops, peak_flops
 from mivolo_lite.training.loop import Trainer
 from mivolo_lite.training.run_config import RunConfig
 
 CONFIGS = {"dual_resnet50_vit": ("resnet50", "vit_small_patch16_224"), "mivolo_d1": ("volo_d1_224",)}
 """The configurations, and the timm backbones of the plain loop: of the face, and of the body where it has its own."""
-WAYS = ("resident", "shards", "plain timm", "resident, compiled", "shards, compiled")
-INTERVAL, INTERVALS, WARM_UP = 50, 6, 2
+OURS, PLAIN, INFERENCE = "this package", "plain timm", "inference"
+PARTS = [
+    *product(CONFIGS, (OURS, PLAIN), (False,)),
+    ("mivolo_d1", INFERENCE, False),
+    *product(CONFIGS, (OURS, PLAIN), (True,)),
+]
+"""What is measured: the configuration, by whom it is trained, and whether compiled."""
 RESIDENT = 4
 """Batches that lie on the GPU."""
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.md"
+DRY_CONFIGS = {
+    "dual_resnet50_vit": {"model.face": "test_resnet", "model.body": "test_vit", "data.image_size": 160},
+    "mivolo_d1": {"model": "mivolo_d1_112", "model.pretrained": "false", "data.image_size": 112},
+}
+DRY_BACKBONES = {"dual_resnet50_vit": ("test_resnet", "test_vit"), "mivolo_d1": ("test_resnet",)}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One way to train one configuration: its batch, samples per second, peak memory and operations per sample."""
+class Windows:
+    """Samples a second of some spans of steps, each after as many that do not count.
 
-    batch: int
-    speed: float
-    peak_gib: float
-    flops: float | None = None
+    Args:
+        spans: the steps that do not count and those that do, by the name of what they measure, in order.
+    """
+
+    def __init__(self, spans: dict[str, tuple[int, int]]):
+        self.marks, self.seconds, self.done, end = {}, {}, 0, 0
+        for name, (skipped, counted) in spans.items():
+            self.marks[end + skipped], self.marks[end + skipped + counted] = (name, True), (name, False)
+            end += skipped + counted
+        self.steps, self.counted = end, {name: counted for name, (_, counted) in spans.items()}
+
+    def step(self) -> None:
+        self.done += 1
+        if self.done in self.marks:
+            synchronise()
+            name, begins = self.marks[self.done]
+            self.seconds[name] = time.perf_counter() - (0.0 if begins else self.seconds[name])
+
+    def speeds(self, batch: int) -> dict[str, float]:
+        return {name: self.counted[name] * batch / seconds for name, seconds in self.seconds.items()}
 
 
-class ResidentReader(IndexReader):
-    """Repeats the first batches, which it keeps on the GPU."""
+class BothReader(IndexReader):
+    """Repeats its first batches, which it keeps on the device, and then reads on from the shards."""
+
+    resident_steps = 0
 
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
-        return cycle([batch.to("cuda") for batch in super().batches(inputs, plan, rank, samples_seen, RESIDENT)])
+        loader = super().batches(inputs, plan, rank, samples_seen, steps)
+        resident = list(islice(to_device(loader, DEVICE), RESIDENT))
+        yield from islice(cycle(resident), self.resident_steps)
+        yield from to_device(loader, DEVICE)
 
 
-def measure(name: str, way: str, options: argparse.Namespace) -> Measured:
-    """Train in one way, after forgetting all about those before."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    config = run_config(name, way, options)
-    trainer = None if way == "plain timm" else Trainer(config)
-    speed = plain_timm(name, config) if trainer is None else by_trainer(trainer)
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    flops = None if trainer is None or config.train.compile else operations(trainer)
-    return Measured(config.optim.global_batch, speed, peak, flops)
-
-
-def run_config(name: str, way: str, options: argparse.Namespace) -> RunConfig:
-    """The configuration as its file has it, but for its length, its data and its random weights."""
-    run = options.work / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    words = {
-        "config": REPOSITORY / "configs" / f"{name}.yaml",
-        "run": run,
-        "model.pretrained": "false",
-        "data.train": options.data / "train",
-        "data.val": options.data / "val",
-        "data.workers": options.workers,
-        "train.log_every": INTERVAL,
-        "train.eval_every": 1e6,
-        "train.compile": "compiled" in way,
-    }
-    if options.batch:
-        words["optim.global_batch"] = options.batch
-    config = read_run_config([str(word) for key, value in words.items() for word in (f"--{key}", value)])
-    samples = INTERVAL * INTERVALS * config.optim.global_batch
-    config.optim.epochs = samples / len(ShardIndex.load(options.data / "train"))
-    if not way.startswith("shards"):
-        config.data.reader = "resident"
-    return config
-
-
-def by_trainer(trainer: Trainer) -> float:
-    """Samples per second of this package's training, from its log."""
+def by_trainer(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
+    """This package's training: samples a second on resident batches and from shards, and operations of a sample."""
+    windows = Windows({"resident": options.resident, "from shards": options.shards})
+    set_length(config, windows.steps)
+    BothReader.resident_steps, READERS["both"] = sum(options.resident), BothReader
+    config.data.reader = "both"
+    trainer = Trainer(config)
+    trainer.logger.step = windows.step
+    trainer._evaluate = lambda: True
+    flops = trainer.flops or count_flops(trainer.estimator, peak=1.0)
     trainer.train()
-    lines = [json.loads(line) for line in trainer.folder.metrics.read_text().splitlines()]
-    speeds = [line["samples_per_second"] for line in lines if line["kind"] == "train"]
-    return statistics.median(speeds[WARM_UP:])
+    return windows.speeds(config.optim.global_batch) | {"flops": sum(map(flops.of, sampled(config))) / len_of(config)}
 
 
-def operations(trainer: Trainer) -> float:
-    """Floating-point operations of one sample in one step, as torch counts those of products and convolutions."""
-    batch = next(resident_batches(trainer.config))
-    trainer.engine.model.train()
-    with FlopCounterMode(display=False) as counter:
-        trainer.step([batch], trainer.state.step)
-    return counter.get_total_flops() / len(batch)
+def sampled(config: RunConfig) -> list[Batch]:
+    """Some batches as training reads them, on the host."""
+    return list(islice(iter(loader_of(config)), RESIDENT))
+
+
+def len_of(config: RunConfig) -> int:
+    return RESIDENT * config.optim.global_batch
+
+
+def loader_of(config: RunConfig) -> Iterable[Batch]:
+    plan = BatchPlan.resolve(config.optim.global_batch, config.optim.micro_batch, 1)
+    return IndexReader(config.data, 0).batches(("face", "body"), plan, 0, 0, RESIDENT)
 
 
 class PlainTimm(nn.Module):
@@ -138,26 +151,23 @@ class PlainTimm(nn.Module):
         return self.head(torch.cat(features, dim=1)).split([101, 2], dim=1)
 
 
-def plain_timm(name: str, config: RunConfig) -> float:
-    """Samples per second of the loop that one writes oneself."""
-    model = PlainTimm(CONFIGS[name], config.model.drop_path_rate).cuda().to(memory_format=torch.channels_last).train()
+def plain_timm(config: RunConfig, names: Sequence[str], options: argparse.Namespace) -> dict[str, float]:
+    """Samples a second of the loop that one writes oneself, on resident batches."""
+    windows = Windows({"resident": options.resident})
+    model = PlainTimm(names, config.model.drop_path_rate).to(DEVICE, memory_format=torch.channels_last).train()
+    forward: Callable = torch.compile(model) if config.train.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay)
-    batches = resident_batches(config)
-    speeds = []
-    for _ in range(INTERVALS):
-        start = time.perf_counter()
-        for _ in range(INTERVAL):
-            batch = next(batches)
-            with torch.autocast("cuda", torch.bfloat16):
-                age, gender = model(*(filled(images, len(batch)) for images in (batch.face, batch.body)))
-            loss = F.cross_entropy(age.float(), batch.age.lo.long().clamp(0, 100))
-            (loss + F.cross_entropy(gender.float(), batch.gender)).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        torch.cuda.synchronize()
-        speeds.append(INTERVAL * len(batch) / (time.perf_counter() - start))
-    return statistics.median(speeds[WARM_UP:])
+    batches = cycle([batch.to(DEVICE) for batch in sampled(config)])
+    for batch in islice(batches, windows.steps):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            age, gender = forward(*(filled(images, len(batch)) for images in (batch.face, batch.body)))
+        loss = F.cross_entropy(age.float(), batch.age.lo.long().clamp(0, 100))
+        (loss + F.cross_entropy(gender.float(), batch.gender)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        windows.step()
+    return windows.speeds(config.optim.global_batch)
 
 
 def filled(images: Images, batch: int) -> Tensor:
@@ -165,81 +175,186 @@ def filled(images: Images, batch: int) -> Tensor:
     return images.pixels[torch.arange(batch, device=images.pixels.device) % len(images.pixels)]
 
 
-def resident_batches(config: RunConfig) -> Iterator[Batch]:
-    """Those of the resident ways, for whoever has no trainer to take them from."""
-    plan = BatchPlan.resolve(config.optim.global_batch, config.optim.micro_batch, 1)
-    return iter(ResidentReader(config.data, 0).batches(("face", "body"), plan, 0, 0, RESIDENT))
+@torch.inference_mode()
+def inference(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
+    """Samples a second in bf16 of the model as evaluation runs it, and as its description reads."""
+    name, side, batch = config.model.name, config.data.image_size, options.inference_batch
+    torch.manual_seed(0)
+    model = MODELS[name](MODELS[name].Config(), side).eval().to(DEVICE)
+    plain, fast = PlainMivolo(model).eval(), model if DEVICE.type == "cuda" else model.for_inference()
+    face, body = (torch.randn(batch, 3, side, side, device=DEVICE) for _ in range(2))
+
+    def timed(forward: Callable, *arguments) -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            forward(*arguments)
+        synchronise()
+
+    functions = {"ours": partial(timed, fast, Images.of(face), Images.of(body), batch)}
+    functions["plainly written"] = partial(timed, plain, face, body)
+    seconds = interleaved(functions, options.inference_rounds)
+    return {name: batch / statistics.median(times) for name, times in seconds.items()}
 
 
-def matmul_rate() -> float:
-    """Floating-point operations a second of the card's own product of two 8192 x 8192 matrices in bf16."""
-    side, rounds = 8192, 20
-    left, right = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+def run_config(name: str, compiled: bool, options: argparse.Namespace) -> RunConfig:
+    """The configuration as its file has it, but for its length, its data and its random weights."""
+    run = options.work / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    words = {
+        "config": REPOSITORY / "configs" / f"{name}.yaml",
+        "run": run,
+        "model.pretrained": "false",
+        "data.train": options.data / "train",
+        "data.val": options.data / "val",
+        "data.workers": options.workers,
+        "train.log_every": 50,
+        "train.eval_every": 1e6,
+        "train.save_every": 10**6,
+        "train.trackers": "[]",
+        "train.compile": compiled,
+    } | (DRY_CONFIGS[name] if options.dry_run else {})
+    if options.batch:
+        words["optim.global_batch"] = options.batch
+    return read_run_config([str(word) for key, value in words.items() for word in (f"--{key}", value)])
+
+
+def set_length(config: RunConfig, steps: int) -> None:
+    config.optim.epochs = steps * config.optim.global_batch / len(ShardIndex.load(config.data.train))
+
+
+def measure(name: str, what: str, compiled: bool, options: argparse.Namespace) -> dict[str, float]:
+    """One part, in this process."""
+    config = run_config(name, compiled, options)
+    if what == INFERENCE:
+        found = inference(config, options)
+    elif what == PLAIN:
+        found = plain_timm(config, (DRY_BACKBONES if options.dry_run else CONFIGS)[name], options)
+    else:
+        found = by_trainer(config, options)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else 0.0
+    return found | {"batch": config.optim.global_batch, "peak_gib": memory}
+
+
+def synchronise() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matmul_rate(side: int) -> float:
+    """Floating-point operations a second of the device's own product of two square matrices in bf16."""
+    rounds = 20
+    left, right = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     for number in range(2 * rounds):
         if number == rounds:
-            torch.cuda.synchronize()
+            synchronise()
             start = time.perf_counter()
         left @ right
-    torch.cuda.synchronize()
+    synchronise()
     return rounds * 2 * side**3 / (time.perf_counter() - start)
 
 
-def report(options: argparse.Namespace, rate: float, found: dict[tuple[str, str], Measured]) -> str:
-    """The table as markdown."""
+def report(options: argparse.Namespace, rate: float, found: dict[tuple, dict[str, float]], missing: list) -> str:
+    """The tables as markdown."""
+    card = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "a CPU (dry run: no number means anything)"
+    peak = peak_flops(card, "bf16")
     lines = [
         "# Training on one GPU, bf16",
         "",
-        f"`python benchmarks/gpu.py --workers {options.workers}` on {torch.cuda.get_device_name()}, torch "
-        f"{torch.__version__}, {options.workers} loader processes; a product of 8192 x 8192 matrices in bf16 runs at "
-        f"{rate / 1e12:.0f} TFLOP/s there.",
+        f"`python benchmarks/gpu.py --minutes {options.minutes:g} --workers {options.workers}` on {card}, torch "
+        f"{torch.__version__}; a product of large matrices in bf16 runs at {rate / 1e12:.0f} TFLOP/s there"
+        + (f", the data sheet says {peak / 1e12:.0f}." if peak else "."),
         "",
         "`resident`: the same steps on batches that lie on the GPU already. `plain timm`: a bare loop over "
         + ", ".join(f"{' and '.join(backbones)} for {name}" for name, backbones in CONFIGS.items())
-        + " on those, without averaged weights, enhancer, a second stem or missing images. Operations are those of "
-        "products and convolutions, forward and back.",
+        + " on those, without EMA, enhancer, a second stem or missing images. Operations are those of products and "
+        "convolutions, forward and back.",
         "",
-        "| configuration | batch | way | samples/s | of resident | peak GiB | TFLOP/s | of the product's |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| configuration | batch | trained by | | samples/s | of resident | of plain timm | peak GiB | TFLOP/s "
+        "| of the product's |",
+        "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for (name, way), own in found.items():
-        resident = found.get((name, "resident, compiled" if "compiled" in way else "resident"))
-        share = f"{own.speed / resident.speed:.2f}" if resident else ""
-        flops = next((each.flops for (other, _), each in found.items() if other == name and each.flops), None)
-        used = own.speed * flops if flops and way != "plain timm" else None
-        rates = [f"{used / 1e12:.0f}", f"{used / rate:.0%}"] if used else ["", ""]
-        cells = [name, str(own.batch), way, f"{own.speed:.0f}", share, f"{own.peak_gib:.1f}", *rates]
-        lines.append(f"| {' | '.join(cells)} |")
+    for (name, what, compiled), values in found.items():
+        if what == INFERENCE:
+            continue
+        plain = found.get((name, PLAIN, compiled), {}).get("resident")
+        for way in ("resident", "from shards"):
+            if way in values:
+                lines.append(row(name, what, compiled, way, values, plain, rate))
+    for (name, what, _), values in found.items():
+        if what == INFERENCE:
+            ours, plainly = values["ours"], values["plainly written"]
+            lines += [
+                "",
+                f"Inference of {name} in bf16, batches of {options.inference_batch}, face and body: {ours:.0f} "
+                f"samples/s, plainly written {plainly:.0f}: {ours / plainly:.2f} times as fast.",
+            ]
+    if missing:
+        names = "; ".join(f"{name}, {what}{', compiled' * compiled}" for name, what, compiled in missing)
+        lines += ["", f"Not measured: {names}."]
     return "\n".join(lines) + "\n"
+
+
+def row(name: str, what: str, compiled: bool, way: str, values: dict, plain: float | None, rate: float) -> str:
+    speed = values[way]
+    used = speed * values["flops"] if "flops" in values else None
+    cells = [
+        name,
+        f"{values['batch']}",
+        f"{what}, compiled" if compiled else what,
+        way,
+        f"{speed:.0f}",
+        f"{speed / values['resident']:.2f}",
+        f"{speed / plain:.2f}" if plain else "",
+        f"{values['peak_gib']:.1f}",
+        f"{used / 1e12:.0f}" if used else "",
+        f"{used / rate:.0%}" if used else "",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="packed faces and bodies, with train/ and val/")
-    parser.add_argument("--only", nargs="+", choices=CONFIGS, default=tuple(CONFIGS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--batch", type=int, help="instead of the configuration's own")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "gpu", help="what was measured")
+    parser.add_argument("--resident", type=int, nargs=2, default=(15, 40), help="steps to skip and to count")
+    parser.add_argument("--shards", type=int, nargs=2, default=(65, 50), help="the same; the loader's ready ones first")
+    parser.add_argument("--inference-batch", type=int, default=128)
+    parser.add_argument("--inference-rounds", type=int, default=20)
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "gpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--dry-run", action="store_true", help="tiny models and few steps, also without a GPU")
+    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks/gpu.py: no GPU here")
-    READERS["resident"] = ResidentReader
+    if DEVICE.type == "cpu" and not options.dry_run:
+        raise SystemExit("benchmarks/gpu.py: no GPU here; --dry-run shows that it runs")
+    if options.dry_run:
+        options.batch, options.workers, options.resident, options.shards = 4, 1, (1, 1), (1, 1)
+        options.inference_batch = options.inference_rounds = 1
     options.work.mkdir(parents=True, exist_ok=True)
-    files = {(name, way): options.work / f"{name}, {way}.json" for name in CONFIGS for way in WAYS}
-    setting = {"card": torch.cuda.get_device_name(), "torch": torch.__version__} | {
-        name: getattr(options, name) for name in ("workers", "batch")
-    }
-    found = {}
-    for (name, way), file in files.items():
-        known = json.loads(file.read_text()) if file.exists() else {}
-        if known.get("setting") != setting and name in options.only and way in options.ways:
-            known = {"setting": setting, "measured": asdict(measure(name, way, options))}
-            file.write_text(json.dumps(known))
-        if known.get("setting") == setting:
-            found[name, way] = Measured(**known["measured"])
-    text = report(options, matmul_rate(), found)
+    if options.part is not None:
+        print(json.dumps(measure(*PARTS[options.part], options)))
+        return
+    measure_all(options)
+
+
+def measure_all(options: argparse.Namespace) -> None:
+    """Every part in turn, as long as there is time; one that fails or takes too long is left out."""
+    end = time.monotonic() + 60 * options.minutes
+    rate = matmul_rate(256 if options.dry_run else 8192)
+    found: dict[tuple, dict[str, float]] = {}
+    for number, part in enumerate(PARTS):
+        words = [sys.executable, __file__, *sys.argv[1:], "--part", str(number)]
+        begun = time.monotonic()
+        try:
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=max(1, end - begun), check=True)
+            found[part] = json.loads(done.stdout.splitlines()[-1])
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            print(f"{part}: {error}", flush=True)
+        print(f"{part}: {time.monotonic() - begun:.0f} s", flush=True)
+        text = report(options, rate, found, [other for other in PARTS if other not in found])
+        options.out.write_text(text)
     print(text)
-    RESULTS.write_text(text)
 
 
 if __name__ == "__main__":

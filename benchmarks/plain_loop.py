@@ -8,22 +8,18 @@ the same backbone, batch, precision, memory format, losses, optimizer, clipping 
 flip, RandAugment and random erasing of the same strength on images that PIL decodes from files, and a DataLoader with
 as many workers. Both run on the same threads.
 
-Each repetition trains both ways in turn, each in a new process, and counts the steps after the first few. CPU time is
-that of the process and its workers, which load on the machine changes less than the wall clock. Ratios are taken
-within a repetition.
+The two take turns step by step in one process, each with a worker process of its own, so that load on the machine
+slows both alike, and ratios are taken within each pair of steps. What the workers' CPU time adds is counted over the
+whole run: a CPU that decodes is none that trains.
 """
 
 import argparse
 import csv
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,46 +55,62 @@ WARM_UP = 4
 TARGET = 1.0
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Samples a second of wall time and of CPU time."""
+class Turns:
+    """Lets the plain loop take a step after each of ours, and keeps the seconds of both.
 
-    per_second: float
-    per_cpu_second: float
+    Attributes:
+        wall, cpu: by loop, seconds of this process for each step.
+        workers: by loop, CPU seconds of its worker processes.
+    """
 
+    def __init__(self, plain_steps: Iterator[None]):
+        self.wall, self.cpu = ({way: [] for way in WAYS} for _ in range(2))
+        self.workers: dict[str, float] = {}
+        self._plain_steps, self._steps = plain_steps, 0
+        next(plain_steps)  # its workers start
+        self._plain_workers = psutil.Process().children()
 
-class Clocks:
-    """Wall and CPU time from the end of step ``WARM_UP`` to that of the last."""
-
-    def __init__(self):
-        self.steps = 0
+    def begin(self) -> None:
+        self._now = time.perf_counter(), time.process_time()
 
     def step(self) -> None:
-        self.steps += 1
-        self.end = (time.perf_counter(), cpu_seconds())
-        if self.steps == WARM_UP:
-            self.begin = self.end
+        """Our step is done."""
+        self._mark(OURS)
+        next(self._plain_steps)
+        self._mark(PLAIN)
+        self._steps += 1
+        if self._steps == WARM_UP:
+            self._before = self._workers_seconds()
+        self.workers = self._workers_seconds()
 
-    def measured(self, batch: int) -> Measured:
-        samples = (self.steps - WARM_UP) * batch
-        wall, cpu = (end - begin for begin, end in zip(self.begin, self.end, strict=True))
-        return Measured(samples / wall, samples / cpu)
+    def _mark(self, way: str) -> None:
+        before, self._now = self._now, (time.perf_counter(), time.process_time())
+        if self._steps >= WARM_UP:
+            for seconds, begin, end in zip((self.wall, self.cpu), before, self._now, strict=True):
+                seconds[way].append(end - begin)
+
+    def _workers_seconds(self) -> dict[str, float]:
+        seconds = dict.fromkeys(WAYS, 0.0)
+        for child in psutil.Process().children():
+            times = child.cpu_times()
+            seconds[PLAIN if child in self._plain_workers else OURS] += times.user + times.system
+        return seconds
+
+    def worker_seconds(self, way: str) -> float:
+        """CPU seconds a step of a loop's workers, once their first batches are made."""
+        return (self.workers[way] - self._before[way]) / (self._steps - WARM_UP)
 
 
-def cpu_seconds() -> float:
-    """Of this process and its workers."""
-    own = psutil.Process()
-    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
-
-
-def ours(config: RunConfig, clocks: Clocks) -> None:
-    """This package's training, stopped after its last step."""
+def take_turns(config: RunConfig, folder: Path, workers: int) -> Turns:
+    """This package's training, whose every step is followed by one of the plain loop."""
     trainer = Trainer(config)
-    trainer.logger.step = clocks.step
+    turns = Turns(plain(config, folder, workers))
+    trainer.logger.step = turns.step
     trainer.logger.log = lambda text: None
     trainer._evaluate = lambda: True  # the other loop has none
+    turns.begin()
     trainer.train()
+    return turns
 
 
 class Faces(Dataset):
@@ -116,8 +128,8 @@ class Faces(Dataset):
         return self.transform(Image.open(self.folder / name).convert("RGB")), float(age), int(gender)
 
 
-def plain(config: RunConfig, folder: Path, workers: int, clocks: Clocks) -> None:
-    """The loop that one writes oneself: ``steps`` steps of the same training."""
+def plain(config: RunConfig, folder: Path, workers: int) -> Iterator[None]:
+    """The loop that one writes oneself, which pauses after each step, and once before the first."""
     optim, augment, size = config.optim, config.data.augment, config.data.image_size
     model = timm.create_model(config.model.backbone, num_classes=1 + 2, drop_path_rate=config.model.drop_path_rate)
     model = model.to(memory_format=torch.channels_last)
@@ -144,7 +156,10 @@ def plain(config: RunConfig, folder: Path, workers: int, clocks: Clocks) -> None
     optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     ema = ModelEmaV3(model, decay=optim.ema_decay)
     model.train()
-    for number, (images, age, gender) in zip(range(steps(config)), forever(loader), strict=False):
+    batches = forever(loader)
+    waiting = next(batches)
+    yield
+    for number, (images, age, gender) in enumerate(chain([waiting], batches)):
         output = model(images.to(memory_format=torch.channels_last))
         loss = F.l1_loss(output[:, 0], age.float()) + F.cross_entropy(output[:, 1:], gender)
         loss.backward()
@@ -154,17 +169,12 @@ def plain(config: RunConfig, folder: Path, workers: int, clocks: Clocks) -> None
         ema.update(model)
         if number % config.train.log_every == 0:
             loss.item()
-        clocks.step()
+        yield
 
 
 def forever(loader: DataLoader) -> Iterator:
     for _ in count():
         yield from loader
-
-
-def steps(config: RunConfig) -> int:
-    samples = config.optim.epochs * len(ShardIndex.load(config.data.train))
-    return round(samples / config.optim.global_batch)
 
 
 def run_config(options: argparse.Namespace, run: Path) -> RunConfig:
@@ -188,70 +198,54 @@ def unpack(data: Path, folder: Path) -> None:
                 labels.write(f"{sample}.jpg,{ages[sample]},{genders[sample]}\n")
 
 
-def train_one(way: str, options: argparse.Namespace, scratch: Path) -> Measured:
-    clocks = Clocks()
-    with TemporaryDirectory() as run:
-        config = run_config(options, Path(run) / "run")
-        ours(config, clocks) if way == OURS else plain(config, scratch, options.workers, clocks)
-    return clocks.measured(config.optim.global_batch)
-
-
-def measure(options: argparse.Namespace, scratch: Path) -> dict[str, list[Measured]]:
-    """Each way once a repetition, in a process of its own, the first one in turn."""
-    found: dict[str, list[Measured]] = {way: [] for way in WAYS}
-    for repetition in range(options.repeats):
-        for way in WAYS if repetition % 2 else reversed(WAYS):
-            words = [sys.executable, __file__, *sys.argv[1:], "--only", way, "--scratch", scratch]
-            lines = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[way].append(Measured(**json.loads(lines.splitlines()[-1])))
-            print(repetition + 1, way, found[way][-1], flush=True)
-    return found
-
-
-def report(options: argparse.Namespace, found: dict[str, list[Measured]]) -> str:
+def report(options: argparse.Namespace, turns: Turns, batch: int) -> str:
     """The table as markdown."""
     lines = [
         "# Training on CPUs against a plain timm loop",
         "",
-        f"`python benchmarks/plain_loop.py --steps {options.steps} --repeats {options.repeats} --workers "
-        f"{options.workers}`",
-        f"on {os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}, torch {torch.__version__}, "
-        f"timm {timm.__version__}: configs/utkface_regression.yaml, medians of {options.repeats} repetitions.",
+        f"`python benchmarks/plain_loop.py --steps {options.steps} --workers {options.workers}`",
+        f"on {os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}, {torch.get_num_threads()} "
+        f"thread(s), torch {torch.__version__}, timm {timm.__version__}: configs/utkface_regression.yaml, medians of "
+        f"{options.steps} pairs of steps.",
         "",
-        "| | samples/s | samples per CPU second |",
-        "| --- | ---: | ---: |",
+        "| | samples/s, step by step | CPU ms a sample, training | CPU ms a sample, workers | samples per CPU second |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for way, measured in found.items():
-        wall, cpu = (statistics.median(getattr(each, name) for each in measured) for name in FIELDS)
-        lines.append(f"| {way} | {wall:.1f} | {cpu:.1f} |")
-    ratios = [
-        [getattr(a, name) / getattr(b, name) for a, b in zip(found[OURS], found[PLAIN], strict=True)] for name in FIELDS
-    ]
-    wall, cpu = (statistics.median(each) for each in ratios)
-    lines.append(f"| ratio, at least {TARGET} | {wall:.2f} | {cpu:.2f} |")
-    spread = ", ".join(f"{ratio:.2f}" for ratio in ratios[1])
-    lines += ["", f"Ratios of CPU time in the repetitions: {spread}."]
+    training, loading = {}, {}
+    for way in WAYS:
+        training[way], loading[way] = statistics.median(turns.cpu[way]), turns.worker_seconds(way)
+        cells = [
+            f"{batch / statistics.median(turns.wall[way]):.1f}",
+            f"{1000 * training[way] / batch:.2f}",
+            f"{1000 * loading[way] / batch:.2f}",
+            f"{batch / (training[way] + loading[way]):.1f}",
+        ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    wall, cpu = (ratio(seconds) for seconds in (turns.wall, turns.cpu))
+    both = (training[PLAIN] + loading[PLAIN]) / (training[OURS] + loading[OURS])
+    lines.append(
+        f"| ratio, at least {TARGET} | {wall:.2f} | {cpu:.2f} | {loading[PLAIN] / loading[OURS]:.1f} | {both:.2f} |"
+    )
     return "\n".join(lines) + "\n"
 
 
-FIELDS = ("per_second", "per_cpu_second")
+def ratio(seconds: dict[str, list[float]]) -> float:
+    """How many times as fast this package is, in the median pair of steps."""
+    return statistics.median(plain / ours for ours, plain in zip(seconds[OURS], seconds[PLAIN], strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of indexed shards of faces")
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.only:
-        print(json.dumps(vars(train_one(options.only, options, options.scratch))))
-        return
     with TemporaryDirectory() as scratch:
-        unpack(options.data, Path(scratch))
-        text = report(options, measure(options, Path(scratch)))
+        faces = Path(scratch, "faces")
+        faces.mkdir()
+        unpack(options.data, faces)
+        config = run_config(options, Path(scratch, "run"))
+        text = report(options, take_turns(config, faces, options.workers), config.optim.global_batch)
     print(text)
     RESULTS.write_text(text)
 

@@ -102,8 +102,8 @@ class Batch:
         return labels._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def pin_memory(self) -> "Batch":
-        """In memory from which copies to a GPU overlap with its work."""
-        return self._map(Tensor.pin_memory)
+        """In memory from which copies to a GPU overlap with its work; what is on a GPU stays there."""
+        return self._map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the tensors' memory until what this stream has queued is done."""
