@@ -48,9 +48,10 @@ def run(argv: Sequence[str]) -> None:
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
-    from mivolo_lite.inference.predict import DRAWN, PredictOptions, predict
+    from mivolo_lite.inference.predict import DRAWN, predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.sources import find_items
+    from mivolo_lite.inference.work import PredictOptions
 
     items = find_items(options["sources"])
     rank, world_size, wait = _processes()

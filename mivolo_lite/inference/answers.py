@@ -54,7 +54,7 @@ class Answers:
 
     def __init__(self, estimator: Estimator, batch: int, half: bool) -> None:
         self.estimator, self.batch, self.half = estimator, batch, half
-        self.device = estimator.pixel_mean.device
+        self.device = estimator.device
 
     def __call__(self, crops: Sequence[Crops]) -> list[Answer]:
         """The answers, in the order of the crops; each person has a crop of one of the model's inputs at least."""

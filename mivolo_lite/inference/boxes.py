@@ -21,7 +21,8 @@ class BoxesFile:
     Args:
         path: CSV, JSON lines or Parquet with a column that names the image, ``face_x0`` to ``face_y1`` and, where there
             are bodies, ``person_x0`` to ``person_y1`` or ``body_x0`` to ``body_y1``: corners in pixels of the upright
-            photo. Rows of an image with nearly the same box are one person, as in packing.
+            photo. Rows of an image with nearly the same box are one person, as in packing. Of videos, the column
+            ``frame`` counts from 0.
         option: the option that names the file.
 
     Raises:
@@ -36,17 +37,17 @@ class BoxesFile:
         if not {FACE_COLUMNS[0], BODY_COLUMNS[0]} & set(table.columns):
             raise UserError(f"{table.location}: has no column {FACE_COLUMNS[0]} and no {BODY_COLUMNS[0]}")
         self.location = table.location
-        self._lines: dict[str, list[Line]] = defaultdict(list)
+        self._lines: dict[tuple[str, str], list[Line]] = defaultdict(list)
         for line in table:
-            self._lines[os.path.normpath(line.cells[IMAGE])].append(line)
+            self._lines[os.path.normpath(line.cells[IMAGE]), line.cells.get("frame", "")].append(line)
 
-    def __call__(self, source: str) -> list[Located]:
+    def __call__(self, source: str, frame: int | None = None) -> list[Located]:
         """The people of an image, by its whole address or its end: ``a/b.jpg`` of the table is ``/photos/a/b.jpg``.
 
         Raises:
             UserError: a row's box is not four numbers in pixels.
         """
-        lines = self._lines_of(source)
+        lines = self._lines_of(source, frame)
         people = people_in(range(len(lines)), lines, lambda cells: True, one_without_boxes=False)
         try:
             boxes = [(box_of(one.cells, FACE_COLUMNS), box_of(one.cells, BODY_COLUMNS)) for one in people]
@@ -54,9 +55,10 @@ class BoxesFile:
             raise UserError(f"{self.location}: {source}: {reason}") from None
         return [Located(face, body) for face, body in boxes if face or body]
 
-    def _lines_of(self, source: str) -> list[Line]:
+    def _lines_of(self, source: str, frame: int | None) -> list[Line]:
+        number = "" if frame is None else str(frame)
         parts = Path(os.path.normpath(source)).parts
         for start in range(len(parts)):
-            if lines := self._lines.get(str(Path(*parts[start:]))):
+            if lines := self._lines.get((str(Path(*parts[start:])), number)):
                 return lines
         return []

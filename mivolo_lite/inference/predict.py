@@ -3,7 +3,6 @@
 import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, result_folder, write_bytes
-from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.draw import draw
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.predictor import Predictor
-from mivolo_lite.inference.rows import row_of, write_rows
+from mivolo_lite.inference.rows import TRACK_COLUMNS, columns_of, row_of, write_rows
 from mivolo_lite.inference.sources import Item, read_image
+from mivolo_lite.inference.video import predict_video
+from mivolo_lite.inference.work import PredictOptions, Result
 from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.shards.index import ShardIndex
@@ -30,41 +30,6 @@ PREDICTIONS, TRACKS, DRAWN = "predictions", "tracks", "drawn"
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
 _DRAWN_QUALITY = 90
-
-
-@dataclass
-class Result:
-    """What came of an item.
-
-    Attributes:
-        rows: of people, or of nobody.
-        tracks: of the people of a video.
-        rejected: what could not be read, each with its reason.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tracks: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-
-Emit = Callable[[Result], None]
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How items are read.
-
-    Attributes:
-        boxes: where people are, in place of the detectors.
-        drawn: folder for images and videos with boxes and ages; None draws none.
-        stride: of a video, every so many-th frame is looked at.
-        batch: photos or frames that are held at once, at most.
-    """
-
-    boxes: BoxesFile | None = None
-    drawn: Path | None = None
-    stride: int = 1
-    batch: int = 32
 
 
 def run_items(
@@ -85,8 +50,12 @@ def run_items(
                 yield from _images(predictor, group, options)
             else:
                 ((number, item),) = group
-                of_kind = _shards if item.kind == "shards" else _video
-                yield from ((number, result) for result in of_kind(predictor, item, options))
+                results = (
+                    _shards(predictor, item)
+                    if item.kind == "shards"
+                    else predict_video(predictor, number, item, options)
+                )
+                yield from ((number, result) for result in results)
             bar.update(len(group))
 
 
@@ -137,7 +106,7 @@ def _estimated(
         yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
 
 
-def _shards(predictor: Predictor, item: Item, options: PredictOptions) -> Iterator[Result]:
+def _shards(predictor: Predictor, item: Item) -> Iterator[Result]:
     """The samples of a stretch of shards, whose crops are cut already."""
     index = ShardIndex.load(item.address)
     reader = open_shards(index, _BLOCK_SAMPLES)
@@ -151,12 +120,6 @@ def _shards(predictor: Predictor, item: Item, options: PredictOptions) -> Iterat
 
 def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | None:
     return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
-
-
-def _video(predictor: Predictor, item: Item, options: PredictOptions) -> Iterator[Result]:
-    from mivolo_lite.inference.video import predict_video  # PyAV is an extra
-
-    yield from predict_video(predictor, item, options)
 
 
 class Parts:
@@ -190,9 +153,9 @@ class Parts:
                 yield from columns[place]
 
         with explain_write_errors(self.out):
-            counts["rows"] = write_rows(rows(0), tasks, self.out, PREDICTIONS)
+            counts["rows"] = write_rows(rows(0), columns_of(tasks), self.out, PREDICTIONS)
             if next(rows(1), None) is not None:
-                counts[TRACKS] = write_rows(rows(1), tasks, self.out, TRACKS)
+                counts[TRACKS] = write_rows(rows(1), TRACK_COLUMNS, self.out, TRACKS)
             with open(self.out / REJECTED_FILE, "w", encoding="utf-8") as file:
                 counts["rejected"] = sum(file.write(json.dumps(reject) + "\n") > 0 for reject in rows(2))
             for part in parts:

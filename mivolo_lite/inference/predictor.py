@@ -98,7 +98,7 @@ class Predictor:
 
             find_bodies = open_body_detector(persons, choose_device(device))
         estimator = to_device(estimator, choose_device(device), compile)
-        on_gpu = estimator.pixel_mean.device.type != "cpu"
+        on_gpu = estimator.device.type != "cpu"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[list[Person]]:

@@ -8,28 +8,39 @@ from typing import Any
 
 from mivolo_lite.files import written_aside
 from mivolo_lite.inference.people import Person, TaskAnswer
+from mivolo_lite.inference.tracks import Track
 from mivolo_lite.packing.crops import Box
 
 NOBODY = "nobody found"
 """The flag of an image's only row where nobody is found in it."""
 
 _BEFORE_TASKS = (
-    "source", "frame", "track", *(f"face_{edge}" for edge in ("x0", "y0", "x1", "y1")),
+    "source", "frame", "seconds", "track", "track_age", *(f"face_{edge}" for edge in ("x0", "y0", "x1", "y1")),
     *(f"body_{edge}" for edge in ("x0", "y0", "x1", "y1")),
     "age", "age_lower", "age_upper", "age_spread", "gender", "gender_probability",
 )  # fmt: skip
 _AFTER_TASKS = "inputs", "detector_score", "flags"
 
+TRACK_COLUMNS = (
+    "source", "track", "first_frame", "last_frame", "frames", "age", "gender", "gender_probability", "flags",
+)  # fmt: skip
+"""Of ``tracks.csv``."""
 
-def row_of(person: Person | None, source: str, frame: int | None = None, track: int | None = None) -> dict[str, Any]:
-    """A person as a JSON object; of None, the row of an image in which nobody is found."""
+
+def row_of(person: Person | None, source: str, **of_video: Any) -> dict[str, Any]:
+    """A person as a JSON object; of None, the row of an image in which nobody is found.
+
+    Args:
+        person: with the estimates.
+        source: the image or the video.
+        of_video: ``frame``, ``seconds``, ``track`` and ``track_age``, the mean age over the track so far.
+    """
     if person is None:
-        return {"source": source, "frame": frame, "flags": [NOBODY]}
+        return {"source": source, **of_video, "flags": [NOBODY]}
     lower, upper = person.age_interval or (None, None)
     return {
         "source": source,
-        "frame": frame,
-        "track": track,
+        **of_video,
         "face": _rounded_box(person.face),
         "body": _rounded_box(person.body),
         "age": _rounded(person.age, 4),
@@ -45,6 +56,22 @@ def row_of(person: Person | None, source: str, frame: int | None = None, track: 
     }
 
 
+def track_row(track: Track, source: str) -> dict[str, Any]:
+    """A track that has ended as a JSON object, with the flags that most of its frames raise."""
+    gender, probability = track.gender
+    return {
+        "source": source,
+        "track": track.number,
+        "first_frame": track.first,
+        "last_frame": track.last,
+        "frames": track.frames,
+        "age": _rounded(track.mean_age, 4),
+        "gender": gender,
+        "gender_probability": _rounded(probability, 6),
+        "flags": [flag for flag, frames in track.flags.items() if 2 * frames > track.frames],
+    }
+
+
 def _task(answer: TaskAnswer) -> dict[str, Any]:
     value = answer.value
     return {"value": _rounded(value, 4) if isinstance(value, float) else value} | (
@@ -52,16 +79,24 @@ def _task(answer: TaskAnswer) -> dict[str, Any]:
     )
 
 
-def write_rows(rows: Iterable[dict[str, Any]], tasks: Sequence[str], folder: Path, stem: str) -> int:
+def columns_of(tasks: Sequence[str]) -> list[str]:
+    """The columns of ``predictions.csv``.
+
+    Args:
+        tasks: the names of those whose answers are columns; embeddings stand in the JSON alone.
+    """
+    return [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
+
+
+def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], folder: Path, stem: str) -> int:
     """Write ``STEM.jsonl`` and ``STEM.csv``, each whole or not at all, and return how many rows there are.
 
     Args:
-        rows: from ``row_of``; read once, never held together.
-        tasks: the names of those whose answers are columns of the CSV; embeddings stand in the JSON alone.
+        rows: from ``row_of`` or ``track_row``; read once, never held together.
+        columns: of the CSV.
         folder, stem: of the two files.
     """
     count = 0
-    columns = [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
     with written_aside(folder / f"{stem}.jsonl") as jsonl, written_aside(folder / f"{stem}.csv") as table:
         with open(jsonl, "w", encoding="utf-8") as lines, open(table, "w", newline="", encoding="utf-8") as cells:
             writer = csv.DictWriter(cells, columns, extrasaction="ignore")
@@ -80,7 +115,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
             cells |= {f"{part}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
     for task, answer in cells.pop("tasks", {}).items():
         cells |= {task: answer["value"], f"{task}_probability": answer.get("probability", "")}
-    return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags")}
+    return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags") if name in row}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -93,7 +128,7 @@ def _rounded_box(box: Box | None) -> list[float] | None:
 
 def describe(row: dict[str, Any]) -> str:
     """A row as a line for people."""
-    where = row["source"] if row["frame"] is None else f"{row['source']} frame {row['frame']}"
+    where = f"{row['source']} frame {row['frame']}" if "frame" in row else row["source"]
     if "age" not in row:
         return f"{where}: {NOBODY}"
     box = row["face"] or row["body"]

@@ -1,0 +1,119 @@
+"""Videos frame by frame, in constant memory, through PyAV."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check_size
+from mivolo_lite.paths import is_url
+
+_CODECS = "libx264", "mpeg4"
+"""For annotated videos: the first that this PyAV has."""
+
+
+class Frame(NamedTuple):
+    """A frame: its number from 0, its time in seconds, and (H, W, 3) uint8 RGB, upright."""
+
+    number: int
+    seconds: float
+    image: np.ndarray
+
+
+class UnusableVideo(Exception):
+    """A video, or the rest of one, that cannot be read; the message is the reason."""
+
+
+def import_av() -> Any:
+    """PyAV. Raises UserError where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise UserError("videos need PyAV: pip install 'mivolo-lite[video]'") from None
+    return av
+
+
+@contextmanager
+def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
+    """Frames a second of a file or a URL, and its frames, decoded as they are asked for.
+
+    Raises:
+        UnusableVideo: no video, or damaged, also later from the frames.
+    """
+    av = import_av()
+    try:
+        with _opened(address) as file, av.open(file) as container:
+            if not container.streams.video:
+                raise UnusableVideo("holds no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            check_size(stream.width or 1, stream.height or 1, MAX_MEGAPIXELS)
+            yield stream.average_rate or Fraction(25), _frames(av, container, stream)
+    except (av.FFmpegError, OSError) as error:
+        raise UnusableVideo(f"unreadable video: {error.strerror or error}") from None
+    except BrokenJpeg as error:
+        raise UnusableVideo(str(error)) from None
+
+
+@contextmanager
+def _opened(address: str) -> Iterator[Any]:
+    """What PyAV opens: a path, or a URL's file, read in blocks."""
+    if not is_url(address):
+        yield address
+        return
+    import fsspec
+
+    try:
+        with fsspec.open(address, "rb") as file:
+            yield file
+    except (ImportError, ValueError, OSError) as error:
+        raise UnusableVideo(f"cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
+    rate = float(stream.average_rate or 25)
+    try:
+        for number, frame in enumerate(container.decode(stream)):
+            image = frame.to_ndarray(format="rgb24")
+            turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
+            seconds = number / rate if frame.time is None else frame.time
+            yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
+    except av.FFmpegError as error:
+        raise UnusableVideo(f"damaged: {error.strerror or error}") from None
+
+
+class VideoWriter:
+    """Writes frames as an MP4 without sound.
+
+    Args:
+        path: of the file.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self._av, self._path, self._rate = import_av(), path, rate
+        self._container: Any = None
+
+    def write(self, image: np.ndarray) -> None:
+        """Append (H, W, 3) uint8 RGB. All frames have the size of the first, to which others are scaled."""
+        if self._container is None:
+            self._open(image.shape[1], image.shape[0])
+        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        self._container.mux(self._stream.encode(frame.reformat(self._stream.width, self._stream.height)))
+
+    def close(self) -> None:
+        """Finish the file, where there was any frame."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+
+    def _open(self, width: int, height: int) -> None:
+        self._container = self._av.open(str(self._path), "w", format="mp4")
+        codec = next(name for name in _CODECS if name in self._av.codecs_available)
+        self._stream = self._container.add_stream(codec, rate=self._rate.limit_denominator(65535))
+        self._stream.width, self._stream.height = width // 2 * 2 or 2, height // 2 * 2 or 2  # halved chroma
+        self._stream.pix_fmt = "yuv420p"

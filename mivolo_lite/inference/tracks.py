@@ -1,0 +1,116 @@
+"""Following people from frame to frame: boxes matched by their overlap, as in SORT (Bewley et al., 2016), without its
+motion model. Constant memory: a track that is lost is forgotten."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mivolo_lite.inference.people import Person
+from mivolo_lite.packing.crops import Box, box_iou
+
+_LEAST_OVERLAP = 0.25
+_LEAST_SPREAD = 1.0  # years; a frame of which the model is surer weighs no more
+
+
+@dataclass
+class Track:
+    """A person over frames.
+
+    Attributes:
+        number: from 1, in the order of appearance.
+        box: where it was seen last.
+        first, last: frames.
+        frames: in how many it was seen.
+        weight, age: the sum of the frames' weights, and the weighted sum of their ages.
+        female, genders: the sum of the log odds of ``F``, and of how many frames.
+        flags: in how many frames each flag was raised.
+    """
+
+    number: int
+    box: Box
+    first: int
+    last: int
+    frames: int = 0
+    weight: float = 0.0
+    age: float = 0.0
+    female: float = 0.0
+    genders: int = 0
+    flags: dict[str, int] = field(default_factory=dict)
+
+    def add(self, person: Person, box: Box, frame: int) -> None:
+        """Take in what a frame shows. Frames weigh by one over the variance of the model's distribution."""
+        self.box, self.last, self.frames = box, frame, self.frames + 1
+        for flag in person.flags:
+            self.flags[flag] = self.flags.get(flag, 0) + 1
+        if person.age is None:
+            return
+        weight = 1.0 if person.age_spread is None else 1 / max(person.age_spread, _LEAST_SPREAD) ** 2
+        self.weight, self.age = self.weight + weight, self.age + weight * person.age
+        if person.gender is not None and person.gender_probability is not None:
+            odds = np.log(person.gender_probability) - np.log1p(-min(person.gender_probability, 1 - 1e-9))
+            self.female, self.genders = self.female + float(odds if person.gender == "F" else -odds), self.genders + 1
+
+    @property
+    def mean_age(self) -> float | None:
+        """The weighted mean of the ages so far, in years."""
+        return self.age / self.weight if self.weight else None
+
+    @property
+    def gender(self) -> tuple[str | None, float | None]:
+        """The likelier gender by the mean log odds so far, and its probability."""
+        if not self.genders:
+            return None, None
+        odds = self.female / self.genders
+        return ("F" if odds > 0 else "M"), float(1 / (1 + np.exp(-abs(odds))))
+
+
+class Tracker:
+    """Gives the people of each frame the numbers of their tracks.
+
+    Args:
+        patience: frames that a track is kept while nobody is seen there.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self._next = patience, 1
+        self.tracks: list[Track] = []
+
+    def __call__(self, people: Sequence[Person], frame: int) -> tuple[list[Track | None], list[Track]]:
+        """Match the people of a frame to tracks, by the assignment of the largest overlap.
+
+        Args:
+            people: of the frame. Somebody without any box has no track.
+            frame: its number, rising.
+
+        Returns:
+            each person's track, with the frame taken in; and the tracks that ended before it.
+        """
+        ended = [track for track in self.tracks if frame - track.last > self.patience]
+        self.tracks = [track for track in self.tracks if frame - track.last <= self.patience]
+        boxes = [person.face or person.body for person in people]
+        matches = self._match(boxes)
+        found: list[Track | None] = []
+        for number, (person, box) in enumerate(zip(people, boxes, strict=True)):
+            track = None if box is None else matches.get(number) or self._begin(box, frame)
+            if track is not None and box is not None:
+                track.add(person, box, frame)
+            found.append(track)
+        return found, ended
+
+    def end(self) -> list[Track]:
+        """The tracks that the last frame leaves."""
+        ended, self.tracks = self.tracks, []
+        return ended
+
+    def _match(self, boxes: Sequence[Box | None]) -> dict[int, Track]:
+        overlap = np.array([box_iou(box, track.box) if box else 0.0 for box in boxes for track in self.tracks])
+        overlap = overlap.reshape(len(boxes), len(self.tracks))
+        pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
+        return {int(number): self.tracks[place] for number, place in pairs if overlap[number, place] >= _LEAST_OVERLAP}
+
+    def _begin(self, box: Box, frame: int) -> Track:
+        self.tracks.append(Track(self._next, box, frame, frame))
+        self._next += 1
+        return self.tracks[-1]

@@ -1,0 +1,158 @@
+"""Videos: people followed over frames, averaged, and drawn."""
+
+import csv
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mivolo_lite.cli import main
+from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.frames import UnusableVideo, VideoWriter, open_video
+from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.tracks import Tracker
+from tests.inference.scenes import RedSquares, photo, tiny_estimator
+
+
+def write_video(path: Path, frames) -> Path:
+    writer = VideoWriter(path, Fraction(25))
+    for frame in frames:
+        writer.write(frame)
+    writer.close()
+    return path
+
+
+def moving(count: int):
+    """One face that moves right, another that comes at frame 5 and leaves at frame 15."""
+    for number in range(count):
+        second = [(220, 150, 60)] if 5 <= number < 15 else []
+        yield photo((10 + 4 * number, 20, 80), *second)
+
+
+@pytest.fixture
+def video(tmp_path):
+    return write_video(tmp_path / "walk.mp4", moving(20))
+
+
+@pytest.fixture(autouse=True)
+def red_faces(monkeypatch):
+    monkeypatch.setattr("mivolo_lite.inference.predictor.open_detector", lambda *_: FaceDetector(RedSquares()))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "best"
+    tiny_estimator().save(folder)
+    return str(folder)
+
+
+def rows(out: Path, stem: str) -> list[dict]:
+    return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]
+
+
+def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    main(["predict", str(video), "--checkpoint", checkpoint, "--out", str(out), "--draw"])
+    found, tracks = rows(out, "predictions"), rows(out, "tracks")
+    assert [row["frame"] for row in found if row["track"] == 1] == list(range(20))
+    assert [row["frame"] for row in found if row["track"] == 2] == list(range(5, 15)) and len(found) == 30
+    assert found[3]["seconds"] == pytest.approx(3 / 25, abs=1e-3)
+    assert [(row["first_frame"], row["last_frame"], row["frames"]) for row in tracks] == [(0, 19, 20), (5, 14, 10)]
+    first = [row for row in found if row["track"] == 1]
+    weights = np.array([1 / max(row["age_spread"], 1) ** 2 for row in first])
+    means = np.cumsum(weights * [row["age"] for row in first]) / np.cumsum(weights)
+    assert [row["track_age"] for row in first] == pytest.approx(means, abs=1e-3)
+    assert tracks[0]["age"] == pytest.approx(means[-1], abs=1e-3)
+    with open(out / "tracks.csv", newline="") as file:
+        assert [row["track"] for row in csv.DictReader(file)] == ["1", "2"]
+    with open_video(str(out / "drawn" / "000000-walk.mp4")) as (rate, frames):
+        drawn = list(frames)
+    assert rate == 25 and len(drawn) == 20 and drawn[0].image.shape == (240, 320, 3)
+
+
+def test_a_stride_leaves_frames_out(video, checkpoint, tmp_path):
+    main(["predict", str(video), "--checkpoint", checkpoint, "--out", f"{tmp_path}/out", "--stride", "7"])
+    assert [row["frame"] for row in rows(tmp_path / "out", "predictions")] == [0, 7, 7, 14, 14]
+
+
+def test_a_damaged_video_is_read_as_far_as_it_goes(video, checkpoint, tmp_path):
+    whole = video.read_bytes()
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    names = ["text.mp4", "walk.mp4", "empty.mp4", "cut.mp4"]
+    main(["predict", *(f"{tmp_path}/{name}" for name in names), "--checkpoint", checkpoint, "--out", f"{tmp_path}/out"])
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert [Path(one["image"]).name for one in rejected] == ["text.mp4", "empty.mp4", "cut.mp4"]
+    assert all("video" in one["reason"] for one in rejected) and len(rows(tmp_path / "out", "predictions")) == 30
+
+
+def test_a_file_without_pictures_is_no_video(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(UnusableVideo, match="holds no video"), open_video(str(tmp_path / "sound.mp4")):
+        pass
+
+
+def person(left: float, age: float = 30.0, spread: float | None = 4.0, gender: str = "F", **other) -> Person:
+    box = (left, 0.0, left + 50, 50.0)
+    return Person(box, age=age, age_spread=spread, gender=gender, gender_probability=0.9, **other)
+
+
+def test_people_who_pass_each_other_keep_their_tracks():
+    tracker = Tracker(patience=5)
+    for frame in range(30):
+        walkers = [person(10.0 * frame), person(300.0 - 10 * frame + 1)]
+        order = walkers if frame % 2 else walkers[::-1]
+        found, ended = tracker([one for one in order], frame)
+        assert not ended
+    assert sorted(track.number for track in found) == [1, 2] and all(track.frames == 30 for track in found)
+
+
+def test_a_track_outlives_a_short_gap_and_no_long_one():
+    tracker = Tracker(patience=5)
+    (first,), _ = tracker([person(0)], 0)
+    assert tracker([], 3) == ([], [])
+    (again,), _ = tracker([person(4)], 5)
+    assert again is first
+    (new,), ended = tracker([person(4)], 11)
+    assert ended == [first] and new.number == 2 and tracker.end() == [new]
+
+
+def test_ages_weigh_by_the_models_certainty_and_genders_by_their_odds():
+    tracker = Tracker(patience=5)
+    tracker([person(0, 20.0, 2.0)], 0)
+    (track,), _ = tracker([person(0, 40.0, 4.0, "M", flags=("blurred",))], 1)
+    assert track.mean_age == pytest.approx((20 / 4 + 40 / 16) / (1 / 4 + 1 / 16))
+    assert track.gender[1] == pytest.approx(0.5) and track.flags == {"blurred": 1}
+    (track,), _ = tracker([person(0, 40.0, None)], 2)
+    assert track.gender[0] == "F" and track.gender[1] == pytest.approx(1 / (1 + 9 ** (-1 / 3)))
+    (track,), _ = tracker([Person((0.0, 0.0, 50.0, 50.0))], 3)
+    assert track.frames == 4
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_long_video(tmp_path, checkpoint):
+    """Ten times the frames take no more memory."""
+    peaks = []
+    for count in (60, 600):
+        video = write_video(tmp_path / f"{count}.mp4", (photo((20 + number % 90, 30, 80)) for number in range(count)))
+        script = (
+            "import resource, sys; from mivolo_lite.cli import main; from mivolo_lite.inference import predictor\n"
+            "from mivolo_lite.inference.detect import FaceDetector; from tests.inference.scenes import RedSquares\n"
+            "predictor.open_detector = lambda *_: FaceDetector(RedSquares())\n"
+            f"main(['predict', {str(video)!r}, '--checkpoint', {checkpoint!r}, '--out', {str(tmp_path / 'out')!r}])\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] < peaks[0] + 30, peaks
