@@ -27,6 +27,7 @@ from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
 from tests.models.tiny import SIDE, TinyMivolo
+from tests.packing import layouts
 from tests.shards.tiny_shards import noise_jpeg, write_shard
 
 README = (REPOSITORY / "README.md").read_text()
@@ -43,6 +44,10 @@ NOT_RUN = {
     "git": "needs the network",
 }
 """Programs that are not run here, with the reason. What they are given is looked at instead."""
+
+PUBLISHED = {"Adience": layouts.adience, "appa-real-release": layouts.appa_real, "CelebA": layouts.celeba,
+             "IMDB-clean": layouts.imdb_clean, "databases": layouts.paplhjak}  # fmt: skip
+"""Folders that the pages name, and what makes the data set's layout in them."""
 
 COMMANDS = commands()
 RUN_HERE = {name: words for name, words in COMMANDS.items() if words[0] not in NOT_RUN}
@@ -81,6 +86,11 @@ def supplies(tmp_path_factory):
         Path("imdb_train.csv").write_text("\n".join([heads, *boxes]))
         rows = [f"{number}.jpg,20-29,{('Male', 'Female')[number % 2]},White" for number in range(PHOTOS)]
         Path("fairface_train.csv").write_text("\n".join(["file,age,gender,race", *rows]))
+        rows = [f"person{number // 2}/{number}.jpg,{number % 70},{'MF'[number % 2]}" for number in range(PHOTOS)]
+        Path("faces.csv").write_text("\n".join(["path,age,gender", *rows]))
+        for name, build in PUBLISHED.items():
+            build(Path(name))
+        shutil.copyfile("databases/AgeDB_aligned.json", "AgeDB_aligned.json")
         Path("leave_out.txt").write_text("sample000\n")
         Path("face.jpg").write_bytes(noise_jpeg(0, SIDE))
         write_shard(Path("shards/train/0.tar"), [noise_sample(number) for number in range(48)])

@@ -68,6 +68,17 @@ def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     return pixels if header.orientation == UPRIGHT else upright(pixels, header.orientation)
 
 
+def verify(data: bytes) -> None:
+    """Raise BrokenJpeg for what ``decode`` would find damaged, in half its time or less.
+
+    All coefficients are decoded, of which an eighth of the size and no colours are made.
+    """
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1)
+    except ValueError as error:
+        raise _broken(error) from None
+
+
 def check(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> JpegHeader:
     """The header of a JPEG that can be decoded in bounded memory and time.
 

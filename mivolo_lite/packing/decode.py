@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode, is_jpeg
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode, is_jpeg, verify
 from mivolo_lite.images.kind import kind_of
 from mivolo_lite.images.orientation import UPRIGHT, orientation_of, upright
 
@@ -59,15 +59,19 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     Raises:
         UnusablePhoto: no such file, too large, damaged, or of a kind not named above.
     """
+    return photo_of(read_bytes(path), max_megapixels)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image's file. Raises UnusablePhoto where it cannot be read or is too large."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise UnusablePhoto(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UnusablePhoto(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # a name with a null byte
         raise UnusablePhoto(f"cannot be read: {error}") from None
-    return photo_of(data, max_megapixels)
 
 
 def photo_of(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
@@ -86,6 +90,24 @@ def image_of(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -> np.n
     except BrokenJpeg as error:
         raise UnusablePhoto(str(error)) from None
     return upright(pixels, orientation_of(image))
+
+
+def is_small_plain_jpeg(data: bytes, largest_side: int, max_megapixels: float = MAX_MEGAPIXELS) -> bool:
+    """Whether a file's bytes are an upright JPEG of at most such sides, which can be stored as it is.
+
+    Raises:
+        UnusablePhoto: a JPEG that is damaged or too large.
+    """
+    if not is_jpeg(data):
+        return False
+    try:
+        header = check(data, max_megapixels)
+        if not header.is_rgb or header.orientation != UPRIGHT or max(header.width, header.height) > largest_side:
+            return False
+        verify(data)
+    except BrokenJpeg as error:
+        raise UnusablePhoto(str(error)) from None
+    return True
 
 
 def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import webdataset as wds
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, people_in_several
+from mivolo_lite.packing.tar_writer import TarWriter
 from mivolo_lite.packing.temporary_samples import ReadResult, TemporarySample, read_photos
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.index import ShardIndex
@@ -239,8 +239,10 @@ def _write_shards(
 
 
 def _write_shard(path: Path, samples: Sequence[TemporarySample]) -> None:
-    # Time, user and mode are part of a tar; fixed, so that the same samples are the same bytes.
-    with wds.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root", mode=0o644) as tar:
+    with open(path, "wb") as file:
+        tar = TarWriter(file)
         for temporary in samples:
             sample = temporary.sample()
-            tar.write({"__key__": sample.key} | sample.members())
+            for extension, data in sorted(sample.members().items()):
+                tar.add(f"{sample.key}.{extension}", data)
+        tar.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from mivolo_lite.images.jpeg import MAX_SCANS, BrokenJpeg, check, decode
+from mivolo_lite.images.jpeg import MAX_SCANS, BrokenJpeg, check, decode, verify
 
 HEIGHT, WIDTH = 40, 60
 TURNS = {
@@ -182,3 +182,26 @@ def test_every_cut_gives_a_reason(scene):
         for size in range(len(data) - 2):
             with pytest.raises(BrokenJpeg, match="unreadable JPEG"):
                 decode(data[:size])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_what_is_verified_can_be_decoded_and_what_is_not_cannot(scene, options):
+    good, rng = jpeg_of(scene, **options), np.random.default_rng(0)
+    verify(good)
+    verdicts = []
+    for _ in range(300):
+        damaged = bytearray(good)
+        for place in rng.integers(20, len(good), rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        data = bytes(damaged[: rng.integers(20, len(good)) if rng.random() < 0.3 else None])
+        verdicts.append((_is_good(verify, data), _is_good(decode, data)))
+    assert {verified == decoded for verified, decoded in verdicts} == {True}
+    assert {decoded for _, decoded in verdicts} == {True, False}
+
+
+def _is_good(read, data: bytes) -> bool:
+    try:
+        read(data)
+    except BrokenJpeg:
+        return False
+    return True

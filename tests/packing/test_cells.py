@@ -19,6 +19,12 @@ from mivolo_lite.packing.sources.source import Rejected
         ("25 to 32", (25, 32)),
         ("70+", (70, 100)),
         ("More than 70", (70, 100)),
+        ("60+ years", (60, 100)),
+        ("25-32 years", (25, 32)),
+        ("31 y", (31, 31)),
+        ("<3", (0, 3)),
+        ("under 18", (0, 18)),
+        (">=70", (70, 100)),
         ("", None),
         ("-1", None),
         ("None", None),
@@ -27,6 +33,10 @@ from mivolo_lite.packing.sources.source import Rejected
 )
 def test_ages(cell, expected):
     assert age_of(cell) == expected
+
+
+def test_an_offset_is_added():
+    assert age_of("3", 14) == (17, 17) and age_of("0-4", 16) == (16, 20) and age_of("", 14) is None
 
 
 @pytest.mark.parametrize(

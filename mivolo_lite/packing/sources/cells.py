@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import GENDERS, IDENTITY
+from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, MIN_AGE
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
@@ -41,8 +41,10 @@ def is_unknown(cell: str) -> bool:
     return cell in _ABSENT or cell.lower() in _UNKNOWN
 
 
-def age_of(cell: str) -> tuple[float, float] | None:
+def age_of(cell: str, offset: int = 0) -> tuple[float, float] | None:
     """An age as a closed range in years: ``31``, ``25;32``, ``25-32``, ``(25, 32)``, ``70+``, ``60+ years``, ``<3``.
+
+    ``offset`` is added to it.
 
     Raises:
         Rejected: it is not an age.
@@ -55,12 +57,13 @@ def age_of(cell: str) -> tuple[float, float] | None:
         raise Rejected(f"age {cell!r:.50} is no age: write 31, 25;32 (or 25-32, (25, 32)) or 70+")
     if group and float(group[1]) > float(group[2]):
         raise Rejected(f"age {cell!r:.50} ends before it begins")
+    ends = (
+        group.groups() if group else (beyond[1] or beyond[2], OLDEST) if beyond else (0, under[1]) if under else [text]
+    )
     try:
-        if beyond or under:
-            return parse_age((beyond[1] or beyond[2], OLDEST) if beyond else (0, under[1]))
-        return parse_age(group.groups() if group else text)
-    except ValueError as error:
-        raise Rejected(str(error)) from None
+        return parse_age([float(end) + offset for end in ends] * (2 // len(ends)))
+    except ValueError:
+        raise Rejected(f"age {cell!r:.50} does not lie in {MIN_AGE} to {MAX_AGE}") from None
 
 
 class GenderCodes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
-from mivolo_lite.packing.decode import Photo, UnusablePhoto, read_photo
+from mivolo_lite.packing.decode import Photo, UnusablePhoto, is_small_plain_jpeg, photo_of, read_bytes, read_photo
 from mivolo_lite.packing.sources.source import Rejected
 
 
@@ -25,6 +25,28 @@ def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
     if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= rules.crop_size:
         return photo.data
     return encode(photo.image, rules.crop_size, rules.resample)
+
+
+def read_or_reject_bytes(path: Path) -> bytes:
+    """The bytes of an image's file. Raises Rejected where it cannot be read."""
+    try:
+        return read_bytes(path)
+    except UnusablePhoto as error:
+        raise Rejected(str(error)) from None
+
+
+def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
+    """A file's image as ``photo_jpeg`` gives it; one that stays as it is is verified, and no pixels are made of it.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    try:
+        if is_small_plain_jpeg(data, rules.crop_size, max_megapixels):
+            return data
+        return photo_jpeg(photo_of(data, max_megapixels), rules)
+    except UnusablePhoto as error:
+        raise Rejected(str(error)) from None
 
 
 def aligned_jpeg(photo: Photo, landmarks: np.ndarray, rules: CropRules) -> bytes:

@@ -12,7 +12,7 @@ from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.decode import Photo
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, GenderCodes, box_of
 from mivolo_lite.packing.sources.columns import describe, find_columns
-from mivolo_lite.packing.sources.cutting import Crops, cut_person, photo_jpeg
+from mivolo_lite.packing.sources.cutting import Crops, cut_person
 from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.rows import Boxes
 from mivolo_lite.packing.sources.source import Rejected
@@ -70,9 +70,10 @@ class FairFaceSource(TableSource):
         shares = (f"{side}{' px' * (side != 'all')}: {_face_share(margin):.0%}" for side, margin in margins.items())
         return [f"faces are cut from the middle of the photos ({', '.join(shares)} of the side)"]
 
+    def _is_whole(self, cells: Mapping[str, str]) -> bool:
+        return not self.face
+
     def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
-        if not self.face:
-            return Crops(None, photo_jpeg(photo, self.rules))
         height, width = photo.image.shape[:2]
         face = box_of(cells, FACE_COLUMNS) or face_in_the_middle(width, height, self._margin_of(photo.image))
         return cut_person(photo.image, face, (0, 0, width, height), [], self.rules)

@@ -11,7 +11,7 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import photo_jpeg, read_or_reject
+from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample, key_of, parse_age
@@ -66,12 +66,13 @@ class FileNameSource(Source):
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
         labels, part = replace(labels, extra={"source": item} | labels.extra), self.part(item)
-        photo = read_or_reject(self.images / item, self.max_megapixels)
+        data = read_or_reject_bytes(self.images / item)
+        face = whole_jpeg(data, self.rules, self.max_megapixels)
         ending = name.groupdict().get("ending") or Path(item).suffix
-        sample = Sample(key_of(item.removesuffix(ending)), photo_jpeg(photo, self.rules), None, labels)
+        sample = Sample(key_of(item.removesuffix(ending)), face, None, labels)
         person = labels.extra.get(IDENTITY)
         together = None if person is None else os.fsencode(person)
-        return SourceImage(photo.data, [sample], together, split=part)
+        return SourceImage(data, [sample], together, split=part)
 
 
 def exact_age(text: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import photo_jpeg, read_or_reject
+from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -49,11 +49,12 @@ class IdentitySource(Source):
             raise Rejected("lies in no person's folder")
         if self.image_count[person] < self.min_images:
             raise Rejected(f"{self.image_count[person]} of this person, fewer than --min_images {self.min_images}")
-        photo = read_or_reject(self.images / item, self.max_megapixels)
+        data = read_or_reject_bytes(self.images / item)
+        face = whole_jpeg(data, self.rules, self.max_megapixels)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
-        sample = Sample(key, photo_jpeg(photo, self.rules), None, labels)
-        return SourceImage(photo.data, [sample], together=os.fsencode(person))
+        sample = Sample(key, face, None, labels)
+        return SourceImage(data, [sample], together=os.fsencode(person))
 
 
 def _person(name: str) -> str:

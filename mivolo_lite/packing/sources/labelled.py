@@ -32,9 +32,10 @@ from mivolo_lite.packing.sources.cutting import (
     Crops,
     aligned_jpeg,
     cut_person,
-    photo_jpeg,
     read_or_reject,
+    read_or_reject_bytes,
     rotated_jpeg,
+    whole_jpeg,
 )
 from mivolo_lite.packing.sources.notes import RowNotes
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
@@ -68,6 +69,7 @@ class TableSource(Source):
             the table has no columns of boxes at all, and no otherwise.
         body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
             four faces below it.
+        age_offset: years to add to each age, as of CSVs whose ages start at 0.
         max_megapixels: larger images are rejected before they are decoded.
         crops: see ``CropRules``.
     """
@@ -79,6 +81,7 @@ class TableSource(Source):
         gender_of: GenderCodes,
         whole: Whole = "auto",
         body_from_face: bool = False,
+        age_offset: int = 0,
         max_megapixels: float = MAX_MEGAPIXELS,
         **crops: Any,
     ):
@@ -86,7 +89,7 @@ class TableSource(Source):
         check_folder(images)
         self.images, self.table, self.gender_of = Path(images), table, gender_of
         self.rules = CropRules(**crops)
-        self.body_from_face, self.max_megapixels = body_from_face, max_megapixels
+        self.body_from_face, self.max_megapixels, self.age_offset = body_from_face, max_megapixels, age_offset
         self.whole = whole if whole != "auto" else self._usual_whole()
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
         if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
@@ -159,13 +162,26 @@ class TableSource(Source):
         person = next(person for person in people if person.row == row)
         labels = self._labels(name, person.cells)
         split = self._split(person.cells)
-        photo = _read_cached(self.images / name, self.max_megapixels)
         others = [Boxes.of(other.cells) for other in people if other is not person]
-        crops = self._crops(photo, person.cells, others)
+        data, crops = self._read(name, person.cells, others)
         sample = Sample(key_of(str(Path(name).with_suffix(""))), crops.face, crops.body, labels)
         who = min(_identities(people), default=None)
         together = None if who is None else self.together.get(who, who).encode()
-        return SourceImage(photo.data, [sample], together, crops.missing, split)
+        return SourceImage(data, [sample], together, crops.missing, split)
+
+    def _read(self, name: str, cells: Mapping[str, str], others: list[Boxes]) -> tuple[bytes, Crops]:
+        """The bytes of an image's file, and a person's crops."""
+        if self._is_whole(cells):
+            data = read_or_reject_bytes(self.images / name)
+            jpeg = whole_jpeg(data, self.rules, self.max_megapixels)
+            return data, Crops(jpeg, None) if self.whole == "face" else Crops(None, jpeg)
+        photo = _read_cached(self.images / name, self.max_megapixels)
+        return photo.data, self._crops(photo, cells, others)
+
+    def _is_whole(self, cells: Mapping[str, str]) -> bool:
+        """Whether the whole image is the face or the body."""
+        has_box = box_of(cells, FACE_COLUMNS) or box_of(cells, BODY_COLUMNS) or cells.get(CORNERS)
+        return self.whole != "no" and not has_box and not self.rules.align
 
     def _split(self, cells: Mapping[str, str]) -> str | None:
         if not self.splits:
@@ -178,7 +194,7 @@ class TableSource(Source):
         """A person's labels. Raises Rejected where they are invalid."""
         group = cells.get("group", "")
         extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
-        age, gender = age_of(cells.get("age", "")), self.gender_of(cells.get("gender", ""))
+        age, gender = age_of(cells.get("age", ""), self.age_offset), self.gender_of(cells.get("gender", ""))
         return Labels(age, gender, None if is_absent(group) else group, extra)
 
     def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
@@ -188,9 +204,6 @@ class TableSource(Source):
         special = self._turned_face(photo, cells)
         if special is not None:
             return Crops(special, cut_person(photo.image, None, body, others, self.rules).body if body else None)
-        if face is None and body is None and self.whole != "no":
-            jpeg = photo_jpeg(photo, self.rules)
-            return Crops(jpeg, None) if self.whole == "face" else Crops(None, jpeg)
         return cut_person(photo.image, face, body, others, self.rules)
 
     def _turned_face(self, photo: Photo, cells: Mapping[str, str]) -> bytes | None:

@@ -17,8 +17,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules
-from mivolo_lite.packing.decode import UnusablePhoto, check_limit, photo_of
-from mivolo_lite.packing.sources.cutting import photo_jpeg
+from mivolo_lite.packing.decode import check_limit
+from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.shards.sample import Labels, Sample
 
@@ -51,13 +51,13 @@ class RecSource(Source):
         offset = self.offsets[bisect_left(self.keys, int(item))]
         try:
             labels, image = _labels_and_image(_record(self.images, offset))
-            photo = photo_of(image, self.max_megapixels)
-        except (ValueError, error, UnusablePhoto) as reason:
+        except (ValueError, error) as reason:
             raise Rejected(str(reason)) from None
         person = f"{labels[0]:g}"
         if labels[0] < 0:
             raise Rejected(f"identity {person} stands for no one")
-        sample = Sample(f"{int(item):09d}", photo_jpeg(photo, self.rules), None, Labels(extra={IDENTITY: person}))
+        face = whole_jpeg(image, self.rules, self.max_megapixels)
+        sample = Sample(f"{int(item):09d}", face, None, Labels(extra={IDENTITY: person}))
         return SourceImage(image, [sample], together=person.encode())
 
 

@@ -12,10 +12,10 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules
-from mivolo_lite.packing.decode import UnusablePhoto, check_limit, photo_of
+from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of
 from mivolo_lite.packing.sources.columns import usual_names
-from mivolo_lite.packing.sources.cutting import photo_jpeg
+from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
 from mivolo_lite.packing.sources.table import cell_of
@@ -86,18 +86,12 @@ class ShardsSource(Source):
             record = _record(file, label)
             images = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
         labels = self._labels(record, item)
-        jpegs = [None if data is None else self._jpeg(data) for data in images]
+        jpegs = [None if data is None else whole_jpeg(data, self.rules, self.max_megapixels) for data in images]
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
         part = part_name(Path(tar).parts[0], "--in") if self.splits else None
         identity_of_image = next(data for data in images if data is not None)
         return SourceImage(identity_of_image, [Sample(key_of(key), *jpegs, labels)], together, split=part)
-
-    def _jpeg(self, data: bytes) -> bytes:
-        try:
-            return photo_jpeg(photo_of(data, self.max_megapixels), self.rules)
-        except UnusablePhoto as reason:
-            raise Rejected(str(reason)) from None
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""

@@ -1,0 +1,158 @@
+"""How fast packing is, and how much memory a million rows of labels take.
+
+    python benchmarks/packing.py [--chips 20000] [--photos 600] [--rows 1000000]
+
+Chips that stay byte for byte, whole photos of a megapixel that a face and a body are cut from, and the reading of a
+CSV. The images are smooth shapes with a little noise, so that their JPEGs have the size of real ones.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from timing import processor
+
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.annotations import AnnotationSource
+from mivolo_lite.packing.sources.csv import CsvSource
+from mivolo_lite.packing.sources.source import Source
+from mivolo_lite.packing.sources.utkface import UTKFaceSource
+
+RESULTS = Path(__file__).parent / "results" / "packing.md"
+WORKERS = 2
+DIFFERENT = 200  # images that are drawn; the others are these with other bytes behind their end
+
+TEMPLATE = """\
+# Speed and memory of packing
+
+`python benchmarks/packing.py` on {cpus} CPUs of {processor}, no GPU, load average {load:.1f} at the start (a busy
+machine: the CPU seconds say more than the clock's), {workers} worker processes.
+
+| | images | seconds | images a second | CPU seconds | images a second of 2 CPUs |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{speeds}
+
+The last column is what the CPU seconds allow on two CPUs that do nothing else. It counts everything: reading, checking,
+cutting, writing the tars, and the index.
+
+| CSV of {rows:,} rows | |
+| --- | ---: |
+| file | {file:.0f} MB |
+| the process before | {before:.0f} MB |
+| at most, while it is read and its items are listed | {peak:.0f} MB |
+| CPU seconds | {seconds:.0f} |
+"""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What packing took: images, seconds of the clock, and of the CPUs of all processes."""
+
+    images: int
+    seconds: float
+    cpu: float
+
+    def row(self, name: str) -> str:
+        rate, cpu_rate = self.images / self.seconds, WORKERS * self.images / self.cpu
+        return f"| {name} | {self.images:,} | {self.seconds:.1f} | {rate:,.0f} | {self.cpu:.1f} | {cpu_rate:,.0f} |"
+
+
+def scene(rng: np.random.Generator, width: int, height: int) -> bytes:
+    """A JPEG of smooth shapes with a little noise."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    waves = [np.sin(x * rng.uniform(2, 20) + y * rng.uniform(2, 20) + rng.uniform(0, 6)) for _ in range(3)]
+    pixels = 127 + 90 * np.stack(waves, axis=2) + rng.normal(0, 6, (height, width, 3))
+    return simplejpeg.encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8), quality=90)
+
+
+def write_images(folder: Path, names: list[str], width: int, height: int) -> None:
+    """Images of these names, all of other bytes."""
+    rng = np.random.default_rng(0)
+    scenes = [scene(rng, width, height) for _ in range(min(DIFFERENT, len(names)))]
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(scenes[number % len(scenes)] + number.to_bytes(8, "big"))
+
+
+def chips(folder: Path, count: int) -> Source:
+    """Face chips of 200 px, as UTKFace's."""
+    write_images(folder / "chips", [f"{n % 90}_{n % 2}_{n % 5}_{n:017d}.jpg" for n in range(count)], 200, 200)
+    return UTKFaceSource(folder / "chips")
+
+
+def photos(folder: Path, count: int) -> Source:
+    """Photos of a megapixel with one person each."""
+    names = [f"{number:06d}.jpg" for number in range(count)]
+    write_images(folder / "photos", names, 1155, 866)
+    header = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"
+    rows = [f"{name},{n % 90},{'MF'[n % 2]},500,150,620,290,380,80,760,860" for n, name in enumerate(names)]
+    (folder / "photos.csv").write_text("\n".join([header, *rows]))
+    return AnnotationSource(folder / "photos", folder / "photos.csv", crop_size=256)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def timed(source: Source, out: Path) -> Speed:
+    cpu, start = cpu_seconds(), time.perf_counter()
+    packed = pack(source, out, {"train": 1.0}, workers=WORKERS)
+    return Speed(len(packed.splits["train"]), time.perf_counter() - start, cpu_seconds() - cpu)
+
+
+def write_rows(path: Path, count: int) -> None:
+    with open(path, "w") as file:
+        file.write("path,age,gender,identity,score\n")
+        for n in range(count):
+            file.write(f"{n % 1000:03d}/person{n // 20:06d}_{n:08d}.jpg,{n % 90},{'MF'[n % 2]},p{n // 20:06d},0.{n % 97}\n")
+
+
+def read_rows(folder: Path, answers) -> None:
+    """Put the memory before and at most, in MB, and the CPU seconds into a queue."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.process_time()
+    items = CsvSource(folder, folder / "rows.csv").items()
+    answers.put((before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time() - start, len(items)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--chips", type=int, default=20_000)
+    parser.add_argument("--photos", type=int, default=600)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        speeds = {
+            "chips of 200 px, byte for byte": timed(chips(folder, options.chips), folder / "out-chips"),
+            "photos of 1 megapixel, face and body cut": timed(photos(folder, options.photos), folder / "out-photos"),
+        }
+        write_rows(folder / "rows.csv", options.rows)
+        spawn = get_context("spawn")
+        answers = spawn.Queue()
+        process = spawn.Process(target=read_rows, args=(folder, answers))
+        process.start()
+        before, peak, seconds, count = answers.get()
+        process.join()
+        assert count == options.rows
+        text = TEMPLATE.format(
+            cpus=os.cpu_count(), processor=processor(), load=load, workers=WORKERS, rows=options.rows,
+            speeds="\n".join(speed.row(name) for name, speed in speeds.items()),
+            file=(folder / "rows.csv").stat().st_size / 1e6, before=before, peak=peak, seconds=seconds,
+        )  # fmt: skip
+    print(text)
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
