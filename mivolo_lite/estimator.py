@@ -108,8 +108,7 @@ class Estimator(nn.Module):
         if self.gender_head is not None:
             outputs["gender"] = self.gender_head(subnet_features["gender"])
         outputs = {"age": self.method(subnet_features["age"]), **outputs}
-        if len(self.inputs) == 1:
-            rows = images[self.inputs[0]].rows
+        if len(self.inputs) == 1 and (rows := images[self.inputs[0]].rows).shape[0] != batch:
             outputs = {name: scatter(answer, rows, batch) for name, answer in outputs.items()}
         return outputs
 

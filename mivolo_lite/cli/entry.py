@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "evaluations of the same images against the first, with intervals",
     "convert": "published MiVOLO and SwinFace files in and out",
     "soup": "one model whose weights are the mean of several fine-tuned ones",
+    "export": "an estimator as one file: ONNX, torch.export's, or a backbone for timm",
     "launch-files": "the package's files for accelerate and SLURM, copied to a folder",
 }
 """What each command makes, in a line."""

@@ -11,7 +11,8 @@ class Images(NamedTuple):
 
     Attributes:
         pixels: (n, 3, S, S), uint8 RGB in channels-last memory from a loader, normalised floats within a model.
-        rows: (n,) int64, rising: the sample of the batch that each belongs to.
+        rows: (n,) int64, rising: the sample of the batch that each belongs to. Or (B,) bool: ``pixels`` are then those
+            of all B samples, and count where it is True. Exported graphs, whose shapes depend on no value, have this.
     """
 
     pixels: Tensor
@@ -21,7 +22,7 @@ class Images(NamedTuple):
     def of(cls, pixels: Tensor, present: Tensor | None = None) -> "Images":
         """Those of (B, 3, S, S) that are ``present``, (B,) bool; all without."""
         if present is None:
-            return cls(pixels, torch.arange(len(pixels), device=pixels.device))
+            return cls(pixels, torch.arange(pixels.shape[0], device=pixels.device))
         return cls(pixels[present], present.nonzero().squeeze(1))
 
     @classmethod
@@ -32,11 +33,18 @@ class Images(NamedTuple):
 
     def present(self, batch: int) -> Tensor:
         """(B,) bool: which samples have the image."""
+        if self.rows.dtype == torch.bool:
+            return self.rows
         return torch.zeros(batch, dtype=torch.bool, device=self.rows.device).index_fill_(0, self.rows, True)
 
 
 def scatter(values: Tensor, rows: Tensor, batch: int, fill: Tensor | float = 0.0) -> Tensor:
-    """(B, ...) from values (m, ...), whose first n belong to ``rows``, and ``fill`` (1, ...) for all other rows."""
+    """(B, ...) from values (m, ...), whose first n belong to ``rows``, and ``fill`` (1, ...) for all other rows.
+
+    Rows that are a mask choose between values (B, ...) and ``fill``.
+    """
     if not isinstance(fill, Tensor):
         fill = values.new_full((1, *values.shape[1:]), fill)
+    if rows.dtype == torch.bool:
+        return torch.where(rows.view(-1, *(1 for _ in values.shape[1:])), values, fill.to(values.dtype))
     return fill.to(values.dtype).expand(batch, *values.shape[1:]).index_copy(0, rows, values[: len(rows)])

@@ -27,7 +27,7 @@ class Branch(nn.Module):
 
     def forward(self, images: Images, batch: int) -> Tensor:
         """(B, N, D), the missing-input token in rows without an image; (B, 1, D) if all are, without gradients."""
-        if not torch.is_grad_enabled() and not len(images.pixels):
+        if not torch.is_grad_enabled() and not images.pixels.shape[0]:
             return self.missing_token.expand(batch, -1, -1)
         tokens = self.project(compute(self.tokens, images))
         return scatter(tokens, images.rows, batch, self.missing_token.expand(1, tokens.shape[1], -1))

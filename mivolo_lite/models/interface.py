@@ -82,6 +82,10 @@ class AgeModel(nn.Module):
         """
         return self
 
+    def for_export(self) -> "AgeModel":
+        """A model of the same outputs whose operators ONNX runtimes have: a frozen copy, or this model itself."""
+        return self
+
     def make_subnet(self) -> nn.Module:
         """A new module between the features and the heads of one task, or of a few that share it. Usually nothing."""
         return nn.Identity()

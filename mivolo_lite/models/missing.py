@@ -27,11 +27,11 @@ def compute(module: nn.Module, images: Images, forward: Callable[[Tensor], Any] 
         (m, ...), of which the first ``len(images.rows)`` belong to samples.
     """
     forward, pixels = forward or module, images.pixels
-    if not len(pixels):
+    if not pixels.shape[0]:  # len() would make an exported graph's batch a constant
         zeros = pixels.new_zeros(2, *pixels.shape[1:]).contiguous(memory_format=torch.channels_last)
         with frozen_statistics(module), without_checkpointing(module):
             return forward(zeros)
-    if len(pixels) == 1 and module.training:
+    if module.training and len(pixels) == 1:
         pixels = pixels.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     return forward(pixels)
 

@@ -19,6 +19,7 @@ from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import compute
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
+from mivolo_lite.models.mivolo_export import for_export
 from mivolo_lite.models.mivolo_inference import for_inference
 from mivolo_lite.models.mivolo_weights import start_from
 from mivolo_lite.models.weights import read_state_dict
@@ -148,7 +149,7 @@ class MivoloModel(AgeModel):
         from its cells, which are all there is where no sample has an image.
         """
         stem = getattr(self.volo.patch_embed, name)
-        if len(images.rows) == batch:
+        if images.rows.dtype != torch.bool and images.rows.shape[0] == batch:
             return stem(images.pixels)
         if torch.is_grad_enabled():  # on every rank the stem is called once, whatever its batch lacks
             side = images.pixels.shape[-1]
@@ -157,7 +158,7 @@ class MivoloModel(AgeModel):
             return scatter(maps[:-1], images.rows, batch, maps[-1:])
         known = getattr(self, f"black_{name}")
         cells = self.black_cells(name) if known is None else known
-        if not len(images.rows):
+        if not images.rows.shape[0]:
             return cells
         return scatter(stem(images.pixels), images.rows, batch, self.spread(cells))
 
@@ -172,6 +173,9 @@ class MivoloModel(AgeModel):
 
     def for_inference(self) -> "MivoloModel":
         return for_inference(self)
+
+    def for_export(self) -> "MivoloModel":
+        return for_export(self)
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
         return MivoloHead(self.num_features, outputs, bias)

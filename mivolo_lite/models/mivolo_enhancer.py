@@ -81,7 +81,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositio
     channels of q and k, and no (N, N) table of biases is ever made, forward or backward.
     """
     dim = query.shape[-1]
-    codes = positions.codes.to(key.dtype).expand(len(key), -1, -1)
+    codes = positions.codes.to(key.dtype).expand(key.shape[0], -1, -1)
     query = torch.cat([query * dim**-0.5, positions(query).to(query.dtype)], dim=-1)
     key = torch.cat([key, codes], dim=-1)
     value = F.pad(value, (0, codes.shape[-1]))  # the fused kernels want one width for all three
@@ -135,7 +135,7 @@ class MivoloEnhancer(nn.Module):
     def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, N, C): what one image reads from the other. Queries, or keys and values, may be those of cells."""
         if query.shape[1] == CELLS:
-            query = query[:, self.pos_embed.cell].expand(len(key), -1, -1)
+            query = query[:, self.pos_embed.cell].expand(key.shape[0], -1, -1)
         if key.shape[1] == CELLS:
             return attend_to_cells(query, key, value, self.pos_embed)
         return self.attend(query, key, value, self.pos_embed)

@@ -1,0 +1,33 @@
+"""``mivolo-lite export``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.inference.export import Precision, export
+from mivolo_lite.inference.timm_weights import export_backbone
+
+
+def run(argv: Sequence[str]) -> None:
+    """``export --checkpoint RUN/best --out model.onnx``: one file from uint8 images to years, genders and tasks."""
+    parser = parser_of("export", run)
+    parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run, or hf://user/name")
+    parser.add_argument("--out", type=str, required=True, help="the file to write")
+    parser.add_argument(
+        "--format",
+        type=Literal["onnx", "torch", "timm"],
+        default="onnx",
+        help="`torch` is torch.export's file; `timm` is the backbone's plain weights, without heads",
+    )
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the backbone; heads stay in float32")
+    parser.add_argument(
+        "--input", type=Literal["face", "body"], default="face", help="of a model with two backbones, whose timm gets"
+    )
+    options = parse(parser, argv)
+    which = options.pop("input")
+    if options["format"] == "timm":
+        print(export_backbone(options["checkpoint"], options["out"], which, options["precision"]))
+    else:
+        print("largest differences from the estimator's answers:", *export(**options), sep="\n")
+    print(f"written to {options['out']}: {Path(options['out']).stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,62 @@
+"""An estimator as one file for other programs: ONNX, torch.export's, or a backbone's plain weights for timm."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import written_aside
+from mivolo_lite.inference.graph import Graph, describe, trace
+from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx
+from mivolo_lite.inference.parity import Run, require_parity
+
+Precision = Literal["fp32", "fp16"]
+GraphFormat = Literal["onnx", "torch"]
+
+DESCRIPTION = "description.json"
+"""The extra file of a torch.export program with what ONNX files have as metadata."""
+
+
+def export(
+    checkpoint: Path | str, out: Path | str, format: GraphFormat = "onnx", precision: Precision = "fp32"
+) -> list[str]:
+    """Write one file from uint8 images to years, genders and tasks, after comparing its answers with the estimator's.
+
+    Args:
+        checkpoint: as for ``Estimator.load``.
+        out: the file; must not exist.
+        format: ``onnx``, or ``torch`` for a program of torch.export.
+        precision: of the backbone; heads and answers are float32 in either.
+
+    Returns:
+        A line for each comparison; see ``require_parity``.
+
+    Raises:
+        UserError: ``out`` exists, a package is missing, or the model cannot be exported exactly.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+    if format == "onnx":
+        require_onnx()
+    estimator = Estimator.load(checkpoint)
+    graph = Graph(estimator, half=precision == "fp16")
+    program, description = trace(graph), describe(graph, precision)
+    with written_aside(out) as partial:
+        if format == "onnx":
+            write_onnx(program, graph, description, partial)
+            run = open_onnx(partial)
+        else:
+            extra = {DESCRIPTION: json.dumps(description, indent=1)}
+            torch.export.save(program, partial, extra_files=extra)
+            run = open_program(partial)
+        return require_parity(estimator, graph, run, precision)
+
+
+def open_program(path: Path) -> Run:
+    """A file of torch.export, run by torch."""
+    module = torch.export.load(path).module()
+    return lambda inputs: module(*inputs)

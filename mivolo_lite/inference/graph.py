@@ -1,0 +1,154 @@
+"""An estimator as one graph: uint8 images to years, genders and tasks. Normalisation and decoding are inside."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from mivolo_lite import __version__
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.models.weights import first_line
+from mivolo_lite.tasks import Task
+
+PRESENT = "has_"
+"""Begins the name of the input that says which samples have an image."""
+
+MIXED = "mixed"
+
+AGE, PROBABILITY, GENDER = "age", "age_probability", "gender"
+"""Names of outputs; tasks' are their own."""
+
+
+class Graph(nn.Module):
+    """A frozen copy of an estimator whose inputs and outputs are tensors.
+
+    The inputs, by position, are (B, 3, S, S) uint8 RGB images of every kind that the model looks at. Of two kinds, a
+    (B,) bool for each follows: which samples have the image. The pixels of the others are not looked at.
+
+    Args:
+        estimator: on the CPU.
+        half: compute in float16; heads and answers stay float32.
+
+    Attributes:
+        input_names, output_names: in their order.
+    """
+
+    def __init__(self, estimator: Estimator, half: bool = False):
+        super().__init__()
+        self.estimator = copy.deepcopy(estimator).eval().requires_grad_(False)
+        self.estimator.model = self.estimator.model.for_export()
+        self.estimator.channels_last = False
+        if half:
+            self.estimator.half()
+        present = [PRESENT + name for name in self._inputs] if len(self._inputs) > 1 else []
+        self.input_names = (*self._inputs, *present)
+        with torch.inference_mode():
+            self.output_names = tuple(self._answers(*self.example(1)))
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        return self.estimator.inputs
+
+    def example(self, batch: int, absent: str | None = None) -> tuple[Tensor, ...]:
+        """Inputs of so many samples, all with random pixels.
+
+        Args:
+            batch: how many.
+            absent: an image that none of them has, or ``MIXED`` for samples that have only the first, only the second
+                and both in turn.
+        """
+        generator = torch.Generator().manual_seed(batch)
+        shape = (batch, 3, *[self.estimator.card.image_size] * 2)
+        pixels = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in self._inputs]
+        rows = torch.arange(batch)
+        present = [
+            rows % 3 != place if absent == MIXED else torch.full((batch,), name != absent)
+            for place, name in enumerate(self._inputs)
+        ]
+        return (*pixels, *present)[: len(self.input_names)]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The answers, in the order of ``output_names``."""
+        return tuple(self._answers(*inputs).values())
+
+    def _answers(self, *inputs: Tensor) -> dict[str, Tensor]:
+        batch, estimator = inputs[0].shape[0], self.estimator
+        if len(self._inputs) == 1:
+            images = {self._inputs[0]: Images.of(inputs[0])}
+        else:
+            images = {name: Images(*pair) for name, *pair in zip(self._inputs, inputs[:2], inputs[2:], strict=True)}
+        return answers(estimator, estimator(**images, batch=batch))
+
+
+def answers(estimator: Estimator, output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an estimator's raw outputs mean, by the names of a graph's outputs, in float32."""
+    age, gender = estimator.estimate(output)
+    found = {AGE: age.age, PROBABILITY: age.probability, GENDER: gender}
+    found |= {task.name: _answer(task, output[task.name].float()) for task in estimator.tasks}
+    return {name: answer for name, answer in found.items() if answer is not None}
+
+
+def _answer(task: Task, output: Tensor) -> Tensor:
+    """(B, classes) probabilities, (B,) numbers, or (B, E) vectors."""
+    if task.kind == "classification":
+        return output.softmax(dim=1)
+    return output.squeeze(-1) if task.kind == "regression" else output
+
+
+def trace(graph: Graph) -> ExportedProgram:
+    """The graph as torch.export's program, of any batch.
+
+    Raises:
+        UserError: a layer of the backbone cannot be exported.
+    """
+    batch = Dim("batch", min=1, max=1 << 16)
+    shapes = tuple({0: batch} for _ in graph.input_names)
+    try:
+        with torch.no_grad():
+            return torch.export.export(graph, graph.example(2), dynamic_shapes={"inputs": shapes})
+    except Exception as error:  # torch names what it cannot trace by exceptions of many kinds
+        name = graph.estimator.card.model["name"]
+        raise UserError(f"export: torch.export cannot trace this {name} model: {first_line(error)}") from error
+
+
+def describe(graph: Graph, precision: str) -> dict[str, Any]:
+    """What a user of the file must know to give it images and to read its answers, as plain values."""
+    card, size = graph.estimator.card, graph.estimator.card.image_size
+    images = {name: f"uint8 (batch, 3, {size}, {size})" for name in graph.input_names}
+    flags = {name: f"bool (batch): the samples that have a {name.removeprefix(PRESENT)}" for name in images}
+    return {
+        "package": f"mivolo_lite {__version__}",
+        "model": card.model["name"],
+        "method": card.method["name"],
+        "precision": precision,
+        "inputs": {name: (flags if name.startswith(PRESENT) else images)[name] for name in graph.input_names},
+        "preprocessing": {
+            "image_size": size,
+            "order": "RGB",
+            "layout": "NCHW",
+            "range": [0, 255],
+            "normalisation": "inside the graph",
+            "letterbox": "scale so that the larger side is image_size (bilinear; averaged below half the size), pad "
+            "both sides with black; an odd row or column of padding goes to the bottom or right",
+            "crop_policy": card.crop_policy,
+        },
+        "outputs": {name: _meaning(graph.estimator, name) for name in graph.output_names},
+        "intervals": card.calibration,
+        "data_digest": card.data_digest,
+    }
+
+
+def _meaning(estimator: Estimator, output: str) -> dict[str, Any]:
+    span = estimator.card.span
+    known: dict[str, dict[str, Any]] = {
+        AGE: {"shape": ["batch"], "unit": "years"},
+        PROBABILITY: {"shape": ["batch", "ages"], "ages": [span["min_age"], span["max_age"]]},
+        GENDER: {"shape": ["batch", len(GENDERS)], "probabilities_of": list(GENDERS)},
+    }
+    known |= {task.name: {"kind": task.kind, "probabilities_of": task.classes} for task in estimator.tasks}
+    return known[output]

@@ -1,0 +1,96 @@
+"""An exported file's answers against those of the estimator that it was made of."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.graph import AGE, MIXED, PROBABILITY, Graph, answers
+
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""An exported file: a graph's inputs to its outputs, in their orders."""
+
+BATCHES = (1, 2, 5)
+
+CASES = {None: "", MIXED: ", each image missing in some"}
+
+YEARS = {"fp32": 1e-3, "fp16": 0.5}
+"""The largest difference of an age in years, by precision."""
+
+OTHERS = {"fp32": 1e-3, "fp16": 0.05}
+"""The same of a probability, a number or a coordinate of a vector, relative to the largest where that exceeds 1."""
+
+STEP = 1.0
+"""Years between two answers of a method that answers in whole years; rounding decides where it changes over."""
+
+
+def require_parity(estimator: Estimator, graph: Graph, run: Run, precision: str) -> list[str]:
+    """Compare at batches of 1, 2 and 5, with all images and without each of them.
+
+    Args:
+        estimator: what was exported.
+        graph: made of it.
+        run: the exported file.
+        precision: ``fp32`` or ``fp16``, which sets the bounds.
+
+    Returns:
+        A line for each case, with the largest differences.
+
+    Raises:
+        UserError: an answer differs by more than its bound.
+    """
+    lines = []
+    for batch, absent in _cases(estimator):
+        inputs = graph.example(batch, absent)
+        found = dict(zip(graph.output_names, run(inputs), strict=True))
+        case = f"batch {batch}{CASES.get(absent, f' without {absent}')}"
+        differences = _differences(estimator, _expected(estimator, inputs), found)
+        lines.append(f"{case}: " + ", ".join(f"{name} {value:.1e}" for name, (value, _) in differences.items()))
+        for name, (value, kind) in differences.items():
+            if not value <= (bound := kind[precision]):
+                raise UserError(f"export: {case}: {name} differs by {value:.3g}, more than {bound}; nothing is written")
+    return lines
+
+
+def _cases(estimator: Estimator) -> Iterator[tuple[int, str | None]]:
+    for batch in BATCHES:
+        yield batch, None
+        if len(estimator.inputs) > 1:
+            yield from ((batch, absent) for absent in estimator.inputs)
+    if len(estimator.inputs) > 1:
+        yield max(BATCHES), MIXED
+
+
+@torch.inference_mode()
+def _expected(estimator: Estimator, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    names = estimator.inputs
+    pixels, present = inputs[: len(names)], inputs[len(names) :] or [None]
+    images = {name: Images.of(*pair) for name, pair in zip(names, zip(pixels, present, strict=True), strict=True)}
+    return answers(estimator, estimator(**images, batch=len(inputs[0])))
+
+
+def _differences(
+    estimator: Estimator, expected: dict[str, Tensor], found: dict[str, Tensor]
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """The largest difference of each answer, and its bounds by precision.
+
+    Ages in whole years, as of a median, jump where rounding decides. Of such, the mean must be within the bound, the
+    answer within a year more.
+    """
+    differences = {name: (_largest(value, found[name]), OTHERS) for name, value in expected.items() if name != AGE}
+    age, years = float((expected[AGE] - found[AGE]).abs().max()), YEARS
+    if getattr(estimator.method.config, "decode", "expectation") != "expectation":
+        ages = estimator.method.span.ages()
+        means = [(answer[PROBABILITY] * ages).sum(dim=1) for answer in (expected, found)]
+        differences["age_mean"] = float((means[0] - means[1]).abs().max()), YEARS
+        years = {precision: bound + STEP for precision, bound in YEARS.items()}
+    return {AGE: (age, years)} | differences
+
+
+def _largest(expected: Tensor, found: Tensor) -> float:
+    """NaN where a found one is."""
+    scale = max(1.0, float(expected.abs().max()))
+    return float((expected - found).abs().max()) / scale

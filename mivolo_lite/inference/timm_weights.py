@@ -1,0 +1,64 @@
+"""A backbone's plain weights, as ``timm.create_model`` loads them."""
+
+from pathlib import Path
+
+from torch import nn
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import explain_write_errors, save_tensors
+from mivolo_lite.models.backbone import create
+from mivolo_lite.models.weights import timm_config
+
+
+def export_backbone(checkpoint: Path | str, out: Path | str, which: str = "face", precision: str = "fp32") -> str:
+    """Write the weights of a model's timm backbone as a safetensors file.
+
+    Args:
+        checkpoint: as for ``Estimator.load``.
+        out: the file; must not exist.
+        which: of a model with a backbone for each input, that of ``face`` or ``body``.
+        precision: ``fp32`` or ``fp16``, of the weights.
+
+    Returns:
+        The Python that loads it.
+
+    Raises:
+        UserError: ``out`` exists, or the model's backbone is not one of timm's as it stands.
+    """
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: timm knows such files by their ending; name it {out.stem}.safetensors")
+    if out.exists():
+        raise UserError(f"{out}: already exists; remove it or choose another name")
+    estimator = Estimator.load(checkpoint)
+    backbone = _backbone(estimator.model, which)
+    name = estimator.card.model["name"]
+    if backbone is None:
+        raise UserError(
+            f"{checkpoint}: the model {name} has no backbone that timm has; --format onnx takes every model"
+        )
+    architecture = timm_config(backbone)["architecture"]
+    size = {"img_size": estimator.card.image_size} if timm_config(backbone).get("fixed_input_size") else {}
+    plain = create(architecture, **size)
+    state = {tensor: value.clone() for tensor, value in backbone.state_dict().items()}
+    if plain.state_dict().keys() != state.keys():
+        raise UserError(
+            f"{checkpoint}: the model {name} uses a part of {architecture} only; --format onnx takes every model"
+        )
+    if precision == "fp16":
+        state = {tensor: value.half() if value.is_floating_point() else value for tensor, value in state.items()}
+    with explain_write_errors(out):
+        save_tensors(state, out, {"architecture": architecture})
+    options = "".join(f", {option}={value}" for option, value in size.items())
+    return f'timm.create_model("{architecture}", num_classes=0{options}, checkpoint_path="{out}")'
+
+
+def _backbone(model: nn.Module, which: str) -> nn.Module | None:
+    """The timm model inside a model of this package."""
+    for path in ("backbone", f"{which}.tokens.backbone", "levels.backbone", "volo", "swin"):
+        try:
+            return model.get_submodule(path)
+        except AttributeError:
+            continue
+    return None

@@ -1,0 +1,182 @@
+"""Exported files answer as the estimator does, everywhere that they are run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from mivolo_lite.cli import main
+from mivolo_lite.errors import UserError
+from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.export import DESCRIPTION, export
+from mivolo_lite.inference.graph import Graph, answers
+from mivolo_lite.inference.parity import require_parity
+from mivolo_lite.methods import METHODS
+from mivolo_lite.models import MODELS
+from mivolo_lite.models.mivolo import MIVOLO
+from mivolo_lite.models.mivolo_export import fold
+from tests.inference.exports import SMALL, photos, small_estimator
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def exported(tmp_path, monkeypatch):
+    """Makes an estimator's file; parity is checked in the making."""
+
+    def make(model, method="classification", name="model.onnx", **options):
+        small_estimator(model, method, monkeypatch).save(tmp_path / "best")
+        lines = export(tmp_path / "best", tmp_path / name, **options)
+        assert len(lines) == (10 if model in ("dual", "mivolo_d1_224") else 3)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_exported(method, exported):
+    exported("single", method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SMALL)
+def test_every_model_is_exported_for_any_batch_with_operators_that_runtimes_have(model, exported, tmp_path):
+    path = exported(model, "regression")
+    graph = onnx.load(path).graph
+    assert {entry.type.tensor_type.shape.dim[0].dim_param for entry in graph.input} == {"batch"}
+    assert {entry.type.tensor_type.elem_type for entry in graph.input} <= {
+        onnx.TensorProto.UINT8,
+        onnx.TensorProto.BOOL,
+    }
+    assert not {node.op_type for node in graph.node} & {"Col2Im", "Loop", "If", "NonZero"}
+    assert str(tmp_path).encode() not in path.read_bytes() and b"mivolo_lite/models" not in path.read_bytes()
+
+
+def test_every_model_is_exported_here():
+    assert set(SMALL) == (set(MODELS) - set(MIVOLO)) | {"mivolo_d1_224"}
+
+
+@pytest.mark.slow
+def test_half_precision_is_half_as_large_and_within_its_bound(exported):
+    full, half = (exported("dual", precision=name, name=f"{name}.onnx").stat().st_size for name in ("fp32", "fp16"))
+    assert half < 0.7 * full
+
+
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = sys.modules["mivolo_lite"] = None
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+images = np.load(sys.argv[2])
+answers = session.run(None, {name: images[name] for name in images})
+meta = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+names = [entry.name for entry in session.get_outputs()]
+print(json.dumps({"answers": {n: a.tolist() for n, a in zip(names, answers)}, "meta": meta}))
+"""
+
+
+@pytest.mark.slow
+def test_onnxruntime_alone_runs_a_file_and_reads_how(exported, tmp_path, monkeypatch):
+    path = exported("dual")
+    face, body = photos(3, 1), photos(3, 2)
+    has_face, has_body = torch.tensor([True, False, True]), torch.tensor([False, True, True])
+    inputs = {"face": face, "body": body, "has_face": has_face, "has_body": has_body}
+    np.savez(tmp_path / "images.npz", **{name: value.numpy() for name, value in inputs.items()})
+    words = [sys.executable, "-c", WITHOUT_TORCH, path, tmp_path / "images.npz"]
+    found = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=120).stdout)
+    estimator = small_estimator("dual", monkeypatch=monkeypatch)
+    with torch.inference_mode():
+        expected = answers(estimator, estimator(Images.of(face, has_face), Images.of(body, has_body), batch=3))
+    assert found["answers"].keys() == expected.keys() == {"age", "age_probability", "gender", "glasses", "smile"}
+    for name, value in expected.items():
+        torch.testing.assert_close(torch.tensor(found["answers"][name]), value, atol=1e-3, rtol=0)
+    assert expected["age"].std() > 0.1  # or equal answers would say little
+    meta = found["meta"]
+    assert list(meta["inputs"]) == list(inputs) and meta["preprocessing"]["image_size"] == 48
+    assert meta["preprocessing"]["order"] == "RGB" and "letterbox" in meta["preprocessing"]
+    assert meta["outputs"]["gender"]["probabilities_of"] == ["M", "F"] and meta["intervals"]["radius"] == 7.5
+    assert meta["outputs"]["age_probability"]["ages"] == [0, 100]
+    assert meta["outputs"]["glasses"]["probabilities_of"] == ["no", "yes"]
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_export_answers_and_says_how(exported):
+    extra = {DESCRIPTION: ""}
+    program = torch.export.load(exported("mivolo_d1_224", "regression", "model.pt2", format="torch"), extra_files=extra)
+    face, has = photos(4), torch.ones(4, dtype=torch.bool)
+    assert len(program.module()(face, face, has, ~has)[0]) == 4
+    assert json.loads(extra[DESCRIPTION])["outputs"]["age"]["unit"] == "years"
+
+
+@pytest.mark.parametrize("model, which", [("single", "face"), ("dual", "face"), ("dual", "body")])
+def test_timm_loads_a_backbones_weights(model, which, tmp_path, monkeypatch, capsys):
+    estimator = small_estimator(model, monkeypatch=monkeypatch)
+    estimator.save(tmp_path / "best")
+    out = tmp_path / "backbone.safetensors"
+    main(["export", "--checkpoint", f"{tmp_path}/best", "--out", f"{out}", "--format", "timm", "--input", which])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("timm.create_model("))
+    loaded = eval(line, {"timm": timm}).eval()
+    backbone = estimator.model.backbone if model == "single" else getattr(estimator.model, which).tokens.backbone
+    normalised = torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        assert loaded.forward_features(normalised).equal(backbone.forward_features(normalised))
+
+
+@pytest.mark.parametrize(
+    "model, words, message",
+    [
+        ("single", ["--out", "best/model.yaml"], "already exists"),
+        ("single", ["--out", "weights.bin", "--format", "timm"], "name it weights.safetensors"),
+        ("swinface", ["--out", "w.safetensors", "--format", "timm"], "takes every model"),
+        ("single", ["--out", "m.onnx", "--format", "tflite"], "tflite"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(model, words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small_estimator(model).save("best")
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--checkpoint", "best", *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+def test_without_onnxruntime_the_extra_is_named(tmp_path, monkeypatch):
+    small_estimator().save(tmp_path / "best")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime is not installed; pip install 'mivolo-lite\[export\]'"):
+        export(tmp_path / "best", tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("method", ["regression", "or_cnn"])
+@pytest.mark.parametrize(
+    "output, by, passes", [(0, 0.9e-3, True), (0, 2.5, False), (-1, 0.1, False), (0, float("nan"), False)]
+)
+def test_a_file_with_other_answers_is_noticed(method, output, by, passes, monkeypatch):
+    estimator = small_estimator("dual", method, monkeypatch)
+    graph = Graph(estimator)
+
+    def run(inputs):
+        with torch.inference_mode():
+            found = list(graph(*inputs))
+        found[output] = found[output] + by
+        return found
+
+    if passes:
+        assert len(require_parity(estimator, graph, run, "fp32")) == 10
+    else:
+        with pytest.raises(UserError, match="differs by"):
+            require_parity(estimator, graph, run, "fp32")
+
+
+@pytest.mark.parametrize("size, stride", [((6, 6), 2), ((5, 7), 2), ((4, 4), 1), ((7, 7), 3)])
+def test_the_transposed_convolution_is_fold(size, stride):
+    rows, columns = ((side - 1) // stride + 1 for side in size)
+    windows = torch.randn(2, 3 * 9, rows, columns)
+    expected = F.fold(windows.flatten(2), size, 3, padding=1, stride=stride)
+    torch.testing.assert_close(fold(windows, 3, size, 3, 1, stride), expected)
