@@ -10,11 +10,15 @@ import yaml
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
+from mivolo_lite.hub import local_copy
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.old_names import current_file
 from mivolo_lite.yaml_file import parse_yaml
 
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+HUB_CONFIG_FILE = "config.json"
+"""Beside ``MODEL_FILE`` in models of transformers, such as MiVOLO v2 on the hub."""
+
 EMA_FILE = "ema.safetensors"
 """A checkpoint's EMA weights, which are those to use."""
 
@@ -37,6 +41,7 @@ class Card:
         tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
         gender: whether it estimates the gender; published age-only checkpoints do not.
+        licence: of the weights, as their source states it; empty where nothing is known.
     """
 
     model: dict[str, Any]
@@ -50,6 +55,7 @@ class Card:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
     gender: bool = True
+    licence: str = ""
 
     def from_nothing(self) -> "Card":
         """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
@@ -80,8 +86,11 @@ class Card:
 
 def require_files(folder: Path | str, *names: str) -> None:
     """Raise UserError where a folder lacks any of these files."""
+    folder = Path(folder)
+    if (folder / HUB_CONFIG_FILE).is_file() and not (folder / CARD_FILE).is_file():
+        raise UserError(f"{folder}: is a model in the layout of the hub; `mivolo-lite convert {folder} OUT` first")
     for name in names:
-        if not (Path(folder) / name).is_file():
+        if not (folder / name).is_file():
             raise UserError(
                 f"{folder}: no {name} here; give a run's folder, its `best`, one of its checkpoints, or a converted "
                 "checkpoint"
@@ -89,8 +98,8 @@ def require_files(folder: Path | str, *names: str) -> None:
 
 
 def locate(folder: Path | str) -> Path:
-    """The folder that holds the card: of a run's folder its ``best``, otherwise the folder itself."""
-    folder = Path(folder)
+    """The folder that holds the card: of a run's folder its ``best``, of an address on the hub its copy here."""
+    folder = local_copy(folder)
     return folder / "best" if (folder / "best").is_dir() and not (folder / CARD_FILE).exists() else folder
 
 
@@ -192,5 +201,6 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (lambda value: isinstance(value, dict), "a mapping"),
     "tasks": (_is_tasks, "a list of tasks, each with a name"),
     "calibration": (_is_calibration, "what `mivolo-lite calibrate` writes"),
+    "licence": (lambda value: isinstance(value, str), "text"),
     "gender": (lambda value: isinstance(value, bool), "true or false"),
 }

@@ -10,7 +10,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from mivolo_lite.card import Card, locate
 from mivolo_lite.errors import UserError
+from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
@@ -25,6 +27,9 @@ from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
+
+RUN_FILE = "config.yaml"
+"""A run's own configuration, in its folder."""
 
 _MOST_DOTS = 10
 
@@ -43,13 +48,15 @@ SECTIONS = {*REGISTRIES, *_section_names(RunConfig)}
 def read_run_config(argv: Sequence[str]) -> RunConfig:
     """The run that a command line means: ``--config FILE [--config FILE] [--a.b value ...]``.
 
-    ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded.
+    ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded. Where
+    ``init_from`` names a checkpoint, what is not stated of model, method, ages and image size is the checkpoint's.
 
     Raises:
         UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
-            key that is there twice, a run folder at a URL.
+            key that is there twice, a run folder at a URL, a damaged card in ``init_from``.
     """
     values, origin = _gather(argv)
+    values = _with_checkpoint(values, origin)
     schema = _schema(values, origin)
     _check_keys(values, schema, origin)
     sections = {key: values.get(key, {}) for key, kind in schema.items() if key in values or is_dataclass(kind)}
@@ -70,9 +77,7 @@ def help_text(argv: Sequence[str]) -> str:
     parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` resumes the run in the folder, if any")
-    parser.add_argument(
-        "--init-from", type=str, default="", help="folder with all weights of a new run, as in runs/first/best"
-    )
+    parser.add_argument("--init-from", type=str, default="", help="checkpoint with all weights of a new run")
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt in addition to age and gender")
     for name, group in _schema(values, origin).items():
         if is_dataclass(group):
@@ -174,6 +179,37 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
+
+
+def _with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    """The values on top of those of the checkpoint that ``init_from`` names; ``origin`` says which are the latter."""
+    address = values.get("init_from")
+    if not isinstance(address, str) or not address:
+        return values
+    merged = _checkpoint_values(_checkpoint_path(address, f"{_source_of('init_from', origin)}: init_from"), values)
+    for key in _dotted(merged):
+        origin.setdefault(key, address)
+    _merge(merged, values)
+    return merged
+
+
+def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Model, method, ages and image size of a checkpoint; of a run that resumes those of its own configuration."""
+    run = os.path.join(str(values.get("run", "")), RUN_FILE)
+    if values.get("resume") == "auto" and os.path.isfile(run):  # its checkpoint may be gone by now
+        config = read_yaml_file(Path(run), "--run")
+        data = config.get("data") or {}
+        kept = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
+        return kept | ({"data": {"image_size": data["image_size"]}} if "image_size" in data else {})
+    if not (is_hub_address(address) or os.path.isdir(address)):  # the trainer reports it
+        return {}
+    card = Card.load(locate(address)).from_nothing()
+    sections = {"model": card.model, "method": card.method, "ages": card.span, "data": {"image_size": card.image_size}}
+    return deepcopy(sections)
+
+
+def _checkpoint_path(address: str, option: str) -> str:
+    return address if is_hub_address(address) else local_path(address, option)
 
 
 def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -295,7 +331,7 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
             object.__setattr__(holder, option, how(value, f"{_source_of(key, origin)}: {key}"))
 
     expand(config, "run", "run", local_path)
-    expand(config, "init_from", "init_from", local_path)
+    expand(config, "init_from", "init_from", _checkpoint_path)
     expand(config.data.cache, "folder", "data.cache.folder", local_path)
     data_sets = config.data.train_sets if isinstance(config.data.train, list) else []
     for holder, option, key in [

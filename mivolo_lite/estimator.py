@@ -146,7 +146,7 @@ class Estimator(nn.Module):
 
         Args:
             folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose EMA weights are read where it
-                has them; or a converted checkpoint.
+                has them; a converted checkpoint; or ``hf://user/name[@revision]``.
 
         Raises:
             UserError: it is not there, is damaged, or does not fit.

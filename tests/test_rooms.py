@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
 
 SMALL = {
-    "credentials", "errors", "files", "labels", "old_names", "option_values", "output", "package_files", "paths",
+    "credentials", "errors", "files", "hub", "labels", "old_names", "option_values", "output", "package_files", "paths",
     "process_pool", "processes", "randomness", "ranges", "yaml_file",
 }  # fmt: skip
 """Modules at the bottom that every room may use; among themselves they are ordered as well."""
@@ -31,7 +31,7 @@ ALLOWED = {
     "training": {
         "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },
-    "config": {"loading", "methods", "models", "tasks", "training"},
+    "config": {"card", "loading", "methods", "models", "tasks", "training"},
     "experiments": {"config", "distributed", "evaluation", "reporting"},
     "inference": {
         "audit", "card", "estimator", "evaluation", "images", "methods", "models", "packing", "shards", "tasks",

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.convert.convert import convert
+from mivolo_lite.convert.convert import convert, licence_line
 
 
 def run(argv: Sequence[str]) -> None:
     """``convert official.pth.tar OUT``, or ``convert RUN/best official.pth.tar``: MiVOLO's or SwinFace's layout."""
     parser = parser_of("convert", run)
-    parser.add_argument("source", type=str, help="a published file, or the `best` folder of such a model")
+    parser.add_argument(
+        "source", type=str, help="a published file or folder, `hf://user/name`, or the `best` folder of such a model"
+    )
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = parse(parser, argv)
-    print(f"written to {convert(**options)}")
+    out = convert(**options)
+    if out.is_dir():
+        print(licence_line(options["source"]))
+    print(f"written to {out}")

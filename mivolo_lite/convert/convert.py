@@ -10,9 +10,11 @@ import torch
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card
 from mivolo_lite.convert import mivolo as mivolo_official
 from mivolo_lite.convert import swinface as swinface_official
+from mivolo_lite.convert.mivolo_v2 import is_hub_layout, licence_of, read_hub_layout
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, write_bytes
+from mivolo_lite.hub import local_copy
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models.weights import first_line, read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
@@ -27,16 +29,17 @@ def convert(source: Path | str, out: Path | str) -> Path:
     """Convert in the direction that the source asks for.
 
     Args:
-        source: a published file, or the ``best`` folder of a MiVOLO or a SwinFace of this package.
+        source: a published file, a folder in the layout of MiVOLO v2 on the hub, the ``best`` folder of a MiVOLO or a
+            SwinFace of this package, or the address of one of them on the hub.
         out: the folder, or the file, that is written; must not exist.
 
     Raises:
         UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
     """
-    source, out = Path(source), Path(out)
+    source, out = local_copy(source), Path(out)
     if out.exists() and not _is_unfinished(out):
         raise UserError(f"{out}: already exists; remove it or choose another name")
-    if source.is_dir():
+    if source.is_dir() and not is_hub_layout(source):
         content = BytesIO()  # torch explains a full disk by its own inner state
         torch.save(_checkpoint(source), content)
         with explain_write_errors(out):
@@ -54,15 +57,25 @@ def _is_unfinished(folder: Path) -> bool:
 
 
 def _estimator(source: Path) -> Estimator:
-    """A published file as an estimator."""
-    checkpoint = read_checkpoint(source)
+    """A published file, or a folder in the layout of the hub, as an estimator."""
+    checkpoint = read_hub_layout(source) if source.is_dir() else read_checkpoint(source)
     swinface = any(key in checkpoint for key in swinface_official.STATE_DICTS)
     try:
-        return (_swinface if swinface else _mivolo)(checkpoint, source)
+        estimator = (_swinface if swinface else _mivolo)(checkpoint, source)
     except UserError:
         raise
     except Exception as error:  # whatever torch says to values that are no weights
         raise UserError(f"{source}: holds no weights that can be converted: {first_line(error)}") from None
+    estimator.card.licence = licence_of(source) if source.is_dir() else ""
+    return estimator
+
+
+def licence_line(source: Path | str) -> str:
+    """What a published source says of its licence."""
+    folder = local_copy(source)
+    if folder.is_dir() and (name := licence_of(folder)):
+        return f"licence of the weights, as {source} says: {name}"
+    return f"{source} does not say the licence of its weights; its authors do"
 
 
 def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:

@@ -27,6 +27,9 @@ GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
 VARIANTS = {(384, 4): "d1", (512, 6): "d2", (512, 8): "d3", (768, 8): "d4", (768, 12): "d5"}
 """VOLO's variants by their width and their number of outlookers."""
 
+OLDEST = 150
+"""The most that a published max_age may be. MiVOLO v2 says 122; here ages end at 120, and the answers are the same."""
+
 HEAD_TENSORS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
 
 
@@ -38,11 +41,13 @@ class Published:
         state: its weights by MiVOLO's names, heads included, nothing else.
         span: the ages it covers.
         center: MiVOLO's ``avg_age``, the age in years of the output 0.
+        scale: MiVOLO's ``max_age - min_age``, the years by which an output of 1 is older.
     """
 
     state: StateDict
     span: AgeSpan
     center: float
+    scale: float
 
     @property
     def has_gender(self) -> bool:
@@ -72,9 +77,9 @@ def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
         low, high, center = (float(checkpoint[key]) for key in ("min_age", "max_age", "avg_age"))
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"{source}: its min_age, max_age and avg_age are not numbers") from None
-    if not (low.is_integer() and high.is_integer() and MIN_AGE <= low < high <= MAX_AGE):
+    if not (low.is_integer() and high.is_integer() and MIN_AGE <= low < min(high, MAX_AGE) <= high <= OLDEST):
         raise UserError(
-            f"{source}: min_age {low} and max_age {high} are not whole years in order from {MIN_AGE} to {MAX_AGE}"
+            f"{source}: min_age {low} and max_age {high} are not whole years in order from {MIN_AGE} to {OLDEST}"
         )
     state = {name: value for name, value in state_dict_in(checkpoint).items() if not name.startswith("fds.")}
     outputs = 1 if checkpoint.get("no_gender", False) else 1 + len(GENDERS)
@@ -82,7 +87,7 @@ def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
     bodies = checkpoint.get("with_persons_model")
     if bodies is not None and bool(bodies) != has_body(state):
         raise UserError(f"{source}: says with_persons_model: {bool(bodies)}, but its weights are of the other kind")
-    return Published(state, AgeSpan(int(low), int(high)), center)
+    return Published(state, AgeSpan(int(low), min(int(high), MAX_AGE)), center, high - low)
 
 
 def to_checkpoint(published: Published) -> dict:
@@ -100,15 +105,17 @@ def to_checkpoint(published: Published) -> dict:
 def to_estimator(published: Published) -> StateDict:
     """The weights of an estimator: ``model.``, ``method.head.`` and, where there is one, ``gender_head.``.
 
-    The center is always the middle of the span; the difference to MiVOLO's ``avg_age`` goes into the age's bias.
+    The center is always the middle of the span; the difference to MiVOLO's ``avg_age`` goes into the age's bias, and
+    that of the scale to the span's years into the weights.
     """
+    span = published.span
+    ratio = published.scale / (span.max_age - span.min_age)
     state = {PREFIX + name: value for name, value in backbone_state(published.state).items()}
     for tensor in HEAD_TENSORS:
         gender, age = published.state[tensor][:-1], published.state[tensor][-1:]
         if published.has_gender:
             state[GENDER_HEAD + tensor] = gender.clone()
-        state[AGE_HEAD + tensor] = age * head_unit(published.span)
-    span = published.span
+        state[AGE_HEAD + tensor] = age * head_unit(span) * ratio
     shift = (published.center - middle(span)) / (span.max_age - span.min_age)
     state[f"{AGE_HEAD}head.bias"] += shift * head_unit(span)
     return state
@@ -135,7 +142,7 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
         published[tensor] = torch.cat([*gender, state[AGE_HEAD + tensor] / head_unit(span)])
     published["head.bias"][-1] += state["method.start"]
     check_state(expected_state(published, len(published["head.weight"]), source), published, source)
-    return Published(published, span, middle(span))
+    return Published(published, span, middle(span), span.max_age - span.min_age)
 
 
 def middle(span: AgeSpan) -> float:

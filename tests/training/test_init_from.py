@@ -83,3 +83,42 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     state = second.estimator.state_dict()
     assert all(state[name].equal(ema[name]) for name in ema)
     assert not all(state[name].equal(last[name]) for name in last)
+
+
+UNSTATED = ("--model.", "--method.", "--data.image_size")
+
+
+def test_what_is_not_stated_is_the_checkpoints(words, tmp_path):
+    first = ["--method.name", "coral", "--ages.max_age", "90", "--model.drop_rate", "0.25"]
+    main(["train", "--run", f"{tmp_path}/first", *words, *first])
+    pairs = [words[at : at + 2] for at in range(0, len(words), 2) if not words[at].startswith(UNSTATED)]
+    unstated = [word for pair in pairs for word in pair]
+    config = read_run_config(["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first", *unstated])
+    assert (config.model.name, config.model.backbone, config.model.drop_rate) == ("single", "test_resnet", 0.25)
+    assert (config.method.name, config.ages.max_age, config.data.image_size) == ("coral", 90, 32)
+    stated = read_run_config(
+        [
+            "--run",
+            "r",
+            "--init_from",
+            f"{tmp_path}/first",
+            *unstated,
+            "--model.drop_rate",
+            "0.5",
+            "--ages.max_age",
+            "80",
+        ]
+    )
+    assert (stated.model.backbone, stated.model.drop_rate, stated.ages.max_age) == ("test_resnet", 0.5, 80)
+
+
+def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", *words, "--ages.max_age", "90"])
+    unstated = [
+        word for at in range(0, len(words), 2) if not words[at].startswith(UNSTATED) for word in words[at : at + 2]
+    ]
+    second = ["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first", "--resume", "auto", *unstated]
+    main(["train", *second])
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    config = read_run_config(second)
+    assert (config.method.name, config.ages.max_age, config.data.image_size) == ("regression", 90, 32)
