@@ -7,12 +7,16 @@ import numpy as np
 
 from mivolo_lite.inference.people import Located
 from mivolo_lite.packing.crops import CropRules
-from mivolo_lite.packing.sources.cutting import Crops, cut_person
+from mivolo_lite.packing.sources.cutting import Crops, aligned_jpeg, cut_person
 from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.source import Rejected
 
 DETECTOR_KEY = "face_boxes"
 """In a card's ``crop_policy``: the detector whose boxes the training faces were cut to."""
+
+
+GIVES_LANDMARKS = ("yunet",)
+"""Detectors whose faces have five landmarks, so that they can be aligned."""
 
 
 class Cutter:
@@ -35,7 +39,7 @@ class Cutter:
         policy = policies[0] if policies else {}
         self.inputs = tuple(inputs)
         self.guess_bodies = guess_bodies and "body" in inputs
-        self.rules = CropRules.of_policy(policy | {"align": False})
+        self.rules = CropRules.of_policy(policy)
         self.notes = _notes(policies, self.guess_bodies, detector)
 
     def with_body(self, person: Located) -> Located:
@@ -61,6 +65,8 @@ class Cutter:
         others = [(other.face, other.body) for other in people if other is not person]
         try:
             crops = cut_person(image, person.face, body, others, self.rules)
+            if self.rules.align and person.landmarks is not None and "face" in self.inputs:
+                crops = crops._replace(face=aligned_jpeg(image, person.landmarks, self.rules))
         except Rejected as reason:
             return Crops(None, None, [("", str(reason))])
         return crops if "face" in self.inputs else crops._replace(face=None)
@@ -79,10 +85,13 @@ def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: 
     if "crop_size" not in first:
         said = "; ".join(f"{name}: {value}" for name, value in first.items())
         notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
+    elif isinstance(first.get("face"), str) or first.get("whole") in ("face", "body"):
+        said = first["face"] if isinstance(first.get("face"), str) else f"whole images are the {first['whole']}"
+        notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
     elif any(CropRules.of_policy(policy) != CropRules.of_policy(first) for policy in policies[1:]):
         notes.append("the model was trained on sets that were cut by different rules; the first set's are taken")
-    if first.get("align"):
-        notes.append("the training faces were aligned by landmarks; these are cut upright")
+    if first.get("align") and detector not in GIVES_LANDMARKS:
+        notes.append("the training faces were aligned by landmarks, which are not known here; these are cut upright")
     if first.get("margin") and "face" in first:
         notes.append("the training faces were cut by a rule of their data set; crops are the detector's boxes")
     cut_to = first.get(DETECTOR_KEY)

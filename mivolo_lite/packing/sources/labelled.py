@@ -210,12 +210,12 @@ class TableSource(Source):
         """The face by its landmarks or its rotated box, None where neither is asked for."""
         if self.rules.align:
             landmarks = numbers_of([cells[column] for column in LANDMARK_COLUMNS], "landmarks")
-            return aligned_jpeg(photo, np.array(landmarks).reshape(5, 2), self.rules)
+            return aligned_jpeg(photo.image, np.array(landmarks).reshape(5, 2), self.rules)
         if cells.get(CORNERS):
             corners = numbers_of(cells[CORNERS].split(";"), CORNERS)
             if len(corners) != 8:
                 raise Rejected(f"{CORNERS}: {cells[CORNERS]:.80} is not four corners")
-            return rotated_jpeg(photo, corners, self.rules)
+            return rotated_jpeg(photo.image, corners, self.rules)
         return None
 
 
