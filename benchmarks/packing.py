@@ -113,7 +113,9 @@ def write_rows(path: Path, count: int) -> None:
     with open(path, "w") as file:
         file.write("path,age,gender,identity,score\n")
         for n in range(count):
-            file.write(f"{n % 1000:03d}/person{n // 20:06d}_{n:08d}.jpg,{n % 90},{'MF'[n % 2]},p{n // 20:06d},0.{n % 97}\n")
+            file.write(
+                f"{n % 1000:03d}/person{n // 20:06d}_{n:08d}.jpg,{n % 90},{'MF'[n % 2]},p{n // 20:06d},0.{n % 97}\n"
+            )
 
 
 def read_rows(folder: Path, answers) -> None:
@@ -121,7 +123,9 @@ def read_rows(folder: Path, answers) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
     items = CsvSource(folder, folder / "rows.csv").items()
-    answers.put((before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time() - start, len(items)))
+    answers.put(
+        (before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time() - start, len(items))
+    )
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Cutting a person's face and body out of a photo, by MiVOLO's training rules (Kuprashevich and Tolstykh, 2023)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -36,6 +37,10 @@ class CropRules:
             at any ratio, as MiVOLO does, which skips pixels below half.
         align: turn and scale faces by their five landmarks to the place they have in ArcFace's crops, as squares of
             crop_size.
+        face_square: cut faces to a square: its side as a multiple of the geometric mean of the box's sides; 0 for the
+            box itself. Detectors draw boxes of all shapes; one rule frames the faces of photos as those of data sets
+            that were cut before.
+        face_shift: how far down that square lies, as a share of the box's height.
     """
 
     crop_size: int = 448
@@ -46,8 +51,15 @@ class CropRules:
     blank: Literal["large", "all", "none"] = "large"
     resample: Literal["average", "mivolo"] = "average"
     align: bool = False
+    face_square: float = 0.0
+    face_shift: float = 0.0
 
     def __post_init__(self):
+        if not (0 <= self.face_square <= 10 and -1 <= self.face_shift <= 1):
+            raise UserError(
+                f"--face-square {self.face_square} --face-shift {self.face_shift}: give a multiple up to 10, and a "
+                "share from -1 to 1"
+            )
         for name in ("crop_size", "min_face", "min_body"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a side in pixels, 1 or more")
@@ -69,10 +81,22 @@ class NoCrop(Exception):
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
     """The face crop (H, W, 3) of a photo, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
-    left, top, right, bottom = clip_box(face, image)
-    if _shorter_side((left, top, right, bottom)) < rules.min_face:
+    if _shorter_side(clip_box(face, image)) < rules.min_face:
         raise NoCrop(f"under {rules.min_face} px")
+    left, top, right, bottom = clip_box(framed(face, rules), image)
+    if _shorter_side((left, top, right, bottom)) < 1:
+        raise NoCrop("outside the photo")
     return image[top:bottom, left:right]
+
+
+def framed(face: Box, rules: CropRules) -> Box:
+    """The box that a face is cut to: the square of ``rules.face_square``, or the face's own box."""
+    if not rules.face_square:
+        return face
+    left, top, right, bottom = face
+    half = rules.face_square * math.sqrt((right - left) * (bottom - top)) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2 + rules.face_shift * (bottom - top)
+    return x - half, y - half, x + half, y + half
 
 
 def cut_body(

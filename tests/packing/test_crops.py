@@ -65,6 +65,26 @@ def test_boxes_are_clipped_to_the_photo():
     assert cut_face(PHOTO, (590, 480, 700, 700), RULES).shape == (20, 10, 3)
 
 
+@pytest.mark.parametrize("box", [(100, 100, 180, 200), (90, 110, 190, 190)])
+def test_a_face_is_cut_to_the_square_of_the_rules_whatever_the_shape_of_its_box(box):
+    """The geometric mean of 80 and 100 is 89.4, and 1.2 of it 107.3."""
+    columns, rows = np.meshgrid(np.arange(250), np.arange(250))
+    photo = np.stack([columns, rows, rows], axis=2).astype(np.uint8)
+    crop = cut_face(photo, box, CropRules(face_square=1.2, face_shift=0.1))
+    height = box[3] - box[1]
+    assert abs(len(crop) - 107.3) <= 1 and abs(crop.shape[1] - 107.3) <= 1
+    assert abs(crop[..., 0].mean() - 140) <= 1 and abs(crop[..., 1].mean() - (150 + 0.1 * height)) <= 1
+    assert np.array_equal(cut_face(photo, box, CropRules()), photo[box[1] : box[3], box[0] : box[2]])
+
+
+def test_a_square_beyond_the_photo_is_clipped_and_one_outside_is_no_crop():
+    rules = CropRules(face_square=2.0, face_shift=1.0)
+    assert cut_face(PHOTO, (560, 440, 590, 470), rules).shape[0] < 60
+    with pytest.raises(NoCrop, match="outside the photo"):
+        cut_face(PHOTO, (10, 494, 16, 500), CropRules(face_square=0.2, face_shift=1.0))
+    assert CropRules.of_policy(rules.policy()) == rules and CropRules.of_policy({"crop_size": 448}) == CropRules()
+
+
 @pytest.mark.parametrize("width, present", [(99, False), (100, True)])
 def test_small_bodies_are_absent(width, present):
     assert has_crop(cut, (0, 0, width, 300)) == present
