@@ -332,6 +332,8 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
 
     expand(config, "run", "run", local_path)
     expand(config, "init_from", "init_from", _checkpoint_path)
+    where = f"{_source_of('optim.teachers', origin)}: optim.teachers"
+    config.optim.teachers = [_checkpoint_path(folder, where) for folder in config.optim.teachers]
     expand(config.data.cache, "folder", "data.cache.folder", local_path)
     data_sets = config.data.train_sets if isinstance(config.data.train, list) else []
     for holder, option, key in [

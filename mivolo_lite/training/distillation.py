@@ -17,6 +17,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
+from mivolo_lite.methods.distribution import DistributionMethod
 from mivolo_lite.methods.interface import AgeSpan
 
 
@@ -78,12 +79,13 @@ class Teachers:
     def loss(self, output: Mapping[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
         """(B,) float32 how far the student's raw outputs are from the teachers' answers.
 
-        The divergence KL(teachers || student) of the ages' and genders' distributions. Where the student or a teacher
-        has no distribution of ages, the student's own loss against the teachers' mean age stands in its place.
+        The divergence KL(teachers || student) of the ages' and genders' distributions. Where a teacher has no
+        distribution of ages, or the student no softmax over them, the student's own loss against the teachers' mean age
+        stands in its place: ordinal methods give ages a probability of 0, which no divergence bears.
         """
         method = self.student.method
         estimate, gender = self.student.estimate(output)
-        if estimate.probability is not None and answers.probability is not None:
+        if isinstance(method, DistributionMethod) and answers.probability is not None:
             loss = _divergence(answers.probability, estimate.probability)
         else:
             known = torch.ones_like(answers.age, dtype=torch.bool)

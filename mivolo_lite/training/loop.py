@@ -30,6 +30,7 @@ from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer, TrainState
 from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder
+from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
@@ -181,7 +182,11 @@ class Trainer:
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         weights, self.dro = self._weighting()
-        self.step = OptimizerStep(self.engine, config.optim.gender_weight, config.train.seed, weights, self.dro)
+        optim = config.optim
+        teachers = Teachers(optim.teachers, self.estimator) if optim.teachers else None
+        self.step = OptimizerStep(
+            self.engine, optim.gender_weight, config.train.seed, weights, self.dro, teachers, optim.teacher_weight
+        )
         self.ema = ModelEma(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
@@ -348,9 +353,9 @@ class Trainer:
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
         self.broken.share(self.state.step, self.logger.log)
-        rows = [[result.age_loss, result.gender_loss, *result.task_losses] for result in results]
+        rows = [[result.age_loss, result.gender_loss, result.teacher_loss, *result.task_losses] for result in results]
         losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
-        age_loss, gender_loss, *task_losses = self.accelerator.reduce(losses).tolist()
+        age_loss, gender_loss, teacher_loss, *task_losses = self.accelerator.reduce(losses).tolist()
         tasks = {f"{task.name}_loss": loss for task, loss in zip(self.config.tasks, task_losses, strict=True)}
         weighted = sum(task.weight * loss for task, loss in zip(self.config.tasks, task_losses, strict=True))
         samples, steps_left = len(results) * self.plan.global_batch, self.total_steps - self.state.step
@@ -361,10 +366,12 @@ class Trainer:
             {
                 "loss": age_loss / self.estimator.method.loss_unit
                 + self.config.optim.gender_weight * gender_loss
-                + weighted,
+                + weighted
+                + self.config.optim.teacher_weight * teacher_loss,
                 "age_loss": age_loss,
                 "gender_loss": gender_loss,
                 **tasks,
+                **({"teacher_loss": teacher_loss} if self.config.optim.teachers else {}),
                 **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": max(group["lr"] for group in self.engine.optimizer.param_groups),

@@ -34,6 +34,8 @@ class OptimConfig:
         clip_norm: largest gradient norm; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
             alike at the start; 0 to train age alone.
+        teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
+        teacher_weight: weight of the distance to the teachers' answers.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
         balance: larger weights for rare samples.
         dro: larger weights for the subgroups that the model does badly on.
@@ -51,6 +53,8 @@ class OptimConfig:
     beta2: Annotated[float, float_range(0, 1, high_open=True)] = 0.999
     clip_norm: Annotated[float, float_range(0)] = 5.0
     gender_weight: Annotated[float, float_range(0)] = 1.0
+    teachers: list[str] = field(default_factory=list)
+    teacher_weight: Annotated[float, float_range(0)] = 1.0
     ema_decay: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     dro: DroConfig = field(default_factory=DroConfig)

@@ -17,6 +17,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models.missing import uncounted_batches
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
+from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
 
 
@@ -30,6 +31,7 @@ class StepResult:
 
     Attributes:
         age_loss, gender_loss, task_losses: this rank's share of the mean losses over all ranks.
+        teacher_loss: likewise of the distance to the teachers' answers, 0 without teachers.
         grad_norm: of the gradient, before clipping.
         should_stop: whether any rank had been preempted when the step began; the same on all of them.
         save_asked: whether the main process asked for a checkpoint then.
@@ -38,6 +40,7 @@ class StepResult:
     age_loss: Tensor
     gender_loss: Tensor
     task_losses: list[Tensor]
+    teacher_loss: Tensor
     grad_norm: Tensor | float
     should_stop: bool = False
     save_asked: bool = False
@@ -59,6 +62,8 @@ class OptimizerStep:
         weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
         dro: weighs the age losses besides, by what the steps before this one saw: a micro-batch's weights must be known
             before its backward pass.
+        teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown.
+        teacher_weight: of the distance to these answers, whose mean is over all samples.
     """
 
     def __init__(
@@ -68,9 +73,12 @@ class OptimizerStep:
         seed: int,
         weights: Tensor | None = None,
         dro: GroupDro | None = None,
+        teachers: Teachers | None = None,
+        teacher_weight: float = 1.0,
     ):
         self.engine, self.gender_weight, self.seed, self.weights, self.dro = engine, gender_weight, seed, weights, dro
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
+        self.teachers, self.teacher_weight = teachers, teacher_weight
         self.model = engine.estimator.model
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
@@ -87,7 +95,10 @@ class OptimizerStep:
         """
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
         (known_ages, known_genders, *known), flags = self._known_labels(batches, save)
-        age_loss, gender_loss, *task_losses = torch.zeros(2 + len(self.tasks), device=self.accelerator.device)
+        samples = sum(map(len, batches)) * self.accelerator.num_processes
+        age_loss, gender_loss, teacher_loss, *task_losses = torch.zeros(
+            3 + len(self.tasks), device=self.accelerator.device
+        )
         outputs = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
@@ -102,11 +113,14 @@ class OptimizerStep:
                     for task, count in zip(self.tasks, known, strict=True)
                 ]
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
+                teacher = self._teacher_loss(output, batch) / samples
+                weighted = weighted + self.teacher_weight * teacher
+                teacher_loss = teacher_loss + teacher.detach()
                 age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
                 task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
                 outputs.append(output["age"].detach())
                 if last:
-                    seen = self._begin_sharing(torch.stack([age_loss, gender_loss, *task_losses]))
+                    seen = self._begin_sharing(torch.stack([age_loss, gender_loss, teacher_loss, *task_losses]))
                 with uncounted_batches(self.model) if self.model.grad_checkpointing else nullcontext():
                     self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
         finite, subgroups, *statistics = seen.wait()
@@ -117,7 +131,7 @@ class OptimizerStep:
         age = AgeRange.concatenate([batch.age for batch in batches])
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
         # The update has waited for the step's work on the GPU, and the flags were copied long before that.
-        return StepResult(age_loss, gender_loss, task_losses, grad_norm, *map(bool, flags))
+        return StepResult(age_loss, gender_loss, task_losses, teacher_loss, grad_norm, *map(bool, flags))
 
     def _update(self, step: int, finite: Tensor) -> Tensor | float:
         """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
@@ -137,6 +151,15 @@ class OptimizerStep:
             return loss
         self.dro.observe(loss, batch.age, batch.sample)
         return self.dro.factor(batch.sample) * loss
+
+    def _teacher_loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The sum over the samples that have an image."""
+        if self.teachers is None:
+            return torch.zeros((), device=self.accelerator.device)
+        with self.engine.autocast():
+            answers = self.teachers.answers(batch.images())
+        loss = self.teachers.loss(output, answers, self.gender_weight)
+        return _masked_sum(loss, batch.seen(self.teachers.student.inputs))
 
     def _known_labels(self, batches: Sequence[Batch], save: bool) -> tuple[Tensor, Tensor]:
         """What must be known before the first backward pass: the only reduce that a step waits for.
