@@ -27,7 +27,7 @@ def shrink(best: Path, out: Path, detector: str) -> None:
 
     Args:
         best: of the run; the crops of its first data set are those that the card describes.
-        out: folder to write, made where it is missing.
+        out: folder to write, made where it is missing. Addresses of data sets are left out of its card.
         detector: the name of what drew the boxes of the training faces.
 
     Raises:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -65,7 +66,10 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
 def read_bytes(path: Path) -> bytes:
     """The bytes of an image's file. Raises UnusablePhoto where it cannot be read or is too large."""
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # a named pipe would be waited for
+            raise UnusablePhoto("is a folder, a pipe or a device, not a file")
+        if status.st_size > _MAX_FILE_BYTES:
             raise UnusablePhoto(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:

