@@ -60,7 +60,11 @@ def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     Raises:
         BrokenJpeg: not a JPEG, one that ends early or is damaged, or one that ``check`` refuses.
     """
-    header = check(data, max_megapixels)
+    return decode_checked(data, check(data, max_megapixels))
+
+
+def decode_checked(data: bytes, header: JpegHeader) -> np.ndarray:
+    """``decode`` of what ``check`` has looked at."""
     try:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:

@@ -1,6 +1,6 @@
 """A batch: the uint8 images that there are, and labels. Normalisation happens on the device."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -61,7 +61,9 @@ class Batch:
             tasks: (B,) labels of every task, NaN where unknown.
         """
         # A sample without any image has nothing to learn from.
-        seen = _any_present(images.values(), len(sample)).numpy()
+        seen = np.zeros(len(sample), dtype=bool)
+        for each in images.values():
+            seen[each.rows.numpy()] = True
         age_known = ~np.isnan(labels["age_lo"]) & seen
         gender_known = (labels["gender"] != NO_CODE) & seen
         lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
@@ -88,7 +90,8 @@ class Batch:
 
     def seen(self, shown: Sequence[str]) -> Tensor:
         """(B,) bool: which samples have any of the images shown."""
-        return _any_present((images for name, images in self._inputs() if name in shown), len(self))
+        present = [images.present(len(self)) for name, images in self._inputs() if name in shown]
+        return torch.stack(present).any(dim=0)
 
     def _inputs(self) -> Iterator[tuple[str, Images]]:
         return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
@@ -136,11 +139,6 @@ class Batch:
             return value
 
         return Batch(**{field.name: over(getattr(self, field.name)) for field in fields(self)})
-
-
-def _any_present(inputs: Iterable[Images], batch: int) -> Tensor:
-    """(B,) bool: which samples have an image of any input."""
-    return torch.stack([images.present(batch) for images in inputs]).any(dim=0)
 
 
 def _age_std(column: np.ndarray | None, age_known: np.ndarray) -> Tensor | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.jpeg import BrokenJpeg, JpegHeader, check, decode_checked
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AGE_STD
@@ -112,13 +112,22 @@ class ShardDataset:
         numbers: list[list[float]] | None,
         broken: list[str],
     ) -> Images:
-        """The images that there are, at the beginning of ``buffer`` (B, 3, S, S), read in the order on disk."""
+        """The images that there are, at the beginning of ``buffer`` (B, 3, S, S), read in the order on disk.
+
+        All are read and checked before the first is decoded: between two images, the code that does it would no more be
+        in the CPU's caches, and take twice as long.
+        """
         rows, squares = np.flatnonzero(present), buffer.movedim(-3, -1).numpy()
         decoded = np.ones(len(rows), dtype=bool)
-        for slot in np.argsort(samples[rows], kind="stable").tolist():
-            row, sample = rows[slot], samples[rows[slot]]
+        slots = np.argsort(samples[rows], kind="stable")
+        order = samples[rows[slots]].tolist()
+        jpegs = [self.shards.read(name, sample) for sample in order]
+        headers = [_checked(jpeg) for jpeg in jpegs]
+        for slot, sample, jpeg, header in zip(slots.tolist(), order, jpegs, headers, strict=True):
             try:
-                image = decode(self.shards.read(name, sample))
+                if isinstance(header, BrokenJpeg):
+                    raise header
+                image = decode_checked(jpeg, header)
             except BrokenJpeg as error:
                 broken.append(f"{self.index.key(sample)}.{name}: {error}")
                 decoded[slot] = False
@@ -126,8 +135,16 @@ class ShardDataset:
             if numbers is None:
                 letterbox(image, self.image_size, squares[slot])
             else:
-                self.augment(image, squares[slot], numbers[row])
+                self.augment(image, squares[slot], numbers[rows[slot]])
         if not decoded.all():
             squares[: decoded.sum()] = squares[: len(rows)][decoded]
         rows = torch.from_numpy(rows[decoded])
         return Images(buffer[: len(rows)], rows)
+
+
+def _checked(jpeg: bytes) -> JpegHeader | BrokenJpeg:
+    """Its header, or why it is not to be decoded."""
+    try:
+        return check(jpeg)
+    except BrokenJpeg as error:
+        return error
