@@ -108,7 +108,9 @@ class Estimator(nn.Module):
         if self.gender_head is not None:
             outputs["gender"] = self.gender_head(subnet_features["gender"])
         outputs = {"age": self.method(subnet_features["age"]), **outputs}
-        if len(self.inputs) == 1 and (rows := images[self.inputs[0]].rows).shape[0] != batch:
+        # In training a batch of one image is computed as two: see models.missing.
+        if len(self.inputs) == 1 and (self.training or images[self.inputs[0]].rows.shape[0] != batch):
+            rows = images[self.inputs[0]].rows
             outputs = {name: scatter(answer, rows, batch) for name, answer in outputs.items()}
         return outputs
 
