@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: a command and its options. Without it, those that this process was started with: training then listens to
             signals, and shares the CPUs out.
     """
+    if sys.platform == "win32":
+        _end("Windows is not supported: it lacks signals that are needed; use Linux, as in WSL 2, or macOS", 2)
     if argv is None and sys.argv[1:2] == ["train"]:
         _begin_training()
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from mivolo_lite.distributed.compilation import for_numbers_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
@@ -23,6 +24,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 _SHARDED = 100_000
 """Fewest parameters of a block that FSDP2 gathers by itself; smaller ones are gathered
 with the module around them."""
+
+_CAST = (nn.Linear, nn.Conv2d)
+"""What autocast computes in bfloat16, weights included."""
 
 
 class DataParallel:
@@ -35,11 +39,14 @@ class DataParallel:
         clip_norm: largest gradient norm, 0 for none.
 
     Attributes:
+        is_compiled: whether the estimator's forward pass is compiled.
         model: what to call in training.
         optimizer: the one whose learning rate counts.
         parameters: by their names, each once.
         shared: the other names of parameters that several layers share, and the name in ``parameters``.
     """
+
+    is_compiled = False
 
     def __init__(self, accelerator: Accelerator, estimator: Estimator, optimizer: Optimizer, clip_norm: float):
         self.accelerator, self.estimator, self.clip_norm = accelerator, estimator, clip_norm
@@ -70,7 +77,8 @@ class DataParallel:
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
         """The model's outputs of a batch's ``images()``, in the run's mixed precision."""
-        return self.model(**images)
+        with for_numbers_of(images) if self.is_compiled else nullcontext():
+            return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
@@ -198,20 +206,31 @@ class FullParameterCopy:
 
 
 class FullySharded(DataParallel):
-    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient."""
+    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient.
+
+    With bf16, the matrices of blocks are gathered in it, and their gradients reduced in float32.
+    """
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self._reject_shared_weights("FSDP2")
         _use_contiguous_format(self.estimator)
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         called = _called_modules(self.estimator)
+        is_mixed, cast = self.accelerator.mixed_precision == "bf16", set()
         for block in _blocks(self.estimator):
-            if block in called:
-                fully_shard(block, mesh=mesh)
+            if block not in called:
+                continue
+            matrices = [layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)]
+            if is_mixed and matrices:
+                # Autocast would cast them behind the gather: half of it is saved, and nothing is computed otherwise.
+                policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+                fully_shard(matrices, mesh=mesh, mp_policy=policy)
+                cast |= set(matrices)
+            fully_shard(block, mesh=mesh)
         fully_shard(self.estimator, mesh=mesh, reshard_after_forward=True)
         sharded = dict(self.estimator.named_parameters())
         replaced = {id(parameter): sharded[name] for name, parameter in self.parameters.items()}

@@ -64,18 +64,24 @@ class Launch:
     dynamo: str | None = None
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], gpus: int) -> "Launch":
+    def from_environment(cls, environ: Mapping[str, str], gpus: int, mps: bool = False) -> "Launch":
         """Read what ``accelerate launch``, ``torchrun``, ``mpirun`` and the like leave in the environment.
 
         Args:
             environ: the environment.
-            gpus: that this process sees.
+            gpus: NVIDIA's, or others that torch calls so, that this process sees.
+            mps: whether there is Apple's.
 
         Raises:
             UserError: it would train differently than launched.
         """
-        on_cpu = gpus == 0 or _flag(environ, "ACCELERATE_USE_CPU")
+        on_cpu = (gpus == 0 and not mps) or _flag(environ, "ACCELERATE_USE_CPU")
         engine, processes = _engine(environ), _processes(environ)
+        if not on_cpu and not gpus and (processes > 1 or engine != "ddp"):
+            raise UserError(
+                f"launch: {processes} processes with {engine} were asked for, but torch trains on Apple's GPU in one "
+                "process and without an engine; start one, or set ACCELERATE_USE_CPU=true to train on CPUs"
+            )
         stated = _stated_settings(environ) | {"local_processes": int(environ.get("LOCAL_WORLD_SIZE") or 1)}
         if engine != "zero":
             return cls(engine, processes, on_cpu, {}, **stated)
@@ -93,6 +99,14 @@ class Launch:
         if self.engine == "zero":
             return f"DeepSpeed ZeRO-{self.zero['zero_optimization']['stage']}"
         return self.engine.upper()
+
+    def require_compilable(self) -> None:
+        """Raise UserError where an engine gathers parameters in the midst of a forward pass, out of torch's sight."""
+        if self.engine == "fsdp2" or (self.engine == "zero" and self.zero["zero_optimization"]["stage"] == 3):
+            raise UserError(
+                f"train.compile does not work with {self}, which gathers parameters in the midst of the forward pass; "
+                "set it to false, or use ddp or zero2"
+            )
 
     def resolve(self, precision: str) -> str:
         """What ``auto`` means here: the launch file's precision, or the fastest that the device has."""
@@ -204,11 +218,11 @@ def setup(
         MachineError: a rank did not come.
     """
     environ = os.environ | _forgotten
-    launch = Launch.from_environment(environ, torch.cuda.device_count())
+    launch = Launch.from_environment(environ, torch.cuda.device_count(), torch.backends.mps.is_available())
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
     precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
-    if not launch.on_cpu:
+    if not launch.on_cpu and torch.cuda.is_available():
         # TF32 for what stays float32, and the fastest convolutions: what whoever forgets them pays twice for.
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True

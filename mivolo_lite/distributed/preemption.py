@@ -100,9 +100,10 @@ class Preemption:
         """The flags summed over the ranks, and the CUDA event after their copy to the host; None without a GPU."""
         import torch
 
-        flags = self.accelerator.reduce(own_flags(self.accelerator)).to("cpu", non_blocking=True)
-        if self.accelerator.device.type != "cuda":
+        flags = self.accelerator.reduce(own_flags(self.accelerator))
+        if not flags.is_cuda:
             return flags, None
+        flags = flags.to("cpu", non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
         return flags, copied

@@ -97,7 +97,8 @@ class Batch:
         return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
 
     def to(self, device: torch.device | str) -> "Batch":
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        on_cuda = torch.device(device).type == "cuda"  # elsewhere torch does not wait for a copy before it is read
+        return self._map(lambda tensor: tensor.to(device, non_blocking=on_cuda))
 
     def repeat(self, times: int) -> "Batch":
         """Every sample so many times, one after another, without images."""

@@ -11,6 +11,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
+from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
@@ -63,6 +64,10 @@ class Trainer:
         if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
         require_trackers(config.train.trackers)
+        if config.train.compile:
+            self.launch.require_compilable()
+            if config.train.grad_checkpointing:
+                raise UserError("train.compile and train.grad_checkpointing do not work together; set one to false")
         self.classes = classes_to_learn(config.tasks)
         self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
         self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes)
@@ -116,7 +121,6 @@ class Trainer:
         return complete
 
     def _learn_all(self) -> None:
-        self.engine.model.train()
         results: list[StepResult] = []
         owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
@@ -156,9 +160,9 @@ class Trainer:
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card(), self.reader.people)
         self.flops = model_flops(self.estimator, self.accelerator.device, self.launch.resolve(config.train.precision))
-        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
         if config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
+        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
         if age_counts.any():
             self.estimator.method.fit_prior(age_counts)
         if config.train.sync_batchnorm and self.launch.processes > 1:
@@ -177,10 +181,12 @@ class Trainer:
         self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two Adam moments, and the EMA
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
-            self.estimator.compile()
+            compile_forward(self.estimator)
+        self.is_frozen: bool | None = None
         self.freeze = Freeze(self.estimator, config.train.freeze, config.train.freeze_epochs)
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
+        self.engine.is_compiled = config.train.compile
         weights, self.dro = self._weighting()
         optim = config.optim
         teachers = Teachers(optim.teachers, self.estimator) if optim.teachers else None
@@ -263,9 +269,11 @@ class Trainer:
         is_frozen = self.freeze.is_on(self._position() / self.steps_per_epoch)
         lr = learning_rate(self._position(), self.end(), self.steps_per_epoch, self.config.optim)
         set_learning_rate(self.engine.optimizer, lr, is_frozen)
-        self.engine.model.train()
-        if is_frozen:
-            self.freeze.set_eval()
+        if not self.estimator.training or is_frozen != self.is_frozen:  # a millisecond for a ResNet-50
+            self.engine.model.train()
+            if is_frozen:
+                self.freeze.set_eval()
+            self.is_frozen = is_frozen
 
     def _steps_to_go(self) -> int:
         """By the samples seen: a run may resume with another global batch, or for fewer epochs."""
@@ -299,6 +307,7 @@ class Trainer:
         try:
             with (
                 self.throughput.spent("evaluating or saving"),
+                without_compilation(),
                 self.ema.applied() if self.ema is not None else nullcontext(),
                 self.engine.full_estimator() as estimator,
                 self.engine.autocast(),
@@ -322,7 +331,6 @@ class Trainer:
         except Interrupted:
             self.logger.log(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
             return False
-        self.engine.model.train()
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
         return True

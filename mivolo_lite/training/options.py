@@ -19,7 +19,8 @@ class TrainConfig:
         channels_last: memory format of images and kernels; faster on most devices.
         sync_batchnorm: batch statistics over all processes instead of each one's own samples; needs GPUs,
             and lets each layer of each step wait for its GPU.
-        compile: compile the model with ``torch.compile``.
+        compile: compile the model's training call with ``torch.compile``, which may take minutes at the first step; not
+            with ZeRO-3 and FSDP2.
         freeze: parts of the model that do not learn at first: ``backbone``, ``stem``, and of a model with two inputs
             ``face`` and ``body``.
         freeze_epochs: passes over the data after which they learn as well; null for never.

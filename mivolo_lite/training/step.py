@@ -174,7 +174,7 @@ class OptimizerStep:
         ]
         known = torch.stack([torch.stack([mask.sum() for mask in row]) for row in masks]).sum(0)
         total = self.accelerator.reduce(torch.cat([known.float(), own_flags(self.accelerator, save)]))
-        return total[:-2].clamp(min=1), total[-2:].to("cpu", non_blocking=True)
+        return total[:-2].clamp(min=1), total[-2:].to("cpu", non_blocking=total.is_cuda)
 
     def _begin_sharing(self, losses: Tensor) -> FlatReduce:
         """Of the whole step, all that ranks share beside the gradient: it travels during the last backward pass.

@@ -80,6 +80,15 @@ def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):
         check(environment, gpus)
 
 
+def test_apples_gpu_trains_in_one_process():
+    assert not Launch.from_environment({}, 0, mps=True).on_cpu
+    assert Launch.from_environment({}, 0, mps=True).resolve("auto") == "no"
+    assert Launch.from_environment(TWO | {"ACCELERATE_USE_CPU": "true"}, 0, mps=True).on_cpu
+    for environment, words in ((TWO, "2 processes with ddp"), (FSDP, "2 processes with fsdp2")):
+        with pytest.raises(UserError, match=f"^launch: {words} were asked for, but torch trains on Apple's GPU in one"):
+            Launch.from_environment(environment, 0, mps=True)
+
+
 def test_what_a_launch_file_repeats_is_no_error():
     said = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}
     check(DEEPSPEED | said | {"ACCELERATE_GRADIENT_CLIPPING": "5.0"}, precision="bf16")

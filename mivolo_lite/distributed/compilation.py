@@ -1,0 +1,41 @@
+"""``torch.compile`` of the training call, for batches that have another number of images each time."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from mivolo_lite.images.packed import Images
+
+_FEWEST = 2
+"""Of 0 and of 1 of anything, torch makes graphs of their own: such a batch is rare, and computed without one."""
+
+
+def compile_forward(module: nn.Module, backend: str = "inductor") -> None:
+    """Compile a module's forward pass: what wraps it later, such as autocast and DDP, stays outside of the graph."""
+    for tensor in (torch.zeros(1), nn.Parameter(torch.zeros(1))):
+        rearrange(tensor, "a -> a")  # einops lists the types it met, and torch compiles again where the list has grown
+    module.forward = torch.compile(module.forward, backend=backend)
+
+
+def without_compilation() -> AbstractContextManager:
+    """Modules compute as they are written: for evaluation, whose batches would each need graphs of their own."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def for_numbers_of(images: Mapping[str, Images | int]) -> AbstractContextManager:
+    """Around the forward pass of a batch, so that one graph does for any numbers of images.
+
+    Models that compute something else where no image is missing (MiVOLO) have a second one for each input.
+
+    Args:
+        images: a batch's ``images()``, whose tensors are marked.
+    """
+    packed = [value for value in images.values() if isinstance(value, Images)]
+    if any(len(each.rows) < _FEWEST for each in packed):
+        return without_compilation()
+    for tensor in (tensor for each in packed for tensor in each):
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return nullcontext()
