@@ -26,6 +26,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each subgroup")
     parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
+    )
     options = parse(parser, argv)
     print(calibration_table(calibrate(**options)))
-    print(f"\nwritten to {Path(options['checkpoint']) / 'model.yaml'}")
+    print(f"\nwritten to {Path(options['out'] or options['checkpoint']) / 'model.yaml'}")

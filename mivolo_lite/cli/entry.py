@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "age intervals and a gender temperature, written into a checkpoint",
     "compare": "evaluations of the same images against the first, with intervals",
     "convert": "published MiVOLO and SwinFace files in and out",
+    "push": "a checkpoint onto the Hugging Face hub, with a page that says what it is",
     "soup": "one model whose weights are the mean of several fine-tuned ones",
     "export": "an estimator as one file: ONNX, torch.export's, or a backbone for timm",
     "launch-files": "the package's files for accelerate and SLURM, copied to a folder",

@@ -31,14 +31,17 @@ def about_data(folder: str, digest: str, samples: int) -> str:
 
 def training_data(checkpoint: Path | str, card: Card) -> str:
     """The folders that ``config.yaml`` of the run names, where that lies next to the checkpoint, and the digest."""
-    folders, digest = ", ".join(_trained_on(locate(checkpoint))), card.data_digest[:_SHORT]
+    folders, digest = ", ".join(trained_on(locate(checkpoint))), card.data_digest[:_SHORT]
     if not digest:
         return folders
     return f"{folders} (digest {digest})" if folders else f"digest {digest}"
 
 
-def _trained_on(folder: Path) -> list[str]:
-    """Of ``RUN/best`` or ``RUN/checkpoints/NAME``; none of other folders, or where the configuration cannot be read."""
+def trained_on(folder: Path) -> list[str]:
+    """Where the training data was, of ``RUN/best`` or ``RUN/checkpoints/NAME``.
+
+    Nothing of other folders, or where the configuration cannot be read.
+    """
     folder = folder.absolute()
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
     if run is None:

@@ -10,12 +10,19 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.predictions import join_processes, predict
 from mivolo_lite.files import require_writable
+from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 
 
 def calibrate(
-    checkpoint: Path | str, data: Path | str, level: float = 0.9, by: str = "all", batch: int = 128, workers: int = 0
+    checkpoint: Path | str,
+    data: Path | str,
+    level: float = 0.9,
+    by: str = "all",
+    batch: int = 128,
+    workers: int = 0,
+    out: Path | str | None = None,
 ) -> dict:
     """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
 
@@ -25,14 +32,18 @@ def calibrate(
         level, by: see ``fit_calibration``.
         batch: samples of one forward pass.
         workers: decoding processes.
+        out: folder for a calibrated copy; the checkpoint then stays as it is.
 
     Raises:
-        UserError: the data is what was trained on, has too few known ages, or cannot be read.
+        UserError: the checkpoint is on the hub and no ``out`` is given; the data is what was trained on, has too few
+            known ages, or cannot be read.
     """
+    if out is None and is_hub_address(checkpoint):
+        raise UserError(f"calibrate {checkpoint}: cannot write to the hub; give --out FOLDER for a calibrated copy")
     estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
     if index.digest in estimator.card.data_digest:
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and out is None:
         require_writable(locate(checkpoint))
     estimator.card.calibration = {}
     rank, world_size = accelerator.process_index, accelerator.num_processes
@@ -44,8 +55,15 @@ def calibrate(
         raise UserError(f"{data}: {error}; give more images or a lower --level") from None
     estimator.card.calibration = calibration | {"data_digest": index.digest}
     if accelerator.is_main_process:
-        estimator.card.save(locate(checkpoint))
+        _save(estimator, checkpoint, out)
     return estimator.card.calibration
+
+
+def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) -> None:
+    if out is None:
+        estimator.card.save(locate(checkpoint))
+    else:
+        estimator.save(out)
 
 
 def calibration_table(calibration: dict) -> str:

@@ -1,0 +1,156 @@
+"""The page of a published checkpoint: what it is, how to load it, what it was trained on, how it errs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from mivolo_lite.card import Card
+
+LICENCES = {
+    "utkface": "UTKFace: for non-commercial research",
+    "fairface": "FairFace: CC BY 4.0, to be named: Kärkkäinen and Joo, WACV 2021",
+}
+"""What is known of data sets whose name is part of a folder's name."""
+
+UNKNOWN = "not stated by whoever published this"
+
+LIMITS = """An estimate is a guess from appearance. It is off by years, and by more for some people than for others: see
+the table of errors. It can help to describe a data set, to compare methods, or to study how age shows. It is no proof
+of age, and no decision about a person should rest on it alone.
+
+`gender` and `group` are the labels of the data sets, two and a few words for what has more. They are here so that
+unequal errors can be seen.
+
+Crops must be cut as those of the training were; `mivolo-lite predict` and `Predictor` do so."""
+
+
+def model_card(
+    card: Card,
+    repo: str,
+    training: Sequence[str],
+    evaluation: Mapping[str, Any] | None = None,
+    licence: str = "",
+    data_licences: Sequence[str] = (),
+    files: Sequence[str] = (),
+) -> str:
+    """``README.md`` of a model repository.
+
+    Args:
+        card: of the checkpoint.
+        repo: ``user/name``.
+        training: folders or URLs that it was trained on, as far as they are known.
+        evaluation: ``metrics.json`` of an evaluation; without one, the validation metrics of the card are shown.
+        licence: of the weights, as the hub names licences; that of the card where it is empty.
+        data_licences: sentences on the data and their licences.
+        files: names of the other files of the repository.
+    """
+    sections = [
+        _head(card, licence or card.licence, "model.onnx" in files),
+        f"# {repo.partition('/')[2]}",
+        f"Estimates {_answers(card)} of a person from {_images(card)}. Trained with mivolo_lite.",
+        "## How to load",
+        _loading(repo, "model.onnx" in files),
+        "## What it is",
+        _table(("", ""), _facts(card, licence or card.licence)),
+        "## Data and licences",
+        "\n".join(f"* {line}" for line in _data(card, training, data_licences)),
+        "## Errors",
+        *_errors(card, evaluation),
+        "## Intended use and limits",
+        LIMITS,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(card: Card, licence: str, has_onnx: bool) -> str:
+    tags = ["age-estimation", *(["gender-estimation"] if card.gender else []), "face", "mivolo-lite"]
+    tags += ["onnx"] if has_onnx else []
+    head: dict[str, Any] = {"library_name": "mivolo-lite", "pipeline_tag": "image-classification", "tags": tags}
+    if licence:
+        head["license"] = licence if licence == licence.lower() and " " not in licence else "other"
+        head |= {"license_name": licence} if head["license"] == "other" else {}
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
+
+
+def _images(card: Card) -> str:
+    both = card.model.get("input") == "both" or card.model["name"] == "dual"
+    return "a crop of the face, of the body, or of both" if both else f"a crop of the {card.model.get('input', 'face')}"
+
+
+def _answers(card: Card) -> str:
+    names = ["the age", *(["the gender"] if card.gender else []), *(str(task["name"]) for task in card.tasks)]
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _loading(repo: str, has_onnx: bool) -> str:
+    onnx = "\n\n`model.onnx` runs without this package; its metadata says how to make its inputs." if has_onnx else ""
+    return f"""```python
+from mivolo_lite import Predictor  # pip install 'mivolo-lite[hf]'
+
+for person in Predictor.load("hf://{repo}").predict("photo.jpg")[0]:
+    print(person.age, person.gender)
+```
+
+Or `mivolo-lite predict photo.jpg --checkpoint hf://{repo}`, and `--init-from hf://{repo}` to train it further.{onnx}"""
+
+
+def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
+    backbones = [str(card.model[name]) for name in ("backbone", "face", "body") if card.model.get(name)]
+    yield "model", " ".join([str(card.model["name"]), *backbones])
+    yield "method", str(card.method["name"])
+    yield "images", f"{card.image_size} x {card.image_size} pixels"
+    yield "ages", f"{card.span.get('min_age', 0)} to {card.span.get('max_age', 120)} years"
+    for task in card.tasks:
+        yield str(task["name"]), ", ".join(task.get("classes") or [str(task.get("kind", "classification"))])
+    if card.calibration:
+        level, radius = card.calibration["level"], card.calibration["radius"]
+        yield "age intervals", f"{level:.0%} of true ages, within {radius:.1f} years of the estimate"
+    yield "licence of the weights", licence or UNKNOWN
+
+
+def _data(card: Card, training: Sequence[str], licences: Sequence[str]) -> Iterator[str]:
+    names = [_short(folder) for folder in training]
+    yield f"trained on: {', '.join(names) if names else UNKNOWN}"
+    known = [text for name, text in LICENCES.items() if any(name in folder.lower() for folder in names)]
+    yield from licences or known or [f"licences of the data: {UNKNOWN}"]
+    if card.data_digest:
+        yield f"digest of the training shards: `{card.data_digest[:200]}`"
+
+
+def _short(folder: str) -> str:
+    """The last two parts: the rest says where somebody keeps data."""
+    return "/".join(PurePath(folder.rstrip("/")).parts[-2:])
+
+
+def _errors(card: Card, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
+    metrics: Mapping[str, Any] = evaluation or card.metrics
+    if not metrics.get("n"):
+        yield "Not measured."
+        return
+    where = f"On {_short(evaluation['data']['folder'])}" if evaluation else "On the validation images of the training"
+    ends = "with 95 % bootstrap intervals; small groups have none" if evaluation else "without intervals"
+    yield f"{where}: {metrics['n']:,} people of known age, {ends}. Bias is estimated minus true age."
+    intervals = metrics.get("intervals") or {}
+    everybody = ("everybody", metrics | {f"{name}_interval": intervals.get(name) for name in ("mae", "bias")})
+    rows = [everybody]
+    rows += [(f"{by} {name}", row) for by, names in (metrics.get("by") or {}).items() for name, row in names.items()]
+    yield _table(("", "people", "MAE, years", "bias, years", "CS5"), (_error_row(name, row) for name, row in rows))
+    if metrics.get("gender_accuracy") is not None:
+        accuracy, ends = metrics["gender_accuracy"], intervals.get("gender_accuracy")
+        yield f"Gender: {accuracy:.1%}{_ends(ends, 100, 1)} of {metrics['gender_n']:,} right."
+
+
+def _error_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    mae, bias = (f"{row[key]:.2f}{_ends(row.get(f'{key}_interval'))}" for key in ("mae", "bias"))
+    return name, f"{row['n']:,}", mae, bias, f"{row['cs5']:.0%}"
+
+
+def _ends(pair: Sequence[float] | None, scale: float = 1, digits: int = 2) -> str:
+    return "" if not pair else f" ({scale * pair[0]:.{digits}f} to {scale * pair[1]:.{digits}f})"
+
+
+def _table(heads: Sequence[str], rows: Any) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -1,0 +1,90 @@
+"""A checkpoint onto the Hugging Face hub: weights, card, a page, and ONNX on request."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import trained_on
+from mivolo_lite.files import explain_write_errors, read_file
+from mivolo_lite.hub import PREFIX, HubAddress, hub_client, hub_error
+from mivolo_lite.inference.export import export
+from mivolo_lite.inference.model_card import model_card
+
+ONNX_FILE, PAGE = "model.onnx", "README.md"
+
+
+def push(
+    checkpoint: Path | str,
+    repo: str,
+    onnx: bool = False,
+    private: bool = False,
+    evaluation: Path | str | None = None,
+    licence: str = "",
+    data_licences: Sequence[str] = (),
+) -> str:
+    """Upload a checkpoint in one commit, into a repository that is made where there is none.
+
+    Args:
+        checkpoint: as for ``Estimator.load``; of a checkpoint with EMA weights those are uploaded.
+        repo: ``user/name``, perhaps with ``@revision``.
+        onnx: also export and upload ``model.onnx``.
+        private: of a repository that is made.
+        evaluation: folder of an evaluation, whose errors the page shows with intervals.
+        licence, data_licences: see ``model_card``.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        UserError: the checkpoint or the evaluation is not usable, or the hub refuses.
+    """
+    address = HubAddress.read(repo)
+    if address.file is not None:
+        raise UserError(f"push: {repo}: give a repository as user/name, without a file")
+    hub, source = hub_client(), locate(checkpoint)
+    metrics = None if evaluation is None else _read_metrics(Path(evaluation))
+    Estimator.load(source)  # whatever is wrong with it, nobody should download it
+    with TemporaryDirectory() as folder:
+        _fill(Path(folder), source, onnx)
+        names = sorted(path.name for path in Path(folder).iterdir())
+        page = model_card(Card.load(source), address.repo, trained_on(source), metrics, licence, data_licences, names)
+        (Path(folder) / PAGE).write_text(page, encoding="utf-8")
+        try:
+            api = hub.HfApi(library_name="mivolo-lite")
+            api.create_repo(address.repo, private=private or None, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=address.repo,
+                folder_path=folder,
+                revision=address.revision,
+                commit_message="Upload by mivolo-lite",
+            )
+        except Exception as error:  # its client raises errors of its own, of httpx and of the system
+            raise UserError(f"push {PREFIX}{address.repo}: {hub_error(error)}") from None
+    return str(commit.commit_url)
+
+
+def _fill(folder: Path, source: Path, onnx: bool) -> None:
+    require_files(source, MODEL_FILE, CARD_FILE)
+    with explain_write_errors(folder):
+        shutil.copyfile(weights_file(source), folder / MODEL_FILE)
+        shutil.copyfile(source / CARD_FILE, folder / CARD_FILE)
+    if onnx:
+        export(source, folder / ONNX_FILE)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of an evaluation; of one that hid images in turn, the metrics of the most images."""
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(read_file(path))
+        metrics |= {} if "inputs" not in metrics else metrics["inputs"][list(metrics["inputs"])[-1]]
+        assert metrics["n"] and metrics["by"] and metrics["data"]["folder"]
+    except (OSError, ValueError, LookupError, TypeError, AssertionError):
+        raise UserError(f"--evaluation {folder}: has no metrics.json of an evaluation") from None
+    return metrics
