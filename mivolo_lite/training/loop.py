@@ -392,13 +392,6 @@ class Trainer:
         )
 
     def _val_loader(self) -> BatchLoader:
-        config, accelerator = self.config, self.accelerator
-        return eval_loader(
-            self.val_index,
-            self.estimator.inputs,
-            config.data.image_size,
-            config.train.eval_batch,
-            self.data.worker_count,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        config, ranks = self.config, (self.accelerator.process_index, self.accelerator.num_processes)
+        inputs, size, batch = self.estimator.inputs, config.data.image_size, config.train.eval_batch
+        return eval_loader(self.val_index, inputs, size, batch, self.data.worker_count, *ranks)
