@@ -61,7 +61,7 @@ class FileNameSource(Source):
         return names
 
     def read(self, item: str) -> SourceImage:
-        name = self.pattern.fullmatch(item if self.whole_path else Path(item).name)
+        name = self.pattern.fullmatch(item if self.whole_path else item.rpartition("/")[2])
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
