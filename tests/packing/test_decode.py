@@ -173,7 +173,7 @@ def test_damaged_files_give_a_photo_or_a_reason(tmp_path, scene, suffix):
 
 def test_what_is_no_photo_is_rejected(tmp_path):
     (tmp_path / "text.jpg").write_text("not a photo")
-    for name, reason in (("text.jpg", "unreadable"), ("missing.jpg", "No such file"), (".", "directory")):
+    for name, reason in (("text.jpg", "unreadable"), ("missing.jpg", "No such file"), (".", "is a folder")):
         with pytest.raises(UnusablePhoto, match=reason):
             read_photo(tmp_path / name)
 
