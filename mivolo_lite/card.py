@@ -13,8 +13,11 @@ from mivolo_lite.files import write_text
 from mivolo_lite.hub import local_copy
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.old_names import current_file
+from mivolo_lite.package_files import package_folder
 from mivolo_lite.yaml_file import parse_yaml
 
+DEFAULT = "default"
+"""The address of the package's own checkpoint."""
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
 HUB_CONFIG_FILE = "config.json"
 """Beside ``MODEL_FILE`` in models of transformers, such as MiVOLO v2 on the hub."""
@@ -98,8 +101,9 @@ def require_files(folder: Path | str, *names: str) -> None:
 
 
 def locate(folder: Path | str) -> Path:
-    """The folder that holds the card: of a run's folder its ``best``, of an address on the hub its copy here."""
-    folder = local_copy(folder)
+    """The folder that holds the card: of a run's folder its ``best``, of an address on the hub its copy here, and of
+    ``default`` the package's own; a folder of that name is ``./default``."""
+    folder = package_folder("weights") if str(folder) == DEFAULT else local_copy(folder)
     return folder / "best" if (folder / "best").is_dir() and not (folder / CARD_FILE).exists() else folder
 
 

