@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +18,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.frames import VideoWriter
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
@@ -93,6 +96,13 @@ def supplies(tmp_path_factory):
         shutil.copyfile("databases/AgeDB_aligned.json", "AgeDB_aligned.json")
         Path("leave_out.txt").write_text("sample000\n")
         Path("face.jpg").write_bytes(noise_jpeg(0, SIDE))
+        Path("photo.jpg").write_bytes(noise_jpeg(0, 120))
+        Path("photos").mkdir()
+        Path("photos", "a.jpg").write_bytes(noise_jpeg(1, 120))
+        Path("boxes.csv").write_text("file,face_x0,face_y0,face_x1,face_y1\na.jpg,10,10,90,90\n")
+        video = VideoWriter(Path("walk.mp4"), Fraction(25))
+        video.write(np.zeros((48, 64, 3), np.uint8))
+        video.close()
         write_shard(Path("shards/train/0.tar"), [noise_sample(number) for number in range(48)])
         write_shard(Path("shards/val/0.tar"), [noise_sample(number) for number in range(48, 80)])
         for other in ("theirs", "shards/all"):
@@ -207,6 +217,13 @@ def test_what_is_not_run_names_what_there_is(name):
         files = [Path(word) for word in words if word.startswith(("launch/", "configs/"))]
         files += [package_config(word.removeprefix("pkg:")) for word in words if word.startswith("pkg:")]
         assert files and all((REPOSITORY / file).is_file() for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in blocks("python") if "photo.jpg" in block.text], ids=str)
+def test_people_from_python(block, workplace, supplies):
+    supply(Path("photo.jpg"), supplies, "python")
+    exec(compile(block.text, str(block), "exec"), {})
 
 
 @pytest.mark.slow

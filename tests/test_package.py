@@ -7,8 +7,10 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from mivolo_lite.package_files import package_configs
 from tests.training.launching import finish, free_port
@@ -77,3 +79,8 @@ def test_a_run_of_two_processes_without_the_clone(installed, tmp_path):
     config = yaml.safe_load((tmp_path / "runs" / "quickstart" / "config.yaml").read_text())
     assert config["optim"]["global_batch"] == 16 and config["data"]["train"] == "data/quickstart/train"
     assert "16 = 8 x 2 processes x 1 micro-batches on cpu, DDP" in output
+
+
+def test_a_photo_is_estimated_with_nothing_but_the_wheel(installed, tmp_path):
+    Image.fromarray(np.full((90, 120, 3), 80, np.uint8)).save(tmp_path / "photo.png")
+    assert run(installed, tmp_path, "mivolo-lite", "predict", "photo.png").strip() == "photo.png: nobody found"

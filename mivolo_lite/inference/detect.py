@@ -72,23 +72,24 @@ class YuNet:
         UserError: no such file, or OpenCV cannot read it.
     """
 
-    name, side = "yunet", 960
+    # The file of 2023 has one size of images, on which OpenCV 5 insists: all are padded to it.
+    name, side = "yunet", 640
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise UserError(f"--detector {path}: no such file; get YuNet with: {GET_YUNET}")
         try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), _LOW_SCORE, 0.4, 5000)
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (self.side, self.side), _LOW_SCORE, 0.4, 5000)
         except cv2.error as error:
             raise UserError(f"--detector {path}: OpenCV reads no YuNet in it: {_reason(error)}") from None
-        self._path, self._lock = path, Lock()  # it keeps the image's size between calls
+        self._path, self._lock = path, Lock()  # it works in memory of its own
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        height, width = image.shape[:2]
+        padded = np.zeros((self.side, self.side, 3), np.uint8)
+        padded[: image.shape[0], : image.shape[1]] = image[..., ::-1]
         try:
             with self._lock:
-                self._network.setInputSize((width, height))
-                _, found = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+                _, found = self._network.detect(padded)
         except cv2.error as error:
             raise UserError(f"--detector {self._path}: OpenCV runs no YuNet in it: {_reason(error)}") from None
         return [] if found is None else [_of_yunet(row) for row in found.astype(float)]
