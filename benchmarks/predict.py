@@ -136,7 +136,7 @@ def video(predictor: Predictor, names: list[str], seconds: int) -> str:
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         spent = process_time() - begin
     return (
-        f"{seconds} seconds of 1280x720 at 25 frames a second with four moving faces: {25 * seconds / spent:.1f} frames a "
+        f"{seconds} seconds of 1280x720 at 25 frames a second with 4 moving faces: {25 * seconds / spent:.1f} frames a "
         f"second of processor time, {counts['rows']} rows, {counts['tracks']} tracks; most memory {peaks[0]} MiB after "
         f"every tenth frame and {peaks[1]} MiB after all."
     )
