@@ -19,7 +19,7 @@ COMMANDS = {
     "audit": "copies, contradicting labels and poor images in shards, as a page",
     "train": "a model from a configuration",
     "seeds": "trainings of one configuration that differ in the seed; mean and spread",
-    "crossval": "trainings of one configuration, each without one fold of its data, and their pooled error",
+    "crossval": "trainings that each leave one fold of the data out, and their pooled error",
     "curves": "errors, losses and speed of trainings side by side, as a page",
     "summary": "of a run: best error, steps, speed, restarts, goodput",
     "evaluate": "error, calibration and subgroups of checkpoints on data sets, as a page",

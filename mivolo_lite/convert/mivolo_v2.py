@@ -69,7 +69,7 @@ def licence_of(folder: Path) -> str:
     if readme.is_file():
         if name := _licence_in(read_file(readme, _MOST_BYTES).decode(errors="replace")):
             return name
-    for path in sorted(folder.glob("LICENSE*")):
+    for path in filter(Path.is_file, sorted(folder.glob("LICENSE*"))):
         lines = read_file(path, _MOST_BYTES).decode(errors="replace").split("\n")
         if line := next((line.strip() for line in lines if line.strip()), ""):
             return line[:100]
