@@ -121,6 +121,22 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_path):
+    """Where the saves fall depends on the machine, and the weights do not."""
+    run, by_clock = tmp_path / "run", [*command, "--train.save_every", "0.005min", "--train.eval_every", "1000"]
+    process = start(by_clock, run)
+    while process.poll() is None and len(records(run, "save")) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "ended by itself before two saves"
+    finish(start(by_clock, run, resume="auto"))
+    expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
+    assert all(expected[key].equal(found[key]) for key in expected)
+    assert len(records(run, "start")) == 2 and 0 < records(run, "end")[-1]["goodput"] < 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("warning", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_path, warning):
     """Sent to all of its processes, as a terminal does."""
