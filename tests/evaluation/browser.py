@@ -81,14 +81,14 @@ class Browser:
         self.process.wait(30)
         os.close(self._to), os.close(self._from)
 
-    def open(self, path: Path, width: int, height: int, dark: bool) -> None:
-        """Show a file in a window of this size, as somebody who prefers dark pages or light ones."""
+    def open(self, path: Path | str, width: int, height: int, dark: bool) -> None:
+        """Show a file, or a local server's page, in a window of this size, to somebody who prefers it dark or light."""
         mobile = width < 600
         self._send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._send("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
-        self._send("Page.navigate", url=path.as_uri())
+        self._send("Page.navigate", url=path if isinstance(path, str) else path.as_uri())
         self._wait(lambda: "Page.loadEventFired" in self._events)
 
     def value(self, expression: str):
@@ -96,6 +96,16 @@ class Browser:
         answer = self._send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to an input of the page, as its dialogue does."""
+        root = self._send("DOM.getDocument")["root"]["nodeId"]
+        node = self._send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
+    def wait_for(self, expression: str) -> None:
+        """Until a JavaScript expression is true."""
+        self._wait(lambda: self.value(expression))
 
     def screenshot(self, path: Path) -> None:
         """The whole page, however long, as PNG."""
@@ -141,6 +151,6 @@ class Browser:
         elif event == "Network.loadingFailed":
             self.complaints.append(f"failed: {params['errorText']}")
         elif event == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
-            ("file:", "data:", "about:")
+            ("file:", "data:", "about:", "blob:", "http://127.0.0.1:")
         ):
             self.complaints.append(f"went out: {params['request']['url']}")

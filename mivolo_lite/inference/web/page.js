@@ -1,0 +1,100 @@
+"use strict";
+
+const [drop, file, message, photo, boxes, table, about] = ["drop", "file", "message", "photo", "boxes", "people", "about"]
+  .map((id) => document.getElementById(id));
+const image = photo.querySelector("img");
+let latest = 0;
+
+function say(text, isAlert = false) {
+  message.textContent = text;
+  message.classList.toggle("alert", isAlert);
+}
+
+function clear() {
+  photo.hidden = table.hidden = true;
+  boxes.replaceChildren();
+  table.tBodies[0].replaceChildren();
+  if (image.src) URL.revokeObjectURL(image.src);
+  image.removeAttribute("src");
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
+}
+
+function drawBox(person, number, width, height) {
+  const [x0, y0, x1, y1] = person.face || person.body;
+  const box = element("div", "");
+  box.className = y0 / height < 0.08 ? "box high" : "box";
+  box.style.left = `${(100 * x0) / width}%`;
+  box.style.top = `${(100 * y0) / height}%`;
+  box.style.width = `${(100 * (x1 - x0)) / width}%`;
+  box.style.height = `${(100 * (y1 - y0)) / height}%`;
+  box.append(element("b", person.age === null ? `${number}` : `${number}: ${Math.round(person.age)}`));
+  boxes.append(box);
+}
+
+function addRow(person, number) {
+  const row = table.tBodies[0].insertRow();
+  const years = (value) => value.toFixed(0);
+  const others = Object.entries(person.tasks)
+    .filter(([, answer]) => !Array.isArray(answer.value))
+    .map(([name, answer]) => `${name} ${answer.value}`);
+  const cells = [
+    number,
+    person.age === null ? "none" : person.age.toFixed(1),
+    person.age_lower === null ? "" : `${years(person.age_lower)} to ${years(person.age_upper)}`,
+    person.gender === null ? "" : `${person.gender} ${Math.round(100 * person.gender_probability)} %`,
+    others.join(", "),
+    person.flags.join(", "),
+  ];
+  for (const text of cells) row.append(element("td", text));
+}
+
+async function ask(chosen) {
+  const mine = ++latest;
+  clear();
+  say("Estimating ...");
+  let answer, status;
+  try {
+    const response = await fetch("predict", { method: "POST", body: chosen });
+    answer = await response.json();
+    status = response.ok;
+  } catch {
+    [status, answer] = [false, { detail: "the server does not answer" }];
+  }
+  if (mine !== latest) return;
+  if (!status) {
+    say(`Not estimated: ${answer.detail}`, true);
+    return;
+  }
+  image.onload = () => { photo.hidden = false; };
+  image.onerror = () => say(`${message.textContent} This browser cannot show the photo's format.`);
+  image.src = URL.createObjectURL(chosen);
+  const count = answer.people.length;
+  say(count ? `${count} ${count === 1 ? "person" : "people"} found.` : "Nobody found.");
+  answer.people.forEach((person, index) => {
+    drawBox(person, index + 1, answer.width, answer.height);
+    addRow(person, index + 1);
+  });
+  table.hidden = !count;
+}
+
+file.addEventListener("change", () => {
+  if (file.files.length) ask(file.files[0]);
+  file.value = "";  // the same file again is a new question
+});
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", name === "dragover");
+    if (name === "drop" && event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+  });
+}
+
+fetch("about").then((response) => response.json()).then((facts) => {
+  const level = facts.interval_level === null ? [] : [`Intervals hold ${Math.round(100 * facts.interval_level)} % of true ages.`];
+  about.textContent = [`Model ${facts.model} with ${facts.method}.`, ...level, ...facts.notes.map((note) => `Note: ${note}.`)].join(" ");
+});

@@ -1,0 +1,264 @@
+"""The server: its answers, what it refuses, its page in a browser."""
+
+import asyncio
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from mivolo_lite.inference.batching import Batcher
+from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.rows import row_of
+from mivolo_lite.inference.serve import Limits, make_app
+from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
+from tests.inference.scenes import RedSquares, photo, tiny_estimator
+
+TWO = photo((20, 30, 80), (200, 60, 64))
+
+
+def file_of(image, kind="PNG", **options) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    calibration = {"level": 0.9, "by": "all", "radius": 7.0, "radii": {}, "gender_temperature": 1.0}
+    return Predictor(tiny_estimator(calibration=calibration), FaceDetector(RedSquares()))
+
+
+@pytest.fixture
+def client(predictor):
+    with TestClient(make_app(predictor, Limits(megabytes=1, megapixels=1)), base_url="http://localhost") as client:
+        yield client
+
+
+def test_a_photo_is_answered_as_the_predictor_answers(client, predictor):
+    answer = client.post("/predict", content=file_of(TWO))
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["width"], found["height"]) == (320, 240)
+    (expected,) = predictor.predict([TWO])
+    rows = json.loads(json.dumps([row_of(person, "") for person in expected]))
+    assert len(rows) == 2 and found["people"] == [{k: v for k, v in row.items() if k != "source"} for row in rows]
+    assert found["people"][0]["age_upper"] > found["people"][0]["age"]
+    assert client.post("/predict", content=file_of(photo())).json()["people"] == []
+
+
+def test_its_description_is_openapi(client):
+    schema = client.get("/openapi.json").json()
+    operation = schema["paths"]["/predict"]["post"]
+    assert schema["openapi"].startswith("3.") and "image/*" in operation["requestBody"]["content"]
+    assert {"200", "408", "413", "422", "503"} <= set(operation["responses"])
+    assert {"age", "age_lower", "face", "flags"} <= set(schema["components"]["schemas"]["PersonResult"]["properties"])
+
+
+def png_bomb() -> bytes:
+    """A PNG whose head promises 900 megapixels."""
+    head = bytearray(file_of(photo()))
+    head[16:24] = (30000).to_bytes(4, "big") * 2
+    return bytes(head)
+
+
+HOSTILE = {
+    "nothing": (b"", 422, "empty"),
+    "a page": (b"<!DOCTYPE html><html>not found</html>", 422, "HTML"),
+    "a cut photo": (file_of(TWO, "JPEG")[:700], 422, ""),
+    "a bomb": (png_bomb(), 422, ""),
+    "many pixels": (file_of(np.zeros((1100, 1000, 3), np.uint8)), 422, "megapixel"),
+    "many bytes": (b"\xff\xd8" + bytes(1_100_000), 413, "larger than 1 MB"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_photo_gets_a_reason(name, client):
+    content, status, reason = HOSTILE[name]
+    answer = client.post("/predict", content=content)
+    assert answer.status_code == status and reason in answer.json()["detail"]
+    assert client.post("/predict", content=file_of(TWO)).status_code == 200
+
+
+def test_other_kinds_of_photos_are_read(client):
+    animated, second = Image.fromarray(TWO), Image.fromarray(photo())
+    content = io.BytesIO()
+    animated.save(content, "GIF", save_all=True, append_images=[second])
+    assert client.post("/predict", content=content.getvalue()).status_code == 200
+    content = io.BytesIO()
+    Image.fromarray(TWO).convert("CMYK").save(content, "JPEG")
+    assert len(client.post("/predict", content=content.getvalue()).json()["people"]) == 2
+
+
+def test_damaged_photos_end_nothing(client):
+    rng, whole = np.random.default_rng(0), file_of(TWO, "JPEG")
+    for _ in range(50):
+        content = bytearray(whole[: rng.integers(1, len(whole))])
+        for place in rng.integers(0, len(content), 5):
+            content[place] = rng.integers(0, 256)
+        answer = client.post("/predict", content=bytes(content))
+        assert answer.status_code in (200, 422) and (answer.status_code == 200 or answer.json()["detail"])
+
+
+def test_metrics_count_answers_and_people(client):
+    client.post("/predict", content=file_of(TWO))
+    client.post("/predict", content=b"")
+    text = client.get("/metrics").text
+    assert 'mivolo_lite_requests_total{status="200"} 1.0' in text
+    assert 'mivolo_lite_requests_total{status="422"} 1.0' in text
+    assert "mivolo_lite_people_total 2.0" in text and "mivolo_lite_batch_photos_count 1.0" in text
+
+
+def test_a_page_elsewhere_gets_nothing(client):
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    answer = client.get("/")
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_photos_that_arrive_together_are_one_batch():
+    sizes, go = [], threading.Event()
+
+    def slow(images):
+        go.wait(10)
+        return [[int(image[0, 0, 0])] for image in images]
+
+    async def ask():
+        batcher = Batcher(slow, 4, sizes.append)
+        task = asyncio.create_task(batcher.run())
+        asking = [asyncio.create_task(batcher(np.full((2, 2, 3), number, np.uint8))) for number in range(6)]
+        await asyncio.sleep(0.2)
+        go.set()
+        answers = await asyncio.gather(*asking)
+        task.cancel()
+        return answers
+
+    assert asyncio.run(ask()) == [[number] for number in range(6)]
+    assert sizes == [4, 2]
+
+
+def test_a_photo_that_fails_does_not_fail_the_others():
+    def picky(images):
+        if any(image.max() == 1 for image in images):
+            raise ValueError("one")
+        return [[] for _ in images]
+
+    async def ask():
+        batcher = Batcher(picky, 4)
+        task = asyncio.create_task(batcher.run())
+        images = [np.full((2, 2, 3), number, np.uint8) for number in range(3)]
+        answers = await asyncio.gather(*map(batcher, images), return_exceptions=True)
+        task.cancel()
+        return answers
+
+    first, second, third = asyncio.run(ask())
+    assert first == third == [] and isinstance(second, ValueError)
+
+
+def test_more_photos_than_there_is_room_for_are_sent_away(predictor, monkeypatch):
+    started, go = threading.Event(), threading.Event()
+
+    def slow(images):
+        started.set()
+        go.wait(10)
+        return [[] for _ in images]
+
+    monkeypatch.setattr(predictor, "predict", slow)
+    app = make_app(predictor, Limits(together=1, waiting=1))
+
+    with TestClient(app, base_url="http://localhost") as client, ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(client.post, "/predict", content=file_of(TWO)) for _ in range(2)]
+        started.wait(10)
+        end = time.monotonic() + 10
+        while "photos_in_work 2.0" not in client.get("/metrics").text and time.monotonic() < end:
+            time.sleep(0.02)
+        refused = client.post("/predict", content=file_of(TWO))
+        go.set()
+        assert refused.status_code == 503 and refused.headers["Retry-After"]
+        assert [answer.result().status_code for answer in waiting] == [200, 200]
+        assert client.post("/predict", content=file_of(TWO)).status_code == 200
+
+
+@pytest.fixture
+def address(predictor):
+    """Of a server in a thread of this process."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = make_app(predictor, Limits(megapixels=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(30)
+
+
+@IN_A_BROWSER
+@pytest.mark.slow
+@pytest.mark.parametrize("width, dark", [(1280, False), (360, True)], ids=["desk", "phone"])
+def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path, width, dark):
+    (tmp_path / "two.png").write_bytes(file_of(TWO))
+    (tmp_path / "text.jpg").write_text("no photo")
+    (expected,) = predictor.predict([TWO])
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(address, width, 900, dark)
+        browser.wait_for("document.getElementById('about').textContent.includes('Intervals hold 90 %')")
+        assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
+        browser.choose_file("#file", tmp_path / "two.png")
+        browser.wait_for("!document.getElementById('photo').hidden && document.querySelectorAll('.box').length === 2")
+        assert browser.value("document.getElementById('message').textContent") == "2 people found."
+        labels = browser.value("[...document.querySelectorAll('.box b')].map(label => label.textContent)")
+        assert labels == [f"{number + 1}: {one.age + 1e-9:.0f}" for number, one in enumerate(expected)]
+        left = browser.value(
+            "(() => { const i = document.querySelector('#photo img').getBoundingClientRect();"
+            "const b = document.querySelector('.box').getBoundingClientRect(); return (b.left - i.left) / i.width; })()"
+        )
+        assert left == pytest.approx(expected[0].face[0] / 320, abs=0.01)
+        assert browser.value("document.querySelectorAll('tbody tr').length") == 2
+        assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
+        browser.choose_file("#file", tmp_path / "text.jpg")
+        browser.wait_for("document.getElementById('message').classList.contains('alert')")
+        assert "Not estimated" in browser.value("document.getElementById('message').textContent")
+        assert browser.value("document.getElementById('photo').hidden") and browser.value(FITS)
+        assert [line for line in browser.complaints if "422" not in line] == []
+
+
+@pytest.mark.slow
+def test_the_command_serves_on_this_machine_alone_until_it_is_stopped(tmp_path):
+    tiny_estimator().save(tmp_path / "best")
+    words = ["serve", "--checkpoint", f"{tmp_path}/best", "--port", "0"]
+    process = subprocess.Popen([sys.executable, "-m", "mivolo_lite", *words], stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        address = line.split()[2].rstrip(";")
+        assert address.startswith("http://127.0.0.1:")
+        request = urllib.request.Request(f"{address}/predict", file_of(photo()), method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["width"] == 320
+        port = address.rpartition(":")[2]
+        words[-1] = port
+        second = subprocess.run([sys.executable, "-m", "mivolo_lite", *words], capture_output=True, text=True)
+        assert second.returncode == 2 and second.stderr.count("\n") == 1 and port in second.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (0, 130)
+
+
+def test_without_fastapi_the_extra_is_named(monkeypatch, capsys):
+    from mivolo_lite.cli import main
+
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(SystemExit):
+        main(["serve"])
+    assert "pip install 'mivolo-lite[serve]'" in capsys.readouterr().err
