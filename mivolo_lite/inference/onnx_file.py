@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,16 @@ def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, An
     if sum(tensor.nbytes for tensor in graph.state_dict().values()) > MOST_BYTES:
         raise UserError("export: the model is larger than 2 GB, which no ONNX file holds; try --precision fp16")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, which none here uses
-    onnx_program = torch.onnx.export(
-        program,
-        input_names=list(graph.input_names),
-        output_names=list(graph.output_names),
-        opset_version=OPSET,
-        dynamic_shapes=[{0: BATCH} for _ in graph.input_names],  # the program forgets how its dimension was named
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings(action="ignore"):  # of inputs that share the dimension
+        onnx_program = torch.onnx.export(
+            program,
+            input_names=list(graph.input_names),
+            output_names=list(graph.output_names),
+            opset_version=OPSET,
+            dynamic_shapes=[{0: BATCH} for _ in graph.input_names],  # the program forgets how its dimension was named
+            dynamo=True,
+            verbose=False,
+        )
     assert onnx_program is not None  # of None it speaks where a file is given
     ClearMetadataAndDocStringPass()(onnx_program.model)  # the exporter leaves stack traces with this machine's paths
     onnx_program.model.metadata_props.update({key: json.dumps(value) for key, value in description.items()})
