@@ -34,7 +34,8 @@ ALLOWED = {
     "config": {"card", "loading", "methods", "models", "tasks", "training"},
     "experiments": {"config", "distributed", "evaluation", "reporting"},
     "inference": {
-        "audit", "card", "estimator", "evaluation", "images", "methods", "models", "packing", "shards", "tasks",
+        "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
+        "tasks",
     },
     "__init__": {"inference"},
     "cli": {

