@@ -13,7 +13,7 @@ SAFE_SIDE = 32
 """Pixels of a face's shorter side, below which errors grow by a quarter and more: benchmarks/results/predict.md."""
 _SOFT = 0.6  # the blur effect of 2 % of UTKFace's images, which look soft
 _BEYOND = 0.1  # share of a box's side that lies outside the photo
-_ASIDE = 0.6  # how far the nose may lie from the middle of the eyes, in half distances of the eyes
+_ASIDE = 0.8  # how far the nose may lie from the middle of the eyes, in half distances of the eyes: half profile
 
 
 def flags_of(image: np.ndarray, person: Located) -> tuple[str, ...]:
