@@ -316,10 +316,11 @@ def test_the_map_names_every_room_and_nothing_else():
 
 
 def test_every_method_model_and_source_has_its_row():
-    methods, data = ((REPOSITORY / "docs" / f"{page}.md").read_text() for page in ("methods", "data"))
+    pages = ("methods", "data", "datasets")
+    methods, *data = ((REPOSITORY / "docs" / f"{page}.md").read_text() for page in pages)
     named = [name for name in MODELS if not name.startswith("mivolo_")] + ["mivolo_d1_224", *METHODS]
     assert [name for name in named if f"\n| `{name}`" not in methods] == []
-    assert [name for name in SOURCES if f"\n| `{name}`" not in data] == []
+    assert [name for name in SOURCES if f"\n| `{name}`" not in "\n".join(data)] == []
 
 
 def test_methods_are_counted_right():
