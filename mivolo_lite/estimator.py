@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -72,7 +72,7 @@ class Estimator(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where its images must be."""
-        return self.normalise[self.inputs[0]].scale.device
+        return cast(Tensor, self.normalise[self.inputs[0]].scale).device
 
     def forward(
         self, face: Images | None = None, body: Images | None = None, batch: int | None = None

@@ -47,7 +47,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
 
 def parse_known(parser: ArgumentParser, argv: Sequence[str], known: Sequence[str]) -> tuple[dict, list[str]]:
     """The options that are ``known`` by name, as ``parse`` gives them, and the words that are left, such as train's."""
-    own, rest = [], []
+    own: list[str] = []
+    rest: list[str] = []
     words = iter(argv)
     for word in words:
         name = _underscored(word).removeprefix("--").partition("=")[0] if word.startswith("--") else ""

@@ -67,7 +67,8 @@ class AgeModel(nn.Module):
         Raises:
             UserError: a backbone does not have it.
         """
-        for module in self.modules():
+        modules: list[Any] = list(self.modules())
+        for module in modules:
             if module is not self and hasattr(module, "set_grad_checkpointing"):
                 try:
                     module.set_grad_checkpointing(enable)

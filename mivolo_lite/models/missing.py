@@ -39,7 +39,7 @@ def compute(module: nn.Module, images: Images, forward: Callable[[Tensor], Any] 
 @contextmanager
 def without_checkpointing(module: nn.Module) -> Iterator[None]:
     """The backward pass computes nothing again: it would meet batch norms in another mode."""
-    checkpointed = [layer for layer in module.modules() if getattr(layer, "grad_checkpointing", False)]
+    checkpointed: list[Any] = [layer for layer in module.modules() if getattr(layer, "grad_checkpointing", False)]
     for layer in checkpointed:
         layer.grad_checkpointing = False
     try:

@@ -33,9 +33,9 @@ class ModelEma:
         """Update with the weights of optimizer step number ``step``, counted from 1."""
         decay = min(self.decay, 1 - step ** (-2 / 3))
         current = self._current()
-        torch._foreach_lerp_(*(_listed(tensors, self._averaged) for tensors in (self.tensors, current)), 1 - decay)
+        torch._foreach_lerp_(_listed(self.tensors, self._averaged), _listed(current, self._averaged), 1 - decay)
         if self._copied:
-            torch._foreach_copy_(*(_listed(tensors, self._copied) for tensors in (self.tensors, current)))
+            torch._foreach_copy_(_listed(self.tensors, self._copied), _listed(current, self._copied))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
