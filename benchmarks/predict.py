@@ -29,7 +29,7 @@ from mivolo_lite.inference.flags import SAFE_SIDE
 from mivolo_lite.inference.frames import VideoWriter
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predict import predict
-from mivolo_lite.inference.predictor import read_picture
+from mivolo_lite.inference.predictor import as_array
 from mivolo_lite.inference.sources import find_items
 from mivolo_lite.inference.work import PredictOptions
 
@@ -95,13 +95,13 @@ def timed(function) -> float:
 
 def speed(predictor: Predictor, names: list[str], other: str | None) -> list[str]:
     """Rows of milliseconds a photo: the whole path, its parts, and the other package."""
-    images = [read_picture(name) for name in names]
+    images = [as_array(name) for name in names]
     places = [predictor.locate(image)[:1] for image in images]
     crops = [crop for image, place in zip(images, places, strict=True) for crop in predictor.cutter(image, place)]
     predictor.answers(crops)
     steps = {
         "whole path: read, find, cut, estimate": lambda: [predictor.predict(name) for name in names],
-        "read": lambda: [read_picture(name) for name in names],
+        "read": lambda: [as_array(name) for name in names],
         "find faces": lambda: [predictor.locate(image) for image in images],
         "estimate one face, 32 at a time": lambda: predictor.answers(crops),
     }
@@ -120,7 +120,7 @@ def video(predictor: Predictor, names: list[str], seconds: int) -> str:
     """Video at 720p of four moving faces: frames a second and memory."""
     with tempfile.TemporaryDirectory() as folder:
         writer = VideoWriter(Path(folder, "faces.mp4"), Fraction(25))
-        faces = [cv2.resize(read_picture(name), (300, 300), interpolation=cv2.INTER_AREA) for name in names[:4]]
+        faces = [cv2.resize(as_array(name), (300, 300), interpolation=cv2.INTER_AREA) for name in names[:4]]
         for frame in range(25 * seconds):
             image = np.full((720, 1280, 3), 110, np.uint8)
             for number, face in enumerate(faces):
@@ -155,12 +155,12 @@ def main() -> None:
     with open(folder / "labels.csv", newline="") as file:
         labels = list(csv.DictReader(file))
     names = [str(folder / label["file"]) for label in labels]
-    images = [read_picture(name) for name in names]
+    images = [as_array(name) for name in names]
     people = [predictor.locate(image) for image in images]
     found = [place for place, located in enumerate(people) if located]
     chips = sorted(Path(os.environ["UTKFACE_DIR"]).rglob("*.jpg"))
     chips = chips[:: len(chips) // 300][:300]
-    chips_found = sum(bool(predictor.locate(read_picture(chip))) for chip in chips)
+    chips_found = sum(bool(predictor.locate(as_array(chip))) for chip in chips)
     kept = [images[place] for place in found], [central(people[place], images[place]) for place in found]
     size_rows = by_size(predictor, *kept, [labels[place] for place in found])
     speed_rows = speed(predictor, names[: options.photos], options.other)

@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
-    from mivolo_lite.inference.predict import DRAWN, predict
+    from mivolo_lite.inference.predict import ANNOTATED, predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.sources import find_items
     from mivolo_lite.inference.work import PredictOptions
@@ -64,8 +64,8 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
         detector=None if boxes else options["detector"],
         **{name: options[name] for name in names},
     )
-    drawn = out / DRAWN if options["draw"] else None
-    reading = PredictOptions(boxes, drawn, options["stride"], options["batch"])
+    annotated = out / ANNOTATED if options["draw"] else None
+    reading = PredictOptions(boxes, annotated, options["stride"], options["batch"])
     if rank == 0:
         for note in predictor.notes:
             complain(f"note: {note}")

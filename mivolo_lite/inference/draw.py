@@ -20,17 +20,17 @@ def draw(image: np.ndarray, people: Sequence[Person], labels: Sequence[str] | No
         people: with boxes in its pixels.
         labels: texts in place of age and gender.
     """
-    drawn = np.ascontiguousarray(image).copy()
+    annotated = np.ascontiguousarray(image).copy()
     thickness = max(1, round(min(image.shape[:2]) / 300))
     for person in people:
         for box, colour in ((person.body, _BODY), (person.face, _FACE)):
             if box is not None:
-                cv2.rectangle(drawn, *_corners(box), colour, thickness)
+                cv2.rectangle(annotated, *_corners(box), colour, thickness)
     for person, text in zip(people, labels or map(label_of, people), strict=True):
         box = person.face or person.body
         if box is not None:
-            _write(drawn, text, box, _FACE if person.face else _BODY)
-    return drawn
+            _write(annotated, text, box, _FACE if person.face else _BODY)
+    return annotated
 
 
 def label_of(person: Person) -> str:

@@ -27,7 +27,7 @@ AGE, PROBABILITY, GENDER = "age", "age_probability", "gender"
 class Graph(nn.Module):
     """A frozen copy of an estimator whose inputs and outputs are tensors.
 
-    The inputs, by position, are (B, 3, S, S) uint8 RGB images of every kind that the model looks at. Of two kinds, a
+    The inputs, by position, are (B, 3, S, S) uint8 RGB images of each input of the model. Of two inputs, a
     (B,) bool for each follows: which samples have the image. The pixels of the others are not looked at.
 
     Args:
@@ -111,7 +111,7 @@ def trace(graph: Graph) -> ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(graph, graph.example(2), dynamic_shapes={"inputs": shapes})
-    except Exception as error:  # torch names what it cannot trace by exceptions of many kinds
+    except Exception as error:  # torch names what it cannot trace by many exceptions
         name = graph.estimator.card.model["name"]
         raise UserError(f"export: torch.export cannot trace this {name} model: {first_line(error)}") from error
 

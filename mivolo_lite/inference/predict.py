@@ -26,7 +26,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
 
-PREDICTIONS, TRACKS, DRAWN = "predictions", "tracks", "drawn"
+PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
 _DRAWN_QUALITY = 90
@@ -99,10 +99,10 @@ def _estimated(
 ) -> Iterator[tuple[int, Result]]:
     people = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
     for (number, item, image, _), found in zip(photos, people, strict=True):
-        if options.drawn is not None:
+        if options.annotated is not None:
             name = f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.jpg"
             jpeg = simplejpeg.encode_jpeg(draw(image, found), _DRAWN_QUALITY, colorspace="RGB")
-            write_bytes(options.drawn / name, jpeg)
+            write_bytes(options.annotated / name, jpeg)
         yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
 
 
@@ -197,8 +197,8 @@ def predict(
     if rank == 0:
         names = [f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")]
         result_folder(out, [*names, REJECTED_FILE])
-        if options.drawn is not None:
-            result_folder(options.drawn, ())
+        if options.annotated is not None:
+            result_folder(options.annotated, ())
     wait()
     own = [(number, item) for number, item in enumerate(items) if number % world_size == rank]
     Parts(out, rank).write(run_items(predictor, own, options, hidden=rank != 0))

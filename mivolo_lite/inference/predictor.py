@@ -25,7 +25,7 @@ from mivolo_lite.inference.windows import Detection
 from mivolo_lite.packing.decode import UnusablePhoto, image_of, read_photo
 from mivolo_lite.packing.sources.cutting import Crops
 
-Picture = str | Path | np.ndarray | Image.Image
+ImageLike = str | Path | np.ndarray | Image.Image
 Find = Callable[[np.ndarray], Sequence[Detection]]
 
 RULE, NONE = "rule", "none"
@@ -105,7 +105,7 @@ class Predictor:
         on_gpu = estimator.device.type != "cpu"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
-    def predict(self, images: Picture | Iterable[Picture]) -> list[list[Person]]:
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[list[Person]]:
         """The people of each image, the surest detection first.
 
         Args:
@@ -115,7 +115,7 @@ class Predictor:
             UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and goes on.
         """
         one = isinstance(images, str | Path | np.ndarray | Image.Image)
-        pixels = [read_picture(image) for image in ([images] if one else images)]  # type: ignore[list-item, union-attr]
+        pixels = [as_array(image) for image in ([images] if one else images)]  # type: ignore[list-item, union-attr]
         return self.estimate(pixels, [self.locate(image) for image in pixels])
 
     def locate(self, image: np.ndarray) -> list[Located]:
@@ -158,7 +158,7 @@ class Predictor:
         return [_person(nobody, crop, (), next(answers) if _has_image(crop) else None) for crop in needed]
 
 
-def read_picture(image: Picture) -> np.ndarray:
+def as_array(image: ImageLike) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a path, an array or a PIL image. Raises UserError for anything else."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

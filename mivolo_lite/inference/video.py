@@ -26,15 +26,15 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
         predictor: estimates.
         number: of the item, for the name of the annotated video.
         item: the video.
-        options: ``stride`` leaves frames out; ``drawn`` is where the annotated video goes.
+        options: ``stride`` leaves frames out; ``annotated`` is where the annotated video goes.
     """
     try:
         with open_video(item.address) as (rate, frames):
             seen = islice(frames, 0, None, options.stride)
-            if options.drawn is None:
+            if options.annotated is None:
                 yield from _results(predictor, item, seen, rate, options, None)
                 return
-            path = options.drawn / f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.mp4"
+            path = options.annotated / f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.mp4"
             with written_aside(path) as partial:
                 writer = VideoWriter(partial, rate / options.stride)
                 yield from _results(predictor, item, seen, rate, options, writer)

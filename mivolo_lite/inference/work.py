@@ -28,12 +28,12 @@ class PredictOptions:
 
     Attributes:
         boxes: where people are, in place of the detectors.
-        drawn: folder for images and videos with boxes and ages; None draws none.
+        annotated: folder for images and videos with boxes and ages; None draws none.
         stride: of a video, every so many-th frame is looked at.
         batch: photos or frames that are held at once, at most.
     """
 
     boxes: BoxesFile | None = None
-    drawn: Path | None = None
+    annotated: Path | None = None
     stride: int = 1
     batch: int = 32

@@ -24,24 +24,24 @@ def summarise(run: Path | str) -> dict[str, Any]:
     """
     run = Path(run)
     records = [record for record in read_records(run / "metrics.jsonl") if isinstance(record.get("step"), int)]
-    kinds = {kind: [record for record in records if record.get("kind") == kind] for kind in ("start", "train", "val")}
+    by_kind = {kind: [record for record in records if record.get("kind") == kind] for kind in ("start", "train", "val")}
     if not records:
         raise UserError(f"{run}: holds no run that has logged a step; give the folder that --run named")
-    epochs = {record["step"]: record["epoch"] for record in kinds["train"] if "epoch" in record}
-    best = _best(kinds["val"])
+    epochs = {record["step"]: record["epoch"] for record in by_kind["train"] if "epoch" in record}
+    best = _best(by_kind["val"])
     weights = run / "best"
     return {
         "run": str(run),
         "complete": records[-1].get("complete", False),
         "step": records[-1]["step"],
-        "total_steps": _last(kinds["start"], "total_steps"),
-        "epoch": _last(kinds["train"], "epoch"),
+        "total_steps": _last(by_kind["start"], "total_steps"),
+        "epoch": _last(by_kind["train"], "epoch"),
         "best_error": best.get("error", best.get("mae")),
         "best_step": best.get("step"),
         "best_epoch": epochs.get(best.get("step")),
         "best_weights": str(weights) if weights.is_dir() else None,
-        **{name: _median(kinds["train"], name) for name in ("samples_per_second", "wait", "mfu")},
-        "restarts": max(0, len(kinds["start"]) - 1) if kinds["start"] else None,
+        **{name: _median(by_kind["train"], name) for name in ("samples_per_second", "wait", "mfu")},
+        "restarts": max(0, len(by_kind["start"]) - 1) if by_kind["start"] else None,
         "goodput": _last(records, "goodput"),
     }
 

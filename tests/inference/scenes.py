@@ -1,4 +1,4 @@
-"""Photos with faces that anybody may have: drawn ones, and a detector that finds them by their colour."""
+"""Photos with faces that anybody may have: annotated ones, and a detector that finds them by their colour."""
 
 import numpy as np
 

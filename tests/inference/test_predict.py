@@ -68,9 +68,9 @@ def test_a_folder_gives_a_row_a_person_and_lists_what_it_cannot_read(photos, che
         table = list(csv.DictReader(file))
     assert [row["age"] for row in table] == [str(row.get("age", "")) for row in found]
     assert table[0]["face_x1"] == "100.0" and table[3]["flags"] == "nobody found" and table[0]["track"] == ""
-    drawn = sorted((tmp_path / "out" / "drawn").iterdir())
-    assert [path.name for path in drawn] == ["000000-a.jpg", "000001-b.jpg", "000002-c.jpg"]
-    assert simplejpeg.decode_jpeg(drawn[0].read_bytes()).shape == (240, 320, 3)
+    annotated = sorted((tmp_path / "out" / "annotated").iterdir())
+    assert [path.name for path in annotated] == ["000000-a.jpg", "000001-b.jpg", "000002-c.jpg"]
+    assert simplejpeg.decode_jpeg(annotated[0].read_bytes()).shape == (240, 320, 3)
     assert "4 rows, 1 rejected" in capsys.readouterr().out
 
 

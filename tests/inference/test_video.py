@@ -1,4 +1,4 @@
-"""Videos: people followed over frames, averaged, and drawn."""
+"""Videos: people followed over frames, averaged, and annotated."""
 
 import csv
 import json
@@ -69,9 +69,9 @@ def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, chec
     assert tracks[0]["age"] == pytest.approx(means[-1], abs=1e-3)
     with open(out / "tracks.csv", newline="") as file:
         assert [row["track"] for row in csv.DictReader(file)] == ["1", "2"]
-    with open_video(str(out / "drawn" / "000000-walk.mp4")) as (rate, frames):
-        drawn = list(frames)
-    assert rate == 25 and len(drawn) == 20 and drawn[0].image.shape == (240, 320, 3)
+    with open_video(str(out / "annotated" / "000000-walk.mp4")) as (rate, frames):
+        annotated = list(frames)
+    assert rate == 25 and len(annotated) == 20 and annotated[0].image.shape == (240, 320, 3)
 
 
 def test_a_stride_leaves_frames_out(video, checkpoint, tmp_path):

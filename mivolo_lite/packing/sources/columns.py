@@ -131,16 +131,16 @@ def _gender(cell: str, gender_of: GenderCodes) -> str:
 
 def _ages(counts: Counter[str]) -> str:
     """How many cells hold a number, a range, nothing, or no age; with an example of ranges and of no ages."""
-    kinds: Counter[str] = Counter()
+    by_type: Counter[str] = Counter()
     example: dict[str, str] = {}
     for cell, count in counts.items():
         kind, meaning = _age_kind(cell)
-        kinds[kind] += count
+        by_type[kind] += count
         example.setdefault(kind, f"{cell} -> {meaning}")
-    words = [f"{kinds['number']} numbers"] if kinds["number"] else []
-    words += [f"{kinds['range']} ranges ({example['range']})"] if kinds["range"] else []
-    words += [f"{kinds['unknown']} unknown"] if kinds["unknown"] else []
-    words += [f"{kinds['?']} unreadable ({example['?']})"] if kinds["?"] else []
+    words = [f"{by_type['number']} numbers"] if by_type["number"] else []
+    words += [f"{by_type['range']} ranges ({example['range']})"] if by_type["range"] else []
+    words += [f"{by_type['unknown']} unknown"] if by_type["unknown"] else []
+    words += [f"{by_type['?']} unreadable ({example['?']})"] if by_type["?"] else []
     return ", ".join(words)
 
 
