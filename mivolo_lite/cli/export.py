@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.estimator import Tta
 from mivolo_lite.inference.export import Precision, export
 from mivolo_lite.inference.timm_weights import export_backbone
 
@@ -24,6 +25,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--input", type=Literal["face", "body"], default="face", help="of a model with two backbones, whose timm gets"
     )
+    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also estimates from the mirror images, inside")
     options = parse(parser, argv)
     which = options.pop("input")
     if options["format"] == "timm":

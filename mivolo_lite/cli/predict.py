@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
@@ -32,6 +33,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
+    parser.add_argument(
+        "--tta", type=Literal["none", "flip"], default="none", help="`flip` also estimates from the mirror images"
+    )
     parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
     parser.add_argument(
         "--stride", type=int_range(1, 10**6), default=1, help="look at every so many-th frame of videos"
@@ -58,7 +62,7 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     if to_terminal and world_size > 1:
         raise UserError("predict: several processes need a folder for their results; give --out DIR")
     boxes = None if options["boxes"] is None else BoxesFile(Path(options["boxes"]))
-    names = ("persons", "device", "batch", "half", "compile", "min_score")
+    names = ("persons", "device", "batch", "half", "compile", "min_score", "tta")
     predictor = Predictor.load(
         options["checkpoint"],
         detector=None if boxes else options["detector"],

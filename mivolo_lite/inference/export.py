@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.files import written_aside
 from mivolo_lite.inference.graph import Graph, describe, trace
 from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx
@@ -21,7 +21,11 @@ DESCRIPTION = "description.json"
 
 
 def export(
-    checkpoint: Path | str, out: Path | str, format: GraphFormat = "onnx", precision: Precision = "fp32"
+    checkpoint: Path | str,
+    out: Path | str,
+    format: GraphFormat = "onnx",
+    precision: Precision = "fp32",
+    tta: Tta = "none",
 ) -> list[str]:
     """Write one file from uint8 images to years, genders and tasks, after comparing its answers with the estimator's.
 
@@ -30,6 +34,7 @@ def export(
         out: the file; must not exist.
         format: ``onnx``, or ``torch`` for a program of torch.export.
         precision: of the backbone; heads and answers are float32 in either.
+        tta: test-time augmentation inside the graph, see ``Estimator``.
 
     Returns:
         A line for each comparison; see ``require_parity``.
@@ -43,6 +48,7 @@ def export(
     if format == "onnx":
         require_onnx()
     estimator = Estimator.load(checkpoint)
+    estimator.tta = tta
     graph = Graph(estimator, half=precision == "fp16")
     program, description = trace(graph), describe(graph, precision)
     with written_aside(out) as partial:

@@ -13,7 +13,7 @@ from mivolo_lite.card import DEFAULT
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
 from mivolo_lite.inference.cutting import Cutter
@@ -77,6 +77,7 @@ class Predictor:
         half: bool | None = None,
         compile: bool = False,
         min_score: float = 0.7,
+        tta: Tta = "none",
     ) -> "Predictor":
         """A predictor from files.
 
@@ -90,11 +91,13 @@ class Predictor:
             half: compute in half precision; None does so on GPUs.
             compile: compile the model, which takes a minute and pays on many photos.
             min_score: faces that the detector is less sure of are left out.
+            tta: test-time augmentation, see ``Estimator``.
 
         Raises:
             UserError: one of them is not there or not usable.
         """
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
+        estimator.tta = tta
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = persons
         if persons not in (RULE, NONE):

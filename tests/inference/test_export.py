@@ -180,3 +180,13 @@ def test_the_transposed_convolution_is_fold(size, stride):
     windows = torch.randn(2, 3 * 9, rows, columns)
     expected = F.fold(windows.flatten(2), size, 3, padding=1, stride=stride)
     torch.testing.assert_close(fold(windows, 3, size, 3, 1, stride), expected)
+
+
+@pytest.mark.slow
+def test_flipped_a_file_answers_an_image_and_its_mirror_image_alike(exported):
+    path = exported("single", "regression", tta="flip")
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    (entry,) = session.get_inputs()
+    face = np.random.default_rng(0).integers(0, 256, (2, 3, *entry.shape[2:]), dtype=np.uint8)
+    ages = [session.run(None, {entry.name: image})[0] for image in (face, np.ascontiguousarray(face[..., ::-1]))]
+    assert np.allclose(*ages, atol=1e-3)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,3 +154,16 @@ def test_a_file_that_is_no_image_is_named(predictor, tmp_path):
 def test_importing_the_package_imports_no_torch():
     script = "import sys, mivolo_lite, mivolo_lite.cli.entry; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_flipped_an_image_and_its_mirror_image_give_the_same_age():
+    """To a year: the box's rounding and the crops' JPEG know left from right."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    image, face = cv2.resize(cv2.resize(noise, (6, 6)), (128, 128)), [Located((4, 4, 124, 124), None)]
+    images = image, np.ascontiguousarray(image[:, ::-1])
+    ages = {}
+    for tta in ("none", "flip"):
+        predictor = Predictor.load(detector=None, device="cpu", tta=tta)
+        (one,), (other,) = predictor.estimate(images, [face, face])
+        ages[tta] = abs(one.age - other.age)
+    assert ages["flip"] <= 1 < ages["none"]
