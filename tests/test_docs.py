@@ -196,6 +196,8 @@ def test_every_command_runs(name, workplace, supplies):
         main(words)
         assert (Path(config.run) / "best" / "model.safetensors").is_file()
         return
+    if words[0] == "find-lr":
+        words += [*small("single"), "--steps", "10"]
     if words[0] in ("seeds", "crossval"):
         words = ["2" if word.isdigit() else word for word in words] + small("single")
     if words[0] == "pack":

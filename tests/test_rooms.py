@@ -32,7 +32,7 @@ ALLOWED = {
         "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },
     "config": {"card", "loading", "methods", "models", "tasks", "training"},
-    "experiments": {"config", "distributed", "evaluation", "reporting"},
+    "experiments": {"config", "distributed", "evaluation", "reporting", "training"},
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
         "tasks",

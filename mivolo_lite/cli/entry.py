@@ -18,6 +18,7 @@ COMMANDS = {
     "index": "an index for shards that somebody else wrote",
     "audit": "copies, contradicting labels and poor images in shards, as a page",
     "train": "a model from a configuration",
+    "find-lr": "the loss at rising learning rates, and one to begin with",
     "seeds": "trainings of one configuration that differ in the seed; mean and spread",
     "crossval": "trainings that each leave one fold of the data out, and their pooled error",
     "curves": "errors, losses and speed of trainings side by side, as a page",

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
@@ -114,11 +114,15 @@ class Trainer:
         self.logger.log_end(self.state.step, complete, self.throughput.total())
         if complete:
             announce_end(self)
+        self.close()
+        return complete
+
+    def close(self) -> None:
+        """End the log and the ranks' bonds. All ranks must call it."""
         self.logger.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return complete
 
     def _learn_all(self) -> None:
         results: list[StepResult] = []
@@ -358,28 +362,31 @@ class Trainer:
         if seconds is not None:
             self.logger.log_metrics("save", self.state.step, {"seconds": seconds, **self.throughput.total()})
 
+    def learn_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """The loss of a step at each learning rate, one after another, without saving and evaluating.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        self.throughput = Throughput()
+        for rate, batches in zip(rates, self._steps(), strict=False):
+            set_learning_rate(self.engine.optimizer, rate)
+            self.engine.model.train()
+            result = self._learn(batches)
+            self._advance()
+            self.heartbeat.progress()
+            yield self.step.mean_losses([result])["loss"]
+
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
         self.broken.share(self.state.step, self.logger.log)
-        rows = [[result.age_loss, result.gender_loss, result.teacher_loss, *result.task_losses] for result in results]
-        losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
-        age_loss, gender_loss, teacher_loss, *task_losses = self.accelerator.reduce(losses).tolist()
-        tasks = {f"{task.name}_loss": loss for task, loss in zip(self.config.tasks, task_losses, strict=True)}
-        weighted = sum(task.weight * loss for task, loss in zip(self.config.tasks, task_losses, strict=True))
         samples, steps_left = len(results) * self.plan.global_batch, self.total_steps - self.state.step
         measured = self.throughput.interval(len(results), samples, steps_left, self.accelerator)
         self.logger.log_metrics(
             "train",
             self.state.step,
             {
-                "loss": age_loss / self.estimator.method.loss_unit
-                + self.config.optim.gender_weight * gender_loss
-                + weighted
-                + self.config.optim.teacher_weight * teacher_loss,
-                "age_loss": age_loss,
-                "gender_loss": gender_loss,
-                **tasks,
-                **({"teacher_loss": teacher_loss} if self.config.optim.teachers else {}),
+                **self.step.mean_losses(results),
                 **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": max(group["lr"] for group in self.engine.optimizer.param_groups),

@@ -133,6 +133,21 @@ class OptimizerStep:
         # The update has waited for the step's work on the GPU, and the flags were copied long before that.
         return StepResult(age_loss, gender_loss, task_losses, teacher_loss, grad_norm, *map(bool, flags))
 
+    def mean_losses(self, results: Sequence[StepResult]) -> dict[str, float]:
+        """The mean losses of some steps over all ranks, and ``loss``, their weighted sum, which training minimises."""
+        rows = [[result.age_loss, result.gender_loss, result.teacher_loss, *result.task_losses] for result in results]
+        losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
+        age_loss, gender_loss, teacher_loss, *task_losses = self.accelerator.reduce(losses).tolist()
+        weighted = sum(task.weight * loss for task, loss in zip(self.tasks, task_losses, strict=True))
+        weighted += self.gender_weight * gender_loss + self.teacher_weight * teacher_loss
+        return {
+            "loss": age_loss / self.method.loss_unit + weighted,
+            "age_loss": age_loss,
+            "gender_loss": gender_loss,
+            **{f"{task.name}_loss": loss for task, loss in zip(self.tasks, task_losses, strict=True)},
+            **({} if self.teachers is None else {"teacher_loss": teacher_loss}),
+        }
+
     def _update(self, step: int, finite: Tensor) -> Tensor | float:
         """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
         grad_norm, taken = self.engine.update(finite)

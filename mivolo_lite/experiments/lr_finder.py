@@ -1,0 +1,90 @@
+"""The learning-rate range test (Smith, 2017): a short training whose rate rises, and where its loss falls."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mivolo_lite.config import read_run_config
+from mivolo_lite.errors import UserError
+from mivolo_lite.files import write_text
+from mivolo_lite.reporting.plots import BLUE, ORANGE, Plot
+from mivolo_lite.training.loop import Trainer
+from mivolo_lite.training.step import Diverged
+
+LR_FILE, FOLDER = "lr.json", "find-lr"
+_EPOCHS = "1000"
+"""Enough for any number of steps: the test ends by itself."""
+_SMOOTHING, _EXPLODED = 0.9, 4.0
+"""Weight of the past in the smoothed loss, and how many times the lowest one ends the test."""
+
+
+@dataclass(frozen=True)
+class LrCurve:
+    """Learning rates that were tried, and the smoothed training loss at each.
+
+    Attributes:
+        rates, losses: one number a step.
+    """
+
+    rates: list[float]
+    losses: list[float]
+
+    @property
+    def steepest(self) -> float:
+        """Where the loss falls fastest over the logarithm of the rate: the highest rate to train with."""
+        return self.rates[int(np.argmin(np.gradient(self.losses)))]
+
+
+def find_lr(words: Sequence[str], steps: int = 100, low: float = 1e-6, high: float = 1.0) -> LrCurve:
+    """Train a configuration for a few steps, at learning rates from ``low`` to ``high``, and write the curve.
+
+    It writes ``find-lr/lr.json`` and ``find-lr/lr.png`` into the configuration's run folder, and no checkpoint.
+
+    Args:
+        words: options of ``train``.
+        steps: most steps; the test ends earlier where the loss explodes.
+        low, high: the first and the last learning rate, equally spaced by their logarithms between.
+
+    Raises:
+        UserError: the configuration is invalid, or the loss explodes at once.
+    """
+    if not low < high:
+        raise UserError(f"find-lr: --low {low:g} --high {high:g}: give a lower rate and a higher one")
+    out = Path(read_run_config(words).run) / FOLDER
+    changes = ["--run", str(out / "run"), "--optim.epochs", _EPOCHS, "--train.trackers", "[]"]
+    trainer = Trainer(read_run_config([*words, *changes]))
+    curve = _smoothed(trainer, np.geomspace(low, high, steps).tolist())
+    trainer.close()
+    if len(curve.rates) < 3:
+        raise UserError(f"find-lr: --low {low:g}: the loss explodes at once; give a lower rate")
+    if trainer.accelerator.is_main_process:
+        write_text(out / LR_FILE, json.dumps({"rates": curve.rates, "losses": curve.losses}) + "\n")
+        Plot("lr", "Smoothed training loss by learning rate", partial(_draw, curve)).save(out)
+    return curve
+
+
+def _smoothed(trainer: Trainer, rates: Sequence[float]) -> LrCurve:
+    average, losses = 0.0, []
+    try:
+        for step, loss in enumerate(trainer.learn_at(rates), start=1):
+            average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+            losses.append(average / (1 - _SMOOTHING**step))
+            if losses[-1] > _EXPLODED * min(losses):
+                break
+    except Diverged:
+        pass
+    return LrCurve(list(rates[: len(losses)]), losses)
+
+
+def _draw(curve: LrCurve, ax: Axes) -> None:
+    ax.plot(curve.rates, curve.losses, color=BLUE)
+    ax.axvline(curve.steepest, color=ORANGE, label=f"steepest, {curve.steepest:.1e}")
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("training loss, smoothed")
+    ax.legend()
