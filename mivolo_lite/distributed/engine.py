@@ -25,6 +25,9 @@ _SHARDED = 100_000
 """Fewest parameters of a block that FSDP2 gathers by itself; smaller ones are gathered
 with the module around them."""
 
+_CAST = (nn.Linear, nn.Conv2d)
+"""What autocast computes in bfloat16, weights included."""
+
 
 class DataParallel:
     """One process, or torch's DistributedDataParallel: every rank holds everything.
@@ -203,19 +206,31 @@ class FullParameterCopy:
 
 
 class FullySharded(DataParallel):
-    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient."""
+    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient.
+
+    With bf16, the matrices of blocks are gathered in it, and their gradients reduced in float32.
+    """
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self._reject_shared_weights("FSDP2")
         _use_contiguous_format(self.estimator)
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         called = _called_modules(self.estimator)
+        is_mixed, cast = self.accelerator.mixed_precision == "bf16", set()
         for block in _blocks(self.estimator):
-            if block in called:
+            if block not in called:
+                continue
+            matrices = [layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)]
+            if is_mixed and matrices:
+                # Autocast would cast them behind the gather: half of it is saved, and nothing is computed otherwise.
+                policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+                fully_shard(matrices, mesh=mesh, mp_policy=policy)
+                cast |= set(matrices)
+            if block not in cast:  # a convolution can be a block by itself
                 fully_shard(block, mesh=mesh)
         fully_shard(self.estimator, mesh=mesh, reshard_after_forward=True)
         sharded = dict(self.estimator.named_parameters())
