@@ -38,6 +38,9 @@ def train_and_evaluate(
         UserError: the training failed, and has said why.
         Preempted: it was preempted, and saved.
     """
+    out = run / "evaluation"
+    if (out / METRICS_FILE).is_file():  # it was evaluated once the training was complete
+        return out
     start = shlex.split(launcher) or [sys.executable, "-m", "mivolo_lite"]
     command = [*start, "train", *words, "--run", str(run), "--resume", "auto"]
     print(f"\n{shlex.join(command)}", flush=True)
@@ -46,7 +49,5 @@ def train_and_evaluate(
         raise Preempted(f"{run}: the training was preempted and saved; start the same command again to resume")
     if code:
         raise UserError(f"{run}: the training ended with exit code {code}; its own message stands above")
-    out = run / "evaluation"
-    if not (out / METRICS_FILE).is_file():
-        evaluate(run / "best", data, out, workers=workers, folds=folds)
+    evaluate(run / "best", data, out, workers=workers, folds=folds)
     return out

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,16 @@ def test_two_processes_share_the_work_exactly_once(checkpoint, tmp_path):
     (tmp_path / "boxes.csv").write_text("\n".join(["file,face_x0,face_y0,face_x1,face_y1", *lines]))
     words = [tmp_path / "photos", "--boxes", tmp_path / "boxes.csv", "--checkpoint", checkpoint]
     expected = predict(*words, out=tmp_path / "one")
-    launch = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", str(free_port())]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        str(free_port()),
+    ]
     words = [*launch, "-m", "mivolo_lite", "predict", *map(str, words), "--out", str(tmp_path / "two")]
     code, output = finish(words)
     assert code == 0, output
