@@ -69,7 +69,7 @@ def read_log(run: Path) -> Log:
         try:
             record = json.loads(line)
             log[record["kind"]].append(record)
-        except (ValueError, LookupError, TypeError):  # other kinds, and the line that a run at work is writing
+        except (ValueError, LookupError, TypeError):  # other records, and the line that a run at work is writing
             continue
     if not any(log.values()):
         raise UserError(f"{path}: holds no step yet; wait for the first lines of the log")
