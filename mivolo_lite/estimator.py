@@ -116,11 +116,14 @@ class Estimator(nn.Module):
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
         """Ages in years and (B, 2) probabilities over ``GENDERS``, None without a gender head, from a forward pass."""
-        gender = None
-        if self.gender_head is not None:
-            logits = output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
-            gender = logits.softmax(dim=1)
-        return self.method.estimate(output["age"]), gender
+        logits = self.gender_logits(output)
+        return self.method.estimate(output["age"]), None if logits is None else logits.softmax(dim=1)
+
+    def gender_logits(self, output: dict[str, Tensor]) -> Tensor | None:
+        """(B, 2) float32 logits over ``GENDERS``, by the calibrated temperature; None without a gender head."""
+        if self.gender_head is None:
+            return None
+        return output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
 
     def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
         """Write ``model.safetensors`` and ``model.yaml``, without what only training needs.

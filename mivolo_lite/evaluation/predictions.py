@@ -23,7 +23,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.task_labels import age_stds, count_people, identities, task_columns
 from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.methods.distribution import mean_and_variance
+from mivolo_lite.methods.distribution import spread
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.tasks import Task
@@ -264,9 +264,9 @@ def predict_each(
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all from an estimator without gender."""
-    if estimator.gender_head is None:
+    logits = estimator.gender_logits(output)
+    if logits is None:
         return torch.zeros(len(output["age"]), device=output["age"].device)
-    logits = output["gender"].float() / estimator.card.calibration.get("gender_temperature", 1.0)
     female = GENDERS.index("F")
     return logits[:, female] - logits[:, 1 - female]
 
@@ -317,9 +317,8 @@ def mask_unseen(has_image: Tensor, *estimates: Tensor) -> list[Tensor]:
 
 def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
     """(B,) standard deviation of the ages in years, NaN where the method has no distribution."""
-    if estimate.probability is None:
-        return torch.full_like(estimate.mean, torch.nan)
-    return mean_and_variance(estimate.probability, span.ages(estimate.mean.device))[1].sqrt()
+    known = spread(estimate, span)
+    return torch.full_like(estimate.mean, torch.nan) if known is None else known
 
 
 def _bar_hidden(accelerator: Accelerator) -> bool | None:

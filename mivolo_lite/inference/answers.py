@@ -11,12 +11,12 @@ from torch import Tensor
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
+from mivolo_lite.evaluation.predictions import gender_logit
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
-from mivolo_lite.inference.people import TaskAnswer
-from mivolo_lite.labels import GENDERS
-from mivolo_lite.methods.distribution import mean_and_variance
+from mivolo_lite.inference.people import TaskAnswer, likelier_gender
+from mivolo_lite.methods.distribution import spread
 from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.tasks import Task
 
@@ -38,9 +38,7 @@ class Answer:
     @property
     def gender(self) -> tuple[str | None, float | None]:
         """The likelier gender and its probability."""
-        if self.female is None:
-            return None, None
-        return ("F" if self.female > 0 else "M"), float(1 / (1 + np.exp(-min(abs(self.female), 500))))
+        return likelier_gender(self.female)
 
 
 class Answers:
@@ -88,31 +86,22 @@ class Answers:
         estimator = self.estimator
         estimate, _ = estimator.estimate(output)
         age = estimate.age.double().cpu().numpy()
-        spread = None
-        if estimate.probability is not None:
-            ages = estimator.method.span.ages(self.device)
-            spread = mean_and_variance(estimate.probability, ages)[1].sqrt().tolist()
+        spreads = spread(estimate, estimator.method.span)
+        spreads = None if spreads is None else spreads.tolist()
         calibration, unknown = estimator.card.calibration, [None] * len(age)
         ends = age_intervals(calibration, age, unknown, unknown) if calibration else None
-        female = self._female(output)
+        female = None if estimator.gender_head is None else gender_logit(estimator, output).tolist()
         tasks = {task.name: _task_answers(task, output[task.name]) for task in estimator.tasks}
         return (
             Answer(
                 float(age[row]),
-                None if spread is None else spread[row],
+                None if spreads is None else spreads[row],
                 None if ends is None else (float(ends[0][row]), float(ends[1][row])),
                 None if female is None else female[row],
                 {name: answers[row] for name, answers in tasks.items()},
             )
             for row in range(len(age))
         )
-
-    def _female(self, output: dict[str, Tensor]) -> list[float] | None:
-        if self.estimator.gender_head is None:
-            return None
-        logits = output["gender"].float() / self.estimator.card.calibration.get("gender_temperature", 1.0)
-        female = GENDERS.index("F")
-        return (logits[:, female] - logits[:, 1 - female]).tolist()
 
 
 def _task_answers(task: Task, output: Tensor) -> list[TaskAnswer]:

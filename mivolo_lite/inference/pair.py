@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.windows import Detection
-from mivolo_lite.packing.crops import Box
+from mivolo_lite.packing.crops import Box, intersection
 
 _LEAST = 0.5
 """A face of which less than this share lies in a body is not of that body."""
@@ -33,11 +33,9 @@ def pair(faces: Sequence[Detection], bodies: Sequence[Detection]) -> list[Locate
 def _fit(face: Box, body: Box) -> float:
     """The share of a face in the upper half of a body, less a little for a face far from the middle of its top."""
     top_half = body[0], body[1], body[2], (body[1] + body[3]) / 2
-    width = max(min(face[2], top_half[2]) - max(face[0], top_half[0]), 0)
-    height = max(min(face[3], top_half[3]) - max(face[1], top_half[1]), 0)
     area = (face[2] - face[0]) * (face[3] - face[1])
     if area <= 0:
         return 0.0
     across = abs((face[0] + face[2]) - (body[0] + body[2])) / (2 * max(body[2] - body[0], 1))
     down = abs(face[1] - body[1]) / max(body[3] - body[1], 1)
-    return width * height / area - 0.1 * (across + down)
+    return intersection(face, top_half) / area - 0.1 * (across + down)

@@ -23,6 +23,13 @@ class Located(NamedTuple):
     landmarks: np.ndarray | None = None
 
 
+def likelier_gender(female: float | None) -> tuple[str | None, float | None]:
+    """The likelier gender and its probability by the log odds of ``F``; None twice where these are not known."""
+    if female is None:
+        return None, None
+    return ("F" if female > 0 else "M"), float(1 / (1 + np.exp(-abs(female))))
+
+
 @dataclass(frozen=True)
 class TaskAnswer:
     """The answer of a task in addition to age and gender.

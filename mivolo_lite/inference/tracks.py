@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.people import Person, likelier_gender
 from mivolo_lite.packing.crops import Box, box_iou
 
 _LEAST_OVERLAP = 0.25
@@ -60,10 +60,7 @@ class Track:
     @property
     def gender(self) -> tuple[str | None, float | None]:
         """The likelier gender by the mean log odds so far, and its probability."""
-        if not self.genders:
-            return None, None
-        odds = self.female / self.genders
-        return ("F" if odds > 0 else "M"), float(1 / (1 + np.exp(-abs(odds))))
+        return likelier_gender(self.female / self.genders if self.genders else None)
 
 
 class Tracker:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mivolo_lite.images.letterbox import resize
-from mivolo_lite.packing.crops import Box, box_iou
+from mivolo_lite.packing.crops import Box, box_iou, intersection
 
 _SAME = 0.4
 """Boxes of one detector that overlap by this intersection over union are one face."""
@@ -119,10 +119,8 @@ def _is_same(box: Box, surer: Box) -> bool:
 
 
 def _share_inside(box: Box, other: Box) -> float:
-    width = max(min(box[2], other[2]) - max(box[0], other[0]), 0)
-    height = max(min(box[3], other[3]) - max(box[1], other[1]), 0)
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return width * height / area if area > 0 else 1.0
+    return intersection(box, other) / area if area > 0 else 1.0
 
 
 def _longer_side(box: Box) -> float:

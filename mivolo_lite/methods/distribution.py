@@ -59,6 +59,13 @@ def mean_and_variance(probability: Tensor, ages: Tensor) -> tuple[Tensor, Tensor
     return mean, expectation(probability, (ages - mean[:, None]).square())
 
 
+def spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor | None:
+    """(B,) standard deviation of the ages in years, None where the method has no distribution."""
+    if estimate.probability is None:
+        return None
+    return mean_and_variance(estimate.probability, span.ages(estimate.mean.device))[1].sqrt()
+
+
 def median(probability: Tensor, ages: Tensor) -> Tensor:
     """(B,) the smallest age with a cumulative probability of at least one half; it minimises the expected error."""
     index = (probability.cumsum(-1) < 0.5).sum(-1)

@@ -164,11 +164,16 @@ def clip_box(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
 
 def box_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes, 0 where both are empty."""
+    shared = intersection(first, second)
+    union = _area(first) + _area(second) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def intersection(first: Box, second: Box) -> float:
+    """The area that two boxes share."""
     width = max(min(first[2], second[2]) - max(first[0], second[0]), 0)
     height = max(min(first[3], second[3]) - max(first[1], second[1]), 0)
-    intersection = width * height
-    union = _area(first) + _area(second) - intersection
-    return intersection / union if union > 0 else 0.0
+    return width * height
 
 
 def encode(crop: np.ndarray, crop_size: float, resample: str = "average") -> bytes:
