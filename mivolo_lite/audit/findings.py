@@ -8,6 +8,7 @@ import numpy as np
 from mivolo_lite.audit.fingerprints import Fingerprints
 from mivolo_lite.audit.quality import BLANK_CONTRAST
 from mivolo_lite.audit.samples import Samples
+from mivolo_lite.connected import first_connected
 from mivolo_lite.labels import GENDERS, NO_CODE
 
 FLAGS = ("unreadable", "blank", "tiny", "blurred")
@@ -80,23 +81,13 @@ class Group:
 
 def group_pairs(pairs: np.ndarray, samples: Samples) -> list[Group]:
     """The samples that pairs connect, in the order of their first members."""
-    parent: dict[int, int] = {}
-
-    def root(sample: int) -> int:
-        while parent.setdefault(sample, sample) != sample:
-            parent[sample] = parent[parent[sample]]
-            sample = parent[sample]
-        return sample
-
-    for first, second in zip(pairs["first"].tolist(), pairs["second"].tolist(), strict=True):
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
+    first_of = first_connected(zip(pairs["first"].tolist(), pairs["second"].tolist(), strict=True))
     members: dict[int, list[int]] = {}
-    for sample in sorted(parent):
-        members.setdefault(root(sample), []).append(sample)
+    for sample in sorted(first_of):
+        members.setdefault(first_of[sample], []).append(sample)
     links: dict[int, list[int]] = {}
     for row, first in enumerate(pairs["first"].tolist()):
-        links.setdefault(root(first), []).append(row)
+        links.setdefault(first_of[first], []).append(row)
     return [_group(group, pairs[links[representative]], samples) for representative, group in members.items()]
 
 

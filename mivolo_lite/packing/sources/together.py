@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from mivolo_lite.connected import first_connected
+
 
 def people_together(groups: Iterable[Iterable[str]]) -> dict[str, str]:
     """The name that all people have in common who are linked by images of several, over other people if need be.
@@ -12,17 +14,4 @@ def people_together(groups: Iterable[Iterable[str]]) -> dict[str, str]:
     Returns:
         For each of them, the first person, by name, of all that are linked.
     """
-    parent: dict[str, str] = {}
-
-    def root(person: str) -> str:
-        while parent.setdefault(person, person) != person:
-            parent[person] = parent[parent[person]]
-            person = parent[person]
-        return person
-
-    for group in groups:
-        first, *others = group
-        for other in others:
-            low, high = sorted((root(first), root(other)))
-            parent[high] = low
-    return {person: root(person) for person in parent}
+    return first_connected((first, other) for first, *others in groups for other in others)

@@ -1,0 +1,22 @@
+"""What links connect, over other links if need be: the connected components of a graph."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+Item = TypeVar("Item", str, int)
+
+
+def first_connected(pairs: Iterable[tuple[Item, Item]]) -> dict[Item, Item]:
+    """For each item of any pair, the smallest of all that it is connected with, itself included."""
+    parent: dict[Item, Item] = {}
+
+    def root(item: Item) -> Item:
+        while parent.setdefault(item, item) != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return {item: root(item) for item in parent}
