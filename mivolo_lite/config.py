@@ -136,8 +136,9 @@ def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[di
     stood."""
     layer = read_yaml_file(path, f"{readers[-1]}: base" if readers else "--config")
     base = layer.pop("base", None)
+    base = [] if base is None else base
     readers = (*readers, path.absolute())
-    for name in base if isinstance(base, list) else [] if base is None else [base]:
+    for name in base if isinstance(base, list) else [base]:
         if not isinstance(name, str):
             raise UserError(f"{path}: base: {name!r:.60} is not a file; name one, which may have a base of its own")
         base_path = path.parent / expand_path(name, f"{path}: base")

@@ -1,9 +1,10 @@
 """``mivolo-lite summary``."""
 
+import json
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.training.run_summary import in_json, in_lines, summarise
+from mivolo_lite.training.run_summary import in_lines, summarise
 
 
 def run(argv: Sequence[str]) -> None:
@@ -13,4 +14,4 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parse(parser, argv)
     summary = summarise(options["folder"])
-    print(in_json(summary) if options["json"] else in_lines(summary))
+    print(json.dumps(summary, indent=2) if options["json"] else in_lines(summary))

@@ -1,6 +1,5 @@
 """The curves of trainings side by side: validation error, losses, learning rate and speed, from their logs."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,11 +9,13 @@ from matplotlib.axes import Axes
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.short_names import distinct_labels
+from mivolo_lite.experiments.smoothing import smoothed
 from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.reporting.page import Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.plots import COLOURS, Plot
 from mivolo_lite.reporting.provenance import provenance
+from mivolo_lite.training.json_lines import read_records
 
 LOG_FILE, PAGE_FILE = "metrics.jsonl", "report.html"
 _PLOTS = (
@@ -29,9 +30,6 @@ _PLOTS = (
     ("train", "samples_per_second", "Samples a second", True),
 )
 """Kind of record, name in it, title, and whether it jumps from batch to batch, so that its line is smoothed."""
-_SMOOTHING = 0.9
-"""Weight of the past in the thick line of what a batch gives; the thin one is as logged."""
-
 Log = Mapping[str, list[dict[str, Any]]]
 """The records of a run by their kind, ``train`` and ``val``, in the order of their steps."""
 
@@ -61,16 +59,12 @@ def read_log(run: Path) -> Log:
     """The log of a run. Raises UserError where there is none."""
     path = run / LOG_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        raise UserError(f"{run}: no {LOG_FILE} here that can be read; give the folder of a run") from None
-    log: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-    for line in lines:
-        try:
-            record = json.loads(line)
-            log[record["kind"]].append(record)
-        except (ValueError, LookupError, TypeError):  # other records, and the line that a run at work is writing
-            continue
+        records = list(read_records(path)) if path.is_file() else None
+    except OSError:
+        records = None
+    if records is None:
+        raise UserError(f"{run}: no {LOG_FILE} here that can be read; give the folder of a run")
+    log = {kind: [record for record in records if record.get("kind") == kind] for kind in ("train", "val")}
     if not any(log.values()):
         raise UserError(f"{path}: holds no step yet; wait for the first lines of the log")
     return log
@@ -94,21 +88,12 @@ def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bo
         steps, values = [step for step, _ in points], [value for _, value in points]
         if noisy:
             ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-        line, marker = _smoothed(values) if noisy else values, "o" if len(values) < 50 and not noisy else ""
+        line, marker = list(smoothed(values)) if noisy else values, "o" if len(values) < 50 and not noisy else ""
         ax.plot(steps, line, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3)
     ax.set_xlabel("step")
     ax.set_ylabel(title)
     if len(curves) > 1:
         ax.legend()
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """The exponential moving average, without the pull of its start (Kingma and Ba, 2015, section 3)."""
-    average, smoothed = 0.0, []
-    for count, value in enumerate(values, start=1):
-        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
-        smoothed.append(average / (1 - _SMOOTHING**count))
-    return smoothed
 
 
 def _best(logs: Mapping[str, Log]) -> Table:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.experiments.smoothing import smoothed
 from mivolo_lite.files import write_text
 from mivolo_lite.reporting.plots import BLUE, ORANGE, Plot
 from mivolo_lite.training.loop import Trainer
@@ -19,8 +20,8 @@ from mivolo_lite.training.step import Diverged
 LR_FILE, FOLDER = "lr.json", "find-lr"
 _EPOCHS = "1000"
 """Enough for any number of steps: the test ends by itself."""
-_SMOOTHING, _EXPLODED = 0.9, 4.0
-"""Weight of the past in the smoothed loss, and how many times the lowest one ends the test."""
+_EXPLODED = 4.0
+"""The test ends where the smoothed loss is so many times the lowest."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def find_lr(words: Sequence[str], steps: int = 100, low: float = 1e-6, high: flo
     out = Path(read_run_config(words).run) / FOLDER
     changes = ["--run", str(out / "run"), "--optim.epochs", _EPOCHS, "--train.trackers", "[]"]
     trainer = Trainer(read_run_config([*words, *changes]))
-    curve = _smoothed(trainer, np.geomspace(low, high, steps).tolist())
+    curve = _measured(trainer, np.geomspace(low, high, steps).tolist())
     trainer.close()
     if len(curve.rates) < 3:
         raise UserError(f"find-lr: --low {low:g}: the loss explodes at once; give a lower rate")
@@ -68,13 +69,12 @@ def find_lr(words: Sequence[str], steps: int = 100, low: float = 1e-6, high: flo
     return curve
 
 
-def _smoothed(trainer: Trainer, rates: Sequence[float]) -> LrCurve:
-    average, losses = 0.0, []
+def _measured(trainer: Trainer, rates: Sequence[float]) -> LrCurve:
+    losses: list[float] = []
     try:
-        for step, loss in enumerate(trainer.learn_at(rates), start=1):
-            average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
-            losses.append(average / (1 - _SMOOTHING**step))
-            if losses[-1] > _EXPLODED * min(losses):
+        for loss in smoothed(trainer.learn_at(rates)):
+            losses.append(loss)
+            if loss > _EXPLODED * min(losses):
                 break
     except Diverged:
         pass

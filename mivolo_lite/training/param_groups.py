@@ -24,7 +24,7 @@ def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     has the factor 1, the last layer of a backbone ``layer_decay``, the one before its square, and so on.
     """
     scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
-    for _, layers in _backbones(module):
+    for layers in _backbones(module):
         last = max(layers.values())
         scales |= {name: layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
     return scales
@@ -63,7 +63,7 @@ class Freeze:
 
 def _names_of(module: nn.Module, parts: Sequence[Part]) -> set[str]:
     names = {name for name, _ in module.named_parameters()}
-    layers = {name: layer for _, of_backbone in _backbones(module) for name, layer in of_backbone.items()}
+    layers = {name: layer for of_backbone in _backbones(module) for name, layer in of_backbone.items()}
     by_part = {part: {name for name in names if part in name.split(".")} for part in ("face", "body")}
     by_part |= {"backbone": set(layers), "stem": {name for name, layer in layers.items() if not layer}}
     for part in parts:
@@ -83,10 +83,10 @@ def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Ite
         yield from _largest_within(child, names, f"{prefix}{name}.")
 
 
-def _backbones(module: nn.Module) -> Iterator[tuple[str, dict[str, int]]]:
-    """Of every timm model in a module, its path, and the number of each parameter's layer by the whole name."""
+def _backbones(module: nn.Module) -> Iterator[dict[str, int]]:
+    """Of every timm model in a module, the number of each parameter's layer by the whole name."""
     for path, submodule in module.named_modules():
         if hasattr(submodule, "group_matcher"):
             layers = group_parameters(submodule, submodule.group_matcher(coarse=False), reverse=True)
             named = {name for name, _ in submodule.named_parameters()}
-            yield path, {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}
+            yield {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}

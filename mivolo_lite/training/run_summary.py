@@ -1,6 +1,5 @@
 """What a run's log says of it: its best error, how far it came, how fast and how steadily."""
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -63,10 +62,6 @@ def in_lines(summary: dict[str, Any]) -> str:
         "goodput": _formatted(summary["goodput"], "{:.1%} of the time since the first start is in steps"),
     }
     return "\n".join(f"{name:15}{text}" for name, text in lines.items() if text is not None)
-
-
-def in_json(summary: dict[str, Any]) -> str:
-    return json.dumps(summary, indent=2)
 
 
 def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:

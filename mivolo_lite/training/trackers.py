@@ -21,15 +21,14 @@ TrackerName = Literal["auto", "tensorboard", "wandb", "mlflow"]
 
 TRACKERS_FILE = "trackers.json"
 """In the run's folder: the run's id by the tracker's name."""
-_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 _PROJECT = "mivolo_lite"
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
     """Raise UserError where a tracker is not installed."""
     for name in names:
-        if name != "auto" and find_spec(_PACKAGES[name]) is None:
-            raise UserError(f"train.trackers: {name} is not installed; pip install {_PACKAGES[name]}")
+        if name != "auto" and find_spec(name) is None:
+            raise UserError(f"train.trackers: {name} is not installed; pip install {name}")
 
 
 def start_trackers(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mivolo_lite.cli import main
-from mivolo_lite.experiments.curves import _smoothed
+from mivolo_lite.experiments.smoothing import smoothed
 
 
 def write_log(run, *, steps=30, error=9.0):
@@ -36,7 +36,7 @@ def test_one_run_at_work_that_was_never_evaluated(tmp_path):
 
 
 def test_smoothing_a_constant_leaves_it():
-    assert _smoothed([2.5] * 5) == pytest.approx([2.5] * 5)
+    assert list(smoothed([2.5] * 5)) == pytest.approx([2.5] * 5)
 
 
 @pytest.mark.parametrize("content, message", [(None, "no metrics.jsonl"), ("no json\n", "no step yet")])
