@@ -3,6 +3,7 @@
 import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mivolo_lite.shards.storage import open_shards
 PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
-_DRAWN_QUALITY = 90
+_ANNOTATED_QUALITY = 90
 
 
 def run_items(
@@ -43,6 +44,7 @@ def run_items(
         options: how they are read.
         hidden: show no progress bar.
     """
+    load_index = lru_cache(maxsize=1)(ShardIndex.load)  # once for all stretches of a data set
     bar = tqdm(total=len(items), desc="predicting", unit="", leave=False, disable=hidden or None)
     with bar:
         for group in _groups(items, options.batch):
@@ -51,7 +53,7 @@ def run_items(
             else:
                 ((number, item),) = group
                 results = (
-                    _shards(predictor, item)
+                    _shards(predictor, item, load_index(item.address))
                     if item.kind == "shards"
                     else predict_video(predictor, number, item, options)
                 )
@@ -100,15 +102,13 @@ def _estimated(
     people = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
     for (number, item, image, _), found in zip(photos, people, strict=True):
         if options.annotated is not None:
-            name = f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.jpg"
-            jpeg = simplejpeg.encode_jpeg(draw(image, found), _DRAWN_QUALITY, colorspace="RGB")
-            write_bytes(options.annotated / name, jpeg)
+            jpeg = simplejpeg.encode_jpeg(draw(image, found), _ANNOTATED_QUALITY, colorspace="RGB")
+            write_bytes(options.annotated / item.annotated_name(number, ".jpg"), jpeg)
         yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
 
 
-def _shards(predictor: Predictor, item: Item) -> Iterator[Result]:
+def _shards(predictor: Predictor, item: Item, index: ShardIndex) -> Iterator[Result]:
     """The samples of a stretch of shards, whose crops are cut already."""
-    index = ShardIndex.load(item.address)
     reader = open_shards(index, _BLOCK_SAMPLES)
     reader.prepare(np.arange(item.samples.start, item.samples.stop), ())
     crops = [Crops(*(_member(index, reader, name, sample) for name in ("face", "body"))) for sample in item.samples]

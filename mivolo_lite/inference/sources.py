@@ -38,6 +38,10 @@ class Item(NamedTuple):
         """The address without credentials."""
         return without_credentials(self.address)
 
+    def annotated_name(self, number: int, ending: str) -> str:
+        """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
+        return f"{number:06d}-{Path(self.name.partition('?')[0]).stem[:100]}{ending}"
+
 
 def find_items(sources: Sequence[str]) -> list[Item]:
     """The work that addresses mean, in their order; of folders and globs, in the order of the names.
@@ -97,9 +101,9 @@ def read_image(item: Item) -> Photo:
     """The photo of an item. Raises UnusablePhoto with the reason where it cannot be used."""
     if not is_url(item.address):
         return read_photo(Path(item.address))
-    folder, _, name = item.address.partition("?")[0].rpartition("/")
-    query = item.address.partition("?")[1:]
+    path, mark, query = item.address.partition("?")
+    folder, _, name = path.rpartition("/")
     try:
-        return photo_of(RemoteFolder(folder + "".join(query)).read(name))
+        return photo_of(RemoteFolder(folder + mark + query).read(name))
     except UserError as error:
         raise UnusablePhoto(str(error)) from None

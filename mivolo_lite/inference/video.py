@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 
 from mivolo_lite.files import written_aside
 from mivolo_lite.inference.draw import draw
@@ -34,7 +33,7 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
             if options.annotated is None:
                 yield from _results(predictor, item, seen, rate, options, None)
                 return
-            path = options.annotated / f"{number:06d}-{Path(item.name.partition('?')[0]).stem[:100]}.mp4"
+            path = options.annotated / item.annotated_name(number, ".mp4")
             with written_aside(path) as partial:
                 writer = VideoWriter(partial, rate / options.stride)
                 yield from _results(predictor, item, seen, rate, options, writer)

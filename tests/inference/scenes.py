@@ -1,4 +1,7 @@
-"""Photos with faces that anybody may have: annotated ones, and a detector that finds them by their colour."""
+"""Photos with faces that anybody may have: synthetic ones, and a detector that finds them by their colour."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -48,3 +51,8 @@ class RedSquares:
         return [
             Detection((float(x), float(y), float(x + w), float(y + h)), 0.9) for x, y, w, h, n in boxes[1:] if n > 20
         ]
+
+
+def rows(out: Path, stem: str = "predictions") -> list[dict]:
+    """What the command wrote to ``STEM.jsonl``."""
+    return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]

@@ -16,25 +16,14 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.inference import detect
 from mivolo_lite.inference.boxes import BoxesFile
-from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.sources import find_items
 from mivolo_lite.packing.crops import box_iou
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
-from tests.inference.scenes import RedSquares, photo, tiny_estimator
+from tests.inference.scenes import photo, rows, tiny_estimator
 from tests.training.launching import finish, free_port
 
-
-@pytest.fixture(autouse=True)
-def red_faces(monkeypatch):
-    monkeypatch.setattr("mivolo_lite.inference.predictor.open_detector", lambda *_: FaceDetector(RedSquares()))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "best"
-    tiny_estimator().save(folder)
-    return str(folder)
+pytestmark = pytest.mark.usefixtures("red_faces")
 
 
 @pytest.fixture
@@ -47,10 +36,6 @@ def photos(tmp_path):
     Image.fromarray(photo()).save(folder / "deeper" / "c.png")
     (folder / "deeper" / "d.jpg").write_bytes(b"<html>no photo</html>")
     return folder
-
-
-def rows(out: Path, stem: str = "predictions") -> list[dict]:
-    return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]
 
 
 def predict(*words, out: Path | None = None) -> list[dict]:

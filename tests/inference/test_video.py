@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from mivolo_lite.cli import main
-from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.frames import UnusableVideo, VideoWriter, open_video
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.tracks import Tracker
-from tests.inference.scenes import RedSquares, photo, tiny_estimator
+from tests.inference.scenes import photo, rows
+
+pytestmark = pytest.mark.usefixtures("red_faces")
 
 
 def write_video(path: Path, frames) -> Path:
@@ -36,22 +37,6 @@ def moving(count: int):
 @pytest.fixture
 def video(tmp_path):
     return write_video(tmp_path / "walk.mp4", moving(20))
-
-
-@pytest.fixture(autouse=True)
-def red_faces(monkeypatch):
-    monkeypatch.setattr("mivolo_lite.inference.predictor.open_detector", lambda *_: FaceDetector(RedSquares()))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "best"
-    tiny_estimator().save(folder)
-    return str(folder)
-
-
-def rows(out: Path, stem: str) -> list[dict]:
-    return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]
 
 
 def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, checkpoint, tmp_path):
