@@ -27,7 +27,7 @@ from mivolo_lite.packing.sources.utkface import UTKFaceSource
 
 RESULTS = Path(__file__).parent / "results" / "packing.md"
 WORKERS = 2
-DIFFERENT = 200  # images that are drawn; the others are these with other bytes behind their end
+DIFFERENT = 200  # images that are synthesised; the others are these with other bytes behind their end
 
 TEMPLATE = """\
 # Speed and memory of packing

@@ -115,7 +115,7 @@ class Predictor:
             images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
 
         Raises:
-            UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and goes on.
+            UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and continues.
         """
         one = isinstance(images, str | Path | np.ndarray | Image.Image)
         pixels = [as_array(image) for image in ([images] if one else images)]  # type: ignore[list-item, union-attr]

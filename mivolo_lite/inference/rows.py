@@ -83,7 +83,7 @@ def columns_of(tasks: Sequence[str]) -> list[str]:
     """The columns of ``predictions.csv``.
 
     Args:
-        tasks: the names of those whose answers are columns; embeddings stand in the JSON alone.
+        tasks: the names of those whose answers are columns; embeddings are in the JSON alone.
     """
     return [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
 

@@ -13,7 +13,7 @@ from mivolo_lite.training.run_folder import RunFolder
 _IN_PROGRESS = {
     "samples_per_second", "wait", "memory_gib", "mfu", "elapsed", "left", "step_seconds", "goodput", "error", "best",
 }  # fmt: skip
-"""Values that stand in the line's progress, or elsewhere."""
+"""Values that the progress of the line shows, or that are logged elsewhere."""
 
 
 class RunLogger:

@@ -1,5 +1,3 @@
-import multiprocessing
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.forest import Forest, cluster_ages, normal_mass, refit_leaves
 from mivolo_lite.methods.interface import AgeSpan
+from tests.training.launching import run_ranks
 
 AGE = torch.tensor([20.0, 30, 40, 50])
 ROUTING = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9]])
@@ -356,14 +355,7 @@ def distributed_data():
 
 @pytest.mark.slow
 def test_two_ranks_are_one_process_with_all_samples(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=distributed_worker, args=(r, tmp_path / "store", tmp_path)) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(240)
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    run_ranks(distributed_worker, [(rank, tmp_path / "store", tmp_path) for rank in range(2)], timeout=240)
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     method = forest(refit_every=3, refit_samples=40)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.5)

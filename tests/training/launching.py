@@ -1,10 +1,12 @@
 """Starting training as users do, through ``accelerate launch``, and leaving nothing behind."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -30,6 +32,18 @@ def accelerate(file: Path | str, *words, processes: int | None = None) -> list[s
 def torchrun(processes: int, *words) -> list[str]:
     options = ["--nproc_per_node", processes, "--master_port", free_port(), "--"]  # or --run would be its --run-path
     return [str(word) for word in (sys.executable, "-m", "torch.distributed.run", *options, *words)]
+
+
+def run_ranks(work: Callable, arguments: Iterable[tuple], timeout: float) -> None:
+    """Run a function in new processes, one for each tuple of arguments, and require that all of them succeed."""
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=work, args=each) for each in arguments]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0] * len(ranks)
 
 
 def finish(command: list[str], timeout: float = 400, cwd: Path = REPOSITORY, **environment) -> tuple[int, str]:

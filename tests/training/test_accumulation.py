@@ -1,7 +1,5 @@
 """One batch, four micro-batches and two processes are the same training, whatever the method."""
 
-import multiprocessing
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -11,7 +9,7 @@ from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.step import OptimizerStep
 from tests.methods.test_every_method import VARIANTS
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 from tests.training.test_step import batch_of, part
 
 SIZE, STEPS = 16, 3
@@ -56,14 +54,8 @@ def nothing_left_of_other_runs():
 def of_two_processes(tmp_path_factory):
     """Their states by variant, as both have them."""
     folder = tmp_path_factory.mktemp("two")
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [context.Process(target=worker, args=(rank, port, folder)) for rank in range(2)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(240)
-        process.kill()
-    assert [process.exitcode for process in workers] == [0, 0]
+    port = free_port()
+    run_ranks(worker, [(rank, port, folder) for rank in range(2)], timeout=240)
     states = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for variant, state in states[0].items():
         assert all(state[name].equal(states[1][variant][name]) for name in state), variant

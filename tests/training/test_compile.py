@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import multiprocessing
 import os
 
 import pytest
@@ -26,7 +25,7 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 from tests.training.test_every_model_on_engines import ENVIRONMENT
 
 SIZE = 6
@@ -140,14 +139,8 @@ def work(file, rank, port, results):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["ddp", "zero2"])
 def test_two_ranks(file, tmp_path):
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    ranks = [context.Process(target=work, args=(file, rank, port, tmp_path)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(300)
-        process.kill()
-    assert [process.exitcode for process in ranks] == [0, 0]
+    port = free_port()
+    run_ranks(work, [(file, rank, port, tmp_path) for rank in range(2)], timeout=300)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["losses"][3:] == pytest.approx(found["losses"][:3], rel=1e-5)

@@ -1,6 +1,5 @@
 """Every model takes the steps on sharded parameters that it takes in one process."""
 
-import multiprocessing
 import os
 
 import pytest
@@ -18,7 +17,7 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 
 SIZE, STEPS = 4, 2
 CHECKPOINTED = ("single, a transformer's body", "dual, maps", "mivolo, face and body", "swinface")
@@ -87,15 +86,8 @@ def work(file, rank, processes, port, results):
 
 
 def run(file, processes, folder):
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    arguments = [(file, rank, processes, port, folder / f"{file}.pt") for rank in range(processes)]
-    workers = [context.Process(target=work, args=each) for each in arguments]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(300)
-        process.kill()
-    assert [process.exitcode for process in workers] == [0] * processes
+    port = free_port()
+    run_ranks(work, [(file, rank, processes, port, folder / f"{file}.pt") for rank in range(processes)], timeout=300)
     return torch.load(folder / f"{file}.pt", weights_only=True)
 
 

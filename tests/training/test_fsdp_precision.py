@@ -1,7 +1,6 @@
 """FSDP2 gathers matrices in bfloat16, and computes what autocast computes in one process."""
 
 import json
-import multiprocessing
 import os
 
 import pytest
@@ -19,7 +18,7 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 from tests.training.test_every_model_on_engines import ENVIRONMENT, SIZE, batch_of
 
 MODELS_HERE = ("single, a convolutional face", "single, a transformer's body", "dual, maps", "mivolo, face and body")
@@ -58,15 +57,8 @@ def work(file, rank, processes, port, checkpointing, results):
 
 
 def run(file, processes, folder, checkpointing=False):
-    context, port, results = multiprocessing.get_context("spawn"), free_port(), folder / f"{file}{checkpointing}.json"
-    arguments = [(file, rank, processes, port, checkpointing, results) for rank in range(processes)]
-    ranks = [context.Process(target=work, args=each) for each in arguments]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(300)
-        process.kill()
-    assert [process.exitcode for process in ranks] == [0] * processes
+    port, results = free_port(), folder / f"{file}{checkpointing}.json"
+    run_ranks(work, [(file, rank, processes, port, checkpointing, results) for rank in range(processes)], timeout=300)
     return json.loads(results.read_text())
 
 

@@ -1,7 +1,6 @@
 """What two ranks wait for in a step: one reduce, whatever it is that they share."""
 
 import json
-import multiprocessing
 import os
 
 import numpy as np
@@ -18,7 +17,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.optim import OptimConfig, build_optimizer
 from mivolo_lite.training.step import OptimizerStep
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 from tests.training.test_step import batch_of
 
 COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "broadcast", "barrier")
@@ -79,14 +78,8 @@ def work(rank, port, folder):
 @pytest.mark.slow
 def test_a_step_waits_for_one_reduce_and_ranks_stay_equal(tmp_path):
     """Label counts and preemption; losses, batch statistics and subgroups travel during the backward pass."""
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    ranks = [context.Process(target=work, args=(rank, port, tmp_path)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in ranks] == [0, 0]
+    port = free_port()
+    run_ranks(work, [(rank, port, tmp_path) for rank in range(2)], timeout=120)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second and len(first["statistics"]) > 4
     assert first["counts"] == [1, 2, 3]

@@ -78,7 +78,7 @@ class Table:
     def __iter__(self) -> Iterator[Line]:
         return map(self.line, range(len(self)))
 
-    def __repr__(self) -> str:  # parts of a data set are told apart by it
+    def __repr__(self) -> str:  # it distinguishes the parts of a data set
         return f"Table({list(self.columns)}, {self._digest})"
 
     @cached_property
