@@ -1,7 +1,6 @@
 """A model, an age method and a gender head as one module, and its files for inference."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,9 +17,9 @@ from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
-from mivolo_lite.models import MODELS
+from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
-from mivolo_lite.option_values import check_value
+from mivolo_lite.option_values import build
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 
 Tta = Literal["none", "flip"]
@@ -48,11 +47,9 @@ class Estimator(nn.Module):
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
         self.card = card
-        self.model = _build(MODELS, card.model, "model", lambda cls, config: cls(config, card.image_size))
+        self.model = build(BUILDERS, card.model, "model", lambda cls, config: cls(config, card.image_size))
         span = AgeSpan(**card.span)
-        self.method = _build(
-            METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config)
-        )
+        self.method = build(METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config))
         self.gender_head = self.model.make_head(len(GENDERS)) if card.gender else None
         self.tasks = read_tasks(card.tasks)
         self.subnets = make_subnets(self.model, self.tasks)
@@ -215,22 +212,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     require_finite(weights, path)
     return weights
-
-
-def _build(registry: Mapping[str, Any], options: dict[str, Any], kind: str, construct: Callable) -> Any:
-    options = dict(options)
-    name = options.pop("name")
-    if name not in registry:
-        raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
-    option_types = {option.name: option.type for option in fields(registry[name].Config)}
-    if surplus := [str(option) for option in options if option not in option_types]:
-        raise UserError(f"{kind} {name} has no option {', '.join(surplus)}")
-    for option, value in options.items():
-        try:
-            options[option] = check_value(option_types[option], value)
-        except ValueError as error:
-            raise UserError(f"{kind}.{option}: {error}") from None
-    return construct(registry[name], registry[name].Config(**options))
 
 
 def require_same(card: Card, start: Card, folder: Path | str) -> None:

@@ -1,11 +1,13 @@
 """Parsing one value of an option as its type, with an error that says what the type takes."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import checked_type
 
 _NO = (False, "off", "Off", "OFF", "No", "NO", "false")
@@ -34,6 +36,33 @@ def check_value(kind: Any, value: Any) -> Any:
     except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
         quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
         raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
+
+
+def build(registry: Mapping[str, Any], options: Mapping[str, Any], kind: str, construct: Callable) -> Any:
+    """``construct(cls, cls.Config(...))`` of the class that ``options`` name, with the others checked.
+
+    Args:
+        registry: classes by their names, each with its ``Config``.
+        options: ``name`` and the fields of that ``Config``.
+        kind: what the registry holds, for messages.
+        construct: makes the object.
+
+    Raises:
+        UserError: the name or an option is not known, or a value is not one of the option's type.
+    """
+    options = dict(options)
+    name = options.pop("name")
+    if name not in registry:
+        raise UserError(f"{kind} {name!r} is not known; there are {', '.join(registry)}")
+    option_types = {option.name: option.type for option in fields(registry[name].Config)}
+    if surplus := [str(option) for option in options if option not in option_types]:
+        raise UserError(f"{kind} {name} has no option {', '.join(surplus)}")
+    for option, value in options.items():
+        try:
+            options[option] = check_value(option_types[option], value)
+        except ValueError as error:
+            raise UserError(f"{kind}.{option}: {error}") from None
+    return construct(registry[name], registry[name].Config(**options))
 
 
 def describe(kind: Any) -> str:

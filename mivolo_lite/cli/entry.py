@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "published MiVOLO and SwinFace files in and out",
     "push": "a checkpoint onto the Hugging Face hub, with a page that says what it is",
     "soup": "one model whose weights are the mean of several fine-tuned ones",
+    "ensemble": "one checkpoint that answers with the mean of several models",
     "export": "an estimator as one file: ONNX, torch.export's, or a backbone for timm",
     "serve": "a web page and an interface for the ages in photos",
     "launch-files": "the package's files for accelerate and SLURM, copied to a folder",

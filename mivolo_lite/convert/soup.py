@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
+from mivolo_lite.convert.averages import mean, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, require_same
 
@@ -26,11 +26,7 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     Raises:
         UserError: ``out`` exists, there are fewer than two checkpoints, or they differ in what defines a model.
     """
-    out = Path(out)
-    if len(checkpoints) < 2:
-        raise UserError("soup: give two checkpoints or more")
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    out = require_new_folder("soup", checkpoints, out)
     estimators = [Estimator.load(folder) for folder in checkpoints]
     cards = [Card.load(locate(folder)) for folder in checkpoints]
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
@@ -38,19 +34,12 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):
         _require_same_weights(states[0], state, folder)
-    mean = {name: _mean([state[name] for state in states]) for name in states[0]}
+    weights = {name: mean([state[name] for state in states]) for name in states[0]}
     estimators[0].card = replace(cards[0], metrics={}, calibration={})
-    estimators[0].save(out, mean)
+    estimators[0].save(out, weights)
     return out
 
 
 def _require_same_weights(first: dict[str, Tensor], other: dict[str, Tensor], folder: Path | str) -> None:
     for name in first.keys() ^ other.keys():
         raise UserError(f"{folder}: {name} is in one of the checkpoints alone; average models with the same tasks")
-
-
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    """Computed in float64. Counters of batches, which are whole numbers, stay the first's."""
-    if not tensors[0].is_floating_point():
-        return tensors[0]
-    return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(tensors[0].dtype)

@@ -181,6 +181,7 @@ class Forest(AgeMethod):
                 )
 
     defining = ("trees", "depth", "outputs", "seed")
+    averages = False  # each model has leaves of its own
 
     units: Tensor
     leaf_mean: Tensor

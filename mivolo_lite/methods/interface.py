@@ -76,12 +76,14 @@ class AgeMethod(nn.Module):
         span: the ages the method covers.
         defining: names of the options that say what an output means, beside those that shape the weights.
         progress: share of the training done, from 0 to 1; the trainer sets it before every step.
+        averages: whether the mean of several models' raw outputs, read with the mean of their biases, is an answer.
         loss_buffers: names of the buffers that ``fit_prior`` sets for the loss alone; a run that starts from another
             one's weights keeps those of its own data.
     """
 
     Config: ClassVar[Any]
     defining: ClassVar[tuple[str, ...]] = ()
+    averages: ClassVar[bool] = True
     loss_buffers: ClassVar[tuple[str, ...]] = ()
     progress: float = 0.0
 

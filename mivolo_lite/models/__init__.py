@@ -1,17 +1,12 @@
 """Models, one file each, behind one interface."""
 
-from mivolo_lite.models.dual import DualModel
-from mivolo_lite.models.interface import AgeModel
-from mivolo_lite.models.mivolo import MIVOLO
-from mivolo_lite.models.multilevel import MultilevelModel
-from mivolo_lite.models.single import SingleModel
-from mivolo_lite.models.swinface import SwinFaceModel
+from collections import ChainMap
 
-MODELS: dict[str, type[AgeModel]] = {
-    "single": SingleModel,
-    "dual": DualModel,
-    "multilevel": MultilevelModel,
-    "swinface": SwinFaceModel,
-    **MIVOLO,
-}
-"""Every model by its name in a configuration."""
+from mivolo_lite.models.ensemble import EnsembleModel
+from mivolo_lite.models.interface import AgeModel
+from mivolo_lite.models.registry import MODELS
+
+BUILDERS: ChainMap[str, type[AgeModel]] = ChainMap({"ensemble": EnsembleModel}, MODELS)
+"""Every model by its name on a card: those of configurations, and what is made of trained ones."""
+
+__all__ = ["BUILDERS", "MODELS"]

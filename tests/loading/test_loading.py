@@ -177,7 +177,7 @@ def test_a_broken_image_is_absent_told_and_teaches_nothing(folder, tmp_path):
 
 
 def open_files_under(folder) -> int:
-    """How many descriptors of this process are of files under `folder`: others come and go with what pytest runs beside."""
+    """Descriptors of this process of files under `folder`: others come and go with what pytest runs beside."""
     return sum(str(folder) in os.path.realpath(entry.path) for entry in os.scandir("/proc/self/fd"))
 
 

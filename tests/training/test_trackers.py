@@ -38,7 +38,9 @@ def test_wandb_offline_gets_metrics_and_configuration_and_resumes_one_run(tmp_pa
         log_and_finish(tracker, step)
     ids = json.loads((tmp_path / "trackers.json").read_text())
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert runs and all(ids["wandb"] in run.name for run in runs)  # two runs of one second: the second's name ends in -1
+    assert runs and all(
+        ids["wandb"] in run.name for run in runs
+    )  # two runs of one second: the second's name ends in -1
 
 
 @pytest.mark.slow

@@ -1,0 +1,93 @@
+"""Several models that answer with their mean."""
+
+import pytest
+import torch
+
+from mivolo_lite.card import Card
+from mivolo_lite.cli import main
+from mivolo_lite.convert.ensemble import ensemble
+from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.export import export
+from mivolo_lite.methods import METHODS
+
+SIDE = 32
+DUAL = {"name": "dual", "face": "test_resnet", "body": "test_resnet", "dim": 16, "heads": 2}
+TASKS = ({"name": "smile", "kind": "regression"},)
+
+
+def saved(folder, seed, model="test_resnet", method="dldl", tasks=(), **card):
+    """A checkpoint with random weights, biases and batch statistics."""
+    torch.manual_seed(seed)
+    model = {"name": "single", "backbone": model} if isinstance(model, str) else model
+    estimator = Estimator(
+        Card(model, {"name": method}, {"min_age": 0, "max_age": 100}, SIDE, tasks=list(tasks), **card)
+    )
+    for name, tensor in estimator.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5) if "running" in name else tensor.add_(torch.randn_like(tensor) * 0.05)
+    estimator.save(folder)
+    return Estimator.load(folder)
+
+
+def images(inputs):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    return {name: Images.of(pixels) for name in inputs}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].averages])
+def test_its_outputs_are_the_mean_of_its_members(tmp_path, method):
+    members = [saved(tmp_path / str(seed), seed, method=method, tasks=TASKS) for seed in range(3)]
+    together = Estimator.load(ensemble([tmp_path / str(seed) for seed in range(3)], tmp_path / "out"))
+    with torch.inference_mode():
+        outputs = [member(**images(["face"])) for member in members]
+        answer = together(**images(["face"]))
+    assert set(answer) == {"age", "gender", "smile"}
+    for name, value in answer.items():
+        torch.testing.assert_close(
+            value, torch.stack([output[name] for output in outputs]).mean(0), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("models", [("test_resnet", "test_vit"), (DUAL, DUAL | {"dim": 32})])
+def test_its_members_may_be_other_models(tmp_path, models):
+    normalisation = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    members = [saved(tmp_path / str(i), i, model, normalisation=normalisation) for i, model in enumerate(models)]
+    together = Estimator.load(ensemble([tmp_path / "0", tmp_path / "1"], tmp_path / "out"))
+    with torch.inference_mode():
+        ages = [member(**images(member.inputs))["age"] for member in members]
+        torch.testing.assert_close(together(**images(together.inputs))["age"], sum(ages) / 2)
+
+
+def test_it_is_exported_as_any_other(tmp_path, capsys):
+    for seed in range(2):
+        saved(tmp_path / str(seed), seed)
+    main(["ensemble", str(tmp_path / "0"), str(tmp_path / "1"), "--out", str(tmp_path / "both")])
+    assert "mivolo-lite evaluate --checkpoint" in capsys.readouterr().out
+    export(tmp_path / "both", tmp_path / "both.pt2", "torch")
+    program = torch.export.load(tmp_path / "both.pt2").module()
+    estimator, pixels = Estimator.load(tmp_path / "both"), images(["face"])["face"]
+    with torch.inference_mode():
+        torch.testing.assert_close(program(pixels.pixels)[0], estimator.estimate(estimator(pixels))[0].age)
+
+
+def test_models_that_cannot_answer_together_are_one_line(tmp_path):
+    saved(tmp_path / "a", 0)
+    for name, options, reason in (
+        ("b", {"method": "coral"}, "method.name coral differs from the first's, dldl"),
+        ("c", {"tasks": TASKS}, "tasks .* differs"),
+        ("d", {"method": "forest"}, "forest has no mean"),
+        ("e", {"model": {"name": "single", "input": "body", "backbone": "test_resnet"}}, "looks at body"),
+    ):
+        saved(tmp_path / name, 1, **options)
+        with pytest.raises(UserError, match=reason):
+            ensemble([tmp_path / "a", tmp_path / name], tmp_path / "out")
+    ensemble([tmp_path / "a", tmp_path / "a"], tmp_path / "both")
+    with pytest.raises(UserError, match="is an ensemble itself"):
+        ensemble([tmp_path / "a", tmp_path / "both"], tmp_path / "out")
+    with pytest.raises(UserError, match="two checkpoints"):
+        ensemble([tmp_path / "a"], tmp_path / "out")
+    with pytest.raises(UserError, match="already exists"):
+        ensemble([tmp_path / "a", tmp_path / "a"], tmp_path / "both")
