@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,24 @@ INPUTS = ("face", "body")
 
 LEAST_STD = 0.5
 """Years: opinions are whole years, so that no label is sharper."""
+
+
+class Mixing(NamedTuple):
+    """How the samples of a batch are to be mixed, see ``loading.mixup``.
+
+    Attributes:
+        partner: (B,) int64 row of the sample that each is mixed with; its own where it stays as it is.
+        share: (B,) float32 of its own labels in the loss, the partner's have the rest.
+        weight: (B,) float32 of the partner's pixels within the box.
+        box: (B, 4) int64 top, bottom, left and right.
+        age: interpolated ages, which are learnt in place of both; None where each counts by its share.
+    """
+
+    partner: Tensor
+    share: Tensor
+    weight: Tensor
+    box: Tensor
+    age: AgeRange | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Batch:
         valid: (B,) bool, False for repetitions that only fill up an evaluation batch.
         broken: "key: reason" of every image that could not be decoded; such an image is absent.
         tasks: labels of the tasks in addition to age and gender, by their names.
+        mixing: how its samples are to be mixed; None where they stay as they are.
     """
 
     face: Images | None
@@ -40,6 +60,7 @@ class Batch:
     valid: Tensor
     broken: tuple[str, ...] = ()
     tasks: dict[str, TaskLabel] = field(default_factory=dict)
+    mixing: Mixing | None = None
 
     @classmethod
     def assemble(
@@ -93,6 +114,16 @@ class Batch:
         present = [images.present(len(self)) for name, images in self._inputs() if name in shown]
         return torch.stack(present).any(dim=0)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The images that its samples may have, of ``face`` and ``body``."""
+        return tuple(name for name, _ in self._inputs())
+
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels."""
+        return next(images.pixels.shape[-1] for _, images in self._inputs())
+
     def _inputs(self) -> Iterator[tuple[str, Images]]:
         return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
 
@@ -102,8 +133,11 @@ class Batch:
 
     def repeat(self, times: int) -> "Batch":
         """Every sample so many times, one after another, without images."""
-        labels = replace(self, face=None, body=None)
-        return labels._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+        return self.labels(torch.arange(len(self), device=self.sample.device).repeat_interleave(times))
+
+    def labels(self, rows: Tensor) -> "Batch":
+        """The samples in these rows, (n,) int64, without images."""
+        return replace(self, face=None, body=None, mixing=None)._map(lambda tensor: tensor[rows])
 
     def pin_memory(self) -> "Batch":
         """In memory from which copies to a GPU overlap with its work; what is on a GPU stays there."""
@@ -120,7 +154,7 @@ class Batch:
 
     def __getstate__(self) -> dict:
         # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
-        return vars(self._map(lambda tensor: tensor.numpy() if tensor.dim() == 1 else tensor))
+        return vars(self._map(lambda tensor: tensor.numpy() if tensor.dim() <= 2 else tensor))
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(vars(Batch(**state)._map(torch.as_tensor)))
@@ -131,8 +165,8 @@ class Batch:
                 return function(value)
             if isinstance(value, AgeRange):
                 return value.map(function)
-            if isinstance(value, Images):
-                return Images(*map(over, value))
+            if isinstance(value, Images | Mixing):
+                return type(value)(*map(over, value))
             if isinstance(value, TaskLabel):
                 return TaskLabel(function(value.value), function(value.known))
             if isinstance(value, dict):

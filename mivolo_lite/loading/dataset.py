@@ -1,7 +1,7 @@
 """Samples read from shards by number, a whole batch at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.mixup import Mixup, MixupConfig
 from mivolo_lite.loading.task_labels import age_stds
 from mivolo_lite.loading.transforms import Augment, AugmentConfig
 from mivolo_lite.randomness import hash_of
@@ -31,11 +32,13 @@ class TrainingChanges:
         augment: changes to each image; face and body of a sample share their chances, so both are flipped or neither.
         drop: probability of hiding each input. The last one is never hidden.
         seed: another seed gives other changes.
+        mixup: of two samples each.
     """
 
     augment: AugmentConfig
     drop: dict[str, float]
     seed: int
+    mixup: MixupConfig = field(default_factory=MixupConfig)
 
 
 class ShardDataset:
@@ -64,6 +67,7 @@ class ShardDataset:
         self.age_std = age_stds(index)
         self.shards = open_shards(index, block_samples)
         self.augment = Augment(changes.augment) if changes else None
+        self.mixup = Mixup(changes.mixup, changes.seed) if changes and changes.mixup.is_on else None
 
     def buffers(self, *count: int) -> dict[str, Tensor]:
         """Memory for images, (*count, 3, S, S) uint8 channels-last for each input."""
@@ -90,7 +94,8 @@ class ShardDataset:
             labels[AGE_STD] = self.age_std[samples]
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
-        return Batch.assemble(images, labels, samples, valid, broken, tasks)
+        batch = Batch.assemble(images, labels, samples, valid, broken, tasks)
+        return batch if self.mixup is None else self.mixup(batch, epochs)
 
     def _present(self, epochs: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""

@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal
 
 from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges
+from mivolo_lite.loading.mixup import MixupConfig
 from mivolo_lite.loading.sampler import EvalSampler
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.loading.workers import BatchLoader
@@ -88,6 +89,7 @@ class DataConfig:
         drop_face: probability of hiding the face from a model with two inputs.
         drop_body: probability of hiding the body likewise.
         augment: random changes to the training images.
+        mixup: mixes each training sample with another one of its batch.
     """
 
     train: list[TrainSet] | str = ""
@@ -103,6 +105,7 @@ class DataConfig:
     drop_face: Probability = 0.0
     drop_body: Probability = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mixup: MixupConfig = field(default_factory=MixupConfig)
 
     def __post_init__(self) -> None:
         if isinstance(self.train, list | dict):
@@ -140,7 +143,7 @@ class DataConfig:
 
     def changes(self, seed: int) -> TrainingChanges:
         """The random changes of training to its samples."""
-        return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed)
+        return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed, self.mixup)
 
 
 def eval_loader(

@@ -141,6 +141,8 @@ class StreamReader:
             raise UserError("data.train: reader: stream reads one address; leave it out for a list of data sets")
         if config.exclude:
             raise UserError("data.exclude: a stream has no index to leave samples out of; use reader: index")
+        if config.mixup.is_on:
+            raise UserError("data.mixup: a stream knows no epoch or sample to mix by; use reader: index")
         if None in (classes or {}).values():
             raise UserError(
                 "data.reader: a stream cannot count the people in it; train an embedding with reader: index"

@@ -101,9 +101,10 @@ class GroupDro:
         """(B,) what this method multiplies the age losses of samples (B,) by."""
         return torch.cat([self.log_weight.exp(), self.share.new_ones(1)])[self.subgroup[sample]]
 
-    def observe(self, loss: Tensor, age: AgeRange, sample: Tensor) -> None:
-        """Add a micro-batch to what this step saw on this rank: unweighted age losses (B,) of samples (B,)."""
-        weight = torch.where(age.known, self.weight[sample], 0.0)
+    def observe(self, loss: Tensor, age: AgeRange, sample: Tensor, share: Tensor | float = 1.0) -> None:
+        """Add a micro-batch to what this step saw on this rank: unweighted age losses (B,) of samples (B,), each of
+        which counts by its share of a mixed one."""
+        weight = torch.where(age.known, share * self.weight[sample], 0.0)
         loss = torch.where(age.known, loss.detach(), 0.0)
         rows = torch.stack([weight, weight * loss, weight * loss.abs()])
         subgroup = F.one_hot(self.subgroup[sample], self.sums.shape[1])

@@ -14,6 +14,7 @@ from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.mixup import mixed
 from mivolo_lite.models.missing import uncounted_batches
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
@@ -94,24 +95,18 @@ class OptimizerStep:
             Diverged: the loss or its gradient is not finite, on all ranks alike. The weights did not take the step.
         """
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
-        (known_ages, known_genders, *known), flags = self._known_labels(batches, save)
+        known, flags = self._known_labels(batches, save)
         samples = sum(map(len, batches)) * self.accelerator.num_processes
         age_loss, gender_loss, teacher_loss, *task_losses = torch.zeros(
             3 + len(self.tasks), device=self.accelerator.device
         )
         outputs = []
-        for number, batch in enumerate(batches):
+        for number, (batch, parts) in enumerate(map(mixed, batches)):
             last = number == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
-                weight = 1.0 if self.weights is None else self.weights[batch.sample]
-                age = _masked_sum(weight * self._age_loss(output["age"], batch), batch.age.known) / known_ages
-                gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
-                gender = _masked_sum(weight * gender, batch.gender_known) / known_genders
-                tasks = [
-                    _task_loss(task, output, batch, weight) / count
-                    for task, count in zip(self.tasks, known, strict=True)
-                ]
+                losses = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)
+                age, gender, *tasks = losses / known
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
                 teacher = self._teacher_loss(output, batch) / samples
                 weighted = weighted + self.teacher_weight * teacher
@@ -128,7 +123,7 @@ class OptimizerStep:
         self._set_statistics(statistics)
         if self.dro is not None:
             self.dro.update(subgroups)
-        age = AgeRange.concatenate([batch.age for batch in batches])
+        age = AgeRange.concatenate([batch.age for batch in batches])  # of a mixed image, the larger part's
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
         # The update has waited for the step's work on the GPU, and the flags were copied long before that.
         return StepResult(age_loss, gender_loss, task_losses, teacher_loss, grad_norm, *map(bool, flags))
@@ -159,12 +154,26 @@ class OptimizerStep:
             )
         return grad_norm
 
-    def _age_loss(self, output: Tensor, batch: Batch) -> Tensor:
+    def _label_losses(self, output: dict[str, Tensor], batch: Batch, share: Tensor | float) -> Tensor:
+        """(2 + tasks,) the sums of the losses of age, gender and each task over the batch's known labels.
+
+        Args:
+            output: of the model.
+            batch: the labels.
+            share: (B,) of each sample's labels, where others are learnt of the same image; 1 for all of it.
+        """
+        weight = share if self.weights is None else share * self.weights[batch.sample]
+        age = _masked_sum(weight * self._age_loss(output["age"], batch, share), batch.age.known)
+        gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
+        gender = _masked_sum(weight * gender, batch.gender_known)
+        return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
+
+    def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
         """(B,) as the method gives it, or by the weight of each sample's kind."""
         loss = self.method.loss(output, batch.age)
         if self.dro is None:
             return loss
-        self.dro.observe(loss, batch.age, batch.sample)
+        self.dro.observe(loss, batch.age, batch.sample, share)
         return self.dro.factor(batch.sample) * loss
 
     def _teacher_loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
