@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from accelerate import PartialState
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
@@ -16,6 +17,7 @@ from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
+from mivolo_lite.training.trackers import log_report
 
 
 def run(argv: Sequence[str]) -> None:
@@ -60,10 +62,18 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )
+    parser.add_argument(
+        "--to_trackers",
+        type=bool,
+        default=False,
+        help="`yes` gives the files to Weights & Biases or MLflow, to the run of the checkpoint there",
+    )
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
     options = parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
-    checkpoints, data = options.pop("checkpoint"), options.pop("data")
+    checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
+    if to_trackers and not len(checkpoints) == len(data) == 1:
+        raise UserError("--to_trackers: give one checkpoint and one data set")
     if len(checkpoints) == len(data) == 1:
         metrics = evaluate(*checkpoints, *data, **options)
         table, sets = metrics_table(metrics), [metrics["data"]]
@@ -75,4 +85,6 @@ def run(argv: Sequence[str]) -> None:
     print(table)
     for each in sets if options["exclude"] else ():
         print(f"{each['folder']}: {each['excluded']} samples left out, as {options['exclude']} says")
+    if to_trackers:
+        print(f"given to {' and '.join(log_report(Path(checkpoints[0]), Path(options['out'])))}")
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")

@@ -5,7 +5,7 @@ A run that resumes is one run of the tracker: its name there is kept in the run'
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -55,8 +55,7 @@ def start_trackers(
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
                 tracker.store_init_configuration(_flat(config))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"train.trackers: {name} does not start: {reason}") from None
+            raise UserError(f"train.trackers: {name} does not start: {_reason(error)}") from None
         trackers.append(tracker)
     if ids:
         write_text(run / TRACKERS_FILE, json.dumps(ids) + "\n")
@@ -84,7 +83,54 @@ def _start_mlflow(run: Path, ids: dict[str, str], first_step: int) -> GeneralTra
     return tracker
 
 
+def log_report(checkpoint: Path, report: Path) -> list[str]:
+    """Give the trackers of a checkpoint's run the files of its evaluation, as an artifact.
+
+    Args:
+        checkpoint: a run's folder, or one of its ``best`` or checkpoints.
+        report: the folder that ``evaluate`` wrote.
+
+    Returns:
+        Names of the trackers, of Weights & Biases and MLflow. TensorBoard takes no files.
+
+    Raises:
+        UserError: the run has no such tracker, or one refuses.
+    """
+    run = next((folder for folder in (checkpoint, *checkpoint.parents[:2]) if (folder / TRACKERS_FILE).is_file()), None)
+    if run is None:
+        raise UserError(f"{checkpoint}: lies in no run that wandb or mlflow tracked, see train.trackers")
+    ids = _read_ids(run)
+    for name in ids:
+        try:
+            (tracker,) = start_trackers([name], run, {}, 0)
+            _LOG_REPORT[name](tracker, run.name, report)
+            tracker.finish()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{name}: does not take {report}: {_reason(error)}") from None
+    return list(ids)
+
+
+def _report_to_wandb(tracker: WandBTracker, run: str, report: Path) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"evaluation-{run}", type="evaluation")
+    artifact.add_dir(str(report))
+    tracker.tracker.log_artifact(artifact)
+
+
+def _report_to_mlflow(tracker: MLflowTracker, run: str, report: Path) -> None:
+    tracker.log_artifacts(str(report), artifact_path="evaluation")
+
+
+_LOG_REPORT: dict[str, Callable[[Any, str, Path], None]] = {"wandb": _report_to_wandb, "mlflow": _report_to_mlflow}
+
 _START = {"tensorboard": _start_tensorboard, "wandb": _start_wandb, "mlflow": _start_mlflow}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _read_ids(run: Path) -> dict[str, str]:
@@ -92,7 +138,8 @@ def _read_ids(run: Path) -> dict[str, str]:
         ids = json.loads((run / TRACKERS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: value for name, value in ids.items() if isinstance(value, str)} if isinstance(ids, dict) else {}
+    ids = ids if isinstance(ids, dict) else {}
+    return {name: value for name, value in ids.items() if name in _LOG_REPORT and isinstance(value, str)}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
