@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,9 @@ from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
+from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.subset import select_folds
+from mivolo_lite.shards.selection import load_selected
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, "report.html")
@@ -79,9 +80,8 @@ def evaluate(
     Raises:
         UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
     """
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data, cache), join_processes()
-    estimator.tta = tta
-    index = leave_out(select_folds(index, folds), read_exclusions(exclude))
+    estimator, index = Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
+    estimator.tta, accelerator = tta, join_processes()
     input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None
@@ -104,16 +104,9 @@ def evaluate(
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
-    metrics = {
-        "checkpoint": str(checkpoint),
-        "data": {"folder": without_credentials(str(data)), "digest": index.digest},
-    }
+    metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
     if tta != "none":
         metrics["tta"] = tta
-    if folds is not None:
-        metrics["data"]["folds"] = list(folds)
-    if exclude:
-        metrics["data"] |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     if calibration:
         metrics["calibrated_on_these_images"] = calibration["data_digest"] == index.digest
     if inputs is None:
@@ -124,6 +117,18 @@ def evaluate(
         example = None if samples is None else _most_images(index, samples, decoded)
         _write(columns, metrics, estimator, index, Path(out), report, figures, example)
     return metrics
+
+
+def _describe(
+    data: Path | str, index: ShardIndex, folds: Sequence[int] | None, exclude: Path | str | None
+) -> dict[str, Any]:
+    """What was evaluated on, for the metrics."""
+    described: dict[str, Any] = {"folder": without_credentials(str(data)), "digest": index.digest}
+    if folds is not None:
+        described["folds"] = list(folds)
+    if exclude:
+        described |= {"exclude": str(exclude), "excluded": count_left_out(index)}
+    return described
 
 
 def _write(

@@ -18,9 +18,8 @@ from mivolo_lite.files import result_folder, write_text, written_aside
 from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
-from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.subset import select_folds
+from mivolo_lite.shards.exclude import count_left_out
+from mivolo_lite.shards.selection import load_selected
 
 MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 
@@ -62,9 +61,7 @@ def evaluate_all(
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
-    excluded = read_exclusions(options.get("exclude"))
-    folds = options.get("folds")
-    indices = [leave_out(select_folds(ShardIndex.load(folder, cache), folds), excluded) for folder in data]
+    indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
     if PartialState().is_main_process:
         result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))
     for name, checkpoint in zip(names, checkpoints, strict=True):
@@ -80,7 +77,7 @@ def evaluate_all(
         ]
     described = {
         name: {"folder": without_credentials(str(folder)), "digest": index.digest, "samples": len(index)}
-        | ({"excluded": count_left_out(index)} if excluded else {})
+        | ({"excluded": count_left_out(index)} if options.get("exclude") else {})
         for name, folder, index in zip(sets, data, indices, strict=True)
     }
     matrix = {"data": described, "rows": rows}

@@ -11,9 +11,8 @@ from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.ranges import Probability, int_range
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.shards.exclude import leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.subset import select_folds
+from mivolo_lite.shards.selection import load_selected
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,9 @@ class DataConfig:
         """The index of a data set, without what ``exclude`` names.
 
         Raises:
-            UserError: as ``ShardIndex.load`` does, or there is no such fold.
+            UserError: as ``load_selected`` does.
         """
-        index = select_folds(ShardIndex.load(data_set.path, self.cache), data_set.folds)
-        return leave_out(index, read_exclusions(self.exclude, "data.exclude"))
+        return load_selected(data_set.path, self.cache, data_set.folds, self.exclude, "data.exclude")
 
     @property
     def worker_count(self) -> int:
