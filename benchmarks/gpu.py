@@ -101,7 +101,7 @@ class BothReader(IndexReader):
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
         loader = super().batches(inputs, plan, rank, samples_seen, steps)
-        resident = list(islice(to_device(loader, DEVICE), RESIDENT))
+        resident = list(islice(to_device(loader, DEVICE, held=RESIDENT), RESIDENT))
         yield from islice(cycle(resident), self.resident_steps)
         yield from to_device(loader, DEVICE)
 

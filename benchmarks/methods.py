@@ -79,7 +79,7 @@ def random_batch(config: RunConfig) -> Batch:
     everyone = np.ones(samples, dtype=bool)
     labels = {"age_lo": age, "age_hi": age, "gender": generator.integers(0, len(GENDERS), samples)}
     tasks = {task.name: generator.integers(0, len(task.classes), samples) for task in config.tasks}
-    return Batch.assemble({"face": Images.of(images)}, labels, np.arange(samples), everyone, tasks=tasks)
+    return Batch.assemble({"face": Images.of(images)}, labels, np.arange(samples), everyone, tasks=tasks).tensors()
 
 
 def write_table(names: list[str], work: Path, seconds: dict[str, list[float]]) -> None:

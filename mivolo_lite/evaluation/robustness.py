@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -60,30 +59,31 @@ class CorruptedDataset:
     def __init__(self, dataset: ShardDataset):
         self.dataset, self.shards = dataset, dataset.shards
 
-    def buffers(self, *count: int) -> dict[str, Tensor]:
+    def buffers(self, *count: int) -> dict[str, np.ndarray]:
         """Memory for the images of so many samples, in all versions."""
         return self.dataset.buffers(*count[:-1], count[-1] * VERSIONS)
 
-    def read(
-        self, refs: Sequence[SampleRef], ahead: Sequence[int] = (), buffers: dict[str, Tensor] | None = None
-    ) -> Batch:
+    def read(self, refs: Sequence[SampleRef]) -> Batch:
         """As ``ShardDataset.read``, with all versions of each sample one after another, the clean one first."""
-        buffers, clean = buffers or self.buffers(len(refs)), self.dataset.read(refs, ahead)
+        return self.arrays(refs, (), self.buffers(len(refs))).tensors()
+
+    def arrays(self, refs: Sequence[SampleRef], ahead: Sequence[int], buffers: dict[str, np.ndarray]) -> Batch:
+        """Likewise as ``ShardDataset.arrays``."""
+        clean = self.dataset.arrays(refs, ahead, self.dataset.buffers(len(refs)))
         images = {name: self._versions(name, refs, getattr(clean, name), buffer) for name, buffer in buffers.items()}
         return replace(clean.repeat(VERSIONS), **images)
 
-    def _versions(self, name: str, refs: Sequence[SampleRef], clean: Images, buffer: Tensor) -> Images:
-        count, squares = len(clean.rows), clean.pixels.movedim(1, -1).numpy()
-        pixels = buffer[: count * VERSIONS]
-        versions = pixels.movedim(1, -1).numpy().reshape(count, VERSIONS, *squares.shape[1:])
+    def _versions(self, name: str, refs: Sequence[SampleRef], clean: Images, buffer: np.ndarray) -> Images:
+        count, squares = len(clean.rows), clean.pixels.transpose(0, 2, 3, 1)
+        versions = buffer[: count * VERSIONS].reshape(count, VERSIONS, *squares.shape[1:])
         versions[:, 0] = squares
         for image, row in enumerate(clean.rows.tolist()):
             sample = refs[row].sample
             face_region = self.to_cover(name, sample)
             for version, (kind, severity) in enumerate(CELLS, start=1):
                 versions[image, version] = corrupt(squares[image], kind, severity, (_SEED, sample), face_region)
-        rows = clean.rows[:, None] * VERSIONS + torch.arange(VERSIONS)
-        return Images(pixels, rows.flatten())
+        rows = clean.rows[:, None] * VERSIONS + np.arange(VERSIONS)
+        return Images(buffer[: count * VERSIONS].transpose(0, 3, 1, 2), rows.flatten())
 
     def to_cover(self, name: str, sample: int) -> str:
         """The region of a sample's image that holds the face, as ``corrupt`` takes it.

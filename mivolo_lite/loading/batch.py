@@ -72,10 +72,10 @@ class Batch:
         broken: Sequence[str] = (),
         tasks: Mapping[str, np.ndarray] | None = None,
     ) -> "Batch":
-        """A batch from the columns of an index.
+        """A batch of arrays from the columns of an index; its ``tensors`` are what a model takes.
 
         Args:
-            images: of each input.
+            images: of each input, arrays or tensors.
             labels: (B,) columns ``age_lo``, ``age_hi`` (NaN where unknown) and ``gender`` (``NO_CODE`` where unknown);
                 and ``age_std`` (NaN where unknown) where the data has it.
             sample, valid, broken: see the attributes.
@@ -84,18 +84,18 @@ class Batch:
         # A sample without any image has nothing to learn from.
         seen = np.zeros(len(sample), dtype=bool)
         for each in images.values():
-            seen[each.rows.numpy()] = True
+            seen[np.asarray(each.rows)] = True
         age_known = ~np.isnan(labels["age_lo"]) & seen
         gender_known = (labels["gender"] != NO_CODE) & seen
         lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))
         return cls(
             face=images.get("face"),
             body=images.get("body"),
-            age=AgeRange(*map(torch.from_numpy, (lo, hi, age_known)), _age_std(labels.get(AGE_STD), age_known)),
-            gender=torch.from_numpy(np.where(gender_known, labels["gender"], 0).astype(np.int64)),
-            gender_known=torch.from_numpy(gender_known),
-            sample=torch.from_numpy(sample),
-            valid=torch.from_numpy(valid),
+            age=AgeRange(lo, hi, age_known, _age_std(labels.get(AGE_STD), age_known)),
+            gender=np.where(gender_known, labels["gender"], 0).astype(np.int64),
+            gender_known=gender_known,
+            sample=sample,
+            valid=valid,
             broken=tuple(broken),
             tasks={name: _task_label(column, seen) for name, column in (tasks or {}).items()},
         )
@@ -127,15 +127,19 @@ class Batch:
     def _inputs(self) -> Iterator[tuple[str, Images]]:
         return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
 
+    def tensors(self) -> "Batch":
+        """The same with tensors in the place of arrays, in the same memory."""
+        return self._map(torch.as_tensor)
+
     def to(self, device: torch.device | str) -> "Batch":
         on_cuda = torch.device(device).type == "cuda"  # elsewhere torch does not wait for a copy before it is read
         return self._map(lambda tensor: tensor.to(device, non_blocking=on_cuda))
 
     def repeat(self, times: int) -> "Batch":
         """Every sample so many times, one after another, without images."""
-        return self.labels(torch.arange(len(self), device=self.sample.device).repeat_interleave(times))
+        return self.labels(np.arange(len(self)).repeat(times))
 
-    def labels(self, rows: Tensor) -> "Batch":
+    def labels(self, rows: Tensor | np.ndarray) -> "Batch":
         """The samples in these rows, (n,) int64, without images."""
         return replace(self, face=None, body=None, mixing=None)._map(lambda tensor: tensor[rows])
 
@@ -147,17 +151,17 @@ class Batch:
         """Keep the tensors' memory until what this stream has queued is done."""
         self._map(lambda tensor: tensor.record_stream(stream))
 
-    def with_pixels(self, pixels: Callable[[str, int], Tensor | None]) -> "Batch":
-        """The same with other memory for the images: ``pixels`` of an input's name and how many of it there are."""
-        images = {name: Images(pixels(name, len(images.rows)), images.rows) for name, images in self._inputs()}
+    def with_pixels(self, pixels: Callable[[str, Images], Tensor | None]) -> "Batch":
+        """The same with other memory for the images: ``pixels`` of an input's name and its images."""
+        images = {name: Images(pixels(name, images), images.rows) for name, images in self._inputs()}
         return replace(self, **images)
 
     def __getstate__(self) -> dict:
         # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
-        return vars(self._map(lambda tensor: tensor.numpy() if tensor.dim() <= 2 else tensor))
+        return vars(self._map(lambda values: np.asarray(values) if values.ndim <= 2 else values))
 
     def __setstate__(self, state: dict) -> None:
-        vars(self).update(vars(Batch(**state)._map(torch.as_tensor)))
+        vars(self).update(vars(Batch(**state).tensors()))
 
     def _map(self, function) -> "Batch":
         def over(value):
@@ -176,12 +180,12 @@ class Batch:
         return Batch(**{field.name: over(getattr(self, field.name)) for field in fields(self)})
 
 
-def _age_std(column: np.ndarray | None, age_known: np.ndarray) -> Tensor | None:
+def _age_std(column: np.ndarray | None, age_known: np.ndarray) -> np.ndarray | None:
     """(B,) float32: 0 where unknown; at least ``LEAST_STD``, also where all opinions agree."""
     if column is None:
         return None
     is_known = age_known & (column >= 0)  # False for NaN
-    return torch.from_numpy(np.where(is_known, np.maximum(column, LEAST_STD), 0).astype(np.float32))
+    return np.where(is_known, np.maximum(column, LEAST_STD), 0).astype(np.float32)
 
 
 def _hidden(images: Images) -> Images:
@@ -190,4 +194,4 @@ def _hidden(images: Images) -> Images:
 
 def _task_label(column: np.ndarray, seen: np.ndarray) -> TaskLabel:
     known = ~np.isnan(column) & seen
-    return TaskLabel(torch.from_numpy(np.where(known, column, 0).astype(np.float32)), torch.from_numpy(known))
+    return TaskLabel(np.where(known, column, 0).astype(np.float32), known)

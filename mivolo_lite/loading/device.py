@@ -1,4 +1,5 @@
-"""Batches on a GPU: each is copied while the one before is computed, from the memory that workers decoded it into."""
+"""Batches on their device, straight from the memory that workers decoded them into: copied to a GPU while the one
+before is computed, and as they lie there for the CPU."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,22 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.workers import BatchLoader
 
 
-def to_device(loader: Iterable[Batch], device: torch.device, cuda: ModuleType | Any = torch.cuda) -> Iterator[Batch]:
+def to_device(
+    loader: Iterable[Batch], device: torch.device, held: int = 1, cuda: ModuleType | Any = torch.cuda
+) -> Iterator[Batch]:
     """The batches of a loader on a device. Those of a ``BatchLoader`` are not copied on the host before.
 
     Args:
         loader: a ``BatchLoader``, or any batches.
         device: where to.
+        held: batches that are used together: the images of others are gone when the next is asked for.
         cuda: ``torch.cuda``.
     """
-    if device.type != "cuda":
-        return (batch.to(device) for batch in loader)
-    batches = loader.lent(lambda buffers: page_locked(buffers, cuda)) if isinstance(loader, BatchLoader) else loader
-    return _copied_aside(batches, device, cuda)
+    lends = isinstance(loader, BatchLoader)
+    if device.type == "cuda":
+        batches = loader.lent(lambda buffers: page_locked(buffers, cuda)) if lends else loader
+        return _copied_aside(batches, device, cuda)
+    return (batch.to(device) for batch in (loader.lent() if lends and held == 1 else loader))
 
 
 def _copied_aside(batches: Iterable[Batch], device: torch.device, cuda: ModuleType | Any) -> Iterator[Batch]:

@@ -115,7 +115,7 @@ class _Batches:
             np.ones(len(rows), dtype=bool),
             broken,
             {name: self._task(name, rows, labels, broken) for name in self.classes},
-        )
+        ).tensors()
 
     def _task(self, name: str, rows: list[tuple[int, dict]], labels: list[Labels], broken: list[str]) -> np.ndarray:
         """(B,) labels of a task, NaN where unknown."""

@@ -11,8 +11,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from itertools import cycle, starmap
+from functools import cached_property, partial
+from itertools import cycle
 from multiprocessing.util import Finalize
 from threading import current_thread, main_thread
 
@@ -53,53 +53,43 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._iterate(Tensor.clone)
+        for batch in self.lent():
+            yield batch.with_pixels(lambda name, images: images.pixels.clone())
 
-    def lent(self, prepared: Callable[[list[Tensor]], AbstractContextManager]) -> Iterator[Batch]:
-        """Batches whose images lie in the workers' own memory, each until the next is asked for.
+    def lent(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
+        """Batches whose images lie in memory that is written again: each is there until the next is asked for.
 
         Args:
             prepared: a context for that memory while it is used.
         """
-        return self._iterate(lambda images: images, prepared)
+        slots = self._slots()
+        buffers = self._buffers(slots)
+        into_slots = _IntoSlots(self.dataset, buffers)
+        tasks = zip(cycle(range(slots)), self.dataset.shards.schedule(self.sampler))
+        with prepared(list(buffers.values())):
+            yield from self._from_workers(into_slots, tasks) if self.workers else map(into_slots.read, tasks)
 
-    def _iterate(
-        self,
-        take: Callable[[Tensor], Tensor],
-        prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext,
-    ) -> Iterator[Batch]:
-        tasks = self.dataset.shards.schedule(self.sampler)
-        return self._from_workers(tasks, take, prepared) if self.workers else starmap(self.dataset.read, tasks)
-
-    def _from_workers(
-        self,
-        tasks: Iterator[tuple],
-        take: Callable[[Tensor], Tensor],
-        prepared: Callable[[list[Tensor]], AbstractContextManager],
-    ) -> Iterator[Batch]:
+    def _from_workers(self, into_slots: "_IntoSlots", tasks: Iterator[tuple]) -> Iterator[Batch]:
         # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
         warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        slots = self._slots()
-        buffers = self._shared_buffers(slots)
         loader = DataLoader(
-            _IntoSlots(self.dataset, buffers),
+            into_slots,
             batch_size=None,
-            sampler=zip(cycle(range(slots)), tasks),
+            sampler=tasks,
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # otherwise the global one is sampled from, which shifts the model's dropout
         )
         end_workers_at_exit()
-        batches = _speaking_of_the_dead(iter(loader))
-        with prepared(list(buffers.values())):
-            for slot, batch in batches:
-                if isinstance(batch, UserError):
-                    raise batch
-                yield batch.with_pixels(lambda name, count, slot=slot: take(buffers[name][slot, :count]))
+        pixels = {name: buffer.movedim(-1, -3) for name, buffer in into_slots.buffers.items()}
+        for slot, batch in _speaking_of_the_dead(iter(loader)):
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch.with_pixels(lambda name, images, slot=slot: pixels[name][slot, : len(images.rows)])
 
     def _slots(self) -> int:
-        # One slot more than batches on their way: a worker may begin a new one before the latest is copied.
+        # One slot more than batches on their way: a worker may begin a new one before the latest is used.
         return min(self.workers * PREFETCHED + 1, len(self))
 
     @property
@@ -108,11 +98,14 @@ class BatchLoader:
         side, inputs = self.dataset.image_size, len(self.dataset.inputs)
         return self._slots() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
 
-    def _shared_buffers(self, slots: int) -> dict[str, Tensor]:
-        """(slots, B, 3, S, S) uint8 for each input."""
-        buffers = self.dataset.buffers(slots, self.sampler.batch_size)
+    def _buffers(self, slots: int) -> dict[str, Tensor]:
+        """(slots, B, S, S, 3) uint8 for each input, shared with the workers if there are any."""
+        arrays = self.dataset.buffers(slots, self.sampler.batch_size)
+        buffers = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if not self.workers:
+            return buffers
         try:
-            return {name: images.share_memory_() for name, images in buffers.items()}
+            return {name: buffer.share_memory_() for name, buffer in buffers.items()}
         except RuntimeError as error:
             raise UserError(
                 f"data.workers {self.workers}: no room for {slots} batches in shared memory; use fewer workers, "
@@ -127,12 +120,23 @@ class _IntoSlots(Dataset):
         self.dataset, self.buffers = dataset, buffers
 
     def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, Batch | UserError]:
-        slot, (refs, ahead) = task
+        slot, _ = task
         try:
-            batch = self.dataset.read(refs, ahead, {name: images[slot] for name, images in self.buffers.items()})
+            return slot, self._arrays(task).with_pixels(lambda name, images: None)
         except Exception as error:  # raised here, torch would wrap it in a traceback
             return slot, carried(error)
-        return slot, batch.with_pixels(lambda name, count: None)
+
+    def read(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> Batch:
+        """The same in a process without workers."""
+        return self._arrays(task).tensors()
+
+    def _arrays(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> Batch:
+        slot, (refs, ahead) = task
+        return self.dataset.arrays(refs, ahead, {name: buffer[slot] for name, buffer in self._squares.items()})
+
+    @cached_property
+    def _squares(self) -> dict[str, np.ndarray]:
+        return {name: buffer.numpy() for name, buffer in self.buffers.items()}
 
 
 def begin_worker(worker: int) -> None:

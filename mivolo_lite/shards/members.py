@@ -6,7 +6,7 @@ alone would take 3, and more on a CPU without instructions for it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -31,7 +31,7 @@ class Members:
         self._columns = {name: (columns[f"{name}_size"], columns[f"{name}_offset"]) for name in self.names}
         # `item` gives a plain number, in half the time of `int(column[sample])`.
         self._place = {name: tuple(column.item for column in self._columns[name]) for name in self.names}
-        self._crc = {name: columns[f"{name}_crc"].item for name in self.names} if self.has_crcs else {}
+        self._crc = {name: columns[f"{name}_crc"] for name in self.names} if self.has_crcs else {}
         self._check = columns.get("check")
 
     def range(self, samples: range) -> tuple[int, int]:
@@ -54,15 +54,31 @@ class Members:
         """
         image = self._pread(name, sample, pread)
         if self.has_crcs:
-            if crc32(image) != self._crc[name](sample):
+            if crc32(image) != self._crc[name].item(sample):
                 raise DamagedBytes(f"its {name} is not what was indexed")
-            if crc32(self._pread(LABELS, sample, pread)) != self._crc[LABELS](sample):
+            if crc32(self._pread(LABELS, sample, pread)) != self._crc[LABELS].item(sample):
                 raise DamagedBytes("its labels are not what was indexed")
         elif self._check is not None:
             images = (image if crop == name else self._pread(crop, sample, pread) for crop in IMAGES)
             if check_of(*images) != self._check[sample]:
                 raise DamagedBytes("its images are not what was indexed")
         return image
+
+    def read_all(self, name: str, samples: np.ndarray, preads: Iterable[Callable[[int, int], bytes]]) -> list[bytes]:
+        """``read`` of samples (n,), with a ``pread`` for each, in two thirds of the time.
+
+        Raises:
+            DamagedBytes: one of them is not what was indexed; ``read`` says which.
+        """
+        if not self.has_crcs:
+            return [self.read(name, sample, pread) for sample, pread in zip(samples.tolist(), preads, strict=True)]
+        members = [*self._columns[name], self._crc[name], *self._columns[LABELS], self._crc[LABELS]]
+        rows, images = zip(*(column[samples].tolist() for column in members), strict=True), []
+        for (size, offset, crc, labels_size, labels_offset, labels_crc), pread in zip(rows, preads, strict=True):
+            images.append(image := pread(size, offset))
+            if crc32(image) != crc or crc32(pread(labels_size, labels_offset)) != labels_crc:
+                raise DamagedBytes("one sample is not what was indexed")
+        return images
 
     def _pread(self, name: str, sample: int, pread: Callable[[int, int], bytes]) -> bytes:
         size, offset = self._place[name]

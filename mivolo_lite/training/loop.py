@@ -252,7 +252,7 @@ class Trainer:
 
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
-        loader = to_device(self.loader, self.accelerator.device)
+        loader = to_device(self.loader, self.accelerator.device, held=self.plan.accumulation)
         for _ in range(self.state.step, self.total_steps):
             with self.throughput.spent("waiting"):
                 batches = list(islice(loader, self.plan.accumulation))

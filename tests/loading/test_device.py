@@ -67,14 +67,14 @@ def test_a_batchs_memory_is_given_back_when_its_copy_is_done_and_no_sooner():
             cuda.notes.append("decode")
             yield NotedBatch(cuda.notes)
 
-    for _ in to_device(decoded(), torch.device("cuda"), cuda):
+    for _ in to_device(decoded(), torch.device("cuda"), cuda=cuda):
         cuda.notes.append("compute")
     assert cuda.notes == ["decode", "copy", "compute waits", "keep", "compute", "copied"] * 2
 
 
 def test_a_consumer_that_stops_waits_for_the_copy_as_well():
     cuda = NotedCuda()
-    batches = to_device([NotedBatch(cuda.notes)], torch.device("cuda"), cuda)
+    batches = to_device([NotedBatch(cuda.notes)], torch.device("cuda"), cuda=cuda)
     next(batches)
     batches.close()
     assert cuda.notes[-1] == "copied"
@@ -89,7 +89,7 @@ def test_memory_is_locked_once_and_unlocked_unless_the_system_refused():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lent_batches_are_the_same_and_lie_in_the_workers_memory(folder, workers):  # noqa: F811
+def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
     loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)
     expected, memory, addresses = list(loader), [], []
 
@@ -103,10 +103,16 @@ def test_lent_batches_are_the_same_and_lie_in_the_workers_memory(folder, workers
         assert batch.face.pixels.equal(other.face.pixels) and batch.body.pixels.equal(other.body.pixels)
         addresses.append(batch.face.pixels.data_ptr())
     ranges = [(buffer.data_ptr(), buffer.data_ptr() + buffer.untyped_storage().nbytes()) for buffer in memory]
-    if workers:
-        assert all(any(begin <= address < end for begin, end in ranges) for address in addresses)
-    else:
-        assert memory == []
+    assert all(any(begin <= address < end for begin, end in ranges) for address in addresses)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_on_a_cpu_batches_that_are_used_together_keep_their_images(folder, workers):  # noqa: F811
+    loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)
+    together = list(to_device(loader, torch.device("cpu"), held=len(loader)))
+    for batch, other in zip(together, to_device(loader, torch.device("cpu")), strict=True):
+        assert batch.face.pixels.equal(other.face.pixels) and batch.body.pixels.equal(other.body.pixels)
+    assert len({batch.face.pixels.data_ptr() for batch in together}) == len(together)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -122,6 +128,6 @@ def test_on_a_gpu_batches_are_those_of_the_cpu(folder, workers):  # noqa: F811
 def test_what_is_locked_is_not_pinned_again():
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8).share_memory_()
     labels = {"age_lo": np.zeros(4), "age_hi": np.zeros(4), "gender": np.zeros(4, np.uint8)}
-    batch = Batch.assemble({"face": Images.of(images)}, labels, np.arange(4), np.ones(4, bool))
+    batch = Batch.assemble({"face": Images.of(images)}, labels, np.arange(4), np.ones(4, bool)).tensors()
     with page_locked([images]):
         assert batch.pin_memory().face.pixels.data_ptr() == images.data_ptr()

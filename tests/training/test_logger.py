@@ -16,7 +16,7 @@ from mivolo_lite.training.throughput import Throughput, in_words
 def batch_of(samples: int, faces: int) -> Batch:
     labels = {"age_lo": np.zeros(samples), "age_hi": np.zeros(samples), "gender": np.zeros(samples, np.uint8)}
     face = Images(torch.zeros(faces, 3, 4, 4, dtype=torch.uint8), torch.arange(faces))
-    return Batch.assemble({"face": face}, labels, np.arange(samples), np.ones(samples, bool))
+    return Batch.assemble({"face": face}, labels, np.arange(samples), np.ones(samples, bool)).tensors()
 
 
 def test_evaluating_and_saving_are_no_training_and_waiting_is():
