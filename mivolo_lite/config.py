@@ -117,7 +117,8 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _override(key: str, text: str) -> dict[str, Any]:
     """An option of the command line as nested values. A section, or a list, may be given as YAML."""
     listed = key in ("data.train", "data.val") and text.lstrip().startswith(("[", "{"))
-    value = parse_yaml(text, f"command line: --{key}") if listed or key == "tasks" or key in SECTIONS else text
+    is_yaml = listed or key == "tasks" or key in SECTIONS or key.startswith("optim.options")
+    value = parse_yaml(text, f"command line: --{key}") if is_yaml else text
     *groups, option = key.split(".")
     values = {option: value}
     for group in reversed(groups):
@@ -171,13 +172,15 @@ def _sections(layer: dict[str, Any], source: str, prefix: str = "") -> dict[str,
     return normalised
 
 
-def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
-    # Another model or method brings its own options: those of the one it replaces mean nothing to it.
+def _merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> None:
+    # Another model, method or optimizer brings its own options: those of the one it replaces mean nothing to it.
     if "name" in layer and layer["name"] != into.get("name", layer["name"]):
-        into.clear()
+        replaced = into if section in REGISTRIES else into.get("options")
+        if isinstance(replaced, dict):
+            replaced.clear()
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            _merge(into[key], value, key)
         else:
             into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
 

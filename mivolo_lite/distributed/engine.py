@@ -13,9 +13,10 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from mivolo_lite.distributed.compilation import for_numbers_of
+from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
@@ -35,7 +36,7 @@ class DataParallel:
     Args:
         accelerator: joins the ranks.
         estimator: its final weights must be loaded; its parameters keep their names.
-        optimizer: AdamW over them.
+        optimizer: over them; AdamW for engines that shard its state.
         clip_norm: largest gradient norm, 0 for none.
 
     Attributes:
@@ -44,6 +45,7 @@ class DataParallel:
         optimizer: the one whose learning rate counts.
         parameters: by their names, each once.
         shared: the other names of parameters that several layers share, and the name in ``parameters``.
+        has_moments: whether the optimizer is AdamW, whose state every engine knows.
     """
 
     is_compiled = False
@@ -52,6 +54,7 @@ class DataParallel:
         self.accelerator, self.estimator, self.clip_norm = accelerator, estimator, clip_norm
         self.parameters = dict(estimator.named_parameters())
         self.shared = shared_names(estimator)
+        self.has_moments = isinstance(optimizer, AdamW) and not optimizer.defaults["amsgrad"]
         self.model, self.optimizer = self.prepare(optimizer)
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
@@ -61,6 +64,10 @@ class DataParallel:
         if self.shared:
             name, first_name = next(iter(self.shared.items()))
             raise UserError(f"model: {name} is also {first_name}, and {engine} cannot share weights; use ddp or zero2")
+
+    def _require_moments(self, engine: str) -> None:
+        if not self.has_moments:
+            raise UserError(f"optim.name: {engine} shards the state of adamw without amsgrad alone; use it, or ddp")
 
     def autocast(self):
         """The run's mixed precision, for a forward pass of the estimator itself."""
@@ -136,10 +143,14 @@ class DataParallel:
         return weights
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``.
+        """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``; of other
+        optimizers what ``named_state`` gives.
 
         Full tensors, on the main process's CPU; nothing elsewhere. All ranks must call it.
         """
+        if not self.has_moments:
+            is_main = self.accelerator.is_main_process
+            return named_state(self.inner_optimizer, self.parameters) if is_main else {}
         state = {}
         for name, parameter in self.parameters.items():
             for moment in MOMENTS if self.has_state(parameter) else ():
@@ -152,6 +163,9 @@ class DataParallel:
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what ``optimizer_state`` returned, on any engine at any world size."""
+        if not self.has_moments:
+            load_named_state(self.inner_optimizer, self.parameters, state)
+            return
         if "step" not in state:  # saved before the first update
             return
         step = state["step"]
@@ -160,27 +174,27 @@ class DataParallel:
                 self.set_state(parameter, step, {moment: state[f"{moment}.{name}"] for moment in MOMENTS})
 
     @property
-    def adam(self) -> Optimizer:
-        """AdamW itself."""
+    def inner_optimizer(self) -> Optimizer:
+        """The optimizer itself."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def has_state(self, parameter: Tensor) -> bool:
-        return MOMENTS[0] in self.adam.state.get(parameter, {})
+        return MOMENTS[0] in self.inner_optimizer.state.get(parameter, {})
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
-        return self.adam.state[parameter][moment]
+        return self.inner_optimizer.state[parameter][moment]
 
     def optimizer_step(self) -> float:
-        return max(float(state["step"]) for state in self.adam.state.values() if "step" in state)
+        return max(float(state["step"]) for state in self.inner_optimizer.state.values() if "step" in state)
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         # A copy has the parameter's memory format, which decides in what order the update reads.
         state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
-        self.adam.state[parameter] = {"step": self._step_of(parameter, step), **state}
+        self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
     def _step_of(self, parameter: Tensor, step: Tensor) -> Tensor:
         """Where AdamW counts the steps of a parameter: fused, on its device; otherwise on the host."""
-        device = parameter.device if self.adam.defaults.get("fused") else "cpu"
+        device = parameter.device if self.inner_optimizer.defaults.get("fused") else "cpu"
         return torch.empty((), device=device).copy_(step)
 
 
@@ -216,6 +230,7 @@ class FullySharded(DataParallel):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self._reject_shared_weights("FSDP2")
+        self._require_moments("FSDP2")
         _use_contiguous_format(self.estimator)
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
@@ -266,11 +281,11 @@ class FullySharded(DataParallel):
         return parameter.detach().full_tensor()
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
-        return self.adam.state[parameter][moment].full_tensor()
+        return self.inner_optimizer.state[parameter][moment].full_tensor()
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
         state = {name: self._shard(parameter, value) for name, value in state.items()}
-        self.adam.state[parameter] = {"step": self._step_of(parameter, step), **state}
+        self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
     def _shard(self, parameter: Tensor, full: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
@@ -283,6 +298,7 @@ class Zero(DataParallel):
     """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are sharded."""
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        self._require_moments("ZeRO")
         _use_contiguous_format(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
         if self.stage == 3:
@@ -346,14 +362,14 @@ class Zero(DataParallel):
             full[0].all_gather(full)
 
     @property
-    def adam(self) -> Optimizer:
+    def inner_optimizer(self) -> Optimizer:
         return self.model.optimizer.optimizer
 
     def has_state(self, parameter: Tensor) -> bool:
-        return bool(self.adam.state) and parameter.requires_grad
+        return bool(self.inner_optimizer.state) and parameter.requires_grad
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        if self.adam.state:
+        if self.inner_optimizer.state:
             self._link_optimizer_state()
         return super().optimizer_state()
 
@@ -370,11 +386,11 @@ class Zero(DataParallel):
     def _allocate_state(self, step: Tensor) -> None:
         """AdamW allocates its state in its first update; a resumed run needs it before."""
         zero = self.model.optimizer
-        on_host = not isinstance(self.adam, torch.optim.AdamW)  # DeepSpeed's CPU Adam counts in plain integers
+        on_host = not isinstance(self.inner_optimizer, AdamW)  # DeepSpeed's CPU Adam counts in plain integers
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
-            self.adam.state[group] = {"step": int(step) if on_host else self._step_of(group, step), **state}
+            self.inner_optimizer.state[group] = {"step": int(step) if on_host else self._step_of(group, step), **state}
         self._link_optimizer_state()
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:

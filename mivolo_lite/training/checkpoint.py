@@ -53,6 +53,7 @@ class TrainState:
         val_digest: names the data that ``best_mae`` was measured on; empty before that.
         evaluated: the last step whose weights were evaluated.
         stale: evaluations since the best one.
+        optimizer: whose state is in the checkpoint.
     """
 
     digest: str
@@ -67,6 +68,7 @@ class TrainState:
     val_digest: str = ""
     evaluated: int = 0
     stale: int = 0
+    optimizer: str = "adamw"
 
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
@@ -82,6 +84,12 @@ class TrainState:
                     f"--resume: the checkpoint was trained on {meaning} ({name} {saved[name]}, now "
                     f"{getattr(self, name)}), so the order could not continue; use them again, or start a new run"
                 )
+        optimizer = saved.get("optimizer", "adamw")
+        if optimizer != self.optimizer:
+            raise UserError(
+                f"--resume: the checkpoint was trained by {optimizer}, not by {self.optimizer}; set "
+                "optim.name as it was, or start a new run with --init-from"
+            )
         for name, value in saved.items():
             setattr(self, name, value)
         if "evaluated" not in saved:  # written when a checkpoint was saved after its evaluation
@@ -357,7 +365,7 @@ def _name_of(step: int) -> str:
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
 _OPTIONAL = {
     "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int,
+    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "optimizer": str,
 }  # fmt: skip
 
 

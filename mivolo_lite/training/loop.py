@@ -36,11 +36,12 @@ from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
-from mivolo_lite.training.optim import build_optimizer, learning_rate, set_learning_rate
+from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
+from mivolo_lite.training.schedule import learning_rate, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.subgroups import concat_labels
@@ -199,7 +200,7 @@ class Trainer:
         )
         self.ema = ModelEma(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
         window, block = config.data.window_blocks, config.data.block_samples
-        self.state = TrainState(self.reader.digest, config.train.seed, window_blocks=window, block_samples=block)
+        self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=optim.name)
 
     def _init_from(self, folder: str) -> None:
         source = locate(folder)

@@ -1,19 +1,27 @@
-"""AdamW without decay on norms and biases, and a learning rate that is a function of the step alone."""
+"""The optimizer, by timm's name, without decay on norms and biases; and the options of the optimization."""
 
-import math
+import difflib
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
+import timm
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
+from mivolo_lite.errors import UserError
+from mivolo_lite.models.weights import first_line
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.balance import BalanceConfig
 from mivolo_lite.training.dro import DroConfig
 from mivolo_lite.training.param_groups import lr_scales
+
+ADAMW = "adamw"
+
+Schedule = Literal["cosine", "linear", "poly", "tanh", "step", "multistep", "constant"]
 
 
 @dataclass
@@ -24,12 +32,20 @@ class OptimConfig:
         epochs: passes over the training data.
         global_batch: samples of one optimizer step, over all processes and micro-batches.
         micro_batch: most samples of one forward pass in one process; null for no limit. Accumulation follows from it.
+        name: of the optimizer, one of ``timm.optim.list_optimizers()``.
+        options: the optimizer's own, as in ``{momentum: 0.9}``; by default what timm says.
         lr: highest learning rate.
-        min_lr: learning rate at the end of the cosine.
+        min_lr: lowest learning rate, at the end of the schedule.
+        schedule: course of the learning rate after the warm-up: ``cosine``, ``linear``, ``poly`` or ``tanh`` down to
+            ``min_lr``, ``step`` or ``multistep`` by ``decay_rate``, or ``constant``.
+        decay_epochs: of ``step``: passes over the data between two decays.
+        decay_milestones: of ``multistep``: passes over the data at which it decays.
+        decay_rate: of ``step`` and ``multistep``: factor of the learning rate.
+        power: of ``poly``.
         warmup_epochs: passes over which the learning rate has its linear warm-up.
         layer_decay: factor of the learning rate from one layer of a timm backbone to the one before it; 1 for none.
-        weight_decay: AdamW's, on weight matrices and kernels.
-        beta1: AdamW's first moment decay.
+        weight_decay: on weight matrices and kernels.
+        beta1: AdamW's first moment decay; other optimizers have theirs in ``options``.
         beta2: AdamW's second moment decay.
         clip_norm: largest gradient norm; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
@@ -44,8 +60,15 @@ class OptimConfig:
     epochs: Annotated[float, float_range(0, 1e6, low_open=True)] = 10.0
     global_batch: Annotated[int, int_range(1, 10**6)] = 128
     micro_batch: Annotated[int, int_range(1, 10**6)] | None = None
+    name: str = ADAMW
+    options: dict[str, Any] = field(default_factory=dict)
     lr: Annotated[float, float_range(0, 1e38, low_open=True)] = 1e-3
     min_lr: Annotated[float, float_range(0, 1e3)] = 1e-6
+    schedule: Schedule = "cosine"
+    decay_epochs: Annotated[float, float_range(0, low_open=True)] = 10.0
+    decay_milestones: list[Annotated[float, float_range(0)]] = field(default_factory=list)
+    decay_rate: Annotated[float, float_range(0, 1)] = 0.1
+    power: Annotated[float, float_range(0, 100, low_open=True)] = 1.0
     warmup_epochs: Annotated[float, float_range(0, 1e6)] = 1.0
     layer_decay: Annotated[float, float_range(0, 1, low_open=True)] = 1.0
     weight_decay: Annotated[float, float_range(0, 1e3)] = 0.05
@@ -59,34 +82,71 @@ class OptimConfig:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     dro: DroConfig = field(default_factory=DroConfig)
 
+    def __post_init__(self) -> None:
+        self.name = self.name.lower()
+        require_optimizer(self.name)
+        if self.name != ADAMW and (self.beta1, self.beta2) != (OptimConfig.beta1, OptimConfig.beta2):
+            raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give `options: {{betas: [...]}}`")
+        if self.schedule == "multistep" and not self.decay_milestones:
+            raise UserError("optim.schedule multistep: optim.decay_milestones is missing, as in [10, 20]")
+
 
 _FUSED = ("cpu", "cuda")
 """Devices for which torch has AdamW as one kernel: on a CPU, a third of the time of one operation after the other."""
 
 
+def require_optimizer(name: str) -> None:
+    """Raise UserError unless timm has an optimizer of this name, which a step drives and a checkpoint holds."""
+    if name not in list_optimizers():
+        wrapped = name.removeprefix("lookahead_")
+        names = [str(known) for known in list_optimizers()]
+        close = difflib.get_close_matches(wrapped, names, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "see timm.optim.list_optimizers()"
+        if wrapped != name:
+            hint = (
+                f"Lookahead's slow weights are in no checkpoint here; use {wrapped}, with optim.ema_decay for averages"
+            )
+        raise UserError(f"optim.name: timm {timm.__version__} has no optimizer {name!r:.60}; {hint}")
+    if get_optimizer_info(name).second_order:
+        raise UserError(f"optim.name: {name} needs second derivatives, which a step does not compute; use another")
+    if name.startswith("kron"):
+        raise UserError(f"optim.name: {name} has random numbers of its own, which no checkpoint holds; use another")
+
+
 def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[str] = ()) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019) over the parameters that are trained, on the device where they are.
+    """timm's optimizer over the parameters that are trained, on the device where they are.
 
     Args:
         module: the model.
         config: options.
         frozen: names of parameters whose learning rate ``set_learning_rate`` may set to 0.
+
+    Raises:
+        UserError: the optimizer does not take its options, or cannot run here.
     """
+    groups = parameter_groups(module, config, frozen)
+    if config.name == ADAMW:
+        is_fused = all(parameter.device.type in _FUSED for parameter in module.parameters())
+        options = {"betas": (config.beta1, config.beta2), "fused": is_fused or None} | config.options
+    else:
+        options = config.options
+    try:
+        return create_optimizer_v2(groups, config.name, config.lr, config.weight_decay, **options)
+    except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
+        raise UserError(f"optim.name {config.name}, with options {options}: {first_line(error)}") from None
+
+
+def parameter_groups(module: nn.Module, config: OptimConfig, frozen: Collection[str]) -> list[dict[str, Any]]:
+    """The parameters that are trained, by their weight decay, their factor of the learning rate, and freezing."""
     decayed, scales = decayed_names(module), lr_scales(module, config.layer_decay)
     groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             groups[config.weight_decay if name in decayed else 0.0, scales[name], name in frozen].append(parameter)
-    is_fused = all(parameter.device.type in _FUSED for parameter in module.parameters())
-    return AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "lr_scale": scale, "can_freeze": can_freeze}
-            for (decay, scale, can_freeze), parameters in sorted(groups.items(), key=itemgetter(0), reverse=True)
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        fused=is_fused or None,
-    )
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale, "can_freeze": can_freeze}
+        for (decay, scale, can_freeze), parameters in sorted(groups.items(), key=itemgetter(0), reverse=True)
+    ]
 
 
 def decayed_names(module: nn.Module) -> set[str]:
@@ -109,21 +169,3 @@ def decayed_names(module: nn.Module) -> set[str]:
 def _is_norm_or_table(module: nn.Module) -> bool:
     # torch's and timm's norms have no common class, but all of them, and MiVOLO's, are called so.
     return isinstance(module, nn.Embedding) or any("Norm" in kind.__name__ for kind in type(module).__mro__)
-
-
-def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
-    """Linear warm-up, then a cosine from ``lr`` to ``min_lr`` (Loshchilov and Hutter, 2017).
-
-    A function of the step has no state to save, and does not depend on the world size.
-    """
-    warmup = config.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return config.lr * (step + 1) / math.ceil(warmup)
-    share = (step - warmup) / max(1.0, total_steps - warmup)
-    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
-
-
-def set_learning_rate(optimizer: Optimizer, lr: float, frozen: bool = False) -> None:
-    """The learning rate of every group: its share of ``lr``, and 0 for what is frozen now."""
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0 if frozen and group["can_freeze"] else lr * group["lr_scale"]

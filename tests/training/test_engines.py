@@ -144,6 +144,16 @@ def test_two_processes(trained, one_process):
     assert_same(trained(("ddp", 2, STEPS)), one_process)
 
 
+def test_another_optimizer_and_schedule_on_changing_processes(trained):
+    """Momentum SGD, whose steps are as small as its gradients."""
+    changed = {"optim.name": "momentum", "optim.lr": 0.01, "optim.schedule": "step", "optim.decay_epochs": 2}
+    one = trained(("single", 1, STEPS), **changed)
+    assert_same(trained(("ddp", 2, 21), ("single", 1, STEPS), **changed), one)
+    assert min(one.values("lr")) < 2e-3 and any(
+        name.startswith("momentum_buffer.") for name in one.checkpoint("optimizer.safetensors")
+    )
+
+
 def test_accumulation(trained, one_process):
     assert_same(trained(("single", 1, STEPS), **{"optim.micro_batch": BATCH // 2}), one_process)
 

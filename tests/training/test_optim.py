@@ -9,7 +9,8 @@ from torch import nn
 
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo_enhancer import Pointwise
-from mivolo_lite.training.optim import OptimConfig, build_optimizer, decayed_names, learning_rate
+from mivolo_lite.training.optim import OptimConfig, build_optimizer, decayed_names
+from mivolo_lite.training.schedule import learning_rate
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, tiny_mivolo
 

@@ -8,8 +8,9 @@ from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.training.optim import OptimConfig, build_optimizer, set_learning_rate
+from mivolo_lite.training.optim import OptimConfig, build_optimizer
 from mivolo_lite.training.param_groups import Freeze, lr_scales
+from mivolo_lite.training.schedule import set_learning_rate
 
 SPAN = {"min_age": 0, "max_age": 100}
 MODELS = {

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.training.optim import OptimConfig, learning_rate
+from mivolo_lite.training.optim import OptimConfig
+from mivolo_lite.training.schedule import learning_rate
 from tests.shards.tiny_shards import damage
 
 REPOSITORY = Path(__file__).parents[2]

@@ -153,7 +153,7 @@ def _leaves_the_weights_alone(estimator, what):
     with pytest.raises(Diverged, match=f"step 8: the {what} is not finite"):
         OptimizerStep(engine, 0.5, 0)([batch_of(4)], step=7)
     assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.state_dict().items())
-    assert not engine.adam.state
+    assert not engine.inner_optimizer.state
 
 
 def test_only_statistics_of_a_rank_alone_are_to_be_shared():

@@ -1,0 +1,57 @@
+"""The state of any optimizer as tensors by the names of its parameters, where every rank holds everything.
+
+``KEY.NAME`` for what it keeps for a parameter, ``KEY.NAME.0`` and on for a list, ``step.groups.0`` and on for a count
+that belongs to a group. A number without dimensions of 64 bits stands for Python's own; tensors of optimizers have 32.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+_NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
+def named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the optimizer remembers, on the CPU."""
+    named = {f"{key}.{name}": value for name, p in parameters.items() for key, value in optimizer.state[p].items()}
+    named |= {f"step.groups.{number}": g["step"] for number, g in enumerate(optimizer.param_groups) if "step" in g}
+    return {name: tensor.cpu().contiguous() for path, value in named.items() for name, tensor in _tensors(path, value)}
+
+
+def load_named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Load what ``named_state`` returned."""
+    groups = {f"groups.{number}": group for number, group in enumerate(optimizer.param_groups)}
+    keepers = {name: optimizer.state[parameter] for name, parameter in parameters.items()} | groups
+    for path in state:
+        key, _, name = path.partition(".")
+        owner, _, place = name.rpartition(".")
+        if name in keepers:
+            keepers[name][key] = _value(optimizer, key, state[path], parameters.get(name))
+        elif owner in keepers and place.isdigit():
+            keepers[owner].setdefault(key, []).append(_value(optimizer, key, state[path], parameters[owner]))
+        else:
+            raise KeyError(path)
+
+
+def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _tensors(f"{path}.{place}", item)
+    elif value is not None:
+        yield path, torch.tensor(value, dtype=_NUMBERS[type(value)])
+
+
+def _value(optimizer: Optimizer, key: str, saved: Tensor, parameter: Tensor | None) -> Any:
+    """As the optimizer keeps it: where torch's own ``load_state_dict`` puts it, in the type that it had."""
+    if not saved.ndim and saved.dtype in _NUMBERS.values():
+        return saved.item()
+    if parameter is None or key == "step" and not optimizer.defaults.get("fused"):
+        return saved.clone()
+    if saved.shape == parameter.shape:  # a copy has the parameter's memory format, in which the update reads
+        return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
+    return saved.to(parameter.device, copy=True)

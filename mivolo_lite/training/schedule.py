@@ -1,0 +1,75 @@
+"""The learning rate as a function of the samples seen: it has no state to save, and the world size does not matter."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+
+from mivolo_lite.training.optim import OptimConfig, Schedule
+
+
+def _cosine(share: float, config: OptimConfig) -> float:
+    """Loshchilov and Hutter, "SGDR", ICLR 2017."""
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def _linear(share: float, config: OptimConfig) -> float:
+    return 1 - share
+
+
+def _poly(share: float, config: OptimConfig) -> float:
+    return (1 - share) ** config.power
+
+
+def _tanh(share: float, config: OptimConfig) -> float:
+    """Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", WACV 2019, with timm's bounds."""
+    return (1 - math.tanh(-7 * (1 - share) + 3 * share)) / 2
+
+
+_FALLING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
+    "cosine": _cosine, "linear": _linear, "poly": _poly, "tanh": _tanh,
+}  # fmt: skip
+"""Of the way from ``lr`` down to ``min_lr``, what is left after a share of the steps."""
+
+
+def _step(epoch: float, config: OptimConfig) -> float:
+    return config.decay_rate ** (epoch // config.decay_epochs)
+
+
+def _multistep(epoch: float, config: OptimConfig) -> float:
+    return config.decay_rate ** bisect_right(sorted(config.decay_milestones), epoch)
+
+
+def _constant(epoch: float, config: OptimConfig) -> float:
+    return 1.0
+
+
+_DECAYING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
+    "step": _step, "multistep": _multistep, "constant": _constant,
+}  # fmt: skip
+"""The factor of ``lr`` after so many passes over the data, the warm-up's included."""
+
+
+def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
+    """Linear warm-up, then the course that ``optim.schedule`` names. It is never below ``min_lr`` after the warm-up.
+
+    Args:
+        step: steps of the present global batch that the samples seen are.
+        total_steps, steps_per_epoch: of the run.
+        config: options.
+    """
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / math.ceil(warmup)
+    if config.schedule in _DECAYING:
+        factor = _DECAYING[config.schedule](step / steps_per_epoch, config)
+        return max(config.lr * factor, min(config.min_lr, config.lr))
+    share = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+    return config.min_lr + (config.lr - config.min_lr) * _FALLING[config.schedule](share, config)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float, frozen: bool = False) -> None:
+    """The learning rate of every group: its share of ``lr``, and 0 for what is frozen now."""
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if frozen and group["can_freeze"] else lr * group["lr_scale"]
