@@ -4,35 +4,54 @@ import numpy as np
 import torch
 
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
+from mivolo_lite.models.head import Head
 from tests.models.tiny import SIDE, TinyMivolo
 
 SMALL = {
-    "single": {"backbone": "test_resnet"},
-    "dual": {"face": "test_resnet", "body": "test_vit", "dim": 32},
-    "multilevel": {"backbone": "test_efficientnet", "levels": 3, "width": 32},
-    "swinface": {},
-    "mivolo_d1_224": {},
+    "single": {"name": "single", "backbone": "test_resnet"},
+    "dual": {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 32},
+    "multilevel": {"name": "multilevel", "backbone": "test_convnext", "levels": 3, "width": 32},
+    "swinface": {"name": "swinface"},
+    "mivolo_tiny": {"name": "mivolo_tiny"},
+    "mivolo_tiny face": {"name": "mivolo_tiny", "input": "face"},
 }
-"""Options of every model; MiVOLO stands for all of its sizes, which differ in widths and depths alone."""
+"""Options of every model; a tiny MiVOLO stands for all sizes, which differ in widths and depths alone."""
 
 TASKS = [{"name": "glasses", "classes": ["no", "yes"]}, {"name": "smile", "kind": "regression"}]
 CALIBRATION = {"level": 0.9, "by": "all", "radius": 7.5, "radii": {}, "gender_temperature": 1.5}
 
 
 def small_estimator(model="single", method="classification", monkeypatch=None, **card):
-    """With a head whose answers differ from image to image by years."""
+    """An estimator of 48 px whose answers differ from image to image by years."""
     torch.manual_seed(0)
     if monkeypatch is not None:
-        monkeypatch.setitem(MODELS, "mivolo_d1_224", TinyMivolo)
+        monkeypatch.setitem(MODELS, "mivolo_tiny", TinyMivolo)
     options = {"tasks": TASKS, "calibration": CALIBRATION} | card
     span = {"min_age": 0, "max_age": 100}
-    estimator = Estimator(Card({"name": model, **SMALL[model]}, {"name": method}, span, SIDE, **options)).eval()
-    with torch.no_grad():
-        for name, parameter in estimator.named_parameters():
-            if "head" in name and name.endswith("weight"):
-                parameter.mul_(30)
+    return spread_answers(Estimator(Card(dict(SMALL[model]), {"name": method}, span, SIDE, **options)))
+
+
+@torch.no_grad()
+def spread_answers(estimator):
+    """The same, in evaluation mode, whose heads tell images apart as trained ones do: new ones answer all alike."""
+    hooks = [head.register_forward_hook(_standardise) for head in estimator.modules() if isinstance(head, Head)]
+    side = estimator.card.image_size
+    images = {name: Images.of(torch.randint(256, (8, 3, side, side), dtype=torch.uint8)) for name in estimator.inputs}
+    estimator.eval()(**images)
+    for hook in hooks:
+        hook.remove()
     return estimator
+
+
+def _standardise(head, inputs, output):
+    """Gives each output of a linear layer the mean 0 and the standard deviation 2 over a batch."""
+    outputs = output.flatten(0, -2)
+    scale = 2 / outputs.std(0)
+    head.weight.mul_(scale[:, None])
+    if head.bias is not None:
+        head.bias.copy_((head.bias - outputs.mean(0)) * scale)
 
 
 def photos(batch, seed=0):
