@@ -28,7 +28,7 @@ from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, wr
 from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.old_names import current_file, current_tensors, current_train_state
-from mivolo_lite.training.ema import ModelEma
+from mivolo_lite.training.averaging import AveragedModel
 
 OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
@@ -54,6 +54,7 @@ class TrainState:
         evaluated: the last step whose weights were evaluated.
         stale: evaluations since the best one.
         optimizer: whose state is in the checkpoint.
+        averaged: how many weights its stochastic average is of.
     """
 
     digest: str
@@ -69,6 +70,7 @@ class TrainState:
     evaluated: int = 0
     stale: int = 0
     optimizer: str = "adamw"
+    averaged: int = 0
 
     def load(self, saved: dict) -> None:
         """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
@@ -103,7 +105,7 @@ class TrainState:
 
 
 class Checkpointer:
-    """Saves and loads a run: weights, their EMA and the optimizer state, full, and where it stands.
+    """Saves and loads a run: weights, their average and the optimizer state, full, and where it stands.
 
     The main process gathers everything and writes it alone, as safetensors and JSON. Engines have formats of their own,
     with a file for each rank, which only they read, at the same world size or after a conversion, and by unpickling.
@@ -120,7 +122,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
-    def save(self, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> float | None:
+    def save(self, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> float | None:
         """Copy what the checkpoint holds, and write it while training continues.
 
         It is written aside, then renamed: a job that dies in between leaves the previous checkpoint the latest. One is
@@ -138,8 +140,8 @@ class Checkpointer:
         if self._agreed(final.is_dir()):
             return None
         tensors = {MODEL_FILE: self._copied(engine.weights()), OPTIMIZER_FILE: self._copied(engine.optimizer_state())}
-        if ema is not None:
-            with ema.applied():
+        if average is not None and average.is_begun:
+            with average.applied():
                 tensors[EMA_FILE] = self._copied(engine.weights())
         if self.accelerator.is_main_process:
             content, card = self._content(state), deepcopy(engine.estimator.card)
@@ -242,7 +244,7 @@ class Checkpointer:
                 "start a new run"
             ) from None
 
-    def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, ema: ModelEma | None) -> None:
+    def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> None:
         """Everything but the weights.
 
         Raises:
@@ -252,15 +254,15 @@ class Checkpointer:
         state.load(current_train_state(content["state"]))
         if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        optimizer_file, ema_file = (current_file(checkpoint, name) for name in (OPTIMIZER_FILE, EMA_FILE))
-        with _explain_misfit(optimizer_file), safe_open(optimizer_file, "pt") as state:
-            engine.load_optimizer_state(_Tensors(state))
-        if ema is None:
+        optimizer_file, average_file = (current_file(checkpoint, name) for name in (OPTIMIZER_FILE, EMA_FILE))
+        with _explain_misfit(optimizer_file), safe_open(optimizer_file, "pt") as tensors:
+            engine.load_optimizer_state(_Tensors(tensors))
+        if average is None or not average.is_begun and not state.averaged:
             return
-        if not ema_file.exists():
+        if not average_file.exists():
             raise UserError(f"--resume: {checkpoint} has no EMA weights; set optim.ema_decay 0, as before")
-        with _explain_misfit(ema_file), safe_open(ema_file, "pt") as weights:
-            ema.load(_Tensors(weights))
+        with _explain_misfit(average_file), safe_open(average_file, "pt") as weights:
+            average.load(_Tensors(weights), state.averaged)
 
     def _content(self, state: TrainState) -> str:
         scaler = self.accelerator.scaler
@@ -365,7 +367,7 @@ def _name_of(step: int) -> str:
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
 _OPTIONAL = {
     "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "optimizer": str,
+    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "optimizer": str, "averaged": int,
 }  # fmt: skip
 
 

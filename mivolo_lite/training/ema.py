@@ -1,16 +1,11 @@
-"""An exponential moving average (EMA) of the weights. Each rank averages its local shards."""
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-
-import torch
-from torch import Tensor, nn
+"""An exponential moving average (EMA) of the weights."""
 
 from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.training.averaging import AveragedModel
 
 
-class ModelEma:
-    """A running average of the weights and the buffers that remembers more as the run gets longer, up to ``decay``.
+class ModelEma(AveragedModel):
+    """A running average that remembers more as the run gets longer, up to ``decay``.
 
     With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
     4.95 against the trained weights' own 4.51, two thirds of the way. The warm-up is Katherine Crowson's, power 2/3.
@@ -21,64 +16,9 @@ class ModelEma:
     """
 
     def __init__(self, engine: DataParallel, decay: float):
-        self.engine, self.decay = engine, decay
-        self._buffers = {path: (owner, name) for path, owner, name in _persistent_buffers(engine.estimator)}
-        current = self._current()
-        self.tensors = {name: tensor.clone() for name, tensor in current.items()}
-        self._averaged = [name for name, tensor in current.items() if tensor.is_floating_point()]
-        self._copied = [name for name, tensor in current.items() if not tensor.is_floating_point()]
+        super().__init__(engine)
+        self.decay = decay
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Update with the weights of optimizer step number ``step``, counted from 1."""
-        decay = min(self.decay, 1 - step ** (-2 / 3))
-        current = self._current()
-        torch._foreach_lerp_(_listed(self.tensors, self._averaged), _listed(current, self._averaged), 1 - decay)
-        if self._copied:
-            torch._foreach_copy_(_listed(self.tensors, self._copied), _listed(current, self._copied))
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Swap the EMA weights into the model, and back at the end."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Load full tensors by name, as ``engine.weights()`` gives it while applied."""
-        for name, ema in self.tensors.items():
-            full = weights[name]
-            parameter = self.engine.parameters.get(name)
-            ema.copy_(full if parameter is None else self.engine.shard(parameter, full))
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        current = self._current()
-        previous = [tensor.clone() for tensor in current.values()]
-        torch._foreach_copy_(list(current.values()), _listed(self.tensors, list(current)))
-        torch._foreach_copy_(_listed(self.tensors, list(current)), previous)
-        self.engine.sync_partitions()
-
-    def _current(self) -> dict[str, Tensor]:
-        """The local shards of the estimator's state dict, each tensor once.
-
-        Looked up in their modules: a state dict takes longer to build than its tensors to average, and a list of the
-        tensors would be out of date where a method sets a buffer anew.
-        """
-        shards = {name: self.engine.local_shard(parameter) for name, parameter in self.engine.parameters.items()}
-        return shards | {path: owner[name] for path, (owner, name) in self._buffers.items()}
-
-
-def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], str]]:
-    """The path of each buffer in a state dict, the dictionary of its module that holds it, and its name in it."""
-    for path, submodule in module.named_modules():
-        for name, buffer in submodule._buffers.items():
-            if buffer is not None and name not in submodule._non_persistent_buffers_set:
-                yield f"{path}.{name}".lstrip("."), submodule._buffers, name
-
-
-def _listed(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
-    return [tensors[name] for name in names]
+        self.lerp(1 - min(self.decay, 1 - step ** (-2 / 3)))

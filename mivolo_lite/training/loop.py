@@ -45,6 +45,7 @@ from mivolo_lite.training.schedule import learning_rate, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.subgroups import concat_labels
+from mivolo_lite.training.swa import ModelSwa
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
 
@@ -183,7 +184,8 @@ class Trainer:
             self._init_from(config.init_from)
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
-        self.checkpoint_bytes = weights * (4 if config.optim.ema_decay else 3)  # two Adam moments, and the EMA
+        is_averaged = config.optim.ema_decay or config.optim.swa_start is not None
+        self.checkpoint_bytes = weights * (4 if is_averaged else 3)  # two Adam moments, and the average
         self.estimator.to(self.accelerator.device)
         if config.train.compile:
             compile_forward(self.estimator)
@@ -198,7 +200,7 @@ class Trainer:
         self.step = OptimizerStep(
             self.engine, optim.gender_weight, config.train.seed, weights, self.dro, teachers, optim.teacher_weight
         )
-        self.ema = ModelEma(self.engine, config.optim.ema_decay) if config.optim.ema_decay else None
+        self.average = self._averaging()
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=optim.name)
 
@@ -218,6 +220,12 @@ class Trainer:
         weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
         return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
 
+    def _averaging(self) -> ModelEma | ModelSwa | None:
+        optim = self.config.optim
+        if optim.swa_start is not None:
+            return ModelSwa(self.engine)
+        return ModelEma(self.engine, optim.ema_decay) if optim.ema_decay else None
+
     def _card(self) -> Card:
         config = self.config
         card = Card(
@@ -233,7 +241,7 @@ class Trainer:
 
     def _resume(self) -> None:
         if self.resumed is not None:
-            self.checkpointer.load(self.resumed, self.state, self.engine, self.ema)
+            self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
             if self.dro is not None:
                 self.dro.load(self.state.subgroups)
         self._check_validation_set()
@@ -294,12 +302,18 @@ class Trainer:
         return self._position() + self.total_steps - self.state.step
 
     def _advance(self) -> None:
-        """One more step is behind us: count it, and update the EMA."""
+        """One more step is behind us: count it, and update the averaged weights."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
-        if self.ema is not None:
-            self.ema.update(self.state.step)
+        if isinstance(self.average, ModelEma):
+            self.average.update(self.state.step)
+        elif self.average is not None and self._evaluation_due() and self._swa_is_on():
+            self.average.update()
+            self.state.averaged = self.average.count
         self.logger.step()
+
+    def _swa_is_on(self) -> bool:
+        return self._position() >= self.config.optim.swa_start * self.steps_per_epoch
 
     def _evaluation_due(self) -> bool:
         """Whether this step was the one that completed another ``eval_every`` epochs, or the last."""
@@ -313,7 +327,7 @@ class Trainer:
             with (
                 self.throughput.spent("evaluating or saving"),
                 without_compilation(),
-                self.ema.applied() if self.ema is not None else nullcontext(),
+                self.average.applied() if self.average is not None and self.average.is_begun else nullcontext(),
                 self.engine.full_estimator() as estimator,
                 self.engine.autocast(),
             ):
@@ -357,7 +371,7 @@ class Trainer:
     def _save(self) -> None:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
         with self.throughput.spent("evaluating or saving"):
-            seconds = self.checkpointer.save(self.state, self.engine, self.ema)
+            seconds = self.checkpointer.save(self.state, self.engine, self.average)
         self.schedule.saved()
         self.heartbeat.progress()
         if seconds is not None:

@@ -53,6 +53,9 @@ class OptimConfig:
         teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
         teacher_weight: weight of the distance to the teachers' answers.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
+        swa_start: stochastic weight averaging: passes over the data after which the weights at each evaluation are
+            averaged, equally, and the average is evaluated and kept; null for none.
+        swa_lr: learning rate from then on; null for that of the schedule.
         balance: larger weights for rare samples.
         dro: larger weights for the subgroups that the model does badly on.
     """
@@ -79,6 +82,8 @@ class OptimConfig:
     teachers: list[str] = field(default_factory=list)
     teacher_weight: Annotated[float, float_range(0)] = 1.0
     ema_decay: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
+    swa_start: Annotated[float, float_range(0)] | None = None
+    swa_lr: Annotated[float, float_range(0, 1e38, low_open=True)] | None = None
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     dro: DroConfig = field(default_factory=DroConfig)
 
@@ -89,6 +94,10 @@ class OptimConfig:
             raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give `options: {{betas: [...]}}`")
         if self.schedule == "multistep" and not self.decay_milestones:
             raise UserError("optim.schedule multistep: optim.decay_milestones is missing, as in [10, 20]")
+        if self.swa_start is None and self.swa_lr is not None:
+            raise UserError("optim.swa_lr: is of stochastic weight averaging; give optim.swa_start as well")
+        if self.swa_start is not None and self.ema_decay:
+            raise UserError("optim.swa_start: optim.ema_decay averages the weights already; set one of the two")
 
 
 _FUSED = ("cpu", "cuda")

@@ -52,13 +52,16 @@ _DECAYING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
 
 
 def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
-    """Linear warm-up, then the course that ``optim.schedule`` names. It is never below ``min_lr`` after the warm-up.
+    """Linear warm-up, then the course that ``optim.schedule`` names, not below ``min_lr``; ``swa_lr`` from
+    ``swa_start`` on.
 
     Args:
         step: steps of the present global batch that the samples seen are.
         total_steps, steps_per_epoch: of the run.
         config: options.
     """
+    if config.swa_lr is not None and config.swa_start is not None and step >= config.swa_start * steps_per_epoch:
+        return config.swa_lr
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return config.lr * (step + 1) / math.ceil(warmup)

@@ -1,0 +1,90 @@
+"""Averages of the weights beside those that are trained. Each rank averages its local shards."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mivolo_lite.distributed.engine import DataParallel
+
+
+class AveragedModel:
+    """An average of the weights and the buffers, batch norms' statistics among them, over some of a run's steps.
+
+    Args:
+        engine: has the weights.
+
+    Attributes:
+        count: how many weights are averaged, where all count alike.
+    """
+
+    count = 0
+
+    def __init__(self, engine: DataParallel):
+        self.engine = engine
+        self._buffers = {path: (owner, name) for path, owner, name in _persistent_buffers(engine.estimator)}
+        current = self._current()
+        self.tensors = {name: tensor.clone() for name, tensor in current.items()}
+        self._averaged = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        self._copied = [name for name, tensor in current.items() if not tensor.is_floating_point()]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is an average."""
+        return True
+
+    @torch.no_grad()
+    def lerp(self, weight: float) -> None:
+        """Move the average towards the present weights, all the way for 1. Integers are copied."""
+        current = self._current()
+        torch._foreach_lerp_(_listed(self.tensors, self._averaged), _listed(current, self._averaged), weight)
+        if self._copied:
+            torch._foreach_copy_(_listed(self.tensors, self._copied), _listed(current, self._copied))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Swap the averaged weights into the model, and back at the end."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor], count: int = 0) -> None:
+        """Load full tensors by name, as ``engine.weights()`` gives it while applied, and of how many they are."""
+        self.count = count
+        for name, average in self.tensors.items():
+            full = weights[name]
+            parameter = self.engine.parameters.get(name)
+            average.copy_(full if parameter is None else self.engine.shard(parameter, full))
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        current = self._current()
+        previous = [tensor.clone() for tensor in current.values()]
+        torch._foreach_copy_(list(current.values()), _listed(self.tensors, list(current)))
+        torch._foreach_copy_(_listed(self.tensors, list(current)), previous)
+        self.engine.sync_partitions()
+
+    def _current(self) -> dict[str, Tensor]:
+        """The local shards of the estimator's state dict, each tensor once.
+
+        Looked up in their modules: a state dict takes longer to build than its tensors to average, and a list of the
+        tensors would be out of date where a method sets a buffer anew.
+        """
+        shards = {name: self.engine.local_shard(parameter) for name, parameter in self.engine.parameters.items()}
+        return shards | {path: owner[name] for path, (owner, name) in self._buffers.items()}
+
+
+def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], str]]:
+    """The path of each buffer in a state dict, the dictionary of its module that holds it, and its name in it."""
+    for path, submodule in module.named_modules():
+        for name, buffer in submodule._buffers.items():
+            if buffer is not None and name not in submodule._non_persistent_buffers_set:
+                yield f"{path}.{name}".lstrip("."), submodule._buffers, name
+
+
+def _listed(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    return [tensors[name] for name in names]
