@@ -21,7 +21,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.inference.export import export
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
-from tests.inference.exports import SMALL, small_estimator, spread_answers
+from tests.inference.exports import SMALL, small_estimator
 from tests.models.tiny import TinyMivolo
 
 LARGE = {
@@ -36,7 +36,7 @@ def make(name: str, method: str) -> Estimator:
     if name not in LARGE:
         return small_estimator(name, method, tasks=[], calibration={})
     model, size = LARGE[name]
-    return spread_answers(Estimator(Card(dict(model), {"name": method}, {"min_age": 0, "max_age": 100}, size)))
+    return Estimator(Card(dict(model), {"name": method}, {"min_age": 0, "max_age": 100}, size)).eval()
 
 
 def measure(name: str, method: str, precision: str) -> dict:
