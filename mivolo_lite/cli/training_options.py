@@ -2,9 +2,10 @@
 
 from jsonargparse import ArgumentParser
 
+from mivolo_lite.estimator import Tta
 from mivolo_lite.ranges import int_range
 
-TRAINING_OPTIONS = ("launcher", "workers")
+TRAINING_OPTIONS = ("launcher", "workers", "tta")
 
 
 def add_training_options(parser: ArgumentParser) -> None:
@@ -16,3 +17,4 @@ def add_training_options(parser: ArgumentParser) -> None:
         help='what starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
     )
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes of the evaluations")
+    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also evaluates on the mirror images")

@@ -9,6 +9,7 @@ import numpy as np
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.compare import METRICS
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
@@ -34,7 +35,9 @@ class CrossValidation:
     pooled: dict
 
 
-def cross_validate(words: Sequence[str], folds: int, launcher: str = "", workers: int = 2) -> CrossValidation:
+def cross_validate(
+    words: Sequence[str], folds: int, launcher: str = "", workers: int = 2, tta: Tta = "none"
+) -> CrossValidation:
     """Train a configuration once for each fold, without that fold, and evaluate each model on its fold.
 
     The runs are folders below the configuration's run: ``fold-0`` and so on. A run that is complete is not trained
@@ -43,7 +46,7 @@ def cross_validate(words: Sequence[str], folds: int, launcher: str = "", workers
     Args:
         words: options of ``train``; their ``data.train`` is one data set that was packed with ``--folds``.
         folds: how many it has.
-        launcher, workers: see ``train_and_evaluate``.
+        launcher, workers, tta: see ``train_and_evaluate``.
 
     Raises:
         UserError: the configuration is invalid, it names several data sets, or a training failed.
@@ -61,7 +64,8 @@ def cross_validate(words: Sequence[str], folds: int, launcher: str = "", workers
             *("--data.train", json.dumps([{"path": path, "folds": rest}])),
             *("--data.val", json.dumps({"path": path, "folds": [fold]})),
         ]
-        evaluations.append(train_and_evaluate(options, folder / f"fold-{fold}", path, [fold], launcher, workers))
+        run = folder / f"fold-{fold}"
+        evaluations.append(train_and_evaluate(options, run, path, [fold], launcher, workers, tta))
     predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
     metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
     found = CrossValidation(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
 from mivolo_lite.experiments.spread import Spread, spread
 from mivolo_lite.experiments.training_runs import train_and_evaluate
@@ -15,7 +16,9 @@ from mivolo_lite.files import write_text
 SEEDS_FILE = "seeds.json"
 
 
-def train_seeds(words: Sequence[str], seeds: int, launcher: str = "", workers: int = 2) -> dict[str, Spread]:
+def train_seeds(
+    words: Sequence[str], seeds: int, launcher: str = "", workers: int = 2, tta: Tta = "none"
+) -> dict[str, Spread]:
     """Train a configuration with seeds 0, 1, ..., evaluate each on its ``data.val``, and write ``seeds.json``.
 
     Each run is a folder below the configuration's run: ``seed-0`` and so on. A run that is complete is not trained
@@ -24,7 +27,7 @@ def train_seeds(words: Sequence[str], seeds: int, launcher: str = "", workers: i
     Args:
         words: options of ``train``.
         seeds: how many.
-        launcher, workers: see ``train_and_evaluate``.
+        launcher, workers, tta: see ``train_and_evaluate``.
 
     Returns:
         By metric (``mae`` in years, ``cs5`` and ``gender_accuracy`` as shares), where the data has its labels.
@@ -39,7 +42,7 @@ def train_seeds(words: Sequence[str], seeds: int, launcher: str = "", workers: i
     folder = Path(config.run)
     evaluations = [
         train_and_evaluate(
-            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", val.path, val.folds, launcher, workers
+            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", val.path, val.folds, launcher, workers, tta
         )
         for seed in range(seeds)
     ]

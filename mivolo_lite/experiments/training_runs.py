@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
 
 
@@ -18,7 +19,7 @@ class Preempted(UserError):
 
 
 def train_and_evaluate(
-    words: Sequence[str], run: Path, data: str, folds: Sequence[int] | None, launcher: str, workers: int
+    words: Sequence[str], run: Path, data: str, folds: Sequence[int] | None, launcher: str, workers: int, tta: Tta
 ) -> Path:
     """Train a run to its end, or resume it, and evaluate its best weights.
 
@@ -30,6 +31,7 @@ def train_and_evaluate(
         launcher: command that starts `mivolo-lite train`, such as ``accelerate launch -m mivolo_lite``; this Python
             where it is empty.
         workers: decoding processes of the evaluation.
+        tta: its test-time augmentation, see ``Estimator``.
 
     Returns:
         The folder of the evaluation.
@@ -49,5 +51,5 @@ def train_and_evaluate(
         raise Preempted(f"{run}: the training was preempted and saved; start the same command again to resume")
     if code:
         raise UserError(f"{run}: the training ended with exit code {code}; its own message stands above")
-    evaluate(run / "best", data, out, workers=workers, folds=folds)
+    evaluate(run / "best", data, out, workers=workers, folds=folds, tta=tta)
     return out
