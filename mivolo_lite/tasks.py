@@ -36,6 +36,7 @@ class Task:
             where empty. An embedding has none.
         margin: of ``cosface``.
         scale: of ``cosface``.
+        label_smoothing: of ``cross_entropy``: share of the target that is spread over all classes.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     weight: Annotated[float, float_range(0)] = 1.0
     margin: Annotated[float, float_range(0, 100)] = 0.4
     scale: Annotated[float, float_range(0, 1e4, low_open=True)] = 64.0
+    label_smoothing: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
 
     def __post_init__(self) -> None:
         for name in (self.name, self.subnet_name):
@@ -86,7 +88,8 @@ class Task:
         if self.kind == "embedding":
             return cosface(output, value.long(), self.margin, self.scale)
         if self.kind == "classification":
-            return F.cross_entropy(output.float(), value.long(), reduction="none")
+            smoothing = self.label_smoothing
+            return F.cross_entropy(output.float(), value.long(), reduction="none", label_smoothing=smoothing)
         error = output.float().squeeze(-1) - value
         return error.abs() if self.loss == "l1" else error.square()
 

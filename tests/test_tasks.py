@@ -7,6 +7,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.methods import METHODS
+from mivolo_lite.tasks import Task
 
 SPAN = {"min_age": 0, "max_age": 100}
 LEVELS = {"name": "multilevel", "backbone": "test_resnet", "width": 32, "subnet_drop_rate": 0}
@@ -89,3 +90,10 @@ def test_tasks_that_cannot_be_meant(tasks, message):
 def test_a_model_without_an_embedding_says_so():
     with pytest.raises(UserError, match="no recognition embedding"):
         estimator([WHO], {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16})
+
+
+def test_a_classifications_label_smoothing_is_torchs():
+    logits, value = torch.randn(4, 3), torch.tensor([0.0, 2, 1, 1])
+    loss = Task("mood", classes=["a", "b", "c"], label_smoothing=0.3).compute_loss(logits, value)
+    expected = torch.nn.functional.cross_entropy(logits, value.long(), reduction="none", label_smoothing=0.3)
+    torch.testing.assert_close(loss, expected)

@@ -1,10 +1,12 @@
 """Soft ordinal labels (SORD): cross entropy against a softmax of distances."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy, widths
+from mivolo_lite.ranges import float_range
 
 
 class Sord(DistributionMethod):
@@ -12,7 +14,7 @@ class Sord(DistributionMethod):
 
     Diaz and Marathe, "Soft Labels for Ordinal Regression", CVPR 2019::
 
-        t = softmax_j(-phi(a_j, y))        phi = |a_j - y| or (a_j - y)^2        loss = -sum_j t_j log p_j
+        t = softmax_j(-phi(a_j, y))        phi = |a_j - y| / s or ((a_j - y) / s)^2        loss = -sum_j t_j log p_j
 
     Where a sample has an ``age_std``, the distances are scaled so that its target has this standard deviation.
 
@@ -24,15 +26,22 @@ class Sord(DistributionMethod):
         """Options.
 
         Attributes:
-            squared: use the squared distance in years rather than the distance.
+            squared: use the squared distance rather than the distance.
+            scale: years (s) that are a distance of 1; 1 in the paper. The labels are as much wider.
         """
 
         decode: Decode = "median"
         squared: bool = False
+        scale: Annotated[float, float_range(0.01, 1000)] = 1.0
+
+    @property
+    def loss_unit(self) -> float:
+        """As the length of the target, which falls with the root of its width."""
+        return min(1.0, self.config.scale**-0.5)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
-        # Without widths phi is in years: the width of exp(-|d|) is the root of 2, of exp(-d^2) that of a half.
+        # The width of exp(-|d|) is the root of 2, of exp(-d^2) that of a half.
         usual = 0.5**0.5 if self.config.squared else 2**0.5
-        distance = (self.ages - age[:, None]).abs() * (usual / widths(std, usual))
+        distance = (self.ages - age[:, None]).abs() * (usual / widths(std, usual * self.config.scale))
         distance = distance.square() if self.config.squared else distance
         return cross_entropy(log_probability, (-distance).softmax(-1))

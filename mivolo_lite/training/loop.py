@@ -198,7 +198,14 @@ class Trainer:
         optim = config.optim
         teachers = Teachers(optim.teachers, self.estimator) if optim.teachers else None
         self.step = OptimizerStep(
-            self.engine, optim.gender_weight, config.train.seed, weights, self.dro, teachers, optim.teacher_weight
+            self.engine,
+            optim.gender_weight,
+            config.train.seed,
+            weights,
+            self.dro,
+            teachers,
+            optim.teacher_weight,
+            optim.gender_smoothing,
         )
         self.average = self._averaging()
         window, block = config.data.window_blocks, config.data.block_samples

@@ -50,6 +50,7 @@ class OptimConfig:
         clip_norm: largest gradient norm; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
             alike at the start; 0 to train age alone.
+        gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.
         teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
         teacher_weight: weight of the distance to the teachers' answers.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
@@ -79,6 +80,7 @@ class OptimConfig:
     beta2: Annotated[float, float_range(0, 1, high_open=True)] = 0.999
     clip_norm: Annotated[float, float_range(0)] = 5.0
     gender_weight: Annotated[float, float_range(0)] = 1.0
+    gender_smoothing: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
     teachers: list[str] = field(default_factory=list)
     teacher_weight: Annotated[float, float_range(0)] = 1.0
     ema_decay: Annotated[float, float_range(0, 1, high_open=True)] = 0.0

@@ -65,6 +65,7 @@ class OptimizerStep:
             before its backward pass.
         teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown.
         teacher_weight: of the distance to these answers, whose mean is over all samples.
+        gender_smoothing: label smoothing of the gender loss.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class OptimizerStep:
         dro: GroupDro | None = None,
         teachers: Teachers | None = None,
         teacher_weight: float = 1.0,
+        gender_smoothing: float = 0.0,
     ):
         self.engine, self.gender_weight, self.seed, self.weights, self.dro = engine, gender_weight, seed, weights, dro
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
-        self.teachers, self.teacher_weight = teachers, teacher_weight
+        self.teachers, self.teacher_weight, self.gender_smoothing = teachers, teacher_weight, gender_smoothing
         self.model = engine.estimator.model
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
@@ -164,7 +166,8 @@ class OptimizerStep:
         """
         weight = share if self.weights is None else share * self.weights[batch.sample]
         age = _masked_sum(weight * self._age_loss(output["age"], batch, share), batch.age.known)
-        gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none")
+        smoothing = self.gender_smoothing
+        gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none", label_smoothing=smoothing)
         gender = _masked_sum(weight * gender, batch.gender_known)
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
 

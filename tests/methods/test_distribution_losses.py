@@ -63,14 +63,22 @@ def test_dldl_v2_adds_the_error_of_the_expectation():
     torch.testing.assert_close(build("dldl_v2", expectation_weight=0.3).loss(random_logits(), age), expected)
 
 
+def test_label_smoothing_is_torchs():
+    age = torch.tensor([0, 30, 57, 101, 99, 12])
+    loss = build("classification", label_smoothing=0.2).loss(random_logits(), AgeRange.exact(age))
+    expected = nn.functional.cross_entropy(random_logits(), age, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("squared", [False, True])
-def test_sord(squared):
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_sord(squared, scale):
     age = np.array([0, 30, 57, 101, 99, 12])
-    distance = np.abs(np.arange(102) - age[:, None]) ** (2 if squared else 1)
+    distance = np.abs((np.arange(102) - age[:, None]) / scale) ** (2 if squared else 1)
     target = np.exp(-distance.astype(float))
     target /= target.sum(1, keepdims=True)
     expected = -(target * random_logits().double().log_softmax(-1).numpy()).sum(1)
-    loss = build("sord", squared=squared).loss(random_logits(), AgeRange.exact(torch.tensor(age)))
+    loss = build("sord", squared=squared, scale=scale).loss(random_logits(), AgeRange.exact(torch.tensor(age)))
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-5)
 
 

@@ -16,6 +16,8 @@ VARIANTS = {name: (name, {}) for name in METHODS} | {
     "regression_huber_lds": ("regression", {"loss": "huber", "lds": True}),
     "regression_annealed": ("regression", {"loss": "annealed"}),
     "sord_squared": ("sord", {"squared": True}),
+    "sord_wide": ("sord", {"scale": 4.0}),
+    "classification_smoothed": ("classification", {"label_smoothing": 0.1}),
     "coral_importance": ("coral", {"importance": True}),
     "forest_l2": ("forest", {"loss": "l2"}),
 }

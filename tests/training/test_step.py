@@ -109,6 +109,15 @@ def test_weights_weigh_each_samples_losses(estimator):
     assert torch.equal(updated(estimator, [batch], weights=torch.ones(10))[0], updated(estimator, [batch])[0])
 
 
+def test_gender_smoothing_spreads_the_target(estimator):
+    batch = replace(batch_of(8), gender_known=torch.ones(8, dtype=torch.bool))
+    logits = copy.deepcopy(estimator).train()(**batch.images())["gender"]
+    expected = torch.nn.functional.cross_entropy(logits, batch.gender, label_smoothing=0.3)
+    student = copy.deepcopy(estimator)
+    engine = DataParallel(Accelerator(cpu=True), student, torch.optim.SGD(student.parameters(), lr=1.0), 0.0)
+    torch.testing.assert_close(OptimizerStep(engine, 1.0, 0, gender_smoothing=0.3)([batch], 0).gender_loss, expected)
+
+
 def test_group_dro_weighs_the_age_losses_by_what_earlier_steps_saw(estimator):
     batch, group = batch_of(8), np.arange(8) % 2
     nothing = np.zeros(8)
