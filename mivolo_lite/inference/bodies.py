@@ -1,4 +1,4 @@
-"""Finding bodies with a torchvision detector whose weights are in a file of the user's."""
+"""Finding bodies with a torchvision detector: with torchvision's weights, or those in a file of the user's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import detection
+from torchvision.models import detection, get_model_weights
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.windows import Detection
-from mivolo_lite.models.weights import read_state_dict
+from mivolo_lite.models.weights import StateDict, first_line, load_exactly, read_state_dict
+from mivolo_lite.output import complain
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "ssdlite320_mobilenet_v3_large": detection.ssdlite320_mobilenet_v3_large,
@@ -50,25 +51,58 @@ class BodyDetector:
 
 
 def open_body_detector(name: str, device: torch.device) -> BodyDetector:
-    """The detector whose weights are in a file, by their names and shapes.
+    """The detector of a name or a file.
 
     Args:
-        name: of a state dict of one of ``NETWORKS``: safetensors, or torch's file, read without unpickling code.
+        name: one of ``NETWORKS``, with torchvision's weights, or a file with the state dict of one of them:
+            safetensors, or torch's, read without unpickling code. The file's names and shapes tell which.
         device: where it computes.
 
     Raises:
-        UserError: no such file, or the weights of another network.
+        UserError: no such file, the weights of another network, or they cannot be fetched.
     """
+    if name in NETWORKS:
+        return _detector(name, _published_weights(name), device)
     if not Path(name).is_file():
-        raise UserError(f"--persons {name}: no such file; give rule, none, or a file with weights of {_names()}")
+        raise UserError(
+            f"--persons {name}: no such file; give rule, none, one of the names {_names()}, or a file with such weights"
+        )
     state = read_state_dict(name)
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    shapes = _shapes(state)
     for title in sorted(NETWORKS, key=lambda title: title not in Path(name).name):
-        network = NETWORKS[title](weights=None, weights_backbone=None, num_classes=_CLASSES)
-        if {key: tuple(value.shape) for key, value in network.state_dict().items()} == shapes:
-            network.load_state_dict(state)
-            return BodyDetector(network.eval().to(device))
+        if _shapes(_network(title).state_dict()) == shapes:
+            return _detector(title, state, device)
     raise UserError(f"--persons {name}: fits none of torchvision's {_names()}")
+
+
+def _detector(title: str, state: StateDict, device: torch.device) -> BodyDetector:
+    network = _network(title)
+    load_exactly(network, state, f"--persons {title}")
+    return BodyDetector(network.eval().to(device))
+
+
+def _network(title: str) -> nn.Module:
+    return NETWORKS[title](weights=None, weights_backbone=None, num_classes=_CLASSES)
+
+
+def _shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _published_weights(title: str) -> StateDict:
+    """torchvision's, of COCO: from torch's cache, or fetched into it, checked by the digest in the file's name."""
+    url = get_model_weights(title).DEFAULT.url
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not file.is_file():
+        complain(f"fetching {url} to {file}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:  # no network; another digest
+            raise UserError(
+                f"--persons {title}: {url} cannot be fetched ({first_line(error)}); put the file into {file.parent}"
+            ) from None
+    return read_state_dict(file)
 
 
 def _names() -> str:

