@@ -18,6 +18,7 @@ from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import BUILDERS
+from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.option_values import build
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
@@ -48,6 +49,7 @@ class Estimator(nn.Module):
         super().__init__()
         self.card = card
         self.model = build(BUILDERS, card.model, "model", lambda cls, config: cls(config, card.image_size))
+        card.model = {option: _plain_name(value) for option, value in card.model.items()}
         span = AgeSpan(**card.span)
         self.method = build(METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config))
         self.gender_head = self.model.make_head(len(GENDERS)) if card.gender else None
@@ -212,6 +214,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     require_finite(weights, path)
     return weights
+
+
+def _plain_name(value: Any) -> Any:
+    """Of a backbone from the hub or a folder its architecture; any other value as it is."""
+    return architecture_of(value) if isinstance(value, str) else value
 
 
 def require_same(card: Card, start: Card, folder: Path | str) -> None:

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.models.backbone_source import architecture_of, is_source, read_source
 from mivolo_lite.models.weights import first_line, load_backbone, timm_config
 
 
@@ -24,9 +25,9 @@ def make_backbone(
     """A timm model without its classifier, for square images of a given size.
 
     Args:
-        name: timm's name, with or without the tag of its weights.
+        name: timm's name, with or without the tag of its weights, ``hf-hub:user/name`` or ``local-dir:FOLDER``.
         image_size: side of the images in pixels.
-        pretrained: ask timm for its weights, which may download them.
+        pretrained: ask timm, the hub or the folder for its weights, which may download them.
         weights: a local file to load instead.
         options: timm's own, such as ``drop_rate``, ``drop_path_rate`` and ``global_pool``.
 
@@ -36,6 +37,10 @@ def make_backbone(
     require_known(name)
     if pretrained and weights:
         raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
+    if is_source(name):
+        source = read_source(name)
+        weights, pretrained, name = source.weights if pretrained else weights, False, source.architecture
+        options["pretrained_cfg_overlay"] = source.normalisation
     # Only these have position tables or windows that are tied to the image's size.
     pretrained_config = timm.get_pretrained_cfg(name)
     if pretrained_config is not None and pretrained_config.fixed_input_size:
@@ -57,11 +62,21 @@ def make_backbone(
 
 
 def require_known(name: str, option: str = "model backbone") -> None:
-    """Raise UserError unless timm has a model of this name."""
+    """Raise UserError unless timm has a model of this name, or of the architecture that its source says."""
+    name = architecture_of(name)
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}; {hint}")
+
+
+def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:
+    """Raise UserError where a backbone's architecture alone would give other ones: a card of two keeps no second."""
+    usual = timm.get_pretrained_cfg(architecture_of(name))
+    if usual is not None and (tuple(usual.mean), tuple(usual.std)) != (tuple(mean), tuple(std)):
+        raise UserError(
+            f"model backbone {name}: is normalised otherwise than timm's; only single and multilevel keep that"
+        )
 
 
 def dry_run(backbone: nn.Module, image_size: int) -> Tensor:
@@ -92,7 +107,9 @@ class Tokens(nn.Module):
         super().__init__()
         self.backbone = make_backbone(name, image_size, global_pool="", **options)
         self.num_features = cast(int, self.backbone.head_hidden_size)
-        self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
+        self.mean, self.std = (timm_config(self.backbone)[key] for key in ("mean", "std"))
+        if is_source(name):
+            _require_usual_normalisation(name, self.mean, self.std)
         # timm's flag of models, like Swin, whose maps are (B, H, W, D) and not (B, D, H, W).
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         output = dry_run(self.backbone, image_size)

@@ -78,8 +78,8 @@ class MultilevelModel(LevelModel):
 
         Attributes:
             input: the image it looks at.
-            backbone: timm's name of the backbone.
-            pretrained: start from timm's weights, which may download them.
+            backbone: timm's name of the backbone, ``hf-hub:user/name`` or ``local-dir:FOLDER``.
+            pretrained: start from timm's weights, or those on the hub or in the folder; it may download them.
             weights: start from this local .safetensors or torch file; its classifier is left out.
             levels: how many of the backbone's last feature levels are read.
             width: channels that a task keeps of them.

@@ -22,8 +22,8 @@ class SingleModel(AgeModel):
 
         Attributes:
             input: what the model looks at, face or body.
-            backbone: timm's name of the backbone.
-            pretrained: start from timm's weights, which may download them.
+            backbone: timm's name of the backbone, ``hf-hub:user/name`` or ``local-dir:FOLDER``.
+            pretrained: start from timm's weights, or those on the hub or in the folder; it may download them.
             weights: start from this local .safetensors or torch file; its classifier is left out.
             drop_rate: dropout before the head.
             drop_path_rate: stochastic depth.

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import yaml
 from safetensors.torch import save
+from timm.models import save_for_hf
 
 from mivolo_lite.convert import mivolo
 from mivolo_lite.errors import UserError
@@ -25,7 +27,7 @@ from huggingface_hub import HfApi
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.export import export
 from mivolo_lite.inference.predictor import Predictor
@@ -49,6 +51,11 @@ main("evaluate --checkpoint hf://me/first --data shards --out out --report no --
 main("calibrate --checkpoint hf://me/first --data shards --level 0.5 --workers 0 --out calibrated".split())
 export("hf://me/first", "backbone.pt2", "torch")
 main(["convert", "hf://them/mivolo", "converted"])
+def from_hub(name):
+    model = {"name": "single", "backbone": name, "pretrained": True}
+    return Estimator(Card(model, {"name": "dldl"}, {"min_age": 0, "max_age": 9}, 32))
+
+backbone = from_hub("hf-hub:them/backbone")
 json.dump({
     "best": age(Estimator.load("best")),
     "other": age(Estimator.load("other")),
@@ -57,6 +64,8 @@ json.dump({
     "run": [config.method.name, config.data.image_size, config.model.backbone],
     "converted": Estimator.load("converted").card.licence,
     "calibrated": Estimator.load("calibrated").card.calibration["level"],
+    "backbone": [backbone.card.model["backbone"], float(backbone.model.backbone.conv1[0].weight.sum())],
+    "no backbone": error(lambda: from_hub("hf-hub:them/nothing")),
     "missing": error(lambda: Estimator.load("hf://me/nothing")),
     "revision": error(lambda: Estimator.load("hf://me/first@v9")),
     "no file": error(lambda: Estimator.load("hf://me/first/none.pth")),
@@ -97,6 +106,9 @@ def test_there_and_back_again(tmp_path):
     make_shards(tmp_path / "shards", [12])
     with running_hub() as hub:
         hub.add("them/mivolo", mivolo_v2())
+        backbone = timm.create_model("test_resnet", num_classes=5)
+        save_for_hf(backbone, tmp_path / "timm", safe_serialization=True)
+        hub.add("them/backbone", {path.name: path.read_bytes() for path in (tmp_path / "timm").iterdir()})
         environment = os.environ | {
             "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
         }  # fmt: skip
@@ -114,6 +126,8 @@ def test_there_and_back_again(tmp_path):
     assert found["first"] == found["best"] != found["other"] == found["newest"]
     assert found["run"] == ["coral", 48, "test_resnet"]
     assert found["converted"] == "apache-2.0" and found["calibrated"] == 0.5
+    assert found["backbone"] == ["test_resnet", float(backbone.conv1[0].weight.detach().sum())]
+    assert "hf://them/nothing/config.json: " in found["no backbone"]
     assert found["missing"].startswith("hf://me/nothing: there is no such repository, or it is private")
     assert found["revision"] == "hf://me/first@v9: it has no such revision"
     assert found["no file"] == "hf://me/first/none.pth: it has no such file"
