@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mivolo_lite.card import DEFAULT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.old_names import current_key
@@ -164,12 +165,21 @@ def _sections(layer: dict[str, Any], source: str, prefix: str = "") -> dict[str,
             continue
         if dotted in REGISTRIES and isinstance(value, str):
             value = {"name": value}
+        if dotted == "data.augment" and isinstance(value, str):
+            value = _augmentation(value, source)
         if dotted in SECTIONS:
             if not isinstance(value, dict):
                 raise UserError(f"{source}: {dotted} must hold options, as in `{key}: {{option: value}}`")
             value = _sections(value, source, f"{dotted}.")
         normalised[key] = value
     return normalised
+
+
+def _augmentation(name: str, source: str) -> dict[str, Any]:
+    """The options of a preset, which options that are stated later change."""
+    if name not in PRESETS:
+        raise UserError(f"{source}: data.augment: {name!r:.60} is no preset{_suggest(name, PRESETS)}")
+    return asdict(PRESETS[name])
 
 
 def _merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> None:

@@ -4,7 +4,7 @@ import math
 import operator
 import os
 from copy import deepcopy
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.loading.transforms import PRESETS, AugmentConfig
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
@@ -385,3 +386,15 @@ def test_every_option_takes_a_nasty_value_or_refuses_it_in_one_line(tmp_path, ch
             assert math.isfinite(read) and abs(read) < 1e39, (key, value)
         assert kind is not str or isinstance(read, str)
         dump_run_config(config)
+
+
+def test_augmentation_by_the_name_of_a_preset(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("data: {train: t, val: v, augment: light}\nrun: r\n")
+    config = read_run_config(["--config", str(file)])
+    assert config.data.augment == PRESETS["light"] != PRESETS["medium"] == AugmentConfig()
+    words = ["--config", str(file), "--data.augment", "strong", "--data.augment.rotate", "10"]
+    assert read_run_config(words).data.augment == replace(PRESETS["strong"], rotate=10.0)
+    assert read_run_config(["--config", str(file), "--data.augment.flip", "0"]).data.augment.flip == 0
+    with pytest.raises(UserError, match="command line: data.augment: 'strog' is no preset; did you mean strong"):
+        read_run_config(["--config", str(file), "--data.augment", "strog"])

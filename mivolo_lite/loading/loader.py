@@ -87,7 +87,8 @@ class DataConfig:
         cache: where each node keeps what it fetched from a URL.
         drop_face: probability of hiding the face from a model with two inputs.
         drop_body: probability of hiding the body likewise.
-        augment: random changes to the training images.
+        augment: random changes to the training images; in a configuration also the name of a preset, ``none``,
+            ``light``, ``medium`` or ``strong``.
         mixup: mixes each training sample with another one of its batch.
     """
 

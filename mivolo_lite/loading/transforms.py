@@ -59,6 +59,15 @@ class AugmentConfig:
     degrade: Probability = 0.0
 
 
+PRESETS = {
+    "none": AugmentConfig(flip=0.0, crop_scale=1.0, randaugment_ops=0, erase=0.0),
+    "light": AugmentConfig(crop_scale=0.9, randaugment_ops=0, erase=0.0),
+    "medium": AugmentConfig(),
+    "strong": AugmentConfig(rotate=5.0, photometric=0.15, occlude=0.1, degrade=0.15),
+}
+"""Sets of options by their name: nothing; mirrored and cropped; the default; and what the robust configurations add."""
+
+
 class Augment:
     """Random changes to training images."""
 
