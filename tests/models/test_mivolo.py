@@ -4,6 +4,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.mivolo import MIVOLO, MivoloHead
@@ -79,6 +81,27 @@ def test_attention_with_positions_as_defined():
     positions = RelativePositions(side=4, dim=6)
     query, key, value = torch.randn(3, 2, 16, 6)
     torch.testing.assert_close(attend(query, key, value, positions), slow_attention(query, key, value, positions))
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how many elements each tensor has that an operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.made += [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        return result
+
+
+def test_no_table_of_all_pairs_is_made_forward_or_backward():
+    positions = RelativePositions(side=20, dim=16)
+    query, key, value = torch.randn(3, 1, 400, 16, requires_grad=True).unbind()
+    with Sizes() as sizes:
+        attend(query, key, value, positions).square().sum().backward()
+    assert len(sizes.made) > 20 and max(sizes.made) < 400 * 400 / 4
 
 
 @torch.no_grad()
