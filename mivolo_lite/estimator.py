@@ -26,8 +26,8 @@ from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
 Tta = Literal["none", "flip"]
 """Test-time augmentation, see ``Estimator.tta``."""
 
-_TRAINING_ONLY = "centres."
-"""Prefix of the weights that inference does not need."""
+_TRAINING_ONLY = ("centres.", "projection.")
+"""Prefixes of the weights that inference does not need."""
 
 
 class Estimator(nn.Module):
@@ -39,11 +39,13 @@ class Estimator(nn.Module):
 
     Attributes:
         channels_last: whether the model sees images in the memory format that loaders give.
+        projection: what is made of the pooled features in addition, where a distillation asks for it.
         tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images.
     """
 
     channels_last = True
     tta: Tta = "none"
+    projection: nn.Module | None
 
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
@@ -57,6 +59,7 @@ class Estimator(nn.Module):
         self.subnets = make_subnets(self.model, self.tasks)
         self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
         self.centres = make_centres(self.model, self.tasks, people)
+        self.register_module("projection", None)
         if not card.normalisation:
             card.normalisation = {"mean": list(self.model.mean), "std": list(self.model.std)}
         mean, std = (card.normalisation[name] for name in ("mean", "std"))
@@ -84,7 +87,8 @@ class Estimator(nn.Module):
 
         Returns:
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
-            every task's by its name; in training, of an embedding with centres, the cosines to all of them.
+            every task's by its name; in training, of an embedding with centres, the cosines to all of them; and
+            ``projection``, (B, P), where there is one.
         """
         nothing = Images.none_of(self.card.image_size, self.device)
         images = {"face": nothing if face is None else face, "body": nothing if body is None else body}
@@ -106,6 +110,8 @@ class Estimator(nn.Module):
             outputs |= {name: centres(outputs[name]) for name, centres in self.centres.items()}
         if self.gender_head is not None:
             outputs["gender"] = self.gender_head(subnet_features["gender"])
+        if self.projection is not None:
+            outputs["projection"] = self.projection(self.model.pooled(subnet_features["age"]))
         outputs = {"age": self.method(subnet_features["age"]), **outputs}
         # In training a batch of one image is computed as two: see models.missing.
         if len(self.inputs) == 1 and (self.training or images[self.inputs[0]].rows.shape[0] != batch):
@@ -187,7 +193,7 @@ class Estimator(nn.Module):
         require_files(folder, MODEL_FILE)
         path = weights_file(folder)
         loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
-        unchanged = (_TRAINING_ONLY, *loss_buffers, *fresh)
+        unchanged = (*_TRAINING_ONLY, *loss_buffers, *fresh)
         current = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(unchanged)}
         loaded = {name: tensor for name, tensor in read_weights(path).items() if self._is_needed(name)}
         load_exactly(self, loaded | current, path)
@@ -195,7 +201,7 @@ class Estimator(nn.Module):
     def _is_needed(self, weight: str) -> bool:
         """Whether a weight belongs to this estimator: not to the head or subnet of a task that it lacks."""
         module, _, path = weight.partition(".")
-        if module == _TRAINING_ONLY.rstrip("."):
+        if f"{module}." in _TRAINING_ONLY:
             return False
         return module not in ("subnets", "heads") or path.partition(".")[0] in getattr(self, module)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import nn
+from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
@@ -51,6 +51,10 @@ class AgeModel(nn.Module):
             batch: B, how many samples it has.
         """
         raise NotImplementedError
+
+    def pooled(self, features: Any) -> Tensor:
+        """(m, num_features) a vector for each sample, of what the heads read."""
+        return features
 
     def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
         """The mean and the standard deviation by which an input's images are to be normalised.

@@ -171,6 +171,10 @@ class MivoloModel(AgeModel):
         """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
+    def pooled(self, features: Tensor) -> Tensor:
+        """The class token."""
+        return features[:, 0]
+
     def for_inference(self) -> "MivoloModel":
         return for_inference(self)
 

@@ -1,5 +1,8 @@
 """Knowledge distillation (Hinton, Vinyals and Dean, 2015): a model learns what teachers answer to its training images.
 
+Their features can be learnt as well (Romero et al., "FitNets", ICLR 2015): a linear projection of the student's is to
+have the direction of each teacher's, so that neither the width nor the scale of a backbone matters.
+
 Teachers see the very images that the model sees, after augmentation, so that both answer about the same evidence (Beyer
 et al., "Knowledge distillation: A good teacher is patient and consistent", 2022). Their answers are a function of the
 images, so a run with teachers resumes as exactly as one without.
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mivolo_lite.errors import UserError
@@ -19,6 +22,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.distribution import DistributionMethod
 from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.models.head import Head
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Answers:
         age: (B,) mean age in years.
         probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
         gender: (B, 2) probabilities; None where a teacher does not estimate the gender.
+        features: (B, P) of all teachers, side by side; None where they are not learnt.
     """
 
     age: Tensor
     probability: Tensor | None
     gender: Tensor | None
+    features: Tensor | None = None
 
 
 class Teachers:
@@ -41,15 +47,23 @@ class Teachers:
 
     Args:
         folders: checkpoints, as for ``Estimator.load``.
-        student: gets the loss; on its device.
+        student: gets the loss; and a ``projection``, where features are learnt.
+        feature_weight: of the distance of the features, added to that of the answers.
+        device: of the teachers; the student's by default.
 
     Raises:
         UserError: a checkpoint is missing or damaged, or looks at none of the student's images.
     """
 
-    def __init__(self, folders: Sequence[str | Path], student: Estimator):
-        self.student = student
-        device = student.device
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        student: Estimator,
+        feature_weight: float = 0.0,
+        device: torch.device | None = None,
+    ):
+        self.student, self.feature_weight = student, feature_weight
+        device = student.device if device is None else device
         self.teachers = [Estimator.load(folder).to(device).requires_grad_(False) for folder in folders]
         for folder, teacher in zip(folders, self.teachers, strict=True):
             if not set(teacher.inputs) & set(student.inputs):
@@ -57,14 +71,20 @@ class Teachers:
                     f"optim.teachers: {folder} looks at {' and '.join(teacher.inputs)}, this model at "
                     f"{' and '.join(student.inputs)}; choose a teacher that sees what the model sees"
                 )
+        self.widths = [teacher.model.num_features for teacher in self.teachers]
+        if feature_weight:
+            for teacher in self.teachers:
+                teacher.projection = nn.Identity()
+            student.projection = Head(student.model.num_features, sum(self.widths)).to(student.device)
 
     @torch.no_grad()
     def answers(self, images: Mapping[str, Images | int]) -> Answers:
         """The teachers' answers to a batch's ``images()``."""
-        estimates = []
+        outputs = []
         for teacher in self.teachers:
             seen = {name: _resized(value, teacher.card.image_size) for name, value in images.items()}
-            estimates.append(teacher.estimate(teacher(**seen)))
+            outputs.append(teacher(**seen))
+        estimates = [teacher.estimate(output) for teacher, output in zip(self.teachers, outputs, strict=True)]
         span = self.student.method.span
         probabilities = [
             None if age.probability is None else _on_span(age.probability.float(), teacher.method.span, span)
@@ -74,6 +94,7 @@ class Teachers:
             torch.stack([age.mean for age, _ in estimates]).mean(0),
             _mean(probabilities),
             _mean([gender for _, gender in estimates]),
+            torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
         )
 
     def loss(self, output: Mapping[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
@@ -92,7 +113,14 @@ class Teachers:
             loss = method.loss(output["age"], AgeRange(answers.age, answers.age, known)) / method.loss_unit
         if gender is not None and answers.gender is not None:
             loss = loss + gender_weight * _divergence(answers.gender, gender)
+        if answers.features is not None:
+            loss = loss + self.feature_weight * self._feature_distance(output["projection"], answers.features)
         return loss
+
+    def _feature_distance(self, projection: Tensor, features: Tensor) -> Tensor:
+        """(B,) 1 minus the cosine of the angle between (B, P) projection and features, on average over the teachers."""
+        pairs = zip(projection.float().split(self.widths, 1), features.split(self.widths, 1), strict=True)
+        return 1 - torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs]).mean(0)
 
 
 def _divergence(target: Tensor, probability: Tensor) -> Tensor:

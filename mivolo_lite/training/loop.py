@@ -165,6 +165,7 @@ class Trainer:
         config = self.config
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card(), self.reader.people)
+        teachers = self._teachers()
         self.flops = model_flops(self.estimator, self.accelerator.device, self.launch.resolve(config.train.precision))
         if config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
@@ -196,7 +197,6 @@ class Trainer:
         self.engine.is_compiled = config.train.compile
         weights, self.dro = self._weighting()
         optim = config.optim
-        teachers = Teachers(optim.teachers, self.estimator) if optim.teachers else None
         self.step = OptimizerStep(
             self.engine,
             optim.gender_weight,
@@ -226,6 +226,12 @@ class Trainer:
         columns, groups = concat_labels(self.reader.indexes)
         weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
         return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
+
+    def _teachers(self) -> Teachers | None:
+        optim = self.config.optim
+        if not optim.teachers:
+            return None
+        return Teachers(optim.teachers, self.estimator, optim.teacher_features, self.accelerator.device)
 
     def _averaging(self) -> ModelEma | ModelSwa | None:
         optim = self.config.optim

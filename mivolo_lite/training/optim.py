@@ -53,6 +53,8 @@ class OptimConfig:
         gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.
         teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
         teacher_weight: weight of the distance to the teachers' answers.
+        teacher_features: weight of the distance to the teachers' pooled features, beside that to their answers; 0 for
+            none.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
         swa_start: stochastic weight averaging: passes over the data after which the weights at each evaluation are
             averaged, equally, and the average is evaluated and kept; null for none.
@@ -83,6 +85,7 @@ class OptimConfig:
     gender_smoothing: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
     teachers: list[str] = field(default_factory=list)
     teacher_weight: Annotated[float, float_range(0)] = 1.0
+    teacher_features: Annotated[float, float_range(0)] = 0.0
     ema_decay: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
     swa_start: Annotated[float, float_range(0)] | None = None
     swa_lr: Annotated[float, float_range(0, 1e38, low_open=True)] | None = None
@@ -96,6 +99,8 @@ class OptimConfig:
             raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give `options: {{betas: [...]}}`")
         if self.schedule == "multistep" and not self.decay_milestones:
             raise UserError("optim.schedule multistep: optim.decay_milestones is missing, as in [10, 20]")
+        if self.teacher_features and not self.teachers:
+            raise UserError("optim.teacher_features: there are no optim.teachers whose features to learn")
         if self.swa_start is None and self.swa_lr is not None:
             raise UserError("optim.swa_lr: is of stochastic weight averaging; give optim.swa_start as well")
         if self.swa_start is not None and self.ema_decay:

@@ -9,14 +9,15 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from mivolo_lite.card import Card
-from mivolo_lite.cli import main
 from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.distillation import Answers, Teachers
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
+from tests.training.resuming import require_same_after_resume
 from tests.training.test_step import batch_of, part
 
 SPAN = {"min_age": 0, "max_age": 100}
@@ -119,18 +120,88 @@ def test_a_teacher_of_other_images_is_one_line(tmp_path):
         Teachers([tmp_path / "body"], estimator(2))
 
 
+STUDENTS = {
+    "single": {},
+    "multilevel": {"name": "multilevel", "backbone": "test_resnet", "levels": 2},
+    "dual": {"name": "dual", "backbone": None, "face": "test_resnet", "body": "test_vit"},
+}
+
+
+def student_of(kind, method="dldl"):
+    options = {key: value for key, value in ({"backbone": "test_vit"} | STUDENTS[kind]).items() if value}
+    torch.manual_seed(1)
+    return Estimator(Card({"name": "single"} | options, {"name": method}, dict(SPAN), image_size=64))
+
+
+@pytest.mark.parametrize("kind", STUDENTS)
+def test_features_of_other_widths_are_learnt_by_their_direction(kind, tmp_path):
+    for number, backbone in enumerate(("test_vit", "test_resnet")):
+        estimator(number, backbone=backbone).save(tmp_path / backbone)
+    student, folders = student_of(kind), [tmp_path / "test_vit", tmp_path / "test_resnet"]
+    teachers, plain = Teachers(folders, student, 3.0), Teachers(folders, student_of(kind))
+    batch = batch_of(6)
+    images = replace(batch, body=batch.face).images() if kind == "dual" else batch.images()
+    answers, output = teachers.answers(images), student(**images)
+    expected, begin = [], 0
+    for folder in folders:
+        teacher = Estimator.load(folder)
+        teacher.projection = torch.nn.Identity()
+        features = teacher(images["face"])["projection"]
+        own = output["projection"][:, begin : begin + features.shape[1]]
+        begin += features.shape[1]
+        expected.append(1 - (own * features).sum(1) / own.norm(dim=1) / features.norm(dim=1))
+    distance = teachers.loss(output, answers, 1.0) - plain.loss(output, replace(answers, features=None), 1.0)
+    torch.testing.assert_close(distance, 3 * torch.stack(expected).mean(0), rtol=1e-4, atol=1e-4)
+    assert begin == output["projection"].shape[1] == sum(teachers.widths)
+
+
+def test_the_feature_distance_is_0_for_the_teachers_own_features(teacher):
+    student = Estimator.load(teacher)
+    teachers = Teachers([teacher], student, 1.0)
+    torch.nn.init.eye_(student.projection.weight)
+    torch.nn.init.zeros_(student.projection.bias)
+    images = batch_of(5).images()
+    assert teachers.loss(student(**images), teachers.answers(images), 1.0).abs().max() < 1e-5
+
+
+def test_a_step_on_features_is_the_same_in_one_batch_and_in_two(teacher):
+    student, batch, steps = estimator(1), batch_of(8), []
+    Teachers([teacher], student, 1.0)
+    for batches in ([batch], [part(batch, slice(0, 3)), part(batch, slice(3, 8))]):
+        model = copy.deepcopy(student)
+        teachers = Teachers([teacher], model, 1.0)
+        model.projection.load_state_dict(student.projection.state_dict())
+        engine = DataParallel(Accelerator(cpu=True), model, torch.optim.SGD(model.parameters(), lr=1.0), 0.0)
+        OptimizerStep(engine, 1.0, 0, teachers=teachers)(batches, step=0)
+        steps.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+        assert not torch.equal(model.projection.weight, student.projection.weight)
+    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_kept_for_inference_has_no_projection(teacher, tmp_path):
+    student = estimator(1)
+    Teachers([teacher], student, 1.0)
+    student.save(tmp_path / "best")
+    assert not any(name.startswith("projection") for name in load_file(tmp_path / "best/model.safetensors"))
+    assert Estimator.load(tmp_path / "best").projection is None
+    student.load_weights(tmp_path / "best")
+
+
+def test_features_without_teachers_are_one_line():
+    with pytest.raises(UserError, match="optim.teacher_features: there are no optim.teachers"):
+        OptimConfig(teacher_features=1.0)
+
+
+@pytest.mark.slow
+def test_a_run_on_features_resumes_to_the_same_bits(people, teacher, tmp_path):
+    words = ["--optim.teachers", f"[{teacher}]", "--optim.teacher_features", "2", "--optim.ema_decay", "0.9"]
+    run = require_same_after_resume(people, tmp_path, *words)
+    last = sorted((run / "checkpoints").iterdir())[-1]
+    assert "projection.weight" in load_file(last / "model.safetensors")
+    assert Estimator.load(last).projection is None
+
+
 @pytest.mark.slow
 def test_a_run_with_a_teacher_resumes_to_the_same_bits(people, teacher, tmp_path):
-    words = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--optim.global_batch", "16"]
-    words += ["--model.backbone", "test_resnet", "--data.image_size", "64", "--data.workers", "0"]
-    words += ["--optim.teachers", f"[{teacher}]", "--train.save_every", "1", "--optim.epochs"]
-    main([*words, "2", "--run", f"{tmp_path}/a"])
-    main([*words, "2", "--run", f"{tmp_path}/b", "--train.keep", "1000"])
-    for path in sorted((tmp_path / "b/checkpoints").iterdir())[2:]:
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
-    main([*words, "2", "--run", f"{tmp_path}/b", "--resume", "auto"])
-    first, second = (load_file(tmp_path / name / "best/model.safetensors") for name in "ab")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "teacher_loss" in (tmp_path / "a/metrics.jsonl").read_text()
+    run = require_same_after_resume(people, tmp_path, "--optim.teachers", f"[{teacher}]")
+    assert "teacher_loss" in (run / "metrics.jsonl").read_text()
