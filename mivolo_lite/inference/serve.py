@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from mivolo_lite import __version__
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.batching import Batcher
+from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
 from mivolo_lite.packing.decode import UnusablePhoto, photo_of
@@ -119,69 +121,78 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
         hosts: names under which it answers, or ``*``. A page elsewhere that resolves its own name to this machine
             gets nothing.
     """
-    limits, meters = limits or Limits(), Meters()
-    batcher = Batcher(predictor.predict, limits.together, meters.batch.observe)
-    door = Door(limits, meters)
+    service = Service(predictor, limits or Limits())
+    app = FastAPI(title="mivolo_lite", version=__version__, lifespan=service.run, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.middleware("http")(_add_headers)
+    responses: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
+    app.post("/predict", responses=responses, openapi_extra=_REQUEST)(service.predict)
+    app.get("/about")(service.about)
+    app.get("/metrics", response_class=Response)(service.metrics)
+    app.get("/favicon.ico", include_in_schema=False)(_favicon)
+    for path, content, kind in _pages():
+        app.add_api_route(path, _sender(content, kind), include_in_schema=False)
+    return app
+
+
+class Service:
+    """What the addresses answer.
+
+    Args:
+        predictor: estimates.
+        limits: of what it takes.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor, self.limits, self.meters = predictor, limits, Meters()
+        self.batcher = Batcher(predictor.predict, limits.together, self.meters.batch.observe)
+        self.door = Door(limits, self.meters)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(batcher.run())
+    async def run(self, app: FastAPI) -> AsyncIterator[None]:
+        """Estimate what arrives, as long as the application lives."""
+        task = asyncio.create_task(self.batcher.run())
         yield
         task.cancel()
 
-    app = FastAPI(title="mivolo_lite", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-
-    @app.middleware("http")
-    async def add_headers(request: Request, proceed: Any) -> Response:
-        response = await proceed(request)
-        response.headers.update(_HEADERS)
-        return response
-
-    @app.post("/predict", responses={c: {"description": e} for c, e in _ERRORS.items()}, openapi_extra=_REQUEST)
-    async def predict(request: Request) -> PhotoResult:
+    async def predict(self, request: Request) -> PhotoResult:
         """The age and the gender of everybody in a photo, which is the body of the request."""
-        with door.counted():
-            data = await door.read(request)
-            async with door.places:
-                try:
-                    image = (await asyncio.to_thread(photo_of, data, limits.megapixels)).image
-                except UnusablePhoto as error:
-                    raise HTTPException(422, str(error)) from None
-                try:
-                    people = await batcher(image)
-                except UserError as error:
-                    raise HTTPException(500, str(error)) from None
-            meters.people.inc(len(people))
+        with self.door.counted():
+            data = await self.door.read(request)
+            async with self.door.places:
+                image = await self._decoded(data)
+                people = await self._estimated(image)
+            self.meters.people.inc(len(people))
             rows = [PersonResult.model_validate(row_of(person, "")) for person in people]
             return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
 
-    @app.get("/about")
-    async def about() -> dict[str, Any]:
+    async def _decoded(self, data: bytes) -> np.ndarray:
+        try:
+            return (await asyncio.to_thread(photo_of, data, self.limits.megapixels)).image
+        except UnusablePhoto as error:
+            raise HTTPException(422, str(error)) from None
+
+    async def _estimated(self, image: np.ndarray) -> list[Person]:
+        try:
+            return await self.batcher(image)
+        except UserError as error:
+            raise HTTPException(500, str(error)) from None
+
+    async def about(self) -> dict[str, Any]:
         """The model, what it cannot do as in training, and the limits."""
-        card = predictor.estimator.card
+        card = self.predictor.estimator.card
         return {
             "model": card.model["name"],
             "method": card.method["name"],
             "interval_level": card.calibration.get("level"),
-            "notes": predictor.notes,
-            "megabytes": limits.megabytes,
-            "megapixels": limits.megapixels,
+            "notes": self.predictor.notes,
+            "megabytes": self.limits.megabytes,
+            "megapixels": self.limits.megapixels,
         }
 
-    @app.get("/metrics", response_class=Response)
-    async def metrics() -> Response:
+    async def metrics(self) -> Response:
         """For Prometheus."""
-        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def favicon() -> Response:
-        """None: browsers ask for it, and complain where there is no answer."""
-        return Response(status_code=204)
-
-    for path, content, kind in _pages():
-        app.add_api_route(path, _sender(content, kind), include_in_schema=False)
-    return app
+        return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class Door:
@@ -228,6 +239,17 @@ class Door:
         except ClientDisconnect:
             raise HTTPException(400, "the photo did not arrive whole") from None
         return bytes(data)
+
+
+async def _add_headers(request: Request, proceed: Any) -> Response:
+    response = await proceed(request)
+    response.headers.update(_HEADERS)
+    return response
+
+
+async def _favicon() -> Response:
+    """Browsers ask for an icon, and complain where there is no answer."""
+    return Response(status_code=204)
 
 
 def _pages() -> list[tuple[str, str, str]]:
