@@ -1,6 +1,8 @@
 """What many tests share: where they run, and small data sets."""
 
+import gc
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -17,6 +19,17 @@ def pytest_configure(config):
     if worker and hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[int(worker.removeprefix("gw")) % len(allowed)]})
+
+
+def pytest_collection_modifyitems(items):
+    """The files with the most slow tests come first: one that is begun last would be waited for alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish():
+    """What was imported stays: no garbage collection looks at it again, in this process or a forked one."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -78,11 +78,12 @@ class EvalSampler:
     """Every sample once, in the order of the index, as equally many batches on every rank.
 
     ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are
-    filled up with the first sample, not valid.
+    filled up with the first sample, not valid. No batch is larger than a rank's share of the samples.
     """
 
     def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
-        self.samples, self.batch_size, self.rank, self.world_size = samples, batch_size, rank, world_size
+        self.samples, self.rank, self.world_size = samples, rank, world_size
+        self.batch_size = min(batch_size, -(-samples // world_size))
 
     def __len__(self) -> int:
         return -(-self.samples // (self.batch_size * self.world_size))

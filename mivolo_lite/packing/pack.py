@@ -233,7 +233,7 @@ def _write_shards(
         for shard, start in enumerate(range(0, len(samples), samples_per_shard)):
             paths.append(folder / name / f"{name}-{shard:06d}.tar")
             shards.append(samples[start : start + samples_per_shard])
-    with worker_pool(workers) as pool:
+    with worker_pool(max(1, min(workers, len(paths)))) as pool:
         for _ in tqdm(pool.map(_write_shard, paths, shards), total=len(paths), desc="shards", unit="", disable=None):
             pass
 

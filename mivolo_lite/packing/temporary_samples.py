@@ -75,7 +75,7 @@ def read_photos(source: Source, items: Sequence[str], folder: Path, seed: int, w
     tasks = [items[start : start + _IMAGES_PER_TASK] for start in range(0, len(items), _IMAGES_PER_TASK)]
     reading = ReadResult()
     with (
-        worker_pool(workers, _start_worker, (source, folder, seed)) as pool,
+        worker_pool(max(1, min(workers, len(tasks))), _start_worker, (source, folder, seed)) as pool,
         tqdm(total=len(items), desc="images", unit="", disable=None) as bar,
     ):
         for task, result in zip(tasks, pool.map(_read_images, range(len(tasks)), tasks), strict=True):

@@ -178,7 +178,7 @@ def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
     bar = partial(tqdm, total=len(paths), desc="index", unit=" shards", disable=None)
     if workers == 1 or len(paths) == 1:
         return list(bar(map(scan_shard, paths)))
-    with worker_pool(workers) as pool:
+    with worker_pool(min(workers, len(paths))) as pool:
         return list(bar(pool.map(scan_shard, paths)))
 
 

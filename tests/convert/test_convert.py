@@ -25,6 +25,18 @@ def made_here(folder, model=MODEL, method=METHOD):
     return folder
 
 
+@pytest.fixture(scope="module")
+def best(tmp_path_factory):
+    return made_here(tmp_path_factory.mktemp("here") / "best")
+
+
+@pytest.fixture(scope="module")
+def official(best):
+    """The same in the published layout."""
+    main(["convert", str(best), str(best.parent / "official.pth.tar")])
+    return best.parent / "official.pth.tar"
+
+
 def answers(folder):
     face = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     estimator = Estimator.load(folder)
@@ -33,26 +45,22 @@ def answers(folder):
     return torch.cat([age.mean[:, None], *([] if gender is None else [gender])], dim=1)
 
 
-def test_there_and_back_it_answers_the_same(tmp_path):
-    best = made_here(tmp_path / "best")
-    main(["convert", str(best), str(tmp_path / "official.pth.tar")])
-    published = torch.load(tmp_path / "official.pth.tar", weights_only=True)
+def test_there_and_back_it_answers_the_same(best, official, tmp_path):
+    published = torch.load(official, weights_only=True)
     assert (published["min_age"], published["max_age"], published["avg_age"]) == (1, 95, 48)
     assert published["no_gender"] is False and published["state_dict"]["head.weight"].shape == (3, 384)
-    main(["convert", str(tmp_path / "official.pth.tar"), str(tmp_path / "again")])
+    main(["convert", str(official), str(tmp_path / "again")])
     torch.testing.assert_close(answers(tmp_path / "again"), answers(best), atol=1e-4, rtol=0)
 
 
-def test_without_gender_it_says_none_and_goes_back_as_it_came(tmp_path):
-    best = made_here(tmp_path / "best")
-    main(["convert", str(best), str(tmp_path / "official.pth.tar")])
-    published = torch.load(tmp_path / "official.pth.tar", weights_only=True)
+def test_without_gender_it_says_none_and_goes_back_as_it_came(best, official, tmp_path):
+    published = torch.load(official, weights_only=True)
     for name in ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias"):
         published["state_dict"][name] = published["state_dict"][name][2:].clone()
     torch.save(published | {"no_gender": True}, tmp_path / "age.pth.tar")
     main(["convert", str(tmp_path / "age.pth.tar"), str(tmp_path / "age")])
     torch.testing.assert_close(answers(tmp_path / "age"), answers(best)[:, :1], atol=1e-4, rtol=0)
-    index = make_shards(tmp_path / "shards", [12])
+    index = make_shards(tmp_path / "shards", [4])
     metrics = evaluate(tmp_path / "age", index.folder, tmp_path / "evaluation")
     assert metrics["n"] and metrics["gender"] is metrics["gender_accuracy"] is None and metrics["gender_n"] == 0
     main(["convert", str(tmp_path / "age"), str(tmp_path / "back.pth.tar")])
@@ -103,8 +111,7 @@ def test_what_is_no_checkpoint_is_told_by_what_it_is(content, part, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_conversion_left_is_no_obstacle_and_what_a_user_keeps_is(tmp_path):
-    best = made_here(tmp_path / "best")
+def test_what_a_killed_conversion_left_is_no_obstacle_and_what_a_user_keeps_is(best, tmp_path):
     (tmp_path / "official.pth.tar.partial").write_bytes(b"half")
     convert(best, tmp_path / "official.pth.tar")
     (tmp_path / "again").mkdir()

@@ -29,12 +29,16 @@ def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_pat
     assert before == [(tmp_path / f"run/seed-{seed}/metrics.jsonl").read_text() for seed in (0, 1)]
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_mistakes_are_one_line(capsys):
     with pytest.raises(UserError, match="two trainings or more"):
         train_seeds([], 1)
     with pytest.raises(SystemExit) as stop:
         main(["seeds", "--seeds", "1"])
     assert stop.value.code == 2 and "seeds" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_named(tmp_path):
     words = ["--run", f"{tmp_path}/run", "--data.train", "nowhere", "--data.val", "nowhere"]
     with pytest.raises(UserError, match="seed-0: the training ended with exit code 2; its own message stands above"):
         train_seeds(words, 2)

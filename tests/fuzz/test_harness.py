@@ -82,6 +82,7 @@ def test_what_breaks_the_law_is_seen(tmp_path, command, fault):
     assert fault in outcome.fault, outcome
 
 
+@pytest.mark.slow
 def test_a_good_command_breaks_no_law(tmp_path):
     (tmp_path / "images").mkdir()
     (outcome,) = run_cases([("csvs", 1)], tmp_path, command=main)

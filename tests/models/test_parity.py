@@ -17,9 +17,12 @@ from mivolo_lite.models import MODELS
 FIXTURES = Path(os.environ.get("PARITY_DIR", ""))
 NAMES = ["mivolo_d1_224_6ch_3out", "mivolo_d1_224_3ch_3out", "mivolo_d1_224_3ch_1out"]
 
-pytestmark = pytest.mark.skipif(
-    not (FIXTURES / f"{NAMES[0]}.json").is_file(), reason=f"PARITY_DIR names no folder with {NAMES[0]}.json"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (FIXTURES / f"{NAMES[0]}.json").is_file(), reason=f"PARITY_DIR names no folder with {NAMES[0]}.json"
+    ),
+]
 
 
 @torch.no_grad()

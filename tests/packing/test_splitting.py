@@ -100,7 +100,7 @@ def test_the_data_sets_own_parts_are_kept_unless_shares_are_given(tmp_path):
 @pytest.mark.parametrize("splitting", [Splitting(folds=3, stratify="age"), Splitting(SHARES, stratify="age"), None])
 def test_the_same_in_parts_and_with_workers(tmp_path, splitting):
     whole = pack(Parted(), tmp_path / "whole", splitting, workers=1)
-    again = pack(Parted(), tmp_path / "again", splitting, workers=4)
+    again = pack(Parted(), tmp_path / "again", splitting, workers=2)
     for number in (2, 1, 3):
         merged = pack_worker_shard(Parted(), tmp_path / "parts", splitting, WorkerShard(number, 3))
     for name, index in whole.splits.items():

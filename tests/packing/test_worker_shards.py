@@ -14,7 +14,7 @@ from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from tests.packing.test_pack import SPLIT, GroupImages, digests
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 50])
+@pytest.mark.parametrize("count", [1, 2, 7, pytest.param(50, marks=pytest.mark.slow)])
 def test_parts_in_any_order_give_the_bytes_of_one_command(images, tmp_path, count):
     (images / "61_1_2017.jpg").write_bytes(b"")  # one is rejected
     options = {"samples_per_shard": 7, "max_reject_rate": 0.1}

@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -35,11 +37,15 @@ def test_a_list_is_copied_and_keeps_its_weights(people, tmp_path):
 
 
 def test_two_at_the_same_time_make_one_copy(people, tmp_path):
-    command = [sys.executable, "-m", "mivolo_lite.shards.stage", str(people / "train"), str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    (said,) = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0]
-    assert [str(path) for path in tmp_path.iterdir()] == [said]
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        (copy,) = {made.result(120) for made in [pool.submit(stage, people / "train", tmp_path) for _ in range(2)]}
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_the_command_prints_the_copy(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stage", str(people / "train"), str(tmp_path)])
+    runpy.run_path(module.__file__, run_name="__main__")
+    assert [str(path) for path in tmp_path.iterdir()] == [capsys.readouterr().out.strip()]
 
 
 def test_a_disk_that_fills_up_meanwhile_is_one_line_and_nothing_is_left(people, tmp_path, monkeypatch):
