@@ -131,6 +131,10 @@ class Batch:
         """The same with tensors in the place of arrays, in the same memory."""
         return self._map(torch.as_tensor)
 
+    def arrays(self) -> "Batch":
+        """The same with arrays in the place of tensors, in the same memory."""
+        return self._map(np.asarray)
+
     def to(self, device: torch.device | str) -> "Batch":
         on_cuda = torch.device(device).type == "cuda"  # elsewhere torch does not wait for a copy before it is read
         return self._map(lambda tensor: tensor.to(device, non_blocking=on_cuda))

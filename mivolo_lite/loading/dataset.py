@@ -96,7 +96,7 @@ class ShardDataset:
         valid = np.array([ref.valid for ref in refs])
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         batch = Batch.assemble(images, labels, samples, valid, broken, tasks)
-        return batch if self.mixup is None else self.mixup(batch.tensors(), epochs)
+        return batch if self.mixup is None else self.mixup(batch.tensors(), epochs).arrays()
 
     def _present(self, epochs: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) bool for each input: which images there are, after hiding some by chance."""

@@ -75,6 +75,7 @@ class BatchLoader:
         loader = DataLoader(
             into_slots,
             batch_size=None,
+            collate_fn=_as_it_is,
             sampler=tasks,
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
@@ -83,10 +84,14 @@ class BatchLoader:
         )
         end_workers_at_exit()
         pixels = {name: buffer.movedim(-1, -3) for name, buffer in into_slots.buffers.items()}
-        for slot, batch in _speaking_of_the_dead(iter(loader)):
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch.with_pixels(lambda name, images, slot=slot: pixels[name][slot, : len(images.rows)])
+        for slot, arrays in _speaking_of_the_dead(iter(loader)):
+            if isinstance(arrays, UserError):
+                raise arrays
+            yield (
+                Batch(**arrays)
+                .tensors()
+                .with_pixels(lambda name, images, slot=slot: pixels[name][slot, : len(images.rows)])
+            )
 
     def _slots(self) -> int:
         # One slot more than batches on their way: a worker may begin a new one before the latest is used.
@@ -113,16 +118,21 @@ class BatchLoader:
             ) from None
 
 
+def _as_it_is(result: tuple) -> tuple:
+    """Torch's own would look into every part of it for arrays."""
+    return result
+
+
 class _IntoSlots(Dataset):
     """What a worker does: it decodes a batch's images into a slot of shared memory, and sends the rest."""
 
     def __init__(self, dataset: ShardDataset, buffers: dict[str, Tensor]):
         self.dataset, self.buffers = dataset, buffers
 
-    def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, Batch | UserError]:
+    def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, dict | UserError]:
         slot, _ = task
         try:
-            return slot, self._arrays(task).with_pixels(lambda name, images: None)
+            return slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
         except Exception as error:  # raised here, torch would wrap it in a traceback
             return slot, carried(error)
 

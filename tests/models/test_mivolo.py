@@ -78,9 +78,10 @@ def slow_attention(query, key, value, positions):
 @torch.no_grad()
 def test_attention_with_positions_as_defined():
     torch.manual_seed(0)
-    positions = RelativePositions(side=4, dim=6)
-    query, key, value = torch.randn(3, 2, 16, 6)
-    torch.testing.assert_close(attend(query, key, value, positions), slow_attention(query, key, value, positions))
+    positions = RelativePositions(side=4, dim=6).double()
+    query, key, value = torch.randn(3, 2, 16, 6, dtype=torch.float64)
+    expected = slow_attention(query, key, value, positions)
+    torch.testing.assert_close(attend(query, key, value, positions), expected, rtol=0, atol=1e-10)
 
 
 class Sizes(TorchDispatchMode):
