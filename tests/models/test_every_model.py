@@ -52,6 +52,7 @@ def test_heads_read_the_features(model):
     for bias in (True, False):
         output = model.make_head(3, bias)(model.make_subnet().eval()(features))
         assert output.shape == (BATCH, 3) and output.isfinite().all()
+    assert model.pooled(model.make_subnet().eval()(features)).shape == (BATCH, model.num_features)
     assert len(model.mean) == len(model.std) == 3 and model.inputs
 
 
