@@ -52,12 +52,15 @@ def run(argv: Sequence[str]) -> None:
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.frames import import_av
     from mivolo_lite.inference.predict import ANNOTATED, predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.sources import find_items
     from mivolo_lite.inference.work import PredictOptions
 
     items = find_items(options["sources"])
+    if any(item.kind == "video" for item in items):
+        import_av()  # before hours of photos are estimated
     rank, world_size, wait = _processes()
     if to_terminal and world_size > 1:
         raise UserError("predict: several processes need a folder for their results; give --out DIR")

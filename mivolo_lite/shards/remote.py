@@ -108,7 +108,9 @@ class RemoteFolder:
                 self._files, self._root = fsspec.url_to_fs(self.url)
         except ImportError as error:
             extra = _SCHEMES[self._scheme]
-            raise UserError(f"{self.url}: needs a package ({_line(error)}); pip install -e '.[{extra}]'") from None
+            raise UserError(
+                f"{self.url}: needs a package ({_line(error)}); pip install 'mivolo-lite[{extra}]'"
+            ) from None
         except Exception as error:  # of credentials or settings
             raise UserError(f"{self.url}: {_reason(error)}") from None
         self._process = os.getpid()

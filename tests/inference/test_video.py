@@ -39,6 +39,14 @@ def video(tmp_path):
     return write_video(tmp_path / "walk.mp4", moving(20))
 
 
+def test_without_pyav_nothing_is_begun(video, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(video), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "pip install 'mivolo-lite[video]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, checkpoint, tmp_path):
     out = tmp_path / "out"
     main(["predict", str(video), "--checkpoint", checkpoint, "--out", str(out), "--draw"])
