@@ -1,6 +1,7 @@
 """From a file to a person's crops, with a reason where that fails."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,19 @@ from mivolo_lite.packing.decode import Photo, UnusablePhoto, is_small_plain_jpeg
 from mivolo_lite.packing.sources.source import Rejected
 
 
+@contextmanager
+def rejecting(*errors: type[Exception]) -> Iterator[None]:
+    """Raise these errors as Rejected: their person is left out and counted, with the reason."""
+    try:
+        yield
+    except errors as error:
+        raise Rejected(str(error)) from None
+
+
+@rejecting(UnusablePhoto)
 def read_or_reject(path: Path, max_megapixels: float) -> Photo:
     """The photo in a file. Raises Rejected with the reason where it cannot be used."""
-    try:
-        return read_photo(path, max_megapixels)
-    except UnusablePhoto as error:
-        raise Rejected(str(error)) from None
+    return read_photo(path, max_megapixels)
 
 
 def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
@@ -27,42 +35,34 @@ def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
     return encode(photo.image, rules.crop_size, rules.resample)
 
 
+@rejecting(UnusablePhoto)
 def read_or_reject_bytes(path: Path) -> bytes:
     """The bytes of an image's file. Raises Rejected where it cannot be read."""
-    try:
-        return read_bytes(path)
-    except UnusablePhoto as error:
-        raise Rejected(str(error)) from None
+    return read_bytes(path)
 
 
+@rejecting(UnusablePhoto)
 def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
     """A file's image as ``photo_jpeg`` gives it; one that stays as it is is verified, and no pixels are made of it.
 
     Raises:
         Rejected: it cannot be used.
     """
-    try:
-        if is_small_plain_jpeg(data, rules.crop_size, max_megapixels):
-            return data
-        return photo_jpeg(photo_of(data, max_megapixels), rules)
-    except UnusablePhoto as error:
-        raise Rejected(str(error)) from None
+    if is_small_plain_jpeg(data, rules.crop_size, max_megapixels):
+        return data
+    return photo_jpeg(photo_of(data, max_megapixels), rules)
 
 
+@rejecting(ValueError)
 def aligned_jpeg(image: np.ndarray, landmarks: np.ndarray, rules: CropRules) -> bytes:
     """The face with these landmarks (5, 2), turned and scaled to their usual places. Raises Rejected where it fails."""
-    try:
-        return encode(align(image, landmarks, rules.crop_size), rules.crop_size)
-    except ValueError as error:
-        raise Rejected(str(error)) from None
+    return encode(align(image, landmarks, rules.crop_size), rules.crop_size)
 
 
+@rejecting(ValueError)
 def rotated_jpeg(image: np.ndarray, corners: Sequence[float], rules: CropRules) -> bytes:
     """The face in a rotated box. Raises Rejected where that has no area."""
-    try:
-        return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)
-    except ValueError as error:
-        raise Rejected(str(error)) from None
+    return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)
 
 
 class Crops(NamedTuple):
