@@ -1,8 +1,8 @@
 """What ``mivolo-lite`` answers at once, and its other spelling ``python -m mivolo_lite``."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def python(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, check=True)
 
 
 def test_the_names_that_help_lists_are_those_of_the_registries():
@@ -35,14 +35,20 @@ def test_help_lists_every_command_with_a_line_and_every_model_and_method(capsys)
     assert max(map(len, text.splitlines())) <= 100
 
 
+def seconds_of_children() -> float:
+    """CPU time of the processes that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_help_and_version_import_no_torch_and_take_less_than_a_second(word):
     script = f"import sys; from mivolo_lite.cli import main; main(['{word}']); print('torch' in sys.modules)"
     seconds = []
     for _ in range(3):  # other tests run meanwhile
-        start = time.monotonic()
+        start = seconds_of_children()
         assert python("-c", script).stdout.splitlines()[-1] == "False"
-        seconds.append(time.monotonic() - start)
+        seconds.append(seconds_of_children() - start)
     assert min(seconds) < 1
 
 

@@ -40,8 +40,8 @@ def test_a_killed_worker_is_one_line():
 def test_an_error_ends_workers_whatever_they_are_at(error):
     began = time.monotonic()
     with pytest.raises(error), worker_pool(2) as pool:
-        busy = pool.submit(sleep, 60)
+        busy = pool.submit(sleep, 500)
         if error is KeyboardInterrupt:
             raise KeyboardInterrupt
         list(pool.map(fail, range(2)))
-    assert time.monotonic() - began < 30 and not busy.running()
+    assert time.monotonic() - began < 300 and not busy.running()

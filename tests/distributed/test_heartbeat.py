@@ -53,7 +53,7 @@ def test_the_others_end_when_one_is_lost(ranks, lost):
     processes = ranks(300)
     processes[lost].send_signal(signal.SIGSTOP)  # silent, with all its connections open
     began = time.monotonic()
-    assert processes[(lost + 1) % 3].wait(timeout=60) == 1 and time.monotonic() - began > 5
+    assert processes[(lost + 1) % 3].wait(timeout=200) == 1 and time.monotonic() - began > 5
     assert f"no sign of life from rank {lost} for 10 seconds" in processes[(lost + 1) % 3].stderr.read()
 
 
@@ -82,14 +82,14 @@ heartbeat = Heartbeat(0, 1)
 with heartbeat.working():
     time.sleep(3)
     heartbeat.progress()
-    time.sleep(60)
+    time.sleep(600)
 """
 EXIT_HANGS = """
 import atexit, time
 from mivolo_lite.distributed import heartbeat
 heartbeat.GRACE = 1
 heartbeat.Heartbeat(0, 1)
-atexit.register(time.sleep, 60)
+atexit.register(time.sleep, 600)
 """
 
 
@@ -98,7 +98,7 @@ atexit.register(time.sleep, 60)
 def test_the_others_end_and_say_why_when_one_fails(ranks, failing):
     processes = ranks(failing, FAILS)
     for rank, process in enumerate(processes):
-        _, said = process.communicate(timeout=40)
+        _, said = process.communicate(timeout=200)
         line = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
         assert "Traceback" not in said and len(line) == 1, said
         if rank == failing:
@@ -111,12 +111,12 @@ def test_the_others_end_and_say_why_when_one_fails(ranks, failing):
 @pytest.mark.parametrize("code, said", [(HANGS, "nothing was done for 1 seconds, at "), (EXIT_HANGS, "did not end")])
 def test_a_process_whose_main_thread_hangs_is_ended(code, said):
     environment = os.environ | {"MIVOLO_HANG_TIMEOUT": "1"}
-    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
     assert process.returncode == 1 and said in process.stderr
 
 
 @pytest.mark.slow
 def test_busy_ranks_are_left_alone(ranks):
     processes = ranks(15)
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=200) for process in processes] == [0, 0, 0]
     assert all(process.stdout.read() == "done\n" for process in processes)

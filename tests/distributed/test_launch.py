@@ -279,10 +279,19 @@ def test_what_was_taken_out_of_the_environment_counts_for_a_second_run(monkeypat
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_work_together(people, tmp_path):
+@pytest.mark.parametrize(
+    "launch, engine",
+    [
+        (lambda *words: torchrun(2, *words), "DDP"),
+        (lambda *words: accelerate("zero3", *words, processes=2), "DeepSpeed ZeRO-3"),
+        (lambda *words: accelerate("fsdp2", *words, processes=2), "FSDP2"),
+    ],
+    ids=["torchrun", "zero3", "fsdp2"],
+)
+def test_launched_processes_work_together(launch, engine, people, tmp_path):
     options = {"model.backbone": "test_vit", "data.image_size": 32, "data.workers": 0, "optim.global_batch": 20}
     data = {"run": tmp_path / "run", "data.train": people / "train", "data.val": people / "val", "optim.epochs": 1}
-    code, output = finish(torchrun(2, TRAIN, *arguments(options | data)))
+    code, output = finish(launch(TRAIN, *arguments(options | data)))
     assert code == 0, output
-    assert "20 = 10 x 2 processes x 1 micro-batches on cpu, DDP" in output
+    assert f"20 = 10 x 2 processes x 1 micro-batches on cpu, {engine}" in output
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()

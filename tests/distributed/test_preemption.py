@@ -91,7 +91,7 @@ def test_the_first_ctrl_c_is_a_warning_and_the_second_ends_at_once():
     assert process.stdout.readline() == "saves\n"
     process.send_signal(signal.SIGTERM)  # as torchrun adds to the terminal's
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "another Ctrl-C ends it at once" in said and "Traceback" not in said
 
 
@@ -102,7 +102,7 @@ def test_nohup_goes_on_when_its_terminal_closes():
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 75
 
 
@@ -115,7 +115,7 @@ def test_a_terminal_that_is_gone_is_no_error():
         said += os.read(terminal, 100)
     os.close(terminal)  # what it prints is an input/output error from now on
     process.send_signal(signal.SIGHUP)
-    assert process.wait(10) == 75
+    assert process.wait(60) == 75
 
 
 def test_a_pipe_that_nobody_reads_is_no_error():
@@ -124,4 +124,4 @@ def test_a_pipe_that_nobody_reads_is_no_error():
     process.stdout.close()  # as `tee` is ended by the same Ctrl-C
     process.stderr.close()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 75
+    assert process.wait(60) == 75

@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 
 from mivolo_lite.cli import main
+from tests.forked import forked_context
 from tests.fuzz.cases import KINDS
 from tests.fuzz.mutations import CANARY
 
@@ -67,8 +68,7 @@ def run_cases(
         command: what a case's command line is given to.
         seconds: after which a case, with all its processes, is killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.fuzz.warm"])
+    context = forked_context()
     with ThreadPoolExecutor(at_once) as pool:
         yield from pool.map(lambda case: _run_case(*case, corpus, context, command, seconds), cases)
 

@@ -15,7 +15,7 @@ from mivolo_lite.cli import main
 from tests.fuzz import mutations
 from tests.fuzz.cases import KINDS
 from tests.fuzz.harness import run_cases
-from tests.fuzz.warm import MODULES
+from tests.warm import MODULES
 
 
 def crash(argv):

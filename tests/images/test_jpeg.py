@@ -135,10 +135,10 @@ def test_many_scans_are_refused(scene, disguise):
 
 def test_scans_cost_no_time_where_they_are_too_many(scene):
     data = of_size(8000, 8000, with_scans(5000, scene))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BrokenJpeg, match="scans"):
         decode(data)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_usual_progressive_images_are_decoded(scene):

@@ -132,7 +132,7 @@ def test_photos_that_arrive_together_are_one_batch():
     sizes, go = [], threading.Event()
 
     def slow(images):
-        go.wait(10)
+        go.wait(60)
         return [[int(image[0, 0, 0])] for image in images]
 
     async def ask():
@@ -172,7 +172,7 @@ def test_more_photos_than_there_is_room_for_are_sent_away(predictor, monkeypatch
 
     def slow(images):
         started.set()
-        go.wait(10)
+        go.wait(60)
         return [[] for _ in images]
 
     monkeypatch.setattr(predictor, "predict", slow)
@@ -180,8 +180,8 @@ def test_more_photos_than_there_is_room_for_are_sent_away(predictor, monkeypatch
 
     with TestClient(app, base_url="http://localhost") as client, ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(client.post, "/predict", content=file_of(TWO)) for _ in range(2)]
-        started.wait(10)
-        end = time.monotonic() + 10
+        started.wait(60)
+        end = time.monotonic() + 60
         while "photos_in_work 2.0" not in client.get("/metrics").text and time.monotonic() < end:
             time.sleep(0.02)
         refused = client.post("/predict", content=file_of(TWO))

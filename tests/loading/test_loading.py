@@ -1,6 +1,5 @@
 """Laws of the loaders: what comes out does not depend on how it was read."""
 
-import os
 import pickle
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.scan import index_shards
+from tests.open_files import open_files_under
 from tests.shards.tiny_shards import damage, make_shards, noise_jpeg, sample, write_shard
 
 SIZES = [37, 11, 50, 23, 8]
@@ -174,11 +174,6 @@ def test_a_broken_image_is_absent_told_and_teaches_nothing(folder, tmp_path):
     assert [text.partition(":")[0] for text in batch.broken] == ["sample00000.face", "sample00002.face"]
     assert 2 not in batch.face.rows and 2 in batch.body.rows
     assert batch.gender_known[2] == (sample(2).labels.gender is not None)
-
-
-def open_files_under(folder) -> int:
-    """Descriptors of this process of files under `folder`: others come and go with what pytest runs beside."""
-    return sum(str(folder) in os.path.realpath(entry.path) for entry in os.scandir("/proc/self/fd"))
 
 
 def test_few_files_are_kept_open_however_many_shards_there_are(tmp_path, monkeypatch):

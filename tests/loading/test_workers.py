@@ -53,7 +53,7 @@ def test_a_process_ends_whatever_becomes_of_its_workers(people, number):
     assert process.stdout.readline() == "reads\n"
     workers = psutil.Process(process.pid).children()
     workers[0].send_signal(number)
-    _, said = process.communicate("on\n", timeout=60)
+    _, said = process.communicate("on\n", timeout=300)
     killed = number == signal.SIGKILL
     assert process.returncode == killed and ("DataLoader worker" in said) == killed
     assert not any(worker.is_running() for worker in workers)

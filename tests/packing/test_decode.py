@@ -131,10 +131,10 @@ def test_enormous_photos_are_rejected_by_their_header(tmp_path):
     # 30,000 x 30,000 pixels in a few hundred bytes, whose pixels are not even there
     header = (b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(png([header, (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnusablePhoto, match="pixels"):
         read_photo(tmp_path / "bomb.png")
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_the_size_limit_is_exact(tmp_path, scene):

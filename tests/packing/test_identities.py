@@ -140,8 +140,8 @@ def test_people_are_numbered_through_several_data_sets(images, people, tmp_path)
 def test_names_of_labels_by_the_ten_thousand_are_read_once():
     """Each sample has names of its own: reading all samples for each name took minutes."""
     labels = [Labels(extra={"both": number, f"own{number}": number, f"word{number}": "x"}) for number in range(20_000)]
-    start = time.monotonic()
+    start = time.process_time()
     columns, words = extra_columns(labels)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(columns) == MOST_COLUMNS and columns[EXTRA + "both"][7] == 7  # the most frequent first
     assert set(words) <= {name.removeprefix(EXTRA) for name in columns}

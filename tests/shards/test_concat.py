@@ -1,6 +1,5 @@
 """Several data sets read as one: the same images and labels as each alone, whoever reads them and from wherever."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import open_shards
 from tests.loading.test_loading import INPUTS, rows
+from tests.open_files import open_files_under
 from tests.shards.servers import RangeServer, serving
 from tests.shards.tiny_shards import damage, make_shards, sample, write_shard
 
@@ -127,10 +127,9 @@ def test_a_set_at_a_url_beside_one_in_a_folder(folders, tmp_path, workers):
 def test_its_data_sets_share_the_open_files(folders, monkeypatch):
     monkeypatch.setattr("mivolo_lite.shards.open_files.MOST_OPEN", 3)
     concatenated = open_shards(ConcatIndex([ShardIndex.load(folders / name) for name in "abc"]), 4)
-    before = len(os.listdir("/proc/self/fd"))
     for number in range(len(concatenated.index)):
         concatenated.read("face", number)
-    assert len(os.listdir("/proc/self/fd")) == before + 3
+    assert open_files_under(folders) == 3
 
 
 def test_a_broken_image_is_named_with_its_folder(folders, tmp_path):

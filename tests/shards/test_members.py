@@ -12,6 +12,7 @@ from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import ShardFiles, open_shards
+from tests.open_files import open_files_under
 from tests.shards.tiny_shards import make_shards, noise_jpeg, of_before_the_crcs, overwrite, sample, write_shard
 
 INPUTS = ("face", "body")
@@ -143,13 +144,12 @@ def test_more_shards_than_a_process_may_open_are_read(tmp_path, few_descriptors)
     concatenated = ConcatIndex(parts)
     assert read_all(concatenated, workers=2) == read_all(concatenated) == [()] * 50
     readers = [open_shards(index, 8) for index in (concatenated, *parts)]
-    opened = len(os.listdir("/proc/self/fd"))
     for reader in readers:
         for number in range(len(reader.index)):
             reader.read("face", number)
-    assert len(os.listdir("/proc/self/fd")) - opened <= 64
+    assert 0 < open_files_under(tmp_path) <= 64
     del reader, readers
-    assert len(os.listdir("/proc/self/fd")) <= opened
+    assert open_files_under(tmp_path) == 0
 
 
 def test_the_files_used_latest_stay_open(tmp_path, monkeypatch):

@@ -307,7 +307,7 @@ def test_a_server_that_never_ends_takes_neither_memory_nor_time(kind, ranged, mo
         folder, begun = remote.RemoteFolder(server.url), time.monotonic()
         with pytest.raises(UserError, match="more than 4 MB|ignores ranges|cannot be read") as error:
             folder.read("dataset.json", *((0, 10**6) if ranged and kind == "short" else (0, 1000) if ranged else ()))
-        assert "\n" not in str(error.value) and time.monotonic() - begun < 10
+        assert "\n" not in str(error.value) and time.monotonic() - begun < 60
     assert server.sent < 100e6
 
 

@@ -166,6 +166,11 @@ class Job:
         shown = self.cluster.run("scontrol", "--oneliner", "show", "job", self.number)
         return re.search(rf"(?:^|\s){name}=(\S*)", shown)[1]
 
+    def seconds(self) -> int:
+        """Since it started."""
+        hours, minutes, seconds = map(int, self.field("RunTime").split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+
     def wait(self, state: str, seconds: float, starts: int | None = None) -> None:
         """Until the job has a state; ``starts`` counts those before, and tells a requeued job from a new one."""
 

@@ -149,8 +149,13 @@ def test_a_node_that_falls_silent_ends_the_step_and_the_requeued_job_finishes(su
 
 
 def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_until_it_is_cancelled(submit, tmp_path):
-    # SLURM looks at time limits every 30 seconds, and warns up to as much too early.
-    training = submit(tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=1", "--signal=USR2@20"))
+    training = submit(
+        tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=60", "--signal=USR2@20")
+    )
+    training.reach(1)
+    # SLURM looks at time limits every 30 seconds, and warns up to as much too early: a limit that was given before the
+    # start could end before the first step.
+    training.job.update(TimeLimit=f"{(training.job.seconds() + 30) // 60 + 1}")
     training.job.wait("PENDING", WAIT, starts=1)
     saved = int(training.checkpoints()[-1][5:])
     assert "requeued: preempted" in training.head

@@ -1,7 +1,6 @@
 """Starting training as users do, through ``accelerate launch``, and leaving nothing behind."""
 
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from tests.forked import forked_context
+
 REPOSITORY = Path(__file__).parents[2]
 TRAIN = REPOSITORY / "train.py"
-_INHERITED = ("ACCELERATE_", "FSDP_", "WORLD_SIZE", "RANK", "LOCAL_", "MASTER_", "SLURM_", "OMP_PROC_BIND")
+INHERITED = ("ACCELERATE_", "FSDP_", "WORLD_SIZE", "RANK", "LOCAL_", "MASTER_", "SLURM_", "OMP_PROC_BIND")
 
 
 def arguments(options: dict) -> list[str]:
@@ -36,7 +37,7 @@ def torchrun(processes: int, *words) -> list[str]:
 
 def run_ranks(work: Callable, arguments: Iterable[tuple], timeout: float) -> None:
     """Run a function in new processes, one for each tuple of arguments, and require that all of them succeed."""
-    context = multiprocessing.get_context("spawn")
+    context = forked_context()
     ranks = [context.Process(target=work, args=each) for each in arguments]
     for process in ranks:
         process.start()
@@ -48,8 +49,9 @@ def run_ranks(work: Callable, arguments: Iterable[tuple], timeout: float) -> Non
 
 def finish(command: list[str], timeout: float = 400, cwd: Path = REPOSITORY, **environment) -> tuple[int, str]:
     """Run a command to its end, its children with it. Returns its exit code and what it said."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED)}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
     clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "PYTHONFAULTHANDLER": "1"}
+    clean |= {"MIVOLO_RENDEZVOUS_TIMEOUT": "300"}  # seconds; on a busy machine one rank starts long after another
     process = subprocess.Popen(
         command,
         cwd=cwd,

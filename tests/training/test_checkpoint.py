@@ -1,7 +1,6 @@
 """A checkpoint is written while training continues: what it holds, what waits, what fails."""
 
 import threading
-import time
 
 import pytest
 import torch
@@ -34,7 +33,7 @@ def checkpointer(tmp_path, engine):
 def slow_disk(monkeypatch):
     """Writing begins when this event is set."""
     go, write = threading.Event(), module.save_tensors
-    monkeypatch.setattr(module, "save_tensors", lambda *what: go.wait(20) and write(*what))
+    monkeypatch.setattr(module, "save_tensors", lambda *what: go.wait(60) and write(*what))
     return go
 
 
@@ -52,9 +51,8 @@ def change(engine):
 def test_it_holds_the_weights_of_its_step_whatever_is_learnt_meanwhile(checkpointer, engine, slow_disk, with_ema):
     ema = ModelEma(engine, 0.9) if with_ema else None
     before = {name: tensor.clone() for name, tensor in engine.estimator.state_dict().items()}
-    begun = time.monotonic()
     checkpointer.save(state(1), engine, ema)
-    assert time.monotonic() - begun < 5 and not checkpointer.finished()
+    assert not checkpointer.finished()
     change(engine)
     slow_disk.set()
     checkpointer.wait()

@@ -15,6 +15,7 @@ from mivolo_lite.files import save_tensors
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.training.checkpoint import damage_of
 from tests.shards.tiny_shards import make_shards, overwrite
+from tests.training.forked_ranks import run_launched
 from tests.training.launching import TRAIN, accelerate, finish
 
 
@@ -205,8 +206,9 @@ def test_all_ranks_take_the_checkpoint_before_a_damaged_one(run, words, tmp_path
 def test_every_engine_stops_before_a_step_that_is_not_finite(words, tmp_path, file, lr, what):
     diverging = ["--optim.lr", lr, "--optim.warmup_epochs", "0", "--optim.clip_norm", "0"]
     changed = ["--model.backbone", "test_vit", "--train.save_every", "1"]
-    code, output = finish(accelerate(file, TRAIN, "--run", tmp_path / "run", *words, *diverging, *changed, processes=2))
-    assert code != 0 and f"step 2: the {what} is not finite" in output
+    command = ["train", "--run", f"{tmp_path}/run", *words, *diverging, *changed]
+    codes, output = run_launched(file, 2, main, (command,), tmp_path)
+    assert codes == [2, 2] and f"step 2: the {what} is not finite" in output
     assert output.count("mivolo-lite: ") == 2 and "mivolo_lite/" not in output  # a line of each rank, no traceback
     assert checkpoints(tmp_path / "run") == ["step-000000001"]
 

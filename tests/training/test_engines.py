@@ -1,6 +1,7 @@
 """One run on every engine, at several world sizes, killed and resumed at others: the same losses, the same weights."""
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
-from tests.training.launching import REPOSITORY, accelerate, arguments, finish, lines
+from tests.training import traced_train
+from tests.training.forked_ranks import run_launched
+from tests.training.launching import arguments, lines
 
 STEPS, BATCH = 50, 8
 OPTIONS = {
@@ -100,10 +103,9 @@ def trained(people, tmp_path_factory):
             trace.mkdir()
             done = last == STEPS
             options = OPTIONS | data | changed | {"run": run.folder, "resume": "auto"}
-            script = REPOSITORY / "tests" / "training" / "traced_train.py"
-            words = [script, trace, 0 if done else last, *arguments(options)]
-            code, output = finish(accelerate(file, *words, processes=processes))
-            assert (code == 0) == done, output
+            words = (trace, 0 if done else last, arguments(options))
+            codes, output = run_launched(file, processes, traced_train.train, words, trace)
+            assert codes == [0 if done else -signal.SIGKILL] * processes, output
             if not done:
                 assert (run.folder / "checkpoints" / f"step-{last:09d}").exists(), output
             run.traces.append(trace)

@@ -1,13 +1,10 @@
-"""``train.py`` that writes down the samples of each step and the batch statistics before it, and that dies after a
-given step. Batch norm of ``model: multilevel`` keeps the statistics it was made with.
-
-python traced_train.py TRACE STOP --run ...
+"""Training that writes down the samples of each step and the batch statistics before it, and that dies after a given
+step. Batch norm of ``model: multilevel`` keeps the statistics it was made with.
 """
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 from torch import nn
@@ -44,6 +41,7 @@ class TracedTrainer(Trainer):
                     os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    TracedTrainer.trace, TracedTrainer.stop = Path(sys.argv[1]), int(sys.argv[2])
-    TracedTrainer(read_run_config(sys.argv[3:])).train()
+def train(trace: Path, stop: int, words: list[str]) -> None:
+    """A rank's part of a run; ``stop`` 0 is never."""
+    TracedTrainer.trace, TracedTrainer.stop = trace, stop
+    TracedTrainer(read_run_config(words)).train()
