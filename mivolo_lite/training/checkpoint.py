@@ -1,7 +1,6 @@
 """Checkpoints that appear whole or not at all, and that every engine reads at every world size."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -10,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import torch
@@ -25,83 +22,16 @@ from mivolo_lite.distributed.engine import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
-from mivolo_lite.loading.order import ORDER_VERSION
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.old_names import current_file, current_tensors, current_train_state
 from mivolo_lite.training.averaging import AveragedModel
+from mivolo_lite.training.train_state import TrainState, misfits
 
 OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
 """Of a checkpoint's folder. Whatever else lies next to it is the user's."""
-
-
-@dataclass
-class TrainState:
-    """Where a run stands. The stream's whole state is ``samples_seen``.
-
-    The learning rate is a function of the step, and every random number of (seed, step, rank) or (seed, epoch, sample):
-    neither has a state of its own.
-
-    Attributes:
-        digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint resumes with no other.
-        step: optimizer steps done.
-        samples_seen: samples of the stream that those steps used.
-        best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
-        subgroups: logarithmic weights of subgroups, where the run has them.
-        val_digest: names the data that ``best_mae`` was measured on; empty before that.
-        evaluated: the last step whose weights were evaluated.
-        stale: evaluations since the best one.
-        optimizer: whose state is in the checkpoint.
-        averaged: how many weights its stochastic average is of.
-    """
-
-    digest: str
-    seed: int
-    window_blocks: int
-    block_samples: int
-    step: int = 0
-    samples_seen: int = 0
-    best_mae: float = float("inf")
-    order_version: int = ORDER_VERSION
-    subgroups: dict[str, float] = field(default_factory=dict)
-    val_digest: str = ""
-    evaluated: int = 0
-    stale: int = 0
-    optimizer: str = "adamw"
-    averaged: int = 0
-
-    def load(self, saved: dict) -> None:
-        """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
-        for name, meaning in (
-            ("digest", "other shards, or in other shares"),
-            ("seed", "another seed"),
-            ("window_blocks", "another data.window_blocks"),
-            ("block_samples", "another data.block_samples"),
-            ("order_version", "an older order"),
-        ):
-            if saved.get(name, getattr(self, name)) != getattr(self, name):
-                raise UserError(
-                    f"--resume: the checkpoint was trained on {meaning} ({name} {saved[name]}, now "
-                    f"{getattr(self, name)}), so the order could not continue; use them again, or start a new run"
-                )
-        optimizer = saved.get("optimizer", "adamw")
-        if optimizer != self.optimizer:
-            raise UserError(
-                f"--resume: the checkpoint was trained by {optimizer}, not by {self.optimizer}; set "
-                "optim.name as it was, or start a new run with --init-from"
-            )
-        for name, value in saved.items():
-            setattr(self, name, value)
-        if "evaluated" not in saved:  # written when a checkpoint was saved after its evaluation
-            self.evaluated = self.step
-        if self.best_mae is None or math.isnan(self.best_mae):
-            self.best_mae = math.inf
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values that JSON knows: no error yet is null."""
-        return asdict(self) | {"best_mae": self.best_mae if math.isfinite(self.best_mae) else None}
 
 
 class Checkpointer:
@@ -321,10 +251,9 @@ def _damage_of_state(path: Path) -> str | None:
     try:
         content = json.loads(path.read_bytes())
         state, scaler = current_train_state(content["state"]), content.get("scaler")
-        wrong = [known.name for known in fields(TrainState) if not _fits(state, known.name)]
+        wrong = misfits(state)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         return f"{path} is damaged"
-    wrong += [name for name in state if name not in {known.name for known in fields(TrainState)}]
     wrong += [] if scaler is None or isinstance(scaler, dict) else ["scaler"]
     if not wrong and _NAME.fullmatch(path.parent.name) and path.parent.name != _name_of(state["step"]):
         wrong.append("step")
@@ -362,21 +291,6 @@ def _crc32_of(path: Path, part: int = 1 << 22) -> int:
 
 def _name_of(step: int) -> str:
     return f"step-{step:09d}"
-
-
-_NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
-_OPTIONAL = {
-    "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "optimizer": str, "averaged": int,
-}  # fmt: skip
-
-
-def _fits(state: dict, name: str) -> bool:
-    if name in _NEEDED:
-        return type(state[name]) is _NEEDED[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
-    if name == "subgroups" and isinstance(state.get(name), dict):
-        return all(isinstance(weight, float) and math.isfinite(weight) for weight in state[name].values())
-    return name not in state or isinstance(state[name], _OPTIONAL[name])
 
 
 class _Tensors(Mapping):

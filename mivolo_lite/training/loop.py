@@ -29,7 +29,7 @@ from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
-from mivolo_lite.training.checkpoint import Checkpointer, TrainState
+from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
@@ -48,6 +48,7 @@ from mivolo_lite.training.subgroups import concat_labels
 from mivolo_lite.training.swa import ModelSwa
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
+from mivolo_lite.training.train_state import TrainState
 
 
 class Trainer:
@@ -165,8 +166,10 @@ class Trainer:
         config = self.config
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card(), self.reader.people)
-        teachers = self._teachers()
-        self.flops = model_flops(self.estimator, self.accelerator.device, self.launch.resolve(config.train.precision))
+        optim, teachers, device = config.optim, None, self.accelerator.device
+        if optim.teachers:
+            teachers = Teachers(optim.teachers, self.estimator, optim.teacher_features, device)
+        self.flops = model_flops(self.estimator, device, self.launch.resolve(config.train.precision))
         if config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
         age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
@@ -187,7 +190,7 @@ class Trainer:
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
         is_averaged = config.optim.ema_decay or config.optim.swa_start is not None
         self.checkpoint_bytes = weights * (4 if is_averaged else 3)  # two Adam moments, and the average
-        self.estimator.to(self.accelerator.device)
+        self.estimator.to(device)
         if config.train.compile:
             compile_forward(self.estimator)
         self.is_frozen: bool | None = None
@@ -196,7 +199,6 @@ class Trainer:
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         self.engine.is_compiled = config.train.compile
         weights, self.dro = self._weighting()
-        optim = config.optim
         self.step = OptimizerStep(
             self.engine,
             optim.gender_weight,
@@ -226,12 +228,6 @@ class Trainer:
         columns, groups = concat_labels(self.reader.indexes)
         weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
         return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
-
-    def _teachers(self) -> Teachers | None:
-        optim = self.config.optim
-        if not optim.teachers:
-            return None
-        return Teachers(optim.teachers, self.estimator, optim.teacher_features, self.accelerator.device)
 
     def _averaging(self) -> ModelEma | ModelSwa | None:
         optim = self.config.optim

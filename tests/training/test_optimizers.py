@@ -14,8 +14,8 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.engine import FullySharded, Zero
 from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
 from mivolo_lite.errors import UserError
-from mivolo_lite.training.checkpoint import TrainState
 from mivolo_lite.training.optim import OptimConfig, build_optimizer
+from mivolo_lite.training.train_state import TrainState
 from tests.training.resuming import require_same_after_resume
 from tests.training.test_distillation import estimator
 
