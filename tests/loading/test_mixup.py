@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import beta, kstest
 
+from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
@@ -14,7 +15,10 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
+from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.readers import StreamReader
+from mivolo_lite.loading.sampler import TrainSampler
+from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 
@@ -176,3 +180,21 @@ def test_a_stream_is_refused():
     config = DataConfig("x.tar", "x", reader="stream", stream_samples=1, mixup=MixupConfig(cutmix_alpha=1.0))
     with pytest.raises(UserError, match="data.mixup: a stream knows no epoch"):
         StreamReader(config, 0)
+
+
+@pytest.mark.slow
+def test_workers_mix_as_one_process_does(people):
+    index = ShardIndex.load(people / "train")
+    mixup = MixupConfig(mixup_alpha=0.4, cutmix_alpha=1.0, bandwidth=5.0)
+    config = DataConfig(train=str(people / "train"), val=str(people / "val"), mixup=mixup)
+    plan, order = BatchPlan(6, 6, 1, 1), GlobalOrder(index.shard_sizes, 0)
+    found = []
+    for workers in (0, 2):
+        dataset = ShardDataset(index, ["face", "body"], 32, config.changes(3))
+        batches = BatchLoader(dataset, TrainSampler(order, plan, 0, 0, 5), workers)
+        found.append([mixed(batch) for batch in batches])
+    for (one, parts), (other, other_parts) in zip(*found, strict=True):
+        assert torch.equal(one.face.pixels, other.face.pixels) and torch.equal(one.body.pixels, other.body.pixels)
+        assert len(parts) == len(other_parts) == 2 and torch.equal(parts[1][1], other_parts[1][1])
+        assert torch.equal(parts[1][0].age.lo, other_parts[1][0].age.lo)
+        assert torch.equal(parts[1][0].gender, other_parts[1][0].gender)
