@@ -57,7 +57,9 @@ def run_items(
                     if item.kind == "shards"
                     else predict_video(predictor, number, item, options)
                 )
-                yield from ((number, result) for result in results)
+                for result in results:
+                    bar.set_postfix_str("" if result.frame is None else f"frame {result.frame}")
+                    yield number, result
             bar.update(len(group))
 
 

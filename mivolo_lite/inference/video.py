@@ -91,7 +91,7 @@ def _of_frames(
         places = [predictor.locate(image) for image in images]
     else:
         places = [options.boxes(item.address, frame.number) for frame in frames]
-    result = Result()
+    result = Result(frame=frames[-1].number)
     for frame, people in zip(frames, predictor.estimate(images, places), strict=True):
         tracks, ended = tracker(people, frame.number)
         result.tracks += [track_row(track, item.name) for track in ended]

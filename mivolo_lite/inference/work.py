@@ -15,11 +15,13 @@ class Result:
         rows: of people, or of nobody.
         tracks: of the people of a video.
         rejected: what could not be read, each with its reason.
+        frame: of a video, the last frame that was looked at.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     tracks: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
