@@ -82,4 +82,6 @@ def hub_error(error: Exception) -> str:
         "RemoteEntryNotFoundError": "it has no such file",
         "LocalEntryNotFoundError": "the hub does not answer, and there is no copy of it here",
     }
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403) and kind not in known:
+        return "it refuses this token, or there is none; `hf auth login` signs in with one that may write there"
     return known.get(kind) or f"the hub's client says: {' '.join(str(error).split())[:300] or kind}"

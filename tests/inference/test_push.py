@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -14,7 +15,7 @@ from timm.models import save_for_hf
 from mivolo_lite.convert import mivolo
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.hub import HubAddress, is_hub_address, local_copy
+from mivolo_lite.hub import HubAddress, hub_error, is_hub_address, local_copy
 from mivolo_lite.inference.model_card import UNKNOWN, model_card
 from mivolo_lite.inference.push import push
 from tests.inference.exports import CALIBRATION, small_estimator
@@ -95,6 +96,13 @@ def negated(estimator):
     for parameter in estimator.method.parameters():
         parameter.data.mul_(-1)
     return estimator
+
+
+@pytest.mark.parametrize("code, message", [(401, "`hf auth login` signs in"), (403, "may write"), (500, "says: no")])
+def test_a_refused_token_is_said_in_the_users_words(code, message):
+    error = OSError("no")
+    error.response = SimpleNamespace(status_code=code)
+    assert message in hub_error(error)
 
 
 @pytest.mark.slow
