@@ -23,6 +23,7 @@ from mivolo_lite.models.weights import require_finite
 from mivolo_lite.packing.crops import CropRules
 
 MOST_BYTES = 8_000_000
+LICENCE = "apache-2.0"
 
 
 def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift: float) -> None:
@@ -46,7 +47,7 @@ def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift:
     rules = CropRules(crop_size=card.image_size, face_square=face_square, face_shift=face_shift)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(weights, out / MODEL_FILE)
-    replace(card, crop_policy=rules.policy() | {DETECTOR_KEY: detector}).save(out)
+    replace(card, crop_policy=rules.policy() | {DETECTOR_KEY: detector}, licence=LICENCE).save(out)
     size = (out / MODEL_FILE).stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{out / MODEL_FILE}: {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
