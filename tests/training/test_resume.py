@@ -72,7 +72,7 @@ def heeding_signals():
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=550)
     assert process.returncode == 0, output.decode()
 
 
@@ -147,7 +147,7 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
     while process.poll() is None and len(steps_logged(run)) < 5:
         time.sleep(0.01)
     os.killpg(process.pid, warning)
-    output = process.communicate(timeout=300)[0].decode()
+    output = process.communicate(timeout=550)[0].decode()
     assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
     saved = int(last_checkpoint(run).name[5:])
     assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in output
@@ -170,7 +170,7 @@ def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
 
     little_room = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
     process = start([*little_room, *command, "--data.workers", "0"], run, resume="auto")  # whose memory is files
-    output = process.communicate(timeout=300)[0].decode()
+    output = process.communicate(timeout=550)[0].decode()
     assert process.returncode == 2 and "Traceback" not in output
     (error,) = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]
     assert "File too large" in error and "whole; make room" in error  # of a checkpoint, or of the best weights
@@ -186,7 +186,7 @@ def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
 def test_a_finished_run_is_not_begun_again(command, undisturbed):
     before = (undisturbed / "metrics.jsonl").read_bytes()
     process = start(command, undisturbed)
-    output = process.communicate(timeout=300)[0].decode()
+    output = process.communicate(timeout=550)[0].decode()
     assert process.returncode == 2 and "--resume auto" in output and "Traceback" not in output
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
@@ -202,7 +202,7 @@ def test_a_finished_run_is_not_begun_again(command, undisturbed):
 )
 def test_another_order_cannot_resume_it(command, undisturbed, option, value, message):
     process = start([*command, f"--{option}", value], undisturbed, resume="auto")
-    output = process.communicate(timeout=300)[0].decode()
+    output = process.communicate(timeout=550)[0].decode()
     assert process.returncode == 2 and message in output and "Traceback" not in output
 
 
@@ -237,12 +237,12 @@ def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp
     lines = (tmp_path / "run" / "broken.jsonl").read_text().splitlines()
     assert len(lines) == 1 and ".face: " in json.loads(lines[0])["image"]
 
-    output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=300)[0]
+    output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=550)[0]
     assert "1 images cannot be decoded, more than train.max_broken 0 allows (0)" in output.decode()
 
 
 @pytest.mark.slow
 def test_another_model_cannot_resume_it(command, undisturbed):
     process = start([*command, "--model.backbone", "test_resnet"], undisturbed, resume="auto")
-    output = process.communicate(timeout=300)[0].decode()
+    output = process.communicate(timeout=550)[0].decode()
     assert process.returncode == 2 and "another model" in output and "Traceback" not in output
