@@ -9,8 +9,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/
 QUICK  := runs/quickstart
 # Each test process has one thread: threads that share a CPU wait for each other. They keep compiled files, which half of
-# collecting the tests is spent on. Files are begun in the order that tests/conftest.py gives them.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN)pytest --dist loadfile --no-loadscope-reorder
+# collecting the tests is spent on.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN)pytest --dist loadfile
 
 .PHONY: quickstart test lint types docs quick check clean
 
@@ -38,8 +38,8 @@ quickstart: $(VENV)/quickstart
 	@echo "Open $(QUICK)/evaluation/report.html. $(QUICK)/best is the model. The report gives its error from the face, from"
 	@echo "the body and from both; the last line of the table compares it with always answering the mean age."
 
-test: $(VENV)/installed  # two test processes for each CPU: slow tests wait half of their time
-	$(PYTEST) -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+test: $(VENV)/installed  # two test processes for each CPU: slow tests wait half of their time, and begin first (tests/conftest.py)
+	$(PYTEST) --no-loadscope-reorder -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 lint: $(VENV)/installed
 	$(RUN)ruff format --check
