@@ -12,7 +12,14 @@ from mivolo_lite.ranges import checked_type
 
 _NO = (False, "off", "Off", "OFF", "No", "NO", "false")
 _NULL = ("none", "None", "null", "~", "")
-_WORDS = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+_WORDS = {
+    bool: "yes or no",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+    dict: "{option: value}",
+}
 
 
 def check_value(kind: Any, value: Any) -> Any:
@@ -74,7 +81,9 @@ def describe(kind: Any) -> str:
     if is_dataclass(kind):
         return f"{{{next(iter(fields(kind))).name}: ..., option: value}}"
     members = _members(kind)
-    return " or ".join(map(describe, members)) if len(members) > 1 else _WORDS.get(kind, kind.__doc__)
+    return (
+        " or ".join(map(describe, members)) if len(members) > 1 else _WORDS.get(get_origin(kind) or kind, kind.__doc__)
+    )
 
 
 def _members(kind: Any) -> tuple:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from mivolo_lite.distributed.compilation import for_numbers_of
 from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
@@ -65,8 +65,9 @@ class DataParallel:
             name, first_name = next(iter(self.shared.items()))
             raise UserError(f"model: {name} is also {first_name}, and {engine} cannot share weights; use ddp or zero2")
 
-    def _require_moments(self, engine: str) -> None:
-        if not self.has_moments:
+    def _require_moments(self, optimizer: Optimizer, engine: str) -> None:
+        is_stateless = isinstance(optimizer, SGD) and not optimizer.defaults["momentum"]
+        if not self.has_moments and not is_stateless:
             raise UserError(f"optim.name: {engine} shards the state of adamw without amsgrad alone; use it, or ddp")
 
     def autocast(self):
@@ -230,7 +231,7 @@ class FullySharded(DataParallel):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self._reject_shared_weights("FSDP2")
-        self._require_moments("FSDP2")
+        self._require_moments(optimizer, "FSDP2")
         _use_contiguous_format(self.estimator)
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
@@ -298,7 +299,7 @@ class Zero(DataParallel):
     """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are sharded."""
 
     def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        self._require_moments("ZeRO")
+        self._require_moments(optimizer, "ZeRO")
         _use_contiguous_format(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
         if self.stage == 3:
