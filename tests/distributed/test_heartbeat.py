@@ -34,7 +34,7 @@ def ranks():
         (port,) = free_ports(1)
         for rank in range(3):
             environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "3"}
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "MIVOLO_RENDEZVOUS_TIMEOUT": "300"}
             command = [sys.executable, "-c", code, str(word)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             processes.append(subprocess.Popen(command, env=environment, **pipes))

@@ -35,10 +35,19 @@ def torchrun(processes: int, *words) -> list[str]:
     return [str(word) for word in (sys.executable, "-m", "torch.distributed.run", *options, *words)]
 
 
+def _work_together(work: Callable, *arguments) -> None:
+    """A rank that ends while another one still reads from it resets the connection."""
+    work(*arguments)
+    import torch.distributed  # most users of this module start processes alone
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def run_ranks(work: Callable, arguments: Iterable[tuple], timeout: float) -> None:
     """Run a function in new processes, one for each tuple of arguments, and require that all of them succeed."""
     context = forked_context()
-    ranks = [context.Process(target=work, args=each) for each in arguments]
+    ranks = [context.Process(target=_work_together, args=(work, *each)) for each in arguments]
     for process in ranks:
         process.start()
     for process in ranks:
