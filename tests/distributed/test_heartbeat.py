@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.slurm.cluster import free_ports
+from tests.ports import free_ports
 
 RANK = """
 import sys, time

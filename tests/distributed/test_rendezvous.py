@@ -7,7 +7,7 @@ import pytest
 from mivolo_lite.distributed import rendezvous
 from mivolo_lite.distributed.rendezvous import wait_for_ranks
 from mivolo_lite.errors import MachineError, UserError
-from tests.slurm.cluster import free_ports
+from tests.ports import free_ports
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.ports import free_ports
 
 PATH = f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
@@ -210,11 +211,3 @@ def descendants(process: int) -> list[int]:
     """What a process started, and what that started."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [found for child in map(int, children) for found in (child, *descendants(child))]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.forked import forked_context
+from tests.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN = REPOSITORY / "train.py"
@@ -81,9 +81,7 @@ def finish(command: list[str], timeout: float = 400, cwd: Path = REPOSITORY, **e
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def lines(path: Path, kind: str) -> list[dict]:
