@@ -6,11 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.card import Card, locate
 from mivolo_lite.convert.averages import mean, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.methods import METHODS
 
 _SAME = ("span", "image_size", "normalisation", "tasks", "gender")
 """What the members' cards must agree in, beside what defines their method."""
@@ -34,35 +32,30 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """
     out = require_new_folder("ensemble", checkpoints, out)
     members = [Estimator.load(folder) for folder in checkpoints]
-    cards = [Card.load(locate(folder)).from_nothing() for folder in checkpoints]
-    for member, card, folder in zip(members, cards, checkpoints, strict=True):
-        _require_same(members[0], member, cards[0], card, folder)
-    model = {"name": "ensemble", "members": [card.model for card in cards]}
-    card = replace(cards[0], model=model, metrics={}, calibration={})
-    estimator = Estimator(card)
+    for member, folder in zip(members, checkpoints, strict=True):
+        _require_same(members[0], member, folder)
+    model = {"name": "ensemble", "members": [member.card.model for member in members]}
+    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}))
     states = [member.state_dict() for member in members]
     estimator.save(out, {name: _weight(name, states) for name in estimator.state_dict()})
     return out
 
 
-def _require_same(first: Estimator, member: Estimator, first_card: Card, card: Card, folder: Path | str) -> None:
+def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> None:
     """Raise UserError where a member cannot answer together with the first."""
-    method = METHODS[card.method["name"]]
+    card, first_card, name = member.card, first.card, member.card.method["name"]
     if card.model["name"] == "ensemble":
         raise UserError(f"{folder}: is an ensemble itself; give its members")
-    if not method.averages:
-        raise UserError(
-            f"{folder}: {card.method['name']} has no mean of several models' outputs; choose another method"
-        )
+    if not member.method.averages:
+        raise UserError(f"{folder}: {name} has no mean of several models' outputs; choose another method")
     if member.inputs != first.inputs:
         raise UserError(f"{folder}: looks at {' and '.join(member.inputs)}, the first at {' and '.join(first.inputs)}")
-    same = {
-        f"method.{name}": (first_card.method.get(name), card.method.get(name)) for name in ("name", *method.defining)
-    }
+    defining = ("name", *member.method.defining)
+    same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
     same |= {name: (getattr(first_card, name), getattr(card, name)) for name in _SAME}
-    for name, (ours, others) in same.items():
+    for option, (ours, others) in same.items():
         if ours != others:
-            raise UserError(f"{folder}: {name} {others} differs from the first's, {ours}; give models that share it")
+            raise UserError(f"{folder}: {option} {others} differs from the first's, {ours}; give models that share it")
 
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:
