@@ -17,7 +17,7 @@ from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.training.trackers import log_report
+from mivolo_lite.training.trackers import log_report, tracked_run
 
 
 def run(argv: Sequence[str]) -> None:
@@ -74,6 +74,7 @@ def run(argv: Sequence[str]) -> None:
     checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
     if to_trackers and not len(checkpoints) == len(data) == 1:
         raise UserError("--to_trackers: give one checkpoint and one data set")
+    tracked = tracked_run(Path(checkpoints[0])) if to_trackers else None  # before hours of evaluation
     if len(checkpoints) == len(data) == 1:
         metrics = evaluate(*checkpoints, *data, **options)
         table, sets = metrics_table(metrics), [metrics["data"]]
@@ -85,6 +86,6 @@ def run(argv: Sequence[str]) -> None:
     print(table)
     for each in sets if options["exclude"] else ():
         print(f"{each['folder']}: {each['excluded']} samples left out, as {options['exclude']} says")
-    if to_trackers:
-        print(f"given to {' and '.join(log_report(Path(checkpoints[0]), Path(options['out'])))}")
+    if tracked is not None:
+        print(f"given to {' and '.join(log_report(tracked, Path(options['out'])))}")
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")

@@ -83,22 +83,34 @@ def _start_mlflow(run: Path, ids: dict[str, str], first_step: int) -> GeneralTra
     return tracker
 
 
-def log_report(checkpoint: Path, report: Path) -> list[str]:
-    """Give the trackers of a checkpoint's run the files of its evaluation, as an artifact.
+def tracked_run(checkpoint: Path) -> Path:
+    """The run of a checkpoint, if Weights & Biases or MLflow tracked it. TensorBoard takes no files.
 
     Args:
         checkpoint: a run's folder, or one of its ``best`` or checkpoints.
+
+    Raises:
+        UserError: it lies in no such run.
+    """
+    for folder in (checkpoint, *checkpoint.parents[:2]):
+        if _read_ids(folder):
+            return folder
+    raise UserError(f"{checkpoint}: lies in no run that wandb or mlflow tracked, see train.trackers")
+
+
+def log_report(run: Path, report: Path) -> list[str]:
+    """Give the trackers of a run the files of an evaluation, as an artifact.
+
+    Args:
+        run: as ``tracked_run`` gives it.
         report: the folder that ``evaluate`` wrote.
 
     Returns:
-        Names of the trackers, of Weights & Biases and MLflow. TensorBoard takes no files.
+        Names of the trackers.
 
     Raises:
-        UserError: the run has no such tracker, or one refuses.
+        UserError: one refuses.
     """
-    run = next((folder for folder in (checkpoint, *checkpoint.parents[:2]) if (folder / TRACKERS_FILE).is_file()), None)
-    if run is None:
-        raise UserError(f"{checkpoint}: lies in no run that wandb or mlflow tracked, see train.trackers")
     ids = _read_ids(run)
     for name in ids:
         try:

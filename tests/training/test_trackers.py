@@ -7,7 +7,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.training import trackers
-from mivolo_lite.training.trackers import log_report, require_trackers, start_trackers
+from mivolo_lite.training.trackers import log_report, require_trackers, start_trackers, tracked_run
 
 CONFIG = {"run": "r", "optim": {"lr": 1e-3}, "tasks": [{"name": "mood"}]}
 
@@ -44,7 +44,7 @@ def test_wandb_offline_gets_metrics_and_configuration_and_resumes_one_run(tmp_pa
         assert wandb.config["optim.lr"] == 1e-3
         log_and_finish(tracker, step)
     ids = json.loads((tmp_path / "trackers.json").read_text())
-    assert log_report(tmp_path / "best", report_in(tmp_path)) == ["wandb"]
+    assert log_report(tracked_run(tmp_path / "best"), report_in(tmp_path)) == ["wandb"]
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     logged = b"".join(file.read_bytes() for run in runs for file in run.glob("*.wandb"))
     assert f"evaluation-{tmp_path.name}".encode() in logged
@@ -65,14 +65,17 @@ def test_mlflow_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, mon
     client = mlflow.MlflowClient()
     assert [metric.value for metric in client.get_metric_history(run_id, "val/mae")] == [9.0, 8.0]
     assert client.get_run(run_id).data.params["optim.lr"] == "0.001"
-    assert log_report(tmp_path / "checkpoints" / "step-1", report_in(tmp_path)) == ["mlflow"]
+    assert log_report(tracked_run(tmp_path / "checkpoints" / "step-1"), report_in(tmp_path)) == ["mlflow"]
     assert [file.path for file in client.list_artifacts(run_id, "evaluation")] == ["evaluation/report.html"]
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
 
 
 def test_a_run_that_nobody_tracked_is_one_line(tmp_path):
     with pytest.raises(UserError, match="lies in no run that wandb or mlflow tracked"):
-        log_report(tmp_path / "best", report_in(tmp_path))
+        tracked_run(tmp_path / "best")
+    (tmp_path / "trackers.json").write_text("{}")
+    with pytest.raises(UserError, match="lies in no run that wandb or mlflow tracked"):
+        tracked_run(tmp_path / "best")
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "--checkpoint", "a", "b", "--data", "d", "--out", "o", "--to_trackers", "yes"])
     assert stop.value.code == 2
