@@ -172,7 +172,7 @@ class OptimizerStep:
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
 
     def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
-        """(B,) as the method gives it, or by the weight of each sample's kind."""
+        """(B,) as the method gives it, or by the weight of each sample's subgroup."""
         loss = self.method.loss(output, batch.age)
         if self.dro is None:
             return loss

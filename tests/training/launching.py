@@ -37,9 +37,9 @@ def torchrun(processes: int, *words) -> list[str]:
 
 def _work_together(work: Callable, *arguments) -> None:
     """A rank that ends while another one still reads from it resets the connection."""
-    work(*arguments)
-    import torch.distributed  # most users of this module start processes alone
+    import torch.distributed  # here, since most users of this module start processes alone
 
+    work(*arguments)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
