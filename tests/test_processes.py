@@ -20,7 +20,7 @@ THREADS = """
 import os
 from mivolo_lite.distributed.affinity import spread_over_cpus
 spread_over_cpus()
-print(os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0)), flush=True)
+print(os.environ["OMP_NUM_THREADS"], len(os.sched_getaffinity(0)), os.environ.get("OMP_PROC_BIND"), flush=True)
 """
 LISTENS = """
 import os, time
@@ -70,12 +70,18 @@ def launched(tmp_path):
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="with a GPU the launcher's placement stays")
 def test_one_thread_that_a_launcher_guessed_is_not_the_users_choice(launched):
-    threads, cpus = launched("accelerate", THREADS)[0].stdout.read().split()
-    assert threads == cpus
+    threads, cpus, bound = launched("accelerate", THREADS)[0].stdout.read().split()
+    assert threads == cpus and bound == "true"
     for chosen in ({"OMP_NUM_THREADS": "1"}, {}):
         words = [] if chosen else ["--num_cpu_threads_per_process=1"]
         script = "accelerate" if chosen else "shell"
         assert launched(script, THREADS, *words, **chosen)[0].stdout.read().split()[0] == "1"
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="with a GPU the launcher's placement stays")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU cannot be shared out")
+def test_runs_with_fewer_threads_than_cpus_are_not_bound_to_the_same_ones(launched):
+    assert launched("shell", THREADS, OMP_NUM_THREADS="1")[0].stdout.read().split()[2] == "None"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ ALLOWED = {
     "distributed": {"estimator", "images"},
     "loading": {"distributed", "images", "shards"},
     "reporting": set(),
-    "evaluation": {"card", "estimator", "images", "loading", "methods", "reporting", "shards", "tasks"},
+    "evaluation": {"card", "distributed", "estimator", "images", "loading", "methods", "reporting", "shards", "tasks"},
     "training": {
         "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },

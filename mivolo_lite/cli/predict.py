@@ -85,7 +85,7 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     """This process's rank, how many there are, and what waits for all of them."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0, 1, lambda: None
-    from mivolo_lite.evaluation.predictions import join_processes
+    from mivolo_lite.distributed.accelerator import join_processes
 
     accelerator = join_processes()
     return accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone

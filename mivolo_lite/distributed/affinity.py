@@ -6,6 +6,7 @@ from pathlib import Path
 from mivolo_lite.processes import find_launcher
 
 _process_cpus: list[int] = []
+"""Of a process whose threads are bound, each to one of them."""
 
 
 def spread_over_cpus() -> None:
@@ -20,11 +21,12 @@ def spread_over_cpus() -> None:
     allowed = sorted(os.sched_getaffinity(0))
     cpus = allowed[rank::ranks] or [allowed[rank % len(allowed)]]
     os.sched_setaffinity(0, cpus)
-    _process_cpus[:] = cpus
     if _launcher_chose_threads():
         del os.environ["OMP_NUM_THREADS"]
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(cpus)))
-    os.environ.setdefault("OMP_PROC_BIND", "true")
+    # Fewer threads than CPUs are not bound: OpenMP would put the threads of every run on the same first CPUs.
+    if os.environ.setdefault("OMP_NUM_THREADS", str(len(cpus))) == str(len(cpus)):
+        os.environ.setdefault("OMP_PROC_BIND", "true")
+        _process_cpus[:] = cpus
 
 
 def _launcher_chose_threads() -> bool:

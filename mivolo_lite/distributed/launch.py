@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import (
     DeepSpeedPlugin,
     DistributedDataParallelKwargs,
@@ -23,6 +22,7 @@ from accelerate.utils import (
     set_seed,
 )
 
+from mivolo_lite.distributed.accelerator import forget_earlier_run
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.heartbeat import Heartbeat
 from mivolo_lite.distributed.preemption import preempted
@@ -151,7 +151,7 @@ class Launch:
             UserError: the processes or the engine differ from what was launched.
         """
         _forget(os.environ)
-        _forget_earlier_run()
+        forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
@@ -246,12 +246,6 @@ def _forget(environ: MutableMapping[str, str]) -> None:
     for name in [*decided, "ACCELERATE_USE_FSDP", *(name for name in environ if name.startswith(_DEEPSPEED))]:
         if name in environ:
             _forgotten[name] = environ.pop(name)
-
-
-def _forget_earlier_run() -> None:
-    """Reset accelerate's state, so that a second run in this process (a sweep, a notebook) can choose its precision."""
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    GradientState._reset_state()
 
 
 def _skip_shm_compilation() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.evaluation.about import about_data, about_model
@@ -17,7 +18,6 @@ from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
     Predictions,
     images_needed,
-    join_processes,
     predict,
     predict_each,
     write_csv,

@@ -1,7 +1,6 @@
 """The predictions of a model for every sample of a data set, each exactly once at any world size."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -274,15 +273,6 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
 def images_needed(estimator: Estimator, input_sets: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
     """The estimator's inputs that are in any of the input sets."""
     return tuple(name for name in estimator.inputs if any(name in names for names in input_sets.values()))
-
-
-def join_processes() -> Accelerator:
-    """The accelerator of all launched processes. On CPUs, accelerate by default ignores torchrun's.
-
-    Apple's GPU is for one process.
-    """
-    has_mps = torch.backends.mps.is_available() and os.environ.get("WORLD_SIZE", "1") == "1"
-    return Accelerator(cpu=not torch.cuda.is_available() and not has_mps)
 
 
 def passes(

@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from mivolo_lite.cli import main
+from mivolo_lite.distributed.accelerator import forget_earlier_run
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
@@ -116,6 +118,14 @@ def test_without_inputs_the_files_are_as_they_always_were(dual, index, tmp_path)
     rows = rows_of(plain)
     assert list(rows[0]) == ["key", "age", "age_pred", "gender", "gender_prob", "group", "age_spread"]
     assert [row["age_pred"] for row in rows] == [row["age_pred_both"] for row in rows_of(both)]
+
+
+def test_the_precision_of_an_earlier_run_in_this_process_is_forgotten(dual, index, tmp_path):
+    evaluate(dual, index.folder, tmp_path / "before")
+    forget_earlier_run()
+    Accelerator(cpu=True, mixed_precision="bf16")
+    evaluate(dual, index.folder, tmp_path / "after")
+    assert rows_of(tmp_path / "after") == rows_of(tmp_path / "before")
 
 
 def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):

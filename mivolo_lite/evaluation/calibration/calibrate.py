@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.card import locate
+from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
-from mivolo_lite.evaluation.predictions import join_processes, predict
+from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.files import require_writable
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
