@@ -41,7 +41,7 @@ from mivolo_lite.training.param_groups import Freeze
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
-from mivolo_lite.training.schedule import learning_rate, set_learning_rate
+from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.subgroups import concat_labels
@@ -289,7 +289,8 @@ class Trainer:
     def _begin_step(self) -> None:
         """Ready the model for a step, with the learning rate of each parameter."""
         is_frozen = self.freeze.is_on(self._position() / self.steps_per_epoch)
-        lr = learning_rate(self._position(), self.end(), self.steps_per_epoch, self.config.optim)
+        optim, plateaus = self.config.optim, self.state.plateaus
+        lr = learning_rate(self._position(), self.end(), self.steps_per_epoch, optim, plateaus)
         set_learning_rate(self.engine.optimizer, lr, is_frozen)
         if not self.estimator.training or is_frozen != self.is_frozen:  # a millisecond for a ResNet-50
             self.engine.model.train()
@@ -353,6 +354,7 @@ class Trainer:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
                     self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
                 self.state.stale = 0 if is_best else self.state.stale + 1
+                self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
                 if is_best:
                     self.state.best_mae = error
                     self._save_best(metrics)

@@ -21,7 +21,7 @@ from mivolo_lite.training.param_groups import lr_scales
 
 ADAMW = "adamw"
 
-Schedule = Literal["cosine", "linear", "poly", "tanh", "step", "multistep", "constant"]
+Schedule = Literal["cosine", "linear", "poly", "tanh", "step", "multistep", "plateau", "constant"]
 
 
 @dataclass
@@ -37,10 +37,11 @@ class OptimConfig:
         lr: highest learning rate.
         min_lr: lowest learning rate, at the end of the schedule.
         schedule: course of the learning rate after the warm-up: ``cosine``, ``linear``, ``poly`` or ``tanh`` down to
-            ``min_lr``, ``step`` or ``multistep`` by ``decay_rate``, or ``constant``.
+            ``min_lr``, ``step``, ``multistep`` or ``plateau`` by ``decay_rate``, or ``constant``.
         decay_epochs: of ``step``: passes over the data between two decays.
         decay_milestones: of ``multistep``: passes over the data at which it decays.
-        decay_rate: of ``step`` and ``multistep``: factor of the learning rate.
+        plateau_patience: of ``plateau``: evaluations without a new best that are waited for; the next one decays.
+        decay_rate: of ``step``, ``multistep`` and ``plateau``: factor of the learning rate.
         power: of ``poly``.
         warmup_epochs: passes over which the learning rate has its linear warm-up.
         layer_decay: factor of the learning rate from one layer of a timm backbone to the one before it; 1 for none.
@@ -73,6 +74,7 @@ class OptimConfig:
     schedule: Schedule = "cosine"
     decay_epochs: Annotated[float, float_range(0, low_open=True)] = 10.0
     decay_milestones: list[Annotated[float, float_range(0)]] = field(default_factory=list)
+    plateau_patience: Annotated[int, int_range(0, 10**6)] = 3
     decay_rate: Annotated[float, float_range(0, 1)] = 0.1
     power: Annotated[float, float_range(0, 100, low_open=True)] = 1.0
     warmup_epochs: Annotated[float, float_range(0, 1e6)] = 1.0

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the samples seen: it has no state to save, and the world size does not matter."""
+"""The learning rate as a function of the samples seen, and of the plateaus met: the world size does not matter."""
 
 import math
 from bisect import bisect_right
@@ -33,25 +33,41 @@ _FALLING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
 """Of the way from ``lr`` down to ``min_lr``, what is left after a share of the steps."""
 
 
-def _step(epoch: float, config: OptimConfig) -> float:
+def _step(epoch: float, plateaus: int, config: OptimConfig) -> float:
     return config.decay_rate ** (epoch // config.decay_epochs)
 
 
-def _multistep(epoch: float, config: OptimConfig) -> float:
+def _multistep(epoch: float, plateaus: int, config: OptimConfig) -> float:
     return config.decay_rate ** bisect_right(sorted(config.decay_milestones), epoch)
 
 
-def _constant(epoch: float, config: OptimConfig) -> float:
+def _plateau(epoch: float, plateaus: int, config: OptimConfig) -> float:
+    return config.decay_rate**plateaus
+
+
+def _constant(epoch: float, plateaus: int, config: OptimConfig) -> float:
     return 1.0
 
 
-_DECAYING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
-    "step": _step, "multistep": _multistep, "constant": _constant,
+_DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
+    "step": _step, "multistep": _multistep, "plateau": _plateau, "constant": _constant,
 }  # fmt: skip
-"""The factor of ``lr`` after so many passes over the data, the warm-up's included."""
+"""The factor of ``lr`` after so many passes over the data, the warm-up's included, and after so many plateaus."""
 
 
-def learning_rate(step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig) -> float:
+def meets_plateau(stale: int, config: OptimConfig) -> bool:
+    """Whether the latest evaluation ends another plateau, as ``ReduceLROnPlateau`` has it.
+
+    Args:
+        stale: evaluations since the best one.
+        config: options.
+    """
+    return config.schedule == "plateau" and stale > 0 and stale % (config.plateau_patience + 1) == 0
+
+
+def learning_rate(
+    step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig, plateaus: int = 0
+) -> float:
     """Linear warm-up, then the course that ``optim.schedule`` names, not below ``min_lr``; ``swa_lr`` from
     ``swa_start`` on.
 
@@ -59,6 +75,7 @@ def learning_rate(step: float, total_steps: float, steps_per_epoch: float, confi
         step: steps of the present global batch that the samples seen are.
         total_steps, steps_per_epoch: of the run.
         config: options.
+        plateaus: met so far.
     """
     if config.swa_lr is not None and config.swa_start is not None and step >= config.swa_start * steps_per_epoch:
         return config.swa_lr
@@ -66,7 +83,7 @@ def learning_rate(step: float, total_steps: float, steps_per_epoch: float, confi
     if step < warmup:
         return config.lr * (step + 1) / math.ceil(warmup)
     if config.schedule in _DECAYING:
-        factor = _DECAYING[config.schedule](step / steps_per_epoch, config)
+        factor = _DECAYING[config.schedule](step / steps_per_epoch, plateaus, config)
         return max(config.lr * factor, min(config.min_lr, config.lr))
     share = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
     return config.min_lr + (config.lr - config.min_lr) * _FALLING[config.schedule](share, config)

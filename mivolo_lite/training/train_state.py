@@ -13,8 +13,8 @@ from mivolo_lite.loading.order import ORDER_VERSION
 class TrainState:
     """Where a run stands. The stream's whole state is ``samples_seen``.
 
-    The learning rate is a function of the step, and every random number of (seed, step, rank) or (seed, epoch, sample):
-    neither has a state of its own.
+    The learning rate is a function of the step and of ``plateaus``, and every random number of (seed, step, rank) or
+    (seed, epoch, sample): neither has a state of its own.
 
     Attributes:
         digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint resumes with no other.
@@ -25,6 +25,7 @@ class TrainState:
         val_digest: names the data that ``best_mae`` was measured on; empty before that.
         evaluated: the last step whose weights were evaluated.
         stale: evaluations since the best one.
+        plateaus: how often the learning rate fell since no new best came.
         optimizer: whose state is in the checkpoint.
         averaged: how many weights its stochastic average is of.
     """
@@ -41,6 +42,7 @@ class TrainState:
     val_digest: str = ""
     evaluated: int = 0
     stale: int = 0
+    plateaus: int = 0
     optimizer: str = "adamw"
     averaged: int = 0
 
@@ -79,7 +81,8 @@ class TrainState:
 _NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
 _OPTIONAL = {
     "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "optimizer": str, "averaged": int,
+    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "plateaus": int,
+    "optimizer": str, "averaged": int,
 }  # fmt: skip
 
 

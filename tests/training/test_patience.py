@@ -14,6 +14,20 @@ SMALL = [
 
 
 @pytest.mark.slow
+def test_the_learning_rate_falls_on_a_plateau_also_in_a_resumed_run(people, tmp_path, monkeypatch):
+    errors = iter([5.0, 6.0, 6.0, 6.0, 4.0])
+    monkeypatch.setattr(loop, "validation_error", lambda metrics: next(errors))
+    words = ["train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val"]
+    words += [*SMALL, "--optim.schedule", "plateau", "--optim.plateau_patience", "0", "--optim.warmup_epochs", "0"]
+    words += ["--optim.lr", "0.001", "--train.log_every", "1", "--train.eval_every", "1", "--optim.global_batch", "13"]
+    main([*words, "--optim.epochs", "3"])
+    main([*words, "--optim.epochs", "5", "--resume", "auto"])
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rates = [record["lr"] for record in log if record["kind"] == "train"]
+    assert rates == pytest.approx([1e-3] * 10 + [1e-4] * 5 + [1e-5] * 5 + [1e-6] * 5)
+
+
+@pytest.mark.slow
 def test_it_ends_after_so_many_evaluations_without_a_new_best(people, tmp_path, monkeypatch, capfd):
     errors = [9.0, 8.0, 8.5, 7.0, 7.5, 7.5, 6.0, 6.0]
     measured = iter(errors)

@@ -11,7 +11,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.training import schedule as module
 from mivolo_lite.training.optim import OptimConfig, Schedule
-from mivolo_lite.training.schedule import learning_rate
+from mivolo_lite.training.schedule import learning_rate, meets_plateau
 
 STEPS, PER_EPOCH = 60, 4.0
 
@@ -68,8 +68,24 @@ def test_every_schedule_warms_up_and_stays_between_its_bounds(name):
     assert rates[:8] == pytest.approx([0.5 * (step + 1) / 8 for step in range(8)])
     after = rates[8:]
     assert max(after) <= 0.5 and min(after) >= 0.02
-    assert (max(after) == min(after)) == (name == "constant")
+    assert (max(after) == min(after)) == (name in ("constant", "plateau"))
     assert all(later <= earlier for earlier, later in zip(after, after[1:], strict=False))
+
+
+def test_plateaus_are_torchs():
+    """The same errors, after one epoch each: the factor is torch's at every one."""
+    errors = [5.0, 4.0, 4.5, 4.5, 4.5, 4.5, 4.5, 4.5, 4.5, 3.0, 3.5, 2.0, 2.5, 2.5, 2.5, 2.5]
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.2, patience=2)
+    config = OptimConfig(lr=0.5, warmup_epochs=0, schedule="plateau", plateau_patience=2, decay_rate=0.2)
+    best, stale, plateaus = float("inf"), 0, 0
+    for epoch, error in enumerate(errors):
+        theirs.step(error)
+        stale, best = (0, error) if error < best else (stale + 1, best)
+        plateaus += meets_plateau(stale, config)
+        found = learning_rate(epoch * PER_EPOCH, STEPS, PER_EPOCH, config, plateaus)
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert plateaus == 3
 
 
 def test_every_name_has_a_course():
