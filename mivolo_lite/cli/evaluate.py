@@ -1,10 +1,11 @@
 """``mivolo-lite evaluate``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from accelerate import PartialState
+from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
@@ -23,6 +24,25 @@ from mivolo_lite.training.trackers import log_report, tracked_run
 def run(argv: Sequence[str]) -> None:
     """``evaluate --checkpoint RUN/best [...] --data DIR [...] --out OUT``: of several, every pair and the matrix."""
     parser = parser_of("evaluate", run)
+    _add_options(parser)
+    options = parse(parser, argv)
+    options["cache"] = CacheConfig(**vars(options["cache"]))
+    checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
+    is_pair = len(checkpoints) == len(data) == 1
+    if to_trackers and not is_pair:
+        raise UserError("--to_trackers: give one checkpoint and one data set")
+    tracked = tracked_run(Path(checkpoints[0])) if to_trackers else None  # before hours of evaluation
+    if is_pair:
+        metrics = evaluate(*checkpoints, *data, **options)
+        table, sets = metrics_table(metrics), [metrics["data"]]
+    else:
+        matrix = evaluate_all(checkpoints, data, **options)
+        table, sets = matrix_table(matrix), matrix["data"].values()
+    if PartialState().is_main_process:
+        _report(table, sets if options["exclude"] else (), options, tracked)
+
+
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=str, nargs="+", required=True, help="the `best` folders of one run or more"
     )
@@ -69,23 +89,13 @@ def run(argv: Sequence[str]) -> None:
         help="`yes` gives the files to Weights & Biases or MLflow, to the run of the checkpoint there",
     )
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
-    options = parse(parser, argv)
-    options["cache"] = CacheConfig(**vars(options["cache"]))
-    checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
-    if to_trackers and not len(checkpoints) == len(data) == 1:
-        raise UserError("--to_trackers: give one checkpoint and one data set")
-    tracked = tracked_run(Path(checkpoints[0])) if to_trackers else None  # before hours of evaluation
-    if len(checkpoints) == len(data) == 1:
-        metrics = evaluate(*checkpoints, *data, **options)
-        table, sets = metrics_table(metrics), [metrics["data"]]
-    else:
-        matrix = evaluate_all(checkpoints, data, **options)
-        table, sets = matrix_table(matrix), matrix["data"].values()
-    if not PartialState().is_main_process:
-        return
+
+
+def _report(table: str, selected: Iterable[dict], options: dict, tracked: Path | None) -> None:
+    """Print the table, how many samples of the selected data sets were left out, and where the files are."""
     print(table)
-    for each in sets if options["exclude"] else ():
-        print(f"{each['folder']}: {each['excluded']} samples left out, as {options['exclude']} says")
+    for data in selected:
+        print(f"{data['folder']}: {data['excluded']} samples left out, as {options['exclude']} says")
     if tracked is not None:
         print(f"given to {' and '.join(log_report(tracked, Path(options['out'])))}")
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")

@@ -1,12 +1,13 @@
 """Evaluating a trained estimator on a data set: reads both, writes the results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
@@ -26,6 +27,7 @@ from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
@@ -92,23 +94,14 @@ def evaluate(
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
-    if inputs is None:
-        columns = {None: predict(estimator, loader, index, accelerator)}
-    else:
-        columns = predict_each(estimator, loader, index, accelerator, input_sets)
-    calibration = estimator.card.calibration
-    columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
-    summaries = {
-        name: summarise(predictions, legal_ages, calibration.get("level")) for name, predictions in columns.items()
-    }
+    columns = _estimate(estimator, loader, index, accelerator, input_sets)
+    level = estimator.card.calibration.get("level")
+    summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
-    metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
-    if tta != "none":
-        metrics["tta"] = tta
-    if calibration:
-        metrics["calibrated_on_these_images"] = calibration["data_digest"] == index.digest
+    metrics = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
+    metrics |= _describe_estimator(estimator, index)
     if inputs is None:
         metrics |= summaries[None]
     else:
@@ -117,6 +110,29 @@ def evaluate(
         example = None if samples is None else _most_images(index, samples, decoded)
         _write(columns, metrics, estimator, index, Path(out), report, figures, example)
     return metrics
+
+
+def _estimate(
+    estimator: Estimator,
+    loader: BatchLoader,
+    index: ShardIndex,
+    accelerator: Accelerator,
+    input_sets: Mapping[str | None, tuple[str, ...]],
+) -> dict[str | None, Predictions]:
+    """The predictions of each set of inputs, with intervals of ages where the card has them."""
+    if None in input_sets:
+        columns = {None: predict(estimator, loader, index, accelerator)}
+    else:
+        columns = predict_each(estimator, loader, index, accelerator, input_sets)
+    return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
+
+
+def _describe_estimator(estimator: Estimator, index: ShardIndex) -> dict[str, Any]:
+    """How the estimator was used, for the metrics: only what differs from the plain case."""
+    described: dict[str, Any] = {} if estimator.tta == "none" else {"tta": estimator.tta}
+    if estimator.card.calibration:
+        described["calibrated_on_these_images"] = estimator.card.calibration["data_digest"] == index.digest
+    return described
 
 
 def _describe(
