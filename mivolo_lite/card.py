@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -19,6 +19,8 @@ from mivolo_lite.yaml_file import parse_yaml
 DEFAULT = "default"
 """The address of the package's own checkpoint."""
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+Tta = Literal["none", "flip"]
+"""Test-time augmentation, see ``Estimator.tta``."""
 HUB_CONFIG_FILE = "config.json"
 """Beside ``MODEL_FILE`` in models of transformers, such as MiVOLO v2 on the hub."""
 
@@ -43,6 +45,7 @@ class Card:
         metrics: what it reached on its validation data.
         tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
+        tta: test-time augmentation, see ``Estimator``; where it is not said otherwise.
         gender: whether it estimates the gender; published age-only checkpoints do not.
         licence: of the weights, as their source states it; empty where nothing is known.
     """
@@ -57,6 +60,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
+    tta: Tta = "none"
     gender: bool = True
     licence: str = ""
 
@@ -207,4 +211,5 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "calibration": (_is_calibration, "what `mivolo-lite calibrate` writes"),
     "licence": (lambda value: isinstance(value, str), "text"),
     "gender": (lambda value: isinstance(value, bool), "true or false"),
+    "tta": (lambda value: value in list(get_args(Tta)), "none or flip"),
 }

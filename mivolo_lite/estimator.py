@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, Tta, locate, require_files, weights_file
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, save_tensors
 from mivolo_lite.images.normalise import Normalise
@@ -22,9 +22,6 @@ from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.option_values import build
 from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
-
-Tta = Literal["none", "flip"]
-"""Test-time augmentation, see ``Estimator.tta``."""
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
@@ -41,15 +38,16 @@ class Estimator(nn.Module):
         channels_last: whether the model sees images in the memory format that loaders give.
         projection: what is made of the pooled features in addition, where a distillation asks for it.
         tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images.
+            At first as the card says.
     """
 
     channels_last = True
-    tta: Tta = "none"
     projection: nn.Module | None
 
     def __init__(self, card: Card, people: int = 0):
         super().__init__()
         self.card = card
+        self.tta: Tta = card.tta
         self.model = build(BUILDERS, card.model, "model", lambda cls, config: cls(config, card.image_size))
         card.model = {option: _plain_name(value) for option, value in card.model.items()}
         span = AgeSpan(**card.span)

@@ -142,6 +142,7 @@ def damage(change):
         damage({"normalisation": {"mean": [0.0] * 3, "std": [0.0] * 3}}), damage({"tasks": {"a": 1}}),
         damage({"tasks": [{"name": "a", "kind": "other"}]}), damage({"tasks": [{"name": "a", "classes": 3}]}),
         damage({"calibration": {"gender_temperature": 0}}), damage({"calibration": [1]}), damage({"data_digest": 5}),
+        damage({"tta": "mirror"}), damage({"tta": ["flip"]}),
         damage({"more": 1}), damage({1: 2}), damage({"metrics": "good"}), damage({"gender": 2}),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table
 from mivolo_lite.evaluation.calibration.conformal import BY
 from mivolo_lite.ranges import float_range, int_range
@@ -29,6 +30,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
     )
+    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which the card then asks for")
     options = parse(parser, argv)
     print(calibration_table(calibrate(**options)))
     print(f"\nwritten to {Path(options['out'] or options['checkpoint']) / 'model.yaml'}")

@@ -77,7 +77,12 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
     )
-    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also estimates from the mirror images")
+    parser.add_argument(
+        "--tta",
+        type=Tta | None,
+        default=None,
+        help="`flip` also estimates from the mirror images; as the card says by default",
+    )
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
     parser.add_argument(
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"

@@ -25,7 +25,12 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--input", type=Literal["face", "body"], default="face", help="of a model with two backbones, whose timm gets"
     )
-    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also estimates from the mirror images, inside")
+    parser.add_argument(
+        "--tta",
+        type=Tta | None,
+        default=None,
+        help="`flip` also estimates from the mirror images, inside; as the card says by default",
+    )
     options = parse(parser, argv)
     which = options.pop("input")
     if options["format"] == "timm":

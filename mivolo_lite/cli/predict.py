@@ -34,7 +34,10 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
     parser.add_argument(
-        "--tta", type=Literal["none", "flip"], default="none", help="`flip` also estimates from the mirror images"
+        "--tta",
+        type=Literal["none", "flip"] | None,
+        default=None,
+        help="`flip` also estimates from the mirror images; as the card says by default",
     )
     parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
     parser.add_argument(

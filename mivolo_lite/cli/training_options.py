@@ -17,4 +17,4 @@ def add_training_options(parser: ArgumentParser) -> None:
         help='what starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
     )
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes of the evaluations")
-    parser.add_argument("--tta", type=Tta, default="none", help="`flip` also evaluates on the mirror images")
+    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` also evaluates on the mirror images")

@@ -56,7 +56,7 @@ def evaluate(
     robustness_samples: int | None = None,
     exclude: Path | str | None = None,
     folds: Sequence[int] | None = None,
-    tta: Tta = "none",
+    tta: Tta | None = None,
 ) -> dict:
     """Write ``metrics.json``, ``predictions.csv`` and the report, and return the metrics.
 
@@ -77,13 +77,13 @@ def evaluate(
         robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
         folds: evaluate on these folds of the data set alone.
-        tta: test-time augmentation, see ``Estimator``.
+        tta: test-time augmentation, see ``Estimator``; None for what the card says.
 
     Raises:
         UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
     """
     estimator, index = Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
-    estimator.tta, accelerator = tta, join_processes()
+    estimator.tta, accelerator = tta or estimator.tta, join_processes()
     input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
     decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None

@@ -36,7 +36,7 @@ class CrossValidation:
 
 
 def cross_validate(
-    words: Sequence[str], folds: int, launcher: str = "", workers: int = 2, tta: Tta = "none"
+    words: Sequence[str], folds: int, launcher: str = "", workers: int = 2, tta: Tta | None = None
 ) -> CrossValidation:
     """Train a configuration once for each fold, without that fold, and evaluate each model on its fold.
 

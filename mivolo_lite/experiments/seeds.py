@@ -17,7 +17,7 @@ SEEDS_FILE = "seeds.json"
 
 
 def train_seeds(
-    words: Sequence[str], seeds: int, launcher: str = "", workers: int = 2, tta: Tta = "none"
+    words: Sequence[str], seeds: int, launcher: str = "", workers: int = 2, tta: Tta | None = None
 ) -> dict[str, Spread]:
     """Train a configuration with seeds 0, 1, ..., evaluate each on its ``data.val``, and write ``seeds.json``.
 

@@ -19,7 +19,13 @@ class Preempted(UserError):
 
 
 def train_and_evaluate(
-    words: Sequence[str], run: Path, data: str, folds: Sequence[int] | None, launcher: str, workers: int, tta: Tta
+    words: Sequence[str],
+    run: Path,
+    data: str,
+    folds: Sequence[int] | None,
+    launcher: str,
+    workers: int,
+    tta: Tta | None,
 ) -> Path:
     """Train a run to its end, or resume it, and evaluate its best weights.
 

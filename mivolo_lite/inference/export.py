@@ -25,7 +25,7 @@ def export(
     out: Path | str,
     format: GraphFormat = "onnx",
     precision: Precision = "fp32",
-    tta: Tta = "none",
+    tta: Tta | None = None,
 ) -> list[str]:
     """Write one file from uint8 images to years, genders and tasks, after comparing its answers with the estimator's.
 
@@ -34,7 +34,7 @@ def export(
         out: the file; must not exist.
         format: ``onnx``, or ``torch`` for a program of torch.export.
         precision: of the backbone; heads and answers are float32 in either.
-        tta: test-time augmentation inside the graph, see ``Estimator``.
+        tta: test-time augmentation inside the graph, see ``Estimator``; None for what the card says.
 
     Returns:
         A line for each comparison; see ``require_parity``.
@@ -48,7 +48,7 @@ def export(
     if format == "onnx":
         require_onnx()
     estimator = Estimator.load(checkpoint)
-    estimator.tta = tta
+    estimator.tta = tta or estimator.tta
     graph = Graph(estimator, half=precision == "fp16")
     program, description = trace(graph), describe(graph, precision)
     with written_aside(out) as partial:

@@ -104,6 +104,8 @@ def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
     yield "ages", f"{card.span.get('min_age', 0)} to {card.span.get('max_age', 120)} years"
     for task in card.tasks:
         yield str(task["name"]), ", ".join(task.get("classes") or [str(task.get("kind", "classification"))])
+    if card.tta != "none":
+        yield "test-time augmentation", card.tta
     if card.calibration:
         level, radius = card.calibration["level"], card.calibration["radius"]
         yield "age intervals", f"{level:.0%} of true ages, within {radius:.1f} years of the estimate"

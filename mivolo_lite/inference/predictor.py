@@ -77,7 +77,7 @@ class Predictor:
         half: bool | None = None,
         compile: bool = False,
         min_score: float = 0.7,
-        tta: Tta = "none",
+        tta: Tta | None = None,
     ) -> "Predictor":
         """A predictor from files.
 
@@ -91,13 +91,13 @@ class Predictor:
             half: compute in half precision; None does so on GPUs.
             compile: compile the model, which takes a minute and pays on many photos.
             min_score: faces that the detector is less sure of are left out.
-            tta: test-time augmentation, see ``Estimator``.
+            tta: test-time augmentation, see ``Estimator``; None for what the card says.
 
         Raises:
             UserError: one of them is not there or not usable.
         """
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
-        estimator.tta = tta
+        estimator.tta = tta or estimator.tta
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = persons
         if persons not in (RULE, NONE):

@@ -110,6 +110,18 @@ def test_intervals_by_subgroup_are_those_of_the_subgroup(checkpoint, indexes, tm
         assert float(row["age_upper"]) == pytest.approx(min(float(row["age_pred"]) + radius, 120), abs=2e-4)
 
 
+def test_calibrated_with_mirror_images_the_checkpoint_estimates_with_them(checkpoint, indexes, tmp_path):
+    plain, flipped = (
+        evaluate(checkpoint, indexes[1].folder, tmp_path / tta, report=False, tta=tta) for tta in ("none", "flip")
+    )
+    calibrate(checkpoint, indexes[0].folder, 0.8, tta="flip")
+    assert Card.load(checkpoint).tta == "flip"
+    after = evaluate(checkpoint, indexes[1].folder, tmp_path / "after", report=False)
+    asked = evaluate(checkpoint, indexes[1].folder, tmp_path / "asked", report=False, tta="none")
+    assert after["tta"] == "flip" and after["mae"] == flipped["mae"] != plain["mae"]
+    assert "tta" not in asked and asked["mae"] == plain["mae"]
+
+
 def test_what_cannot_be_calibrated_on_is_one_line(checkpoint, indexes, tmp_path, capsys):
     card = Estimator.load(checkpoint).card
     with pytest.raises(UserError, match="too few for intervals of level 0.99"):

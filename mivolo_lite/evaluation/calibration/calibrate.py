@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.card import locate
+from mivolo_lite.card import Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -24,6 +24,7 @@ def calibrate(
     batch: int = 128,
     workers: int = 0,
     out: Path | str | None = None,
+    tta: Tta | None = None,
 ) -> dict:
     """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
 
@@ -34,6 +35,7 @@ def calibrate(
         batch: samples of one forward pass.
         workers: decoding processes.
         out: folder for a calibrated copy; the checkpoint then stays as it is.
+        tta: test-time augmentation, see ``Estimator``, which the card then asks for; None leaves it as it is.
 
     Raises:
         UserError: the checkpoint is on the hub and no ``out`` is given; the data is what was trained on, has too few
@@ -47,6 +49,7 @@ def calibrate(
     if accelerator.is_main_process and out is None:
         require_writable(locate(checkpoint))
     estimator.card.calibration = {}
+    estimator.tta = estimator.card.tta = tta or estimator.card.tta
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
     predictions = predict(estimator.to(accelerator.device), loader, index, accelerator)
