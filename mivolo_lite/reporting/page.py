@@ -86,6 +86,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Tiles:
+    """The figures that are read first."""
+
     kind: ClassVar[str] = "tiles"
     tiles: Sequence[Tile]
 
@@ -120,12 +122,16 @@ class Plots:
 
 @dataclass(frozen=True)
 class Gallery:
+    """Images of one kind, as many beside each other as fit."""
+
     kind: ClassVar[str] = "gallery"
     images: Sequence[Image]
 
 
 @dataclass(frozen=True)
 class Cards:
+    """Groups of images, each with its words."""
+
     kind: ClassVar[str] = "cards"
     cards: Sequence[Card]
 

@@ -178,7 +178,7 @@ class Checkpointer:
         """Everything but the weights.
 
         Raises:
-            UserError: it belongs to another stream, or to a run without EMA weights.
+            UserError: it belongs to another stream, or to a run without averaged weights.
         """
         content = json.loads((checkpoint / STATE_FILE).read_text())
         state.load(current_train_state(content["state"]))
@@ -190,7 +190,9 @@ class Checkpointer:
         if average is None or not average.is_begun and not state.averaged:
             return
         if not average_file.exists():
-            raise UserError(f"--resume: {checkpoint} has no EMA weights; set optim.ema_decay 0, as before")
+            raise UserError(
+                f"--resume: {checkpoint} has no averaged weights; leave out optim.ema_decay and optim.swa_start, as before"
+            )
         with _explain_misfit(average_file), safe_open(average_file, "pt") as weights:
             average.load(_Tensors(weights), state.averaged)
 
