@@ -191,7 +191,7 @@ class Checkpointer:
             return
         if not average_file.exists():
             raise UserError(
-                f"--resume: {checkpoint} has no averaged weights; leave out optim.ema_decay and optim.swa_start, as before"
+                f"--resume: {checkpoint} has no averaged weights; leave out optim.ema_decay and optim.swa_start"
             )
         with _explain_misfit(average_file), safe_open(average_file, "pt") as weights:
             average.load(_Tensors(weights), state.averaged)
