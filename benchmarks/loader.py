@@ -45,7 +45,8 @@ from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges  # noqa: E
 from mivolo_lite.loading.device import to_device  # noqa: E402
 from mivolo_lite.loading.sampler import EvalSampler  # noqa: E402
 from mivolo_lite.loading.transforms import AugmentConfig  # noqa: E402
-from mivolo_lite.loading.workers import PREFETCHED, BatchLoader, begin_worker  # noqa: E402
+from mivolo_lite.loading.worker_process import begin_worker  # noqa: E402
+from mivolo_lite.loading.workers import PREFETCHED, BatchLoader  # noqa: E402
 from mivolo_lite.packing.crops import JPEG_CHROMA, JPEG_QUALITY  # noqa: E402
 from mivolo_lite.shards.index import ShardIndex  # noqa: E402
 from mivolo_lite.shards.scan import index_shards  # noqa: E402

@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 from mivolo_lite.config import read_run_config  # noqa: E402
-from mivolo_lite.loading.workers import begin_worker  # noqa: E402
+from mivolo_lite.loading.worker_process import begin_worker  # noqa: E402
 from mivolo_lite.shards.index import ShardIndex  # noqa: E402
 from mivolo_lite.shards.storage import open_shards  # noqa: E402
 from mivolo_lite.training.loop import Trainer  # noqa: E402

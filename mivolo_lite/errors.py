@@ -33,11 +33,15 @@ def in_one_line(error: Exception) -> UserError | None:
         return MachineError(": ".join([*names, error.strerror or _joined(error)]))
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         # what torch raises, wherever the main thread is, when one of its workers died
-        return MachineError(
-            f"{_joined(error).rstrip('.')}: if memory ran out (`dmesg` tells), use fewer workers, or give a container "
-            "more with --shm-size"
-        )
+        return worker_died(_joined(error).rstrip("."))
     return None
+
+
+def worker_died(how: str) -> MachineError:
+    """The error for a loader's worker that ended too early: which one and how."""
+    return MachineError(
+        f"{how}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with --shm-size"
+    )
 
 
 def _joined(error: Exception) -> str:

@@ -67,18 +67,20 @@ class CorruptedDataset:
         """As ``ShardDataset.read``, with all versions of each sample one after another, the clean one first."""
         return self.arrays(refs, (), self.buffers(len(refs))).tensors()
 
-    def arrays(self, refs: Sequence[SampleRef], ahead: Sequence[int], buffers: dict[str, np.ndarray]) -> Batch:
+    def arrays(
+        self, refs: Sequence[SampleRef] | np.ndarray, ahead: Sequence[int], buffers: dict[str, np.ndarray]
+    ) -> Batch:
         """Likewise as ``ShardDataset.arrays``."""
         clean = self.dataset.arrays(refs, ahead, self.dataset.buffers(len(refs)))
         images = {name: self._versions(name, refs, getattr(clean, name), buffer) for name, buffer in buffers.items()}
         return replace(clean.repeat(VERSIONS), **images)
 
-    def _versions(self, name: str, refs: Sequence[SampleRef], clean: Images, buffer: np.ndarray) -> Images:
+    def _versions(self, name: str, refs: Sequence[SampleRef] | np.ndarray, clean: Images, buffer: np.ndarray) -> Images:
         count, squares = len(clean.rows), clean.pixels.transpose(0, 2, 3, 1)
         versions = buffer[: count * VERSIONS].reshape(count, VERSIONS, *squares.shape[1:])
         versions[:, 0] = squares
         for image, row in enumerate(clean.rows.tolist()):
-            sample = refs[row].sample
+            sample = int(refs[row][1])
             face_region = self.to_cover(name, sample)
             for version, (kind, severity) in enumerate(CELLS, start=1):
                 versions[image, version] = corrupt(squares[image], kind, severity, (_SEED, sample), face_region)

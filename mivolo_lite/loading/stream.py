@@ -19,7 +19,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import Classes, label_number
 from mivolo_lite.loading.transforms import Augment, AugmentConfig
-from mivolo_lite.loading.workers import begin_worker, end_workers_at_exit
+from mivolo_lite.loading.worker_process import begin_worker, end_workers_at_exit
 from mivolo_lite.shards.columns import label_columns
 from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
 

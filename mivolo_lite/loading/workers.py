@@ -4,30 +4,23 @@ Left to itself, torch moves every tensor of every batch into new shared memory. 
 and clearing all those pages took half as long as decoding the images that they were for.
 """
 
-import multiprocessing
-import os
-import signal
 import traceback
-import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import cycle
-from multiprocessing.util import Finalize
-from threading import current_thread, main_thread
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from mivolo_lite.distributed.affinity import place_loader_worker
 from mivolo_lite.errors import MachineError, UserError, in_one_line
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler, TrainSampler
-from mivolo_lite.processes import live_as_worker
+from mivolo_lite.loading.worker_process import Worker, end_workers_at_exit
 from mivolo_lite.shards.sample_ref import SampleRef
 
 PREFETCHED = 4
@@ -62,36 +55,28 @@ class BatchLoader:
         Args:
             prepared: a context for that memory while it is used.
         """
-        slots = self._slots()
-        buffers = self._buffers(slots)
-        into_slots = _IntoSlots(self.dataset, buffers)
-        tasks = zip(cycle(range(slots)), self.dataset.shards.schedule(self.sampler))
-        with prepared(list(buffers.values())):
-            yield from self._from_workers(into_slots, tasks) if self.workers else map(into_slots.read, tasks)
+        count = self._slots()
+        slots = Slots(self.dataset, self._buffers(count), self._refs(count))
+        tasks = zip(cycle(range(count)), self.dataset.shards.schedule(self.sampler))
+        tasks = (slots.task(slot, *batch) for slot, batch in tasks)
+        with prepared(list(slots.buffers.values())):
+            yield from self._from_workers(slots, tasks) if self.workers else map(slots.read, tasks)
 
-    def _from_workers(self, into_slots: "_IntoSlots", tasks: Iterator[tuple]) -> Iterator[Batch]:
-        # torch counts the CPUs of the calling thread alone, which OpenMP may have bound to one.
-        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        loader = DataLoader(
-            into_slots,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            sampler=tasks,
-            num_workers=self.workers,
-            prefetch_factor=PREFETCHED,
-            worker_init_fn=begin_worker,
-            generator=torch.Generator(),  # otherwise the global one is sampled from, which shifts the model's dropout
-        )
+    def _from_workers(self, slots: "Slots", tasks: Iterator["Task"]) -> Iterator[Batch]:
         end_workers_at_exit()
-        pixels = {name: buffer.movedim(-1, -3) for name, buffer in into_slots.buffers.items()}
-        for slot, arrays in _speaking_of_the_dead(iter(loader)):
-            if isinstance(arrays, UserError):
-                raise arrays
-            yield (
-                Batch(**arrays)
-                .tensors()
-                .with_pixels(lambda name, images, slot=slot: pixels[name][slot, : len(images.rows)])
-            )
+        workers = [Worker(number, slots.read_or_error) for number in range(self.workers)]
+        busy: deque[Worker] = deque()
+        try:
+            for worker, task in zip(cycle(workers), tasks):
+                worker.send(task)
+                busy.append(worker)
+                if len(busy) == len(workers) * PREFETCHED:
+                    yield slots.received(busy.popleft().receive())
+            while busy:
+                yield slots.received(busy.popleft().receive())
+        finally:
+            for worker in workers:
+                worker.stop()
 
     def _slots(self) -> int:
         # One slot more than batches on their way: a worker may begin a new one before the latest is used.
@@ -106,60 +91,83 @@ class BatchLoader:
     def _buffers(self, slots: int) -> dict[str, Tensor]:
         """(slots, B, S, S, 3) uint8 for each input, shared with the workers if there are any."""
         arrays = self.dataset.buffers(slots, self.sampler.batch_size)
-        buffers = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: self._shared(torch.from_numpy(array)) for name, array in arrays.items()}
+
+    def _refs(self, slots: int) -> Tensor:
+        """(slots, B, 3) int64, a ``SampleRef`` each, likewise."""
+        return self._shared(torch.zeros(slots, self.sampler.batch_size, len(SampleRef._fields), dtype=torch.int64))
+
+    def _shared(self, buffer: Tensor) -> Tensor:
         if not self.workers:
-            return buffers
+            return buffer
         try:
-            return {name: buffer.share_memory_() for name, buffer in buffers.items()}
+            return buffer.share_memory_()
         except RuntimeError as error:
             raise UserError(
-                f"data.workers {self.workers}: no room for {slots} batches in shared memory; use fewer workers, "
+                f"data.workers {self.workers}: no room for {len(buffer)} batches in shared memory; use fewer workers, "
                 f"or give a container more with --shm-size ({error})"
             ) from None
 
 
-def _as_it_is(result: tuple) -> tuple:
-    """Torch's own would look into every part of it for arrays."""
-    return result
+class Task(NamedTuple):
+    """A batch to read: its slot, how many samples it has, and blocks to fetch for those after it."""
+
+    slot: int
+    length: int
+    ahead: Sequence
 
 
-class _IntoSlots(Dataset):
-    """What a worker does: it decodes a batch's images into a slot of shared memory, and sends the rest."""
+class Slots:
+    """Memory for the batches on their way, written again and again: their images, and which samples they are of.
 
-    def __init__(self, dataset: ShardDataset, buffers: dict[str, Tensor]):
-        self.dataset, self.buffers = dataset, buffers
+    Args:
+        dataset: what is read.
+        buffers: (slots, B, S, S, 3) uint8 for each input.
+        refs: (slots, B, 3) int64, a ``SampleRef`` each.
+    """
 
-    def __getitem__(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> tuple[int, dict | UserError]:
-        slot, _ = task
-        try:
-            return slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
-        except Exception as error:  # raised here, torch would wrap it in a traceback
-            return slot, carried(error)
+    def __init__(self, dataset: ShardDataset, buffers: dict[str, Tensor], refs: Tensor):
+        self.dataset, self.buffers, self.refs = dataset, buffers, refs
 
-    def read(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> Batch:
-        """The same in a process without workers."""
+    def task(self, slot: int, refs: Sequence[SampleRef], ahead: Sequence) -> Task:
+        """Say which samples a slot's next batch is of. Not in the task itself, which must be small."""
+        self._ref_array[slot, : len(refs)] = refs
+        return Task(slot, len(refs), ahead)
+
+    def read(self, task: Task) -> Batch:
+        """The batch, its images in its slot."""
         return self._arrays(task).tensors()
 
-    def _arrays(self, task: tuple[int, tuple[Sequence[SampleRef], Sequence[int]]]) -> Batch:
-        slot, (refs, ahead) = task
-        return self.dataset.arrays(refs, ahead, {name: buffer[slot] for name, buffer in self._squares.items()})
+    def read_or_error(self, task: Task) -> tuple[int, dict | UserError]:
+        """What a worker makes: the images are in the slot, the rest travels."""
+        try:
+            return task.slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
+        except Exception as error:  # to be raised where it is received
+            return task.slot, carried(error)
+
+    def received(self, made: tuple[int, dict | UserError]) -> Batch:
+        """The batch that a worker made. Raises what the worker could not."""
+        slot, arrays = made
+        if isinstance(arrays, UserError):
+            raise arrays
+        return Batch(**arrays).tensors().with_pixels(lambda name, images: self._pixels[name][slot, : len(images.rows)])
+
+    def _arrays(self, task: Task) -> Batch:
+        buffers = {name: buffer[task.slot] for name, buffer in self._squares.items()}
+        return self.dataset.arrays(self._ref_array[task.slot, : task.length], task.ahead, buffers)
 
     @cached_property
     def _squares(self) -> dict[str, np.ndarray]:
         return {name: buffer.numpy() for name, buffer in self.buffers.items()}
 
+    @cached_property
+    def _ref_array(self) -> np.ndarray:
+        return self.refs.numpy()
 
-def begin_worker(worker: int) -> None:
-    """What a loader's worker process does first: it is one thread of work, and ends when its rank does."""
-    live_as_worker()
-    # Some batch systems warn a rank's children as well: a worker that ended then took its rank along, unsaved.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    place_loader_worker(worker)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    # Until a much larger block was freed once, glibc gives an image's memory back to the system when it is freed, and
-    # each 4 KB of the next image are a page fault: more than a quarter of the time of augmenting it at 224 px.
-    np.empty(2**24, np.uint8)
+    @cached_property
+    def _pixels(self) -> dict[str, Tensor]:
+        """(slots, B, 3, S, S)."""
+        return {name: buffer.movedim(-1, -3) for name, buffer in self.buffers.items()}
 
 
 def carried(error: Exception) -> UserError:
@@ -170,49 +178,3 @@ def carried(error: Exception) -> UserError:
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = " ".join(f"{type(error).__name__}: {error}".split())
     return MachineError(f"a loader's worker failed: {line} ({where.filename}, line {where.lineno})")
-
-
-def _speaking_of_the_dead(batches: Iterator) -> Iterator:
-    """Batches of workers. Where one of these died, the next that is waited for raises how.
-
-    torch raises it in the midst of whatever the main thread is at, a save or a destructor, where it may get lost.
-    """
-    torch_does = signal.getsignal(signal.SIGCHLD)
-    if callable(torch_does) and torch_does not in _noting and current_thread() is main_thread():
-        _noting[:] = [partial(_note_death, torch_does)]
-        signal.signal(signal.SIGCHLD, _noting[0])
-    try:
-        yield from batches
-    except RuntimeError as error:
-        raise (_deaths.pop() if _deaths else error) from None
-
-
-_noting: list[Callable] = []
-_deaths: list[RuntimeError] = []
-
-
-def _note_death(torch_does: Callable, number: int, frame) -> None:
-    try:
-        torch_does(number, frame)
-    except RuntimeError as error:
-        _deaths[:] = [error]
-
-
-def end_workers_at_exit() -> None:
-    """Let this process's workers end before Python waits for them: it would send them SIGTERM, and wait for ever.
-
-    Where a run fails they have batches to decode, and nothing has told them to stop.
-    """
-    if _ends_workers != [os.getpid()]:  # a forked process has its own workers, and finalizers
-        _ends_workers[:] = [os.getpid()]
-        Finalize(None, _end_workers, exitpriority=100)
-
-
-_ends_workers: list[int] = []
-
-
-def _end_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a worker was killed
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()

@@ -55,5 +55,8 @@ def test_a_process_ends_whatever_becomes_of_its_workers(people, number):
     workers[0].send_signal(number)
     _, said = process.communicate("on\n", timeout=300)
     killed = number == signal.SIGKILL
-    assert process.returncode == killed and ("DataLoader worker" in said) == killed
+    assert (
+        process.returncode == killed
+        and (f"a loader's worker (pid {workers[0].pid}) was killed by SIGKILL" in said) == killed
+    )
     assert not any(worker.is_running() for worker in workers)
