@@ -22,7 +22,7 @@ from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import interleaved, processor
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.compare import compare
 from mivolo_lite.images.packed import Images

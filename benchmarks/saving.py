@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from timing import processor
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.ema import ModelEma

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 
 
 class AveragedModel:

@@ -1,6 +1,6 @@
 """An exponential moving average (EMA) of the weights."""
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.training.averaging import AveragedModel
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.distributed.flat_reduce import FlatReduce
 from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.step import OptimizerStep
 from tests.methods.test_every_method import VARIANTS

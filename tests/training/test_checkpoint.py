@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training import checkpoint as module

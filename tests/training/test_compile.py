@@ -14,7 +14,8 @@ from torch.optim import SGD
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
-from mivolo_lite.distributed.engine import ENGINES, DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
+from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator

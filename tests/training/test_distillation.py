@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from mivolo_lite.card import Card
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.labels import AgeRange

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import SGD
 
-from mivolo_lite.distributed import engine as module
+from mivolo_lite.distributed import fsdp2 as module
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import Launch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
 from mivolo_lite.methods import METHODS

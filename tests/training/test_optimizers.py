@@ -11,8 +11,9 @@ from timm.optim import list_optimizers
 from torch import nn
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.distributed.engine import FullySharded, Zero
+from mivolo_lite.distributed.fsdp2 import FullySharded
 from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
+from mivolo_lite.distributed.zero import Zero
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.optim import OptimConfig, build_optimizer
 from mivolo_lite.training.train_state import TrainState

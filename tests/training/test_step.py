@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange

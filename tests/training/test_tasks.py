@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from mivolo_lite.cli import main
-from mivolo_lite.distributed.engine import DataParallel
+from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange, TaskLabel

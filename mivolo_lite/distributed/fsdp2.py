@@ -1,0 +1,124 @@
+"""torch's FSDP2."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from mivolo_lite.distributed.data_parallel import DataParallel
+from mivolo_lite.distributed.full_copy import FullParameterCopy, use_contiguous_format
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
+
+_SHARDED = 100_000
+"""Fewest parameters of a block that FSDP2 gathers by itself; smaller ones are gathered
+with the module around them."""
+
+_CAST = (nn.Linear, nn.Conv2d)
+"""What autocast computes in bfloat16, weights included."""
+
+
+class FullySharded(DataParallel):
+    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient.
+
+    With bf16, the matrices of blocks are gathered in it, and their gradients reduced in float32.
+    """
+
+    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        self._reject_shared_weights("FSDP2")
+        self._require_moments(optimizer, "FSDP2")
+        use_contiguous_format(self.estimator)
+        self.full_copy = FullParameterCopy(self.estimator)
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        called = _called_modules(self.estimator)
+        is_mixed, cast = self.accelerator.mixed_precision == "bf16", set()
+        for block in _blocks(self.estimator):
+            if block not in called:
+                continue
+            matrices = [layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)]
+            if is_mixed and matrices:
+                # Autocast would cast them behind the gather: half of it is saved, and nothing is computed otherwise.
+                policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+                fully_shard(matrices, mesh=mesh, mp_policy=policy)
+                cast |= set(matrices)
+            if block not in cast:  # a convolution can be a block by itself
+                fully_shard(block, mesh=mesh)
+        fully_shard(self.estimator, mesh=mesh, reshard_after_forward=True)
+        sharded = dict(self.estimator.named_parameters())
+        replaced = {id(parameter): sharded[name] for name, parameter in self.parameters.items()}
+        for group in optimizer.param_groups:
+            group["params"] = [replaced[id(parameter)] for parameter in group["params"]]
+        self.parameters = sharded
+        return self.estimator, optimizer
+
+    def full_estimator(self):
+        return self.full_copy.gathered(self)
+
+    def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
+        with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
+            return super().forward(images)
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        self.model.set_requires_gradient_sync(last)
+        yield
+
+    def update(self, sound: Tensor) -> tuple[Tensor, bool]:
+        norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf")).full_tensor()
+        return norm, self._step_if_finite(sound, norm)
+
+    def local_shard(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().to_local()
+
+    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+        return self._shard(parameter, full).to_local()
+
+    def full_tensor(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().full_tensor()
+
+    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        return self.inner_optimizer.state[parameter][moment].full_tensor()
+
+    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+        state = {name: self._shard(parameter, value) for name, value in state.items()}
+        self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
+
+    def _shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+        from torch.distributed.tensor import distribute_tensor
+
+        full = full.to(self.accelerator.device)
+        return distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def _called_modules(estimator: Estimator) -> set[nn.Module]:
+    """The modules whose ``forward`` runs.
+
+    FSDP2 gathers a block's parameters there: those of a stage whose layers a model calls one by one, as SwinFace
+    does, would stay sharded.
+    """
+    called = set()
+    hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()]
+    size, training = estimator.card.image_size, estimator.training
+    device = next(estimator.parameters()).device
+    pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
+    estimator.eval()(**dict.fromkeys(estimator.inputs, Images.of(pixels)))
+    estimator.train(training)
+    for hook in hooks:
+        hook.remove()
+    return called
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The larger members of lists and sequences of modules, inner ones first."""
+    for child in module.children():
+        yield from _blocks(child)
+        listed = isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(child, nn.ModuleList)
+        if listed and sum(parameter.numel() for parameter in child.parameters()) >= _SHARDED:
+            yield child

@@ -1,0 +1,37 @@
+"""What engines that shard parameters need of an estimator: a full copy to evaluate, and contiguous kernels."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from mivolo_lite.distributed.data_parallel import DataParallel
+from mivolo_lite.estimator import Estimator
+
+
+class FullParameterCopy:
+    """A copy in the host's memory of an estimator whose parameters are about to be sharded over the ranks.
+
+    In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
+    ranks would wait for ever for this rank's shards of that backbone.
+    """
+
+    def __init__(self, estimator: Estimator):
+        self.estimator = copy.deepcopy(estimator).cpu().requires_grad_(False)
+
+    @contextmanager
+    def gathered(self, engine: DataParallel) -> Iterator[Estimator]:
+        """On the engine's device, with its weights. All ranks must enter it."""
+        estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
+        for name, tensor in estimator.state_dict().items():
+            parameter = engine.parameters.get(name)
+            tensor.copy_(current[name] if parameter is None else engine.full_tensor(parameter))
+        yield estimator
+        estimator.cpu()
+
+
+def use_contiguous_format(module: nn.Module) -> None:
+    """Engines that shard parameters do not support channels-last kernels. Images stay channels-last."""
+    module.to(memory_format=torch.contiguous_format)
