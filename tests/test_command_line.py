@@ -67,9 +67,9 @@ def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, mo
     main(["train", "--config", "pkg:methods/coral", "--help"])  # its base lies next to it it
     assert "coral" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--config", "pkg:utkface"])
+        main(["train", "--config", "pkg:utk"])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utkface" in error and "utkface_regression" in error
+    assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utk" in error and "utkface_regression" in error
 
 
 def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):
