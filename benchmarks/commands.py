@@ -31,10 +31,11 @@ def train_and_evaluate(
     """
     if metrics_file(run).exists():
         return
-    words = ["--run", run, "--resume", "auto", "--data.train", train, "--data.val", val, *options]
+    words = ["--run", run, "--resume", "auto", "--data.train", train, "--data.val", val]
     if "WEIGHTS_DIR" in os.environ:
         weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
         words += ["--model.pretrained", "false", "--model.weights", weights]
+    words += options
     subprocess.run([sys.executable, REPOSITORY / "train.py", "--config", config, *map(str, words)], check=True)
     evaluation = run / "evaluation"
     words = ["--checkpoint", run / "best", "--data", val, "--out", evaluation]

@@ -29,7 +29,7 @@ class Branch(nn.Module):
         """(B, N, D), the missing-input token in rows without an image; (B, 1, D) if all are, without gradients."""
         if not torch.is_grad_enabled() and not images.pixels.shape[0]:
             return self.missing_token.expand(batch, -1, -1)
-        tokens = self.project(compute(self.tokens, images))
+        tokens = self.project(compute(self.tokens, images, batch))
         return scatter(tokens, images.rows, batch, self.missing_token.expand(1, tokens.shape[1], -1))
 
 

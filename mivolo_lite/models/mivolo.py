@@ -135,7 +135,7 @@ class MivoloModel(AgeModel):
         """(B, 1 + N, D), the class token first; of a model of faces alone, (m, 1 + N, D)."""
         stem = self.volo.patch_embed
         if self.inputs == ("face",):
-            grid = compute(stem, face)
+            grid = compute(stem, face, batch)
         else:
             grid = stem.join(self.map_of("face", face, batch), self.map_of("body", body, batch))
             grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither image

@@ -116,4 +116,4 @@ class MultilevelModel(LevelModel):
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, D, H, W) of the images that there are."""
-        return concat_levels(compute(self.levels, face if self.config.input == "face" else body))
+        return concat_levels(compute(self.levels, face if self.config.input == "face" else body, batch))

@@ -55,7 +55,7 @@ class SingleModel(AgeModel):
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, D) pooled features of the images that there are."""
-        return compute(self.backbone, face if self.config.input == "face" else body)
+        return compute(self.backbone, face if self.config.input == "face" else body, batch)
 
     def make_embedding(self) -> nn.Module:
         return nn.Linear(self.num_features, self.num_features, bias=False)

@@ -66,7 +66,7 @@ class SwinFaceModel(LevelModel):
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
         """(m, 2112, 7, 7) at 112 pixels, of the faces that there are."""
-        return compute(self, face, self.levels)
+        return compute(self, face, batch, self.levels)
 
     def levels(self, face: Tensor) -> Tensor:
         """(m, 2112, 7, 7) of normalised faces (m, 3, 112, 112)."""

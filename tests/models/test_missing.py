@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models import MODELS
+from mivolo_lite.models import MODELS, missing
 from tests.models.tiny import SIDE, TinyMivolo, images, tiny_mivolo
 
 
@@ -138,3 +138,29 @@ def test_batch_norm_sees_the_images_that_are_there_alone(missing):
         if name.startswith(missing) and "running" in name:
             torch.testing.assert_close(value, alone.state_dict()[name], atol=1e-6, rtol=1e-5)
             assert torch.equal(none.state_dict()[name], before[name])  # as they begin: zeros and ones
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "computed"), [(2, 64, 16), (17, 64, 32), (33, 64, 48), (48, 64, 48), (63, 64, 64), (50, 50, 50)]
+)
+def test_gpus_compute_few_different_numbers_of_images(images, batch, computed):
+    assert missing.number_computed(images, batch, "cuda") == computed
+    assert missing.number_computed(images, batch, "cpu") == images
+
+
+def test_images_computed_twice_change_no_gradient(monkeypatch):
+    """Without batch norm all is as it was: their answers belong to no sample."""
+    torch.manual_seed(0)
+    dual = MODELS["dual"]
+    model = dual(dual.Config(face="test_vit", body="test_vit", dim=32), SIDE).train()
+    seen, gradients = sizes_seen(model.face.tokens), []
+    for rounded in (set(), {"cpu"}):
+        monkeypatch.setattr(missing, "ROUNDED", rounded)
+        monkeypatch.setattr(missing, "MULTIPLE", 4)
+        model.zero_grad()
+        face = Images.of(torch.cat([images(0)] * 3), torch.tensor([True, False, True, False, False, True]))
+        features = model(face, Images.of(torch.cat([images(1)] * 3), torch.tensor([True] * 5 + [False])), 6)
+        (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
+        gradients.append([value.grad.clone() for value in model.parameters()])
+    assert [shape[0] for shape in seen] == [3, 4]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
