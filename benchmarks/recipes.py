@@ -29,8 +29,8 @@ RECIPE = "the recipe"
 PARTS: dict[str, tuple[str, ...]] = {
     RECIPE: (),
     "regression in place of a label distribution": ("--method.name", "regression"),
-    "112 px": ("--data.image_size", "112"),
-    "160 px": ("--data.image_size", "160"),
+    "128 px": ("--data.image_size", "128"),
+    "192 px": ("--data.image_size", "192"),
     "no RandAugment": ("--data.augment.randaugment_ops", "0"),
     "no random erasing": ("--data.augment.erase", "0"),
     "no random crops": ("--data.augment.crop_scale", "1"),
@@ -65,7 +65,7 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("MAE", ("mae",), ".2f"),
     Column("gender right", ("gender_accuracy",), ".1%"),
-    Column("MAE over ten-year bins", ("macro_mae",), ".2f"),
+    Column("MAE over ten-year bins", ("macro_mae", "value"), ".2f"),
     Column("degradation", ("robustness", "mean_relative_degradation"), ".0%"),
 )
 
