@@ -93,6 +93,12 @@ def dig(values: dict, place: Sequence[str]) -> float:
     return float(values)
 
 
+def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
+    """The difference of two means, with its interval where there are trainings enough."""
+    change, half = difference(ours, recipe)
+    return f"{change:+{form}}" if np.isnan(half) else f"{change:+{form}} ± {half:{form}}"
+
+
 def difference(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """How much larger our mean is than the others', and half of Welch's 95 % interval; NaN of fewer than two each."""
     gap = float(np.mean(ours) - np.mean(others))
@@ -113,8 +119,7 @@ def row(part: str, arguments: argparse.Namespace) -> str | None:
         if not ours:
             return None
         cells.append(f"{np.mean(ours):{column.form}}")
-        change, half = difference(ours, recipe)
-        cells.append("" if part == RECIPE else f"{change:+{column.form}} ± {half:{column.form}}")
+        cells.append("" if part == RECIPE else against(ours, recipe, column.form))
     return f"| {' | '.join([*cells[:1], str(len(ours)), *cells[1:]])} |"
 
 

@@ -21,7 +21,7 @@ def compute(module: nn.Module, images: Images, batch: int, forward: Callable[[Te
 
     Every parameter takes part in every step, whatever is missing: other ranks wait for its gradient. So where a batch
     has no image, two of zeros are computed, which no running statistic sees and of which no gradient comes. In training
-    some images may be computed twice (``number_computed``): only batch norm's statistics see it.
+    some images may be computed again (``number_computed``): only batch norm's statistics see it.
 
     Args:
         module: makes (m, ...) of pixels (m, 3, S, S), or several of such.
@@ -37,7 +37,8 @@ def compute(module: nn.Module, images: Images, batch: int, forward: Callable[[Te
         zeros = pixels.new_zeros(2, *pixels.shape[1:]).contiguous(memory_format=torch.channels_last)
         with frozen_statistics(module), without_checkpointing(module):
             return forward(zeros)
-    if module.training and (computed := number_computed(len(pixels), batch, pixels.device.type)) > len(pixels):
+    if module.training and (pixels.device.type in ROUNDED or len(pixels) == 1):
+        computed = number_computed(len(pixels), batch, pixels.device.type)
         repeated = torch.arange(computed, device=pixels.device) % len(pixels)
         pixels = pixels[repeated].contiguous(memory_format=torch.channels_last)
     return forward(pixels)
@@ -50,7 +51,7 @@ def number_computed(images: int, batch: int, device: str) -> int:
     convolutions anew for each number, which took 25 seconds of an H200's time for one small backbone in bf16, and a
     batch that lacks images has another number each time.
     """
-    if device in ROUNDED and images < batch:
+    if device in ROUNDED:
         images = min(-(-images // MULTIPLE) * MULTIPLE, batch)
     return max(images, 2)
 
