@@ -1,0 +1,183 @@
+"""Does the body help on real photos, and where the face is covered? One model shown faces, bodies and both.
+
+    [WEIGHTS_DIR=...] python benchmarks/covered_photos.py --face runs/mixed/best --photos NAME=FOLDER,CSV [...]
+
+FOLDER holds photos and CSV MiVOLO's columns, boxes of faces and of people among them. Every second photo, by its name,
+gets a rectangle of one colour over each face. The photos are packed as they are and so (80/20, by person where people
+are known), configs/face_body.yaml is trained with several seeds on both, and evaluated on the others of both, with the
+image and its mirror image. What is finished is not repeated; an interrupted run resumes.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from commands import BACKBONE_FILE, REPOSITORY, command
+
+from mivolo_lite.evaluation.evaluate import COLUMNS, PREDICTIONS_FILE
+from mivolo_lite.evaluation.metrics import age_errors
+from mivolo_lite.evaluation.predictions import read_csv
+from mivolo_lite.shards.index import ShardIndex
+
+CONFIG = REPOSITORY / "configs" / "face_body.yaml"
+TABLE = REPOSITORY / "benchmarks" / "results" / "covered_photos.md"
+COVERED = "_covered"
+
+
+class Photos(NamedTuple):
+    """A data set: its name, the folder of its photos and its table."""
+
+    name: str
+    folder: Path
+    table: Path
+
+    @classmethod
+    def read(cls, words: str) -> "Photos":
+        name, _, rest = words.partition("=")
+        folder, _, table = rest.rpartition(",")
+        return cls(name, Path(folder), Path(table))
+
+
+def is_covered(name: str) -> bool:
+    """Whether the photo, or the sample cut out of it, is of the covered half."""
+    return bool(zlib.crc32(Path(name).stem.encode()) & 1)
+
+
+def cover(photos: Photos, out: Path) -> None:
+    """The same photos, in every second of which a rectangle of one colour lies over each face."""
+    out.mkdir(parents=True)
+    boxes: dict[str, list[list[float]]] = {}
+    with open(photos.table, newline="") as file:
+        for row in csv.DictReader(file):
+            boxes.setdefault(row["img_name"], []).append(
+                [float(row[f"face_{end}"]) for end in ("x0", "y0", "x1", "y1")]
+            )
+    for name, faces in boxes.items():
+        if not is_covered(name):
+            shutil.copy(photos.folder / name, out / name)
+            continue
+        photo = cv2.imread(str(photos.folder / name))
+        colour = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, 3).tolist()
+        for x0, y0, x1, y1 in faces:
+            cv2.rectangle(photo, (round(x0), round(y0)), (round(x1), round(y1)), colour, cv2.FILLED)
+        cv2.imwrite(str(out / name), photo, [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def prepare(photos: Photos, work: Path) -> None:
+    """The shards of a data set, as it is and covered."""
+    as_is, covered, copies = work / photos.name, work / f"{photos.name}{COVERED}", work / "photos" / photos.name
+    if not as_is.exists():
+        split = ("--split", "train=0.8,val=0.2", "--out", as_is)
+        command("mivolo_lite.cli", "pack", "annotations", "--images", photos.folder, "--csv", photos.table, *split)
+    if not covered.exists():
+        shutil.rmtree(copies, ignore_errors=True)
+        cover(photos, copies)
+        table = copies / "annotations.csv"
+        write_parts(photos.table, as_is / "val", table)
+        command(
+            "mivolo_lite.cli", "pack", "csv", "--images", copies, "--csv", table, "--split", "part", "--out", covered
+        )
+
+
+def write_parts(table: Path, val: Path, out: Path) -> None:
+    """The table with a column for the part, so that a photo is in the same one as without the rectangle."""
+    index = ShardIndex.load(val)
+    keys = {index.key(sample) for sample in range(len(index))}
+    with open(table, newline="") as source, open(out, "w", newline="") as target:
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, [*(reader.fieldnames or ()), "part"])
+        writer.writeheader()
+        for row in reader:
+            writer.writerow(row | {"part": "val" if Path(row["img_name"]).stem in keys else "train"})
+
+
+def train(seed: int, sets: list[Photos], arguments: argparse.Namespace) -> None:
+    """One training, by the ordinary command."""
+    weights = {photos.name: 3 if photos.name == "aaf" else 1 for photos in sets}
+    folders = [(name + end, weight) for end in ("", COVERED) for name, weight in weights.items()]
+    data = ", ".join(f"{{path: {arguments.work / name / 'train'}, weight: {weight}}}" for name, weight in folders)
+    words = ["--run", arguments.work / f"seed-{seed}", "--resume", "auto", "--train.seed", seed]
+    words += ["--data.train", f"[{data}]", "--data.val", arguments.work / sets[0].name / "val"]
+    words += ["--model.face_weights", arguments.face / "model.safetensors"]
+    if "WEIGHTS_DIR" in os.environ:
+        words += ["--model.body_weights", Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE]
+    command("mivolo_lite.cli", "train", "--config", CONFIG, *words, *arguments.options)
+
+
+def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
+    """Distances from the true ages in years, (N,) by what the model was shown, and whether the photo is covered."""
+    out = work / f"seed-{seed}" / f"evaluation_{name}"
+    if not (out / PREDICTIONS_FILE).exists():
+        words = ("--checkpoint", work / f"seed-{seed}" / "best", "--data", work / name / "val", "--out", out)
+        command("mivolo_lite.cli", "evaluate", *words, "--inputs", ",".join(COLUMNS), "--tta", "flip", "--report", "no")
+    shown = read_csv(out / PREDICTIONS_FILE)
+    errors = {}
+    for column, predictions in shown.items():
+        errors[str(column)] = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
+        errors["covered"] = np.array([is_covered(key) for key in predictions.key])
+    return errors
+
+
+def rows(sets: list[Photos], seeds: Iterable[int], work: Path) -> list[str]:
+    """A line for each data set and kind of photo: means over the seeds."""
+    lines = []
+    for title, end, kinds in (
+        ("as they are", "", (0, 1)),
+        ("half covered", COVERED, (0, 1)),
+        ("covered", COVERED, (1,)),
+    ):
+        pooled: dict[str, list[np.ndarray]] = {column: [] for column in COLUMNS}
+        for photos in sets:
+            found = [evaluate(seed, photos.name + end, work) for seed in seeds]
+            here = np.isin(found[0]["covered"], kinds)
+            errors = {column: np.stack([one[column][here] for one in found]) for column in COLUMNS}
+            lines.append(line(photos.name, title, errors))
+            for column in COLUMNS:
+                pooled[column].append(errors[column])
+        lines.append(line("all", title, {column: np.concatenate(each, axis=1) for column, each in pooled.items()}))
+    return lines
+
+
+def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
+    """A row of the table from (seeds, N) distances by what was shown; people without one of the images are left out."""
+    known = ~np.isnan(np.concatenate(list(errors.values()))).any(axis=0)
+    mae = {column: values[:, known].mean(axis=1) for column, values in errors.items()}
+    gain = 1 - mae["both"] / mae["face"]
+    each = ", ".join(f"{value:.0%}" for value in gain)
+    means = " | ".join(f"{mae[column].mean():.2f}" for column in COLUMNS)
+    return f"| {name} | {title} | {known.sum()} | {means} | {gain.mean():.0%} ({each}) |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Photos.read, nargs="+", required=True, metavar="NAME=FOLDER,CSV")
+    parser.add_argument("--face", type=Path, required=True, help="a checkpoint of one face of configs/mixed.yaml")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "covered_photos", help="shards and runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("options", nargs="*", help="options of every training, after --")
+    arguments = parser.parse_args()
+    for photos in arguments.photos:
+        prepare(photos, arguments.work)
+    for seed in arguments.seeds:
+        train(seed, arguments.photos, arguments)
+    head = (
+        "# What the body adds on real photos\n\n"
+        "MAE in years of `configs/face_body.yaml` by `python benchmarks/covered_photos.py` on photos of people that it "
+        f"was not trained on, with mirror images; means over seeds {', '.join(map(str, arguments.seeds))}. "
+        "`half covered`: a rectangle of one colour lies over the face in every second photo; `covered`: those alone. "
+        "The gain is of both over the face alone, of each seed in brackets.\n\n"
+        "| photos | | n | face | body | both | gain |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
+    )
+    TABLE.write_text(head + "\n".join(rows(arguments.photos, arguments.seeds, arguments.work)) + "\n")
+    print(TABLE.read_text())
+
+
+if __name__ == "__main__":
+    main()
