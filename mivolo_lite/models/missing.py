@@ -37,11 +37,17 @@ def compute(module: nn.Module, images: Images, batch: int, forward: Callable[[Te
         zeros = pixels.new_zeros(2, *pixels.shape[1:]).contiguous(memory_format=torch.channels_last)
         with frozen_statistics(module), without_checkpointing(module):
             return forward(zeros)
-    if module.training and (pixels.device.type in ROUNDED or len(pixels) == 1):
-        computed = number_computed(len(pixels), batch, pixels.device.type)
-        repeated = torch.arange(computed, device=pixels.device) % len(pixels)
-        pixels = pixels[repeated].contiguous(memory_format=torch.channels_last)
-    return forward(pixels)
+    return forward(some_again(pixels, batch) if module.training else pixels)
+
+
+def some_again(pixels: Tensor, batch: int, others: int = 0) -> Tensor:
+    """Images (n, 3, S, S), and the first of them again up to ``number_computed`` together with ``others`` more."""
+    images = pixels.shape[0]
+    if not images or (images + others > 1 and pixels.device.type not in ROUNDED):
+        return pixels
+    computed = number_computed(images + others, batch, pixels.device.type) - others
+    again = torch.arange(computed, device=pixels.device) % images
+    return pixels[again].contiguous(memory_format=torch.channels_last)
 
 
 def number_computed(images: int, batch: int, device: str) -> int:

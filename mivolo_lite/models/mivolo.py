@@ -17,7 +17,7 @@ from mivolo_lite.images.packed import Images, scatter
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
-from mivolo_lite.models.missing import compute
+from mivolo_lite.models.missing import compute, some_again
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer
 from mivolo_lite.models.mivolo_export import for_export
 from mivolo_lite.models.mivolo_inference import for_inference
@@ -154,7 +154,7 @@ class MivoloModel(AgeModel):
         if torch.is_grad_enabled():  # on every rank the stem is called once, whatever its batch lacks
             side = images.pixels.shape[-1]
             black = self.black.to(images.pixels.dtype).expand(1, -1, side, side)
-            maps = stem(torch.cat([images.pixels, black]))
+            maps = stem(torch.cat([some_again(images.pixels, batch, others=1), black]))
             return scatter(maps[:-1], images.rows, batch, maps[-1:])
         known = getattr(self, f"black_{name}")
         cells = self.black_cells(name) if known is None else known

@@ -164,3 +164,15 @@ def test_images_computed_twice_change_no_gradient(monkeypatch):
         gradients.append([value.grad.clone() for value in model.parameters()])
     assert [shape[0] for shape in seen] == [3, 4]
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_mivolo_computes_few_different_numbers_of_images_on_gpus(monkeypatch):
+    model = tiny_mivolo().eval()  # batch norm's statistics would see the images that come again
+    seen, features = sizes_seen(stems(model, "face")), []
+    for rounded in (set(), {"cpu"}):
+        monkeypatch.setattr(missing, "ROUNDED", rounded)
+        monkeypatch.setattr(missing, "MULTIPLE", 4)
+        face = Images.of(torch.cat([images(0)] * 3), torch.tensor([True, False, True, False, False, False]))
+        features.append(model(face, Images.of(torch.cat([images(1)] * 3)), 6))
+    assert [shape[0] for shape in seen] == [3, 4]
+    torch.testing.assert_close(*features, atol=1e-5, rtol=1e-5)
