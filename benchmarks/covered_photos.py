@@ -1,6 +1,6 @@
 """Does the body help on real photos, and where the face is covered? One model shown faces, bodies and both.
 
-    [WEIGHTS_DIR=...] python benchmarks/covered_photos.py --face runs/mixed/best --photos NAME=FOLDER,CSV [...]
+    WEIGHTS_DIR=... python benchmarks/covered_photos.py --face runs/mixed/best --photos NAME=FOLDER,CSV [...]
 
 FOLDER holds photos and CSV MiVOLO's columns, boxes of faces and of people among them. Every second photo, by its name,
 gets a rectangle of one colour over each face. The photos are packed as they are and so (80/20, by person where people
@@ -105,9 +105,8 @@ def train(seed: int, sets: list[Photos], arguments: argparse.Namespace) -> None:
     data = ", ".join(f"{{path: {arguments.work / name / 'train'}, weight: {weight}}}" for name, weight in folders)
     words = ["--run", arguments.work / f"seed-{seed}", "--resume", "auto", "--train.seed", seed]
     words += ["--data.train", f"[{data}]", "--data.val", arguments.work / sets[0].name / "val"]
-    words += ["--model.face_weights", arguments.face / "model.safetensors"]
-    if "WEIGHTS_DIR" in os.environ:
-        words += ["--model.body_weights", Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE]
+    words += ["--model.pretrained", "false", "--model.face_weights", arguments.face / "model.safetensors"]
+    words += ["--model.body_weights", Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE]
     command("mivolo_lite.cli", "train", "--config", CONFIG, *words, *arguments.options)
 
 
