@@ -235,7 +235,7 @@ def test_people_from_python(block, workplace, supplies):
 @pytest.mark.slow
 def test_one_image_from_python(workplace, supplies, capsys):
     (block,) = (block for block in blocks("python") if "face.jpg" in block.text)
-    for path in (Path("runs/utkface_classification/best"), Path("face.jpg")):
+    for path in (Path("runs/utkface/best"), Path("face.jpg")):
         supply(path, supplies, "python")
     exec(compile(block.text, str(block), "exec"), {})
     age, female = map(float, capsys.readouterr().out.split())
