@@ -112,7 +112,8 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
         training.job.signal(warning)
         training.job.wait("PENDING", WAIT, starts)
         saved = int(training.checkpoints()[-1][5:])
-        assert step <= saved < step + 10 and training.head.count("requeued: preempted") == starts
+        # Steps go on while the warning passes through SLURM: once more than ten on a busy machine.
+        assert step <= saved < step + 20 and training.head.count("requeued: preempted") == starts
         training.job.go_on()
     training.finish(starts=2)
     assert f"resumed at step {saved}" in training.log(0)
