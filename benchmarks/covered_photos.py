@@ -2,14 +2,16 @@
 
     WEIGHTS_DIR=... python benchmarks/covered_photos.py --face runs/mixed/best --photos NAME=FOLDER,CSV [...]
 
-FOLDER holds photos and CSV MiVOLO's columns, boxes of faces and of people among them. Every second photo, by its name,
-gets a rectangle of one colour over each face. The photos are packed as they are and so (80/20, by person where people
-are known), configs/face_body.yaml is trained with several seeds on both, and evaluated on the others of both, with the
-image and its mirror image. What is finished is not repeated; an interrupted run resumes.
+NAME is one of the configuration's data sets (aaf, congress, fgnet), FOLDER holds its photos and CSV MiVOLO's columns,
+boxes of faces and of people among them. Every second photo, by its name, gets a rectangle of one colour over each face.
+The photos are packed as they are and so (80/20, by person where people are known), configs/face_body.yaml is trained
+with several seeds on both, and evaluated on the others of both, with the image and its mirror image. What is finished
+is not repeated; an interrupted run resumes.
 """
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import zlib
@@ -19,6 +21,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import yaml
 from commands import BACKBONE_FILE, REPOSITORY, command
 
 from mivolo_lite.evaluation.evaluate import COLUMNS, PREDICTIONS_FILE
@@ -28,6 +31,8 @@ from mivolo_lite.shards.index import ShardIndex
 
 CONFIG = REPOSITORY / "configs" / "face_body.yaml"
 TABLE = REPOSITORY / "benchmarks" / "results" / "covered_photos.md"
+DATA = Path("data/photos")
+"""The folder of the shards, as the configuration names it."""
 COVERED = "_covered"
 
 
@@ -100,11 +105,10 @@ def write_parts(table: Path, val: Path, out: Path) -> None:
 
 def train(seed: int, sets: list[Photos], arguments: argparse.Namespace) -> None:
     """One training, by the ordinary command."""
-    weights = {photos.name: 3 if photos.name == "aaf" else 1 for photos in sets}
-    folders = [(name + end, weight) for end in ("", COVERED) for name, weight in weights.items()]
-    data = ", ".join(f"{{path: {arguments.work / name / 'train'}, weight: {weight}}}" for name, weight in folders)
+    parts = yaml.safe_load(CONFIG.read_text())["data"]["train"]
+    data = [part | {"path": str(arguments.work / Path(part["path"]).relative_to(DATA))} for part in parts]
     words = ["--run", arguments.work / f"seed-{seed}", "--resume", "auto", "--train.seed", seed]
-    words += ["--data.train", f"[{data}]", "--data.val", arguments.work / sets[0].name / "val"]
+    words += ["--data.train", json.dumps(data), "--data.val", arguments.work / sets[0].name / "val"]
     words += ["--model.pretrained", "false", "--model.face_weights", arguments.face / "model.safetensors"]
     words += ["--model.body_weights", Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE]
     command("mivolo_lite.cli", "train", "--config", CONFIG, *words, *arguments.options)
@@ -117,25 +121,22 @@ def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
         words = ("--checkpoint", work / f"seed-{seed}" / "best", "--data", work / name / "val", "--out", out)
         command("mivolo_lite.cli", "evaluate", *words, "--inputs", ",".join(COLUMNS), "--tta", "flip", "--report", "no")
     shown = read_csv(out / PREDICTIONS_FILE)
-    errors = {}
-    for column, predictions in shown.items():
-        errors[str(column)] = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
-        errors["covered"] = np.array([is_covered(key) for key in predictions.key])
+    errors = {
+        str(column): np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
+        for column, predictions in shown.items()
+    }
+    errors["covered"] = np.array([is_covered(key) for key in next(iter(shown.values())).key])
     return errors
 
 
 def rows(sets: list[Photos], seeds: Iterable[int], work: Path) -> list[str]:
-    """A line for each data set and kind of photo: means over the seeds."""
+    """A line for each data set, and for the photos as they are, half and all covered: means over the seeds."""
     lines = []
-    for title, end, kinds in (
-        ("as they are", "", (0, 1)),
-        ("half covered", COVERED, (0, 1)),
-        ("covered", COVERED, (1,)),
-    ):
+    for title, end, every in (("as they are", "", True), ("half covered", COVERED, True), ("covered", COVERED, False)):
         pooled: dict[str, list[np.ndarray]] = {column: [] for column in COLUMNS}
         for photos in sets:
             found = [evaluate(seed, photos.name + end, work) for seed in seeds]
-            here = np.isin(found[0]["covered"], kinds)
+            here = found[0]["covered"] | every
             errors = {column: np.stack([one[column][here] for one in found]) for column in COLUMNS}
             lines.append(line(photos.name, title, errors))
             for column in COLUMNS:

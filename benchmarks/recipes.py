@@ -13,6 +13,8 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
-from scipy.stats import t
+from scipy.stats import ttest_ind
 from timing import processor
 
 CONFIG = REPOSITORY / "configs" / "utkface.yaml"
@@ -49,7 +51,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """Parts, and the options that take each away or add it."""
 
-
 WORSENED = 260
 """Validation faces that are also estimated from worse images: a third of them."""
 
@@ -70,45 +71,36 @@ COLUMNS = (
 )
 
 
-def folder(part: str, seed: int, arguments: argparse.Namespace) -> Path:
-    return arguments.work / part.replace(" ", "_") / f"seed-{seed}"
+def folder(part: str, seed: int, work: Path) -> Path:
+    return work / part.replace(" ", "_") / f"seed-{seed}"
 
 
 def train(part: str, seed: int, arguments: argparse.Namespace) -> None:
     """One training and its evaluation, by the ordinary commands."""
     data, options = arguments.work / "utkface", (*arguments.options, *PARTS[part], "--train.seed", seed)
     evaluate = ("--tta", "flip", "--report", "no", "--robustness", "yes", "--robustness_samples", WORSENED)
-    train_and_evaluate(CONFIG, folder(part, seed, arguments), data / "train", data / "val", options, evaluate)
+    train_and_evaluate(CONFIG, folder(part, seed, arguments.work), data / "train", data / "val", options, evaluate)
+
+
+@cache
+def metrics(part: str, work: Path, seeds: int) -> list[dict]:
+    """What metrics.json says of each finished training of a part."""
+    paths = [metrics_file(folder(part, seed, work)) for seed in range(seeds)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def values(part: str, column: Column, arguments: argparse.Namespace) -> list[float]:
     """The metric of each finished training of a part."""
-    paths = [metrics_file(folder(part, seed, arguments)) for seed in range(arguments.seeds)]
-    return [dig(json.loads(path.read_text()), column.place) for path in paths if path.exists()]
-
-
-def dig(values: dict, place: Sequence[str]) -> float:
-    for name in place:
-        values = values[name]
-    return float(values)
+    return [reduce(getitem, column.place, found) for found in metrics(part, arguments.work, arguments.seeds)]
 
 
 def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
-    """The difference of two means, with its interval where there are trainings enough."""
-    change, half = difference(ours, recipe)
-    return f"{change:+{form}}" if np.isnan(half) else f"{change:+{form}} ± {half:{form}}"
-
-
-def difference(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
-    """How much larger our mean is than the others', and half of Welch's 95 % interval; NaN of fewer than two each."""
-    gap = float(np.mean(ours) - np.mean(others))
-    if min(len(ours), len(others)) < 2:
-        return gap, float("nan")
-    a, b = (np.var(numbers, ddof=1) / len(numbers) for numbers in (ours, others))
-    if not a + b:
-        return gap, 0.0
-    freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(others) - 1))
-    return gap, float(t.ppf(0.975, freedom) * np.sqrt(a + b))
+    """How much larger our mean is, with half of Welch's 95 % interval where there are trainings enough."""
+    change = float(np.mean(ours) - np.mean(recipe))
+    if min(len(ours), len(recipe)) < 2:
+        return f"{change:+{form}}"
+    low, high = ttest_ind(ours, recipe, equal_var=False).confidence_interval()
+    return f"{change:+{form}} ± {(high - low) / 2:{form}}"
 
 
 def row(part: str, arguments: argparse.Namespace) -> str | None:
@@ -125,15 +117,16 @@ def row(part: str, arguments: argparse.Namespace) -> str | None:
 
 def write_table(arguments: argparse.Namespace) -> None:
     config = yaml.safe_load(CONFIG.read_text())
+    faces = next(found["n"] for part in PARTS for found in metrics(part, arguments.work, arguments.seeds))
     card = f"one {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{os.cpu_count()} CPUs"
     titles = " | ".join(f"{column.title} | against the recipe" for column in COLUMNS)
     head = (
         "# What each part of the UTKFace recipe gains\n\n"
         f"`python benchmarks/recipes.py{' -- ' * bool(arguments.options)}{' '.join(arguments.options)}` on {card} of "
         f"{processor()}: configs/utkface.yaml ({config['optim']['epochs']} epochs) with one part changed at a time; "
-        "777 validation faces of a random 90/10 split (seed 0), estimated from the image and its mirror image. Means "
-        "over trainings with other seeds, and differences with Welch's 95 % interval over trainings. `degradation`: "
-        "by how much the MAE of "
+        f"{faces} validation faces of a random 90/10 split (seed 0), estimated from the image and its mirror image. "
+        "Means over trainings with other seeds, and differences with Welch's 95 % interval over trainings. "
+        "`degradation`: by how much the MAE of "
         f"{WORSENED} of them grows, on average over ten corruptions at five strengths.\n\n"
         f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(COLUMNS))}\n"
     )
