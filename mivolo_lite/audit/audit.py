@@ -172,12 +172,7 @@ def summary(result: Audit) -> str:
         f"more than {result.options.age_tolerance:g} years, {groups['gender_differs']} in gender, "
         f"{groups['group_differs']} in group",
     ]
-    for later in range(len(names)):
-        lines += [
-            f"{statistics['overlap'][later][earlier]} of {len(result.samples.indexes[later])} samples of "
-            f"{names[later]} have a copy in {names[earlier]}"
-            for earlier in range(later)
-        ]
+    lines += _shared(statistics["overlap"], result.samples)
     flagged = ", ".join(f"{count} {flag}" for flag, count in statistics["flagged"].items())
     lines.append(f"poor images: {flagged or 'none'}")
     if result.fix:
@@ -188,6 +183,19 @@ def summary(result: Audit) -> str:
                 "stay; audit folders that share names one at a time"
             )
     return "\n".join([*lines, f"written to {result.out}: {REPORT_FILE}, {AUDIT_FILE}, {PAIRS_FILE}, {FLAGGED_FILE}"])
+
+
+def _shared(overlap: list[list[int]], samples: Samples) -> list[str]:
+    """A line for each pair of folders with copies, and one that counts the pairs without."""
+    pairs = [(later, earlier) for later in range(len(overlap)) for earlier in range(later)]
+    lines = [
+        f"{overlap[later][earlier]} of {len(samples.indexes[later])} samples of {samples.names[later]} have a copy in "
+        f"{samples.names[earlier]}"
+        for later, earlier in pairs
+        if overlap[later][earlier]
+    ]
+    without = len(pairs) - len(lines)
+    return [*lines, f"pairs of folders without copies: {without} of {len(pairs)}"] if pairs else []
 
 
 def _write(result: Audit, prints: dict[str, Fingerprints]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from mivolo_lite.audit.audit import AuditOptions, audit, whipple
+from mivolo_lite.audit.audit import AuditOptions, audit, summary, whipple
 from mivolo_lite.audit.duplicates import COPY_TYPES
 from mivolo_lite.cli import main
 from mivolo_lite.images.jpeg import decode
@@ -196,6 +196,18 @@ def test_numbers_of_the_audit(found):
     assert numbers["images"]["face"]["images"] == 45 and numbers["images"]["face"]["readable"] == 44
     assert numbers["images"]["body"]["images"] == 1
     assert [folder["samples"] for folder in numbers["folders"]] == [30, 16]
+
+
+def test_the_screen_names_folders_that_share_copies_and_counts_the_others(folders, found, faces, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_shard(other / "x.tar", [Sample("alone", jpeg(faces[33]), None, Labels())])
+    index_shards(other)
+    lines = summary(audit([folders / "train", folders / "val", other], tmp_path / "out", options=OPTIONS)).splitlines()
+    assert [line for line in lines if "have a copy" in line] == [
+        f"10 of {len(found.samples.indexes[1])} samples of {folders}/val have a copy in {folders}/train"
+    ]
+    assert "pairs of folders without copies: 2 of 3" in lines
 
 
 def test_the_number_of_processes_changes_nothing(folders, found, tmp_path):
