@@ -163,34 +163,54 @@ class Trainer:
         require_shared_folder(self.folder, self.accelerator)
 
     def _build(self) -> None:
-        config = self.config
+        """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
+        config, device = self.config, self.accelerator.device
         seed_everything(config.train.seed)
         self.estimator = Estimator(self._card(), self.reader.people)
-        optim, teachers, device = config.optim, None, self.accelerator.device
-        if optim.teachers:
-            teachers = Teachers(optim.teachers, self.estimator, optim.teacher_features, device)
+        teachers = None
+        if config.optim.teachers:
+            teachers = Teachers(config.optim.teachers, self.estimator, config.optim.teacher_features, device)
         self.flops = model_flops(self.estimator, device, self.launch.resolve(config.train.precision))
-        if config.train.grad_checkpointing:
+        self._prepare_estimator()
+        self._load_weights()
+        self._measure()
+        self.estimator.to(device)
+        self._build_engine()
+        self._build_step(teachers)
+        self.average = self._averaging()
+        window, block = config.data.window_blocks, config.data.block_samples
+        self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
+
+    def _prepare_estimator(self) -> None:
+        """Checkpointing, the ages that a new head starts at, batch norm, and the memory format."""
+        if self.config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
-        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(config.ages)))
+        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(self.config.ages)))
         if age_counts.any():
             self.estimator.method.fit_prior(age_counts)
-        if config.train.sync_batchnorm and self.launch.processes > 1:
+        if self.config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
-        self.estimator.channels_last = config.train.channels_last and not (
+        self.estimator.channels_last = self.config.train.channels_last and not (
             self.launch.on_cpu and multiplies_channels(self.estimator)
         )
         if self.estimator.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
+
+    def _load_weights(self) -> None:
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
-        elif config.init_from:
-            self._init_from(config.init_from)
+        elif self.config.init_from:
+            self._init_from(self.config.init_from)
+
+    def _measure(self) -> None:
+        """How large the model is, and what a checkpoint of it will take."""
         self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
         weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
-        is_averaged = config.optim.ema_decay or config.optim.swa_start is not None
+        is_averaged = self.config.optim.ema_decay or self.config.optim.swa_start is not None
         self.checkpoint_bytes = weights * (4 if is_averaged else 3)  # two Adam moments, and the average
-        self.estimator.to(device)
+
+    def _build_engine(self) -> None:
+        config = self.config
         if config.train.compile:
             compile_forward(self.estimator)
         self.is_frozen: bool | None = None
@@ -198,20 +218,20 @@ class Trainer:
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         self.engine.is_compiled = config.train.compile
+
+    def _build_step(self, teachers: Teachers | None) -> None:
         weights, self.dro = self._weighting()
+        optim = self.config.optim
         self.step = OptimizerStep(
             self.engine,
             optim.gender_weight,
-            config.train.seed,
+            self.config.train.seed,
             weights,
             self.dro,
             teachers,
             optim.teacher_weight,
             optim.gender_smoothing,
         )
-        self.average = self._averaging()
-        window, block = config.data.window_blocks, config.data.block_samples
-        self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=optim.name)
 
     def _init_from(self, folder: str) -> None:
         source = locate(folder)
