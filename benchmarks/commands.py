@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,6 +41,21 @@ def train_and_evaluate(
     evaluation = run / "evaluation"
     words = ["--checkpoint", run / "best", "--data", val, "--out", evaluation]
     command("mivolo_lite.cli", "evaluate", *words, *evaluate)
+
+
+def train_all(names: Sequence[str], seeds: int, jobs: int, train: Callable[[str, int], None]) -> None:
+    """Train every name with seed 0, then with the next: a table that is cut off still has them all.
+
+    Args:
+        names: what ``train`` takes first.
+        seeds: how many; ``train`` takes each second.
+        jobs: trainings at a time.
+        train: does one.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = [pool.submit(train, name, seed) for seed in range(seeds) for name in names]
+        for training in pending:
+            training.result()
 
 
 def metrics_file(run: Path) -> Path:

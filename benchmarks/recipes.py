@@ -12,8 +12,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import getitem
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
+from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate
 from scipy.stats import ttest_ind
 from timing import processor
 
@@ -75,7 +74,7 @@ def folder(part: str, seed: int, work: Path) -> Path:
     return work / part.replace(" ", "_") / f"seed-{seed}"
 
 
-def train(part: str, seed: int, arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
     """One training and its evaluation, by the ordinary commands."""
     data, options = arguments.work / "utkface", (*arguments.options, *PARTS[part], "--train.seed", seed)
     evaluate = ("--tta", "flip", "--report", "no", "--robustness", "yes", "--robustness_samples", WORSENED)
@@ -145,19 +144,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
     arguments = parser.parse_args()
     if not arguments.table:
-        train_all(arguments)
+        pack_utkface(arguments.work / "utkface")
+        train_all(arguments.only, arguments.seeds, arguments.jobs, partial(train, arguments))
     write_table(arguments)
-
-
-def train_all(arguments: argparse.Namespace) -> None:
-    """Every part with seed 0, then with the next: a table that is cut off still has them all."""
-    pack_utkface(arguments.work / "utkface")
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        pending = [
-            pool.submit(train, part, seed, arguments) for seed in range(arguments.seeds) for part in arguments.only
-        ]
-        for training in pending:
-            training.result()
 
 
 if __name__ == "__main__":
