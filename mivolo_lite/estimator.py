@@ -242,6 +242,19 @@ def require_same(card: Card, start: Card, folder: Path | str) -> None:
         _require_equal({f"{kind}.{name}": (run_options[name], start_options[name]) for name in shared}, folder)
     _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
     _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
+    known = {task["name"]: task["classes"] for task in start.tasks}
+    for task in card.tasks:
+        if known.get(task["name"], task["classes"]) != task["classes"]:
+            raise UserError(
+                f"--init_from {folder}: was trained with classes {known[task['name']]} of {task['name']}, this run "
+                f"says {task['classes']}; give the same ones in the same order, or give the task another name"
+            )
+
+
+def new_tasks(card: Card, start: Card) -> list[str]:
+    """The tasks of a run that the weights it starts from did not learn."""
+    known = {task["name"] for task in start.tasks}
+    return [task["name"] for task in card.tasks if task["name"] not in known]
 
 
 def _structural(*options: Mapping[str, Any]) -> list[str]:

@@ -86,6 +86,32 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     assert not all(state[name].equal(last[name]) for name in last)
 
 
+TASK = ["--tasks", "[{name: group, classes: [A, B, C]}]"]
+
+
+def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
+    main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words, *TASK])
+    second = Trainer(
+        read_run_config(["--run", f"{tmp_path}/third", "--init_from", f"{tmp_path}/first/best", *words, *TASK])
+    )
+    second.logger.close()
+    second.heartbeat.stop()
+    state = second.estimator.state_dict()
+    assert state.keys() - learnt.keys() == {"heads.group.weight", "heads.group.bias"}
+    assert all(state[name].equal(learnt[name]) for name in learnt)
+
+
+def test_classes_in_another_order_are_refused(words, tmp_path, capsys):
+    main(["train", "--run", f"{tmp_path}/first", *words, *TASK])
+    other = ["--tasks", "[{name: group, classes: [B, A, C]}]"]
+    with pytest.raises(SystemExit):
+        main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words, *other])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "was trained with classes ['A', 'B', 'C'] of group" in error
+
+
 UNSTATED = ("--model.", "--method.", "--data.image_size")
 
 
