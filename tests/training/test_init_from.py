@@ -86,7 +86,7 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     assert not all(state[name].equal(last[name]) for name in last)
 
 
-TASK = ["--tasks", "[{name: group, classes: [A, B, C]}]"]
+TASK = ["--tasks", "[{name: group, classes: [A, B, C, D, E]}]"]
 
 
 def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_path):
@@ -105,11 +105,11 @@ def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_pat
 
 def test_classes_in_another_order_are_refused(words, tmp_path, capsys):
     main(["train", "--run", f"{tmp_path}/first", *words, *TASK])
-    other = ["--tasks", "[{name: group, classes: [B, A, C]}]"]
+    other = ["--tasks", "[{name: group, classes: [B, A, C, D, E]}]"]
     with pytest.raises(SystemExit):
         main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words, *other])
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "was trained with classes ['A', 'B', 'C'] of group" in error
+    assert error.count("\n") == 1 and "was trained with classes ['A', 'B', 'C', 'D', 'E'] of group" in error
 
 
 UNSTATED = ("--model.", "--method.", "--data.image_size")
