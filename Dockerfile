@@ -2,7 +2,7 @@
 #
 #     docker build --tag mivolo-lite .
 #     docker run --rm --gpus all --ipc host --volume "$PWD:/work" mivolo-lite \
-#         accelerate launch --multi_gpu -m mivolo_lite train --config pkg:utkface_classification
+#         accelerate launch --multi_gpu -m mivolo_lite train --config pkg:utkface
 #
 # Clusters with Apptainer: docs/launching-and-slurm.md, "Containers".
 #

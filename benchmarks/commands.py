@@ -18,7 +18,13 @@ def pack_utkface(out: Path, *options) -> None:
 
 
 def train_and_evaluate(
-    config: Path, run: Path, train: Path | str, val: Path, options: Sequence = (), evaluate: Sequence = ()
+    config: Path,
+    run: Path,
+    train: Path | str,
+    val: Path,
+    options: Sequence = (),
+    evaluate: Sequence = (),
+    imagenet: bool = True,
 ) -> None:
     """The two ordinary commands. A run resumes where it was; a finished one stays.
 
@@ -29,11 +35,12 @@ def train_and_evaluate(
         val: the data set to evaluate on.
         options: further ones of the training.
         evaluate: further options of the evaluation.
+        imagenet: whether it starts from ImageNet's weights, which WEIGHTS_DIR has where timm cannot fetch them.
     """
     if metrics_file(run).exists():
         return
     words = ["--run", run, "--resume", "auto", "--data.train", train, "--data.val", val]
-    if "WEIGHTS_DIR" in os.environ:
+    if imagenet and "WEIGHTS_DIR" in os.environ:
         weights = Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE
         words += ["--model.pretrained", "false", "--model.weights", weights]
     words += options

@@ -3,7 +3,7 @@
     python benchmarks/plain_loop.py --data DIR
 
 DIR holds indexed shards of faces of 200 px, as UTKFace's chips are. This package trains as
-configs/utkface_regression.yaml says, with random weights, by its ordinary trainer. The plain loop is ``plain`` below:
+benchmarks/plain_loop.yaml says, with random weights, by its ordinary trainer. The plain loop is ``plain`` below:
 the same backbone, batch, precision, memory format, losses, optimizer, clipping and EMA (timm's), torchvision's crop,
 flip, RandAugment and random erasing of the same strength on images that PIL decodes from files, and a DataLoader with
 as many workers. Both run on the same threads.
@@ -48,7 +48,7 @@ from mivolo_lite.training.loop import Trainer  # noqa: E402
 from mivolo_lite.training.run_config import RunConfig  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "plain_loop.md"
-CONFIG = REPOSITORY / "configs" / "utkface_regression.yaml"
+CONFIG = REPOSITORY / "benchmarks" / "plain_loop.yaml"
 WAYS = OURS, PLAIN = "this package", "plain timm loop"
 WARM_UP = 4
 """Steps before the clocks start: the workers' first batches were made before them."""
@@ -205,7 +205,7 @@ def report(options: argparse.Namespace, turns: Turns, batch: int) -> str:
         "",
         f"`python benchmarks/plain_loop.py --steps {options.steps} --workers {options.workers}`",
         f"on {os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}, {torch.get_num_threads()} "
-        f"thread(s), torch {torch.__version__}, timm {timm.__version__}: configs/utkface_regression.yaml, medians of "
+        f"thread(s), torch {torch.__version__}, timm {timm.__version__}: benchmarks/plain_loop.yaml, medians of "
         f"{options.steps} pairs of steps.",
         "",
         "| | samples/s, step by step | CPU ms a sample, training | CPU ms a sample, workers | samples per CPU second |",

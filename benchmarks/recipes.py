@@ -1,11 +1,13 @@
 """What each part of a recipe gains: the recipe, without it, or with one more, several seeds each, in one table.
 
-    UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/recipes.py [--only mixup EMA] [--jobs 2] [-- options of train]
+    UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/recipes.py utkface [--only mixup "no EMA"] [--jobs 2]
+    [WEIGHTS_DIR=...] python benchmarks/recipes.py finetune --data FOLDER [-- options of every training]
 
-Packs UTKFace (90/10, seed 0) and trains configs/utkface.yaml by the ordinary command, as it is and then with one part
-after another taken away or added; each training is evaluated on the images and their mirror images, and on worse
-images. What is finished is not repeated, what was interrupted resumes, and the table holds what is finished.
-Differences are between means over trainings of the same images, with Welch's 95 % interval over trainings.
+Trains configs/utkface.yaml (UTKFace is packed first, 90/10, seed 0) or configs/finetune.yaml (on FOLDER/train and
+FOLDER/val, packed as its head says) by the ordinary command, as it is and then with one part after another taken away
+or added; each training is evaluated on the images and their mirror images. What is finished is not repeated, what was
+interrupted resumes, and the table holds what is finished. Differences are between means over trainings of the same
+images, with Welch's 95 % interval over trainings.
 """
 
 import argparse
@@ -24,11 +26,14 @@ from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_an
 from scipy.stats import ttest_ind
 from timing import processor
 
-CONFIG = REPOSITORY / "configs" / "utkface.yaml"
-TABLE = REPOSITORY / "benchmarks" / "results" / "recipes.md"
+CONFIGS = REPOSITORY / "configs"
+RESULTS = REPOSITORY / "benchmarks" / "results"
 RECIPE = "the recipe"
-PARTS: dict[str, tuple[str, ...]] = {
-    RECIPE: (),
+WORSENED = 260
+"""Validation faces of UTKFace that are also estimated from worse images: a third of them."""
+
+
+UTKFACE = {
     "regression in place of a label distribution": ("--method.name", "regression"),
     "128 px": ("--data.image_size", "128"),
     "192 px": ("--data.image_size", "192"),
@@ -48,10 +53,30 @@ PARTS: dict[str, tuple[str, ...]] = {
     "gender weight 4": ("--optim.gender_weight", "4"),
     "random weights": ("--model.weights", "null", "--model.pretrained", "false"),
 }
-"""Parts, and the options that take each away or add it."""
 
-WORSENED = 260
-"""Validation faces that are also estimated from worse images: a third of them."""
+IMAGENET = "from ImageNet"
+FINETUNE = {
+    IMAGENET: (
+        *("--init_from", "", "--model.name", "single", "--model.backbone", "efficientnet_lite0"),
+        *("--method.name", "dldl", "--data.image_size", "128", "--optim.lr", "1e-3", "--optim.layer_decay", "1"),
+    ),
+    "no layer decay": ("--optim.layer_decay", "1"),
+    "no RandAugment and erasing": ("--data.augment.randaugment_ops", "0", "--data.augment.erase", "0"),
+    "RandAugment 2/9 and crops": (
+        *("--data.augment.randaugment_ops", "2", "--data.augment.randaugment_magnitude", "9"),
+        *("--data.augment.crop_scale", "0.7"),
+    ),
+    "mixup": ("--data.mixup.mixup_alpha", "0.2"),
+    "backbone frozen": ("--train.freeze", "[backbone]"),
+    "no EMA": ("--optim.ema_decay", "0"),
+    "learning rate 6e-4": ("--optim.lr", "6e-4"),
+    "10 epochs": ("--optim.epochs", "10"),
+}
+
+RECIPES = {"utkface": {RECIPE: (), **UTKFACE}, "finetune": {RECIPE: (), **FINETUNE}}
+"""By configuration, the parts and the options that take each away or add it."""
+
+TABLES = {"utkface": "recipes.md", "finetune": "recipes_finetune.md"}
 
 
 class Column(NamedTuple):
@@ -76,9 +101,19 @@ def folder(part: str, seed: int, work: Path) -> Path:
 
 def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
     """One training and its evaluation, by the ordinary commands."""
-    data, options = arguments.work / "utkface", (*arguments.options, *PARTS[part], "--train.seed", seed)
-    evaluate = ("--tta", "flip", "--report", "no", "--robustness", "yes", "--robustness_samples", WORSENED)
-    train_and_evaluate(CONFIG, folder(part, seed, arguments.work), data / "train", data / "val", options, evaluate)
+    is_utkface = arguments.recipe == "utkface"
+    evaluate = ["--tta", "flip", "--report", "no"]
+    if is_utkface:
+        evaluate += ["--robustness", "yes", "--robustness_samples", WORSENED]
+    train_and_evaluate(
+        CONFIGS / f"{arguments.recipe}.yaml",
+        folder(part, seed, arguments.work),
+        arguments.data / "train",
+        arguments.data / "val",
+        (*arguments.options, *RECIPES[arguments.recipe][part], "--train.seed", seed),
+        evaluate,
+        imagenet=is_utkface or part == IMAGENET,
+    )
 
 
 @cache
@@ -89,8 +124,9 @@ def metrics(part: str, work: Path, seeds: int) -> list[dict]:
 
 
 def values(part: str, column: Column, arguments: argparse.Namespace) -> list[float]:
-    """The metric of each finished training of a part."""
-    return [reduce(getitem, column.place, found) for found in metrics(part, arguments.work, arguments.seeds)]
+    """The metric of each finished training of a part; none where it was not measured."""
+    found = metrics(part, arguments.work, arguments.seeds)
+    return [reduce(getitem, column.place, one) for one in found if column.place[0] in one]
 
 
 def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
@@ -102,50 +138,63 @@ def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
     return f"{change:+{form}} ± {(high - low) / 2:{form}}"
 
 
-def row(part: str, arguments: argparse.Namespace) -> str | None:
-    """A line of the table; None where no training is finished."""
-    cells = [part]
-    for column in COLUMNS:
+def row(part: str, columns: Sequence[Column], arguments: argparse.Namespace) -> str:
+    """A line of the table, of a part with a finished training."""
+    cells = [part, str(len(metrics(part, arguments.work, arguments.seeds)))]
+    for column in columns:
         ours, recipe = (values(name, column, arguments) for name in (part, RECIPE))
-        if not ours:
-            return None
         cells.append(f"{np.mean(ours):{column.form}}")
         cells.append("" if part == RECIPE else against(ours, recipe, column.form))
-    return f"| {' | '.join([*cells[:1], str(len(ours)), *cells[1:]])} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def write_table(arguments: argparse.Namespace) -> None:
-    config = yaml.safe_load(CONFIG.read_text())
-    faces = next(found["n"] for part in PARTS for found in metrics(part, arguments.work, arguments.seeds))
+    name = arguments.recipe
+    epochs = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["optim"]["epochs"]
+    parts = [part for part in RECIPES[name] if metrics(part, arguments.work, arguments.seeds)]
+    faces = metrics(parts[0], arguments.work, arguments.seeds)[0]["n"]
+    columns = [column for column in COLUMNS if values(parts[0], column, arguments)]
     card = f"one {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{os.cpu_count()} CPUs"
-    titles = " | ".join(f"{column.title} | against the recipe" for column in COLUMNS)
-    head = (
-        "# What each part of the UTKFace recipe gains\n\n"
-        f"`python benchmarks/recipes.py{' -- ' * bool(arguments.options)}{' '.join(arguments.options)}` on {card} of "
-        f"{processor()}: configs/utkface.yaml ({config['optim']['epochs']} epochs) with one part changed at a time; "
-        f"{faces} validation faces of a random 90/10 split (seed 0), estimated from the image and its mirror image. "
-        "Means over trainings with other seeds, and differences with Welch's 95 % interval over trainings. "
-        "`degradation`: by how much the MAE of "
-        f"{WORSENED} of them grows, on average over ten corruptions at five strengths.\n\n"
-        f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(COLUMNS))}\n"
+    titles = " | ".join(f"{column.title} | against the recipe" for column in columns)
+    worse = (
+        f" `degradation`: by how much the MAE of {WORSENED} of them grows, on average over ten corruptions at five "
+        "strengths."
     )
-    rows = [line for part in PARTS if (line := row(part, arguments))]
-    TABLE.write_text(head + "\n".join(rows) + "\n")
-    print(TABLE.read_text())
+    head = (
+        f"# What each part of configs/{name}.yaml gains\n\n"
+        f"`python benchmarks/recipes.py {' '.join([name, *['--'] * bool(arguments.options), *arguments.options])}` on "
+        f"{card} of {processor()}: {epochs} epochs, with one part changed at a time; {faces} validation faces, "
+        "estimated from the image and its mirror image. Means over trainings with other seeds, and differences with "
+        f"Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
+        f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(columns))}\n"
+    )
+    table = RESULTS / TABLES[name]
+    table.write_text(head + "\n".join(row(part, columns, arguments) for part in parts) + "\n")
+    print(table.read_text())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "recipes", help="shards and runs")
+    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument("--only", nargs="+", metavar="PART", help="by default all")
+    parser.add_argument("--data", type=Path, help="a folder with train and val; UTKFace is packed by default")
+    parser.add_argument("--work", type=Path, help="folder of the trainings, runs/recipes_NAME by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; set OMP_NUM_THREADS accordingly")
-    parser.add_argument("options", nargs="*", help="options of every training, after --")
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
+    parser.add_argument("options", nargs="*", help="options of every training, after --")
     arguments = parser.parse_args()
+    parts = arguments.only or list(RECIPES[arguments.recipe])
+    if unknown := set(parts) - RECIPES[arguments.recipe].keys():
+        parser.error(f"--only {unknown}: {arguments.recipe} has {', '.join(RECIPES[arguments.recipe])}")
+    arguments.work = arguments.work or REPOSITORY / "runs" / f"recipes_{arguments.recipe}"
+    if arguments.data is None:
+        if arguments.recipe != "utkface":
+            parser.error("finetune: give the folder of your packed photos as --data")
+        arguments.data = arguments.work / "utkface"
+        pack_utkface(arguments.data)
     if not arguments.table:
-        pack_utkface(arguments.work / "utkface")
-        train_all(arguments.only, arguments.seeds, arguments.jobs, partial(train, arguments))
+        train_all(parts, arguments.seeds, arguments.jobs, partial(train, arguments))
     write_table(arguments)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from mivolo_lite.errors import UserError
 
 PREFIX = "pkg:"
-"""Begins the name of a configuration of the package, as in ``--config pkg:utkface_classification``."""
+"""Begins the name of a configuration of the package, as in ``--config pkg:utkface``."""
 
 
 def package_folder(name: str) -> Path:

@@ -59,7 +59,7 @@ def test_the_version_is_the_packages(words):
 
 def test_the_packages_configurations_are_those_of_the_repository():
     assert package_folder("configs") == REPOSITORY / "configs"  # of a clone
-    assert {"quickstart", "utkface_classification", "methods/coral"} <= set(package_configs())
+    assert {"quickstart", "utkface", "methods/coral"} <= set(package_configs())
 
 
 def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, mo
     with pytest.raises(SystemExit) as stop:
         main(["train", "--config", "pkg:utk"])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utk" in error and "utkface_regression" in error
+    assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utk" in error and "utkface" in error
 
 
 def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):

@@ -87,7 +87,7 @@ def test_a_folder_that_holds_no_such_model_is_one_line(change, message, tmp_path
         config = json.loads((tmp_path / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps(change if isinstance(change, list) else config | change))
     read_source.cache_clear()
-    words = ["--config", "pkg:utkface_classification", "--run", "x", "--model.backbone", f"local-dir:{tmp_path}"]
+    words = ["--config", "pkg:utkface", "--run", "x", "--model.backbone", f"local-dir:{tmp_path}"]
     with pytest.raises(UserError, match=f"command line: model.backbone: .*{message}|model: .*{message}"):
         read_run_config(words)
 

@@ -23,7 +23,7 @@ from tests.training.test_distillation import estimator
 NEED_GPUS = ("bnb", "fused")  # bitsandbytes and apex
 REFUSED = ("kron", "adahessian")
 HERE = [name for name in list_optimizers() if not name.startswith((*NEED_GPUS, *REFUSED))]
-FILES = ["--config", "pkg:utkface_classification", "--run", "x"]
+FILES = ["--config", "pkg:utkface", "--run", "x"]
 
 
 def small_model():

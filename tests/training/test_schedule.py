@@ -94,4 +94,4 @@ def test_every_name_has_a_course():
 
 def test_a_wrong_name_is_one_line():
     with pytest.raises(UserError, match="command line: optim.schedule: 'cosin' is not one of cosine, linear"):
-        read_run_config(["--config", "pkg:utkface_classification", "--run", "x", "--optim.schedule", "cosin"])
+        read_run_config(["--config", "pkg:utkface", "--run", "x", "--optim.schedule", "cosin"])

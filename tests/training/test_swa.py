@@ -60,7 +60,7 @@ def test_its_learning_rate_begins_with_it():
 )
 def test_what_contradicts_itself_is_one_line(words, message):
     with pytest.raises(UserError, match=message):
-        read_run_config(["--config", "pkg:utkface_classification", "--run", "x", *words])
+        read_run_config(["--config", "pkg:utkface", "--run", "x", *words])
 
 
 @pytest.mark.slow
