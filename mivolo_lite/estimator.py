@@ -242,12 +242,13 @@ def require_same(card: Card, start: Card, folder: Path | str) -> None:
         _require_equal({f"{kind}.{name}": (run_options[name], start_options[name]) for name in shared}, folder)
     _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
     _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
-    known = {task["name"]: task["classes"] for task in start.tasks}
+    known = {task["name"]: task.get("classes", []) for task in start.tasks}
     for task in card.tasks:
-        if known.get(task["name"], task["classes"]) != task["classes"]:
+        name, classes = task["name"], task["classes"]
+        if known.get(name, classes) != classes:
             raise UserError(
-                f"--init_from {folder}: was trained with classes {known[task['name']]} of {task['name']}, this run "
-                f"says {task['classes']}; give the same ones in the same order, or give the task another name"
+                f"--init_from {folder}: was trained with classes {known[name]} of {name}, this run "
+                f"says {classes}; give the same ones in the same order, or give the task another name"
             )
 
 
