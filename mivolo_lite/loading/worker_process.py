@@ -37,7 +37,8 @@ class Worker:
         tasks, self._tasks = context.Pipe(duplex=False)
         self._results, results = context.Pipe(duplex=False)
         self._unneeded = context.RawValue(c_bool, False)
-        arguments = number, work, tasks, results, self._unneeded
+        others = self._tasks, self._results
+        arguments = number, work, tasks, results, others, self._unneeded
         self._process: BaseProcess = context.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         for end in (tasks, results):  # the worker's own: once it ends, nobody writes its results
@@ -72,7 +73,16 @@ class Worker:
         return worker_died(f"a loader's worker (pid {self._process.pid}) {how}")
 
 
-def _run(number: int, work: Callable[[Any], Any], tasks: Connection, results: Connection, unneeded: Any) -> None:
+def _run(
+    number: int,
+    work: Callable[[Any], Any],
+    tasks: Connection,
+    results: Connection,
+    others: tuple[Connection, Connection],
+    unneeded: Any,
+) -> None:
+    for end in others:  # a worker that could read its own results would wait for ever for a reader that left
+        end.close()
     begin_worker(number)
     with suppress(EOFError, OSError):  # nobody reads its results any more
         while (task := tasks.recv()) is not None and not unneeded.value:

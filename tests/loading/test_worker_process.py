@@ -67,6 +67,16 @@ def test_it_ends_when_it_is_no_longer_needed(tasks):
     assert all(ended(worker) and worker._process.exitcode == 0 for worker in workers)
 
 
+def test_it_ends_in_the_middle_of_a_result_that_nobody_reads():
+    workers = [Worker(number, work) for number in range(2)]
+    for worker in workers:
+        worker.send(LARGE)
+        assert worker._results.poll(30)  # it sends, and waits for a reader
+    for worker in workers:
+        worker.stop()
+    assert all(ended(worker, 10) and worker._process.exitcode == 0 for worker in workers)
+
+
 def test_a_batch_system_that_ends_it_is_not_heard(worker):
     worker.send(0)
     pid, _ = worker.receive()
