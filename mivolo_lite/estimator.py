@@ -21,7 +21,7 @@ from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.option_values import build
-from mivolo_lite.tasks import make_centres, make_subnets, read_tasks
+from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, read_tasks
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
@@ -242,20 +242,22 @@ def require_same(card: Card, start: Card, folder: Path | str) -> None:
         _require_equal({f"{kind}.{name}": (run_options[name], start_options[name]) for name in shared}, folder)
     _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
     _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
-    known = {task["name"]: task.get("classes", []) for task in start.tasks}
-    for task in card.tasks:
-        name, classes = task["name"], task["classes"]
-        if known.get(name, classes) != classes:
+    trained = {task.name: task.classes for task in read_tasks(start.tasks)}
+    for task in read_tasks(card.tasks):
+        if trained.get(task.name, task.classes) != task.classes:
             raise UserError(
-                f"--init_from {folder}: was trained with classes {known[name]} of {name}, this run "
-                f"says {classes}; give the same ones in the same order, or give the task another name"
+                f"--init_from {folder}: was trained with classes {trained[task.name]} of {task.name}, this run "
+                f"says {task.classes}; give the same ones in the same order, or give the task another name"
             )
 
 
-def new_tasks(card: Card, start: Card) -> list[str]:
-    """The tasks of a run that the weights it starts from did not learn."""
-    known = {task["name"] for task in start.tasks}
-    return [task["name"] for task in card.tasks if task["name"] not in known]
+def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
+    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, and gender's head."""
+    tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
+    heads = {task.name for task in tasks} - {task.name for task in trained}
+    subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}
+    gender = () if start.gender else ("gender_head.",)  # published age-only checkpoints
+    return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender
 
 
 def _structural(*options: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, new_tasks, require_same
+from mivolo_lite.estimator import Estimator, fresh_weights, require_same
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.loading.batch import Batch
@@ -234,15 +234,12 @@ class Trainer:
         )
 
     def _init_from(self, folder: str) -> None:
-        """All weights of a checkpoint; heads of tasks that it does not know begin anew."""
+        """All weights of a checkpoint; what belongs to tasks that it did not learn begins anew."""
         source = locate(folder)
         require_files(source, MODEL_FILE, CARD_FILE)
         card = Card.load(source)
         require_same(self.estimator.card, card, folder)
-        heads = [f"{kind}.{task}." for task in new_tasks(self.estimator.card, card) for kind in ("heads", "subnets")]
-        if not card.gender:  # published age-only checkpoints
-            heads.append("gender_head.")
-        self.estimator.load_weights(source, tuple(heads))
+        self.estimator.load_weights(source, fresh_weights(self.estimator.card, card))
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""

@@ -103,6 +103,19 @@ def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_pat
     assert all(state[name].equal(learnt[name]) for name in learnt)
 
 
+def test_a_new_task_gets_its_subnet_or_that_of_another(words, tmp_path):
+    levels = ["--model.name", "multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
+    pairs = [words[at : at + 2] for at in range(0, len(words), 2) if not words[at].startswith("--model.")]
+    words = [*levels, *(word for pair in pairs for word in pair)]
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
+    for subnet, fresh in (("look", {"heads.group", "subnets.look"}), ("age", {"heads.group"})):
+        task = ["--tasks", f"[{{name: group, classes: [A, B, C, D, E], subnet: {subnet}}}]"]
+        main(["train", "--run", f"{tmp_path}/{subnet}", "--init_from", f"{tmp_path}/first/best", *words, *task])
+        weights = load_file(tmp_path / subnet / "best" / "model.safetensors")
+        assert {".".join(name.split(".")[:2]) for name in weights.keys() - learnt.keys()} == fresh
+
+
 def test_classes_in_another_order_are_refused(words, tmp_path, capsys):
     main(["train", "--run", f"{tmp_path}/first", *words, *TASK])
     other = ["--tasks", "[{name: group, classes: [B, A, C, D, E]}]"]
