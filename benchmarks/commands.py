@@ -65,6 +65,11 @@ def train_all(names: Sequence[str], seeds: int, jobs: int, train: Callable[[str,
             training.result()
 
 
+def training_folder(work: Path, name: str, seed: int) -> Path:
+    """Of the training of ``name``, which may be several words, with a seed."""
+    return work / name.replace(" ", "_") / f"seed-{seed}"
+
+
 def metrics_file(run: Path) -> Path:
     """There when a run is trained and evaluated."""
     return run / "evaluation" / "metrics.json"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate
+from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate, training_folder
 from timing import interleaved, processor
 
 from mivolo_lite.config import read_run_config
@@ -61,11 +61,9 @@ def train(work: Path, name: str, seed: int) -> None:
     """One training and its evaluation, by the ordinary commands."""
     data = work / "utkface"
     options = ("--train.seed", seed)
-    train_and_evaluate(CONFIGS / f"{name}.yaml", folder(work, name, seed), data / "train", data / "val", options)
-
-
-def folder(work: Path, name: str, seed: int) -> Path:
-    return work / name / f"seed-{seed}"
+    train_and_evaluate(
+        CONFIGS / f"{name}.yaml", training_folder(work, name, seed), data / "train", data / "val", options
+    )
 
 
 def seconds_per_step(names: list[str], rounds: int) -> dict[str, list[float]]:
@@ -120,9 +118,12 @@ class Row:
 def read_rows(names: list[str], work: Path, seeds: int) -> list[Row]:
     """Of every method with a finished training."""
     finished = [
-        (name, seed) for name in names for seed in range(seeds) if metrics_file(folder(work, name, seed)).exists()
+        (name, seed)
+        for name in names
+        for seed in range(seeds)
+        if metrics_file(training_folder(work, name, seed)).exists()
     ]
-    runs = read_runs([metrics_file(folder(work, *training)).parent for training in finished])
+    runs = read_runs([metrics_file(training_folder(work, *training)).parent for training in finished])
     errors = {training: image_losses(run.predictions)["mae"] for training, run in zip(finished, runs, strict=True)}
     return [
         read_row(name, work, {seed: found for (of, seed), found in errors.items() if of == name})
@@ -131,7 +132,7 @@ def read_rows(names: list[str], work: Path, seeds: int) -> list[Row]:
 
 
 def read_row(name: str, work: Path, errors: dict[int, np.ndarray]) -> Row:
-    folders = [folder(work, name, seed) for seed in errors]
+    folders = [training_folder(work, name, seed) for seed in errors]
     config = yaml.safe_load((folders[0] / "config.yaml").read_text())
     metrics = [json.loads(metrics_file(run).read_text()) for run in folders]
     return Row(name, config["optim"]["epochs"], errors, metrics)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate
+from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate, training_folder
 from scipy.stats import ttest_ind
 from timing import processor
 
@@ -95,10 +95,6 @@ COLUMNS = (
 )
 
 
-def folder(part: str, seed: int, work: Path) -> Path:
-    return work / part.replace(" ", "_") / f"seed-{seed}"
-
-
 def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
     """One training and its evaluation, by the ordinary commands."""
     is_utkface = arguments.recipe == "utkface"
@@ -107,7 +103,7 @@ def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
         evaluate += ["--robustness", "yes", "--robustness_samples", WORSENED]
     train_and_evaluate(
         CONFIGS / f"{arguments.recipe}.yaml",
-        folder(part, seed, arguments.work),
+        training_folder(arguments.work, part, seed),
         arguments.data / "train",
         arguments.data / "val",
         (*arguments.options, *RECIPES[arguments.recipe][part], "--train.seed", seed),
@@ -119,7 +115,7 @@ def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
 @cache
 def metrics(part: str, work: Path, seeds: int) -> list[dict]:
     """What metrics.json says of each finished training of a part."""
-    paths = [metrics_file(folder(part, seed, work)) for seed in range(seeds)]
+    paths = [metrics_file(training_folder(work, part, seed)) for seed in range(seeds)]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 

@@ -54,9 +54,9 @@ def some_again(pixels: Tensor, batch: int, others: int = 0) -> Tensor:
 def number_computed(images: int, batch: int, device: str) -> int:
     """How many images a training step computes, of which the first ``images`` are those of the batch.
 
-    At least two, since batch norm takes no single value. On GPUs a multiple of 16: the first step
-    with a new number took 25 seconds of an H200's time for each small backbone in bf16, presumably since cudnn prepares
-    the backward pass of convolutions anew, and a batch that lacks images has another number each time.
+    At least two, since batch norm takes no single value. On GPUs a multiple of 16: the first step with a new number
+    took 25 seconds of an H200's time for each small backbone in bf16, presumably since cudnn prepares the backward pass
+    of convolutions anew, and a batch that lacks images has another number each time.
     """
     if device in ROUNDED:
         images = min(-(-images // MULTIPLE) * MULTIPLE, batch)

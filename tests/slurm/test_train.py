@@ -110,10 +110,10 @@ def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submi
     for starts, (step, warning) in enumerate([(5, "USR2"), (25, "TERM")], start=1):
         training.reach(step)
         training.job.signal(warning)
-        warned = training.steps()[-1]  # steps go on while the command hands the warning to SLURM
+        signalled = training.steps()[-1]  # steps go on while the command hands the warning to SLURM
         training.job.wait("PENDING", WAIT, starts)
         saved = int(training.checkpoints()[-1][5:])
-        assert step <= saved < warned + 10 and training.head.count("requeued: preempted") == starts
+        assert step <= saved < signalled + 10 and training.head.count("requeued: preempted") == starts
         training.job.go_on()
     training.finish(starts=2)
     assert f"resumed at step {saved}" in training.log(0)
