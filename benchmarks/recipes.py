@@ -1,7 +1,7 @@
 """What each part of a recipe gains: the recipe, without it, or with one more, several seeds each, in one table.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/recipes.py utkface [--only mixup "no EMA"] [--jobs 2]
-    [WEIGHTS_DIR=...] python benchmarks/recipes.py finetune --data FOLDER [-- options of every training]
+    [WEIGHTS_DIR=...] python benchmarks/recipes.py finetune --data FOLDER [--options --of.every training]
 
 Trains configs/utkface.yaml (UTKFace is packed first, 90/10, seed 0) or configs/finetune.yaml (on FOLDER/train and
 FOLDER/val, packed as its head says) by the ordinary command, as it is and then with one part after another taken away
@@ -156,10 +156,10 @@ def write_table(arguments: argparse.Namespace) -> None:
         f" `degradation`: by how much the MAE of {WORSENED} of them grows, on average over ten corruptions at five "
         "strengths."
     )
+    options = " ".join([name, *["--options"] * bool(arguments.options), *arguments.options])
     head = (
         f"# What each part of configs/{name}.yaml gains\n\n"
-        f"`python benchmarks/recipes.py {' '.join([name, *['--'] * bool(arguments.options), *arguments.options])}` on "
-        f"{card} of {processor()}: {epochs} epochs, with one part changed at a time; {faces} validation faces, "
+        f"`python benchmarks/recipes.py {options}` on {card} of {processor()}: {epochs} epochs, with one part changed at a time; {faces} validation faces, "
         "estimated from the image and its mirror image. Means over trainings with other seeds, and differences with "
         f"Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
         f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(columns))}\n"
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; set OMP_NUM_THREADS accordingly")
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
-    parser.add_argument("options", nargs="*", help="options of every training, after --")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of every training; give them last")
     arguments = parser.parse_args()
     parts = arguments.only or list(RECIPES[arguments.recipe])
     if unknown := set(parts) - RECIPES[arguments.recipe].keys():

@@ -1,6 +1,6 @@
 """A model, an age method and a gender head as one module, and its files for inference."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -194,6 +194,7 @@ class Estimator(nn.Module):
         unchanged = (*_TRAINING_ONLY, *loss_buffers, *fresh)
         current = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(unchanged)}
         loaded = {name: tensor for name, tensor in read_weights(path).items() if self._is_needed(name)}
+        loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith(fresh)}
         load_exactly(self, loaded | current, path)
 
     def _is_needed(self, weight: str) -> bool:
@@ -225,23 +226,18 @@ def _plain_name(value: Any) -> Any:
     return architecture_of(value) if isinstance(value, str) else value
 
 
-def require_same(card: Card, start: Card, folder: Path | str) -> None:
-    """Raise UserError where a run would use weights with other options than they were trained with.
-
-    Options of the training alone (dropout, where the first weights came from, the loss) may differ.
+def require_same_model(card: Card, start: Card, folder: Path | str) -> None:
+    """Raise UserError where a run's model, or the classes of a task, are not those of the weights it starts from.
 
     Args:
         card: of the run.
-        start: of the weights that it starts from.
+        start: of the weights.
         folder: where those are, for the message.
     """
-    defining = METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()
-    for kind, names in (("model", _structural(card.model, start.model)), ("method", ("name", *defining))):
-        run_options, start_options = getattr(card, kind), getattr(start, kind)
-        shared = [name for name in names if name in run_options and name in start_options]
-        _require_equal({f"{kind}.{name}": (run_options[name], start_options[name]) for name in shared}, folder)
-    _require_equal({f"ages.{name}": (card.span[name], start.span.get(name)) for name in card.span}, folder)
-    _require_equal({"data.image_size": (card.image_size, start.image_size)}, folder)
+    for name, (value, trained) in model_changes(card, start).items():
+        raise UserError(
+            f"--init_from {folder}: was trained with {name} {trained}, this run says {value}; give --{name} {trained}"
+        )
     trained = {task.name: task.classes for task in read_tasks(start.tasks)}
     for task in read_tasks(card.tasks):
         if trained.get(task.name, task.classes) != task.classes:
@@ -251,24 +247,38 @@ def require_same(card: Card, start: Card, folder: Path | str) -> None:
             )
 
 
+def model_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
+    """Options that define the model and differ, by name: the first card's and the other's.
+
+    Those of the training alone, dropout and where the first weights came from, may differ.
+    """
+    return _changes("model", _structural(card.model, start.model), card.model, start.model)
+
+
+def method_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
+    """Options that define the method's head and differ, the ages among them, as ``model_changes`` gives them.
+
+    Those of the loss alone may differ.
+    """
+    names = ("name", *(METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()))
+    return _changes("method", names, card.method, start.method) | _changes("ages", card.span, card.span, start.span)
+
+
+def _changes(kind: str, names: Iterable[str], options: Mapping, others: Mapping) -> dict[str, tuple[Any, Any]]:
+    shared = [name for name in names if name in options and name in others]
+    return {f"{kind}.{name}": (options[name], others[name]) for name in shared if options[name] != others[name]}
+
+
 def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
-    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, and gender's head."""
+    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, gender's, another method's."""
     tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
     heads = {task.name for task in tasks} - {task.name for task in trained}
     subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}
     gender = () if start.gender else ("gender_head.",)  # published age-only checkpoints
-    return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender
+    method = ("method.",) if method_changes(card, start) else ()
+    return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender, *method
 
 
 def _structural(*options: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(name for config in options for name in config)
     return [name for name in names if not name.startswith(("drop", "pretrained")) and not name.endswith("weights")]
-
-
-def _require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:
-    for name, (value, trained) in options.items():
-        if value != trained:
-            raise UserError(
-                f"--init_from {folder}: was trained with {name} {trained}, this run says {value}; "
-                f"give --{name} {trained}"
-            )

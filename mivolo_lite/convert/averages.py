@@ -1,7 +1,8 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Pat
     if out.exists():
         raise UserError(f"{out}: already exists; remove it or choose another name")
     return out
+
+
+def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:
+    """Raise UserError at the first option that a checkpoint does not share with the first one.
+
+    Args:
+        options: the first checkpoint's value and this one's, by name.
+        folder: of this one.
+    """
+    for name, (first, other) in options.items():
+        if first != other:
+            raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

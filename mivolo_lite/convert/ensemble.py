@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import mean, require_new_folder
+from mivolo_lite.convert.averages import mean, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -53,9 +53,7 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
     defining = ("name", *member.method.defining)
     same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
     same |= {name: (getattr(first_card, name), getattr(card, name)) for name in _SAME}
-    for option, (ours, others) in same.items():
-        if ours != others:
-            raise UserError(f"{folder}: {option} {others} differs from the first's, {ours}; give models that share it")
+    require_equal(same, folder)
 
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:

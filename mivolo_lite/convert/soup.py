@@ -7,9 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import mean, require_new_folder
+from mivolo_lite.convert.averages import mean, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, require_same
+from mivolo_lite.estimator import Estimator, method_changes, model_changes
+
+_SAME = ("image_size", "tasks")
+"""What the checkpoints' cards must agree in, beside what defines their model and method."""
 
 
 def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -30,7 +33,8 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     estimators = [Estimator.load(folder) for folder in checkpoints]
     cards = [Card.load(locate(folder)) for folder in checkpoints]
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
-        require_same(cards[0], card, folder)
+        require_equal(model_changes(cards[0], card) | method_changes(cards[0], card), folder)
+        require_equal({name: (getattr(cards[0], name), getattr(card, name)) for name in _SAME}, folder)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):
         _require_same_weights(states[0], state, folder)

@@ -16,7 +16,7 @@ from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, fresh_weights, require_same
+from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.loading.batch import Batch
@@ -234,12 +234,15 @@ class Trainer:
         )
 
     def _init_from(self, folder: str) -> None:
-        """All weights of a checkpoint; what belongs to tasks that it did not learn begins anew."""
+        """All weights of a checkpoint; heads of tasks that it did not learn, and of another method, begin anew."""
         source = locate(folder)
         require_files(source, MODEL_FILE, CARD_FILE)
-        card = Card.load(source)
-        require_same(self.estimator.card, card, folder)
-        self.estimator.load_weights(source, fresh_weights(self.estimator.card, card))
+        own, card = self.estimator.card, Card.load(source)
+        require_same_model(own, card, folder)
+        self.estimator.load_weights(source, fresh_weights(own, card))
+        changes = [f"{name} {value} ({trained})" for name, (value, trained) in method_changes(own, card).items()]
+        if changes and self.accelerator.is_main_process:
+            print(f"--init_from {folder}: the head for ages begins anew: {', '.join(changes)}", flush=True)
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""

@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.ports import free_ports
+from tests.waiting import wait_until
 
 PATH = f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
@@ -192,14 +192,6 @@ class Job:
     def signal(self, name: str) -> None:
         """As SLURM warns: to the ranks, and not to the batch script."""
         self.cluster.run("scancel", f"--signal={name}", self.number)
-
-
-def wait_until(true: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
-    """Ask again and again. Where it is not true in time, fail with what is the matter then."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} seconds: {what()}"
-        time.sleep(0.1)
 
 
 def parent(process: int) -> int:

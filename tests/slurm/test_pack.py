@@ -5,7 +5,7 @@ import pytest
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
 from tests.packing.test_pack import digests
-from tests.slurm.cluster import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

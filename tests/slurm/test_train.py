@@ -11,7 +11,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.slurm.cluster import Job, descendants, parent, wait_until
+from tests.slurm.cluster import Job, descendants, parent
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -21,24 +21,28 @@ def words(people):
     ]  # fmt: skip
 
 
+def started(*words):
+    """A trainer that is ready to train."""
+    trainer = Trainer(read_run_config([str(word) for word in words]))
+    trainer.logger.close()
+    trainer.heartbeat.stop()
+    return trainer
+
+
 def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    second = Trainer(read_run_config(["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words]))
+    second = started("--run", tmp_path / "second", "--init_from", tmp_path / "first" / "best", *words)
     state = second.estimator.state_dict()
     assert state.keys() == learnt.keys() and all(state[name].equal(learnt[name]) for name in learnt)
     assert second.state.step == 0
-    second.logger.close()
-    second.heartbeat.stop()
 
 
 def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])  # without weights, as a converted MiVOLO
     weighted = ["--method.lds", "true", "--init_from", f"{tmp_path}/first/best", *words]
-    second = Trainer(read_run_config(["--run", f"{tmp_path}/second", *weighted]))
+    second = started("--run", tmp_path / "second", *weighted)
     weight = second.estimator.method.age_weight
-    second.logger.close()
-    second.heartbeat.stop()
     counts = torch.from_numpy(second.reader.age_counts(0, 120))
     assert weight.equal(smoothed_weights(counts, "gaussian", 5, 2.0, "sqrt_inv")) and weight.std() > 0.1
 
@@ -47,10 +51,6 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     "options, message",
     [
         (["--init_from", "nowhere"], "nowhere: no model.safetensors here"),
-        (["--method.name", "coral"], "was trained with method.name regression, this run says coral"),
-        (["--method.normalise", "false"], "was trained with method.normalise True, this run says False"),
-        (["--ages.max_age", "100"], "was trained with ages.max_age 120, this run says 100; give --ages.max_age 120"),
-        (["--data.image_size", "48"], "was trained with data.image_size 32, this run says 48"),
         (["--model.backbone", "test_vit"], "was trained with model.backbone test_resnet, this run says test_vit"),
     ],
 )
@@ -61,6 +61,34 @@ def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, opt
         main(["train", "--run", "second", *words, "--init_from", "first", *options])
     error = capsys.readouterr().err
     assert error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize(
+    "options, change",
+    [
+        (["--method.name", "coral"], "method.name coral (regression)"),
+        (["--method.normalise", "false"], "method.normalise False (True)"),
+        (["--ages.max_age", "100", "--ages.min_age", "1"], "ages.min_age 1 (0), ages.max_age 100 (120)"),
+    ],
+)
+def test_another_method_begins_with_a_new_head_and_says_so(words, tmp_path, capsys, options, change):
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
+    words += options
+    fresh = started("--run", tmp_path / "fresh", *words).estimator.state_dict()
+    capsys.readouterr()
+    second = started("--run", tmp_path / "second", "--init_from", tmp_path / "first", *words)
+    for name, tensor in second.estimator.state_dict().items():
+        assert tensor.equal((fresh if name.startswith("method.") else learnt)[name]), name
+    assert f"--init_from {tmp_path}/first: the head for ages begins anew: {change}\n" in capsys.readouterr().out
+
+
+def test_a_convolutional_model_may_begin_with_another_image_size(words, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
+    larger = ["--run", f"{tmp_path}/second", *words, "--init_from", f"{tmp_path}/first", "--data.image_size", "48"]
+    state = started(*larger).estimator.state_dict()
+    assert all(state[name].equal(learnt[name]) for name in learnt)
 
 
 def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path, monkeypatch):
@@ -74,13 +102,7 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", "--optim.ema_decay", "0.9", *words])
     (checkpoint,) = (tmp_path / "first" / "checkpoints").glob("step-*")
     ema, last = (load_file(checkpoint / f"{name}.safetensors") for name in ("ema", "model"))
-    second = Trainer(
-        read_run_config(
-            ["--run", f"{tmp_path}/second", "--init_from", f"{checkpoint}", "--model.drop_rate", "0.1", *words]
-        )
-    )
-    second.logger.close()
-    second.heartbeat.stop()
+    second = started("--run", tmp_path / "second", "--init_from", checkpoint, "--model.drop_rate", "0.1", *words)
     state = second.estimator.state_dict()
     assert all(state[name].equal(ema[name]) for name in ema)
     assert not all(state[name].equal(last[name]) for name in last)
@@ -93,11 +115,7 @@ def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_pat
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
     main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words, *TASK])
-    second = Trainer(
-        read_run_config(["--run", f"{tmp_path}/third", "--init_from", f"{tmp_path}/first/best", *words, *TASK])
-    )
-    second.logger.close()
-    second.heartbeat.stop()
+    second = started("--run", tmp_path / "third", "--init_from", tmp_path / "first" / "best", *words, *TASK)
     state = second.estimator.state_dict()
     assert state.keys() - learnt.keys() == {"heads.group.weight", "heads.group.bias"}
     assert all(state[name].equal(learnt[name]) for name in learnt)

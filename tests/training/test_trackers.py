@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from accelerate import PartialState
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.training import trackers
 from mivolo_lite.training.trackers import log_report, require_trackers, start_trackers, tracked_run
+from tests.waiting import wait_until
 
 CONFIG = {"run": "r", "optim": {"lr": 1e-3}, "tasks": [{"name": "mood"}]}
 
@@ -24,6 +26,10 @@ def report_in(folder):
     return report
 
 
+def logged_offline(folder):
+    return b"".join(file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb"))
+
+
 def test_tensorboard_drops_what_a_killed_run_logged_after_its_checkpoint(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (first,) = start_trackers(["auto", "tensorboard"], tmp_path, CONFIG, 0)
@@ -38,6 +44,7 @@ def test_tensorboard_drops_what_a_killed_run_logged_after_its_checkpoint(tmp_pat
 @pytest.mark.slow
 def test_wandb_offline_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
+    PartialState()  # as a training or an evaluation has it
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (1, 2):
         (tracker,) = start_trackers(["wandb"], tmp_path, CONFIG, step)
@@ -45,9 +52,12 @@ def test_wandb_offline_gets_metrics_and_configuration_and_resumes_one_run(tmp_pa
         log_and_finish(tracker, step)
     ids = json.loads((tmp_path / "trackers.json").read_text())
     assert log_report(tracked_run(tmp_path / "best"), report_in(tmp_path)) == ["wandb"]
+    # Offline, its service writes the last file after `finish` has returned.
+    artifact = f"evaluation-{tmp_path.name}".encode()
+    wait_until(
+        lambda: artifact in logged_offline(tmp_path), 60, lambda: f"{artifact!r} in {logged_offline(tmp_path)!r}"
+    )
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    logged = b"".join(file.read_bytes() for run in runs for file in run.glob("*.wandb"))
-    assert f"evaluation-{tmp_path.name}".encode() in logged
     assert runs and all(
         ids["wandb"] in run.name for run in runs
     )  # two runs of one second: the second's name ends in -1
