@@ -159,7 +159,8 @@ def write_table(arguments: argparse.Namespace) -> None:
     options = " ".join([name, *["--options"] * bool(arguments.options), *arguments.options])
     head = (
         f"# What each part of configs/{name}.yaml gains\n\n"
-        f"`python benchmarks/recipes.py {options}` on {card} of {processor()}: {epochs} epochs, with one part changed at a time; {faces} validation faces, "
+        f"`python benchmarks/recipes.py {options}` on {card} of {processor()}: "
+        f"{epochs} epochs, with one part changed at a time; {faces} validation faces, "
         "estimated from the image and its mirror image. Means over trainings with other seeds, and differences with "
         f"Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
         f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(columns))}\n"
