@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NEVER = -1
+_LARGEST_KEPT = 1 << 30
 _LAUNCHERS = {
     "accelerate",
     "accelerate.commands.accelerate_cli",
@@ -71,6 +74,22 @@ def live_as_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before Linux was asked
         os._exit(1)
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep what is freed for the next block, up to 1 GiB. Elsewhere, nothing happens.
+
+    A step frees its activations and asks for as much again. By default glibc gives large blocks back to the kernel,
+    which maps and clears every page anew: on one virtual machine that took a third of a training's time and half of an
+    inference's. What the user has configured of malloc stays.
+    """
+    configured = any(name.startswith("MALLOC_") for name in os.environ)
+    if configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
 
 
 def _strings(pid: int, name: str) -> list[str]:

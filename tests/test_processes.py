@@ -1,6 +1,7 @@
 """What ends with what: a launcher, its training, a rank's workers."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -31,6 +32,17 @@ end = time.monotonic() + float(os.environ["SECONDS"])
 while time.monotonic() < end and not preempted():
     time.sleep(0.05)
 print("preempted" if preempted() else "not preempted", flush=True)
+"""
+FREED = """
+import resource
+from mivolo_lite.processes import keep_freed_memory
+keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * (100 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
 """
 WORKER = """
 import multiprocessing, time
@@ -106,3 +118,13 @@ def test_a_worker_ends_with_a_process_that_was_killed():
     process.communicate()
     psutil.wait_procs([worker], timeout=60)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc alone has mallopt")
+def test_a_freed_block_is_kept_for_the_next_one_unless_the_user_configured_malloc():
+    def faults(**environment):
+        return int(subprocess.check_output([sys.executable, "-c", FREED], env=os.environ | environment))
+
+    assert faults() < 10
+    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 40  # 25,600 pages of 4 KiB, 50 of 2 MiB
+    assert faults(GLIBC_TUNABLES="glibc.malloc.trim_threshold=131072") > 40

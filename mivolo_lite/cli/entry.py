@@ -11,6 +11,7 @@ from mivolo_lite import __version__
 from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain
+from mivolo_lite.processes import keep_freed_memory
 
 COMMANDS = {
     "predict": "ages and genders of everybody in images and videos",
@@ -41,13 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mivolo-lite``; what is no fault of this program is one line, with exit code 2 for a user's.
 
     Args:
-        argv: a command and its options. Without it, those that this process was started with: training then listens to
-            signals, and shares the CPUs out.
+        argv: a command and its options. Without it, those that this process was started with, whose malloc is then
+            configured; training listens to signals, and shares the CPUs out.
     """
     if sys.platform == "win32":
         _end("Windows is not supported: it lacks signals that are needed; use Linux, as in WSL 2, or macOS", 2)
-    if argv is None and sys.argv[1:2] == ["train"]:
-        _begin_training()
+    if argv is None:
+        keep_freed_memory()
+        if sys.argv[1:2] == ["train"]:
+            _begin_training()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
