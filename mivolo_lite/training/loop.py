@@ -4,19 +4,16 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from itertools import islice
 
 import torch
 from timm.layers import convert_sync_batchnorm
 
-from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predictions import Interrupted, predict
 from mivolo_lite.loading.batch import Batch
@@ -36,6 +33,7 @@ from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
+from mivolo_lite.training.new_estimator import init_from, new_estimator
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
@@ -166,7 +164,8 @@ class Trainer:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
         config, device = self.config, self.accelerator.device
         seed_everything(config.train.seed)
-        self.estimator = Estimator(self._card(), self.reader.people)
+        has_weights = self.resumed is not None or bool(config.init_from)
+        self.estimator = new_estimator(config, self.reader, has_weights)
         teachers = None
         if config.optim.teachers:
             teachers = Teachers(config.optim.teachers, self.estimator, config.optim.teacher_features, device)
@@ -182,12 +181,9 @@ class Trainer:
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
 
     def _prepare_estimator(self) -> None:
-        """Checkpointing, the ages that a new head starts at, batch norm, and the memory format."""
+        """Activation checkpointing, batch norm, and the memory format."""
         if self.config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
-        age_counts = torch.from_numpy(self.reader.age_counts(**asdict(self.config.ages)))
-        if age_counts.any():
-            self.estimator.method.fit_prior(age_counts)
         if self.config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
         self.estimator.channels_last = self.config.train.channels_last and not (
@@ -200,7 +196,9 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
         elif self.config.init_from:
-            self._init_from(self.config.init_from)
+            line = init_from(self.estimator, self.config.init_from)
+            if line and self.accelerator.is_main_process:
+                print(line, flush=True)
 
     def _measure(self) -> None:
         """How large the model is, and what a checkpoint of it will take."""
@@ -233,17 +231,6 @@ class Trainer:
             optim.gender_smoothing,
         )
 
-    def _init_from(self, folder: str) -> None:
-        """All weights of a checkpoint; heads of tasks that it did not learn, and of another method, begin anew."""
-        source = locate(folder)
-        require_files(source, MODEL_FILE, CARD_FILE)
-        own, card = self.estimator.card, Card.load(source)
-        require_same_model(own, card, folder)
-        self.estimator.load_weights(source, fresh_weights(own, card))
-        changes = [f"{name} {value} ({trained})" for name, (value, trained) in method_changes(own, card).items()]
-        if changes and self.accelerator.is_main_process:
-            print(f"--init_from {folder}: the head for ages begins anew: {', '.join(changes)}", flush=True)
-
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
         balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
@@ -258,19 +245,6 @@ class Trainer:
         if optim.swa_start is not None:
             return ModelSwa(self.engine)
         return ModelEma(self.engine, optim.ema_decay) if optim.ema_decay else None
-
-    def _card(self) -> Card:
-        config = self.config
-        card = Card(
-            model=named_options(config.model),
-            method=named_options(config.method),
-            span=asdict(config.ages),
-            image_size=config.data.image_size,
-            crop_policy=self.reader.crop_policy,
-            data_digest=self.reader.digest,
-            tasks=[asdict(task) for task in config.tasks],
-        )
-        return card.from_nothing() if self.resumed or config.init_from else card
 
     def _resume(self) -> None:
         if self.resumed is not None:

@@ -175,7 +175,7 @@ def test_a_step_on_features_is_the_same_in_one_batch_and_in_two(teacher):
         OptimizerStep(engine, 1.0, 0, teachers=teachers)(batches, step=0)
         steps.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
         assert not torch.equal(model.projection.weight, student.projection.weight)
-    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-5)  # gradients of sums in another order
 
 
 def test_what_is_kept_for_inference_has_no_projection(teacher, tmp_path):

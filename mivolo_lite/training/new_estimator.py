@@ -1,0 +1,57 @@
+"""The estimator of a run before its first step."""
+
+from dataclasses import asdict
+
+import torch
+
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
+from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
+from mivolo_lite.loading.readers import IndexReader, StreamReader
+from mivolo_lite.training.run_config import RunConfig, named_options
+
+
+def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, has_weights: bool) -> Estimator:
+    """The estimator that a run describes, its new heads starting at the ages of the data.
+
+    Args:
+        config: the whole run.
+        reader: of its data.
+        has_weights: whether it loads all of its weights afterwards, so that a backbone need not fetch its own.
+    """
+    card = Card(
+        model=named_options(config.model),
+        method=named_options(config.method),
+        span=asdict(config.ages),
+        image_size=config.data.image_size,
+        crop_policy=reader.crop_policy,
+        data_digest=reader.digest,
+        tasks=[asdict(task) for task in config.tasks],
+    )
+    estimator = Estimator(card.from_nothing() if has_weights else card, reader.people)
+    age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
+    if age_counts.any():
+        estimator.method.fit_prior(age_counts)
+    return estimator
+
+
+def init_from(estimator: Estimator, checkpoint: str) -> str:
+    """Load all weights of a checkpoint; heads of tasks that it did not learn, and of another method, begin anew.
+
+    Args:
+        estimator: takes them.
+        checkpoint: as ``locate`` takes it.
+
+    Returns:
+        A line on the method's head where that begins anew, or nothing.
+
+    Raises:
+        UserError: it is not there, damaged, or of another model.
+    """
+    source = locate(checkpoint)
+    require_files(source, MODEL_FILE, CARD_FILE)
+    card = Card.load(source)
+    require_same_model(estimator.card, card, checkpoint)
+    estimator.load_weights(source, fresh_weights(estimator.card, card))
+    changes = method_changes(estimator.card, card)
+    listed = ", ".join(f"{name} {value} ({trained})" for name, (value, trained) in changes.items())
+    return f"--init_from {checkpoint}: the head for ages begins anew: {listed}" if changes else ""
