@@ -20,8 +20,9 @@ class RunConfig:
     Attributes:
         run: folder of the run; must be new, or hold the run to resume.
         resume: ``auto`` resumes the run in the folder if there is one, ``no`` wants a new one.
-        init_from: where a new run gets all its weights from, heads included: a run's ``best``, a converted checkpoint
-            or ``hf://user/name``. Model, method, ages and image size are the checkpoint's unless stated.
+        init_from: where a new run gets its weights from, heads included: a run's ``best``, a converted checkpoint or
+            ``hf://user/name``. Model, method, ages and image size are the checkpoint's unless stated; the head of
+            another method begins anew.
         ages: the ages that the model covers.
         tasks: what it learns in addition to age and gender.
         model: its ``name`` and options.
