@@ -29,8 +29,9 @@ PATIENCE = 25
 GRACE = 25
 """Seconds that a rank has to end by itself, once it failed or learnt that another did.
 
-Where rank 0 failed, a rank that waits for it learns that with rank 0's end, after three intervals: 15 seconds were too few
-on a busy machine."""
+Where rank 0 failed, a rank that waits for it learns that with rank 0's end, after three intervals. 15 seconds were too
+few on a busy machine.
+"""
 HANG_VARIABLE = "MIVOLO_HANG_TIMEOUT"
 HANG = 1800
 """Seconds without a step, a batch of an evaluation or a save, after which a rank is taken to hang."""
