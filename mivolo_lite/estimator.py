@@ -193,8 +193,8 @@ class Estimator(nn.Module):
         loss_buffers = tuple(f"method.{name}" for name in self.method.loss_buffers)
         unchanged = (*_TRAINING_ONLY, *loss_buffers, *fresh)
         current = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(unchanged)}
-        loaded = {name: tensor for name, tensor in read_weights(path).items() if self._is_needed(name)}
-        loaded = {name: tensor for name, tensor in loaded.items() if not name.startswith(fresh)}
+        weights = read_weights(path).items()
+        loaded = {name: tensor for name, tensor in weights if self._is_needed(name) and not name.startswith(fresh)}
         load_exactly(self, loaded | current, path)
 
     def _is_needed(self, weight: str) -> bool:
