@@ -1,6 +1,7 @@
 """Every method on the same faces, backbone and budget, several trainings each: one table.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/methods.py [--only coral forest] [--seeds 3] [--jobs 2]
+    UTKFACE_DIR=... python benchmarks/methods.py --out TABLE.md --options --init_from default --optim.epochs 2
 
 Packs UTKFace (90/10, seed 0), trains every configs/methods/*.yaml through the ordinary command and evaluates it. A run
 that was interrupted resumes, a finished one is not repeated, and the table holds what is finished. A step's time is
@@ -49,20 +50,26 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; set OMP_NUM_THREADS accordingly")
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
     parser.add_argument("--rounds", type=int, default=11, help="steps of every method that are timed")
+    parser.add_argument("--out", type=Path, default=TABLE, help="the table")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of every training; give them last")
     arguments = parser.parse_args()
     if not arguments.table:
         pack_utkface(arguments.work / "utkface")
-        train_all(arguments.only, arguments.seeds, arguments.jobs, partial(train, arguments.work))
+        train_all(arguments.only, arguments.seeds, arguments.jobs, partial(train, arguments.work, arguments.options))
     rows = read_rows(names, arguments.work, arguments.seeds)
     write_table(rows, seconds_per_step([row.name for row in rows], arguments.rounds))
 
 
-def train(work: Path, name: str, seed: int) -> None:
+def train(work: Path, options: list[str], name: str, seed: int) -> None:
     """One training and its evaluation, by the ordinary commands."""
     data = work / "utkface"
-    options = ("--train.seed", seed)
     train_and_evaluate(
-        CONFIGS / f"{name}.yaml", training_folder(work, name, seed), data / "train", data / "val", options
+        CONFIGS / f"{name}.yaml",
+        training_folder(work, name, seed),
+        data / "train",
+        data / "val",
+        (*options, "--train.seed", seed),
+        imagenet="--init_from" not in options,
     )
 
 
