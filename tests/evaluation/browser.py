@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 IN_A_BROWSER = pytest.mark.skipif(
@@ -105,7 +107,7 @@ class Browser:
 
     def wait_for(self, expression: str) -> None:
         """Until a JavaScript expression is true."""
-        self._wait(lambda: self.value(expression))
+        wait_until(lambda: self.value(expression), 120, lambda: expression)
 
     def screenshot(self, path: Path) -> None:
         """The whole page, however long, as PNG."""
