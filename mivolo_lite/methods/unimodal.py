@@ -38,10 +38,12 @@ class Unimodal(DistributionMethod):
 
         Attributes:
             unimodal_weight: weight (lambda) of the steps in the wrong direction.
+            label_std: how well ages are known, in years; its square is added to v in the first part.
         """
 
         decode: Decode = "median"
         unimodal_weight: Annotated[float, float_range(0)] = 1000.0
+        label_std: Annotated[float, float_range(0, 100)] = 0.0
 
     @property
     def loss_unit(self) -> float:
@@ -50,6 +52,7 @@ class Unimodal(DistributionMethod):
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
         probability = log_probability.exp()
         mean, variance = mean_and_variance(probability, self.ages)
+        variance = variance + self.config.label_std**2
         concentrated = (variance + EPSILON).log() / 2 + (mean - age).square() / (2 * variance + EPSILON)
         rise = probability.diff()
         violation = torch.where(self.ages[:-1] < age.round()[:, None], -rise, rise).relu().sum(-1)

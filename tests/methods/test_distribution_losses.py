@@ -104,6 +104,14 @@ def test_unimodal_against_a_plain_loop():
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-5)
 
 
+def test_unimodal_takes_the_doubt_about_a_label_as_variance():
+    age, probability = torch.tensor([20.0, 40.0]), torch.zeros(2, 102)
+    probability[:, 30] = 1
+    doubtful = build("unimodal", unimodal_weight=0.0, label_std=3.0)
+    loss = doubtful.exact_loss(probability.log().clamp(min=-1e4), age, None)
+    torch.testing.assert_close(loss, torch.full((2,), math.log(9) / 2 + 100 / 18), rtol=1e-5, atol=0)
+
+
 def test_a_single_peak_at_the_age_has_no_wrong_steps():
     logits = -(torch.arange(102.0) - 40).abs()[None] / 5
     on_peak, off_peak = (AgeRange.exact(torch.tensor([age])) for age in (40.0, 45.0))
