@@ -15,6 +15,7 @@ from mivolo_lite.processes import keep_freed_memory
 
 COMMANDS = {
     "predict": "ages and genders of everybody in images and videos",
+    "find-faces": "face boxes for a table of labels that has none",
     "pack": "images and labels become shards",
     "index": "an index for shards that somebody else wrote",
     "audit": "copies, contradicting labels and poor images in shards, as a page",

@@ -92,6 +92,11 @@ class TableSource(Source):
         self.body_from_face, self.max_megapixels, self.age_offset = body_from_face, max_megapixels, age_offset
         self.whole = whole if whole != "auto" else self._usual_whole()
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
+        if self.rules.face_square and self.whole != "no":
+            raise UserError(
+                f"{table.location}: --face-square needs the faces' boxes, and whole images have none; "
+                "`mivolo-lite find-faces` finds them"
+            )
         if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
             raise UserError(f"{table.location}: --align needs landmarks; name their ten columns with --landmarks")
         names = list(table.columns[IMAGE])

