@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
+from PIL import Image
 from torch import nn
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -18,6 +19,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
+from mivolo_lite.inference import detect
 from mivolo_lite.inference.frames import VideoWriter
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
@@ -29,6 +31,7 @@ from mivolo_lite.packing.sources import SOURCES
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
+from tests.inference.scenes import RedSquares, photo
 from tests.models.tiny import SIDE, TinyMivolo
 from tests.packing import layouts
 from tests.shards.tiny_shards import noise_jpeg, write_shard
@@ -81,10 +84,10 @@ def supplies(tmp_path_factory):
         for name in ("UTKFace", "IMDB", "FairFace", "shards/train", "shards/val"):
             Path(name).mkdir(parents=True)
         for number in range(PHOTOS):
-            face, photo = noise_jpeg(number, SIDE), noise_jpeg(number, 120)
+            face, scene = noise_jpeg(number, SIDE), noise_jpeg(number, 120)
             Path("UTKFace", f"{number}_{number % 2}_{number % 5}_1.jpg").write_bytes(face)
-            Path("IMDB", f"{number}.jpg").write_bytes(photo)
-            Path("FairFace", f"{number}.jpg").write_bytes(photo)
+            Path("IMDB", f"{number}.jpg").write_bytes(scene)
+            Path("FairFace", f"{number}.jpg").write_bytes(scene)
             person = Path("FACES", f"person{number // 2}")
             person.mkdir(parents=True, exist_ok=True)
             (person / f"{number}.jpg").write_bytes(face)
@@ -103,6 +106,14 @@ def supplies(tmp_path_factory):
         Path("photo.jpg").write_bytes(noise_jpeg(0, 120))
         Path("photos").mkdir()
         Path("photos", "a.jpg").write_bytes(noise_jpeg(1, 120))
+        for number in range(80):
+            image = Image.fromarray(photo((20, 10, 60), width=100, height=80, seed=number))
+            image.save(Path("photos", f"{number}.jpg"))
+        rows = [f"{number}.jpg,{number}" for number in range(80)]
+        Path("labels.csv").write_text("\n".join(["path,age", *rows]))
+        Path("faces").mkdir()
+        heads = "path,age,face_x0,face_y0,face_x1,face_y1"
+        Path("faces", "labels.csv").write_text("\n".join([heads, *(f"{row},20,10,80,70" for row in rows)]))
         Path("boxes.csv").write_text("file,face_x0,face_y0,face_x1,face_y1\na.jpg,10,10,90,90\n")
         video = VideoWriter(Path("walk.mp4"), Fraction(25))
         video.write(np.zeros((48, 64, 3), np.uint8))
@@ -207,6 +218,7 @@ def test_every_command_runs(name, workplace, supplies):
         words = [str(min(int(word), 30)) if word.isdigit() else word for word in words] + ["--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uvicorn.Server.run", lambda server, sockets: None)  # it would serve until it is stopped
+        patch.setattr(detect, "open_detector", lambda *_: detect.FaceDetector(RedSquares()))  # of find-faces
         main(words + ["--port", "0"] * (words[0] == "serve"))
     if "--out" in words:
         out = Path(words[words.index("--out") + 1])

@@ -62,8 +62,8 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.work import PredictOptions
 
     items = find_items(options["sources"])
-    if any(item.kind == "video" for item in items):
-        import_av()  # before hours of photos are estimated
+    if all(item.kind == "video" for item in items):
+        import_av()  # beside photos, videos that need it are listed as rejected
     rank, world_size, wait = _processes()
     if to_terminal and world_size > 1:
         raise UserError("predict: several processes need a folder for their results; give --out DIR")

@@ -42,9 +42,12 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
     """Frames a second of a file or a URL, and its frames, decoded as they are asked for.
 
     Raises:
-        UnusableVideo: no video, or damaged, also later from the frames.
+        UnusableVideo: no video, or damaged, also later from the frames; or PyAV is not installed.
     """
-    av = import_av()
+    try:
+        av = import_av()
+    except UserError as missing:
+        raise UnusableVideo(str(missing)) from None
     try:
         with _opened(address) as file, av.open(file) as container:
             if not container.streams.video:

@@ -79,9 +79,9 @@ class DataConfig:
         reader: ``index`` is exact, resumable and elastic; ``stream`` is stock webdataset, for sources that cannot seek.
         stream_samples: samples in an epoch of ``reader: stream``, which cannot count them itself.
         workers: decoding processes of each rank. ``auto`` is one less than the CPUs that a rank with a GPU has, at most
-            16, and one without a GPU. With the default augmentation, one delivers about 1,000 images a second that are
-            stored at 448 px for a model of 224, and 5,000 that are stored at 200 for one of 112; only decoded and
-            resized, 1,350 and 6,800.
+            16, and one without a GPU. With the default augmentation, one delivers about 1,200 images a second that are
+            stored at 448 px for a model of 224, and 6,400 that are stored at 200 for one of 112; only decoded and
+            resized, 1,500 and 8,400.
         block_samples: samples fetched and shuffled as one block.
         window_blocks: blocks shuffled together.
         cache: where each node keeps what it fetched from a URL.

@@ -32,8 +32,8 @@ def photos(tmp_path, monkeypatch):
 
 
 def find_faces(tmp_path, *words):
-    main(["find-faces", "--images", f"{tmp_path}/photos", "--csv", f"{tmp_path}/labels.csv", "--out", f"{tmp_path}/found",
-          *words])  # fmt: skip
+    folders = ["--images", f"{tmp_path}/photos", "--csv", f"{tmp_path}/labels.csv", "--out", f"{tmp_path}/found"]
+    main(["find-faces", *folders, *words])
     with open(tmp_path / "found" / "labels.csv", newline="") as file:
         return list(csv.DictReader(file))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mivolo_lite.cli import main
 from mivolo_lite.inference.frames import UnusableVideo, VideoWriter, open_video
@@ -45,6 +46,16 @@ def test_without_pyav_nothing_is_begun(video, checkpoint, tmp_path, monkeypatch,
         main(["predict", str(video), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")])
     assert stop.value.code == 2 and "pip install 'mivolo-lite[video]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_without_pyav_photos_beside_a_video_are_estimated(video, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    Image.fromarray(photo((100, 90, 90))).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    main(["predict", str(tmp_path / "photo.png"), str(video), "--checkpoint", checkpoint, "--out", str(out)])
+    (row,), (rejected,) = rows(out), map(json.loads, (out / "rejected.jsonl").read_text().splitlines())
+    assert row["source"].endswith("photo.png") and 0 <= row["age"] <= 100
+    assert rejected["image"] == str(video) and "pip install" in rejected["reason"]
 
 
 def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, checkpoint, tmp_path):
