@@ -27,19 +27,27 @@ from mivolo_lite.models.head import Head
 
 @dataclass(frozen=True)
 class Answers:
-    """What the teachers answer on average.
+    """What the teachers answer, on average over those that see an image of the sample.
 
     Attributes:
+        seen: (T, B) bool, of which samples each teacher sees an image: a face teacher sees none where a model with two
+            inputs has the body alone.
         age: (B,) mean age in years.
         probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
         gender: (B, 2) probabilities; None where a teacher does not estimate the gender.
         features: (B, P) of all teachers, side by side; None where they are not learnt.
     """
 
+    seen: Tensor
     age: Tensor
     probability: Tensor | None
     gender: Tensor | None
     features: Tensor | None = None
+
+    @property
+    def share(self) -> Tensor:
+        """(T, B) each teacher's part of a sample's answer; 0 for all where none sees it."""
+        return _share(self.seen)
 
 
 class Teachers:
@@ -90,10 +98,12 @@ class Teachers:
             None if age.probability is None else _on_span(age.probability.float(), teacher.method.span, span)
             for teacher, (age, _) in zip(self.teachers, estimates, strict=True)
         ]
+        seen = torch.stack([_sees(teacher, images) for teacher in self.teachers])
         return Answers(
-            torch.stack([age.mean for age, _ in estimates]).mean(0),
-            _mean(probabilities),
-            _mean([gender for _, gender in estimates]),
+            seen,
+            (_share(seen) * torch.stack([age.mean for age, _ in estimates])).sum(0),
+            _mean(probabilities, seen),
+            _mean([gender for _, gender in estimates], seen),
             torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
         )
 
@@ -102,7 +112,8 @@ class Teachers:
 
         The divergence KL(teachers || student) of the ages' and genders' distributions. Where a teacher has no
         distribution of ages, or the student no softmax over them, the student's own loss against the teachers' mean age
-        stands in its place: ordinal methods give ages a probability of 0, which no divergence bears.
+        stands in its place: ordinal methods give ages a probability of 0, which no divergence bears. Where no teacher
+        sees the sample, the loss means nothing.
         """
         method = self.student.method
         estimate, gender = self.student.estimate(output)
@@ -114,13 +125,14 @@ class Teachers:
         if gender is not None and answers.gender is not None:
             loss = loss + gender_weight * _divergence(answers.gender, gender)
         if answers.features is not None:
-            loss = loss + self.feature_weight * self._feature_distance(output["projection"], answers.features)
+            loss = loss + self.feature_weight * self._feature_distance(output["projection"], answers)
         return loss
 
-    def _feature_distance(self, projection: Tensor, features: Tensor) -> Tensor:
+    def _feature_distance(self, projection: Tensor, answers: Answers) -> Tensor:
         """(B,) 1 minus the cosine of the angle between (B, P) projection and features, on average over the teachers."""
-        pairs = zip(projection.float().split(self.widths, 1), features.split(self.widths, 1), strict=True)
-        return 1 - torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs]).mean(0)
+        features = answers.features.split(self.widths, 1)
+        pairs = zip(projection.float().split(self.widths, 1), features, strict=True)
+        return 1 - (answers.share * torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs])).sum(0)
 
 
 def _divergence(target: Tensor, probability: Tensor) -> Tensor:
@@ -135,9 +147,19 @@ def _on_span(probability: Tensor, own: AgeSpan, span: AgeSpan) -> Tensor:
     return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
 
 
-def _mean(answers: Sequence[Tensor | None]) -> Tensor | None:
+def _mean(answers: Sequence[Tensor | None], seen: Tensor) -> Tensor | None:
     known = [answer for answer in answers if answer is not None]
-    return torch.stack(known).mean(0) if len(known) == len(answers) else None
+    return (_share(seen)[..., None] * torch.stack(known)).sum(0) if len(known) == len(answers) else None
+
+
+def _share(seen: Tensor) -> Tensor:
+    return seen / seen.sum(0).clamp(min=1)
+
+
+def _sees(teacher: Estimator, images: Mapping[str, Images | int]) -> Tensor:
+    """(B,) bool: the samples of which a teacher sees any image."""
+    taken = [images[name] for name in teacher.inputs if name in images]
+    return torch.stack([shown.present(images["batch"]) for shown in taken]).any(0)
 
 
 def _resized(images: Images | int, size: int) -> Images | int:

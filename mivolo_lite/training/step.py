@@ -180,13 +180,13 @@ class OptimizerStep:
         return self.dro.factor(batch.sample) * loss
 
     def _teacher_loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The sum over the samples that have an image."""
+        """The sum over the samples that the model and a teacher see."""
         if self.teachers is None:
             return torch.zeros((), device=self.accelerator.device)
         with self.engine.autocast():
             answers = self.teachers.answers(batch.images())
         loss = self.teachers.loss(output, answers, self.gender_weight)
-        return _masked_sum(loss, batch.seen(self.teachers.student.inputs))
+        return _masked_sum(loss, batch.seen(self.teachers.student.inputs) & answers.seen.any(0))
 
     def _known_labels(self, batches: Sequence[Batch], save: bool) -> tuple[Tensor, Tensor]:
         """What must be known before the first backward pass: the only reduce that a step waits for.

@@ -12,6 +12,7 @@ from mivolo_lite.card import Card
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.distillation import Answers, Teachers
@@ -102,6 +103,26 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(teacher):
     assert torch.allclose(whole, halves, atol=1e-6) and not torch.allclose(whole, alone, atol=1e-4)
     assert result.teacher_loss > 0
     assert torch.equal(gradient(student, [batch], [teacher], 0.0)[0], alone)
+
+
+def test_a_teacher_teaches_nothing_about_images_that_it_does_not_see(tmp_path):
+    """Of three teachers, two of faces and one of bodies; the samples have a face, both, a body."""
+    for number, shown in enumerate(("face", "face", "body")):
+        estimator(number, input=shown).save(tmp_path / str(number))
+    student, batch = student_of("dual"), batch_of(3)
+    face, body = (Images(batch.face.pixels[:2], torch.tensor(rows)) for rows in ([0, 1], [1, 2]))
+    batch = replace(batch, face=face, body=body)
+    of_face = Teachers([tmp_path / "0", tmp_path / "1"], student).answers(batch.images())
+    of_body = Teachers([tmp_path / "2"], student).answers(batch.images())
+    every = Teachers([tmp_path / str(number) for number in range(3)], student).answers(batch.images())
+    assert of_face.seen.tolist() == [[True, True, False]] * 2 and of_body.seen.tolist() == [[False, True, True]]
+    both = (2 * of_face.age[1] + of_body.age[1]) / 3
+    torch.testing.assert_close(every.age, torch.stack([of_face.age[0], both, of_body.age[2]]))
+    torch.testing.assert_close(every.probability[0], of_face.probability[0])
+    torch.testing.assert_close(every.gender[2], of_body.gender[2])
+    body_alone = replace(part(batch, slice(2, 3)), face=Images.none_of(64, "cpu"), body=Images.of(body.pixels[1:]))
+    taught, result = gradient(student, [body_alone], [tmp_path / "0"])
+    assert result.teacher_loss == 0 and torch.equal(taught, gradient(student, [body_alone], None)[0])
 
 
 def test_the_teacher_learns_nothing(teacher):
