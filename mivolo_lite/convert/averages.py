@@ -1,6 +1,6 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
     for name, (first, other) in options.items():
         if first != other:
             raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
+
+
+def joined_licences(licences: Iterable[str]) -> str:
+    """The licences of all sources, each once, as in "apache-2.0 and cc-by-nc-4.0": each holds for the result."""
+    return " and ".join(dict.fromkeys(licence for licence in licences if licence))
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from timm.layers import convert_sync_batchnorm
 
+from mivolo_lite.card import locate
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import seed_everything, setup
@@ -164,8 +165,8 @@ class Trainer:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
         config, device = self.config, self.accelerator.device
         seed_everything(config.train.seed)
-        has_weights = self.resumed is not None or bool(config.init_from)
-        self.estimator = new_estimator(config, self.reader, has_weights)
+        weights_from = self.resumed or (locate(config.init_from) if config.init_from else None)
+        self.estimator = new_estimator(config, self.reader, weights_from)
         teachers = None
         if config.optim.teachers:
             teachers = Teachers(config.optim.teachers, self.estimator, config.optim.teacher_features, device)

@@ -1,6 +1,7 @@
 """The estimator of a run before its first step."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -10,15 +11,19 @@ from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.training.run_config import RunConfig, named_options
 
 
-def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, has_weights: bool) -> Estimator:
+def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights_from: Path | None) -> Estimator:
     """The estimator that a run describes, its new heads starting at the ages of the data.
 
     Args:
         config: the whole run.
         reader: of its data.
-        has_weights: whether it loads all of its weights afterwards, so that a backbone need not fetch its own.
+        weights_from: folder of a checkpoint whose weights it loads afterwards, so that a backbone need not fetch its
+            own. They were trained on images normalised by that card, and stay under its licence.
     """
+    has_card = weights_from is not None and (weights_from / CARD_FILE).exists()
+    start = asdict(Card.load(weights_from)) if has_card else {}
     card = Card(
+        **{name: start[name] for name in ("normalisation", "licence") if name in start},
         model=named_options(config.model),
         method=named_options(config.method),
         span=asdict(config.ages),
@@ -27,7 +32,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, has_wei
         data_digest=reader.digest,
         tasks=[asdict(task) for task in config.tasks],
     )
-    estimator = Estimator(card.from_nothing() if has_weights else card, reader.people)
+    estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)

@@ -1,9 +1,13 @@
 """A new run may start from everything that another one learnt."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Estimator
@@ -189,3 +193,18 @@ def test_the_packages_own_checkpoint_is_called_default():
     assert config.init_from == "default" and config.model.backbone == "efficientnet_lite0"
     assert config.method.name == Estimator.load("default").card.method["name"]
     assert config.data.image_size == Estimator.load("default").card.image_size
+
+
+def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(words, tmp_path):
+    """Also once it has resumed, when the checkpoint that it began from may be gone."""
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    best = tmp_path / "first" / "best"
+    other = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    replace(Card.load(best), normalisation=other, licence="cc-by-nc-4.0").save(best)
+    words = ["--run", f"{tmp_path}/second", "--init_from", str(best), "--resume", "auto", *words]
+    main(["train", *words])
+    shutil.rmtree(tmp_path / "first")
+    resumed = started(*words, "--model.name", "single")
+    for card in (Card.load(tmp_path / "second" / "best"), resumed.estimator.card):
+        assert card.normalisation == other and card.licence == "cc-by-nc-4.0"
+    assert resumed.state.step > 0
