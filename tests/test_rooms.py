@@ -32,7 +32,7 @@ ALLOWED = {
         "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },
     "config": {"card", "loading", "methods", "models", "tasks", "training"},
-    "experiments": {"config", "distributed", "estimator", "evaluation", "reporting", "training"},
+    "experiments": {"card", "config", "distributed", "estimator", "evaluation", "reporting", "shards", "training"},
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
         "tasks",

@@ -18,6 +18,8 @@ from mivolo_lite.evaluation.report_sections import Result
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import result_folder, write_text
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import fold_numbers
 
 CROSSVAL_FILE, POOLED = "crossval.json", "evaluation"
 
@@ -40,22 +42,33 @@ def cross_validate(
 ) -> CrossValidation:
     """Train a configuration once for each fold, without that fold, and evaluate each model on its fold.
 
+    A model's weights are those at the end of its training: the best ones on its fold would know it.
+
     The runs are folders below the configuration's run: ``fold-0`` and so on. A run that is complete is not trained
     again, and one that was interrupted resumes. ``evaluation/`` has the report of all predictions together.
 
     Args:
         words: options of ``train``; their ``data.train`` is one data set that was packed with ``--folds``.
-        folds: how many it has.
+        folds: as many as it has.
         launcher, workers, tta: see ``train_and_evaluate``.
 
     Raises:
-        UserError: the configuration is invalid, it names several data sets, or a training failed.
+        UserError: the configuration is invalid, it names several data sets, has another number of folds, lets the
+            error on ``data.val`` decide on the training; or a training failed.
     """
     # Every fold has a data.val of its own, so none need be given: here any value will do.
     config = read_run_config([*words, "--data.val", "-"])
     if len(config.data.train_sets) != 1:
         raise UserError("crossval: data.train names several data sets; pack one with --folds")
+    if config.train.patience is not None or config.optim.schedule == "plateau":
+        raise UserError(
+            "crossval: train.patience and optim.schedule plateau go by the error on the fold that is left out; "
+            "set train.patience to null, and take another schedule"
+        )
     folder, path = Path(config.run), config.data.train_sets[0].path
+    there = fold_numbers(ShardIndex.load(path, config.data.cache))
+    if there != list(range(folds)):
+        raise UserError(f"crossval: --folds {folds}: {path} has the folds {', '.join(f'{fold:g}' for fold in there)}")
     evaluations = []
     for fold in range(folds):
         rest = [other for other in range(folds) if other != fold]
@@ -65,7 +78,7 @@ def cross_validate(
             *("--data.val", json.dumps({"path": path, "folds": [fold]})),
         ]
         run = folder / f"fold-{fold}"
-        evaluations.append(train_and_evaluate(options, run, path, [fold], launcher, workers, tta))
+        evaluations.append(train_and_evaluate(options, run, "last", launcher, workers, tta))
     predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
     metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
     found = CrossValidation(

@@ -33,22 +33,21 @@ def train_seeds(
         By metric (``mae`` in years, ``cs5`` and ``gender_accuracy`` as shares), where the data has its labels.
 
     Raises:
-        UserError: fewer than two seeds, the configuration is invalid, or a training failed.
+        UserError: fewer than two seeds, the configuration is invalid, a training failed, or the validation data has
+            neither ages nor genders.
     """
     if seeds < 2:
         raise UserError(f"seeds: --seeds {seeds}: the spread needs two trainings or more")
-    config = read_run_config(words)
-    val = config.data.val_set
-    folder = Path(config.run)
+    folder = Path(read_run_config(words).run)
     evaluations = [
-        train_and_evaluate(
-            [*words, "--train.seed", str(seed)], folder / f"seed-{seed}", val.path, val.folds, launcher, workers, tta
-        )
+        train_and_evaluate([*words, "--train.seed", str(seed)], folder / f"seed-{seed}", "best", launcher, workers, tta)
         for seed in range(seeds)
     ]
     losses = [image_losses(run.predictions) for run in read_runs(evaluations)]
     found = {metric: spread([of_run[metric] for of_run in losses]) for metric in METRICS}
     spreads = {metric: values for metric, values in found.items() if values is not None}
+    if not spreads:
+        raise UserError(f"seeds: the validation data has no ages and no genders; {folder} has the trainings")
     contents = {"seeds": list(range(seeds)), "metrics": {name: asdict(values) for name, values in spreads.items()}}
     write_text(folder / SEEDS_FILE, json.dumps(contents, indent=1) + "\n")
     return spreads

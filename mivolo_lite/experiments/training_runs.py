@@ -1,15 +1,25 @@
 """Trainings of one experiment, one after another, each a run of its own that a second start resumes."""
 
+import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
+import yaml
+
+from mivolo_lite.card import Card
+from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
+from mivolo_lite.training.run_config import RunConfig, dump_run_config
+
+Weights = Literal["best", "last"]
+"""Of a training: those with the lowest error on its ``data.val``, or those at its end, which that did not choose."""
 
 
 class Preempted(UserError):
@@ -19,21 +29,14 @@ class Preempted(UserError):
 
 
 def train_and_evaluate(
-    words: Sequence[str],
-    run: Path,
-    data: str,
-    folds: Sequence[int] | None,
-    launcher: str,
-    workers: int,
-    tta: Tta | None,
+    words: Sequence[str], run: Path, weights: Weights, launcher: str, workers: int, tta: Tta | None
 ) -> Path:
-    """Train a run to its end, or resume it, and evaluate its best weights.
+    """Train a run to its end, or resume it, and evaluate it on its ``data.val``.
 
     Args:
         words: options of ``train``, without those of the run's folder.
         run: its folder.
-        data: the shards to evaluate on.
-        folds: these folds of them alone.
+        weights: which are evaluated.
         launcher: command that starts `mivolo-lite train`, such as ``accelerate launch -m mivolo_lite``; this Python
             where it is empty.
         workers: decoding processes of the evaluation.
@@ -43,19 +46,60 @@ def train_and_evaluate(
         The folder of the evaluation.
 
     Raises:
-        UserError: the training failed, and has said why.
+        UserError: the training failed, and has said why; or its folder holds one with other options.
         Preempted: it was preempted, and saved.
     """
-    out = run / "evaluation"
-    if (out / METRICS_FILE).is_file():  # it was evaluated once the training was complete
+    words, out = [*words, "--run", str(run), "--resume", "auto"], run / "evaluation"
+    config = read_run_config(words)
+    _require_same_options(run, config)
+    if not (out / METRICS_FILE).is_file():  # it was evaluated once the training was complete
+        _train(words, run, launcher)
+    elif _tta_of(out) == (tta or Card.load(run / "best").tta):
         return out
+    val = config.data.val_set
+    evaluate(
+        run / "best" if weights == "best" else max((run / "checkpoints").glob("step-?????????")),
+        val.path,
+        out,
+        workers=workers,
+        folds=val.folds,
+        tta=tta,
+        exclude=config.data.exclude,
+        cache=config.data.cache,
+    )
+    return out
+
+
+def _train(words: Sequence[str], run: Path, launcher: str) -> None:
     start = shlex.split(launcher) or [sys.executable, "-m", "mivolo_lite"]
-    command = [*start, "train", *words, "--run", str(run), "--resume", "auto"]
+    command = [*start, "train", *words]
     print(f"\n{shlex.join(command)}", flush=True)
     code = subprocess.run(command).returncode
     if code == EXIT_CODE:
         raise Preempted(f"{run}: the training was preempted and saved; start the same command again to resume")
     if code:
         raise UserError(f"{run}: the training ended with exit code {code}; its own message stands above")
-    evaluate(run / "best", data, out, workers=workers, folds=folds, tta=tta)
-    return out
+
+
+def _tta_of(evaluation: Path) -> str:
+    return json.loads((evaluation / METRICS_FILE).read_text()).get("tta", "none")
+
+
+def _require_same_options(run: Path, config: RunConfig) -> None:
+    """Raise UserError where the folder holds a training with other options: its results would pass for these."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return
+    before, now = (dict(_leaves(yaml.safe_load(text))) for text in (path.read_text(), dump_run_config(config)))
+    others = [name for name in now if name in before and before[name] != now[name] and name != "resume"]
+    if others:
+        raise UserError(f"{run}: holds a training with another {', '.join(others[:5])}; choose another --run")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The options of a configuration by their full names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -65,19 +65,24 @@ class FoldIndex(SubsetIndex):
     """
 
     def __init__(self, full_index: ShardIndex, folds: Sequence[int]):
-        column = full_index.columns.get(EXTRA + FOLD)
-        if column is None:
-            raise UserError(f"{full_index.folder}: has no folds; pack it with --folds 5, or leave `folds` out")
-        there = np.unique(column[~np.isnan(column)])
-        if missing := set(folds) - set(there.tolist()):
+        there = fold_numbers(full_index)
+        if missing := set(folds) - set(there):
             raise UserError(
                 f"{full_index.folder}: has no fold {min(missing)}; there are {', '.join(f'{fold:g}' for fold in there)}"
             )
         self.folds = tuple(folds)
-        super().__init__(full_index, np.isin(column, folds), {"folds": sorted(folds)})
+        super().__init__(full_index, np.isin(full_index.columns[EXTRA + FOLD], folds), {"folds": sorted(folds)})
 
     def __reduce__(self) -> tuple:
         return FoldIndex, (self.full_index, self.folds)
+
+
+def fold_numbers(index: ShardIndex) -> list[float]:
+    """The folds that samples are in, sorted. Raises UserError where the samples' JSON says none."""
+    column = index.columns.get(EXTRA + FOLD)
+    if column is None:
+        raise UserError(f"{index.folder}: has no folds; pack it with --folds 5, or leave `folds` out")
+    return np.unique(column[~np.isnan(column)]).tolist()
 
 
 def select_folds(index: ShardIndex, folds: Sequence[int] | None) -> ShardIndex:

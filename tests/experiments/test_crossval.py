@@ -9,6 +9,7 @@ import yaml
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.crossval import cross_validate
+from mivolo_lite.shards.index import ShardIndex
 from tests.experiments.test_seeds import SMALL
 
 
@@ -16,22 +17,40 @@ from tests.experiments.test_seeds import SMALL
 def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, capfd):
     main(["pack", "people", "--count", "60", "--folds", "2", "--out", f"{tmp_path}/data", "--workers", "1"])
     (data,) = (path for path in (tmp_path / "data").iterdir() if path.is_dir())
-    words = ["--run", f"{tmp_path}/run", "--data.train", str(data), *SMALL]
+    excluded = ShardIndex.load(data).key(0)
+    (tmp_path / "exclude.txt").write_text(f"{excluded}\n")
+    words = ["--run", f"{tmp_path}/run", "--data.train", str(data), "--data.exclude", f"{tmp_path}/exclude.txt", *SMALL]
     main(["crossval", *words, "--folds", "2", "--workers", "0"])
     table = capfd.readouterr().out
     keys = []
     for fold in (0, 1):
         config = yaml.safe_load((tmp_path / f"run/fold-{fold}/config.yaml").read_text())["data"]
         assert config["train"][0]["folds"] == [1 - fold] and config["val"]["folds"] == [fold]
+        evaluated = json.loads((tmp_path / f"run/fold-{fold}/evaluation/metrics.json").read_text())["checkpoint"]
+        assert "fold-" in evaluated and "/checkpoints/step-" in evaluated  # the last weights, not the best
         with open(tmp_path / f"run/fold-{fold}/evaluation/predictions.csv", newline="") as file:
             keys += [row["key"] for row in csv.DictReader(file)]
     with open(tmp_path / "run/evaluation/predictions.csv", newline="") as file:
         pooled = list(csv.DictReader(file))
-    assert [row["key"] for row in pooled] == keys and len(set(keys)) == 60
-    error = sum(abs(float(row["age_pred"]) - float(row["age"])) for row in pooled) / 60
+    assert [row["key"] for row in pooled] == keys and len(set(keys)) == 59 and excluded not in keys
+    error = sum(abs(float(row["age_pred"]) - float(row["age"])) for row in pooled) / 59
     metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
     assert metrics["mae"] == pytest.approx(error, abs=1e-3) and f"{error:.2f}" in table
     assert (tmp_path / "run/evaluation/report.html").is_file()
+    with pytest.raises(UserError, match="fold-0: holds a training with another optim.lr; choose another --run"):
+        cross_validate([*words, "--optim.lr", "0.1"], 2)
+    with pytest.raises(UserError, match="--folds 3: .* has the folds 0, 1"):
+        cross_validate(words, 3)
+    before = (tmp_path / "run/fold-0/metrics.jsonl").read_text()
+    cross_validate(words, 2, workers=0, tta="flip")
+    flipped = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert flipped["mae"] != metrics["mae"] and (tmp_path / "run/fold-0/metrics.jsonl").read_text() == before
+
+
+def test_the_error_on_the_fold_decides_nothing(tmp_path):
+    for words in (["--train.patience", "3"], ["--optim.schedule", "plateau"]):
+        with pytest.raises(UserError, match="go by the error on the fold"):
+            cross_validate(["--run", f"{tmp_path}/run", "--data.train", "a", *words], 2)
 
 
 def test_several_data_sets_have_no_folds_in_common(tmp_path):

@@ -22,6 +22,9 @@ def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_pat
     contents = json.loads((tmp_path / "run" / "seeds.json").read_text())["metrics"]["mae"]
     each = [json.loads((tmp_path / f"run/seed-{seed}/evaluation/metrics.json").read_text())["mae"] for seed in (0, 1)]
     assert contents["values"] == pytest.approx(each, abs=1e-3) and each[0] != each[1]
+    for seed in (0, 1):
+        evaluated = json.loads((tmp_path / f"run/seed-{seed}/evaluation/metrics.json").read_text())["checkpoint"]
+        assert evaluated.endswith(f"seed-{seed}/best")
     assert contents["mean"] == pytest.approx(sum(each) / 2, abs=1e-3) and f"{contents['mean']:.2f}" in table
     before = [(tmp_path / f"run/seed-{seed}/metrics.jsonl").read_text() for seed in (0, 1)]
     spreads = train_seeds(words, 2, workers=0)
