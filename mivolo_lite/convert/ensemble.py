@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import mean, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_licences, mean, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -21,7 +21,7 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose raw outputs are the mean of those of the checkpoints.
 
     The models may differ (backbones, sizes); the method, the ages, the image size and the tasks may not. The card is
-    that of the first, without its metrics and calibration, which are another model's.
+    that of the first with the licences of all, without its metrics and calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``.
@@ -35,7 +35,8 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     for member, folder in zip(members, checkpoints, strict=True):
         _require_same(members[0], member, folder)
     model = {"name": "ensemble", "members": [member.card.model for member in members]}
-    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}))
+    licence = joined_licences(member.card.licence for member in members)
+    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, licence=licence))
     states = [member.state_dict() for member in members]
     estimator.save(out, {name: _weight(name, states) for name in estimator.state_dict()})
     return out

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import mean, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_licences, mean, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
-_SAME = ("image_size", "tasks")
+_SAME = ("image_size", "normalisation", "tasks")
 """What the checkpoints' cards must agree in, beside what defines their model and method."""
 
 
@@ -19,8 +19,8 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose weights are the mean of those of the checkpoints: a uniform soup.
 
     The models must have started from the same weights; the mean of others answers nothing. Batch statistics are
-    averaged like weights. The card is that of the first, without its metrics and calibration, which are another
-    model's.
+    averaged like weights; what a method keeps for its loss alone begins anew. The card is that of the first with the
+    licences of all, without its metrics and calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``, trained with the same options of model and method.
@@ -34,12 +34,21 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     cards = [Card.load(locate(folder)) for folder in checkpoints]
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
         require_equal(model_changes(cards[0], card) | method_changes(cards[0], card), folder)
-        require_equal({name: (getattr(cards[0], name), getattr(card, name)) for name in _SAME}, folder)
+    # Those of the estimators: a file may leave the normalisation to its model.
+    first = estimators[0].card
+    for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
+        require_equal({name: (getattr(first, name), getattr(estimator.card, name)) for name in _SAME}, folder)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):
         _require_same_weights(states[0], state, folder)
-    weights = {name: mean([state[name] for state in states]) for name in states[0]}
-    estimators[0].card = replace(cards[0], metrics={}, calibration={})
+    # Buffers of the loss are as in a new run, and may differ in size.
+    loss_buffers = {f"method.{name}" for name in estimators[0].method.loss_buffers}
+    weights = {
+        name: tensor if name in loss_buffers else mean([state[name] for state in states])
+        for name, tensor in states[0].items()
+    }
+    licence = joined_licences(card.licence for card in cards)
+    estimators[0].card = replace(cards[0], metrics={}, calibration={}, licence=licence)
     estimators[0].save(out, weights)
     return out
 

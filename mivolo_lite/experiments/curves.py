@@ -101,7 +101,9 @@ def _best(logs: Mapping[str, Log]) -> Table:
     for label, log in logs.items():
         evaluated = [record for record in log["val"] if isinstance(record.get("mae"), int | float)]
         if not evaluated:
-            rows.append([label, "", "", "", "not evaluated yet"])
+            # Its data has no ages, or the model answered none.
+            reason = "evaluated, without ages to compare" if log["val"] else "not evaluated yet"
+            rows.append([label, "", "", "", reason])
             continue
         best = min(evaluated, key=lambda record: record["mae"])
         shares = [f"{best[name]:.1%}" if best.get(name) is not None else "" for name in ("cs5", "gender_accuracy")]

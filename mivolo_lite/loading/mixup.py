@@ -20,6 +20,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch, Mixing
@@ -49,6 +50,10 @@ class MixupConfig:
     switch_prob: Probability = 0.5
     off_epoch: Annotated[int, int_range(0)] | None = None
     bandwidth: Annotated[float, float_range(0, 1e3, low_open=True)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bandwidth is not None and not (self.mixup_alpha or self.cutmix_alpha):
+            raise UserError("data.mixup.bandwidth: nothing is mixed; give mixup_alpha or cutmix_alpha as well")
 
     @property
     def is_on(self) -> bool:

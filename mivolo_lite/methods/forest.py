@@ -182,6 +182,8 @@ class Forest(AgeMethod):
 
     defining = ("trees", "depth", "outputs", "seed")
     averages = False  # each model has leaves of its own
+    # A run that starts from another one's weights fills its own ring, whose size, `refit_samples`, may be another.
+    loss_buffers = ("ring_output", "ring_age", "ring_weight", "samples", "steps")
 
     units: Tensor
     leaf_mean: Tensor

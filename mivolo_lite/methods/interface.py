@@ -77,8 +77,8 @@ class AgeMethod(nn.Module):
         defining: names of the options that say what an output means, beside those that shape the weights.
         progress: share of the training done, from 0 to 1; the trainer sets it before every step.
         averages: whether the mean of several models' raw outputs, read with the mean of their biases, is an answer.
-        loss_buffers: names of the buffers that ``fit_prior`` sets for the loss alone; a run that starts from another
-            one's weights keeps those of its own data.
+        loss_buffers: names of the buffers that training alone needs; a run that starts from another one's weights
+            keeps its own, and a soup begins them anew.
     """
 
     Config: ClassVar[Any]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
@@ -68,6 +68,11 @@ class EnsembleModel(AgeModel):
     def forward(self, face: Images, body: Images, batch: int) -> list[Any]:
         """Each member's features."""
         return [member(face, body, batch) for member in self._members]
+
+    def pooled(self, features: Sequence[Any]) -> Tensor:
+        """(m, num_features) those of all members, side by side."""
+        pairs = zip(self._members, features, strict=True)
+        return torch.cat([member.pooled(member_features) for member, member_features in pairs], 1)
 
     def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
         return self._members[0].normalisation(name, mean, std)

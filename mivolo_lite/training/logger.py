@@ -1,12 +1,14 @@
 """Logging of a run: a progress bar, ``metrics.jsonl``, and experiment trackers."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
 from tqdm import tqdm
 
+from mivolo_lite.models.weights import first_line
 from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
 
@@ -24,7 +26,7 @@ class RunLogger:
         total_steps: of the whole run.
         first_step: where it starts or resumes.
         active: whether this is the main process.
-        trackers: get the same metrics, from ``start_trackers``.
+        trackers: get the same metrics, from ``start_trackers``, each until it fails.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class RunLogger:
         self.interactive = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
         self.trackers = trackers
+        self._failed: set[str] = set()
 
     def step(self) -> None:
         """One optimizer step is done."""
@@ -55,7 +58,9 @@ class RunLogger:
         self.folder.log({"kind": kind, "step": step, **values})
         scalars = {name: value for name, value in values.items() if isinstance(value, int | float)}
         for tracker in self.trackers:
-            tracker.log({f"{kind}/{name}": value for name, value in scalars.items()}, step=step)
+            if tracker.name not in self._failed:
+                with self._guarded(tracker):
+                    tracker.log({f"{kind}/{name}": value for name, value in scalars.items()}, step=step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if name not in _IN_PROGRESS)
         if self.interactive and kind == "train":
             with losable_output():
@@ -79,5 +84,16 @@ class RunLogger:
     def close(self) -> None:
         with losable_output():
             self.bar.close()
-        for tracker in self.trackers:
-            tracker.finish()
+        for tracker in self.trackers:  # those that failed as well: each holds a run open in this process
+            with self._guarded(tracker):
+                tracker.finish()
+
+    @contextmanager
+    def _guarded(self, tracker: GeneralTracker) -> Iterator[None]:
+        """Around a call of a tracker: an error, as of a lost network, ends its log and not the training."""
+        try:
+            yield
+        except Exception as error:  # whatever the tracker's own client raises
+            if tracker.name not in self._failed:
+                self._failed.add(tracker.name)
+                self.log(f"train.trackers: {tracker.name} gets no more of this run: {first_line(error)}")

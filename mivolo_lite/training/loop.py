@@ -352,7 +352,7 @@ class Trainer:
                 if predictions.unreadable:
                     count, first = len(predictions.unreadable), predictions.unreadable[0]
                     self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-                self.state.stale = 0 if is_best else self.state.stale + 1
+                self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
                 self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
                 if is_best:
                     self.state.best_mae = error

@@ -107,10 +107,16 @@ class OptimConfig:
             raise UserError("optim.swa_lr: is of stochastic weight averaging; give optim.swa_start as well")
         if self.swa_start is not None and self.ema_decay:
             raise UserError("optim.swa_start: optim.ema_decay averages the weights already; set one of the two")
+        if self.swa_start is not None and self.swa_start >= self.epochs:
+            raise UserError(f"optim.swa_start {self.swa_start:g}: the training ends after {self.epochs:g} epochs")
 
 
 _FUSED = ("cpu", "cuda")
 """Devices for which torch has AdamW as one kernel: on a CPU, a third of the time of one operation after the other."""
+
+
+_MOVES_FROZEN = ("madgrad", "madgradw")
+"""Optimizers that add a constant to the learning rate, so that 0 is not 0. All others that ran on a CPU hold still."""
 
 
 def require_optimizer(name: str) -> None:
@@ -140,8 +146,10 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
         frozen: names of parameters whose learning rate ``set_learning_rate`` may set to 0.
 
     Raises:
-        UserError: the optimizer does not take its options, or cannot run here.
+        UserError: the optimizer does not take its options, cannot run here, or would move what is frozen.
     """
+    if frozen and config.name in _MOVES_FROZEN:
+        raise UserError(f"optim.name {config.name}: also moves what train.freeze holds; take another optimizer")
     groups = parameter_groups(module, config, frozen)
     if config.name == ADAMW:
         is_fused = all(parameter.device.type in _FUSED for parameter in module.parameters())

@@ -53,13 +53,19 @@ def start_trackers(
         try:
             tracker = _START[name](run, ids, first_step)
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
-                tracker.store_init_configuration(_flat(config))
+                tracker.store_init_configuration(_new_options(tracker, _flat(config)))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
             raise UserError(f"train.trackers: {name} does not start: {_reason(error)}") from None
         trackers.append(tracker)
     if ids:
         write_text(run / TRACKERS_FILE, json.dumps(ids) + "\n")
     return trackers
+
+
+def _new_options(tracker: GeneralTracker, options: dict[str, Any]) -> dict[str, Any]:
+    """What the tracker's run does not hold yet, of MLflow: it refuses to change an option, and ``resume`` is one."""
+    known = tracker.tracker.data.params if isinstance(tracker, MLflowTracker) else {}
+    return {name: value for name, value in options.items() if name not in known}
 
 
 def _start_tensorboard(run: Path, ids: dict[str, str], first_step: int) -> GeneralTracker:

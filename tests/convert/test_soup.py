@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import yaml
 
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
+from mivolo_lite.convert.ensemble import ensemble
 from mivolo_lite.convert.soup import soup
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -12,10 +14,10 @@ from mivolo_lite.estimator import Estimator
 SPAN = {"min_age": 0, "max_age": 100}
 
 
-def saved(folder, seed, metrics=None, **method):
+def saved(folder, seed, metrics=None, card=None, **method):
     torch.manual_seed(seed)
-    card = Card({"name": "single", "backbone": "test_resnet"}, {"name": "dldl"} | method, dict(SPAN), image_size=32)
-    card.metrics = metrics or {}
+    model = {"name": "single", "backbone": "test_resnet"}
+    card = Card(model, {"name": "dldl"} | method, dict(SPAN), image_size=32, metrics=metrics or {}, **card or {})
     estimator = Estimator(card)
     for buffer in estimator.buffers():
         if buffer.is_floating_point():
@@ -41,11 +43,47 @@ def test_a_soup_of_one_model_twice_is_that_model(tmp_path, capsys):
     assert "mivolo-lite evaluate --checkpoint" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "licences, joined",
+    [
+        (("", ""), ""),
+        (("", "cc-by-nc-4.0"), "cc-by-nc-4.0"),
+        (("mit", "mit"), "mit"),
+        (("mit", "cc-by-nc-4.0"), "mit and cc-by-nc-4.0"),
+    ],
+)
+@pytest.mark.parametrize("command", [soup, ensemble])
+def test_the_licences_of_all_models_hold(tmp_path, command, licences, joined):
+    for seed, licence in enumerate(licences):
+        saved(tmp_path / str(seed), seed, card={"licence": licence})
+    assert Estimator.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out")).card.licence == joined
+
+
+def test_forests_may_have_kept_other_numbers_of_samples_for_their_leaves(tmp_path):
+    forest = {"name": "forest", "trees": 2, "depth": 3, "outputs": 8}
+    states = [saved(tmp_path / str(size), size, refit_samples=size, **forest) for size in (6, 9)]
+    result = Estimator.load(soup([tmp_path / "6", tmp_path / "9"], tmp_path / "soup"))
+    assert result.method.ring_output.shape == (6, 8) and not result.method.ring_output.any()
+    for name in ("head.weight", "leaf_mean"):
+        torch.testing.assert_close(result.method.state_dict()[name], sum(s[f"method.{name}"] for s in states) / 2)
+
+
+def test_a_normalisation_that_a_file_leaves_to_its_model_is_that_of_the_model(tmp_path):
+    saved(tmp_path / "a", 0)
+    saved(tmp_path / "b", 1)
+    path = tmp_path / "b" / "model.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"normalisation": {}}))
+    soup([tmp_path / "a", tmp_path / "b"], tmp_path / "soup")
+
+
 def test_checkpoints_that_cannot_be_averaged_are_one_line(tmp_path):
     saved(tmp_path / "a", 0)
     saved(tmp_path / "b", 1, name="coral")
     with pytest.raises(UserError, match="method.name coral differs from the first's, "):
         soup([tmp_path / "a", tmp_path / "b"], tmp_path / "soup")
+    saved(tmp_path / "c", 1, card={"normalisation": {"mean": [0.4] * 3, "std": [0.5] * 3}})
+    with pytest.raises(UserError, match="c: normalisation .* differs from the first's, "):
+        soup([tmp_path / "a", tmp_path / "c"], tmp_path / "soup")
     with pytest.raises(UserError, match="two checkpoints"):
         soup([tmp_path / "a"], tmp_path / "soup")
     with pytest.raises(UserError, match="already exists"):

@@ -35,6 +35,15 @@ def test_one_run_at_work_that_was_never_evaluated(tmp_path):
     assert "not evaluated yet" in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_run_whose_validation_data_has_no_ages_was_evaluated(tmp_path):
+    (tmp_path / "a").mkdir()
+    record = {"kind": "val", "step": 10, "mae": None, "cs5": None, "gender_accuracy": 0.75}
+    (tmp_path / "a/metrics.jsonl").write_text(json.dumps(record) + "\n")
+    main(["curves", f"{tmp_path}/a", "--out", f"{tmp_path}/out"])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "evaluated, without ages to compare" in page and "not evaluated yet" not in page
+
+
 def test_smoothing_a_constant_leaves_it():
     assert list(smoothed([2.5] * 5)) == pytest.approx([2.5] * 5)
 

@@ -5,7 +5,9 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.forest import Forest, cluster_ages, normal_mass, refit_leaves
 from mivolo_lite.methods.interface import AgeSpan
@@ -313,6 +315,22 @@ def test_resumed_training_is_the_same_training(tmp_path):
     train(resumed, 14, start=8)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_new_run_from_a_forests_weights_fills_its_own_ring(tmp_path):
+    card = {"model": {"name": "single", "backbone": "test_resnet"}, "span": {"min_age": 0, "max_age": 100}}
+    first, second = (
+        Estimator(Card(method={"name": "forest", "refit_samples": size}, image_size=32, **card)) for size in (50, 20)
+    )
+    first.method.refit(torch.randn(4, 128), AgeRange.exact(AGE), torch.arange(4))
+    first.method.leaf_mean.add_(1)
+    first.save(tmp_path / "first")
+    second.load_weights(tmp_path / "first")
+    method = second.method
+    torch.testing.assert_close(method.leaf_mean, first.method.leaf_mean)
+    assert len(method.ring_age) == 20 and not method.ring_weight.any() and method.samples == method.steps == 0
+    method.refit(torch.randn(4, 128), AgeRange.exact(AGE), torch.arange(4))
+    assert method.ring_weight.sum() == 4 and method.steps == 1
 
 
 def test_leaves_are_no_parameters_and_get_no_gradient():

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from mivolo_lite.card import Card
+from mivolo_lite.convert.ensemble import ensemble
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -183,6 +184,26 @@ def test_the_feature_distance_is_0_for_the_teachers_own_features(teacher):
     torch.nn.init.zeros_(student.projection.bias)
     images = batch_of(5).images()
     assert teachers.loss(student(**images), teachers.answers(images), 1.0).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("models", [("test_vit", "test_resnet"), ("multilevel", "swinface")])
+def test_features_of_an_ensemble_are_those_of_its_members(models, tmp_path):
+    options = {"multilevel": STUDENTS["multilevel"], "swinface": {"name": "swinface", "backbone": None}}
+    for number, model in enumerate(models):
+        chosen = {"backbone": model} | options.get(model, {})
+        torch.manual_seed(number)
+        card = Card({"name": "single"} | {k: v for k, v in chosen.items() if v}, {"name": "dldl"}, dict(SPAN), 64)
+        card.normalisation = {"mean": [0.5] * 3, "std": [0.5] * 3}
+        Estimator(card).save(tmp_path / model)
+    folders = [tmp_path / model for model in models]
+    student, images = estimator(3), batch_of(5).images()
+    separate = Teachers(folders, estimator(3), 1.0).answers(images).features
+    teachers = Teachers([ensemble(folders, tmp_path / "ensemble")], student, 1.0)
+    answers = teachers.answers(images)
+    torch.testing.assert_close(answers.features, separate)
+    loss = teachers.loss(student(**images), answers, 1.0)
+    loss.mean().backward()
+    assert loss.shape == (5,) and student.projection.weight.grad.any()
 
 
 def test_a_step_on_features_is_the_same_in_one_batch_and_in_two(teacher):

@@ -1,5 +1,6 @@
-"""What a run measures and logs of its speed."""
+"""What a run measures and logs of its speed, and trackers that fail."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ from accelerate import Accelerator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.flops import ModelFlops
+from mivolo_lite.training.logger import RunLogger
+from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.throughput import Throughput, in_words
 
 
@@ -78,3 +81,54 @@ def test_the_progress_reads_as_a_line():
     measured = {"elapsed": 192.4, "left": 17, "samples_per_second": 41.23, "wait": 0.031, "memory_gib": 9.12}
     assert in_words(measured) == "0:03:12, 0:00:17 left, 41.2/s, wait 3%, 9.1 GiB"
     assert in_words(measured | {"mfu": 0.384}).endswith("9.1 GiB, 38% of peak")
+
+
+class StubTracker:
+    """Fails from a step on, and where it finishes."""
+
+    def __init__(self, name, lost_at=None, error=None):
+        self.name, self.lost_at, self.error = name, lost_at, error
+        self.logged, self.calls, self.finished = [], 0, False
+
+    def log(self, values, step):
+        self.calls += 1
+        if self.lost_at is not None and step >= self.lost_at:
+            raise self.error
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished = True
+        if self.lost_at is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (ConnectionError("no route to host\nat line 5"), "no route to host"),
+        (RuntimeError("the run was deleted"), "the run was deleted"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_tracker_that_fails_is_one_line_and_the_others_go_on(tmp_path, capsys, error, reason):
+    lost, sound = StubTracker("wandb", 2, error), StubTracker("mlflow")
+    logger = RunLogger(RunFolder(tmp_path), 4, 0, True, [lost, sound])
+    for step in (1, 2, 3, 4):
+        logger.log_metrics("train", step, {"loss": 1 / step})
+    logger.close()
+    output = capsys.readouterr()
+    assert [step for step, _ in lost.logged] == [1] and lost.calls == 2
+    assert sound.logged == [(step, {"train/loss": 1 / step}) for step in (1, 2, 3, 4)]
+    assert lost.finished and sound.finished
+    line = f"train.trackers: wandb gets no more of this run: {reason}"
+    assert [text for text in (output.out + output.err).splitlines() if "trackers" in text] == [line]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+
+
+def test_a_tracker_that_cannot_finish_is_one_line(tmp_path, capsys):
+    trackers = [StubTracker("mlflow", 9, ConnectionError("gone")), StubTracker("tensorboard")]
+    logger = RunLogger(RunFolder(tmp_path), 4, 0, True, trackers)
+    logger.close()
+    assert capsys.readouterr().out == "train.trackers: mlflow gets no more of this run: gone\n"
+    assert trackers[1].finished

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from mivolo_lite.distributed.data_parallel import DataParallel
+from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
 from mivolo_lite.methods import METHODS
@@ -91,3 +92,8 @@ def test_a_run_with_mixup_resumes_to_the_same_bits(people, tmp_path):
     other = require_same_after_resume(people, plain)
     losses = [(run / "metrics.jsonl").read_text() for run in (first, other)]
     assert losses[0] != losses[1]
+
+
+def test_a_bandwidth_without_mixup_is_one_line():
+    with pytest.raises(UserError, match="nothing is mixed"):
+        MixupConfig(bandwidth=3)

@@ -7,6 +7,7 @@ import torch
 from timm.layers import CondConv2d
 from torch import nn
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo_enhancer import Pointwise
 from mivolo_lite.training.optim import OptimConfig, build_optimizer, decayed_names
@@ -108,3 +109,16 @@ def test_moments_are_those_of_the_configuration():
     optimizer = build_optimizer(nn.Linear(2, 2), OptimConfig(beta1=0.8, beta2=0.95))
     assert optimizer.defaults["betas"] == (0.8, 0.95)
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("name", ["madgrad", "madgradw"])
+def test_an_optimizer_that_moves_frozen_weights_is_one_line(name):
+    layer = torch.nn.Linear(2, 2)
+    build_optimizer(layer, OptimConfig(name=name))
+    with pytest.raises(UserError, match="train.freeze"):
+        build_optimizer(layer, OptimConfig(name=name), ["weight"])
+
+
+def test_averaging_that_never_begins_is_one_line():
+    with pytest.raises(UserError, match="optim.swa_start 5: the training ends after 5 epochs"):
+        OptimConfig(swa_start=5, epochs=5)

@@ -68,13 +68,16 @@ def test_mlflow_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, mon
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its newest versions ask for a database otherwise
     mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
-    for step in (1, 2):
-        (tracker,) = start_trackers(["mlflow"], tmp_path, CONFIG, step)
+    # A run that resumes says so in its options, and others may be new or have changed.
+    resumed = CONFIG | {"resume": "auto", "optim": {"lr": 1e-4, "clip_norm": 1.0}}
+    for step, config in ((1, CONFIG | {"resume": "no"}), (2, resumed)):
+        (tracker,) = start_trackers(["mlflow"], tmp_path, config, step)
         log_and_finish(tracker, step)
     run_id = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
     client = mlflow.MlflowClient()
     assert [metric.value for metric in client.get_metric_history(run_id, "val/mae")] == [9.0, 8.0]
-    assert client.get_run(run_id).data.params["optim.lr"] == "0.001"
+    options = client.get_run(run_id).data.params
+    assert (options["optim.lr"], options["resume"], options["optim.clip_norm"]) == ("0.001", "no", "1.0")
     assert log_report(tracked_run(tmp_path / "checkpoints" / "step-1"), report_in(tmp_path)) == ["mlflow"]
     assert [file.path for file in client.list_artifacts(run_id, "evaluation")] == ["evaluation/report.html"]
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
