@@ -132,7 +132,7 @@ class Trainer:
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
         ready = not owed or self._evaluate()
         for batches in self._steps() if ready and not self._is_stale() else ():
-            self._begin_step()
+            self._begin_step(self._learning_rate())
             self.estimator.method.progress = self._position() / self.end()
             result = self._learn(batches)
             results.append(result)
@@ -285,11 +285,14 @@ class Trainer:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise
 
-    def _begin_step(self) -> None:
+    def _learning_rate(self) -> float:
+        """Of the next step, by the schedule."""
+        optim, plateaus = self.config.optim, self.state.plateaus
+        return learning_rate(self._position(), self.end(), self.steps_per_epoch, optim, plateaus)
+
+    def _begin_step(self, lr: float) -> None:
         """Ready the model for a step, with the learning rate of each parameter."""
         is_frozen = self.freeze.is_on(self._position() / self.steps_per_epoch)
-        optim, plateaus = self.config.optim, self.state.plateaus
-        lr = learning_rate(self._position(), self.end(), self.steps_per_epoch, optim, plateaus)
         set_learning_rate(self.engine.optimizer, lr, is_frozen)
         if not self.estimator.training or is_frozen != self.is_frozen:  # a millisecond for a ResNet-50
             self.engine.model.train()
@@ -395,8 +398,7 @@ class Trainer:
         """
         self.throughput = Throughput()
         for rate, batches in zip(rates, self._steps(), strict=False):
-            set_learning_rate(self.engine.optimizer, rate)
-            self.engine.model.train()
+            self._begin_step(rate)
             result = self._learn(batches)
             self._advance()
             self.heartbeat.progress()

@@ -19,7 +19,7 @@ _LOCK_PATIENCE = 10.0
 _REMEDY = "the checkpoints are whole; make room, then --resume auto"
 _RUN_FILES = {
     "config.yaml", "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
-    "tensorboard", "trackers.json", "wandb", "mlruns",
+    "tensorboard", "trackers.json", "wandb", "mlruns", "find-lr",
     "profile", "config.yaml.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
 """Files that a run writes into its folder."""
