@@ -42,7 +42,8 @@ class LrCurve:
     def steepest(self) -> float:
         """Where the loss falls fastest over the logarithm of the rate: the highest rate to train with.
 
-        By the line of least squares through the losses around each rate, up to the lowest loss.
+        By the line of least squares through the losses around each rate, up to that of the lowest loss. The line itself
+        reaches beyond: one through few steps before the lowest loss would be steep by noise.
 
         Raises:
             UserError: the loss falls nowhere.
@@ -50,14 +51,12 @@ class LrCurve:
         half = max(2, round(_WINDOW * len(self.rates)))
         first = min(half, len(self.rates) // 3)
         end = first + int(np.argmin(self.losses[first:])) + 1
-        slopes = [self._slope(max(first, at - half), min(end, at + half + 1)) for at in range(first, end)]
-        if not slopes or min(slopes) >= 0:
+        slopes = [self._slope(max(first, at - half), at + half + 1) for at in range(first, end)]
+        if min(slopes) >= 0:
             raise UserError("find-lr: the loss falls at no rate; give a lower --low, or more --steps")
         return self.rates[first + int(np.argmin(slopes))]
 
     def _slope(self, begin: int, end: int) -> float:
-        if end - begin < 2:
-            return 0.0
         return float(np.polyfit(np.log(self.rates[begin:end]), self.losses[begin:end], 1)[0])
 
 

@@ -31,6 +31,20 @@ def test_noise_moves_it_little(seed):
     assert 1e-4 < LrCurve(rates.tolist(), losses).steepest < 3e-2
 
 
+def test_a_fall_after_the_lowest_loss_does_not_count():
+    """A training that broke down may recover faster than it ever learnt."""
+    rates = np.geomspace(1e-6, 1, 100)
+    losses = np.interp(range(100), [0, 20, 60, 70, 80, 99], [1, 1, 0.2, 3, 0.5, 0.5])
+    assert rates[20] < LrCurve(rates.tolist(), losses.tolist()).steepest < rates[60]
+
+
+def test_a_dip_before_the_lowest_loss_is_no_fall():
+    """The lowest loss is one by noise as well: few steps before it fall steeply."""
+    rates = np.geomspace(1e-6, 1, 100)
+    losses = np.interp(range(100), [0, 20, 60, 74, 77, 80, 99], [2, 2, 1, 1, 0.6, 1, 1])
+    assert rates[20] < LrCurve(rates.tolist(), losses.tolist()).steepest < rates[60]
+
+
 def test_a_loss_that_falls_nowhere_is_one_line():
     with pytest.raises(UserError, match="falls at no rate"):
         _ = LrCurve(np.geomspace(1e-6, 1, 50).tolist(), np.linspace(1, 2, 50).tolist()).steepest
