@@ -106,3 +106,14 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
     return value if kind is None else kind(value)
+
+
+def flat_options(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The options of a configuration as plain values by their dotted names, lists as text."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flat_options(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value) if isinstance(value, list) else value
+    return flat

@@ -4,9 +4,9 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -16,6 +16,8 @@ from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
+from mivolo_lite.option_values import flat_options
+from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig, dump_run_config
 
 Weights = Literal["best", "last"]
@@ -58,7 +60,7 @@ def train_and_evaluate(
         return out
     val = config.data.val_set
     evaluate(
-        run / "best" if weights == "best" else max((run / "checkpoints").glob("step-?????????")),
+        run / "best" if weights == "best" else finished_checkpoints(run / "checkpoints")[-1],
         val.path,
         out,
         workers=workers,
@@ -90,16 +92,7 @@ def _require_same_options(run: Path, config: RunConfig) -> None:
     path = run / "config.yaml"
     if not path.is_file():
         return
-    before, now = (dict(_leaves(yaml.safe_load(text))) for text in (path.read_text(), dump_run_config(config)))
+    before, now = (flat_options(yaml.safe_load(text)) for text in (path.read_text(), dump_run_config(config)))
     others = [name for name in now if name in before and before[name] != now[name] and name != "resume"]
     if others:
         raise UserError(f"{run}: holds a training with another {', '.join(others[:5])}; choose another --run")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The options of a configuration by their full names."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

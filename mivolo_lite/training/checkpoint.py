@@ -34,6 +34,11 @@ _NAME = re.compile(r"step-\d{9}")
 """Of a checkpoint's folder. Whatever else lies next to it is the user's."""
 
 
+def finished_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run's ``checkpoints`` folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+
+
 class Checkpointer:
     """Saves and loads a run: weights, their average and the optimizer state, full, and where it stands.
 
@@ -128,7 +133,7 @@ class Checkpointer:
 
     def finished(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+        return finished_checkpoints(self.folder)
 
     def latest(self, say: Callable[[str], None] = print) -> Path | None:
         """The latest checkpoint that can be read, if any: the same for all ranks, whatever their views of the disk.

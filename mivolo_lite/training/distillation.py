@@ -32,6 +32,7 @@ class Answers:
     Attributes:
         seen: (T, B) bool, of which samples each teacher sees an image: a face teacher sees none where a model with two
             inputs has the body alone.
+        share: (T, B) each teacher's part of a sample's answer; 0 for all where none sees it.
         age: (B,) mean age in years.
         probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
         gender: (B, 2) probabilities; None where a teacher does not estimate the gender.
@@ -39,15 +40,11 @@ class Answers:
     """
 
     seen: Tensor
+    share: Tensor
     age: Tensor
     probability: Tensor | None
     gender: Tensor | None
     features: Tensor | None = None
-
-    @property
-    def share(self) -> Tensor:
-        """(T, B) each teacher's part of a sample's answer; 0 for all where none sees it."""
-        return _share(self.seen)
 
 
 class Teachers:
@@ -99,11 +96,13 @@ class Teachers:
             for teacher, (age, _) in zip(self.teachers, estimates, strict=True)
         ]
         seen = torch.stack([_sees(teacher, images) for teacher in self.teachers])
+        share = seen / seen.sum(0).clamp(min=1)
         return Answers(
             seen,
-            (_share(seen) * torch.stack([age.mean for age, _ in estimates])).sum(0),
-            _mean(probabilities, seen),
-            _mean([gender for _, gender in estimates], seen),
+            share,
+            (share * torch.stack([age.mean for age, _ in estimates])).sum(0),
+            _mean(probabilities, share),
+            _mean([gender for _, gender in estimates], share),
             torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
         )
 
@@ -147,13 +146,9 @@ def _on_span(probability: Tensor, own: AgeSpan, span: AgeSpan) -> Tensor:
     return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
 
 
-def _mean(answers: Sequence[Tensor | None], seen: Tensor) -> Tensor | None:
+def _mean(answers: Sequence[Tensor | None], share: Tensor) -> Tensor | None:
     known = [answer for answer in answers if answer is not None]
-    return (_share(seen)[..., None] * torch.stack(known)).sum(0) if len(known) == len(answers) else None
-
-
-def _share(seen: Tensor) -> Tensor:
-    return seen / seen.sum(0).clamp(min=1)
+    return (share[..., None] * torch.stack(known)).sum(0) if len(known) == len(answers) else None
 
 
 def _sees(teacher: Estimator, images: Mapping[str, Images | int]) -> Tensor:

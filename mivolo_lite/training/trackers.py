@@ -15,6 +15,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
+from mivolo_lite.option_values import flat_options
 
 TrackerName = Literal["auto", "tensorboard", "wandb", "mlflow"]
 """``auto`` is TensorBoard where that is installed."""
@@ -53,7 +54,7 @@ def start_trackers(
         try:
             tracker = _START[name](run, ids, first_step)
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
-                tracker.store_init_configuration(_new_options(tracker, _flat(config)))
+                tracker.store_init_configuration(_new_options(tracker, flat_options(config)))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
             raise UserError(f"train.trackers: {name} does not start: {_reason(error)}") from None
         trackers.append(tracker)
@@ -158,14 +159,3 @@ def _read_ids(run: Path) -> dict[str, str]:
         return {}
     ids = ids if isinstance(ids, dict) else {}
     return {name: value for name, value in ids.items() if name in _LOG_REPORT and isinstance(value, str)}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their dotted names, lists as text: what every tracker can show."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = str(value) if isinstance(value, list) else value
-    return flat
