@@ -85,7 +85,7 @@ def _renamed(word: str) -> str:
 def _switches(argv: Sequence[str], parser: ArgumentParser) -> list[str]:
     """The words of a command, ``--align`` alone as ``--align true``."""
     switches = {f"--{action.dest}" for action in parser._actions if getattr(action, "_typehint", None) is bool}
-    followed = zip(argv, [*argv[1:], "--"], strict=True)
+    followed = zip(argv, [*argv[1:], "--"], strict=False)
     return [
         f"{word}=true" if word.replace("-", "_").replace("__", "--", 1) in switches and after.startswith("--") else word
         for word, after in followed
@@ -96,6 +96,10 @@ def _source(name: str, own: dict[str, Any], options: dict[str, Any]) -> Source:
     """The source, and in ``options`` how its samples are divided."""
     split, by, stratify, folds = (options.pop(option) for option in ("split", "split_by", "stratify", "folds"))
     if split and "=" not in split and "split_column" in own:
+        if own["split_column"]:
+            raise UserError(
+                f"--split {split} --split_column {own['split_column']}: both name a column; give one of them"
+            )
         own["split_column"], split = split, None
     options["split"] = Splitting(parse_split(split) if split else None, by, stratify, folds)
     if "seed" in signature(SOURCES[name]).parameters:

@@ -259,6 +259,7 @@ def read_json(index, number):
     "words, message",
     [
         ("pack nobody", "no source 'nobody'"),
+        ("pack utkface", "images"),
         ("pack utkface --out {tmp}/out", "images"),
         ("pack utkface --images {tmp}/UTKFace", "out"),
         ("pack utkface --images {tmp}/nowhere --out {tmp}/out", "no such folder"),
