@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-Item = TypeVar("Item", str, int)
+Item = TypeVar("Item", str, int, bytes)
 
 
 def first_connected(pairs: Iterable[tuple[Item, Item]]) -> dict[Item, Item]:

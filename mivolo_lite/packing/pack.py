@@ -87,7 +87,7 @@ def pack(
     Raises:
         UserError: ``out`` exists, the shares do not add up, a part stays empty, or too many images are rejected.
     """
-    out, splitting = Path(out), as_splitting(split)
+    out, splitting = Path(out), as_splitting(split, source)
     check_layout(out, samples_per_shard)
     items = source.items()
     with atomic_folder(out) as partial:
@@ -99,9 +99,13 @@ def pack(
     return Packed.of(out, written, source, reading)
 
 
-def as_splitting(split: Splitting | dict[str, float] | None) -> Splitting:
-    """How samples are divided, from shares of parts or in full."""
-    return split if isinstance(split, Splitting) else Splitting(split)
+def as_splitting(split: Splitting | dict[str, float] | None, source: Source) -> Splitting:
+    """How a source's samples are divided, from shares of parts or in full. Raises UserError where it cannot be so."""
+    splitting = split if isinstance(split, Splitting) else Splitting(split)
+    splitting.check(source)
+    if splitting.shares is not None:
+        source.ignore_parts()
+    return splitting
 
 
 def _missing_crops(reading: ReadResult) -> Iterator[str]:

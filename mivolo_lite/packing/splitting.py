@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from mivolo_lite.connected import first_connected
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import FOLD
 from mivolo_lite.packing.sources.source import Source
@@ -56,6 +57,17 @@ class Splitting:
         if self.folds is not None and not 2 <= self.folds <= 1000:
             raise UserError(f"--folds {self.folds}: give a number from 2 to 1000")
 
+    def check(self, source: Source) -> None:
+        """Raise UserError where an option would do nothing, since the source's own parts or folds are kept."""
+        if self.shares is not None or self.folds is not None or not (source.splits or source.has_folds):
+            return
+        for option, value, usual in (("--stratify", self.stratify, "no"), ("--split_by", self.by, "person")):
+            if value != usual:
+                raise UserError(
+                    f"{option} {value}: the data set names its own {'parts' if source.splits else 'folds'}, which are "
+                    "kept; give shares, as in --split train=0.9,val=0.1, or leave the option out"
+                )
+
     def divide(self, samples: Sequence[TemporarySample], source: Source) -> dict[str, list[TemporarySample]]:
         """The samples of every part, in their final order. Raises UserError where a part or a fold stays empty."""
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
@@ -85,13 +97,21 @@ class Splitting:
 
     def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float], salt: bytes = b"") -> list[int]:
         """The number of the part that each sample comes into; another salt makes it another one."""
-        lots = [sample.lot if self.by == "person" else sample.rank for sample in samples]
+        lots = _lots_of_people(samples) if self.by == "person" else [sample.rank for sample in samples]
         lots = [hashlib.sha256(salt + lot).digest()[:8] for lot in lots] if salt else lots
         if self.stratify == "age":
             part_of = _stratified(samples, lots, shares)
             return [part_of[lot] for lot in lots]
         ends = [*list(accumulate(shares))[:-1], np.inf]
         return np.searchsorted(ends, [int.from_bytes(lot, "big") / 2**64 for lot in lots], side="right").tolist()
+
+
+def _lots_of_people(samples: Sequence[TemporarySample]) -> list[bytes]:
+    """The lot of each sample: equal for a person's images and, under whatever names, for exact copies of an image."""
+    first_lot: dict[bytes, bytes] = {}
+    pairs = ((sample.lot, first_lot.setdefault(sample.rank, sample.lot)) for sample in samples)
+    common = first_connected(pair for pair in pairs if pair[0] != pair[1])
+    return [common.get(sample.lot, sample.lot) for sample in samples]
 
 
 def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], shares: Sequence[float]) -> dict[bytes, int]:

@@ -77,7 +77,7 @@ def pack_worker_shard(
         UserError: as ``pack`` does, or others were read with other options.
     """
     out = Path(out)
-    splitting = as_splitting(split)
+    splitting = as_splitting(split, source)
     check_layout(out, samples_per_shard)
     items = source.items()
     parts_folder, merged_folder = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
@@ -113,10 +113,9 @@ def _check_content(folder: Path) -> None:
 def _header(source: Source, items: Sequence[str], seed: int) -> dict:
     """What must be equal for worker shards to belong together."""
     digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
-    # Its labels and options; where its images lie may differ between machines.
-    options = repr(
-        [type(source).__name__, *((name, value) for name, value in vars(source).items() if name != "images")]
-    )
+    # Its labels and options; where its files lie, which the preface says as well, may differ between machines.
+    settings = [(name, value) for name, value in vars(source).items() if name not in ("images", "preface")]
+    options = repr([type(source).__name__, *settings])
     options_digest = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
     return {
         "images": len(items),

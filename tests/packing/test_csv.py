@@ -127,8 +127,18 @@ def test_a_column_of_parts_is_obeyed(source, tmp_path, capsys):
     assert len(ShardIndex.load(tmp_path / "all" / "all")) == 10
 
 
-def test_a_row_without_a_part_is_rejected_where_others_have_one(source):
+def test_two_names_for_the_column_of_parts_are_one_line(source, tmp_path, capsys):
+    source("path,age,part", "0.jpg,1,train")
+    with pytest.raises(SystemExit):
+        main(f"pack csv --images {tmp_path} --csv {tmp_path}/labels.csv --split part --split_column age "
+             f"--out {tmp_path}/out".split())  # fmt: skip
+    assert "--split part --split_column age: both name a column" in capsys.readouterr().err
+
+
+def test_a_row_without_a_part_is_rejected_where_others_have_one(source, tmp_path):
     people = source("path,age,split", "0.jpg,1,train", "1.jpg,2,")
+    packed = pack(source("path,age,split", "0.jpg,1,train", "1.jpg,2,"), tmp_path / "out", {"all": 1.0})
+    assert len(packed.splits["all"]) == 2 and not packed.rejected  # shares are given, so nobody asks for the part
     with pytest.raises(Rejected, match="names no split"):
         people.read("1.jpg#3")
     with pytest.raises(UserError, match="split 'a/b' cannot name a folder"):

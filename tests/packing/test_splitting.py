@@ -97,6 +97,40 @@ def test_the_data_sets_own_parts_are_kept_unless_shares_are_given(tmp_path):
     assert list(pack(People(), tmp_path / "usual", None).splits) == ["train", "val"]
 
 
+def test_options_that_would_do_nothing_beside_own_parts_are_one_line(tmp_path):
+    for source, options, message in (
+        (Parted(), {"stratify": "age"}, "--stratify age: the data set names its own parts"),
+        (Parted(), {"by": "image"}, "--split_by image: the data set names its own parts"),
+        (Folded(), {"stratify": "age"}, "--stratify age: the data set names its own folds"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pack(source, tmp_path / "out", Splitting(**options))
+        Splitting(SHARES, **options).check(source), Splitting(folds=3, **options).check(source)
+
+
+class Copies(Source):
+    """Two copies of each of 40 images: of two people, or of one and of nobody who is known."""
+
+    def items(self):
+        return [f"{number:02d}" for number in range(80)]
+
+    def read(self, item):
+        number, person = int(item) // 2, {"0": "a", "1": "b", "2": "a"}.get(str(int(item) % 4))
+        labels = Labels(extra={"image": number} | ({"identity": f"{person}{number}"} if person else {}))
+        sample = Sample(item, noise_jpeg(number, 8), None, labels)
+        return SourceImage(sample.face, [sample], together=f"{person}{number}".encode() if person else None)
+
+
+@pytest.mark.parametrize("splitting", [Splitting(SHARES), Splitting(SHARES, stratify="age"), Splitting(folds=2)])
+def test_copies_stay_together_whoever_is_said_to_be_in_them(tmp_path, splitting):
+    packed = pack(Copies(), tmp_path / "out", splitting)
+    of_image = {}
+    for part, index in packed.splits.items():
+        for label in labels_of(index):
+            of_image.setdefault(label["image"], set()).add((part, label.get("fold")))
+    assert len(of_image) == 40 and all(len(places) == 1 for places in of_image.values())
+
+
 @pytest.mark.parametrize("splitting", [Splitting(folds=3, stratify="age"), Splitting(SHARES, stratify="age"), None])
 def test_the_same_in_parts_and_with_workers(tmp_path, splitting):
     whole = pack(Parted(), tmp_path / "whole", splitting, workers=1)

@@ -9,6 +9,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
+from mivolo_lite.packing.sources.csv import CsvSource
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
 from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from tests.packing.test_pack import SPLIT, GroupImages, digests
@@ -70,6 +71,16 @@ def test_parts_of_other_labels_or_options_are_not_merged(images, tmp_path, chang
     other = source(50, 100) if changed == "labels" else source(20, 50)
     with pytest.raises(UserError, match="00001-of-00002: read from other images or labels"):
         pack_worker_shard(other, tmp_path / "out", SPLIT, WorkerShard(2, 2), max_reject_rate=1)
+
+
+def test_the_files_may_lie_elsewhere_on_another_machine(images, tmp_path):
+    lines = ["path,age", *(f"{path.name},31" for path in images.glob("*.jpg"))]
+    for number, folder in enumerate(("a", "b"), 1):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "labels.csv").write_text("\n".join(lines))
+        source = CsvSource(images, tmp_path / folder / "labels.csv")
+        packed = pack_worker_shard(source, tmp_path / "out", SPLIT, WorkerShard(number, 2))
+    assert sum(map(len, packed.splits.values())) == len(lines) - 1
 
 
 def test_what_a_killed_merge_left_is_cleared_away(images, tmp_path):

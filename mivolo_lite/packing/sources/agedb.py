@@ -42,7 +42,7 @@ class AgeDBSource(FileNameSource):
         return Labels(exact_age(name["age"]), name["gender"].upper(), extra={IDENTITY: person})
 
     def part(self, item: str) -> str | None:
-        if not self.parts:
+        if not self.splits:
             return None
         try:
             return self.parts[_composed(Path(item).name)]

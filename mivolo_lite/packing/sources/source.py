@@ -52,6 +52,10 @@ class Source:
     splits: Sequence[str] = ()
     has_folds: bool = False
 
+    def ignore_parts(self) -> None:
+        """Leave the data set's own parts aside, so that an image of which they say nothing is no fault."""
+        self.splits = ()
+
     def items(self) -> Sequence[str]:
         """The images' names, sorted. Raises UserError when there are none."""
         raise NotImplementedError
