@@ -96,8 +96,8 @@ def parse_age(value) -> tuple[float, float] | None:
         return None
     ends = value if isinstance(value, list | tuple) else (value, value)
     try:
-        if any(isinstance(end, bool) for end in ends):  # true would be 1 year
-            raise TypeError
+        if any(isinstance(end, bool) or isinstance(end, str) and "_" in end for end in ends):
+            raise TypeError  # true would be 1 year, and 4_6 would be 46
         lo, hi = (float(end) for end in ends)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"age {value!r:.50} is neither a number nor a pair [lo, hi]") from None
@@ -120,7 +120,7 @@ def _parse_group(value) -> str | None:
     """A group's name, None where unknown. Raises ValueError for what is no name."""
     if isinstance(value, list | dict):
         raise ValueError("its group is neither a name nor a number")
-    return None if value is None or value != value else str(value)  # NaN is not equal to itself
+    return None if value in (None, "") or value != value else str(value)  # NaN is not equal to itself
 
 
 def _json_object(data: bytes) -> dict:

@@ -284,9 +284,9 @@ def _base(member: Member) -> str:
 
 
 def _plain(labels: Labels) -> Labels:
-    """Without nested values, which are no labels: an index has numbers and words."""
+    """Without nested values, which are no labels, and without an empty identity: an index has numbers and words."""
     plain = {name: () if isinstance(value, list | dict) else value for name, value in labels.extra.items()}
-    if plain.get(IDENTITY) == ():
+    if plain.get(IDENTITY) in ((), ""):
         del plain[IDENTITY]
     return replace(labels, extra=plain)
 

@@ -29,6 +29,7 @@ from mivolo_lite.packing.sources.source import Rejected
         ("-1", None),
         ("None", None),
         ("NaN", None),
+        ("NA", None),
     ],
 )
 def test_ages(cell, expected):
@@ -49,6 +50,7 @@ def test_an_offset_is_added():
         ("400", "does not lie in 0 to 120"),
         ("-5", "does not lie in 0 to 120"),
         ("inf", "is no age"),
+        ("4_6", "is no age"),
         ("1990-2000", "does not lie in 0 to 120"),
     ],
 )

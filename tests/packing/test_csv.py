@@ -61,6 +61,17 @@ def test_what_is_not_asked_for_is_a_label_of_a_task(source):
     assert sample.labels.extra == {"source": "0.jpg", "age_std": 4.5, "smile": "yes", "identity": "7"}
 
 
+def test_columns_that_cannot_name_a_label_are_told(source):
+    people = source("path,age,smile,hair color,head-pose,", "0.jpg,31,1,red,5,7")
+    assert people.notes == ["columns left out, rename them with letters, digits and _ alone: hair color, head-pose"]
+
+
+def test_cells_that_say_nothing_are_nobody_and_no_width(source):
+    people = source("path,age,age_std,identity", "0.jpg,31,NA,nan", "1.jpg,31,2,7")
+    assert [people.read(item).together for item in people.items()] == [None, b"7"]
+    assert [sample.labels.extra.get("age_std") for sample in samples_of(people)] == [None, 2]
+
+
 def test_rows_of_one_whole_image_are_one_person(source):
     people = source("path,age", "0.jpg,31", "0.jpg,31")
     assert len(samples_of(people)) == 1 and people.notes == [

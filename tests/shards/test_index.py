@@ -259,6 +259,7 @@ def test_empty_and_missing_folders_are_named(tmp_path):
     [
         (b'{"age": true}', "age True is neither a number"),
         (b'{"age": NaN}', "does not lie in"),
+        (b'{"age": "4_6"}', "age '4_6' is neither a number"),
         (b'{"age": 20, "age": 70}', "'age' twice"),
         (b'{"age": 20, "\\ud800": 1}', "lone surrogate"),
         (b'{"age": 20, "a": "\\uDFFF"}', "lone surrogate"),
@@ -279,6 +280,13 @@ def test_labels_that_cannot_be_meant_are_rejected(tmp_path, label, reason):
     assert len(index_shards(tmp_path, max_reject_rate=0.5, workers=2)) == 2
     (reject,) = map(json.loads, (tmp_path / "rejected.jsonl").read_text().splitlines())
     assert reason in reject["reason"]
+
+
+def test_an_empty_name_is_no_group_and_nobody(tmp_path):
+    members = {f"{n}.json": json.dumps({"group": name, "identity": name}).encode() for n, name in enumerate(("", "a"))}
+    write_tar(tmp_path / "s.tar", members | {f"{n}.jpg": noise_jpeg(n) for n in range(2)})
+    info = index_shards(tmp_path).info
+    assert info["groups"] == ["a"] and info["labels"]["identity"] == {"known": 1, "people": 1}
 
 
 def test_what_is_left_out_of_an_index_is_left_out_of_its_digest(tmp_path):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, MIN_AGE
+from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
@@ -24,7 +24,7 @@ OLDEST = 100
 """Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
 
 _ABSENT = ("", "-1", "-1.0")
-_UNKNOWN = ("u", "unknown", "none", "null", "nan", "n/a")
+_UNKNOWN = ("u", "unknown", "none", "null", "nan", "na", "n/a")
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
 _OPEN = re.compile(r"(?:(?:more than|over)\s*|>=?\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
 _UNDER = re.compile(r"(?:(?:less than|under|up to)\s*|<=?\s*)(\d+)", re.IGNORECASE)
@@ -34,6 +34,11 @@ _YEARS = re.compile(r"\s*(?:years?(?: old)?|yrs?|y)\.?$", re.IGNORECASE)
 def is_absent(cell: str) -> bool:
     """Whether a cell is empty or -1."""
     return cell in _ABSENT
+
+
+def is_known(cell: str) -> bool:
+    """Whether a cell of any other label, such as an identity, says something: not nothing, -1, ``nan`` or ``inf``."""
+    return not is_absent(cell) and not _is_infinite(cell)
 
 
 def is_unknown(cell: str) -> bool:
@@ -123,7 +128,7 @@ class GenderCodes:
 
 def _is_number(code: str) -> bool:
     try:
-        return math.isfinite(float(code))
+        return "_" not in code and math.isfinite(float(code))  # Python reads 4_6 as 46
     except ValueError:
         return False
 
@@ -162,8 +167,16 @@ def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict
     return {
         column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
         for column, cell in cells.items()
-        if column not in known_columns and column.isidentifier() and not is_absent(cell) and not _is_infinite(cell)
+        if column not in known_columns
+        and column.isidentifier()
+        and is_known(cell)
+        and not (column == AGE_STD and is_unknown(cell))  # a word among numbers would cost the index the column
     }
+
+
+def nameless_columns(columns: Iterable[str]) -> list[str]:
+    """The columns that ``other_labels`` passes over, since their names cannot name a task."""
+    return [column for column in columns if column and not column.isidentifier()]
 
 
 def _number_or_word(cell: str) -> str | float:

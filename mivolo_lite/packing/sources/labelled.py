@@ -24,7 +24,9 @@ from mivolo_lite.packing.sources.cells import (
     age_of,
     box_of,
     is_absent,
+    is_known,
     is_unknown,
+    nameless_columns,
     numbers_of,
     other_labels,
 )
@@ -129,12 +131,16 @@ class TableSource(Source):
             if end - begin > 1 and len(identities := _identities(people)) > 1:
                 groups.append(identities)
             begin = end
-        self.samples, self.notes = samples, notes.lines()
+        self.samples, self.notes = samples, [*notes.lines(), *self._columns_left_out()]
         self.together = people_together(groups)
         if not samples:
             raise UserError(
                 f"{self.table.location}: nobody in it has an age or a gender; label the people to learn from"
             )
+
+    def _columns_left_out(self) -> list[str]:
+        names = nameless_columns(name for name in self.table.columns if name not in _KNOWN_COLUMNS)
+        return [f"columns left out, rename them with letters, digits and _ alone: {', '.join(names)}"] if names else []
 
     def _people(self, begin: int, end: int) -> list[Person]:
         rows = [int(row) for row in self.order[begin:end]]
@@ -245,7 +251,7 @@ def _identities(people: list[Person]) -> set[str]:
     names = (
         row.get(IDENTITY, "") for person in people for row in (person.cells, *(line.cells for line in person.again))
     )
-    return {name for name in names if not is_absent(name)}
+    return {name for name in names if is_known(name)}
 
 
 @lru_cache(maxsize=1)
