@@ -131,6 +131,33 @@ def test_folders_of_parts_stay_parts(tmp_path):
     assert {part: labels_of(index)[0]["age"] for part, index in packed.splits.items()} == {"train": 0, "val": 1}
 
 
+def test_a_tar_outside_the_folders_of_parts_is_one_line_unless_shares_are_given(tmp_path):
+    for number, name in enumerate(("train/a", "val/a", "my data/a")):
+        write_tar(tmp_path / f"in/{name}.tar", {"0.jpg": noise_jpeg(number), "0.json": labels(age=number)})
+    with pytest.raises(UserError, match="train, val are folders of parts, and my data/a.tar lies in none of them"):
+        pack(ShardsSource(tmp_path / "in"), tmp_path / "out", None)
+    assert len(pack(ShardsSource(tmp_path / "in"), tmp_path / "out", {"all": 1.0}).splits["all"]) == 3
+
+
+def test_images_that_are_not_read_are_counted(tmp_path):
+    write_tar(tmp_path / "s.tar", {
+        "0.jpg": noise_jpeg(0), "0.json": labels(age=1), "0.png": image(0, "PNG"), "0.5.jpg": noise_jpeg(1),
+        "a.1.jpg": noise_jpeg(2), "a.1.json": labels(age=2), "LICENSE": b"x"})  # fmt: skip
+    source = ShardsSource(tmp_path)
+    assert source.items() == ["s.tar:0"]
+    (note,) = source.notes
+    assert note.startswith("3 images are not read, such as s.tar:0.png: a sample has one face")
+
+
+@pytest.mark.parametrize("nobody", ["", -1, None, float("nan"), "nan"])
+def test_unknown_people_are_not_one_person(tmp_path, nobody):
+    write_tar(tmp_path / "s.tar", {"0.jpg": noise_jpeg(0), "0.json": labels(age=1, identity=nobody, group="")})
+    source = ShardsSource(tmp_path)
+    image = source.read("s.tar:0")
+    (sample,) = image.samples
+    assert image.together is None and "identity" not in sample.labels.extra and sample.labels.group is None
+
+
 def test_the_command_converts_what_index_refuses(tmp_path, capsys):
     for number in range(3):
         write_tar(tmp_path / f"in/{number}.tar", {

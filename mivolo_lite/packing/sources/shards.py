@@ -13,11 +13,11 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cells import GenderCodes, age_of
+from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_absent, is_known
 from mivolo_lite.packing.sources.columns import usual_names
 from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, usual_part
 from mivolo_lite.packing.sources.table import cell_of
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
 from mivolo_lite.shards.tars import Member, members_by_key
@@ -26,6 +26,9 @@ _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
 _PARTS = ("train", "val", "test")
 _MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
+_UNREAD = (
+    "{} images are not read, such as {}: a sample has one face and one body, and a key ends at the first dot of a name"
+)
 _MEANINGS = ("age", "gender", "group", IDENTITY)
 
 
@@ -66,19 +69,28 @@ class ShardsSource(Source):
         self.gender_of = GenderCodes(gender_codes)
         self.crop_policy = _earlier_policy(self.images) or self.rules.policy() | {"face": "the data set's own image"}
         self.tars = _tars(self.images)
-        folders = {part_name(Path(tar).parts[0], "--in") for tar in self.tars if "/" in tar}
-        if folders and folders <= set(_PARTS) and all("/" in tar for tar in self.tars):
-            self.splits = tuple(sorted(folders))
+        self.splits = tuple(sorted({_folder_part(tar) for tar in self.tars} & set(_PARTS)))
 
     def items(self) -> list[str]:
-        items = [f"{tar}:{key}" for tar in self.tars for key in _samples(self.images / tar)]
+        outside = [tar for tar in self.tars if self.splits and _folder_part(tar) not in self.splits]
+        if outside:
+            raise UserError(
+                f"--in {self.images}: {', '.join(self.splits)} are folders of parts, and {outside[0]} lies in none of "
+                "them; move it, or give shares, as in --split train=0.9,val=0.1, to divide all anew"
+            )
+        items, unread = [], []
+        for tar in self.tars:
+            for key, members in _members(self.images / tar).items():
+                items += [f"{tar}:{key}"] if any(_chosen(members)) else []
+                unread += [f"{tar}:{member.name}" for member in _unread(members)]
         if not items:
             raise UserError(f"--in {self.images}: its tars hold no images and no labels")
+        self.notes = [_UNREAD.format(len(unread), unread[0])] if unread else []
         return items
 
     def read(self, item: str) -> SourceImage:
         tar, key = next((tar, item[len(tar) + 1 :]) for tar in self.tars if item.startswith(f"{tar}:"))
-        members = _samples(self.images / tar)[key]
+        members = _members(self.images / tar)[key]
         with open(self.images / tar, "rb") as file:
             face, body, label = _chosen(members)
             if not (face or body):
@@ -89,7 +101,7 @@ class ShardsSource(Source):
         jpegs = [None if data is None else whole_jpeg(data, self.rules, self.max_megapixels) for data in images]
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
-        part = part_name(Path(tar).parts[0], "--in") if self.splits else None
+        part = _folder_part(tar) if self.splits else None
         identity_of_image = next(data for data in images if data is not None)
         return SourceImage(identity_of_image, [Sample(key_of(key), *jpegs, labels)], together, split=part)
 
@@ -98,10 +110,10 @@ class ShardsSource(Source):
         found = usual_names(record, self.names)
         age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
         extra = {name: value for name, value in record.items() if name not in found.values()}
-        if identity is not None:
+        if is_known(cell_of(identity)):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
-        group = None if group is None or group != group else str(group)
+        group = None if is_absent(cell_of(group)) else str(group)
         return Labels(age_of(cell_of(age)), gender, group, {"source": item} | extra)
 
     def _gender(self, cell: str) -> str | None:
@@ -127,17 +139,22 @@ def _tars(folder: Path) -> list[str]:
     return names
 
 
+def _folder_part(tar: str) -> str:
+    """The part that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
+    folder, slash, _ = tar.partition("/")
+    return usual_part(folder) if slash else ""
+
+
 @lru_cache(maxsize=2)
-def _samples(tar: Path) -> dict[str, dict[str, Member]]:
-    """The members of every key of a tar that has an image or labels. Raises UserError for a damaged one."""
+def _members(tar: Path) -> dict[str, dict[str, Member]]:
+    """The members of every key of a tar. Raises UserError for a damaged one."""
     try:
         with open(tar, "rb") as file:
-            by_key = members_by_key(file)
+            return members_by_key(file)
     except tarfile.TarError as error:
         raise UserError(f"{tar}: damaged, truncated or compressed tar ({error}); write it again") from None
     except OSError as error:
         raise UserError(f"{tar}: cannot be read: {error.strerror}") from None
-    return {key: members for key, members in by_key.items() if any(_chosen(members))}
 
 
 def _chosen(members: Mapping[str, Member]) -> list[Member | None]:
@@ -146,6 +163,13 @@ def _chosen(members: Mapping[str, Member]) -> list[Member | None]:
         next((members[name] for name in names if name in members), None)
         for names in ((*_FACES, *_ENDINGS), _BODIES, LABEL_EXTENSIONS)
     ]
+
+
+def _unread(members: Mapping[str, Member]) -> list[Member]:
+    """The images of a key that are neither its face nor its body."""
+    chosen = _chosen(members)
+    is_image = {name: name.rpartition(".")[2] in _ENDINGS for name in members}
+    return [member for name, member in members.items() if is_image[name] and member not in chosen]
 
 
 def _record(file: Any, member: Member | None) -> dict[str, Any]:

@@ -68,9 +68,14 @@ class Source:
 _USUAL_PARTS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
+def usual_part(text: str) -> str:
+    """``val`` for ``Validation``, and any other name in small letters."""
+    return _USUAL_PARTS.get(text.lower(), text.lower())
+
+
 def part_name(text: str, location: str) -> str:
     """The name of a part of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
-    name = _USUAL_PARTS.get(text.lower(), text.lower())
+    name = usual_part(text)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"{location}: split {text!r:.50} cannot name a folder; use letters and digits")
     return name
