@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
         print(f"worker shard {shard} is read; {options['out']} appears when the last one is")
         return
     for line in _summary(packed, options["out"]):
-        print(line)
+        print(line.encode(errors="replace").decode())  # a file's name may be bytes that are no text
     if exclude:
         print(f"{packed.excluded} samples left out, of {len(exclude)} names to leave out")
 

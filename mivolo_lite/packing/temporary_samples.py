@@ -1,6 +1,7 @@
 """Images read once, in parallel, into files of crops, where they wait for their place in a shard."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import cv2
 from tqdm import tqdm
 
-from mivolo_lite.packing.sources.source import Rejected, Source
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.sample import Labels, Sample
 
@@ -105,6 +106,7 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
         for item in items:
             try:
                 image = _Worker.source.read(item)
+                _check_text(image)
             except Rejected as reason:
                 reading.rejected.append({"image": item, "reason": str(reason)})
                 continue
@@ -124,6 +126,15 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
                 for sample in image.samples
             )
     return reading
+
+
+def _check_text(image: SourceImage) -> None:
+    """Raise Rejected for labels that no index takes: a file's name on Linux may be any bytes."""
+    try:
+        for sample in image.samples:
+            json.dumps(sample.labels.to_json(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Rejected("its name or a label is no Unicode text; rename it") from None
 
 
 def _rank(identity: bytes, seed: int) -> bytes:

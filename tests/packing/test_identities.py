@@ -1,8 +1,10 @@
 """A folder for every person becomes shards in which nobody is both trained and judged on."""
 
 import json
+import os
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +87,17 @@ def test_people_of_few_images_are_rejected(images, tmp_path, capsys):
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert len(rejected) == 10 * 1 + 10 * 2 and all("--min_images 3" in one["reason"] for one in rejected)
     assert sum(len(ShardIndex.load(tmp_path / "out" / split)) for split in ("train", "val")) == 70
+
+
+def test_a_name_that_is_no_text_is_rejected_and_told(tmp_path, capsys):
+    for person in (b"J\xe9r\xf4me", b"Anna"):
+        folder = os.path.join(os.fsencode(tmp_path), b"in", person)
+        os.makedirs(folder)
+        Path(os.fsdecode(folder), "0.jpg").write_bytes(noise_jpeg(0))
+    main(f"pack identities --images {tmp_path}/in --out {tmp_path}/out --split all=1 --max-reject-rate 0.5 --workers 1"
+         .split())  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "all: 1 samples" in shown and "J?r?me/0.jpg: its name or a label is no Unicode text" in shown
 
 
 def test_what_is_no_image_is_rejected_or_no_data_set(tmp_path):
