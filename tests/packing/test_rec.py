@@ -60,6 +60,12 @@ def test_images_and_identities(rec, tmp_path):
     assert {label["identity"] for index in packed.splits.values() for label in labels_of(index)} == set("0123")
 
 
+def test_people_of_seven_digits_are_told_apart(tmp_path):
+    people = (1234561.0, 1234562.0)
+    source = RecSource(write(tmp_path, [(n, framed(record([who], noise_jpeg(n)))) for n, who in enumerate(people)]))
+    assert [source.read(item).together for item in source.items()] == [b"1234561", b"1234562"]
+
+
 def test_without_a_first_record_that_tells_all_are_images(tmp_path):
     rec = write(tmp_path, [(n, framed(record([3.0], noise_jpeg(n)))) for n in (5, 2, 9)])
     assert RecSource(rec).items() == ["2", "5", "9"]

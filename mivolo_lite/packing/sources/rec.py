@@ -16,7 +16,7 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
@@ -39,6 +39,7 @@ class RecSource(Source):
     def __init__(self, rec: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
         check_limit(max_megapixels)
         self.images, self.max_megapixels, self.rules = Path(rec), max_megapixels, CropRules(**crops)
+        check_cuts_nothing(self.rules)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if self.images.suffix.lower() in (".bin", ".pkl", ".pickle"):
             raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
@@ -53,7 +54,7 @@ class RecSource(Source):
             labels, image = _labels_and_image(_record(self.images, offset))
         except (ValueError, error) as reason:
             raise Rejected(str(reason)) from None
-        person = f"{labels[0]:g}"
+        person = f"{labels[0]:.9g}"  # WebFace42M has two million people; six digits would merge ten of them
         if labels[0] < 0:
             raise Rejected(f"identity {person} stands for no one")
         face = whole_jpeg(image, self.rules, self.max_megapixels)
