@@ -106,6 +106,8 @@ def index_shards(
     _make_keys_unique(scans)
     excluded, excluded_rejects = _exclude(scans, frozenset(exclude))
     rejected = [reject for scan in scans for reject in scan.rejected]
+    if excluded and not any(scan.samples for scan in scans):
+        raise UserError(f"{folder}: the list to leave out names all {len(excluded)} samples")
     check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
     labels = [sample.labels for scan in scans for sample in scan.samples]
     earlier_policy, earlier_groups = _earlier_info(folder)

@@ -304,6 +304,13 @@ def test_what_is_left_out_of_an_index_is_left_out_of_its_digest(tmp_path):
     assert len({whole.digest, index.digest, *others}) == 4
 
 
+def test_a_list_that_names_all_samples_is_one_clear_line(tmp_path):
+    make_shards(tmp_path, [3])
+    keys = [index_shards(tmp_path).key(sample) for sample in range(3)]
+    with pytest.raises(UserError, match="the list to leave out names all 3 samples"):
+        index_shards(tmp_path, exclude=keys)
+
+
 def test_fields_of_labels_under_other_names_are_named(tmp_path):
     members = {"0.jpg": noise_jpeg(0), "0.json": b'{"Age": 20, "labels": {"sex": "F"}}'}
     write_tar(tmp_path / "s.tar", members)
