@@ -75,6 +75,18 @@ class CropRules:
         return asdict(self) | {"jpeg_quality": JPEG_QUALITY, "jpeg_chroma": JPEG_CHROMA}
 
 
+def check_cuts_nothing(rules: CropRules) -> None:
+    """Raise UserError where the rules have an option that does nothing, for images that are taken whole.
+
+    ``dataset.json`` would record it, and estimates be made of faces that are framed so.
+    """
+    for field in fields(rules):
+        value = getattr(rules, field.name)
+        if field.name not in ("crop_size", "resample") and value != field.default:
+            option = f"--{field.name.replace('_', '-')}"
+            raise UserError(f"{option} {value}: the images are taken whole and nothing is cut; leave {option} out")
+
+
 class NoCrop(Exception):
     """A box gives no crop; the message is the reason, as in "under 100 px"."""
 

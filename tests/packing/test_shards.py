@@ -139,6 +139,17 @@ def test_a_tar_outside_the_folders_of_parts_is_one_line_unless_shares_are_given(
     assert len(pack(ShardsSource(tmp_path / "in"), tmp_path / "out", {"all": 1.0}).splits["all"]) == 3
 
 
+def test_the_crop_policy_of_the_folders_is_kept(tmp_path):
+    for part in ("train", "val"):
+        make_shards(tmp_path / part, [3])
+        index_shards(tmp_path / part, {"crop_size": 300, "face_square": 0.95})
+    assert ShardsSource(tmp_path).crop_policy == {"crop_size": 300, "face_square": 0.95}
+    assert ShardsSource(tmp_path, crop_size=200).crop_policy["crop_size"] == 200
+    index_shards(tmp_path / part, {"crop_size": 300})
+    source = ShardsSource(tmp_path)
+    assert source.crop_policy["face_square"] == 0 and "different rules" in source.preface[0]
+
+
 def test_images_that_are_not_read_are_counted(tmp_path):
     write_tar(tmp_path / "s.tar", {
         "0.jpg": noise_jpeg(0), "0.json": labels(age=1), "0.png": image(0, "PNG"), "0.5.jpg": noise_jpeg(1),

@@ -70,6 +70,9 @@ class FairFaceSource(TableSource):
         shares = (f"{side}{' px' * (side != 'all')}: {_face_share(margin):.0%}" for side, margin in margins.items())
         return [f"faces are cut from the middle of the photos ({', '.join(shares)} of the side)"]
 
+    def _cuts(self) -> bool:
+        return self.face
+
     def _is_whole(self, cells: Mapping[str, str]) -> bool:
         return not self.face
 

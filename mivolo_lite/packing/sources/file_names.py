@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
 from mivolo_lite.packing.sources.files import image_files
@@ -39,8 +39,7 @@ class FileNameSource(Source):
     def __init__(self, images: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
         check_limit(max_megapixels)
         self.images, self.max_megapixels, self.rules = Path(images), max_megapixels, CropRules(**crops)
-        if self.rules.align:
-            raise UserError("--align: this data set comes without landmarks; its faces stay as they are")
+        check_cuts_nothing(self.rules)
         face = "the data set's own image, byte for byte where it is an upright JPEG"
         self.crop_policy = self.rules.policy() | {"face": face}
 

@@ -8,7 +8,7 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
 from mivolo_lite.packing.sources.files import image_files
@@ -32,6 +32,7 @@ class IdentitySource(Source):
         check_limit(max_megapixels)
         self.images = Path(images)
         self.min_images, self.max_megapixels, self.rules = min_images, max_megapixels, CropRules(**crops)
+        check_cuts_nothing(self.rules)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")

@@ -11,7 +11,7 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import FOLD, IDENTITY
-from mivolo_lite.packing.crops import Box, CropRules
+from mivolo_lite.packing.crops import Box, CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import Photo, check_limit
 from mivolo_lite.packing.sources.cells import (
     BODY_COLUMNS,
@@ -99,6 +99,11 @@ class TableSource(Source):
                 f"{table.location}: --face-square needs the faces' boxes, and whole images have none; "
                 "`mivolo-lite find-faces` finds them"
             )
+        if self.rules.face_square and (self.rules.align or CORNERS in table.columns):
+            framed_by = "--align" if self.rules.align else f"the column {CORNERS}"
+            raise UserError(f"{table.location}: {framed_by} frames the faces; leave --face-square out")
+        if not self._cuts():
+            check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
             raise UserError(f"{table.location}: --align needs landmarks; name their ten columns with --landmarks")
         names = list(table.columns[IMAGE])
@@ -109,8 +114,14 @@ class TableSource(Source):
         self._find_people(names)
 
     def _usual_whole(self) -> Whole:
-        boxes = {*FACE_COLUMNS, *BODY_COLUMNS, CORNERS}
-        return "face" if boxes.isdisjoint(self.table.columns) else "no"
+        return "no" if self._has_boxes() else "face"
+
+    def _has_boxes(self) -> bool:
+        return not {*FACE_COLUMNS, *BODY_COLUMNS, CORNERS}.isdisjoint(self.table.columns)
+
+    def _cuts(self) -> bool:
+        """Whether anything is cut out of the images."""
+        return self._has_boxes() or self.rules.align or self.whole == "no"
 
     def _splits(self) -> tuple[str, ...]:
         cells = set(self.table.columns.get(SPLIT, ())) - {""}

@@ -11,7 +11,7 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_absent, is_known
 from mivolo_lite.packing.sources.columns import usual_names
@@ -63,12 +63,19 @@ class ShardsSource(Source):
     ):
         check_limit(max_megapixels)
         self.images, self.max_megapixels, self.rules = Path(folder), max_megapixels, CropRules(**crops)
-        if self.rules.align:
-            raise UserError("--align: tars come without landmarks; their faces stay as they are")
+        check_cuts_nothing(self.rules)
         self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
         self.gender_of = GenderCodes(gender_codes)
-        self.crop_policy = _earlier_policy(self.images) or self.rules.policy() | {"face": "the data set's own image"}
         self.tars = _tars(self.images)
+        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
+        policies = [_earlier_policy(folder) for folder in sorted({(self.images / tar).parent for tar in self.tars})]
+        if any(policy != policies[0] for policy in policies):
+            self.preface = [
+                f"careful: --in {self.images}: its folders were cropped by different rules; none is recorded"
+            ]
+        elif policies[0]:
+            sizes = [size for size in (policies[0].get("crop_size"),) if isinstance(size, int)]
+            self.crop_policy = policies[0] | {"crop_size": min([self.rules.crop_size, *sizes])}
         self.splits = tuple(sorted({_folder_part(tar) for tar in self.tars} & set(_PARTS)))
 
     def items(self) -> list[str]:
