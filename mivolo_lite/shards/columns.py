@@ -25,7 +25,7 @@ def label_columns(labels: Sequence[Labels]) -> dict[str, np.ndarray]:
     return {"age_lo": ages[:, 0].copy(), "age_hi": ages[:, 1].copy(), "gender": np.array(genders, dtype=np.uint8)}
 
 
-def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str]], list[str]]:
     """Columns of the other fields of the samples' JSON that hold a number or one of a few words.
 
     Returns:
@@ -33,9 +33,12 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
         The words of names that have them, sorted. A name with more words than a task could have classes is left out,
         but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
         million), and nobody lists them. Of more than ``MOST_COLUMNS`` names, those that most samples have stay.
+        The names that are left out since some samples have a number and some a word.
     """
     columns, words = {}, {}
-    values_of = {name: values for name, values in _values_by_name(labels).items() if _is_label(name, values.values())}
+    by_name = _values_by_name(labels)
+    values_of = {name: values for name, values in by_name.items() if _is_label(name, values.values())}
+    mixed = sorted(name for name in by_name.keys() - values_of.keys() if _is_mixed(by_name[name].values()))
     by_count = sorted(values_of, key=lambda name: (-len(values_of[name]), name))
     for name in sorted(by_count[:MOST_COLUMNS]):
         values = values_of[name]
@@ -49,7 +52,7 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
                 words[name] = choices
         column = columns[EXTRA + name] = np.full(len(labels), np.nan, dtype=np.float32)
         column[list(values)] = list(values.values())
-    return columns, words
+    return columns, words, mixed
 
 
 def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
@@ -69,6 +72,12 @@ def _is_label(name: str, values: Collection[Any]) -> bool:
     if all(isinstance(value, str) for value in values):
         return len(set(values)) < NO_CODE
     return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)
+
+
+def _is_mixed(values: Collection[Any]) -> bool:
+    """Whether some values are numbers and some words."""
+    has_words = any(isinstance(value, str) for value in values)
+    return has_words and any(isinstance(value, int | float) for value in values)
 
 
 def finite_or_none(value: Any) -> Any:

@@ -116,9 +116,10 @@ def index_shards(
         groups = earlier_groups + sorted(group_names - set(earlier_groups))
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
-    extra, words = extra_columns(labels)
+    extra, words, mixed = extra_columns(labels)
     info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
     info |= {"folders_left_out": nested} if nested else {}
+    info |= {"mixed": [_printable(name)[:_LONGEST_NAME] for name in mixed[:_MOST_FIELDS]]} if mixed else {}
     info |= {"excluded": len(excluded) + excluded_rejects} if exclude else {}
     index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()

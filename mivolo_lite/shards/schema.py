@@ -34,6 +34,7 @@ _LATER = {
     "unread": {"images": _COUNT, "first": str},
     "folders_left_out": [str],
     "fields": [str],
+    "mixed": [str],
 }
 _HEX, _DECADE = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{1,3}-[0-9]{1,3}")
 _LARGEST_COUNT = 2**53  # what JSON readers agree on

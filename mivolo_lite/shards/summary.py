@@ -37,7 +37,18 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
             f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "
             "(.face.jpg or .jpg) and one body (.body.jpg), and its key ends at the first dot of a name"
         )
+    yield from mixed_of(index)
     if folders := info.get("folders_left_out"):
         yield f"careful: tars in folders are not read: {', '.join(folders[:_MOST_FIELDS])}; index those on their own"
     if sum(name.startswith(EXTRA) for name in index.columns) == MOST_COLUMNS:
         yield f"careful: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"
+
+
+def mixed_of(index: ShardIndex) -> Iterator[str]:
+    """A line on the fields of the labels that are numbers in some samples and words in others, where there are any."""
+    if mixed := index.info.get("mixed"):
+        listed = ", ".join(mixed[:_MOST_FIELDS]) + (", ..." if len(mixed) > _MOST_FIELDS else "")
+        yield (
+            f"careful: numbers in some samples and words in others, so no task can learn {listed}; write one or the "
+            "other, and nothing where it is unknown"
+        )

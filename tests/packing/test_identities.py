@@ -117,7 +117,7 @@ def test_what_is_no_image_is_rejected_or_no_data_set(tmp_path):
 
 def test_a_hundred_thousand_people_are_numbered_and_not_listed():
     labels = [Labels(extra={"identity": f"n{number % 100_000:06d}"}) for number in range(200_000)]
-    columns, words = extra_columns(labels)
+    columns, words, _ = extra_columns(labels)
     assert words == {} and columns[EXTRA + "identity"].nbytes == 800_000
     assert columns[EXTRA + "identity"].tolist() == [number % 100_000 for number in range(200_000)]
 
@@ -129,7 +129,7 @@ def test_an_embedding_reads_who_it_is_whatever_the_task_is_called(images, tmp_pa
 
 
 def test_numbers_are_names_too_and_nobody_is_unknown():
-    columns, _ = extra_columns([Labels(extra={"identity": who}) for who in (12, "b", None, 12, ["x"])])
+    columns, _, _ = extra_columns([Labels(extra={"identity": who}) for who in (12, "b", None, 12, ["x"])])
     np.testing.assert_array_equal(columns[EXTRA + "identity"], np.array([0, 2, np.nan, 0, 1], dtype=np.float32))
 
 
@@ -154,7 +154,7 @@ def test_names_of_labels_by_the_ten_thousand_are_read_once():
     """Each sample has names of its own: reading all samples for each name took minutes."""
     labels = [Labels(extra={"both": number, f"own{number}": number, f"word{number}": "x"}) for number in range(20_000)]
     start = time.process_time()
-    columns, words = extra_columns(labels)
+    columns, words, _ = extra_columns(labels)
     assert time.process_time() - start < 5
     assert len(columns) == MOST_COLUMNS and columns[EXTRA + "both"][7] == 7  # the most frequent first
     assert set(words) <= {name.removeprefix(EXTRA) for name in columns}

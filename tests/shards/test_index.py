@@ -282,6 +282,15 @@ def test_labels_that_cannot_be_meant_are_rejected(tmp_path, label, reason):
     assert reason in reject["reason"]
 
 
+def test_fields_of_numbers_and_words_are_told(tmp_path):
+    members = {f"{n}.json": json.dumps({"age": 1, "gender": "M", "smile": value, "n": n}).encode()
+               for n, value in enumerate((0, 1, "NA"))}  # fmt: skip
+    write_tar(tmp_path / "s.tar", members | {f"{n}.jpg": noise_jpeg(n) for n in range(3)})
+    index = index_shards(tmp_path)
+    (line,) = left_out_of(ShardIndex.load(tmp_path))
+    assert "so no task can learn smile; write one or the other" in line and "extra.n" in index.columns
+
+
 def test_an_empty_name_is_no_group_and_nobody(tmp_path):
     members = {f"{n}.json": json.dumps({"group": name, "identity": name}).encode() for n, name in enumerate(("", "a"))}
     write_tar(tmp_path / "s.tar", members | {f"{n}.jpg": noise_jpeg(n) for n in range(2)})
