@@ -223,7 +223,8 @@ def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySampl
 
 def _without_excluded(samples: list[TemporarySample], exclude: Collection[str]) -> list[TemporarySample]:
     def is_excluded(sample: TemporarySample) -> bool:
-        return sample.key in exclude or sample.labels.extra.get("source") in exclude
+        source = sample.labels.extra.get("source")  # other people's JSON may have a list there
+        return sample.key in exclude or isinstance(source, str) and source in exclude
 
     return [sample for sample in samples if not is_excluded(sample)]
 

@@ -25,7 +25,7 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
     if not path:
         return frozenset()
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(
             f"{option} {path}: {error.strerror}; give a list such as `mivolo-lite audit --fix` writes"

@@ -86,6 +86,7 @@ def test_any_order_links_macos_files_folders_and_others(tmp_path):
         ({"age": 5, "gender": 1}, {"gender_codes": "0=M,1=F"}, {"age": 5, "gender": "F"}),
         ({"age": [20, 29], "person_id": 7, "smile": 0.5}, {}, {"age": [20, 29], "identity": 7, "smile": 0.5}),
         ({"age": None, "gender": "F", "box": [1, 2]}, {}, {"gender": "F", "box": [1, 2]}),
+        ({"age": 5, "identity": "a"}, {"age": "years", "identity": "who"}, {"source": "s.tar:0"}),
     ],
 )
 def test_labels_under_other_names(tmp_path, record, options, expected):
@@ -93,6 +94,7 @@ def test_labels_under_other_names(tmp_path, record, options, expected):
     (sample,) = samples_of(ShardsSource(tmp_path, **options)).values()
     found = sample.labels.to_json()
     assert {name: found[name] for name in expected} == expected
+    assert expected.keys() & {"age", "identity"} == found.keys() & {"age", "identity"}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,14 @@ def test_images_that_are_not_read_are_counted(tmp_path):
     assert source.items() == ["s.tar:0"]
     (note,) = source.notes
     assert note.startswith("3 images are not read, such as s.tar:0.png: a sample has one face")
+
+
+def test_lists_where_words_are_meant_are_no_traceback(tmp_path):
+    record = labels(age=1, identity=["a"], source=["b"])
+    write_tar(tmp_path / "s.tar", {f"{n}.{end}": data for n in range(2)
+                                   for end, data in (("jpg", noise_jpeg(n)), ("json", record))})  # fmt: skip
+    packed = pack(ShardsSource(tmp_path), tmp_path / "out", {"all": 1.0}, exclude=["1"])
+    assert packed.excluded == 1 and packed.splits["all"].info["labels"]["identity"]["people"] == 0
 
 
 @pytest.mark.parametrize("nobody", ["", -1, None, float("nan"), "nan"])

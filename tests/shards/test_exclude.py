@@ -51,6 +51,11 @@ def test_the_others_are_as_they_were(folder, listed):
     assert labels["gender"]["F"] == sum(sample(number).labels.gender == "F" for number in kept)
 
 
+def test_a_list_that_windows_wrote_is_read(tmp_path):
+    (tmp_path / "list.txt").write_bytes("\ufeffa\r\nb\tblurred\r\n".encode())
+    assert read_exclusions(tmp_path / "list.txt") == {"a", "b"}
+
+
 def test_the_digest_names_what_is_left(folder, listed):
     whole = ShardIndex.load(folder)
     index = leave_out(whole, read_exclusions(listed))

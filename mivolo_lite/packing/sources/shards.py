@@ -116,8 +116,9 @@ class ShardsSource(Source):
         """A sample's labels from its JSON, under the usual names or those of options."""
         found = usual_names(record, self.names)
         age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
-        extra = {name: value for name, value in record.items() if name not in found.values()}
-        if is_known(cell_of(identity)):
+        # Not under the labels' own names either: where a chosen field is absent, another one does not stand in for it.
+        extra = {name: value for name, value in record.items() if name not in (*found.values(), *_MEANINGS)}
+        if is_known(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
         group = None if is_absent(cell_of(group)) else str(group)
