@@ -91,6 +91,7 @@ def test_absent_boxes_are_told_how_to_be_whole(source):
     "column, values, message",
     [
         ("Male", ("1", "-1"), r"column Male holds numbers \(-1, 1\).*--gender_codes 1=M,-1=F"),
+        ("sex", ("1", "-1"), r"column sex holds numbers \(-1, 1\).*--gender_codes 1=M,-1=F or the other way"),
         ("gender", ("0", "1"), r"column gender holds numbers \(0, 1\).*--gender_codes 0=M,1=F or the other way"),
     ],
 )

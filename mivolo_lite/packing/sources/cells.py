@@ -105,7 +105,8 @@ class GenderCodes:
         if codes - {"-1"}:
             examples = sorted(codes)[:5]
             first, second = examples[:2] if len(examples) > 1 else ("0", "1")
-            first, second = (second, first) if column.lower() == "male" else (first, second)
+            if column.lower() == "male" or first.startswith("-"):  # which a command line takes for an option
+                first, second = second, first
             raise UserError(
                 f"{option}: column {column} holds numbers ({', '.join(examples)}), whose meaning differs between data "
                 f"sets; write M and F, or say which is which: --gender_codes {first}=M,{second}=F or the other way "
