@@ -73,15 +73,17 @@ class Splitting:
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
         if self.shares is None and source.splits:
             by_part = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
+            mend = "give shares, as in --split train=0.9,val=0.1, to divide all anew"
         else:
             shares = self.shares or (_UNDIVIDED if self.folds or source.has_folds else _USUAL)
+            mend = "give it a larger share"
             names = self._assign(ordered, list(shares.values()))
             by_part = {name: [] for name in shares}
             for sample, number in zip(ordered, names, strict=True):
                 by_part[list(shares)[number]].append(sample)
         for name, part in by_part.items():
             if not part:
-                raise UserError(f"--split: no sample of {len(samples)} comes into {name}; give it a larger share")
+                raise UserError(f"--split: no sample of {len(samples)} comes into {name}; {mend}")
         return {name: self._with_folds(name, part) for name, part in by_part.items()}
 
     def _with_folds(self, name: str, samples: list[TemporarySample]) -> list[TemporarySample]:

@@ -61,6 +61,12 @@ def test_what_is_not_asked_for_is_a_label_of_a_task(source):
     assert sample.labels.extra == {"source": "0.jpg", "age_std": 4.5, "smile": "yes", "identity": "7"}
 
 
+def test_people_without_labels_are_counted(source):
+    assert source("path,age", "0.jpg,31", "1.jpg,").notes == ["1 people without labels: no samples"]
+    with_boxes = source("path,age,l,t,r,b", "0.jpg,31,1,1,9,9", "0.jpg,,20,1,29,9", boxes="l,t,r,b")
+    assert with_boxes.notes == ["1 people without age and gender: no samples, but blanked out of others' bodies"]
+
+
 def test_columns_that_cannot_name_a_label_are_told(source):
     people = source("path,age,smile,hair color,head-pose,", "0.jpg,31,1,red,5,7")
     assert people.notes == ["columns left out, rename them with letters, digits and _ alone: hair color, head-pose"]

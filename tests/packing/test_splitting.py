@@ -39,6 +39,13 @@ class Parted(People):
         return replace(super().read(item), split="ab"[int(item) % 2])
 
 
+class Unparted(Parted):
+    """The same without a usable sample of one part."""
+
+    def items(self):
+        return super().items()[::2]
+
+
 class Folded(People):
     has_folds = True
 
@@ -146,6 +153,7 @@ def test_what_cannot_be_divided_is_one_line(tmp_path):
         (lambda: Splitting(folds=1), "--folds 1: give a number from 2"),
         (lambda: Splitting({"a": 0.5}), "--split: the shares 0.5 must"),
         (lambda: pack(People(), tmp_path / "a", Splitting(folds=200)), "--folds 200: fold .* of all stays empty"),
+        (lambda: pack(Unparted(), tmp_path / "c", None), "no sample of 60 comes into b; give shares, as in"),
         (lambda: pack(People(), tmp_path / "b", {"a": 0.9999, "b": 0.0001}), "no sample of 120 comes into b"),
     ):
         with pytest.raises(UserError, match=message):

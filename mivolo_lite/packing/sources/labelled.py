@@ -142,7 +142,8 @@ class TableSource(Source):
             if end - begin > 1 and len(identities := _identities(people)) > 1:
                 groups.append(identities)
             begin = end
-        self.samples, self.notes = samples, [*notes.lines(), *self._columns_left_out()]
+        is_blanked = self._has_boxes() and self.rules.blank != "none"
+        self.samples, self.notes = samples, [*notes.lines(is_blanked), *self._columns_left_out()]
         self.together = people_together(groups)
         if not samples:
             raise UserError(

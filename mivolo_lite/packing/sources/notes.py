@@ -22,12 +22,14 @@ class RowNotes:
             self.differing[column] += 1
             self.example.setdefault(column, f"{name}, lines {person.number} and {line}")
 
-    def lines(self) -> list[str]:
-        """The counts in words."""
+    def lines(self, is_blanked: bool) -> list[str]:
+        """The counts in words. ``is_blanked``: whether people without labels are blanked out of others' bodies."""
         notes = []
         if self.unlabelled:
             notes.append(
                 f"{self.unlabelled} people without age and gender: no samples, but blanked out of others' bodies"
+                if is_blanked
+                else f"{self.unlabelled} people without labels: no samples"
             )
         if self.again:
             notes.append(
