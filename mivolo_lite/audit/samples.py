@@ -8,6 +8,7 @@ import numpy as np
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import GENDERS, NO_CODE
+from mivolo_lite.paths import is_url
 from mivolo_lite.shards.index import ShardIndex
 
 IMAGES = ("face", "body")
@@ -34,10 +35,10 @@ class Samples:
                 raise UserError(f"{self.names[position]}: given twice; name each folder once")
         last_parts = [path.name for path in resolved]
         self.short_names = last_parts if len(set(last_parts)) == len(last_parts) else self.names
-        self.indexes = [ShardIndex.load(folder) for folder in folders]
-        for name, index in zip(self.names, self.indexes, strict=True):
-            if index.is_remote:
+        for name in self.names:
+            if is_url(name):
                 raise UserError(f"{name}: an audit reads every image; copy the shards to this machine first")
+        self.indexes = [ShardIndex.load(folder) for folder in folders]
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
         self.folder = np.repeat(np.arange(len(sizes)), sizes)

@@ -386,6 +386,7 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
         ("audit", "folders"),
         ("audit {tmp}/nowhere", "no indexed shards"),
         ("audit {data}/train {data}/train", "given twice"),
+        ("audit {data}/train https://a.invalid/b", "https://a.invalid/b: an audit reads every image; copy the shards"),
         ("audit {data}/train --distance 40", "--distance 40"),
         ("audit {data}/train --similarity 2", "--similarity 2"),
         ("audit {data}/train --min-side -1", "--min-side -1"),
