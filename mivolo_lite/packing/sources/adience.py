@@ -12,7 +12,6 @@ from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
 
-CLASSES = ("(0, 2)", "(4, 6)", "(8, 12)", "(15, 20)", "(25, 32)", "(38, 43)", "(48, 53)", "(60, 100)")
 STRAY = {
     **dict.fromkeys(("2", "3"), "(0, 2)"),
     **dict.fromkeys(("13", "(8, 23)"), "(8, 12)"),
