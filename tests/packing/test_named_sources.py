@@ -112,7 +112,7 @@ def test_bodies_of_peta_are_bodies(tmp_path):
     _, source = made("peta", tmp_path)
     (sample,) = source.read(source.items()[0]).samples
     assert sample.face is None and decode(sample.body).shape == (40, 16, 3)
-    assert source.notes == ["1 people without age and gender: no samples, but blanked out of others' bodies"]
+    assert source.notes == ["1 people without labels: no samples"]
 
 
 def test_rotated_boxes_are_cut_upright(tmp_path):
