@@ -39,6 +39,14 @@ def complain(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def printable(line: str) -> str:
+    """One line that moves no cursor and clears no screen, whatever names and values it quotes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(line.split())
+    )
+
+
 def _is_lost(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLERR | select.POLLHUP)

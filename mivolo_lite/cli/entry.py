@@ -10,7 +10,7 @@ from typing import NoReturn
 from mivolo_lite import __version__
 from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
-from mivolo_lite.output import complain
+from mivolo_lite.output import complain, printable
 from mivolo_lite.processes import keep_freed_memory
 
 COMMANDS = {
@@ -105,13 +105,5 @@ def _begin_training() -> None:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    complain(f"mivolo-lite: {_printable(line)}")
+    complain(f"mivolo-lite: {printable(line)}")
     sys.exit(code)
-
-
-def _printable(line: str) -> str:
-    """One line that moves no cursor and clears no screen, whatever names and values it quotes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in " ".join(line.split())
-    )

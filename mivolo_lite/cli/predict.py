@@ -3,14 +3,19 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
-from mivolo_lite.output import complain
+from mivolo_lite.output import complain, printable
 from mivolo_lite.ranges import float_range, int_range
+
+if TYPE_CHECKING:
+    from mivolo_lite.inference.sources import Item
+
+_MIN_SCORE = 0.7
 
 
 def run(argv: Sequence[str]) -> None:
@@ -29,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
     )
-    parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
+    parser.add_argument("--min_score", type=float_range(0, 1), default=_MIN_SCORE, help="of a face, to count as one")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
@@ -44,8 +49,7 @@ def run(argv: Sequence[str]) -> None:
         "--stride", type=int_range(1, 10**6), default=1, help="look at every so many-th frame of videos"
     )
     options = parse(parser, argv)
-    if options["draw"] and options["out"] is None:
-        raise UserError("predict: --draw needs a folder for the images; give --out DIR")
+    _check(options)
     if options["out"] is None:
         with tempfile.TemporaryDirectory() as folder:
             _predict(options, Path(folder), to_terminal=True)
@@ -53,35 +57,69 @@ def run(argv: Sequence[str]) -> None:
         _predict(options, Path(options["out"]), to_terminal=False)
 
 
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise UserError for options that would do nothing."""
+    if options["draw"] and options["out"] is None:
+        raise UserError("predict: --draw needs a folder for the images; give --out DIR")
+    if options["boxes"] is None:
+        return
+    finds = {
+        "--detector": options["detector"] != "auto",
+        "--min_score": options["min_score"] != _MIN_SCORE,
+        "--persons": options["persons"] not in ("rule", "none"),
+    }
+    for name in (name for name, is_given in finds.items() if is_given):
+        raise UserError(f"predict: {name} does nothing beside --boxes, which takes the detectors' place; leave one out")
+
+
+def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], list[str]]:
+    """The work, and notes on what is left out of it. Raises UserError for options that do nothing for it."""
+    from mivolo_lite.inference.predict import ANNOTATED
+    from mivolo_lite.inference.sources import find_items
+
+    found, annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
+    items = [item for item in found if os.path.dirname(os.path.realpath(item.address)) != annotated]
+    if not items:
+        raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
+    if all(item.kind == "shards" for item in items):
+        for name in ("boxes", "draw"):
+            if options[name]:
+                raise UserError(f"predict: --{name} does nothing for shards, which hold crops; leave it out")
+    left_out = len(found) - len(items)
+    return items, [f"left out: {left_out} results of an earlier run in {annotated}"] if left_out else []
+
+
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
     from mivolo_lite.inference.frames import import_av
     from mivolo_lite.inference.predict import ANNOTATED, predict
     from mivolo_lite.inference.predictor import Predictor
-    from mivolo_lite.inference.sources import find_items
     from mivolo_lite.inference.work import PredictOptions
 
-    items = find_items(options["sources"])
+    items, notes = _find_items(options, out)
     if all(item.kind == "video" for item in items):
         import_av()  # beside photos, videos that need it are listed as rejected
     rank, world_size, wait = _processes()
     if to_terminal and world_size > 1:
         raise UserError("predict: several processes need a folder for their results; give --out DIR")
-    boxes = None if options["boxes"] is None else BoxesFile(Path(options["boxes"]))
+    boxes = None
+    if options["boxes"] is not None:
+        boxes = BoxesFile(Path(options["boxes"]))
+        notes += filter(None, [boxes.check(item.address for item in items if item.kind != "shards")])
     names = ("persons", "device", "batch", "half", "compile", "min_score", "tta")
     predictor = Predictor.load(
         options["checkpoint"],
-        detector=None if boxes else options["detector"],
+        detector=None if boxes or all(item.kind == "shards" for item in items) else options["detector"],
         **{name: options[name] for name in names},
     )
     annotated = out / ANNOTATED if options["draw"] else None
     reading = PredictOptions(boxes, annotated, options["stride"], options["batch"])
     if rank == 0:
-        for note in predictor.notes:
+        for note in [*notes, *predictor.notes]:
             complain(f"note: {note}")
     counts = predict(predictor, items, out, reading, rank, world_size, wait)
     if counts is not None:
-        _report(out, counts, to_terminal)
+        _report(out, counts, options["draw"], to_terminal)
 
 
 def _processes() -> tuple[int, int, Callable[[], None]]:
@@ -94,19 +132,20 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     return accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
 
 
-def _report(out: Path, counts: dict[str, int], to_terminal: bool) -> None:
+def _report(out: Path, counts: dict[str, int], drawn: bool, to_terminal: bool) -> None:
     import json
 
-    from mivolo_lite.inference.predict import PREDICTIONS
+    from mivolo_lite.inference.predict import ANNOTATED, PREDICTIONS, RESULT_FILES
     from mivolo_lite.inference.rows import describe
     from mivolo_lite.shards.rejects import REJECTED_FILE
 
     if to_terminal:
         with open(out / f"{PREDICTIONS}.jsonl", encoding="utf-8") as file:
-            sys.stdout.writelines(describe(json.loads(line)) + "\n" for line in file)
+            sys.stdout.writelines(printable(describe(json.loads(line))) + "\n" for line in file)
         with open(out / REJECTED_FILE, encoding="utf-8") as file:
             for line in map(json.loads, file):
-                complain(f"{line['image']}: {line['reason']}")
+                complain(printable(f"{line['image']}: {line['reason']}"))
         return
     print(f"{counts['rows']} rows, {counts['rejected']} rejected")
-    print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    files = [name for name in RESULT_FILES if (out / name).exists()]
+    print(f"written to {out}: {', '.join([*files, *([ANNOTATED] if drawn else [])])}")

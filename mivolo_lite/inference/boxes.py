@@ -2,15 +2,20 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.people import Located
-from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of
+from mivolo_lite.packing.crops import Box
+from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of, is_absent
 from mivolo_lite.packing.sources.columns import find_columns
+from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.rows import people_in
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line, read_table
+from mivolo_lite.paths import is_url
 
 _PREDICTED_BODY = ("body_x0", "body_y0", "body_x1", "body_y1")  # as ``predict`` itself writes them
 
@@ -22,43 +27,90 @@ class BoxesFile:
         path: CSV, JSON lines or Parquet with a column that names the image, ``face_x0`` to ``face_y1`` and, where there
             are bodies, ``person_x0`` to ``person_y1`` or ``body_x0`` to ``body_y1``: corners in pixels of the upright
             photo. Rows of an image with nearly the same box are one person, as in packing. Of videos, the column
-            ``frame`` counts from 0.
+            ``frame`` counts from 0; of images it is not looked at.
         option: the option that names the file.
 
     Raises:
-        UserError: no such file, no boxes in it, or a cell that is no number.
+        UserError: no such file, no boxes in it, or a row's box is not four numbers in pixels.
     """
 
     def __init__(self, path: Path, option: str = "--boxes") -> None:
         table = read_table(path, option=option)
         names = find_columns(table, {}) if "source" not in table.columns else {IMAGE: "source"}
-        names |= dict(zip(BODY_COLUMNS, _PREDICTED_BODY, strict=True)) if _PREDICTED_BODY[0] in table.columns else {}
+        self._predicted = _PREDICTED_BODY[0] in table.columns
+        names |= dict(zip(BODY_COLUMNS, _PREDICTED_BODY, strict=True)) if self._predicted else {}
         table = table.renamed(names)
         if not {FACE_COLUMNS[0], BODY_COLUMNS[0]} & set(table.columns):
-            raise UserError(f"{table.location}: has no column {FACE_COLUMNS[0]} and no {BODY_COLUMNS[0]}")
+            hint = "; give predictions.csv, which has them" if "face" in table.columns else ""
+            raise UserError(f"{table.location}: has no column {FACE_COLUMNS[0]} and no {BODY_COLUMNS[0]}{hint}")
         self.location = table.location
-        self._lines: dict[tuple[str, str], list[Line]] = defaultdict(list)
+        self._lines: dict[str, dict[int | None, list[Line]]] = defaultdict(lambda: defaultdict(list))
         for line in table:
-            self._lines[os.path.normpath(line.cells[IMAGE]), line.cells.get("frame", "")].append(line)
+            try:
+                box_of(line.cells, FACE_COLUMNS), box_of(line.cells, BODY_COLUMNS)
+                frame = _frame_of(line.cells.get("frame", ""))
+            except Rejected as reason:
+                raise UserError(f"{self.location}: line {line.number}: {reason}") from None
+            self._lines[os.path.normpath(line.cells[IMAGE])][frame].append(line)
 
     def __call__(self, source: str, frame: int | None = None) -> list[Located]:
-        """The people of an image, by its whole address or its end: ``a/b.jpg`` of the table is ``/photos/a/b.jpg``.
+        """The people of an image, or of a frame of a video.
+
+        Args:
+            source: the whole address or its end: ``a/b.jpg`` of the table is ``/photos/a/b.jpg``.
+            frame: of a video.
+        """
+        name = self.name_of(source)
+        frames = {} if name is None else self._lines[name]
+        lines = [line for of_frame in frames.values() for line in of_frame] if frame is None else frames.get(frame, [])
+        people = people_in(range(len(lines)), lines, lambda cells: True, one_without_boxes=False)
+        boxes = [(box_of(one.cells, FACE_COLUMNS), box_of(one.cells, BODY_COLUMNS)) for one in people]
+        return [Located(face, self._found_body(face, body)) for face, body in boxes if face or body]
+
+    def name_of(self, source: str) -> str | None:
+        """The name that the table has for an image or a video; None where it has none."""
+        parts = Path(os.path.normpath(source)).parts
+        ends = (str(Path(*parts[start:])) for start in range(len(parts)))
+        return next((end for end in ends if end in self._lines), None)
+
+    def check(self, sources: Iterable[str]) -> str | None:
+        """A sentence on the images and videos that the table does not name; None where it names all.
 
         Raises:
-            UserError: a row's box is not four numbers in pixels.
+            UserError: it names none of them, or a name means several of them.
         """
-        lines = self._lines_of(source, frame)
-        people = people_in(range(len(lines)), lines, lambda cells: True, one_without_boxes=False)
-        try:
-            boxes = [(box_of(one.cells, FACE_COLUMNS), box_of(one.cells, BODY_COLUMNS)) for one in people]
-        except Rejected as reason:
-            raise UserError(f"{self.location}: {source}: {reason}") from None
-        return [Located(face, body) for face, body in boxes if face or body]
+        owners: dict[str, str] = {}
+        missing = []
+        sources = list(dict.fromkeys(source if is_url(source) else os.path.abspath(source) for source in sources))
+        for source in sources:
+            name = self.name_of(source)
+            if name is None:
+                missing.append(source)
+            elif owners.setdefault(name, source) != source:
+                raise UserError(
+                    f"{self.location}: {name} may be {owners[name]} or {source}; write more of the path in the table"
+                )
+        if not missing:
+            return None
+        if not owners:
+            first = next(iter(self._lines), None)
+            names = "has no rows" if first is None else f"its first name is {first}"
+            raise UserError(f"{self.location}: names none of the images; {names}, the first image is {missing[0]}")
+        return without_credentials(
+            f"{self.location} names {len(owners)} of {len(sources)} images; nobody is looked for in the others, the "
+            f"first of which is {missing[0]}"
+        )
 
-    def _lines_of(self, source: str, frame: int | None) -> list[Line]:
-        number = "" if frame is None else str(frame)
-        parts = Path(os.path.normpath(source)).parts
-        for start in range(len(parts)):
-            if lines := self._lines.get((str(Path(*parts[start:])), number)):
-                return lines
-        return []
+    def _found_body(self, face: Box | None, body: Box | None) -> Box | None:
+        """The body; None for one that an earlier ``predict`` guessed from the face: those of others are not blanked."""
+        if not self._predicted or face is None or body is None:
+            return body
+        return None if body == body_around(face) else body
+
+
+def _frame_of(cell: str) -> int | None:
+    """A frame's number: ``7`` or, after a table had gaps, ``7.0``. Raises Rejected for anything else."""
+    try:
+        return None if is_absent(cell) else int(float(cell))
+    except (ValueError, OverflowError):
+        raise Rejected(f"frame {cell!r:.50} is no number") from None

@@ -10,6 +10,7 @@ from mivolo_lite.packing.crops import Box
 
 _FACE, _BODY, _TEXT = (255, 160, 0), (60, 140, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FAR = 1 << 20  # pixels, farther out than any photo is wide; OpenCV draws to no larger numbers than int32
 
 
 def draw(image: np.ndarray, people: Sequence[Person], labels: Sequence[str] | None = None) -> np.ndarray:
@@ -52,4 +53,5 @@ def _write(image: np.ndarray, text: str, box: Box, colour: tuple[int, int, int])
 
 
 def _corners(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (round(box[0]), round(box[1])), (round(box[2]), round(box[3]))
+    x0, y0, x1, y1 = (round(min(max(edge, -_FAR), _FAR)) for edge in box)
+    return (x0, y0), (x1, y1)

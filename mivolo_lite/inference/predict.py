@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, result_folder, write_bytes
+from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
-from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import TRACK_COLUMNS, columns_of, row_of, write_rows
 from mivolo_lite.inference.sources import Item, read_image
@@ -28,9 +29,12 @@ from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
 
 PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
+RESULT_FILES = [*(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE]
+"""Those that ``predict`` may write, beside the folder ``ANNOTATED``."""
+
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
-_ANNOTATED_QUALITY = 90
+_ANNOTATED_QUALITY, _JPEG_SIDE = 90, 65500
 
 
 def run_items(
@@ -104,9 +108,16 @@ def _estimated(
     people = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
     for (number, item, image, _), found in zip(photos, people, strict=True):
         if options.annotated is not None:
-            jpeg = simplejpeg.encode_jpeg(draw(image, found), _ANNOTATED_QUALITY, colorspace="RGB")
-            write_bytes(options.annotated / item.annotated_name(number, ".jpg"), jpeg)
+            write_bytes(options.annotated / item.annotated_name(number, ".jpg"), _annotated_jpeg(image, found))
         yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
+
+
+def _annotated_jpeg(image: np.ndarray, people: Sequence[Person]) -> bytes:
+    """The photo with boxes and ages; panoramas are shrunk to what a JPEG can hold."""
+    annotated = draw(image, people)
+    if max(annotated.shape) > _JPEG_SIDE:
+        annotated = resize(annotated, *fitted(annotated.shape[1], annotated.shape[0], _JPEG_SIDE))
+    return simplejpeg.encode_jpeg(annotated, _ANNOTATED_QUALITY, colorspace="RGB")
 
 
 def _shards(predictor: Predictor, item: Item, index: ShardIndex) -> Iterator[Result]:
@@ -136,10 +147,14 @@ class Parts:
         self.out, self.path = out, out / f".part-{rank:05d}.jsonl"
 
     def write(self, results: Iterator[tuple[int, Result]]) -> None:
-        """Write this process's results as they come."""
-        with explain_write_errors(self.out), open(self.path, "w", encoding="utf-8") as file:
-            for number, result in results:
-                file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
+        """Write this process's results as they come; no file stays where an error or Ctrl-C ends that."""
+        try:
+            with explain_write_errors(self.out), open(self.path, "w", encoding="utf-8") as file:
+                for number, result in results:
+                    file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
 
     def join(self, count: int, tasks: Sequence[str]) -> dict[str, int]:
         """Write the files of results from all processes' parts, in the order of the items, and remove the parts.
@@ -197,8 +212,7 @@ def predict(
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
     if rank == 0:
-        names = [f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")]
-        result_folder(out, [*names, REJECTED_FILE])
+        result_folder(out, RESULT_FILES)
         if options.annotated is not None:
             result_folder(options.annotated, ())
     wait()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], folder: P
     """
     count = 0
     with written_aside(folder / f"{stem}.jsonl") as jsonl, written_aside(folder / f"{stem}.csv") as table:
-        with open(jsonl, "w", encoding="utf-8") as lines, open(table, "w", newline="", encoding="utf-8") as cells:
+        # A file's name may be no Unicode; in JSON the backslash is an escape, which gives the name back.
+        text = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with open(jsonl, "w", **text) as lines, open(table, "w", newline="", **text) as cells:
             writer = csv.DictWriter(cells, columns, extrasaction="ignore")
             writer.writeheader()
             for row in rows:
@@ -123,7 +126,13 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def _rounded_box(box: Box | None) -> list[float] | None:
-    return None if box is None else [round(edge, 1) for edge in box]
+    return None if box is None else [_rounded_edge(edge) for edge in box]
+
+
+def _rounded_edge(edge: float) -> float:
+    """To a tenth, within the same pixel: crops are cut at whole pixels, and these boxes may be given to ``--boxes``."""
+    rounded = round(edge, 1)
+    return rounded if int(rounded) == int(edge) else math.trunc(10 * edge) / 10
 
 
 def describe(row: dict[str, Any]) -> str:

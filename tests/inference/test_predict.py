@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.inference import detect
 from mivolo_lite.inference.boxes import BoxesFile
+from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import find_items
 from mivolo_lite.packing.crops import box_iou
 from mivolo_lite.packing.pack import pack
@@ -103,7 +106,7 @@ def test_a_photo_is_turned_upright_first(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("inputs, body_from_face", [("face", False), ("both", False), ("both", True)])
-def test_ages_are_those_of_an_evaluation_of_shards_with_the_same_boxes(inputs, body_from_face, tmp_path):
+def test_ages_are_those_of_an_evaluation_of_shards_with_the_same_boxes(inputs, body_from_face, tmp_path, monkeypatch):
     """Cut, stored as JPEG, blanked and letterboxed as in training, to a twentieth of a year."""
     (tmp_path / "photos").mkdir()
     lines = ["img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"]
@@ -126,9 +129,12 @@ def test_ages_are_those_of_an_evaluation_of_shards_with_the_same_boxes(inputs, b
     found = predict(*words, out=tmp_path / "out")
     assert sorted(row["age"] for row in found) == pytest.approx(expected, abs=0.05) and len(set(expected)) > 12
     assert {tuple(row["inputs"]) for row in found} == {("face", "body") if inputs == "both" else ("face",)}
+    monkeypatch.setattr("mivolo_lite.inference.predictor.open_detector", None)  # crops need none
     of_shards = predict(tmp_path / "shards" / "all", "--checkpoint", tmp_path / "best", out=tmp_path / "of_shards")
     assert sorted(row["age"] for row in of_shards) == pytest.approx(expected, abs=0.05)
     assert of_shards[0]["source"].startswith(str(tmp_path / "shards" / "all"))
+    with pytest.raises(SystemExit):
+        predict(tmp_path / "shards" / "all", "--draw", out=tmp_path / "drawn")
 
 
 def test_the_boxes_of_a_file_are_found_by_the_end_of_a_name(tmp_path):
@@ -145,6 +151,95 @@ def test_a_predicted_table_gives_the_same_ages_again(photos, checkpoint, tmp_pat
     words = [photos, "--checkpoint", checkpoint, "--boxes", tmp_path / "first" / "predictions.csv"]
     again = predict(*words, out=tmp_path / "again")
     assert [row.get("age") for row in again] == pytest.approx([row.get("age") for row in first], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_predicted_table_of_guessed_bodies_gives_the_same_ages_again(tmp_path):
+    """Bodies that were guessed are no boxes of somebody else, which would be blanked out."""
+    tiny_estimator("both").save(tmp_path / "best")
+    Image.fromarray(photo((60, 30, 50), (130, 40, 50))).save(tmp_path / "near.png")
+    words = [tmp_path / "near.png", "--checkpoint", tmp_path / "best"]
+    first = predict(*words, out=tmp_path / "first")
+    again = predict(*words, "--boxes", tmp_path / "first" / "predictions.csv", out=tmp_path / "again")
+    assert [row["age"] for row in again] == pytest.approx([row["age"] for row in first], abs=1e-3) and len(first) == 2
+    assert again[0]["body"] == first[0]["body"] == [10, 5, 160, 280]
+
+
+def test_a_rounded_box_cuts_the_same_pixels():
+    edges = (10.96, -0.97, 199.999, 33.31)
+    row = row_of(Person(edges), "a.jpg")
+    assert row["face"] == [10.9, -0.9, 199.9, 33.3] and [int(edge) for edge in row["face"]] == [*map(int, edges)]
+
+
+def boxes_file(folder: Path, *lines: str) -> Path:
+    path = folder / "boxes.csv"
+    path.write_text("\n".join(["file,frame,face_x0,face_y0,face_x1,face_y1", *lines]))
+    return path
+
+
+def test_photos_without_a_row_in_the_boxes_file_are_counted_and_named(photos, checkpoint, tmp_path, capsys):
+    path = boxes_file(tmp_path, "a.png,7,20,30,100,110")  # a frame's number says nothing of a photo
+    found = predict(photos, "--boxes", path, "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert found[0]["face"] == [20, 30, 100, 110] and found[1]["flags"] == ["nobody found"]
+    assert re.search("names 1 of 4 images; nobody .* the first of which is .*b.jpg", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("elsewhere/a.png,,1,2,30,40", "names none of the images; its first name is elsewhere/a.png, .*photos/a.png"),
+        ("e.png,,1,2,30,40", "e.png may be .*/deeper/e.png or .*/e.png; write more of the path"),
+        ("a.png,,1,2,x,40", "boxes.csv: line 2: .*1,2,x,40 is not a box"),
+        ("a.png,last,1,2,30,40", "line 2: frame 'last' is no number"),
+    ],
+)
+def test_boxes_that_fit_no_photo_are_one_line(line, reason, photos, checkpoint, tmp_path, capsys):
+    for folder in (photos, photos / "deeper"):
+        Image.fromarray(photo()).save(folder / "e.png")
+    with pytest.raises(SystemExit):
+        predict(photos, "--boxes", boxes_file(tmp_path, line), "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert re.search(reason, capsys.readouterr().err) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [("--detector", "yunet"), ("--min_score", "0.9"), ("--persons", "ssdlite")])
+def test_options_that_boxes_overrule_are_one_line(words, photos, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        predict(photos, "--boxes", boxes_file(tmp_path), *words)
+    assert f"{words[0]} does nothing beside --boxes" in capsys.readouterr().err
+
+
+def test_boxes_far_outside_and_panoramas_are_drawn(checkpoint, tmp_path):
+    Image.new("RGB", (66_000, 40)).save(tmp_path / "wide.png")
+    path = boxes_file(tmp_path, "wide.png,,0,0,1e12,1e12")
+    predict(tmp_path / "wide.png", "--boxes", path, "--checkpoint", checkpoint, "--draw", out=tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "annotated" / "000000-wide.jpg").size == (65_500, 40)
+
+
+def test_results_within_the_folder_of_photos_are_no_photos(photos, checkpoint, tmp_path, capsys):
+    for _ in range(2):
+        found = predict(photos, "--checkpoint", checkpoint, "--draw", out=photos / "ages")
+    output = capsys.readouterr()
+    assert len(found) == 4 and "left out: 3 results of an earlier run in " in output.err
+    predict(photos / "a.png", "--checkpoint", checkpoint, out=photos)
+    assert capsys.readouterr().out.endswith("photos: predictions.csv, predictions.jsonl, rejected.jsonl\n")
+
+
+def test_names_that_are_no_unicode_or_move_the_cursor_are_written(checkpoint, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in (b"\xff.png", b"a\x1b[2J.png"):
+        Image.fromarray(photo()).save(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name))
+    found = predict(tmp_path / "photos", "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert [os.fsencode(Path(row["source"]).name) for row in found] == [b"a\x1b[2J.png", b"\xff.png"]
+    assert "\\udcff.png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
+    predict(tmp_path / "photos", "--checkpoint", checkpoint)
+    assert "/a\\x1b[2J.png: nobody" in capsys.readouterr().out
+
+
+def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.inference.predict.row_of", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
