@@ -60,8 +60,8 @@ class Cutter:
 
     def _cut(self, image: np.ndarray, person: Located, people: Sequence[Located]) -> Crops:
         body = self.with_body(person).body if "body" in self.inputs else None
-        if person.face is None and body is None:
-            return Crops(None, None, [("", "no face")])
+        if body is None and (person.face is None or "face" not in self.inputs):
+            return Crops(None, None, [("", f"no {' and no '.join(self.inputs)}")])
         others = [(other.face, other.body) for other in people if other is not person]
         try:
             crops = cut_person(image, person.face, body, others, self.rules)

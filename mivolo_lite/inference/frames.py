@@ -78,12 +78,12 @@ def _opened(address: str) -> Iterator[Any]:
 
 
 def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
-    rate = float(stream.average_rate or 25)
+    rate, start = float(stream.average_rate or 25), (container.start_time or 0) / av.time_base
     try:
         for number, frame in enumerate(container.decode(stream)):
             image = frame.to_ndarray(format="rgb24")
             turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
-            seconds = number / rate if frame.time is None else frame.time
+            seconds = number / rate if frame.time is None else frame.time - start  # as players count
             yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
     except av.FFmpegError as error:
         raise UnusableVideo(f"damaged: {error.strerror or error}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.windows import Detection
+from mivolo_lite.models.weights import first_line
 from mivolo_lite.packing.decode import UnusablePhoto, image_of, read_photo
 from mivolo_lite.packing.sources.cutting import Crops
 
@@ -96,6 +97,8 @@ class Predictor:
         Raises:
             UserError: one of them is not there or not usable.
         """
+        if tta not in (None, *get_args(Tta)):
+            raise UserError(f"tta {tta!r}: give one of {', '.join(get_args(Tta))}")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         estimator.tta = tta or estimator.tta
         find_faces = None if detector is None else open_detector(detector, min_score)
@@ -154,11 +157,16 @@ class Predictor:
 
     def estimate_crops(self, crops: Sequence[Crops]) -> list[Person]:
         """The estimates for crops that are cut already, as shards hold them."""
-        needed = [Crops(*(getattr(crop, name) if name in self.estimator.inputs else None for name in ("face", "body")))
+        inputs = self.estimator.inputs
+        needed = [Crops(*(getattr(crop, name) if name in inputs else None for name in ("face", "body")))
                   for crop in crops]  # fmt: skip
+        reasons = (f"no {' and no '.join(inputs)}",)
         answers = iter(self.answers([crop for crop in needed if _has_image(crop)]))
         nobody = Located(None)
-        return [_person(nobody, crop, (), next(answers) if _has_image(crop) else None) for crop in needed]
+        return [
+            _person(nobody, crop, (), next(answers)) if _has_image(crop) else _person(nobody, crop, reasons, None)
+            for crop in needed
+        ]
 
 
 def as_array(image: ImageLike) -> np.ndarray:
@@ -167,12 +175,17 @@ def as_array(image: ImageLike) -> np.ndarray:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"an array of {image.dtype} {image.shape}: give (H, W, 3) uint8 RGB")
         return image
-    try:
-        if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image):
+        try:
             return image_of(image)
+        except Exception as error:  # Pillow decodes late, and raises whatever a damaged file makes it stumble over
+            raise UserError(f"image: {first_line(error)}") from None
+    if not isinstance(image, str | Path):
+        raise UserError(f"an image of type {type(image).__name__}: give a path, an array or a PIL image")
+    try:
         return read_photo(Path(image)).image
     except UnusablePhoto as error:
-        raise UserError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from None
+        raise UserError(f"{image}: {error}") from None
 
 
 def load_estimator(checkpoint: str | Path) -> Estimator:

@@ -51,12 +51,14 @@ def _results(
     writer: VideoWriter | None,
 ) -> Iterator[Result]:
     tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
-    rejected = []
+    rejected, found = [], False
     try:
         while True:
             chunk, reason = _take(frames)
             if chunk:
-                yield _of_frames(predictor, item, chunk, tracker, options, writer)
+                result = _of_frames(predictor, item, chunk, tracker, options, writer)
+                found = found or bool(result.rows)
+                yield result
             if reason:
                 rejected = [{"image": item.name, "reason": reason}]
             if reason or not chunk:
@@ -64,7 +66,8 @@ def _results(
     finally:
         if writer is not None:
             writer.close()
-    yield Result(tracks=[track_row(track, item.name) for track in tracker.end()], rejected=rejected)
+    nobody = [] if found or rejected else [row_of(None, item.name)]
+    yield Result(nobody, [track_row(track, item.name) for track in tracker.end()], rejected)
 
 
 def _take(frames: Iterator[Frame]) -> tuple[list[Frame], str | None]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.windows import Detection
+from mivolo_lite.packing.sources.cutting import Crops
 from tests.inference.scenes import RULES, RedSquares, photo, tiny_estimator
 
 TWO = photo((20, 30, 80), (200, 60, 64))
@@ -144,6 +146,32 @@ def test_a_turned_head_shows_in_the_landmarks(predictor):
 def test_an_array_that_is_no_image_is_one_line(predictor, image):
     with pytest.raises(UserError, match="uint8 RGB"):
         predictor.predict([image])
+
+
+@pytest.mark.parametrize("image", [b"bytes", None, [TWO], Image.new("F", (9, 9))])
+def test_what_is_no_image_is_one_line(predictor, image):
+    with pytest.raises(UserError, match="image"):
+        predictor.predict([image])
+
+
+def test_a_pil_image_that_cannot_be_decoded_is_one_line(predictor):
+    content = BytesIO()
+    Image.fromarray(TWO).save(content, "JPEG")
+    with pytest.raises(UserError, match="image: .*truncated"):
+        predictor.predict(Image.open(BytesIO(content.getvalue()[:2000])))
+
+
+def test_an_unknown_augmentation_is_one_line():
+    with pytest.raises(UserError, match="tta 'Flip': give one of none, flip"):
+        Predictor.load(tta="Flip")
+
+
+def test_people_without_what_the_model_looks_at_have_a_reason():
+    cutter = Cutter({}, ("body",), guess_bodies=False, detector=None)
+    ((face, body, missing),) = cutter(TWO, [Located((20, 30, 100, 110))])
+    assert face is body is None and missing == [("", "no body")]
+    (person,) = Predictor(tiny_estimator(), None).estimate_crops([Crops(None, b"a body")])
+    assert person.age is None and person.flags == ("no face",)
 
 
 def test_a_file_that_is_no_image_is_named(predictor, tmp_path):

@@ -83,6 +83,27 @@ def test_a_stride_leaves_frames_out(video, checkpoint, tmp_path):
     assert [row["frame"] for row in rows(tmp_path / "out", "predictions")] == [0, 7, 7, 14, 14]
 
 
+def test_a_video_with_nobody_has_a_row_that_says_so(checkpoint, tmp_path):
+    write_video(tmp_path / "empty.mp4", [photo(), photo()])
+    main(["predict", str(tmp_path / "empty.mp4"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")])
+    assert rows(tmp_path / "out") == [{"source": str(tmp_path / "empty.mp4"), "flags": ["nobody found"]}]
+
+
+def test_seconds_count_from_the_beginning_as_players_count(tmp_path):
+    """A transport stream's clock runs before its first frame."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "late.ts"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for number in range(3):
+            frame = av.VideoFrame(64, 64, "yuv420p")
+            frame.pts, frame.time_base = 50 + number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_video(str(tmp_path / "late.ts")) as (_, frames):
+        assert [round(frame.seconds, 3) for frame in frames] == [0, 0.1, 0.2]
+
+
 def test_a_damaged_video_is_read_as_far_as_it_goes(video, checkpoint, tmp_path):
     whole = video.read_bytes()
     (tmp_path / "text.mp4").write_text("no video")
