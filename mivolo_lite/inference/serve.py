@@ -6,7 +6,7 @@ A photo is held in memory until its answer is sent, and nowhere else.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -36,6 +36,9 @@ _HEADERS = {
 }
 _BODY_SECONDS = 30
 """In which a photo must have arrived."""
+_DRAINED_BYTES = 1 << 28
+"""Of a photo that is refused, which are read before the answer."""
+_FORM = "a form; send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
 
 _ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
            503: "too many photos are waiting"}  # fmt: skip
@@ -157,7 +160,17 @@ class Service:
 
     async def predict(self, request: Request) -> PhotoResult:
         """The age and the gender of everybody in a photo, which is the body of the request."""
+        try:
+            return await self._answered(request)
+        except HTTPException as refusal:  # one that asks first, with Expect, sends nothing before the answer
+            if refusal.status_code in (413, 422, 503) and "expect" not in request.headers:
+                await _drain(request)
+            raise
+
+    async def _answered(self, request: Request) -> PhotoResult:
         with self.door.counted():
+            if request.headers.get("content-type", "").startswith("multipart/"):
+                raise HTTPException(422, _FORM)
             data = await self.door.read(request)
             async with self.door.places:
                 image = await self._decoded(data)
@@ -239,6 +252,17 @@ class Door:
         except ClientDisconnect:
             raise HTTPException(400, "the photo did not arrive whole") from None
         return bytes(data)
+
+
+async def _drain(request: Request) -> None:
+    """Read and forget what is still sent: a sender that reads the answer only then would see a broken connection."""
+    left = _DRAINED_BYTES
+    with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                left -= len(part)
+                if left < 0:
+                    return
 
 
 async def _add_headers(request: Request, proceed: Any) -> Response:

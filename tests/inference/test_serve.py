@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,7 @@ from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.serve import Limits, make_app
+from mivolo_lite.inference.serve import Door, Limits, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
 
@@ -202,6 +203,21 @@ def address(predictor):
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.mark.parametrize("status, reason", [(413, "larger than 16 MB"), (503, "too many photos")])
+def test_a_refused_sender_reads_the_reason_after_all_is_sent(status, reason, address, monkeypatch):
+    """Most clients and browsers send a body whole, and then read the answer."""
+    if status == 503:
+        monkeypatch.setattr(Door, "inside", property(lambda door: 10**6, lambda *_: None), raising=False)
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(urllib.request.Request(f"{address}predict", bytes(30_000_000)), timeout=60)
+    assert refusal.value.code == status and reason in refusal.value.read().decode()
+
+
+def test_a_form_is_told_what_to_send(client):
+    answer = client.post("/predict", files={"file": file_of(TWO)})
+    assert answer.status_code == 422 and "--data-binary" in answer.json()["detail"]
 
 
 @IN_A_BROWSER
