@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.inference.export import Precision, export
 from mivolo_lite.inference.timm_weights import export_backbone
@@ -23,7 +24,10 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--precision", type=Precision, default="fp32", help="of the backbone; heads stay in float32")
     parser.add_argument(
-        "--input", type=Literal["face", "body"], default="face", help="of a model with two backbones, whose timm gets"
+        "--input",
+        type=Literal["face", "body"] | None,
+        default=None,
+        help="of a model with two backbones, whose timm gets; the face's by default",
     )
     parser.add_argument(
         "--tta",
@@ -34,7 +38,11 @@ def run(argv: Sequence[str]) -> None:
     options = parse(parser, argv)
     which = options.pop("input")
     if options["format"] == "timm":
-        print(export_backbone(options["checkpoint"], options["out"], which, options["precision"]))
+        if options["tta"] is not None:
+            raise UserError("export: --tta does nothing for --format timm, a backbone's plain weights; leave it out")
+        print(export_backbone(options["checkpoint"], options["out"], which or "face", options["precision"]))
+    elif which is not None:
+        raise UserError(f"export: --input is for --format timm; --format {options['format']} has all inputs")
     else:
         print("largest differences from the estimator's answers:", *export(**options), sep="\n")
     print(f"written to {options['out']}: {Path(options['out']).stat().st_size / 1e6:.1f} MB")

@@ -163,3 +163,17 @@ def test_flipped_a_file_answers_an_image_and_its_mirror_image_alike(exported):
     face = np.random.default_rng(0).integers(0, 256, (2, 3, *entry.shape[2:]), dtype=np.uint8)
     ages = [session.run(None, {entry.name: image})[0] for image in (face, np.ascontiguousarray(face[..., ::-1]))]
     assert np.allclose(*ages, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--out", "b.safetensors", "--format", "timm", "--tta", "flip"], "--tta does nothing for --format timm"),
+        (["--out", "b.onnx", "--input", "body"], "--input is for --format timm"),
+    ],
+)
+def test_options_of_another_format_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--checkpoint", "default", *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
