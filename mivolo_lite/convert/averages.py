@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
+from mivolo_lite.output import complain
 
 
 def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -30,6 +32,15 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
     for name, (first, other) in options.items():
         if first != other:
             raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
+
+
+def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
+    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken."""
+    for name, words in {"crop_policy": "cuts crops by other rules", "tta": "has another tta"}.items():
+        for card, folder in zip(cards, checkpoints, strict=True):
+            if getattr(card, name) != getattr(cards[0], name):
+                complain(f"note: {folder} {words} than {checkpoints[0]}, whose {name} is taken")
+                break
 
 
 def joined_licences(licences: Iterable[str]) -> str:

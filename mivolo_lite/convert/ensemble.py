@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import joined_licences, mean, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_licences, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -34,6 +34,7 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     members = [Estimator.load(folder) for folder in checkpoints]
     for member, folder in zip(members, checkpoints, strict=True):
         _require_same(members[0], member, folder)
+    note_differences([member.card for member in members], checkpoints)
     model = {"name": "ensemble", "members": [member.card.model for member in members]}
     licence = joined_licences(member.card.licence for member in members)
     estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, licence=licence))

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import joined_licences, mean, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_licences, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
@@ -38,6 +38,7 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     first = estimators[0].card
     for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
         require_equal({name: (getattr(first, name), getattr(estimator.card, name)) for name in _SAME}, folder)
+    note_differences(cards, checkpoints)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):
         _require_same_weights(states[0], state, folder)

@@ -91,3 +91,13 @@ def test_models_that_cannot_answer_together_are_one_line(tmp_path):
         ensemble([tmp_path / "a"], tmp_path / "out")
     with pytest.raises(UserError, match="already exists"):
         ensemble([tmp_path / "a", tmp_path / "a"], tmp_path / "both")
+
+
+@pytest.mark.parametrize("command", ["ensemble", "soup"])
+def test_members_that_want_other_crops_or_another_augmentation_are_named(command, tmp_path, capsys):
+    saved(tmp_path / "a", 0, crop_policy={"crop_size": 64})
+    saved(tmp_path / "b", 1, crop_policy={"crop_size": 64, "face_square": 1.2}, tta="flip")
+    main([command, str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
+    crops, tta = capsys.readouterr().err.splitlines()
+    assert crops == f"note: {tmp_path}/b cuts crops by other rules than {tmp_path}/a, whose crop_policy is taken"
+    assert "b has another tta" in tta
