@@ -167,6 +167,15 @@ def test_few_old_people_have_the_radius_of_the_nearest_in_age():
     assert "so with the nearest in age" in calibration_table(calibration)
 
 
+def test_ten_years_have_the_radius_of_their_own_estimates_also_where_those_are_whole_years():
+    """Those of exactly 20 are as near to 10-19 as those inside."""
+    age = np.concatenate([np.full(200, 20.0), np.arange(100) % 10 + 10.0])
+    truth = age + np.concatenate([np.full(200, 10.0), np.ones(100)])
+    p = Predictions(["key"] * 300, age, np.full(300, NAN), truth, truth, [None] * 300, [None] * 300)
+    radii = fit_calibration(p, 0.9, "age")["radii"]
+    assert radii["10-19"] == 1 and radii["20-29"] == 10
+
+
 @pytest.mark.parametrize("n", [30, 60, 200])
 def test_every_age_has_a_radius(n):
     calibration = fit_calibration(people(n, seed=1), 0.9, "age")

@@ -83,7 +83,8 @@ def _radii(
         return radii, {name: n for name, n in sorted(count.items()) if n < enough}
     radii = {}
     for ten, name in enumerate(DECADES):
-        away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0)
+        away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0.0)
+        away[names == name] = -1  # its own come first: an estimate of 20 is as near to 10-19 as those inside
         nearest = np.argsort(away, kind="stable")[: max(count[name], enough)]
         radii[name] = conformal_radius(errors[nearest], level)
     radii = {name: radius for name, radius in radii.items() if radius is not None}
