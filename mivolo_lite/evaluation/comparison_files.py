@@ -78,11 +78,12 @@ def _latex_cells(cell: dict | None, metric: str) -> tuple[str, str]:
     if cell is None:
         return "--", "--"
     form, difference = _form(metric), cell.get("difference")
-    value = f"{cell['value']:{form}} {between(cell['interval'], form)}"
+    value = f"{cell['value']:{form}} {between(cell['interval'], form)}".rstrip()
     if difference is None:
         return _tex(value), "--"
     star = "$^*$" if difference["more_than_noise"] else ""
-    return _tex(value), _tex(f"{difference['value']:+{form}} {between(difference['interval'], f'+{form}')}") + star
+    ends = between(difference["interval"], f"+{form}")
+    return _tex(value), _tex(f"{difference['value']:+{form}} {ends}".rstrip()) + star
 
 
 def _tex(text: str) -> str:
@@ -104,12 +105,16 @@ def _write_csv(comparison: dict, path: Path) -> None:
 
 
 def _csv_fields(cell: dict) -> list:
-    difference, value = cell.get("difference"), [cell["n"], cell["value"], *cell["interval"]]
-    fields = [value[0], *(f"{estimate:.6f}" for estimate in value[1:])]
+    difference, fields = cell.get("difference"), [cell["n"], *_with_ends(cell)]
     if difference:
-        fields += [f"{estimate:.6f}" for estimate in (difference["value"], *difference["interval"])]
-        fields += [difference["n"], "yes" if difference["more_than_noise"] else "no"]
+        fields += [*_with_ends(difference), difference["n"], "yes" if difference["more_than_noise"] else "no"]
     return fields
+
+
+def _with_ends(estimate: dict) -> list[str]:
+    """A value and the ends of its interval, which are empty for too few images."""
+    lower, upper = estimate["interval"] or ("", "")
+    return [number if number == "" else f"{number:.6f}" for number in (estimate["value"], lower, upper)]
 
 
 def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:

@@ -38,7 +38,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         What ``evaluate_predictions`` returns, its rows ``by`` subgroup with a ``mae_interval`` and ``bias_interval``,
         and:
 
-        * ``intervals`` of ``mae``, ``bias``, ``cs5`` and ``gender_accuracy``;
+        * ``intervals`` of ``mae`` and ``bias``, None for fewer than ``LIMIT``, and of ``cs5`` and ``gender_accuracy``;
         * ``ce20``, share of errors of 20 years or more, and ``cs``, CS(n) for n from 0 to 15;
         * ``macro_mae`` over ten-year bins, and ``gaps`` between subgroups: see ``groups``;
         * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
@@ -106,9 +106,10 @@ def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[st
 def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     errors, is_correct = errors[~np.isnan(errors)], is_correct[~np.isnan(is_correct)]
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
-    if len(errors):
+    if len(errors) >= LIMIT:  # a bootstrap of few is too narrow: that of one image has no width
         ends = bootstrap(counted(np.abs(errors), errors), means)[:, 0]
         result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
+    if len(errors):
         result["cs5"] = as_pair(share_interval(within(errors, 5)))
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct))

@@ -10,6 +10,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import compare, comparison_table, read_runs
+from mivolo_lite.evaluation.comparison_files import write_comparison
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -135,6 +136,18 @@ def flat(n, error, female=0.9):
     age = np.full(n, 20.0)
     columns = ([f"k{number}" for number in range(n)], age + error, np.full(n, female), age, age, ["F"] * n, [None] * n)
     return Predictions(*columns)
+
+
+def test_few_images_have_no_interval_of_the_mae_and_no_verdict(tmp_path):
+    folders = [saved(tmp_path / "a", flat(29, 4.0)), saved(tmp_path / "b", flat(29, 6.5))]
+    found = write_comparison(folders, tmp_path / "out")
+    difference = found["rows"][1]["mae"]["difference"]
+    assert difference["value"] == 2.5 and difference["interval"] is None and not difference["more_than_noise"]
+    assert comparison_table(found).splitlines()[2].endswith("too few")
+    assert "b,mae,29,6.500000,,,2.500000,,,29,no" in (tmp_path / "out" / "comparison.csv").read_text().replace(
+        f"{tmp_path}/", ""
+    )
+    assert r"b & 6.50 & +2.50 & " in (tmp_path / "out" / "comparison.tex").read_text()
 
 
 def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
