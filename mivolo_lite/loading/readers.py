@@ -141,6 +141,9 @@ class StreamReader:
             raise UserError("data.train: reader: stream reads one address; leave it out for a list of data sets")
         if config.exclude:
             raise UserError("data.exclude: a stream has no index to leave samples out of; use reader: index")
+        for name in ("drop_face", "drop_body"):
+            if getattr(config, name):
+                raise UserError(f"data.{name}: a stream hides no input; leave it out, or use reader: index")
         if config.mixup.is_on:
             raise UserError("data.mixup: a stream knows no epoch or sample to mix by; use reader: index")
         if None in (classes or {}).values():

@@ -15,6 +15,7 @@ from webdataset.shardlists import expand_urls
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.packed import Images
+from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import Classes, label_number
@@ -108,23 +109,33 @@ class _Batches:
         broken: list[str] = []
         images = {name: self._images(name, rows, broken) for name in self.inputs}
         labels = [_labels(sample, broken) for _, sample in rows]
+        columns = label_columns(labels)
+        if any(AGE_STD in label.extra for label in labels):
+            columns[AGE_STD] = self._numbers(AGE_STD, (), rows, labels, broken)
         return Batch.assemble(
             images,
-            label_columns(labels),
+            columns,
             np.array([position for position, _ in rows]),
             np.ones(len(rows), dtype=bool),
             broken,
-            {name: self._task(name, rows, labels, broken) for name in self.classes},
+            {name: self._numbers(name, choices, rows, labels, broken) for name, choices in self.classes.items()},
         ).tensors()
 
-    def _task(self, name: str, rows: list[tuple[int, dict]], labels: list[Labels], broken: list[str]) -> np.ndarray:
-        """(B,) labels of a task, NaN where unknown."""
+    def _numbers(
+        self,
+        name: str,
+        choices: Sequence[str],
+        rows: list[tuple[int, dict]],
+        labels: list[Labels],
+        broken: list[str],
+    ) -> np.ndarray:
+        """(B,) labels of a task, or of ``age_std``, NaN where unknown."""
         column = np.full(len(rows), np.nan)
         for row, (_, sample) in enumerate(rows):
             try:
-                column[row] = label_number(labels[row], name, self.classes[name])
+                column[row] = label_number(labels[row], name, choices)
             except ValueError as error:
-                broken.append(f"{sample['__key__']}: task {name}: {error}")
+                broken.append(f"{sample['__key__']}: {name}: {error}")
         return column
 
     def _images(self, name: str, rows: list[tuple[int, dict]], broken: list[str]) -> Images:

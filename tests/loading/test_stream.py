@@ -73,6 +73,23 @@ def test_what_cannot_be_read_is_absent_and_told(tmp_path):
     assert 60 - len(batch.face.rows) == sum(text.startswith("a.face") for text in batch.broken)
 
 
+def test_an_age_has_its_standard_deviation(tmp_path):
+    stds = [2.5, None, 0.1, "wide"]
+    extras = [{} if std is None else {"age_std": std} for std in stds]
+    samples = [Sample(f"{age}", bright(age), None, Labels((age, age), extra=extras[age])) for age in range(4)]
+    write_shard(tmp_path / "s.tar", samples)
+    batch = next(iter(stream(f"{tmp_path}/s.tar", batch=60)))
+    expected = torch.tensor([2.5, 0, 0.5, 0])
+    assert torch.equal(batch.age.std, expected[batch.age.lo.long()])
+    assert "3: age_std: 'wide' is not a number" in batch.broken
+
+
+def test_what_a_stream_cannot_do_is_one_clear_line():
+    for name in ("drop_face", "drop_body"):
+        with pytest.raises(UserError, match=f"data.{name}: a stream hides no input"):
+            StreamReader(DataConfig(train="pipe:cat x.tar", stream_samples=9, **{name: 0.3}), seed=0)
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path):
     make_shards(tmp_path, [2])
     with pytest.raises(UserError, match="data.train '.*part-0001.tar': no such file"):
