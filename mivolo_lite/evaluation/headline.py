@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mivolo_lite.evaluation.metrics import task_scores
 from mivolo_lite.reporting.page import Cell
 
 LOWER, HIGHER, ZERO = "lower is better", "higher is better", "nearest 0 is best"
@@ -35,6 +36,7 @@ def headline(metrics: dict) -> Iterator[Measure]:
     yield from _ages(metrics)
     yield from _subgroups(metrics["gaps"])
     yield from _gender(metrics)
+    yield from _tasks(metrics)
     yield from _age_groups(metrics["classes"])
     yield from _robustness(metrics.get("robustness") or {})
     for name, pairs in metrics.get("verification", {}).items():
@@ -111,6 +113,17 @@ def _gender(metrics: dict) -> Iterator[Measure]:
         note = f"n={metrics['gender_n']}"
         yield Measure("Gender accuracy", HIGHER, f"{metrics['gender_accuracy']:.1%}", interval, note=note)
         yield Measure("Gender ECE", LOWER, f"{metrics['gender']['ece']:.3f}", note="expected calibration error")
+
+
+def _tasks(metrics: dict) -> Iterator[Measure]:
+    """Those that have no measures of their own."""
+    for name, score, value, n in task_scores(metrics):
+        if name == "gender" or name in metrics.get("verification", {}):
+            continue
+        if score == "accuracy":
+            yield Measure(f"Accuracy, {name}", HIGHER, f"{value:.1%}", note=f"n={n}")
+        else:
+            yield Measure(f"MAE, {name}", LOWER, f"{value:.2f}", note=f"n={n}")
 
 
 def _age_groups(classes: dict | None) -> Iterator[Measure]:

@@ -95,6 +95,20 @@ def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
     return {f"{name}_{score}": float(scores.mean()) if len(scores) else None, f"{name}_n": len(scores)}
 
 
+def task_scores(metrics: dict) -> list[tuple[str, str, float, int]]:
+    """Name, ``accuracy`` or ``mae``, value and number of samples of every task with known labels, gender first.
+
+    Args:
+        metrics: of ``evaluate_predictions``. Only scores of tasks have a number of their own, ``<name>_n``.
+    """
+    scores = (key.rpartition("_") for key in metrics if key.endswith(("_accuracy", "_mae")))
+    return [
+        (name, score, metrics[f"{name}_{score}"], metrics[f"{name}_n"])
+        for name, _, score in scores
+        if metrics.get(f"{name}_n")
+    ]
+
+
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
     """(N,) the decade of each true age, ``"20-29"``; of a range's middle; None where unknown."""
     middle = (age_lo + age_hi) / 2

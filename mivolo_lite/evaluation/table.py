@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterable
 
 from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
-from mivolo_lite.evaluation.metrics import SHOWN
+from mivolo_lite.evaluation.metrics import SHOWN, task_scores
+
+_SCORES = {"accuracy": ("accuracy", "share", ".1%"), "mae": ("MAE", "years", ".2f")}
+"""What scores of tasks are called, the column of a cell that they stand in, and how they are written."""
 
 
 def metrics_table(metrics: dict) -> str:
@@ -14,19 +17,30 @@ def metrics_table(metrics: dict) -> str:
     """
     if "inputs" in metrics:
         columns = metrics["inputs"]
-        heads = _line("", (f"{name:>32}" for name in columns))
+        heads = "", "".join(f"{name:>32}" for name in columns)
+        rows = [heads, *_ages_by_subgroup(columns.values()), ("", ""), *_details_side_by_side(columns.values())]
         robust = [line for name, column in columns.items() for line in _robustness(column, f", input {name}")]
-        details = [*_details_side_by_side(columns.values()), *_unreadable(next(iter(columns.values())))]
-        return "\n".join([heads, *_ages_by_subgroup(columns.values()), "", *details, *robust])
-    return "\n".join([*_ages_by_subgroup([metrics]), "", *_details(metrics), *_robustness(metrics)]).rstrip()
+        return "\n".join([*_aligned(rows), *_unreadable(next(iter(columns.values()))), *robust])
+    lines = [*_aligned(_ages_by_subgroup([metrics])), "", *_details(metrics), *_robustness(metrics)]
+    return "\n".join(lines).rstrip()
 
 
-def _ages_by_subgroup(columns: Iterable[dict]) -> list[str]:
+def _aligned(rows: list[tuple[str, str]]) -> list[str]:
+    """Names and what stands behind them, in a column that the longest name fits into."""
+    width = max(16, *(len(name) for name, _ in rows))
+    return [f"{name:{width}}{cells}".rstrip() for name, cells in rows]
+
+
+def _ages_by_subgroup(columns: Iterable[dict]) -> list[tuple[str, str]]:
     columns = list(columns)
-    lines = [_line("", [f"{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}"] * len(columns)), _line("all", map(_ages, columns))]
-    for kind, rows in columns[0]["by"].items():
-        lines += ["", kind]
-        lines += [_line(f"  {name}", (_ages_of_many(column["by"][kind][name]) for column in columns)) for name in rows]
+    heads = f"{'n':>8}{'MAE':>8}{'CS@5':>8}{'bias':>8}" * len(columns)
+    lines = [("", heads), ("all", "".join(map(_ages, columns)))]
+    by = {kind: rows for kind, rows in columns[0]["by"].items() if rows}
+    for kind, rows in by.items():
+        lines += [("", ""), (kind, "")]
+        lines += [
+            (f"  {name}", "".join(_ages_of_many(column["by"][kind][name]) for column in columns)) for name in rows
+        ]
     return lines
 
 
@@ -35,8 +49,9 @@ def _details(metrics: dict) -> list[str]:
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such image and are left out")
     lines += _unreadable(metrics)
-    for name in _classified(metrics):
-        lines.append(f"{name} accuracy {metrics[f'{name}_accuracy']:.1%} of {metrics[f'{name}_n']}")
+    for name, score, value, n in task_scores(metrics):
+        title, _, form = _SCORES[score]
+        lines.append(f"{name} {title} {value:{form}} of {n}")
     if "epsilon_error" in metrics:
         lines.append(f"epsilon error (ChaLearn) {metrics['epsilon_error']:.3f} of {metrics['epsilon_n']}")
     lines += _verification(metrics)
@@ -117,30 +132,22 @@ def _unreadable(metrics: dict) -> list[str]:
     return [f"{n} images cannot be decoded and count as missing: {examples}{' ...' if n > SHOWN else ''}"]
 
 
-def _classified(metrics: dict) -> list[str]:
-    """The tasks that have an accuracy, gender first."""
-    tasks = [key.removesuffix("_accuracy") for key in metrics if key.endswith("_accuracy")]
-    return [name for name in tasks if metrics[f"{name}_n"]]
-
-
-def _details_side_by_side(columns: Iterable[dict]) -> list[str]:
+def _details_side_by_side(columns: Iterable[dict]) -> list[tuple[str, str]]:
     columns = list(columns)
     rows: dict[str, Callable[[dict], str]] = {
         "no such image": lambda column: _cell(column["missing"]),
         **{
-            f"{name} accuracy": lambda column, name=name: _cell(column[f"{name}_n"], share=column[f"{name}_accuracy"])
-            for name in _classified(columns[0])
+            f"{name} {_SCORES[score][0]}": lambda column, name=name, score=score: _cell(
+                column[f"{name}_n"], **{_SCORES[score][1]: column[f"{name}_{score}"]}
+            )
+            for name, score in {(name, score): None for column in columns for name, score, *_ in task_scores(column)}
         },
         "mean-age MAE": lambda column: _cell(column["n"], years=column["baseline_mae"]),
         "MAE ratio to it": lambda column: _cell(
             share=column["mae"] / column["baseline_mae"] if column["baseline_mae"] else None
         ),
     }
-    return [_line(name, map(cell, columns)) for name, cell in rows.items()]
-
-
-def _line(name: str, cells: Iterable[str]) -> str:
-    return f"{name:16}{''.join(cells)}".rstrip()
+    return [(name, "".join(map(cell, columns))) for name, cell in rows.items()]
 
 
 def _ages(row: dict) -> str:

@@ -130,12 +130,12 @@ class _Batches:
         broken: list[str],
     ) -> np.ndarray:
         """(B,) labels of a task, or of ``age_std``, NaN where unknown."""
-        column = np.full(len(rows), np.nan)
+        column, title = np.full(len(rows), np.nan), name if name == AGE_STD else f"task {name}"
         for row, (_, sample) in enumerate(rows):
             try:
                 column[row] = label_number(labels[row], name, choices)
             except ValueError as error:
-                broken.append(f"{sample['__key__']}: {name}: {error}")
+                broken.append(f"{sample['__key__']}: {title}: {error}")
         return column
 
     def _images(self, name: str, rows: list[tuple[int, dict]], broken: list[str]) -> Images:
