@@ -27,6 +27,7 @@ from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.task_labels import task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
@@ -82,9 +83,12 @@ def evaluate(
     Raises:
         UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
     """
+    if robustness_samples is not None and not robustness:
+        raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
     estimator, index = Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
     estimator.tta, accelerator = tta or estimator.tta, join_processes()
-    input_sets = {None: estimator.inputs} if inputs is None else _columns(inputs, estimator.inputs, checkpoint)
+    input_sets = {None: estimator.inputs} if inputs is None else columns_of(inputs, estimator.inputs, checkpoint)
+    left_out = _leave_out_tasks(estimator, index)
     decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None
     rank, world_size = accelerator.process_index, accelerator.num_processes
@@ -101,7 +105,7 @@ def evaluate(
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
     metrics = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
-    metrics |= _describe_estimator(estimator, index)
+    metrics |= _describe_estimator(estimator, index) | ({"tasks_left_out": left_out} if left_out else {})
     if inputs is None:
         metrics |= summaries[None]
     else:
@@ -125,6 +129,22 @@ def _estimate(
     else:
         columns = predict_each(estimator, loader, index, accelerator, input_sets)
     return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
+
+
+def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
+    """Let the estimator answer only tasks that the labels fit: a data set may have other groups, or count otherwise.
+
+    Returns:
+        Why each other task is left out, by its name.
+    """
+    reasons = {}
+    for task in estimator.tasks:
+        try:
+            task_columns(index, {task.name: None if task.kind == "embedding" else task.classes})
+        except UserError as error:
+            reasons[task.name] = str(error).removeprefix(f"{index.folder}: task {task.name}: ")
+    estimator.tasks = [task for task in estimator.tasks if task.name not in reasons]
+    return reasons
 
 
 def _describe_estimator(estimator: Estimator, index: ShardIndex) -> dict[str, Any]:
@@ -204,6 +224,7 @@ def _write_report(
     about = about_model(metrics["checkpoint"], estimator.card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
         "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
+        "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
     }
     write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures)
 
@@ -214,7 +235,7 @@ def _calibrated_on(calibration: dict, metrics: dict) -> str:
     return calibration["data_digest"][:12] if calibration else ""
 
 
-def _columns(inputs: str, model_inputs: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
+def columns_of(inputs: str, model_inputs: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
     """The images to show by column. Raises UserError for an unknown one, and for one that the model does not take."""
     names = [name.strip() for name in inputs.split(",")]
     for name in names:

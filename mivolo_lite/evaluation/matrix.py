@@ -10,8 +10,9 @@ from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import about_model
-from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.evaluate import columns_of, evaluate
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
 from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.files import result_folder, write_text, written_aside
@@ -55,12 +56,15 @@ def evaluate_all(
         that the evaluation has, and the ``folder`` of its results.
 
     Raises:
-        UserError: before anything is evaluated, where a folder is missing or given twice; and as ``evaluate``.
+        UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint does not take
+            the ``inputs``; and as ``evaluate``.
     """
     out, rows = Path(out), []
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
+        if options.get("inputs") is not None:
+            columns_of(options["inputs"], Estimator.load(folder).inputs, folder)
     indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
     if PartialState().is_main_process:
         result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))

@@ -20,8 +20,9 @@ def metrics_table(metrics: dict) -> str:
         heads = "", "".join(f"{name:>32}" for name in columns)
         rows = [heads, *_ages_by_subgroup(columns.values()), ("", ""), *_details_side_by_side(columns.values())]
         robust = [line for name, column in columns.items() for line in _robustness(column, f", input {name}")]
-        return "\n".join([*_aligned(rows), *_unreadable(next(iter(columns.values()))), *robust])
-    lines = [*_aligned(_ages_by_subgroup([metrics])), "", *_details(metrics), *_robustness(metrics)]
+        return "\n".join([*_aligned(rows), *_unreadable(next(iter(columns.values()))), *_left_out(metrics), *robust])
+    details = [*_details(metrics), *_left_out(metrics)]
+    lines = [*_aligned(_ages_by_subgroup([metrics])), "", *details, *_robustness(metrics)]
     return "\n".join(lines).rstrip()
 
 
@@ -130,6 +131,10 @@ def _unreadable(metrics: dict) -> list[str]:
         return []
     n, examples = metrics["unreadable"]["n"], "; ".join(metrics["unreadable"]["first"])
     return [f"{n} images cannot be decoded and count as missing: {examples}{' ...' if n > SHOWN else ''}"]
+
+
+def _left_out(metrics: dict) -> list[str]:
+    return [f"task {name} is left out: {reason}" for name, reason in metrics.get("tasks_left_out", {}).items()]
 
 
 def _details_side_by_side(columns: Iterable[dict]) -> list[tuple[str, str]]:

@@ -38,10 +38,10 @@ def dual(tmp_path_factory):
     return save(DUAL, tmp_path_factory.mktemp("dual"))
 
 
-def save(model, folder):
+def save(model, folder, **options):
     """An untrained estimator, its statistics unlike those of a new one."""
     torch.manual_seed(1)
-    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
+    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE, **options))
     noise = Images.of(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8))
     estimator(**{name: noise for name in estimator.inputs})
     estimator.save(folder)
@@ -175,6 +175,22 @@ def test_a_model_of_one_input_says_that_it_has_no_other(inputs, index, tmp_path,
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "looks at the face alone; ask for face" in error
     assert not (tmp_path / "o").exists()
+
+
+def test_a_task_that_the_labels_do_not_fit_is_left_out_and_named(index, tmp_path, capsys):
+    tasks = [{"name": "group", "classes": ["x", "z"]}, {"name": "number", "kind": "regression"}]
+    single = save({"name": "single", "backbone": "test_resnet"}, tmp_path / "single", tasks=tasks)
+    main(["evaluate", "--checkpoint", f"{single}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
+          "--workers", "0"])  # fmt: skip
+    assert "task group is left out: 'y' is not one of its classes x, z" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert list(metrics["tasks_left_out"]) == ["group"] and "group_n" not in metrics and metrics["number_n"] == 20
+    assert metrics["n"]
+
+
+def test_an_option_of_robustness_alone_is_one_line(dual, index, tmp_path):
+    with pytest.raises(UserError, match="--robustness_samples 5: give --robustness yes as well"):
+        evaluate(dual, index.folder, tmp_path / "o", robustness_samples=5)
 
 
 @pytest.mark.parametrize("inputs", ["head", "face,", "", "face body"])

@@ -141,10 +141,12 @@ def test_what_is_missing_is_told_before_anything_is_evaluated(runs, people, tmp_
         (f"{runs}/z/best", f"{people}/val", "z/best: no model"),
         (f"{runs}/y/best", f"{people}/test", "test: no indexed shards"),
         (f"{runs}/x/best", f"{people}/val", "given twice"),
+        (f"{runs}/y/best", f"{people}/val", "looks at the face alone"),
     ):
+        inputs = "both" if "face" in message else "face"
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", "--checkpoint", f"{runs}/x/best", checkpoint, "--data", f"{people}/train", data,
-                  "--out", f"{tmp_path}/o"])  # fmt: skip
+                  "--out", f"{tmp_path}/o", "--inputs", inputs])  # fmt: skip
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and message in error
         assert not (tmp_path / "o").exists()

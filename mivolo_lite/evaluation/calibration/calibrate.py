@@ -48,7 +48,7 @@ def calibrate(
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process and out is None:
         require_writable(locate(checkpoint))
-    estimator.card.calibration = {}
+    estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
     estimator.tta = estimator.card.tta = tta or estimator.card.tta
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
