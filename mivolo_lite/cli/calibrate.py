@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from mivolo_lite.card import CARD_FILE, locate
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table
@@ -31,6 +32,10 @@ def run(argv: Sequence[str]) -> None:
         "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
     )
     parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which the card then asks for")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
+    parser.add_argument(
+        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
+    )
     options = parse(parser, argv)
     print(calibration_table(calibrate(**options)))
-    print(f"\nwritten to {Path(options['out'] or options['checkpoint']) / 'model.yaml'}")
+    print(f"\nwritten to {Path(options['out'] or locate(options['checkpoint'])) / CARD_FILE}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from mivolo_lite.card import Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
+from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.yaml_file import read_yaml_file
 
 _SHORT = 12
@@ -38,7 +39,12 @@ def training_data(checkpoint: Path | str, card: Card) -> str:
 
 
 def trained_on(folder: Path) -> list[str]:
-    """Where the training data was, of ``RUN/best`` or ``RUN/checkpoints/NAME``.
+    """Where the training data was, of ``RUN/best`` or ``RUN/checkpoints/NAME``, as ``training_sets`` knows it."""
+    return [without_credentials(train_set.path) for train_set in training_sets(folder)]
+
+
+def training_sets(folder: Path) -> list[TrainSet]:
+    """What ``RUN/best`` or ``RUN/checkpoints/NAME`` was trained on, as the configuration in ``RUN`` says.
 
     Nothing of other folders, or where the configuration cannot be read.
     """
@@ -48,9 +54,6 @@ def trained_on(folder: Path) -> list[str]:
         return []
     try:
         train = read_yaml_file(run / "config.yaml", "")["data"]["train"]
-        paths = [
-            data["path"] if isinstance(data, dict) else data for data in (train if isinstance(train, list) else [train])
-        ]
-    except (UserError, LookupError, TypeError):
+        return [TrainSet.read(entry) for entry in (train if isinstance(train, list) else [train])]
+    except (UserError, LookupError, TypeError, ValueError):
         return []
-    return [without_credentials(str(path)) for path in paths]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import MODEL_FILE, Card, Estimator
 from mivolo_lite.evaluation.calibration.calibrate import calibrate
 from mivolo_lite.evaluation.evaluate import evaluate
-from tests.shards.tiny_shards import make_shards
+from mivolo_lite.shards.scan import index_shards
+from tests.shards.tiny_shards import make_shards, sample, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,36 @@ def test_what_cannot_be_calibrated_on_is_one_line(checkpoint, indexes, tmp_path,
         with pytest.raises(SystemExit) as stop:
             main(["calibrate", "--checkpoint", f"{checkpoint}", "--data", f"{indexes[0].folder}", *words])
         assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "trained, folds, is_seen",
+    [
+        ("{data}", None, True),  # with data.exclude, the digest in the card is another one
+        ("[other, {{path: {data}/../DATA, folds: [0, 1, 2, 3]}}]", None, True),
+        ("{{path: {data}, folds: [0, 1, 2, 3]}}", [3, 4], True),
+        ("{{path: {data}, folds: [0, 1, 2, 3]}}", [4], False),
+        ("other", None, False),
+    ],
+)
+def test_a_part_of_the_training_data_is_noticed_as_well(trained, folds, is_seen, checkpoint, tmp_path):
+    samples = [sample(number) for number in range(150)]
+    folded = [replace(one, labels=replace(one.labels, extra={"fold": n % 5})) for n, one in enumerate(samples)]
+    (tmp_path / "DATA").mkdir()
+    write_shard(tmp_path / "DATA" / "a.tar", folded)
+    index_shards(tmp_path / "DATA")
+    config = f"data: {{train: {trained.format(data=tmp_path / 'DATA')}}}\n"
+    (tmp_path / "config.yaml").write_text(config)
+    if is_seen:
+        with pytest.raises(UserError, match="DATA: the model was trained on these images"):
+            calibrate(checkpoint, tmp_path / "DATA", 0.5, folds=folds)
+    else:
+        assert 0 < calibrate(checkpoint, tmp_path / "DATA", 0.5, folds=folds)["n"] <= (20 if folds else 150)
+
+
+def test_the_packages_own_checkpoint_stays_as_it_is(indexes):
+    with pytest.raises(UserError, match="part of the package; give --out"):
+        calibrate("default", indexes[0].folder)
 
 
 def test_checkpoints_from_before_there_were_calibrations_load(checkpoint, indexes, tmp_path):

@@ -1,19 +1,22 @@
 """A trained estimator and images it has not seen, to age intervals and a gender temperature in its card."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.card import Tta, locate
+from mivolo_lite.card import DEFAULT, Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import training_sets
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.files import require_writable
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
-from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.selection import load_selected
 
 
 def calibrate(
@@ -25,6 +28,8 @@ def calibrate(
     workers: int = 0,
     out: Path | str | None = None,
     tta: Tta | None = None,
+    exclude: Path | str | None = None,
+    folds: Sequence[int] | None = None,
 ) -> dict:
     """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
 
@@ -36,15 +41,20 @@ def calibrate(
         workers: decoding processes.
         out: folder for a calibrated copy; the checkpoint then stays as it is.
         tta: test-time augmentation, see ``Estimator``, which the card then asks for; None leaves it as it is.
+        exclude: list of samples to leave out, by their keys.
+        folds: calibrate on these folds of the data set alone.
 
     Raises:
-        UserError: the checkpoint is on the hub and no ``out`` is given; the data is what was trained on, has too few
-            known ages, or cannot be read.
+        UserError: the checkpoint is on the hub or the package's own and no ``out`` is given; some of the data was
+            trained on, it has too few known ages, or cannot be read.
     """
     if out is None and is_hub_address(checkpoint):
         raise UserError(f"calibrate {checkpoint}: cannot write to the hub; give --out FOLDER for a calibrated copy")
-    estimator, index, accelerator = Estimator.load(checkpoint), ShardIndex.load(data), join_processes()
-    if index.digest in estimator.card.data_digest:
+    if out is None and str(checkpoint) == DEFAULT:
+        raise UserError(f"calibrate {checkpoint}: is part of the package; give --out FOLDER for a calibrated copy")
+    estimator, accelerator = Estimator.load(checkpoint), join_processes()
+    index = load_selected(data, None, folds, exclude)
+    if index.digest in estimator.card.data_digest or _was_trained_on(checkpoint, data, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process and out is None:
         require_writable(locate(checkpoint))
@@ -61,6 +71,20 @@ def calibrate(
     if accelerator.is_main_process:
         _save(estimator, checkpoint, out)
     return estimator.card.calibration
+
+
+def _was_trained_on(checkpoint: Path | str, data: Path | str, folds: Sequence[int] | None) -> bool:
+    """Whether the run of a checkpoint learnt some of these samples: its digest may be of a part of the folder."""
+    return any(
+        _real(train_set.path) == _real(str(data))
+        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+        for train_set in training_sets(locate(checkpoint))
+    )
+
+
+def _real(address: str) -> str:
+    """A folder by the one name that all its names lead to; a URL as it is."""
+    return address.rstrip("/") if "://" in address else os.path.realpath(address)
 
 
 def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) -> None:
