@@ -16,6 +16,9 @@ from mivolo_lite.ranges import float_range
 BUILTIN_TASKS = ("age", "gender")
 """Tasks that every estimator has, each with a subnet of its name."""
 
+_TAKEN = ("projection", "teacher", "baseline", "macro", "epsilon")
+"""Of an estimator's output, of a loss, and of metrics such as ``baseline_mae``, which a task would replace."""
+
 LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("", "cosface")}
 """The losses of each kind."""
 
@@ -55,8 +58,12 @@ class Task:
                 raise UserError(f"tasks: {name!r} cannot be the name of a task or a subnet; take another word")
         if self.name in BUILTIN_TASKS:
             raise UserError(f"tasks: {self.name} is a task of every model already, with options of its own")
+        if self.name in _TAKEN:
+            raise UserError(f"tasks: {self.name} is the name of something else in outputs, logs or metrics; take another")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise UserError(f"tasks: {self.name}: a classification, and nothing else, has classes, at least two")
+        if len(set(self.classes)) < len(self.classes):
+            raise UserError(f"tasks: {self.name}: a class is given twice")
         if self.name == IDENTITY and self.kind != "embedding":
             raise UserError(f"tasks: {self.name} is whom an embedding tells apart; give it kind: embedding")
         if self.kind == "embedding" and self.subnet:

@@ -75,6 +75,8 @@ def test_a_gradient_on_every_parameter_whatever_the_method(method, tasks):
         ([SMILE | {"name": "keys"}], "cannot be the name"),
         ([SMILE | {"subnet": "a b"}], "cannot be the name"),
         ([SMILE | {"classes": ["yes"]}], "at least two"),
+        ([SMILE | {"classes": ["yes", "no", "yes"]}], "smile: a class is given twice"),
+        ([SMILE | {"name": "projection"}], "the name of something else"),
         ([HEIGHT | {"classes": ["a", "b"]}], "nothing else"),
         ([WHO | {"subnet": "mouth"}], "shares no subnet"),
         ([WHO, SMILE | {"subnet": "who"}], "no other task can share"),
