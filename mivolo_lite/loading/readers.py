@@ -75,8 +75,13 @@ class IndexReader:
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
-        """One rank's micro-batches for the next ``steps`` optimizer steps."""
+        """One rank's micro-batches for the next ``steps`` optimizer steps. Raises UserError where none can be mixed."""
         config = self.config
+        if config.mixup.is_on and plan.micro_batch == 1:
+            raise UserError(
+                "data.mixup: a micro-batch of one sample has no other to mix it with; give a larger optim.micro_batch or "
+                "optim.global_batch, or take fewer processes"
+            )
         dataset = ShardDataset(
             self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples, self.tasks
         )

@@ -16,7 +16,7 @@ from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
 from mivolo_lite.loading.order import GlobalOrder
-from mivolo_lite.loading.readers import StreamReader
+from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.sampler import TrainSampler
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
@@ -180,6 +180,12 @@ def test_a_stream_is_refused():
     config = DataConfig("x.tar", "x", reader="stream", stream_samples=1, mixup=MixupConfig(cutmix_alpha=1.0))
     with pytest.raises(UserError, match="data.mixup: a stream knows no epoch"):
         StreamReader(config, 0)
+
+
+def test_a_micro_batch_of_one_sample_is_refused(people):
+    config = DataConfig(train=str(people / "train"), mixup=MixupConfig(cutmix_alpha=1.0))
+    with pytest.raises(UserError, match="data.mixup: a micro-batch of one sample"):
+        IndexReader(config, 0).batches(["face"], BatchPlan(4, 1, 2, 2), 0, 0, 1)
 
 
 @pytest.mark.slow
