@@ -59,7 +59,7 @@ class Task:
         if self.name in BUILTIN_TASKS:
             raise UserError(f"tasks: {self.name} is a task of every model already, with options of its own")
         if self.name in _TAKEN:
-            raise UserError(f"tasks: {self.name} is the name of something else in outputs, logs or metrics; take another")
+            raise UserError(f"tasks: {self.name} names another output, loss or metric; take another word")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise UserError(f"tasks: {self.name}: a classification, and nothing else, has classes, at least two")
         if len(set(self.classes)) < len(self.classes):

@@ -76,7 +76,7 @@ def test_a_gradient_on_every_parameter_whatever_the_method(method, tasks):
         ([SMILE | {"subnet": "a b"}], "cannot be the name"),
         ([SMILE | {"classes": ["yes"]}], "at least two"),
         ([SMILE | {"classes": ["yes", "no", "yes"]}], "smile: a class is given twice"),
-        ([SMILE | {"name": "projection"}], "the name of something else"),
+        ([SMILE | {"name": "projection"}], "names another output"),
         ([HEIGHT | {"classes": ["a", "b"]}], "nothing else"),
         ([WHO | {"subnet": "mouth"}], "shares no subnet"),
         ([WHO, SMILE | {"subnet": "who"}], "no other task can share"),

@@ -79,8 +79,8 @@ class IndexReader:
         config = self.config
         if config.mixup.is_on and plan.micro_batch == 1:
             raise UserError(
-                "data.mixup: a micro-batch of one sample has no other to mix it with; give a larger optim.micro_batch or "
-                "optim.global_batch, or take fewer processes"
+                "data.mixup: a micro-batch of one sample has no other to mix it with; give a larger "
+                "optim.micro_batch or optim.global_batch, or take fewer processes"
             )
         dataset = ShardDataset(
             self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples, self.tasks
