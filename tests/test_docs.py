@@ -267,13 +267,18 @@ def examples() -> dict:
 
 
 def test_the_method_of_adding_learns():
-    method = examples()["Plain"](lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(), None)
+    method = examples()["Plain"](lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(0, 100), None)
+    method.fit_prior(torch.ones(101))
     output = method(torch.randn(3, 4))
     age = AgeRange(torch.tensor([10.0, 20, -99]), torch.tensor([10.0, 29, 120]), torch.tensor([True, True, False]))
     loss = method.loss(output, age)
     assert loss.shape == method.estimate(output).mean.shape == (3,) and (loss >= 0).all() and loss[2] == 0
     loss.sum().backward()
     assert method.head.weight.grad.abs().sum() > 0
+    nn.init.zeros_(method.head.bias)
+    assert method.estimate(method(torch.zeros(1, 4))).mean == 50
+    far, end = (method.loss(output, AgeRange.exact(torch.full((3,), age))) for age in (120.0, 100.0))
+    assert torch.equal(far, end), "ages outside the span are its ends"
 
 
 def test_the_model_of_adding_makes_features():
