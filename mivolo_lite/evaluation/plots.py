@@ -105,7 +105,9 @@ def threshold_plots(thresholds: list[dict]) -> Iterator[Plot]:
 
 def robustness_plots(robustness: dict) -> Iterator[Plot]:
     """MAE against strength, one small plot for each corruption, all to one scale."""
-    top = 1.05 * max(upper for row in robustness["mae_interval"].values() for _, upper in row) or 1
+    highest = [mae for row in robustness["mae"].values() for mae in row]
+    highest += [interval[1] for row in robustness["mae_interval"].values() for interval in row if interval]
+    top = 1.05 * max(highest) or 1
     for name in robustness["mae"]:
         yield Plot(
             f"robustness_{name.lower().replace(' ', '_')}",
@@ -277,7 +279,8 @@ def _degradation(ax: Axes, robustness: dict, name: str, top: float) -> None:
     mae, strengths = robustness["mae"][name], robustness["strengths"][name]
     places = list(range(1, len(mae) + 1))
     reference(ax, [1, len(mae)], [robustness["clean_mae"]] * 2)
-    ax.fill_between(places, *zip(*robustness["mae_interval"][name], strict=True), color=BLUE, alpha=0.2, linewidth=0)
+    if all(intervals := robustness["mae_interval"][name]):
+        ax.fill_between(places, *zip(*intervals, strict=True), color=BLUE, alpha=0.2, linewidth=0)
     ax.plot(places, mae, "o-", color=BLUE, markersize=3)
     ax.set_xticks(places, [f"{strength:g}" for strength in strengths])
     ax.set(ylim=(0, top), ylabel="MAE in years")

@@ -120,10 +120,12 @@ def _tables(*tables: Table | None) -> list[Tables]:
 
 
 def _about(robustness: dict) -> str:
-    clean = f"{robustness['clean_mae']:.2f} {between(robustness['clean_mae_interval'])}"
+    clean, interval = f"{robustness['clean_mae']:.2f}", between(robustness["clean_mae_interval"])
+    if interval:
+        clean = f"{clean} {interval}; the band is the 95 % interval"
     words = (
         f"The same {robustness['samples']} images, corrupted in ten ways at five strengths each. The dashed line is "
-        f"the MAE of the images as they are, {clean}; the band is the 95 % interval."
+        f"the MAE of the images as they are, {clean}."
     )
     if robustness["mean_relative_degradation"] is None:
         return words

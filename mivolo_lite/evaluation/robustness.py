@@ -27,6 +27,7 @@ from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, mask_unseen, passes
@@ -176,15 +177,16 @@ def degradation(errors: np.ndarray) -> dict | None:
     Returns:
         ``samples``, ``clean_mae``, ``mean_relative_degradation`` and by corruption ``mae`` at each strength and
         ``relative_degradation``, its mean over the strengths; each with a 95 % bootstrap ``..._interval``, for which
-        samples are sampled with all their versions. ``strengths`` says what they were. None without samples;
-        degradations are None where the clean error is 0.
+        samples are sampled with all their versions, None for fewer than ``LIMIT``. ``strengths`` says what they were.
+        None without samples; degradations are None where the clean error is 0.
     """
     errors = errors[~np.isnan(errors).any(axis=1)]
     if not len(errors):
         return None
     values = counted(*np.abs(errors).T)
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
-    ends = bootstrap(values, _figures)
+    # A bootstrap of few is too narrow: that of one image has no width.
+    ends = bootstrap(values, _figures) if len(errors) >= LIMIT else np.full((2, len(figures)), np.nan)
     result = {"samples": len(errors)}
     selectors = {"": lambda index: _finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
     for end, select in selectors.items():

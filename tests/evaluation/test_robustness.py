@@ -12,6 +12,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.plots import robustness_plots
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SubsetSampler, choose, degradation
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -82,6 +83,16 @@ def test_its_interval_pairs_every_image_with_itself():
     some = clean[:, None] + random.normal(1, 1, (200, VERSIONS)) * np.r_[0, np.ones(VERSIONS - 1)]
     lower, upper = degradation(some)["mean_relative_degradation_interval"]
     assert lower < degradation(some)["mean_relative_degradation"] < upper
+
+
+def test_few_samples_have_figures_without_intervals():
+    found = degradation(np.full((29, VERSIONS), 2.0))
+    assert found["clean_mae"] == 2 and found["clean_mae_interval"] is None
+    assert found["mae_interval"]["blur"] == [None] * SEVERITIES
+    plots = list(robustness_plots(found))
+    assert len(plots) == len(CORRUPTIONS) and plots[0].svg
+    many = degradation(np.full((30, VERSIONS), 2.0))
+    assert many["clean_mae_interval"] == [2, 2] and list(robustness_plots(many))[0].svg
 
 
 def test_without_samples_or_clean_errors_there_is_no_figure():
