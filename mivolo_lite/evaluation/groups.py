@@ -102,7 +102,7 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
         **{
             name: {
                 "gap": _finite_or_none(estimates[version, -1]),
-                "ratio": _finite_or_none(estimates[version, :-1].max() / estimates[version, :-1].min()),
+                "ratio": _ratio(estimates[version, :-1]),
                 "interval": as_pair(gap_interval(estimates[version, :-1], resampled[:, version])),
                 "by_chance": _finite_or_none(by_chance[version]),
             }
@@ -219,6 +219,11 @@ def _rows(names: Sequence[str], n: np.ndarray, mae: np.ndarray, interval: np.nda
 def _worst(rows: dict[str, dict]) -> dict:
     name = max(rows, key=lambda name: rows[name]["mae"])
     return {"name": name, **rows[name]}
+
+
+def _ratio(maes: np.ndarray) -> float | None:
+    """The largest over the smallest, None where that is 0, as of wide ranges, or unknown."""
+    return float(maes.max() / maes.min()) if maes.min() > 0 else None
 
 
 def _finite_or_none(value: float) -> float | None:

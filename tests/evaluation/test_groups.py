@@ -44,6 +44,13 @@ def test_subgroups_without_a_common_age_have_no_standardised_gap():
     assert found["raw"]["gap"] == 2 and found["common_bins"] == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_subgroup_without_errors_as_of_wide_ranges_has_no_ratio():
+    errors = np.repeat([0.0, 2.0], LIMIT)
+    found = gaps(errors, ["a"] * LIMIT + ["b"] * LIMIT, ["20-29"] * 2 * LIMIT)
+    assert found["raw"]["gap"] == 2 and found["raw"]["ratio"] is None
+
+
 def test_few_images_give_no_figure():
     errors, subgroup, decade = repeated(
         (1.0, "x", "0-9", LIMIT), (2.0, "y", "0-9", LIMIT), (99.0, "z", "0-9", LIMIT - 1)
