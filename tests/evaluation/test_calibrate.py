@@ -165,6 +165,13 @@ def test_a_part_of_the_training_data_is_noticed_as_well(trained, folds, is_seen,
         assert 0 < calibrate(checkpoint, tmp_path / "DATA", 0.5, folds=folds)["n"] <= (20 if folds else 150)
 
 
+def test_a_copy_that_cannot_be_written_is_noticed_before_the_work(checkpoint, indexes, tmp_path, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.evaluation.calibration.calibrate.predict", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be written"):
+        calibrate(checkpoint, indexes[0].folder, out=tmp_path / "file")
+
+
 def test_the_packages_own_checkpoint_stays_as_it_is(indexes):
     with pytest.raises(UserError, match="part of the package; give --out"):
         calibrate("default", indexes[0].folder)

@@ -13,7 +13,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import training_sets
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.predictions import predict
-from mivolo_lite.files import require_writable
+from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.shards.selection import load_selected
@@ -56,8 +56,8 @@ def calibrate(
     index = load_selected(data, None, folds, exclude)
     if index.digest in estimator.card.data_digest or _was_trained_on(checkpoint, data, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
-    if accelerator.is_main_process and out is None:
-        require_writable(locate(checkpoint))
+    if accelerator.is_main_process:  # before the work
+        require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
     estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
     estimator.tta = estimator.card.tta = tta or estimator.card.tta
     rank, world_size = accelerator.process_index, accelerator.num_processes
