@@ -1,13 +1,11 @@
 """``mivolo-lite calibrate``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from mivolo_lite.card import CARD_FILE, locate
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.estimator import Tta
-from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table
+from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
 from mivolo_lite.evaluation.calibration.conformal import BY
 from mivolo_lite.ranges import float_range, int_range
 
@@ -38,4 +36,4 @@ def run(argv: Sequence[str]) -> None:
     )
     options = parse(parser, argv)
     print(calibration_table(calibrate(**options)))
-    print(f"\nwritten to {Path(options['out'] or locate(options['checkpoint'])) / CARD_FILE}")
+    print(f"\nwritten to {card_path(options['checkpoint'], options['out'])}")

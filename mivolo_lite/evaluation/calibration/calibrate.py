@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.card import DEFAULT, Tta, locate
+from mivolo_lite.card import CARD_FILE, DEFAULT, Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -92,6 +92,11 @@ def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) 
         estimator.card.save(locate(checkpoint))
     else:
         estimator.save(out)
+
+
+def card_path(checkpoint: Path | str, out: Path | str | None) -> Path:
+    """Where ``calibrate`` writes the card."""
+    return (locate(checkpoint) if out is None else Path(out)) / CARD_FILE
 
 
 def calibration_table(calibration: dict) -> str:
