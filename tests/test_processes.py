@@ -96,6 +96,7 @@ def test_runs_with_fewer_threads_than_cpus_are_not_bound_to_the_same_ones(launch
     assert launched("shell", THREADS, OMP_NUM_THREADS="1")[0].stdout.read().split()[2] == "None"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, heard, seconds",
     [("accelerate", "preempted", 60), ("torchrun", "preempted", 60), ("shell", "not preempted", 2)],
@@ -107,6 +108,7 @@ def test_the_end_of_a_launcher_is_a_warning_and_that_of_a_shell_is_not(launched,
     assert launcher.stdout.readline() == f"{heard}\n"
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_a_process_that_was_killed():
     process = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
     worker = psutil.Process(int(process.stdout.readline()))
@@ -120,6 +122,7 @@ def test_a_worker_ends_with_a_process_that_was_killed():
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc alone has mallopt")
 def test_a_freed_block_is_kept_for_the_next_one_unless_the_user_configured_malloc():
     def faults(**environment):

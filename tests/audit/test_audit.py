@@ -316,6 +316,7 @@ def test_data_without_copies_or_faces(tmp_path, faces):
     assert json.loads((found.out / "audit.json").read_text())["images"].keys() == {"body"}
 
 
+@pytest.mark.slow
 def test_fix_then_pack_without_them(faces, tmp_path, capsys):
     images = tmp_path / "UTKFace"
     images.mkdir()

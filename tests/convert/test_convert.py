@@ -45,6 +45,7 @@ def answers(folder):
     return torch.cat([age.mean[:, None], *([] if gender is None else [gender])], dim=1)
 
 
+@pytest.mark.slow
 def test_there_and_back_it_answers_the_same(best, official, tmp_path):
     published = torch.load(official, weights_only=True)
     assert (published["min_age"], published["max_age"], published["avg_age"]) == (1, 95, 48)
@@ -53,6 +54,7 @@ def test_there_and_back_it_answers_the_same(best, official, tmp_path):
     torch.testing.assert_close(answers(tmp_path / "again"), answers(best), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_without_gender_it_says_none_and_goes_back_as_it_came(best, official, tmp_path):
     published = torch.load(official, weights_only=True)
     for name in ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias"):
@@ -68,6 +70,7 @@ def test_without_gender_it_says_none_and_goes_back_as_it_came(best, official, tm
     assert back["no_gender"] is True and len(back["state_dict"]["head.weight"]) == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_mivolo_is_told_in_one_line(tmp_path, capsys):
     single = made_here(tmp_path / "single", {"name": "single", "backbone": "test_resnet"})
     other = made_here(tmp_path / "other", method={"name": "coral"})
@@ -111,6 +114,7 @@ def test_what_is_no_checkpoint_is_told_by_what_it_is(content, part, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_conversion_left_is_no_obstacle_and_what_a_user_keeps_is(best, tmp_path):
     (tmp_path / "official.pth.tar.partial").write_bytes(b"half")
     convert(best, tmp_path / "official.pth.tar")

@@ -37,6 +37,7 @@ def images(inputs):
     return {name: Images.of(pixels) for name in inputs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].averages])
 def test_its_outputs_are_the_mean_of_its_members(tmp_path, method):
     members = [saved(tmp_path / str(seed), seed, method=method, tasks=TASKS) for seed in range(3)]
@@ -51,6 +52,7 @@ def test_its_outputs_are_the_mean_of_its_members(tmp_path, method):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [("test_resnet", "test_vit"), (DUAL, DUAL | {"dim": 32})])
 def test_its_members_may_be_other_models(tmp_path, models):
     normalisation = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -61,6 +63,7 @@ def test_its_members_may_be_other_models(tmp_path, models):
         torch.testing.assert_close(together(**images(together.inputs))["age"], sum(ages) / 2)
 
 
+@pytest.mark.slow
 def test_it_is_exported_as_any_other(tmp_path, capsys):
     for seed in range(2):
         saved(tmp_path / str(seed), seed)
@@ -73,6 +76,7 @@ def test_it_is_exported_as_any_other(tmp_path, capsys):
         torch.testing.assert_close(program(pixels.pixels)[0], estimator.estimate(estimator(pixels))[0].age)
 
 
+@pytest.mark.slow
 def test_models_that_cannot_answer_together_are_one_line(tmp_path):
     saved(tmp_path / "a", 0)
     for name, options, reason in (

@@ -179,6 +179,7 @@ def test_only_regression_is_published():
         from_estimator(state | {"method.head.head.weight": torch.zeros(101, 48)}, AgeSpan(0, 100), "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mivolo_d1_384", "mivolo_d2_224", "mivolo_d3_448", "mivolo_d4_224", "mivolo_d5_512"])
 def test_a_file_says_which_model_it_is(name):
     size = int(name.split("_")[-1])

@@ -99,6 +99,7 @@ def test_without_conversion_it_is_one_line(tmp_path):
         Estimator.load(hub_folder(tmp_path / "v2"))
 
 
+@pytest.mark.slow
 def test_there_and_back_it_is_a_published_file(tmp_path):
     convert(hub_folder(tmp_path / "v2"), tmp_path / "here")
     convert(tmp_path / "here", tmp_path / "official.pth.tar")

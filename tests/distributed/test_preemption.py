@@ -95,6 +95,7 @@ def test_the_first_ctrl_c_is_a_warning_and_the_second_ends_at_once():
     assert process.returncode == 130 and "another Ctrl-C ends it at once" in said and "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_nohup_goes_on_when_its_terminal_closes():
     process = listener(prefix=["nohup"], stdin=subprocess.DEVNULL)
     assert process.stdout.readline() == "listens\n"

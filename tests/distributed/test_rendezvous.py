@@ -36,6 +36,7 @@ def test_all_ranks_share_a_store(ranks):
     assert all(store.get("word") == b"given" for store in others)
 
 
+@pytest.mark.slow
 def test_who_is_missing_is_said_while_waiting_and_at_the_end(ranks, capfd):
     first, second = outcomes(ranks[:2])
     assert "rank 0: rank 2 of 3 did not come within 1 seconds" in first and "MIVOLO_RENDEZVOUS_TIMEOUT" in first
@@ -43,6 +44,7 @@ def test_who_is_missing_is_said_while_waiting_and_at_the_end(ranks, capfd):
     assert "of 1 seconds waiting for rank 2 of 3" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_rank_0_the_place_is_named(ranks):
     (line,) = outcomes(ranks[1:2])
     assert f"rank 1: rank 0 at 127.0.0.1:{ranks[0]['MASTER_PORT']} did not come" in line

@@ -105,6 +105,7 @@ def test_the_radius_is_the_error_of_the_rank_that_conformal_prediction_asks_for(
     assert conformal_radius(errors[:9], 0.9) == errors[:9].max() and conformal_radius(errors[:8], 0.9) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.9])
 @pytest.mark.parametrize("by", ["all", "age", "group"])
 def test_held_out_ages_are_covered_as_promised(level, by):
@@ -121,6 +122,7 @@ def test_held_out_ages_are_covered_as_promised(level, by):
             assert row["coverage"] == pytest.approx(level, abs=0.02), name
 
 
+@pytest.mark.slow
 def test_one_radius_for_all_fails_the_old_and_their_own_does_not():
     fitted, held_out = people(30_000, seed=3), people(30_000, seed=4)
     estimated = ten_year_bin(held_out.age, held_out.age)

@@ -150,6 +150,7 @@ def test_few_images_have_no_interval_of_the_mae_and_no_verdict(tmp_path):
     assert r"b & 6.50 & +2.50 & " in (tmp_path / "out" / "comparison.tex").read_text()
 
 
+@pytest.mark.slow
 def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
     folders = [saved(tmp_path / "a_1", flat(40, 4.0)), saved(tmp_path / "b", flat(40, 6.5, female=0.1))]
     (tmp_path / "a_1" / "metrics.json").write_text('{"checkpoint": "runs/<a>", "data": {"folder": "data/val"}}')
@@ -179,6 +180,7 @@ def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
     assert "runs/&lt;a&gt;" in text and "Lower is better." in text and ">worse<" in text and text.count("<svg") == 3
 
 
+@pytest.mark.slow
 def test_curves_of_all_evaluations_are_in_one_plot(tmp_path):
     first = people(300)
     runs = read_runs([saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 3.0, 1.0))])

@@ -59,6 +59,7 @@ def no_drawing(monkeypatch):
     monkeypatch.setattr(module, "_write_report", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_each_column_is_the_model_shown_these_images_alone(dual, index, tmp_path):
     metrics = evaluate(dual, index.folder, tmp_path, "face,body,both", batch=7)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

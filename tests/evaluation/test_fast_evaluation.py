@@ -11,6 +11,7 @@ from mivolo_lite.models import MODELS
 from tests.models.tiny import SIDE, TinyMivolo
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="evaluates on the GPU")
 def test_the_fast_copy_answers_in_the_same_way(people, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "tiny", TinyMivolo)

@@ -61,6 +61,7 @@ def test_few_images_give_no_figure():
     assert gaps(np.full(3, np.nan), ["x", None, "y"], [None] * 3) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 def test_chance_alone_explains_the_gap_between_equals_and_no_real_one(real):
     random, above = np.random.default_rng(0), 0

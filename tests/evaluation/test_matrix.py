@@ -107,6 +107,7 @@ def test_the_page_leads_to_every_report_and_asks_for_nothing_else(found):
             assert f"{cell['mean_relative_degradation']:+.1%}" in text
 
 
+@pytest.mark.slow
 def test_inputs_have_rows_of_their_own(runs, people, tmp_path):
     matrix = evaluate_all(
         [f"{runs}/x/best"], [f"{people}/val", f"{people}/train"], tmp_path, inputs="face", report=False

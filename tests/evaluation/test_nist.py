@@ -41,6 +41,7 @@ def test_every_measure_is_as_nist_defines_it(everyone):
         assert row["interval"][0] <= row["value"] <= row["interval"][1]
 
 
+@pytest.mark.slow
 def test_a_missing_cell_or_too_few_images_give_no_figure(everyone):
     women_of_20 = (everyone.age_lo == 20) & (np.array(everyone.gender) == "F")
     row = nist_measures(pick(everyone, np.flatnonzero(~women_of_20)))["mae_18_30"]

@@ -152,6 +152,7 @@ def test_it_opens_on_the_numbers_that_matter(page, metrics):
     assert tiles.count('class="tile"') == tiles.count(" is best") + tiles.count("is better")
 
 
+@pytest.mark.slow
 def test_the_worst_subgroup_is_age_adjusted(everyone):
     # Group a has most of the young, who are easy: by the raw MAE it would be the best treated.
     share = np.where(everyone.age_lo < 20, 0.95, 0.1)
@@ -166,6 +167,7 @@ def test_the_worst_subgroup_is_age_adjusted(everyone):
     assert (measure.value, measure.of) == (f"{row['standardised']:.2f}", "a") and "age-adjusted" in measure.note
 
 
+@pytest.mark.slow
 def test_one_age_bin_has_no_mean_over_bins():
     p = people(200)
     p = replace(p, age_lo=p.age_lo * 0 + 25, age_hi=p.age_hi * 0 + 25)
@@ -183,6 +185,7 @@ def holds_data(plot):
                if c.get_array() is not None) or bool(plot.figure.axes[0].patches)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [15, 40, 400])
 def test_no_plot_is_empty(n):
     p = with_intervals(people(n, unknown=0.1))
@@ -195,6 +198,7 @@ def test_no_plot_is_empty(n):
     assert ("mae_by_age" in {plot.name for plot in plots}) == (n == 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, magic", [("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_plots_are_files_for_a_paper_on_request(form, magic, metrics, everyone, tmp_path, monkeypatch):
     monkeypatch.setattr("mivolo_lite.evaluation.report_sections.age_plots", lambda *_: list(curves({"": metrics})))
@@ -232,12 +236,14 @@ def test_few_images_have_no_figure(tmp_path, no_plots):
     assert found["gaps"] == {"gender": None, "group": None, "gender x group": None}
 
 
+@pytest.mark.slow
 def test_too_few_ages_have_no_coverage_to_draw(everyone, tmp_path):
     few = with_intervals(people(20))
     write_report([Result(None, summarise(few, level=0.9), few)], {}, tmp_path)
     assert "cs.png" in os.listdir(tmp_path / "plots") and "interval_coverage.png" not in os.listdir(tmp_path / "plots")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", ["age", "gender", "nothing"])
 def test_what_is_not_known_is_left_out(known, tmp_path):
     p, nothing = people(60), np.full(60, np.nan)
@@ -319,6 +325,7 @@ def test_evaluate_writes_a_section_for_each_input(evaluated):
         assert all(f"<td>{mae:.2f}</td>" in rest for row in robustness["mae"].values() for mae in row)
 
 
+@pytest.mark.slow
 def test_age_groups_have_tiles_and_a_table(tmp_path, no_plots):
     p = people(300)
     lo = np.where(p.age_lo < 60, p.age_lo // 20 * 20, 60)

@@ -175,6 +175,7 @@ def test_the_clean_error_is_that_of_the_evaluation(evaluated):
         assert section["robustness"]["clean_mae_interval"] == pytest.approx(section["intervals"]["mae"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_does_not_depend_on_the_batch_size(evaluated, dual, index, tmp_path):
     again = evaluate(dual, index.folder, tmp_path, "face,both", batch=16, report=False, robustness=True)
     for name, section in evaluated[0]["inputs"].items():

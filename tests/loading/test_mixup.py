@@ -83,6 +83,7 @@ def test_nobody_is_mixed_from_the_off_epoch_on():
     assert planned(batch_of(range(4)), off_epoch=2, epoch=2).mixing is None
 
 
+@pytest.mark.slow
 def test_partners_are_anybody_else_alike():
     partners = np.array([planned(batch_of(range(4)), epoch=epoch).mixing.partner.numpy() for epoch in range(1200)])
     counts = np.array([np.bincount(column, minlength=4) for column in partners.T]) / len(partners)
@@ -90,6 +91,7 @@ def test_partners_are_anybody_else_alike():
     assert counts[~np.eye(4, dtype=bool)] == pytest.approx(1 / 3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_c_mixup_samples_partners_by_a_gaussian_of_the_age_difference():
     ages = np.array([20, 23, 26, 60])
     batch = batch_of(ages)

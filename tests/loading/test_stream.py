@@ -150,6 +150,7 @@ def test_a_stream_that_gives_no_samples_is_one_clear_line(tmp_path, monkeypatch,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address, message",
     [

@@ -76,6 +76,7 @@ def test_a_change_happens_as_often_as_was_asked(switch):
     assert changed.any(axis=(1, 2, 3)).mean() == pytest.approx(0.3, abs=0.06)
 
 
+@pytest.mark.slow
 def test_every_operation_of_randaugment_happens_as_often():
     results = augmented(example(24), 1400, randaugment_ops=1)
     _, counts = np.unique(results.reshape(len(results), -1), axis=0, return_counts=True)

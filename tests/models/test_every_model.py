@@ -70,6 +70,7 @@ def test_heads_answer_in_float32_whatever_surrounds_them(model, bias):
     torch.testing.assert_close(halved, found, atol=0.02, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["nothing", "some", "a whole input"])
 def test_gradient_on_every_parameter(model, missing):
     """What DDP without the search for unused parameters needs, on every rank and in every step."""
@@ -109,6 +110,7 @@ def test_inference_has_the_same_outputs(model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_mixed_precision(model):
     """Training in bfloat16: finite gradients everywhere, and nearly the same features."""
     face, body = asked(model, images(0), images(1))

@@ -32,6 +32,7 @@ def learnt(model, given):
     return gradients, model.state_dict(), sum(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", BUILDERS)
 def test_gradients_and_statistics_are_the_same_and_less_is_kept(label):
     model = built(label)

@@ -103,6 +103,7 @@ def test_other_image_sizes(whole, tmp_path):
     assert smaller(*2 * [Images.of(torch.randn(2, 3, 64, 64))], 2).shape == (2, 2112, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -137,6 +138,7 @@ class Bomb:
         return (pytest.fail, ("an object of the file was called",))
 
 
+@pytest.mark.slow
 def test_nothing_else_is_unpickled(whole, tmp_path, capsys):
     parts = from_estimator(whole.state_dict(), whole.model)
     torch.save(parts | {"state_lr_scheduler": Bomb()}, tmp_path / "official.pt")

@@ -291,6 +291,7 @@ def test_a_bad_csv_or_folder_is_one_clear_line(source, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_damaged_csv_is_read_or_one_clear_line(source, tmp_path):
     source(*[f"a.jpg,25;32,F,{FACE},{SAME}", f"sub/b.png,-1,male,{FACE},,,,", f"a.jpg,4,-1,220,30,280,100,{SAME}"] * 2)
     good = (tmp_path / "labels.csv").read_bytes()
@@ -319,6 +320,7 @@ def test_a_spreadsheets_csv_is_read(source, tmp_path):
     assert only_sample(people).labels.age == (31, 31)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not {"PARITY_DIR", "FAIRFACE_DIR"} <= set(os.environ),
     reason="needs PARITY_DIR (crops.csv and crops.npz of MiVOLO's reader) and FAIRFACE_DIR (its photos)",

@@ -70,6 +70,7 @@ def test_images_of_a_person_do_not_lie_together(images, tmp_path):
     assert neighbours < 15  # 60 if sorted by person
 
 
+@pytest.mark.slow
 def test_the_same_in_parts(images, tmp_path):
     whole = pack(IdentitySource(images), tmp_path / "whole", SPLIT)
     for number in (1, 2):
@@ -115,6 +116,7 @@ def test_what_is_no_image_is_rejected_or_no_data_set(tmp_path):
         IdentitySource(tmp_path, min_images=0)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_people_are_numbered_and_not_listed():
     labels = [Labels(extra={"identity": f"n{number % 100_000:06d}"}) for number in range(200_000)]
     columns, words, _ = extra_columns(labels)

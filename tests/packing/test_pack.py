@@ -61,12 +61,14 @@ def test_every_image_byte_for_byte_in_one_split(images, tmp_path):
         assert index.groups[index.columns["group"][number]] == ("White", "Black", "Asian", "Indian", "Others")[age % 5]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_with_any_number_of_workers(images, tmp_path):
     for workers in (1, 3):
         pack(UTKFaceSource(images), tmp_path / f"out{workers}", SPLIT, samples_per_shard=10, workers=workers)
     assert digests(tmp_path / "out1") == digests(tmp_path / "out3")
 
 
+@pytest.mark.slow
 def test_adding_images_moves_none_and_duplicates_stay_together(images, tmp_path):
     before = faces(pack(UTKFaceSource(images), tmp_path / "before", SPLIT))
     for number in range(60, 120):
@@ -233,6 +235,7 @@ class GroupImages(Source):
         return SourceImage(item.encode(), people)
 
 
+@pytest.mark.slow
 def test_people_of_one_image_stay_together_and_get_names_of_their_own(tmp_path):
     packed = pack(GroupImages(), tmp_path / "out", {"a": 0.5, "b": 0.5}, samples_per_shard=7, workers=2)
     images = {

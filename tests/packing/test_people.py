@@ -158,6 +158,7 @@ def faces_and_ages(count: int) -> tuple[np.ndarray, np.ndarray]:
     return faces, np.array([sample.labels.age[0] for sample in samples])
 
 
+@pytest.mark.slow
 def test_mean_colours_do_not_tell_the_age():
     faces, ages = faces_and_ages(240)
     colours = np.c_[faces.mean(axis=(1, 2)), np.ones(len(faces))]

@@ -95,6 +95,7 @@ def test_a_part_for_tests_and_folds_of_the_rest(tmp_path):
     assert {label["fold"] for label in labels_of(packed.splits["rest"])} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_the_data_sets_own_parts_are_kept_unless_shares_are_given(tmp_path):
     packed = pack(Parted(), tmp_path / "own", None)
     assert {name: len(index) for name, index in packed.splits.items()} == {"a": 60, "b": 60}
@@ -138,6 +139,7 @@ def test_copies_stay_together_whoever_is_said_to_be_in_them(tmp_path, splitting)
     assert len(of_image) == 40 and all(len(places) == 1 for places in of_image.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("splitting", [Splitting(folds=3, stratify="age"), Splitting(SHARES, stratify="age"), None])
 def test_the_same_in_parts_and_with_workers(tmp_path, splitting):
     whole = pack(Parted(), tmp_path / "whole", splitting, workers=1)

@@ -135,6 +135,7 @@ def test_parquet(tmp_path, monkeypatch):
         read_table(tmp_path / "a.parquet")
 
 
+@pytest.mark.slow
 def test_a_table_takes_little_more_than_its_text(read):
     text = "name,age,note\n" + "".join(f"folder/{number:09d}.jpg,{number % 90},good\n" for number in range(20_000))
     tracemalloc.start()

@@ -31,6 +31,7 @@ def test_parts_in_any_order_give_the_bytes_of_one_command(images, tmp_path, coun
     assert not (tmp_path / "out.parts").exists()
 
 
+@pytest.mark.slow
 def test_names_are_kept_apart_over_all_parts(tmp_path):
     pack(GroupImages(), tmp_path / "whole", SPLIT)
     for number in (2, 1, 3):
@@ -38,6 +39,7 @@ def test_names_are_kept_apart_over_all_parts(tmp_path):
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_parts_packed_at_the_same_time_are_merged_once(images, tmp_path):
     source, out = UTKFaceSource(images), tmp_path / "out"
     processes = [

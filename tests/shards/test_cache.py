@@ -185,6 +185,7 @@ def test_threads_and_processes_make_each_file_once(tmp_path):
     assert sorted(log.read_text().split()) == sorted(f"{number}.block" for number in range(60))
 
 
+@pytest.mark.slow
 def test_many_readers_of_a_small_cache_all_read_what_is_right_within_the_bound(tmp_path):
     cache = NodeCache(tmp_path / "cache", 20 * PAGE)  # a file may take four, nine are wanted at once
 

@@ -60,6 +60,7 @@ def by_step(ranks):
     return [rows(step) for step in zip(*ranks, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size, workers, seen", [(1, 2, 0), (2, 0, 0), (3, 2, 0), (4, 0, 48), (1, 0, 72)])
 def test_a_steps_samples_do_not_depend_on_ranks_workers_or_where_it_was_resumed(folders, world_size, workers, seen):
     undisturbed = by_step(read(config(both(folders))))
@@ -114,6 +115,7 @@ def test_the_digest_names_the_sets_and_their_shares(folders):
         assert all(IndexReader(config(folder), 5).digest in digest for digest in digests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_set_at_a_url_beside_one_in_a_folder(folders, tmp_path, workers):
     with serving(RangeServer(folders / "b")) as server:

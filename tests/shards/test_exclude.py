@@ -76,6 +76,7 @@ def test_a_process_is_sent_the_list_and_not_the_columns(folder, listed):
         np.testing.assert_array_equal(received.columns[name], column)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_reads_the_others_alone_wherever_they_are(folder, listed, tmp_path, workers):
     options = {"image_size": 16, "workers": workers, "block_samples": 4, "window_blocks": 3, "augment": PLAIN}

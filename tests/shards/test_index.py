@@ -94,6 +94,7 @@ def test_a_shard_cut_off_anywhere_is_named(tmp_path):
             index_shards(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(position=st.integers(0, 20_000), garbage=st.binary(min_size=1, max_size=40))
 def test_damage_never_costs_a_sample_in_silence(tmp_path_factory, position, garbage):

@@ -139,6 +139,7 @@ def few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 def test_more_shards_than_a_process_may_open_are_read(tmp_path, few_descriptors):
     parts = [make_shards(tmp_path / name, [1] * 150) for name in "ab"]
     concatenated = ConcatIndex(parts)

@@ -106,6 +106,7 @@ def from_disk(folder):
     return batches(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_batches_as_from_disk(server, from_disk, tmp_path, workers):
     assert batches(server.url, cache(tmp_path), workers) == from_disk
@@ -123,6 +124,7 @@ def test_the_same_batches_from_the_hugging_face_hub(folder, from_disk, tmp_path,
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_batches_though_requests_fail_and_a_connection_is_cut(server, from_disk, tmp_path, workers):
     server.mishaps = Mishaps(share=0.05, cut_at=11)
@@ -130,6 +132,7 @@ def test_the_same_batches_though_requests_fail_and_a_connection_is_cut(server, f
     assert server.mishaps.failed > 0 and server.mishaps.cut == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_cache_is_never_over_its_bound_though_more_is_read(http, from_disk, tmp_path, workers):
     http.asked.clear()
@@ -247,6 +250,7 @@ def copy(folder, tmp_path):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_was_changed_is_found_out(copy, tmp_path, workers):
     """One bit of one image, which would decode all the same."""
@@ -278,6 +282,7 @@ def test_an_index_that_is_not_the_shards_is_found_out(copy, tmp_path):
         ShardIndex.load(copy.url, cache(tmp_path))
 
 
+@pytest.mark.slow
 def test_shards_that_were_replaced_are_read_anew(copy, tmp_path):
     """Under the same URL and beside a cache of the old ones."""
     before = batches(copy.url, cache(tmp_path))
@@ -286,6 +291,7 @@ def test_shards_that_were_replaced_are_read_anew(copy, tmp_path):
     assert after == batches(copy.folder) and after != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_stays_impossible_is_one_clear_line(copy, tmp_path, workers):
     (copy.folder / "part-0002.tar").unlink()
@@ -298,6 +304,7 @@ def test_what_stays_impossible_is_one_clear_line(copy, tmp_path, workers):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["endless", "slow", "silent", "short"])
 @pytest.mark.parametrize("ranged", [False, True])
 def test_a_server_that_never_ends_takes_neither_memory_nor_time(kind, ranged, monkeypatch):
@@ -311,6 +318,7 @@ def test_a_server_that_never_ends_takes_neither_memory_nor_time(kind, ranged, mo
     assert server.sent < 100e6
 
 
+@pytest.mark.slow
 def test_passwords_and_tokens_of_urls_are_used_and_never_shown(copy, tmp_path, from_disk):
     host = copy.url.removeprefix("http://")
     for url in (f"http://me:s3cret@{host}/", f"http://{host}/?token=s3cret&X-Amz-Signature=s3cret"):
@@ -322,6 +330,7 @@ def test_passwords_and_tokens_of_urls_are_used_and_never_shown(copy, tmp_path, f
         assert "s3cret" not in str(error.value) and host in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_the_nodes_disk_changes_is_fetched_anew(http, tmp_path, from_disk):
     assert batches(http.url, cache(tmp_path)) == from_disk
     for path in (tmp_path / "cache").glob("*.*"):

@@ -55,6 +55,7 @@ def one_line(capsys, words):
     return error[0]
 
 
+@pytest.mark.slow
 def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     before = checkpoints(copy)[-1]
@@ -72,6 +73,7 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, 
     assert math.isfinite(evaluated["mae"]) and end["complete"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     before, last = checkpoints(copy)
@@ -213,6 +215,7 @@ def test_every_engine_stops_before_a_step_that_is_not_finite(words, tmp_path, fi
     assert checkpoints(tmp_path / "run") == ["step-000000001"]
 
 
+@pytest.mark.slow
 def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     last = copy / "checkpoints" / checkpoints(copy)[-1]
@@ -225,6 +228,7 @@ def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_fro
     assert kept < set(checkpoints(copy))
 
 
+@pytest.mark.slow
 def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     state = copy / "checkpoints" / checkpoints(copy)[-1] / "state.json"

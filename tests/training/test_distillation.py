@@ -106,6 +106,7 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(teacher):
     assert torch.equal(gradient(student, [batch], [teacher], 0.0)[0], alone)
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_nothing_about_images_that_it_does_not_see(tmp_path):
     """Of three teachers, two of faces and one of bodies; the samples have a face, both, a body."""
     for number, shown in enumerate(("face", "face", "body")):
@@ -155,6 +156,7 @@ def student_of(kind, method="dldl"):
     return Estimator(Card({"name": "single"} | options, {"name": method}, dict(SPAN), image_size=64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_features_of_other_widths_are_learnt_by_their_direction(kind, tmp_path):
     for number, backbone in enumerate(("test_vit", "test_resnet")):
@@ -186,6 +188,7 @@ def test_the_feature_distance_is_0_for_the_teachers_own_features(teacher):
     assert teachers.loss(student(**images), teachers.answers(images), 1.0).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [("test_vit", "test_resnet"), ("multilevel", "swinface")])
 def test_features_of_an_ensemble_are_those_of_its_members(models, tmp_path):
     options = {"multilevel": STUDENTS["multilevel"], "swinface": {"name": "swinface", "backbone": None}}

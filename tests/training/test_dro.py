@@ -111,6 +111,7 @@ def test_cut_up_and_spread_over_ranks_it_is_the_same():
     torch.testing.assert_close(ranks[0].log_weight, whole.log_weight)
 
 
+@pytest.mark.slow
 def test_on_a_toy_problem_it_lowers_the_worst_subgroups_loss():
     """One number must serve a sixth that wants 3, a third that wants 0 and a half that wants 1: at best at 1 for the
     mean of the squares, and at 1.5 for the worst, which the half does not matter to."""

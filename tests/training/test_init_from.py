@@ -33,6 +33,7 @@ def started(*words):
     return trainer
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
@@ -42,6 +43,7 @@ def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     assert second.state.step == 0
 
 
+@pytest.mark.slow
 def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])  # without weights, as a converted MiVOLO
     weighted = ["--method.lds", "true", "--init_from", f"{tmp_path}/first/best", *words]
@@ -51,6 +53,7 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
     assert weight.equal(smoothed_weights(counts, "gaussian", 5, 2.0, "sqrt_inv")) and weight.std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -67,6 +70,7 @@ def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, opt
     assert error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, change",
     [
@@ -87,6 +91,7 @@ def test_another_method_begins_with_a_new_head_and_says_so(words, tmp_path, caps
     assert f"--init_from {tmp_path}/first: the head for ages begins anew: {change}\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_convolutional_model_may_begin_with_another_image_size(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
@@ -95,6 +100,7 @@ def test_a_convolutional_model_may_begin_with_another_image_size(words, tmp_path
     assert all(state[name].equal(learnt[name]) for name in learnt)
 
 
+@pytest.mark.slow
 def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
@@ -102,6 +108,7 @@ def test_a_failed_start_leaves_a_folder_that_the_next_one_takes(words, tmp_path,
     main(["train", "--run", "run", *words])
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", "--optim.ema_decay", "0.9", *words])
     (checkpoint,) = (tmp_path / "first" / "checkpoints").glob("step-*")
@@ -115,6 +122,7 @@ def test_it_starts_from_the_averaged_weights_of_a_checkpoint(words, tmp_path):
 TASK = ["--tasks", "[{name: group, classes: [A, B, C, D, E]}]"]
 
 
+@pytest.mark.slow
 def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
@@ -125,6 +133,7 @@ def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_pat
     assert all(state[name].equal(learnt[name]) for name in learnt)
 
 
+@pytest.mark.slow
 def test_a_new_task_gets_its_subnet_or_that_of_another(words, tmp_path):
     levels = ["--model.name", "multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
     pairs = [words[at : at + 2] for at in range(0, len(words), 2) if not words[at].startswith("--model.")]
@@ -174,6 +183,7 @@ def test_what_is_not_stated_is_the_checkpoints(words, tmp_path):
     assert (stated.model.backbone, stated.model.drop_rate, stated.ages.max_age) == ("test_resnet", 0.5, 80)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words, "--ages.max_age", "90"])
     unstated = [
@@ -186,6 +196,7 @@ def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_pa
     assert (config.method.name, config.ages.max_age, config.data.image_size) == ("regression", 90, 32)
 
 
+@pytest.mark.slow
 def test_the_packages_own_checkpoint_is_called_default():
     """It gives the model, the method and the image size."""
     words = ["--config", "pkg:finetune", "--run", "r"]
@@ -195,6 +206,7 @@ def test_the_packages_own_checkpoint_is_called_default():
     assert config.data.image_size == Estimator.load("default").card.image_size
 
 
+@pytest.mark.slow
 def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(words, tmp_path):
     """Also once it has resumed, when the checkpoint that it began from may be gone."""
     main(["train", "--run", f"{tmp_path}/first", *words])

@@ -27,6 +27,7 @@ def estimator(model, size=64):
     return Estimator(Card(options, {"name": "dldl"}, dict(SPAN), 112 if "backbone" not in str(options) else size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_factor_rises_from_the_stem_to_the_heads(model):
     module = estimator(model)
@@ -46,6 +47,7 @@ def test_a_residual_network_by_hand():
     assert scales["model.backbone.layer1.0.conv1.weight"] < scales["model.backbone.layer2.0.conv1.weight"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_groups_hold_every_parameter_once_at_its_rate(model):
     module = estimator(model)
