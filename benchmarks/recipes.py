@@ -62,7 +62,7 @@ FINETUNE = {
     ),
     "no layer decay": ("--optim.layer_decay", "1"),
     "no RandAugment and erasing": ("--data.augment.randaugment_ops", "0", "--data.augment.erase", "0"),
-    "RandAugment 2/9 and crops": (
+    "stronger RandAugment and crops": (
         *("--data.augment.randaugment_ops", "2", "--data.augment.randaugment_magnitude", "9"),
         *("--data.augment.crop_scale", "0.7"),
     ),
