@@ -225,5 +225,6 @@ def predict(
     counts = Parts(out, rank).join(world_size, tasks)
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text().partition("\n")[0])
-        raise UserError(f"not one of {counts['rejected']} can be read; {first['image']}: {first['reason']}")
+        example = f"{first['image']} ({first['reason']})"
+        raise UserError(f"not one of {counts['rejected']} can be read; the first is {example}")
     return counts

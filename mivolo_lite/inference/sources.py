@@ -17,6 +17,7 @@ from mivolo_lite.shards.remote import RemoteFolder
 VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv .y4m".split())
 """Files that are read as videos; everything else is read as an image."""
 
+_PATIENCE = 5.0  # seconds in which another try may begin for a photo at a URL: all others wait behind it
 _SAMPLES = 256  # of shards in one piece of work
 
 
@@ -104,6 +105,6 @@ def read_image(item: Item) -> Photo:
     path, mark, query = item.address.partition("?")
     folder, _, name = path.rpartition("/")
     try:
-        return photo_of(RemoteFolder(folder + mark + query).read(name))
+        return photo_of(RemoteFolder(folder + mark + query, _PATIENCE, advice="").read(name))
     except UserError as error:
-        raise UnusablePhoto(str(error)) from None
+        raise UnusablePhoto(str(error).removeprefix(f"{without_credentials(path)}: ")) from None

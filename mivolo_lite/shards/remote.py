@@ -18,6 +18,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "https", "http": "https", "hf": "hf", "file": "file"}
 """What an address may begin with, and the extra that installs what reads it."""
 
+_ADVICE = "; upload the whole folder that was packed or indexed"
 _SILENCE = 15.0  # seconds without a byte after which a connection is given up
 _SLOWEST = 200e3  # bytes a second, below which a connection is given up
 _LARGEST = 64 * 2**20  # bytes of a file of unknown size; a dataset.json of 100,000 shards has 15 million
@@ -30,12 +31,15 @@ class RemoteFolder:
 
     Args:
         url: what fsspec takes, as in ``s3://bucket/folder``. Credentials and endpoints are the environment's affair.
+        patience: no try begins so many seconds after the first.
+        advice: ends the message on a file that is not there.
 
     Raises:
         UserError: a kind of URL that is not known here, or a package for it that is missing.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, patience: float = PATIENCE, advice: str = _ADVICE):
+        self.patience, self.advice = patience, advice
         self._scheme = url.partition("://")[0]
         base, question, query = url.partition("?") if self._scheme in ("http", "https") else (url, "", "")
         self.url, self._query = base.rstrip("/") + question + query, question + query
@@ -48,7 +52,7 @@ class RemoteFolder:
         return without_credentials(self.url)
 
     def __reduce__(self):
-        return RemoteFolder, (self.url,)
+        return RemoteFolder, (self.url, self.patience, self.advice)
 
     def read(
         self, name: str, start: int | None = None, end: int | None = None, check: Callable[[bytes], None] | None = None
@@ -71,9 +75,10 @@ class RemoteFolder:
             except Exception as error:  # each storage has exceptions of its own
                 if isinstance(error, UserError):
                     raise
-                if _is_final(error) or attempt == TRIES - 1 or time.monotonic() - begun > PATIENCE:
+                if _is_final(error) or attempt == TRIES - 1 or time.monotonic() - begun > self.patience:
                     tried = f" (tried {attempt + 1} times)" if attempt else ""
-                    raise UserError(f"{self._base()}/{name}: {_reason(error)}{tried}") from None
+                    advice = self.advice if isinstance(error, FileNotFoundError) else ""
+                    raise UserError(f"{self._base()}/{name}: {_reason(error)}{tried}{advice}") from None
             # At random, so that ranks that failed together do not come back together.
             time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))
 
@@ -137,7 +142,7 @@ def _is_final(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "not there; upload the whole folder that was packed or indexed"
+        return "not there"
     if isinstance(error, PermissionError):
         return f"may not be read with the credentials of this environment: {_line(error)}"
     if isinstance(error, DamagedBytes):

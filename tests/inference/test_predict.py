@@ -15,15 +15,17 @@ from PIL import Image
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.inference import detect
+from mivolo_lite.inference import detect, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.sources import find_items
+from mivolo_lite.inference.sources import find_items, read_image
 from mivolo_lite.packing.crops import box_iou
+from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
 from tests.inference.scenes import photo, rows, tiny_estimator
+from tests.shards.servers import RangeServer, serving
 from tests.training.launching import finish, free_port
 
 pytestmark = pytest.mark.usefixtures("red_faces")
@@ -78,6 +80,18 @@ def test_globs_urls_and_folders_are_read_in_their_order(photos, checkpoint, tmp_
     assert found[0]["source"] == url
 
 
+def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_PATIENCE", 0.0)
+    closed = f"http://me:secret@127.0.0.1:{free_port()}/b.jpg?key=secret"
+    with serving(RangeServer(tmp_path)) as server:
+        reasons = []
+        for url in (f"{server.url}/none.jpg", closed):
+            with pytest.raises(UnusablePhoto) as error:
+                read_image(find_items([url])[0])
+            reasons.append(str(error.value))
+    assert reasons[0] == "not there" and reasons[1].startswith("cannot be read: ClientConnectorError")
+
+
 @pytest.mark.parametrize("source", ["nothing.jpg", "*.nothing", "empty"])
 def test_nothing_there_is_one_line(source, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -89,7 +103,7 @@ def test_nothing_there_is_one_line(source, checkpoint, tmp_path, monkeypatch):
 def test_a_single_file_that_cannot_be_read_is_an_error(photos, checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         predict(photos / "deeper" / "d.jpg", "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert error.value.code == 2 and "d.jpg: unreadable image: it is an HTML" in capsys.readouterr().err
+    assert error.value.code == 2 and "d.jpg (unreadable image: it is an HTML" in capsys.readouterr().err
 
 
 def test_a_photo_is_turned_upright_first(checkpoint, tmp_path):
