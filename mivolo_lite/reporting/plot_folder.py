@@ -4,29 +4,34 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mivolo_lite.files import explain_write_errors
+from mivolo_lite.files import explain_write_errors, write_text
 
 if TYPE_CHECKING:
     from mivolo_lite.reporting.plots import Plot
 
 FORMATS = ("png", "pdf", "svg")
 FOLDER = "plots"
+LIST = ".written"
+"""In the folder, the names of the plots that a command wrote: other files there are the user's, and stay."""
 
 
 def clear_plots(out: Path) -> None:
-    """Remove the plots that an earlier command left in ``out``. Raises UserError where that fails."""
+    """Remove the plots that an earlier command wrote into ``out``. Raises UserError where that fails."""
     folder = out / FOLDER
     with explain_write_errors(folder):
-        for path in [path for form in FORMATS for path in folder.glob(f"*.{form}")]:
-            path.unlink()
+        names = (folder / LIST).read_text().splitlines() if (folder / LIST).is_file() else []
+        for name in [*names, LIST]:
+            (folder / Path(name).name).unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def save_plots(plots: Iterable["Plot"], out: Path, form: str = "png") -> None:
-    """Write plots into ``out/plots``, where no others stay. Raises UserError where that fails."""
+    """Write plots into ``out/plots``, where no earlier ones stay. Raises UserError where that fails."""
     clear_plots(out)
+    folder, names = out / FOLDER, []
     with explain_write_errors(out):
-        (out / FOLDER).mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     for plot in plots:
-        plot.save(out / FOLDER, form)
+        names.append(plot.save(folder, form).name)
+        write_text(folder / LIST, "\n".join(names))

@@ -15,6 +15,7 @@ from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.evaluation.summary import age_curves, summarise
+from mivolo_lite.reporting.plot_folder import LIST
 from mivolo_lite.reporting.plots import REFERENCE
 from tests.evaluation.simulated import people, pick
 
@@ -156,11 +157,12 @@ def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
     (tmp_path / "a_1" / "metrics.json").write_text('{"checkpoint": "runs/<a>", "data": {"folder": "data/val"}}')
     (tmp_path / "out" / "plots").mkdir(parents=True)
     (tmp_path / "out" / "plots" / "old.png").write_bytes(b"")
+    (tmp_path / "out" / "plots" / LIST).write_text("old.png")
     main(["compare", *map(str, folders), "--out", f"{tmp_path}/out", "--figures", "pdf"])
     out = tmp_path / "out"
     names = {"comparison.json", "comparison.csv", "comparison.tex", "report.html", "plots"}
     assert {path.name for path in out.iterdir()} == names and f"written to {out}" in capsys.readouterr().out
-    assert {path.name for path in (out / "plots").iterdir()} == {"mae_by_age.pdf", "bias_by_age.pdf", "cs.pdf"}
+    assert {path.name for path in (out / "plots").glob("[!.]*")} == {"mae_by_age.pdf", "bias_by_age.pdf", "cs.pdf"}
     assert json.loads((out / "comparison.json").read_text()) == compare(folders)
     assert (out / "comparison.csv").read_text().replace(f"{tmp_path}/", "").splitlines() == [
         "evaluation,metric,n,value,lower,upper,difference,difference_lower,difference_upper,difference_n,more_than_noise",

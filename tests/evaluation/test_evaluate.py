@@ -19,6 +19,7 @@ from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
+from mivolo_lite.reporting.plot_folder import LIST
 from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import damage, make_shards
 
@@ -132,6 +133,7 @@ def test_the_precision_of_an_earlier_run_in_this_process_is_forgotten(dual, inde
 def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
     (tmp_path / "o" / "plots").mkdir(parents=True)
     (tmp_path / "o" / "plots" / "of_an_earlier_run.png").write_bytes(b"")
+    (tmp_path / "o" / "plots" / LIST).write_text("of_an_earlier_run.png")
     main(["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o",
           "--inputs", "face,both", "--workers", "0", "--report", "no"])  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["metrics.json", "predictions.csv"]

@@ -34,7 +34,8 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from mivolo_lite.images.corruptions import CORRUPTIONS
-from mivolo_lite.reporting.plots import INK, REFERENCE
+from mivolo_lite.reporting.plot_folder import LIST, clear_plots, save_plots
+from mivolo_lite.reporting.plots import INK, REFERENCE, Plot
 from tests.evaluation.browser import (
     CONTRAST,
     FITS,
@@ -79,6 +80,7 @@ def page(everyone, metrics, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     (folder / "plots").mkdir()
     (folder / "plots" / "of_an_earlier_run.png").write_bytes(b"")
+    (folder / "plots" / LIST).write_text("of_an_earlier_run.png")
     for name in FILES:
         (folder / name).write_text("")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,9 +92,19 @@ def page(everyone, metrics, tmp_path_factory):
 
 def test_every_plot_is_in_the_page_and_beside_it(page):
     text = (page / "report.html").read_text()
-    assert {path.stem for path in (page / "plots").iterdir()} == PLOTS
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (page / "plots").iterdir())
+    assert {path.stem for path in (page / "plots").glob("[!.]*")} == PLOTS
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (page / "plots").glob("[!.]*"))
     assert text.count('<svg role="img"') == len(PLOTS)
+
+
+def test_plots_of_an_earlier_command_go_and_files_of_a_user_stay(tmp_path):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "holiday.png").write_bytes(b"")
+    save_plots([Plot("first", "", lambda axes: None), Plot("second", "", lambda axes: None)], tmp_path)
+    save_plots([Plot("third", "", lambda axes: None)], tmp_path)
+    assert {path.name for path in (tmp_path / "plots").glob("[!.]*")} == {"holiday.png", "third.png"}
+    clear_plots(tmp_path)
+    assert os.listdir(tmp_path / "plots") == ["holiday.png"]
 
 
 def test_the_page_asks_for_nothing_else(page):
@@ -207,7 +219,7 @@ def test_plots_are_files_for_a_paper_on_request(form, magic, metrics, everyone, 
     write_report([Result(None, metrics, everyone)], {}, tmp_path, form="png")
     write_report([Result(None, metrics, everyone)], {}, tmp_path, form=form)
     names = {f"{name}.{form}" for name in ("mae_by_age", "bias_by_age", "cs")}
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == names
+    assert {path.name for path in (tmp_path / "plots").glob("[!.]*")} == names
     assert all((tmp_path / "plots" / name).read_bytes().startswith(magic) for name in names)
 
 
@@ -254,7 +266,7 @@ def test_what_is_not_known_is_left_out(known, tmp_path):
     p = replace(p, group=[None] * 60, spread=None)
     found = summarise(p)
     write_report([Result(None, found, p, thumbnails(None, worst_rows(p, 0), ("face",)))], {}, tmp_path)
-    plotted = {path.stem for path in (tmp_path / "plots").iterdir()}
+    plotted = {path.stem for path in (tmp_path / "plots").glob("[!.]*")}
     assert ("cs" in plotted) == (known == "age") and ("gender_confusion" in plotted) == (known == "gender")
     json.dumps(found, allow_nan=False)
 
@@ -302,7 +314,7 @@ def evaluated(tmp_path_factory):
     words = ["--checkpoint", f"{folder}/best", "--data", f"{index.folder}", "--workers", "0"]
     main(["calibrate", *words])
     main(["evaluate", *words, "--out", f"{folder}/out", "--inputs", "face,both",
-          "--robustness", "yes", "--robustness-samples", "12"])  # fmt: skip
+          "--robustness", "yes", "--robustness-samples", "60"])  # fmt: skip
     words.insert(4, f"{make_shards(folder / 'others', [40]).folder}")
     main(["evaluate", *words, "--out", f"{folder}/out/matrix", "--report", "no"])
     return folder / "out"
@@ -313,7 +325,7 @@ def test_evaluate_writes_a_section_for_each_input(evaluated):
     text = (evaluated / "report.html").read_text()
     assert 'href="#input-face"' in text and 'id="input-both"' in text and 'id="input-body"' not in text
     assert text.count("<img") == IMAGES and "the same images, so the interval coverage is no evidence" in text
-    names = {path.stem for path in (evaluated / "plots").iterdir()}
+    names = {path.stem for path in (evaluated / "plots").glob("[!.]*")}
     assert {"mae_by_age_face", "mae_by_age_both", "interval_coverage_both"} <= names
     assert {f"robustness_{kind.lower().replace(' ', '_')}_both" for kind in CORRUPTIONS} <= names
     for section in json.loads((evaluated / "metrics.json").read_text())["inputs"].values():

@@ -22,7 +22,7 @@ def test_the_page_has_every_curve_that_a_log_holds_and_the_best_of_each(tmp_path
     write_log(tmp_path / "a")
     write_log(tmp_path / "b", error=8.0)
     main(["curves", f"{tmp_path}/a", f"{tmp_path}/b", "--out", f"{tmp_path}/out", "--figures", "svg"])
-    plots = sorted(path.stem for path in (tmp_path / "out/plots").iterdir())
+    plots = sorted(path.stem for path in (tmp_path / "out/plots").glob("[!.]*"))
     assert plots == ["train_loss", "train_lr", "val_cs5", "val_mae"]
     page = (tmp_path / "out/report.html").read_text()
     assert page.count("<svg") == 4 and "7.00" in page and "6.00" in page
