@@ -24,8 +24,7 @@ import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
-from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import LIMIT, bootstrap, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 from mivolo_lite.shards.index import ShardIndex

@@ -61,15 +61,12 @@ def _check(options: Mapping[str, Any]) -> None:
     """Raise UserError for options that would do nothing."""
     if options["draw"] and options["out"] is None:
         raise UserError("predict: --draw needs a folder for the images; give --out DIR")
-    if options["boxes"] is None:
-        return
-    finds = {
-        "--detector": options["detector"] != "auto",
-        "--min_score": options["min_score"] != _MIN_SCORE,
-        "--persons": options["persons"] not in ("rule", "none"),
-    }
-    for name in (name for name, is_given in finds.items() if is_given):
-        raise UserError(f"predict: {name} does nothing beside --boxes, which takes the detectors' place; leave one out")
+    usual = {"detector": ("auto",), "min_score": (_MIN_SCORE,), "persons": ("rule", "none")}
+    for name, values in usual.items():
+        if options["boxes"] is not None and options[name] not in values:
+            raise UserError(
+                f"predict: --{name} does nothing beside --boxes, which takes the detectors' place; leave one out"
+            )
 
 
 def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], list[str]]:
@@ -132,7 +129,7 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     return accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
 
 
-def _report(out: Path, counts: dict[str, int], drawn: bool, to_terminal: bool) -> None:
+def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal: bool) -> None:
     import json
 
     from mivolo_lite.inference.predict import ANNOTATED, PREDICTIONS, RESULT_FILES
@@ -148,4 +145,4 @@ def _report(out: Path, counts: dict[str, int], drawn: bool, to_terminal: bool) -
         return
     print(f"{counts['rows']} rows, {counts['rejected']} rejected")
     files = [name for name in RESULT_FILES if (out / name).exists()]
-    print(f"written to {out}: {', '.join([*files, *([ANNOTATED] if drawn else [])])}")
+    print(f"written to {out}: {', '.join([*files, *([ANNOTATED] if has_annotated else [])])}")

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import as_pair, share_interval
+from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
 from mivolo_lite.evaluation.metrics import age_errors
 
 _FAIRFACE = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))

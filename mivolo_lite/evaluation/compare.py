@@ -13,9 +13,15 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
-from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.headline import between
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, paired_share_interval, share_interval
+from mivolo_lite.evaluation.intervals import (
+    as_pair,
+    bootstrap_of_enough,
+    counted,
+    means,
+    paired_share_interval,
+    share_interval,
+)
 from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
@@ -191,7 +197,4 @@ def _mean(values: np.ndarray, level: float, interval: Callable[[np.ndarray, floa
 
 
 def _mean_interval(values: np.ndarray, level: float) -> np.ndarray:
-    # A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
-    if len(values) < LIMIT:
-        return np.full(2, np.nan)
-    return bootstrap(counted(values), means, level=level)[:, 0, 0]
+    return bootstrap_of_enough(counted(values), means, level)[:, 0, 0]

@@ -6,6 +6,7 @@ import numpy as np
 
 from mivolo_lite.evaluation.intervals import (
     LEVEL,
+    LIMIT,
     as_pair,
     bootstrap,
     cell_sums,
@@ -15,9 +16,6 @@ from mivolo_lite.evaluation.intervals import (
     replicates,
 )
 from mivolo_lite.evaluation.metrics import by_number
-
-LIMIT = 30
-"""Fewer images than this give no figure: their mean is mostly noise."""
 
 _SHUFFLES = 200
 _COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error

@@ -7,6 +7,9 @@ import numpy as np
 
 TIMES, LEVEL = 1000, 0.95
 
+LIMIT = 30
+"""Fewer images than this give no figure: their mean is mostly noise."""
+
 _ELEMENTS = 4_000_000  # sums held at once: 32 MB
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -32,6 +35,17 @@ def bootstrap(
         (2, ...) lower and upper end of the statistic, NaN where no replicate had one.
     """
     return percentiles(replicates(values, statistic, cell, times, seed), level)
+
+
+def bootstrap_of_enough(values: np.ndarray, statistic: Statistic, level: float = LEVEL) -> np.ndarray:
+    """``bootstrap``, all NaN for fewer than ``LIMIT`` images.
+
+    A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
+    """
+    if len(values) >= LIMIT:
+        return bootstrap(values, statistic, level=level)
+    figures = statistic(np.zeros((1, 1, values.shape[1])))[0]  # how many there are, also of no image
+    return np.full((2, *figures.shape), np.nan)
 
 
 def percentiles(resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, count_interval, counted, means
+from mivolo_lite.evaluation.intervals import LIMIT, as_pair, bootstrap, cell_sums, count_interval, counted, means
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS

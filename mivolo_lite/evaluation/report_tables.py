@@ -1,7 +1,7 @@
 """The tables of a report."""
 
-from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.headline import ADJUSTED, figure
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.images.corruptions import CORRUPTIONS
 from mivolo_lite.reporting.page import Cell, Table
 

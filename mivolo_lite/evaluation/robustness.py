@@ -27,8 +27,7 @@ from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, cell_sums, counted, means
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -185,8 +184,7 @@ def degradation(errors: np.ndarray) -> dict | None:
         return None
     values = counted(*np.abs(errors).T)
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
-    # A bootstrap of few is too narrow: that of one image has no width.
-    ends = bootstrap(values, _figures) if len(errors) >= LIMIT else np.full((2, len(figures)), np.nan)
+    ends = bootstrap_of_enough(values, _figures)
     result = {"samples": len(errors)}
     selectors = {"": lambda index: _finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
     for end, select in selectors.items():

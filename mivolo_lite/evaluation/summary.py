@@ -11,8 +11,14 @@ from mivolo_lite.evaluation.calibration.reliability import (
     risk_coverage,
 )
 from mivolo_lite.evaluation.classes import class_accuracy
-from mivolo_lite.evaluation.groups import LIMIT, gaps, macro_mae
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap, counted, means, share_interval
+from mivolo_lite.evaluation.groups import gaps, macro_mae
+from mivolo_lite.evaluation.intervals import (
+    as_pair,
+    bootstrap_of_enough,
+    counted,
+    means,
+    share_interval,
+)
 from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,
@@ -97,19 +103,16 @@ def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[st
     for name, row in rows.items():
         subgroup_errors = errors[names == name]
         subgroup_errors = subgroup_errors[~np.isnan(subgroup_errors)]
-        ends = np.full((2, 2), np.nan)
-        if len(subgroup_errors) >= LIMIT:
-            ends = bootstrap(counted(np.abs(subgroup_errors), subgroup_errors), means)[:, 0]
+        ends = bootstrap_of_enough(counted(np.abs(subgroup_errors), subgroup_errors), means)[:, 0]
         row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
 
 
 def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     errors, is_correct = errors[~np.isnan(errors)], is_correct[~np.isnan(is_correct)]
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
-    if len(errors) >= LIMIT:  # a bootstrap of few is too narrow: that of one image has no width
-        ends = bootstrap(counted(np.abs(errors), errors), means)[:, 0]
-        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
     if len(errors):
+        ends = bootstrap_of_enough(counted(np.abs(errors), errors), means)[:, 0]
+        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
         result["cs5"] = as_pair(share_interval(within(errors, 5)))
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct))

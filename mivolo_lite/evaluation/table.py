@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from mivolo_lite.evaluation.groups import LIMIT
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import SHOWN, task_scores
 
 _SCORES = {"accuracy": ("accuracy", "share", ".1%"), "mae": ("MAE", "years", ".2f")}
-"""What scores of tasks are called, the column of a cell that they stand in, and how they are written."""
+"""What scores of tasks are called, the column of a cell that they fill, and how they are written."""
 
 
 def metrics_table(metrics: dict) -> str:

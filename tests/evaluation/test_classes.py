@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mivolo_lite.evaluation.classes import class_accuracy
-from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import LIMIT
 
 NAN = np.nan
 FAIRFACE = [(0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100)]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mivolo_lite.evaluation.groups import LIMIT, gap_interval, gaps, macro_mae
+from mivolo_lite.evaluation.groups import gap_interval, gaps, macro_mae
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import ten_year_bin
 
 

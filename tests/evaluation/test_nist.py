@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS

@@ -13,7 +13,7 @@ from math import ceil
 
 import numpy as np
 
-from mivolo_lite.evaluation.groups import LIMIT
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE

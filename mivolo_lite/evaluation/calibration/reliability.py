@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mivolo_lite.evaluation.groups import LIMIT
-from mivolo_lite.evaluation.intervals import as_pair, share_interval
+from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
 from mivolo_lite.evaluation.metrics import by_number
 from mivolo_lite.labels import GENDERS
 

@@ -88,8 +88,9 @@ class ShardsSource(Source):
         items, unread = [], []
         for tar in self.tars:
             for key, members in _members(self.images / tar).items():
-                items += [f"{tar}:{key}"] if any(_chosen(members)) else []
-                unread += [f"{tar}:{member.name}" for member in _unread(members)]
+                chosen = _chosen(members)
+                items += [f"{tar}:{key}"] if any(chosen) else []
+                unread += [f"{tar}:{member.name}" for member in _images(members) if member not in chosen]
         if not items:
             raise UserError(f"--in {self.images}: its tars hold no images and no labels")
         self.notes = [_UNREAD.format(len(unread), unread[0])] if unread else []
@@ -116,7 +117,7 @@ class ShardsSource(Source):
         """A sample's labels from its JSON, under the usual names or those of options."""
         found = usual_names(record, self.names)
         age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
-        # Not under the labels' own names either: where a chosen field is absent, another one does not stand in for it.
+        # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
         extra = {name: value for name, value in record.items() if name not in (*found.values(), *_MEANINGS)}
         if is_known(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
@@ -173,11 +174,8 @@ def _chosen(members: Mapping[str, Member]) -> list[Member | None]:
     ]
 
 
-def _unread(members: Mapping[str, Member]) -> list[Member]:
-    """The images of a key that are neither its face nor its body."""
-    chosen = _chosen(members)
-    is_image = {name: name.rpartition(".")[2] in _ENDINGS for name in members}
-    return [member for name, member in members.items() if is_image[name] and member not in chosen]
+def _images(members: Mapping[str, Member]) -> list[Member]:
+    return [member for name, member in members.items() if name.rpartition(".")[2] in _ENDINGS]
 
 
 def _record(file: Any, member: Member | None) -> dict[str, Any]:
