@@ -1,6 +1,6 @@
 """What every model looks like to the rest of the package."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -25,8 +25,12 @@ class AgeModel(nn.Module):
         num_features: width D of what the heads read, behind a subnet where the model has them.
         grad_checkpointing: whether the backward pass computes activations again instead of keeping them.
         mean, std: normalisation of each of the three channels, of images in [0, 1].
+        branches: names of the modules that see one input alone.
+        fusion: names of modules that join the inputs within a timm backbone. They begin with random weights, as heads do.
     """
 
+    branches: ClassVar[Mapping[str, tuple[str, ...]]] = {"face": ("face",), "body": ("body",)}
+    fusion: ClassVar[tuple[str, ...]] = ()
     Config: ClassVar[Any]
     inputs: tuple[str, ...]
     num_features: int

@@ -82,6 +82,8 @@ class MivoloModel(AgeModel):
     nothing: all cells of its map that are not at the border are the same, so an image of 3 x 3 cells tells all.
     """
 
+    branches = {"face": ("conv1", "proj1"), "body": ("conv2", "proj2")}
+    fusion = ("map",)
     variant: ClassVar[str]
     size: ClassVar[int]
 

@@ -5,26 +5,27 @@ them as without, at any world size and on any engine: a frozen parameter takes p
 of 0. AdamW's decay is a factor of the learning rate as well, so that it stays as it is to the last bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from timm.models import group_parameters
 from torch import nn
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
 
 Part = Literal["face", "body", "backbone", "stem"]
 """Of a model: a branch of one with two inputs, all of its timm backbones, or their first layers."""
 
 
-def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
+def lr_scales(estimator: Estimator, layer_decay: float) -> dict[str, float]:
     """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
 
-    The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads,
-    has the factor 1, the last layer of a backbone ``layer_decay``, the one before its square, and so on.
+    The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads
+    and what joins two inputs, has the factor 1, the last layer of a backbone ``layer_decay``, the one before its square, and so on.
     """
-    scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
-    for layers in _backbones(module):
+    scales = dict.fromkeys((name for name, _ in estimator.named_parameters()), 1.0)
+    for layers in _backbones(estimator):
         last = max(layers.values())
         scales |= {name: layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
     return scales
@@ -34,7 +35,7 @@ class Freeze:
     """Parts of a model that do not learn in the first epochs.
 
     Args:
-        module: the model.
+        estimator: the model with its heads.
         parts: which; none for a model that learns as a whole.
         epochs: passes over the data after which they learn as well; None for never.
 
@@ -45,10 +46,10 @@ class Freeze:
         UserError: the model has no such part.
     """
 
-    def __init__(self, module: nn.Module, parts: Sequence[Part], epochs: float | None):
+    def __init__(self, estimator: Estimator, parts: Sequence[Part], epochs: float | None):
         self.epochs = epochs
-        self.names = _names_of(module, parts)
-        self._modules = list(_largest_within(module, self.names))
+        self.names = _names_of(estimator, parts)
+        self._modules = list(_largest_within(estimator, self.names))
 
     def is_on(self, epoch: float) -> bool:
         """Whether the parts are frozen after so many passes over the data."""
@@ -61,10 +62,10 @@ class Freeze:
             module.eval()
 
 
-def _names_of(module: nn.Module, parts: Sequence[Part]) -> set[str]:
-    names = {name for name, _ in module.named_parameters()}
-    layers = {name: layer for of_backbone in _backbones(module) for name, layer in of_backbone.items()}
-    by_part = {part: {name for name in names if part in name.split(".")} for part in ("face", "body")}
+def _names_of(estimator: Estimator, parts: Sequence[Part]) -> set[str]:
+    names = {name for name, _ in estimator.named_parameters()}
+    layers = {name: layer for of_backbone in _backbones(estimator) for name, layer in of_backbone.items()}
+    by_part = {part: _within(names, modules) for part, modules in estimator.model.branches.items()}
     by_part |= {"backbone": set(layers), "stem": {name for name, layer in layers.items() if not layer}}
     for part in parts:
         if not by_part[part]:
@@ -83,10 +84,15 @@ def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Ite
         yield from _largest_within(child, names, f"{prefix}{name}.")
 
 
-def _backbones(module: nn.Module) -> Iterator[dict[str, int]]:
-    """Of every timm model in a module, the number of each parameter's layer by the whole name."""
-    for path, submodule in module.named_modules():
+def _within(names: Iterable[str], modules: Sequence[str]) -> set[str]:
+    return {name for name in names if not set(modules).isdisjoint(name.split("."))}
+
+
+def _backbones(estimator: Estimator) -> Iterator[dict[str, int]]:
+    """Of every timm model in an estimator, the number of each parameter's layer by the whole name."""
+    for path, submodule in estimator.named_modules():
         if hasattr(submodule, "group_matcher"):
             layers = group_parameters(submodule, submodule.group_matcher(coarse=False), reverse=True)
             named = {name for name, _ in submodule.named_parameters()}
+            named -= _within(named, estimator.model.fusion)
             yield {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}

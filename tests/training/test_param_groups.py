@@ -73,6 +73,17 @@ def test_a_frozen_backbone_is_in_evaluation_mode_and_its_parts_alone():
     assert Freeze(module, ["backbone"], None).is_on(1e9)
 
 
+def test_mivolo_freezes_a_branch_and_never_what_joins_them():
+    module = estimator("mivolo_d1_112")
+    stems = "model.volo.patch_embed."
+    face = Freeze(module, ["face"], None).names
+    assert {name.removeprefix(stems).split(".")[0] for name in face} == {"conv1", "proj1"}
+    fusion = {name for name, _ in module.named_parameters() if name.startswith(f"{stems}map.")}
+    assert fusion and not fusion & Freeze(module, ["stem", "backbone"], None).names
+    scales = lr_scales(module, 0.5)
+    assert {scales[name] for name in fusion} == {1.0} and {scales[name] for name in face} == {min(scales.values())}
+
+
 def test_a_part_that_the_model_lacks_is_one_line():
     with pytest.raises(UserError, match="train.freeze: this model has no body; it has backbone, stem"):
         Freeze(estimator("single"), ["body"], None)
