@@ -26,7 +26,7 @@ class AgeModel(nn.Module):
         grad_checkpointing: whether the backward pass computes activations again instead of keeping them.
         mean, std: normalisation of each of the three channels, of images in [0, 1].
         branches: names of the modules that see one input alone.
-        fusion: names of modules that join the inputs within a timm backbone. They begin with random weights, as heads do.
+        fusion: names of modules that join the inputs within a timm backbone. Their weights begin random, as the heads'.
     """
 
     branches: ClassVar[Mapping[str, tuple[str, ...]]] = {"face": ("face",), "body": ("body",)}

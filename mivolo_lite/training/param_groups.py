@@ -22,7 +22,8 @@ def lr_scales(estimator: Estimator, layer_decay: float) -> dict[str, float]:
     """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
 
     The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads
-    and what joins two inputs, has the factor 1, the last layer of a backbone ``layer_decay``, the one before its square, and so on.
+    and what joins two inputs, has the factor 1, the last layer of a backbone ``layer_decay``, the one before its
+    square, and so on.
     """
     scales = dict.fromkeys((name for name, _ in estimator.named_parameters()), 1.0)
     for layers in _backbones(estimator):
