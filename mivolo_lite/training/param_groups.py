@@ -13,20 +13,21 @@ from torch import nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.models.interface import AgeModel
 
 Part = Literal["face", "body", "backbone", "stem"]
 """Of a model: a branch of one with two inputs, all of its timm backbones, or their first layers."""
 
 
-def lr_scales(estimator: Estimator, layer_decay: float) -> dict[str, float]:
+def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
 
     The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads
     and what joins two inputs, has the factor 1, the last layer of a backbone ``layer_decay``, the one before its
     square, and so on.
     """
-    scales = dict.fromkeys((name for name, _ in estimator.named_parameters()), 1.0)
-    for layers in _backbones(estimator):
+    scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
+    for layers in _backbones(module):
         last = max(layers.values())
         scales |= {name: layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
     return scales
@@ -89,11 +90,12 @@ def _within(names: Iterable[str], modules: Sequence[str]) -> set[str]:
     return {name for name in names if not set(modules).isdisjoint(name.split("."))}
 
 
-def _backbones(estimator: Estimator) -> Iterator[dict[str, int]]:
-    """Of every timm model in an estimator, the number of each parameter's layer by the whole name."""
-    for path, submodule in estimator.named_modules():
+def _backbones(module: nn.Module) -> Iterator[dict[str, int]]:
+    """Of every timm model in a module, the number of each parameter's layer by the whole name."""
+    fusion = [name for model in module.modules() if isinstance(model, AgeModel) for name in model.fusion]
+    for path, submodule in module.named_modules():
         if hasattr(submodule, "group_matcher"):
             layers = group_parameters(submodule, submodule.group_matcher(coarse=False), reverse=True)
             named = {name for name, _ in submodule.named_parameters()}
-            named -= _within(named, estimator.model.fusion)
+            named -= _within(named, fusion)
             yield {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}
