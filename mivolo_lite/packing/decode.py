@@ -9,12 +9,13 @@ from pathlib import Path
 from stat import S_ISREG
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode, is_jpeg, verify
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode_checked, is_jpeg, verify
 from mivolo_lite.images.kind import kind_of
-from mivolo_lite.images.orientation import UPRIGHT, orientation_of, upright
+from mivolo_lite.images.orientation import orientation_of, upright
+from mivolo_lite.images.profiles import transform_of
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
@@ -35,7 +36,7 @@ class Photo:
 
     Attributes:
         data: the file's bytes.
-        image: (H, W, 3) uint8 RGB, turned upright as its EXIF data say.
+        image: (H, W, 3) uint8 sRGB, turned upright as its EXIF data say.
         is_plain_jpeg: ``data`` is a JPEG that any decoder shows as ``image``, so that it can be stored as it is.
     """
 
@@ -53,7 +54,7 @@ def check_limit(max_megapixels: float) -> None:
 def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Reads a photo. Its size is checked before anything is decoded.
 
-    Grey, CMYK and palette photos become RGB (embedded colour profiles are ignored), 16 bits are scaled to 8,
+    Grey, CMYK and palette photos become RGB, and colours of an embedded profile become sRGB. 16 bits are scaled to 8,
     transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
     counts. HEIC is read where pillow-heif is installed.
 
@@ -106,7 +107,7 @@ def is_small_plain_jpeg(data: bytes, largest_side: int, max_megapixels: float = 
         return False
     try:
         header = check(data, max_megapixels)
-        if not header.is_rgb or header.orientation != UPRIGHT or max(header.width, header.height) > largest_side:
+        if not header.is_plain or max(header.width, header.height) > largest_side:
             return False
         verify(data)
     except BrokenJpeg as error:
@@ -117,7 +118,7 @@ def is_small_plain_jpeg(data: bytes, largest_side: int, max_megapixels: float = 
 def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
     header = check(data, max_megapixels)
     if header.is_rgb:
-        return Photo(data, decode(data, max_megapixels), header.orientation == UPRIGHT)
+        return Photo(data, decode_checked(data, header), header.is_plain)
     return _read_other(data, max_megapixels)  # libjpeg-turbo does not turn CMYK into RGB
 
 
@@ -173,7 +174,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnusablePhoto(f"32 bits a pixel ({image.mode}), whose white is unknown")
+    mode = "CMYK" if image.mode == "CMYK" else "RGB"
+    transform = transform_of(image.info.get("icc_profile"), mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert("RGB") if transform is None else ImageCms.applyTransform(image.convert(mode), transform)
