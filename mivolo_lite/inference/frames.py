@@ -15,6 +15,8 @@ from mivolo_lite.paths import is_url
 _CODECS = "libx264", "mpeg4"
 """For annotated videos: the first that this PyAV has."""
 
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+
 
 class Frame(NamedTuple):
     """A frame: its number from 0, its time in seconds, and (H, W, 3) uint8 RGB, upright."""
@@ -54,7 +56,7 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
                 raise UnusableVideo("holds no video")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            check_size(stream.width or 1, stream.height or 1, MAX_MEGAPIXELS)
+            check_size(_shown_width(stream.width or 1, stream), stream.height or 1, MAX_MEGAPIXELS)
             yield stream.average_rate or Fraction(25), _frames(av, container, stream)
     except (av.FFmpegError, OSError) as error:
         raise UnusableVideo(f"unreadable video: {error.strerror or error}") from None
@@ -81,12 +83,29 @@ def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     rate, start = float(stream.average_rate or 25), (container.start_time or 0) / av.time_base
     try:
         for number, frame in enumerate(container.decode(stream)):
-            image = frame.to_ndarray(format="rgb24")
+            width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
+            image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
             turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
             seconds = number / rate if frame.time is None else frame.time - start  # as players count
             yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
     except av.FFmpegError as error:
         raise UnusableVideo(f"damaged: {error.strerror or error}") from None
+
+
+def _shown_width(width: int, stream: Any) -> int:
+    """The width at which players show a frame: some videos have pixels that are no squares, which narrow a face."""
+    return max(1, round(width * (stream.sample_aspect_ratio or 1)))
+
+
+def _matrix_of(av: Any, frame: Any) -> Any:
+    """The matrix of the colours of a frame that does not name it, as players guess it; None where it does."""
+    return _usual_matrix(av, frame.width, frame.height) if frame.colorspace == _UNSPECIFIED else None
+
+
+def _usual_matrix(av: Any, width: int, height: int) -> Any:
+    """BT.709 for high definition, BT.601 below."""
+    matrices = av.video.reformatter.Colorspace
+    return matrices.ITU709 if width >= 1280 or height > 576 else matrices.ITU601
 
 
 class VideoWriter:
@@ -106,7 +125,9 @@ class VideoWriter:
         if self._container is None:
             self._open(image.shape[1], image.shape[0])
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
-        self._container.mux(self._stream.encode(frame.reformat(self._stream.width, self._stream.height)))
+        width, height = self._stream.width, self._stream.height
+        matrix = _usual_matrix(self._av, width, height)
+        self._container.mux(self._stream.encode(frame.reformat(width, height, "yuv420p", dst_colorspace=matrix)))
 
     def close(self) -> None:
         """Finish the file, where there was any frame."""

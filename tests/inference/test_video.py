@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -102,6 +103,62 @@ def test_seconds_count_from_the_beginning_as_players_count(tmp_path):
         container.mux(stream.encode())
     with open_video(str(tmp_path / "late.ts")) as (_, frames):
         assert [round(frame.seconds, 3) for frame in frames] == [0, 0.1, 0.2]
+
+
+QUARTERS = np.array([[(200, 120, 90), (60, 140, 200)], [(230, 180, 150), (90, 60, 50)]], dtype=np.uint8)
+
+
+def raw_video(path: Path, width: int, height: int, matrix: str, **settings) -> Path:
+    """Two frames of four colours by a matrix, which the file does not name."""
+    av = pytest.importorskip("av")
+    image = QUARTERS.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10, bit_rate=20_000_000)
+        stream.width, stream.height = width, height
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        for _ in range(2):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame.reformat(width, height, "yuv420p", dst_colorspace=matrix)))
+        container.mux(stream.encode())
+    return path
+
+
+def first_frame(path: Path) -> np.ndarray:
+    with open_video(str(path)) as (_, frames):
+        return next(frames).image
+
+
+def quarters_of(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    return image[height // 4 :: height // 2, width // 4 :: width // 2].astype(int)
+
+
+@pytest.mark.parametrize("width, height, matrix", [(640, 480, "ITU601"), (720, 576, "ITU601"), (1280, 720, "ITU709")])
+def test_colours_without_a_name_are_those_that_players_show(width, height, matrix, tmp_path):
+    found = first_frame(raw_video(tmp_path / "a.mp4", width, height, matrix))
+    assert np.abs(quarters_of(found) - QUARTERS).max() <= 4
+    own = write_video(tmp_path / "b.mp4", [found])
+    assert np.abs(quarters_of(first_frame(own)) - QUARTERS).max() <= 5
+
+
+def test_frames_have_the_width_that_players_show(tmp_path):
+    """The pixels of a DVD's are no squares; those of a phone's are, and turned."""
+    path = raw_video(tmp_path / "a.mp4", 144, 96, "ITU601", sample_aspect_ratio=Fraction(4, 3))
+    image = first_frame(path)
+    assert image.shape == (96, 192, 3) and np.abs(quarters_of(image) - QUARTERS).max() <= 6
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_frames_are_turned_upright(turns, tmp_path):
+    path = raw_video(tmp_path / "a.mp4", 96, 64, "ITU601")
+    data, (cosine, sine) = path.read_bytes(), {1: (0, -1), 2: (-1, 0), 3: (0, 1)}[turns]
+    matrix = data.index(b"tkhd") + 44
+    rows = (cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:matrix] + struct.pack(">9i", *rows) + data[matrix + 36 :])
+    image = first_frame(path)
+    assert image.shape == ((96, 64, 3) if turns % 2 else (64, 96, 3))
+    assert np.abs(quarters_of(image) - np.rot90(QUARTERS.astype(int), turns)).max() <= 6
 
 
 def test_a_damaged_video_is_read_as_far_as_it_goes(video, checkpoint, tmp_path):
