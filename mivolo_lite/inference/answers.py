@@ -48,9 +48,14 @@ class Answers:
         estimator: on its device, in evaluation mode.
         batch: people of one forward pass.
         half: compute in float16, or bfloat16 where the device has no fast float16, as autocast does.
+
+    Raises:
+        UserError: ``batch`` is not a whole number above 0.
     """
 
     def __init__(self, estimator: Estimator, batch: int, half: bool) -> None:
+        if not isinstance(batch, int) or batch < 1:
+            raise UserError(f"batch {batch!r}: give the people of one forward pass, a whole number above 0")
         self.estimator, self.batch, self.half = estimator, batch, half
         self.device = estimator.device
 

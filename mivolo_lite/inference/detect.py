@@ -141,9 +141,14 @@ class FaceDetector:
     Args:
         network: what looks at images of a limited size.
         min_score: detections below are no faces.
+
+    Raises:
+        UserError: ``min_score`` is not a number from 0 to 1.
     """
 
     def __init__(self, network: Network, min_score: float = 0.7) -> None:
+        if not isinstance(min_score, int | float) or not 0 <= min_score <= 1:
+            raise UserError(f"min_score {min_score!r}: give a number from 0 to 1")
         self.network, self.min_score = network, min_score
 
     @property
@@ -183,7 +188,7 @@ def open_detector(name: str, min_score: float = 0.7) -> FaceDetector:
         min_score: detections below are no faces.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or ``min_score`` is not from 0 to 1.
     """
     yunet = Path(os.path.expanduser(YUNET_FILE))
     if name not in DETECTORS:

@@ -161,9 +161,20 @@ def test_a_pil_image_that_cannot_be_decoded_is_one_line(predictor):
         predictor.predict(Image.open(BytesIO(content.getvalue()[:2000])))
 
 
-def test_an_unknown_augmentation_is_one_line():
-    with pytest.raises(UserError, match="tta 'Flip': give one of none, flip"):
-        Predictor.load(tta="Flip")
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ({"tta": "Flip"}, "tta 'Flip': give one of none, flip"),
+        ({"batch": 0}, "batch 0: give the people of one forward pass, a whole number above 0"),
+        ({"batch": -1}, "batch -1: give"),
+        ({"batch": 2.5}, "batch 2.5: give"),
+        ({"min_score": 70}, "min_score 70: give a number from 0 to 1"),
+        ({"min_score": float("nan")}, "min_score nan: give"),
+    ],
+)
+def test_an_impossible_option_is_one_line(option, message):
+    with pytest.raises(UserError, match=message):
+        Predictor.load(**option)
 
 
 def test_people_without_what_the_model_looks_at_have_a_reason():
