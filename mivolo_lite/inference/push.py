@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files, weights_file
+from mivolo_lite.card import CARD_FILE, EMA_FILE, MODEL_FILE, Card, locate, require_files, weights_file
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import trained_on
@@ -17,6 +17,8 @@ from mivolo_lite.inference.export import export
 from mivolo_lite.inference.model_card import model_card
 
 ONNX_FILE, PAGE = "model.onnx", "README.md"
+_REPLACED = [ONNX_FILE, EMA_FILE]
+"""What an earlier checkpoint may have left in a repository, and would pass for this one's."""
 
 
 def push(
@@ -28,13 +30,13 @@ def push(
     licence: str = "",
     data_licences: Sequence[str] = (),
 ) -> str:
-    """Upload a checkpoint in one commit, into a repository that is made where there is none.
+    """Upload a checkpoint in one commit, in place of an earlier one; the repository is made where there is none.
 
     Args:
         checkpoint: as for ``Estimator.load``; of a checkpoint with EMA weights those are uploaded.
         repo: ``user/name``, perhaps with ``@revision``.
         onnx: also export and upload ``model.onnx``.
-        private: of a repository that is made.
+        private: make the repository private; an error where there is a public one.
         evaluation: folder of an evaluation, whose errors the page shows with intervals.
         licence, data_licences: see ``model_card``.
 
@@ -56,16 +58,28 @@ def push(
         page = model_card(Card.load(source), address.repo, trained_on(source), metrics, licence, data_licences, names)
         (Path(folder) / PAGE).write_text(page, encoding="utf-8")
         try:
-            api = hub.HfApi(library_name="mivolo-lite")
-            api.create_repo(address.repo, private=private or None, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=address.repo,
-                folder_path=folder,
-                revision=address.revision,
-                commit_message="Upload by mivolo-lite",
-            )
+            return _upload(hub, folder, address, private)
+        except UserError:
+            raise
         except Exception as error:  # its client raises errors of its own, of httpx and of the system
             raise UserError(f"push {PREFIX}{address.repo}: {hub_error(error)}") from None
+
+
+def _upload(hub: Any, folder: str, address: HubAddress, private: bool) -> str:
+    api = hub.HfApi(library_name="mivolo-lite")
+    api.create_repo(address.repo, private=private or None, exist_ok=True)
+    if private and not api.model_info(address.repo).private:
+        raise UserError(
+            f"push {PREFIX}{address.repo}: it is a public repository already; make it private in its settings, or "
+            "leave --private out"
+        )
+    commit = api.upload_folder(
+        repo_id=address.repo,
+        folder_path=folder,
+        revision=address.revision,
+        delete_patterns=_REPLACED,
+        commit_message="Upload by mivolo-lite",
+    )
     return str(commit.commit_url)
 
 

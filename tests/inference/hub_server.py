@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,6 +20,7 @@ class Hub(ThreadingHTTPServer):
     Attributes:
         commits: of every repository by its name, oldest first: the commit's digest and its files.
         objects: large files by their digest.
+        private: names of the private repositories.
         requests: method and path of all requests, in their order.
     """
 
@@ -27,16 +28,18 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.objects: dict[str, bytes] = {}
+        self.private: set[str] = set()
         self.requests: list[str] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def add(self, repo: str, files: dict[str, bytes]) -> str:
+    def add(self, repo: str, files: dict[str, bytes], deleted: Collection[str] = ()) -> str:
         """A commit on top of the last one."""
         history = self.commits.setdefault(repo, [])
         files = (history[-1][1] if history else {}) | files
+        files = {name: data for name, data in files.items() if name not in deleted}
         sha = hashlib.sha1(repr((len(history), sorted(files.items()))).encode()).hexdigest()
         history.append((sha, files))
         return sha
@@ -69,6 +72,8 @@ class Answer(BaseHTTPRequestHandler):
                     {"url": f"{self.server.url}/{repo}", "error": "You already created this model repo"}, 409
                 )
             self.server.commits[repo] = []
+            if request.get("visibility") == "private" or request.get("private"):
+                self.server.private.add(repo)
             return self.give({"url": f"{self.server.url}/{repo}", "name": repo, "id": "1"})
         if path.endswith(".git/info/lfs/objects/batch"):
             wanted = json.loads(body)["objects"]
@@ -94,7 +99,8 @@ class Answer(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             if line["key"] == "lfsFile":
                 files[value["path"]] = self.server.objects[value["oid"]]
-        sha = self.server.add(repo, files)
+        deleted = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+        sha = self.server.add(repo, files, deleted)
         self.give({"success": True, "commitOid": sha, "commitUrl": f"{self.server.url}/{repo}/commit/{sha}"})
 
     def do_PUT(self) -> None:
@@ -122,8 +128,11 @@ class Answer(BaseHTTPRequestHandler):
                 for name, data in files.items()
             ])  # fmt: skip
         return self.give(
-            {"id": repo, "sha": sha, "private": False, "siblings": [{"rfilename": name} for name in files]}
-        )
+            {
+                "id": repo, "sha": sha, "private": repo in self.server.private,
+                "siblings": [{"rfilename": name} for name in files],
+            }
+        )  # fmt: skip
 
     do_HEAD = do_GET
 

@@ -32,6 +32,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.export import export
 from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.push import push
 
 def age(estimator):
     face = torch.arange(2 * 3 * 48 * 48).view(2, 3, 48, 48).mul(7).remainder(256).to(torch.uint8)
@@ -47,6 +48,8 @@ def error(act):
 main("push best me/first --licence cc-by-4.0 --evaluation evaluation --onnx".split())
 sha = HfApi().model_info("me/first").sha
 main("push other me/first".split())
+push("best", "me/hidden", private=True)
+push("best", "me/hidden", private=True)
 config = read_run_config("--run r --data.train t --data.val v --init-from hf://me/first".split())
 main("evaluate --checkpoint hf://me/first --data shards --out out --report no --workers 0".split())
 main("calibrate --checkpoint hf://me/first --data shards --level 0.5 --workers 0 --out calibrated".split())
@@ -69,6 +72,7 @@ json.dump({
     "no backbone": error(lambda: from_hub("hf-hub:them/nothing")),
     "missing": error(lambda: Estimator.load("hf://me/nothing")),
     "revision": error(lambda: Estimator.load("hf://me/first@v9")),
+    "public": error(lambda: push("best", "me/first", private=True)),
     "no file": error(lambda: Estimator.load("hf://me/first/none.pth")),
 }, open("found.json", "w"))
 """
@@ -124,13 +128,16 @@ def test_there_and_back_again(tmp_path):
             [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert run.returncode == 0, run.stderr
-    (first, files), (second, _) = hub.commits["me/first"]
+    found = json.loads((tmp_path / "found.json").read_text())
+    (first, files), (second, files_of_second) = hub.commits["me/first"]
     assert f"pushed: {hub.url}/me/first/commit/{first}" in run.stdout and second in run.stdout
     assert sorted(files) == ["README.md", "model.onnx", "model.safetensors", "model.yaml"]
     assert files["model.safetensors"] == (tmp_path / "best" / "model.safetensors").read_bytes()
+    assert "model.onnx" not in files_of_second, "the first checkpoint's, which the page of the second does not name"
+    assert hub.private == {"me/hidden"} and len(hub.commits["me/hidden"]) == 2
+    assert "me/first: it is a public repository already; make it private" in found["public"]
     page = files["README.md"].decode()
     assert yaml.safe_load(page.split("---")[1])["license"] == "cc-by-4.0" and "4.50 (4.25 to 4.75)" in page
-    found = json.loads((tmp_path / "found.json").read_text())
     assert found["first"] == found["best"] != found["other"] == found["newest"]
     assert found["run"] == ["coral", 48, "test_resnet"]
     assert found["converted"] == "apache-2.0" and found["calibrated"] == 0.5
