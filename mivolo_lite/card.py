@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
 import yaml
@@ -70,6 +70,16 @@ class Card:
         sources |= {name: False for name in self.model if name == "pretrained"}
         return replace(self, model=self.model | sources)
 
+    def to_share(self) -> "Card":
+        """The same for others: ``short_folder`` of the training data, and nothing of the files that it started from."""
+        policy: dict[str, Any] = {}
+        for name, rules in self.crop_policy.items():
+            short = short_folder(name) if isinstance(rules, dict) else name
+            policy[f"{short} {len(policy) + 1}" if short in policy else short] = rules
+        kind, stream, address = self.data_digest.partition("stream:")
+        digest = kind + stream + short_folder(address) if stream else self.data_digest
+        return replace(self.from_nothing(), crop_policy=policy, data_digest=digest)
+
     def save(self, folder: Path | str) -> None:
         """Write ``model.yaml``, whole or not at all."""
         write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self), sort_keys=False))
@@ -89,6 +99,11 @@ class Card:
             if name in values and not fits(values[name]):
                 raise UserError(f"{path}: {name} must be {expected}, not {str(values[name])[:50]!r}")
         return cls(**values)
+
+
+def short_folder(folder: str) -> str:
+    """The last two parts of a folder's path or URL: the rest says where somebody keeps data."""
+    return "/".join(PurePath(folder.rstrip("/")).parts[-2:])
 
 
 def require_files(folder: Path | str, *names: str) -> None:

@@ -118,7 +118,7 @@ def trace(graph: Graph) -> ExportedProgram:
 
 def describe(graph: Graph, precision: str) -> dict[str, Any]:
     """What a user of the file must know to give it images and to read its answers, as plain values."""
-    card, size = graph.estimator.card, graph.estimator.card.image_size
+    card, size = graph.estimator.card.to_share(), graph.estimator.card.image_size
     images = {name: f"uint8 (batch, 3, {size}, {size})" for name in graph.input_names}
     flags = {name: f"bool (batch): the samples that have a {name.removeprefix(PRESENT)}" for name in images}
     return {

@@ -1,12 +1,11 @@
 """The page of a published checkpoint: what it is, how to load it, what it was trained on, how it errs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from mivolo_lite.card import Card
+from mivolo_lite.card import Card, short_folder
 
 LICENCES = {
     "utkface": "UTKFace: for non-commercial research",
@@ -113,7 +112,7 @@ def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
 
 
 def _data(card: Card, training: Sequence[str], licences: Sequence[str]) -> Iterator[str]:
-    names = [_short(folder) for folder in training]
+    names = [short_folder(folder) for folder in training]
     yield f"trained on: {', '.join(names) if names else UNKNOWN}"
     known = [text for name, text in LICENCES.items() if any(name in folder.lower() for folder in names)]
     yield from licences or known or [f"licences of the data: {UNKNOWN}"]
@@ -121,19 +120,14 @@ def _data(card: Card, training: Sequence[str], licences: Sequence[str]) -> Itera
         yield f"digest of the training shards: `{card.data_digest[:200]}`"
 
 
-def _short(folder: str) -> str:
-    """The last two parts: the rest says where somebody keeps data."""
-    return "/".join(PurePath(folder.rstrip("/")).parts[-2:])
-
-
 def _errors(card: Card, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     metrics: Mapping[str, Any] = evaluation or card.metrics
     if not metrics.get("n"):
         yield "Not measured."
         return
-    where = f"On {_short(evaluation['data']['folder'])}" if evaluation else "On the validation images of the training"
+    data = short_folder(evaluation["data"]["folder"]) if evaluation else "the validation images of the training"
     ends = "with 95 % bootstrap intervals; small groups have none" if evaluation else "without intervals"
-    yield f"{where}: {metrics['n']:,} people of known age, {ends}. Bias is estimated minus true age."
+    yield f"On {data}: {metrics['n']:,} people of known age, {ends}. Bias is estimated minus true age."
     intervals = metrics.get("intervals") or {}
     everybody = ("everybody", metrics | {f"{name}_interval": intervals.get(name) for name in ("mae", "bias")})
     rows = [everybody]

@@ -55,7 +55,7 @@ def push(
     with TemporaryDirectory() as folder:
         _fill(Path(folder), source, onnx)
         names = sorted(path.name for path in Path(folder).iterdir())
-        page = model_card(Card.load(source), address.repo, trained_on(source), metrics, licence, data_licences, names)
+        page = model_card(Card.load(folder), address.repo, trained_on(source), metrics, licence, data_licences, names)
         (Path(folder) / PAGE).write_text(page, encoding="utf-8")
         try:
             return _upload(hub, folder, address, private)
@@ -87,9 +87,9 @@ def _fill(folder: Path, source: Path, onnx: bool) -> None:
     require_files(source, MODEL_FILE, CARD_FILE)
     with explain_write_errors(folder):
         shutil.copyfile(weights_file(source), folder / MODEL_FILE)
-        shutil.copyfile(source / CARD_FILE, folder / CARD_FILE)
+        Card.load(source).to_share().save(folder)
     if onnx:
-        export(source, folder / ONNX_FILE)
+        export(folder, folder / ONNX_FILE)
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

@@ -112,7 +112,8 @@ def test_a_refused_token_is_said_in_the_users_words(code, message):
 @pytest.mark.slow
 def test_there_and_back_again(tmp_path):
     pytest.importorskip("huggingface_hub")
-    small_estimator(method="coral", calibration={}).save(tmp_path / "best")
+    policies = {"/home/somebody/data/utkface/train": {"crop_size": 64}, "/home/somebody/aaf/train": {"crop_size": 96}}
+    small_estimator(method="coral", calibration={}, crop_policy=policies).save(tmp_path / "best")
     negated(small_estimator(method="coral", calibration={})).save(tmp_path / "other")
     write_metrics(tmp_path / "evaluation")
     make_shards(tmp_path / "shards", [12])
@@ -133,6 +134,7 @@ def test_there_and_back_again(tmp_path):
     assert f"pushed: {hub.url}/me/first/commit/{first}" in run.stdout and second in run.stdout
     assert sorted(files) == ["README.md", "model.onnx", "model.safetensors", "model.yaml"]
     assert files["model.safetensors"] == (tmp_path / "best" / "model.safetensors").read_bytes()
+    assert not [name for name, data in files.items() if b"somebody" in data]
     assert "model.onnx" not in files_of_second, "the first checkpoint's, which the page of the second does not name"
     assert hub.private == {"me/hidden"} and len(hub.commits["me/hidden"]) == 2
     assert "me/first: it is a public repository already; make it private" in found["public"]
@@ -175,6 +177,17 @@ def test_a_page_says_what_is_known_and_what_is_not():
     assert unknown.count(UNKNOWN) == 3 and "Not measured." in unknown and "license" not in unknown.split("---")[1]
     stated = model_card(card, "me/first", ["data/mine"], None, "", ["Mine: CC0"])
     assert "* Mine: CC0" in stated and stated.count(UNKNOWN) == 1
+
+
+def test_what_is_shared_does_not_say_where_somebody_keeps_data():
+    policies = {f"/home/somebody/{disk}/utkface/train": {"crop_size": size} for disk, size in (("a", 64), ("b", 96))}
+    card = small_estimator(crop_policy=policies, data_digest="stream:/home/somebody/data/fairface/{0..9}.tar").card
+    card.model["weights"] = "/home/somebody/resnet.pth"
+    shared = card.to_share()
+    assert "somebody" not in str(shared) and shared.data_digest == "stream:fairface/{0..9}.tar"
+    assert shared.crop_policy == {"utkface/train": {"crop_size": 64}, "utkface/train 2": {"crop_size": 96}}
+    one = small_estimator(crop_policy={"crop_size": 64, "blank": "all"}, data_digest="abc/def/0").card
+    assert (one.to_share().crop_policy, one.to_share().data_digest) == (one.crop_policy, one.data_digest)
 
 
 def test_without_an_evaluation_the_page_shows_the_validation_metrics():
