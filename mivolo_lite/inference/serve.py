@@ -169,7 +169,7 @@ class Service:
 
     async def _answered(self, request: Request) -> PhotoResult:
         with self.door.counted():
-            if request.headers.get("content-type", "").startswith("multipart/"):
+            if request.headers.get("content-type", "").lower().startswith("multipart/"):
                 raise HTTPException(422, _FORM)
             data = await self.door.read(request)
             async with self.door.places:
