@@ -36,7 +36,7 @@ HARMLESS: list[Any] = [
 """Objects other than tensors that trainers leave in checkpoints: their arguments, and numpy scalars."""
 
 
-_FORBIDDEN = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL|class) ([\w.]+)")
+_FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL|class)|unsupported GLOBAL) ([\w.]+)")
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
