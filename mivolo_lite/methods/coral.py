@@ -68,6 +68,10 @@ class Coral(OrdinalMethod):
             self.question_weight.copy_(majority / majority.max())
 
     @property
+    def balancing_option(self) -> str | None:
+        return "importance" if self.config.importance else None
+
+    @property
     def loss_unit(self) -> float:
         """All questions move the one score."""
         return (len(self.span) - 1) / 4

@@ -111,6 +111,11 @@ class AgeMethod(nn.Module):
         """
         return 1.0
 
+    @property
+    def balancing_option(self) -> str | None:
+        """The option, where it is on, by which the loss weighs ages by the counts of ``fit_prior``: it needs real ones."""
+        return None
+
     def forward(self, features: Any) -> Tensor:
         """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
         raise NotImplementedError

@@ -110,6 +110,10 @@ class Regression(AgeMethod):
             )
             self.age_weight.copy_(weight)
 
+    @property
+    def balancing_option(self) -> str | None:
+        return "lds" if self.config.lds else None
+
     def forward(self, features: Any) -> Tensor:
         """(B, 1), in units of ``scale`` years from ``center``."""
         return self.head(features) / self.head_unit + self.start

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.training.run_config import RunConfig, named_options
@@ -19,6 +20,9 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
         reader: of its data.
         weights_from: folder of a checkpoint whose weights it loads afterwards, so that a backbone need not fetch its
             own. They were trained on images normalised by that card, and stay under its licence.
+
+    Raises:
+        UserError: the method weighs ages by their counts, which a stream does not know.
     """
     has_card = weights_from is not None and (weights_from / CARD_FILE).exists()
     start = asdict(Card.load(weights_from)) if has_card else {}
@@ -33,6 +37,11 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
         tasks=[asdict(task) for task in config.tasks],
     )
     estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
+    if isinstance(reader, StreamReader) and estimator.method.balancing_option:
+        raise UserError(
+            f"method.{estimator.method.balancing_option}: how many samples have an age is not known of a stream before it "
+            "is read; set it to false, or index the shards and use reader: index"
+        )
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)

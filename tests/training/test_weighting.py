@@ -49,6 +49,8 @@ def test_the_log_says_what_each_subgroup_weighs(people, tmp_path):
     [
         (["--optim.balance.by", "age", *STREAM], ["data.reader stream"]),
         (["--optim.dro.by", "gender", *STREAM], ["data.reader stream"]),
+        (["--method", "{name: regression, lds: true}", *STREAM], ["method.lds", "stream"]),
+        (["--method", "{name: coral, importance: true}", *STREAM], ["method.importance", "stream"]),
         (["--optim.dro.by", "gender", "--optim.dro.fewest", "1000"], ["optim.dro.by gender", "0 subgroups", "1000"]),
         (["--optim.balance.by", "group", "--optim.balance.cap", "0.5"], ["optim.balance.cap", "0.5"]),
     ],
