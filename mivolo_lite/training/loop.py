@@ -97,6 +97,8 @@ class Trainer:
         )
         self.val_loader = self._val_loader()
         self.labels = check_run(self)
+        if is_main:
+            self.folder.save_config(dump_run_config(config))
 
     def train(self) -> bool:
         """Learn until the last step, evaluating, saving and logging on the way.
@@ -158,7 +160,7 @@ class Trainer:
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
-            self.folder.begin(self.config.resume, dump_run_config(self.config))
+            self.folder.begin(self.config.resume)
         require_shared_folder(self.folder, self.accelerator)
 
     def _build(self) -> None:

@@ -42,7 +42,7 @@ class RunFolder:
         self.profile = self.path / "profile"
         self._locked = None
 
-    def begin(self, resume: str, config_yaml: str) -> None:
+    def begin(self, resume: str) -> None:
         """Make the folder, on one rank alone, and keep other jobs out of it while this process lives.
 
         Raises:
@@ -63,6 +63,10 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             if self._old_best.exists() and not self.best.exists():  # killed between two renames
                 os.rename(self._old_best, self.best)
+
+    def save_config(self, config_yaml: str) -> None:
+        """Write the configuration of a run that is about to train: one that cannot resume leaves what it resumed."""
+        with explain_write_errors(self.path, "choose another --run, or mend the disk"):
             write_text(self.path / "config.yaml", config_yaml)
 
     def _is_occupied(self) -> bool:
@@ -76,8 +80,8 @@ class RunFolder:
         return bool(foreign or saved or self.best.exists() or self._old_best.exists())
 
     def _clear_failed_start(self) -> None:
-        """Remove what a run that never saved left: its log would be mistaken for this one's."""
-        for path in (self.metrics, self.broken):
+        """Remove what a run that never saved left: its log, also in a tracker, would be mistaken for this one's."""
+        for path in (self.metrics, self.broken, self.path / "trackers.json"):
             path.unlink(missing_ok=True)
         for folder in (self.path / "tensorboard", self.profile, self.path / "best.partial"):
             shutil.rmtree(folder, ignore_errors=True)

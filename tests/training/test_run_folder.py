@@ -18,7 +18,7 @@ FORK = multiprocessing.get_context("fork")
 def hold(path, held):
     """A job: it locks its run, and forks a loader's worker that lives a little longer than it."""
     kept = RunFolder(path)
-    kept.begin("auto", "")
+    kept.begin("auto")
     worker = FORK.Process(target=time.sleep, args=(30,))
     worker.start()
     held.send(worker.pid)
@@ -40,24 +40,23 @@ def job(tmp_path):
 def test_a_second_job_stops(job, tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "_LOCK_PATIENCE", 0.2)
     with pytest.raises(UserError, match=f"another job is at work in it .process {job.pid} on "):
-        RunFolder(tmp_path / "run").begin("auto", "")
+        RunFolder(tmp_path / "run").begin("auto")
 
 
 def test_a_killed_job_locks_nobody_out(job, tmp_path):
     job.kill()
     job.join()
-    RunFolder(tmp_path / "run").begin("auto", "config")
-    assert (tmp_path / "run" / "config.yaml").read_text() == "config"
+    RunFolder(tmp_path / "run").begin("auto")
 
 
 def test_a_folder_that_only_holds_a_lock_is_a_new_one(tmp_path):
     (tmp_path / "lock").touch()
-    RunFolder(tmp_path).begin("no", "")
+    RunFolder(tmp_path).begin("no")
 
 
 def test_best_weights_come_back_when_killed_between_two_renames(tmp_path):
     (tmp_path / "best.old").mkdir()
-    RunFolder(tmp_path).begin("auto", "")
+    RunFolder(tmp_path).begin("auto")
     assert (tmp_path / "best").is_dir() and not (tmp_path / "best.old").exists()
 
 
@@ -94,24 +93,25 @@ def test_the_log_is_json_whatever_the_numbers(tmp_path):
 
 def test_a_run_that_never_saved_has_no_claim(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin("no", "first")
+    folder.begin("no")
     folder.log({"kind": "train", "step": 1})
-    RunFolder(tmp_path / "run").begin("no", "second")
-    assert (tmp_path / "run" / "config.yaml").read_text() == "second" and not folder.metrics.exists()
+    (folder.path / "trackers.json").write_text('{"mlflow": "0123"}')
+    RunFolder(tmp_path / "run").begin("no")
+    assert not folder.metrics.exists() and not (folder.path / "trackers.json").exists()
 
 
 @pytest.mark.parametrize("name", ["checkpoints/step-000000001", "best", "checkpoints/my-copy", "thesis"])
 def test_what_was_saved_is_not_begun_again(tmp_path, name):
-    RunFolder(tmp_path).begin("no", "")
+    RunFolder(tmp_path).begin("no")
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="holds a run already"):
-        RunFolder(tmp_path).begin("no", "")
+        RunFolder(tmp_path).begin("no")
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
-        RunFolder(tmp_path / "file" / "run").begin("no", "")
+        RunFolder(tmp_path / "file" / "run").begin("no")
 
 
 def test_a_log_that_is_no_file_is_one_line_and_is_not_read_without_end(tmp_path):

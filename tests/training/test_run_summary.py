@@ -24,7 +24,7 @@ def val(step, error, best):
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin("no", "")
+    folder.begin("no")
     folder.begin_log(0, 40)
     for record in (train(10, 100, 8.0, 0.8), val(10, 5.0, True), train(20, 300, 16.0, 0.7), val(20, 6.0, False)):
         folder.log(record)
