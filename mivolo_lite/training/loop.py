@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from itertools import islice
 
 import torch
+from accelerate.utils import broadcast_object_list
 from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.card import locate
@@ -254,19 +255,23 @@ class Trainer:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
             if self.dro is not None:
                 self.dro.load(self.state.subgroups)
-        self._check_validation_set()
+        self._check_best()
         if self.accelerator.is_main_process:
             evaluated = self.state.evaluated == self.state.step
             dropped = self.folder.cut_log(self.state.step if self.resumed else -1, evaluated)
             if dropped:
                 print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
 
-    def _check_validation_set(self) -> None:
-        """An error on other images is no bound: with another ``data.val`` the best weights are chosen anew."""
-        if self.state.val_digest not in ("", self.val_index.digest):
-            self.state.best_mae, self.state.stale = math.inf, 0
+    def _check_best(self) -> None:
+        """Where ``best`` is gone, or its error is one on other images, that is no bound: `best` is chosen anew, from the
+        resumed weights on, since these may be the last ones."""
+        (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
+        is_other = self.state.val_digest not in ("", self.val_index.digest)
+        if is_other or is_gone and math.isfinite(self.state.best_mae):
+            self.state.best_mae, self.state.stale, self.state.evaluated = math.inf, 0, -1
             if self.accelerator.is_main_process:
-                print("data.val: another data set than before; `best` is chosen anew", flush=True)
+                reason = "data.val: another data set than before" if is_other else f"{self.folder.best}: is gone"
+                print(f"{reason}; `best` is chosen anew", flush=True)
         self.state.val_digest = self.val_index.digest
 
     def _steps(self) -> Iterator[list[Batch]]:

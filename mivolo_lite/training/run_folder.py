@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mivolo_lite.card import MODEL_FILE
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
@@ -98,6 +99,10 @@ class RunFolder:
                 os.rename(self.best, self._old_best)
             os.rename(partial, self.best)
         shutil.rmtree(self._old_best, ignore_errors=True)
+
+    def has_best(self) -> bool:
+        """Whether there are best weights."""
+        return (self.best / MODEL_FILE).is_file()
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""

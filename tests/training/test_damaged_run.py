@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.files import save_tensors
 from mivolo_lite.shards.scan import index_shards
@@ -240,6 +241,24 @@ def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words,
     assert (
         json.loads((copy / "checkpoints" / checkpoints(copy)[-1] / "state.json").read_text())["state"]["best_mae"] > 1
     )
+
+
+@pytest.mark.slow
+def test_best_weights_that_are_gone_are_chosen_anew_also_by_a_complete_run(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copy / "best")
+    main(["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words])
+    assert f"{copy}/best: is gone; `best` is chosen anew" in capsys.readouterr().out
+    last = max((copy / "checkpoints").iterdir()).name
+    assert Card.load(copy / "best").metrics["step"] == int(last[5:])
+
+
+def test_a_run_that_cannot_resume_keeps_its_configuration(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = (copy / "config.yaml").read_text()
+    resume = ["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words]
+    assert "another model" in one_line(capsys, [*resume, "--method.name", "coral"])
+    assert (copy / "config.yaml").read_text() == before
 
 
 def test_an_evaluation_that_a_run_owes_is_made_before_it_goes_further(run, words, tmp_path):
