@@ -33,8 +33,10 @@ class BalanceConfig:
     cap: Annotated[float, float_range(1, low_open=True)] = 5.0
 
 
-def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -> Tensor:
-    """(N,) float32 weights with a mean of 1, of at most ``cap``.
+def balanced_weights(
+    columns: Mapping[str, np.ndarray], config: BalanceConfig, frequency: np.ndarray | None = None
+) -> Tensor:
+    """(N,) float32 weights with a mean of 1 over the stream, of at most ``cap``.
 
     A weight is the number of samples of the same subgroup, to the power of ``-power``. Ages are counted as spread over
     a few years (``smoothed_counts``), so that the only 110-year-old weighs as the few of about that age. A sample of
@@ -43,29 +45,39 @@ def balanced_weights(columns: Mapping[str, np.ndarray], config: BalanceConfig) -
     Args:
         columns: labels of all samples, as ``concat_labels`` gives them.
         config: of the weights; not by ``none``.
+        frequency: (N,) how often each sample comes, 1 on average; None where all come equally often.
 
     Raises:
         UserError: no sample has these labels.
     """
-    count = _counts(columns, config.by)
+    frequency = np.ones(len(columns["age_lo"])) if frequency is None else frequency
+    count = _counts(columns, config.by, frequency)
     is_known = count > 0
     if not is_known.any():
         raise UserError(f"optim.balance.by {config.by}: no training sample has such labels; set it to none")
     weight = torch.ones(len(count), dtype=torch.float64)
-    weight[is_known] = capped(count[is_known] ** -config.power, config.cap)
+    weight[is_known] = capped(count[is_known] ** -config.power, config.cap, torch.from_numpy(frequency)[is_known])
     return weight.float()
 
 
-def capped(weight: Tensor, cap: float) -> Tensor:
-    """(N,) ``min(scale * weight, cap)`` with the one scale that makes their mean 1; weights (N,) positive, cap > 1."""
-    cap = min(cap, len(weight))
-    largest = weight.sort(descending=True).values
-    tail_sum = largest.flip(0).cumsum(0).flip(0)
-    scale = (len(weight) - cap * torch.arange(len(weight))) / tail_sum  # where all larger ones are capped
+def capped(weight: Tensor, cap: float, frequency: Tensor | None = None) -> Tensor:
+    """(N,) ``min(scale * weight, cap)`` with the one scale that makes their mean 1, each counted by its frequency.
+
+    Args:
+        weight: (N,) positive, float64.
+        cap: above 1.
+        frequency: (N,) positive, float64; None where all are equal.
+    """
+    frequency = torch.ones_like(weight) if frequency is None else frequency
+    cap = min(cap, float(frequency.sum() / frequency.min()))
+    largest, order = weight.sort(descending=True)
+    mass = frequency[order]
+    tail_sum = (largest * mass).flip(0).cumsum(0).flip(0)
+    scale = (mass.sum() - cap * (mass.cumsum(0) - mass)) / tail_sum  # where all larger ones are capped
     return (scale[(scale * largest <= cap).int().argmax()] * weight).clamp(max=cap)
 
 
-def _counts(columns: Mapping[str, np.ndarray], by: By) -> Tensor:
+def _counts(columns: Mapping[str, np.ndarray], by: By, frequency: np.ndarray) -> Tensor:
     """(N,) float64 samples of each one's subgroup, 0 where a label is unknown."""
     nothing = np.zeros(len(columns["age_lo"]), dtype=np.int64)
     label = by.removeprefix("age").removeprefix("_")
@@ -74,6 +86,6 @@ def _counts(columns: Mapping[str, np.ndarray], by: By) -> Tensor:
     count = torch.zeros(len(subgroup), dtype=torch.float64)
     for code in np.unique(subgroup[subgroup != UNKNOWN]):
         rows = (subgroup == code) & (age != UNKNOWN)
-        ages = torch.from_numpy(np.bincount(age[rows], minlength=MAX_AGE + 1))
+        ages = torch.from_numpy(np.bincount(age[rows], frequency[rows], minlength=MAX_AGE + 1))
         count[rows] = (smoothed_counts(ages) if by.startswith("age") else ages).double()[age[rows]]
     return count

@@ -53,6 +53,7 @@ class GroupDro:
         weight: (N,) weights that the samples have anyway, None where all are equal.
         config: of the method.
         device: where the losses are.
+        frequency: (N,) how often each sample comes; None where all come equally often.
 
     Attributes:
         names: of the K subgroups.
@@ -71,6 +72,7 @@ class GroupDro:
         weight: Tensor | None,
         config: DroConfig,
         device: torch.device | str,
+        frequency: np.ndarray | None = None,
     ):
         subgroup, self.names = subgroups_of(columns, groups, config.by, config.fewest)
         if len(self.names) < 2:
@@ -79,9 +81,11 @@ class GroupDro:
                 "more, and it takes two; set another label, or none, or a smaller optim.dro.fewest"
             )
         self.config = config
-        weight = np.ones(len(subgroup), dtype=np.float32) if weight is None else weight.cpu().numpy()
+        ones = np.ones(len(subgroup), dtype=np.float32)
+        weight = ones if weight is None else weight.cpu().numpy()
         mass, count = (
-            np.bincount(subgroup[subgroup >= 0], values[subgroup >= 0]) for values in (weight, np.ones(len(subgroup)))
+            np.bincount(subgroup[subgroup >= 0], values[subgroup >= 0])
+            for values in (weight if frequency is None else weight * frequency, ones)
         )
         self.share, self.adjustment, self.weight = (
             torch.from_numpy(values.astype(np.float32)).to(device)

@@ -44,7 +44,7 @@ from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
-from mivolo_lite.training.subgroups import concat_labels
+from mivolo_lite.training.subgroups import concat_labels, frequencies
 from mivolo_lite.training.swa import ModelSwa
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
@@ -241,8 +241,9 @@ class Trainer:
         if balance.by == dro.by == "none":
             return None, None
         columns, groups = concat_labels(self.reader.indexes)
-        weights = None if balance.by == "none" else balanced_weights(columns, balance).to(device)
-        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device)
+        frequency = frequencies(self.reader.indexes, [train_set.weight for train_set in self.data.train_sets])
+        weights = None if balance.by == "none" else balanced_weights(columns, balance, frequency).to(device)
+        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device, frequency)
 
     def _averaging(self) -> ModelEma | ModelSwa | None:
         optim = self.config.optim

@@ -31,6 +31,12 @@ def concat_labels(indexes: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray],
     return columns | {"group": np.concatenate(codes)}, groups
 
 
+def frequencies(indexes: Sequence[ShardIndex], weights: Sequence[float]) -> np.ndarray:
+    """(N,) how often the samples of several data sets come, 1 on average: a set of more weight has more passes."""
+    sizes = np.array([len(index) for index in indexes])
+    return np.repeat(np.array(weights) * sizes.sum() / (sum(weights) * sizes), sizes)
+
+
 def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
     """(N,) int64 ages in whole years (of a range its middle), or codes of genders or groups; ``UNKNOWN`` otherwise."""
     if label == "age":

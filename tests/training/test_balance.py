@@ -9,7 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.balance import BalanceConfig, balanced_weights, capped
-from mivolo_lite.training.subgroups import UNKNOWN, concat_labels, subgroups_of
+from mivolo_lite.training.subgroups import UNKNOWN, concat_labels, frequencies, subgroups_of
 
 
 def columns_of(ages, gender=0, group=0):
@@ -83,6 +83,19 @@ def test_capped_weights_are_the_others_scaled(cap):
     ratio = (found / weight)[found < cap]
     assert ratio.max() == pytest.approx(float(ratio.min()))
     assert (found[found == cap] <= ratio[0] * weight[found == cap] * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("power, cap", [(1.0, 100.0), (0.5, 1.2)])
+def test_a_sample_that_comes_three_times_counts_as_three(power, cap):
+    """A set of 10 that weighs as much as one of 30, against the same with its samples written down three times."""
+    frequency = frequencies([[None] * 30, [None] * 10], [2.0, 2.0])
+    once, thrice = (columns_of([30] * len(group), group=group) for group in ([0] * 30 + [1] * 10, [0] * 30 + [1] * 30))
+    assert frequency == pytest.approx([2 / 3] * 30 + [2] * 10)
+    config = BalanceConfig("group", power, cap)
+    found = balanced_weights(once, config, frequency)
+    assert torch.equal(found, balanced_weights(thrice, config)[:40]) and (found == 1).all()
+    uneven = balanced_weights(columns_of([30] * 40, group=[0] * 10 + [1] * 30), config, frequency[::-1].copy()).numpy()
+    assert np.average(uneven, weights=frequency[::-1]) == pytest.approx(1)
 
 
 def test_subgroups_have_names_and_the_small_ones_are_none():

@@ -27,6 +27,12 @@ def observed(one, losses, samples, known=None):
     one.observe(torch.tensor(losses), AgeRange(age.lo, age.hi, known), torch.tensor(samples))
 
 
+def test_the_shares_are_those_of_the_stream_not_of_the_data_sets():
+    columns = columns_of([30] * 40, group=[0] * 30 + [1] * 10)
+    frequency = np.repeat([2 / 3, 2.0], [30, 10])
+    assert GroupDro(columns, NAMES, None, DroConfig("group", fewest=5), "cpu", frequency).share.tolist() == [0.5, 0.5]
+
+
 def test_it_begins_as_the_training_data_are():
     one = dro()
     assert one.names == ["a", "b", "c"] and one.q.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
