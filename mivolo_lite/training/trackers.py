@@ -54,7 +54,7 @@ def start_trackers(
         try:
             tracker = _START[name](run, ids, first_step)
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
-                tracker.store_init_configuration(_new_options(tracker, flat_options(config)))
+                _store_options(tracker, flat_options(config))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
             raise UserError(f"train.trackers: {name} does not start: {_reason(error)}") from None
         trackers.append(tracker)
@@ -63,10 +63,16 @@ def start_trackers(
     return trackers
 
 
-def _new_options(tracker: GeneralTracker, options: dict[str, Any]) -> dict[str, Any]:
-    """What the tracker's run does not hold yet, of MLflow: it refuses to change an option, and ``resume`` is one."""
-    known = tracker.tracker.data.params if isinstance(tracker, MLflowTracker) else {}
-    return {name: value for name, value in options.items() if name not in known}
+def _store_options(tracker: GeneralTracker, options: dict[str, Any]) -> None:
+    """Of a run that resumes also those that have changed: MLflow refuses a second value, which becomes a tag."""
+    if isinstance(tracker, MLflowTracker):
+        import mlflow
+
+        data = tracker.tracker.data
+        latest = data.params | data.tags
+        mlflow.set_tags({name: value for name, value in options.items() if latest.get(name, str(value)) != str(value)})
+        options = {name: value for name, value in options.items() if name not in data.params}
+    tracker.store_init_configuration(options)
 
 
 def _start_tensorboard(run: Path, ids: dict[str, str], first_step: int) -> GeneralTracker:

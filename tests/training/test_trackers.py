@@ -76,8 +76,11 @@ def test_mlflow_gets_metrics_and_configuration_and_resumes_one_run(tmp_path, mon
     run_id = json.loads((tmp_path / "trackers.json").read_text())["mlflow"]
     client = mlflow.MlflowClient()
     assert [metric.value for metric in client.get_metric_history(run_id, "val/mae")] == [9.0, 8.0]
-    options = client.get_run(run_id).data.params
-    assert (options["optim.lr"], options["resume"], options["optim.clip_norm"]) == ("0.001", "no", "1.0")
+    data = client.get_run(run_id).data
+    assert [data.params[f"optim.{name}"] for name in ("lr", "clip_norm")] == ["0.001", "1.0"]
+    assert data.tags["optim.lr"] == "0.0001" and data.tags["resume"] == "auto" and "run" not in data.tags
+    start_trackers(["mlflow"], tmp_path, CONFIG, 2)[0].finish()  # as it began
+    assert client.get_run(run_id).data.tags["optim.lr"] == "0.001"
     assert log_report(tracked_run(tmp_path / "checkpoints" / "step-1"), report_in(tmp_path)) == ["mlflow"]
     assert [file.path for file in client.list_artifacts(run_id, "evaluation")] == ["evaluation/report.html"]
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
