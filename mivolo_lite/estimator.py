@@ -1,6 +1,7 @@
 """A model, an age method and a gender head as one module, and its files for inference."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import first_line, load_exactly, require_finite
 from mivolo_lite.option_values import build
-from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, read_tasks
+from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, negated_tasks, read_tasks
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
@@ -54,6 +55,7 @@ class Estimator(nn.Module):
         self.method = build(METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config))
         self.gender_head = self.model.make_head(len(GENDERS)) if card.gender else None
         self.tasks = read_tasks(card.tasks)
+        card.tasks = [asdict(task) for task in self.tasks]  # an older file lacks the options that came later
         self.subnets = make_subnets(self.model, self.tasks)
         self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
         self.centres = make_centres(self.model, self.tasks, people)
@@ -96,6 +98,7 @@ class Estimator(nn.Module):
         if self.tta == "flip" and not self.training:
             mirrored = {name: packed._replace(pixels=packed.pixels.flip(-1)) for name, packed in images.items()}
             flipped = self._outputs(mirrored, batch)
+            flipped |= {name: -flipped[name] for name in negated_tasks(self.tasks)}
             outputs = {name: (answer + flipped[name]) / 2 for name, answer in outputs.items()}
         return outputs
 

@@ -40,6 +40,8 @@ class Task:
         margin: of ``cosface``.
         scale: of ``cosface``.
         label_smoothing: of ``cross_entropy``: share of the target that is spread over all classes.
+        mirror: what a number becomes in the mirror image: ``keep``, or ``negate`` where left and right have different
+            signs, as of yaw and roll.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Task:
     margin: Annotated[float, float_range(0, 100)] = 0.4
     scale: Annotated[float, float_range(0, 1e4, low_open=True)] = 64.0
     label_smoothing: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
+    mirror: Literal["keep", "negate"] = "keep"
 
     def __post_init__(self) -> None:
         for name in (self.name, self.subnet_name):
@@ -66,6 +69,8 @@ class Task:
             raise UserError(f"tasks: {self.name}: a class is given twice")
         if self.name == IDENTITY and self.kind != "embedding":
             raise UserError(f"tasks: {self.name} is whom an embedding tells apart; give it kind: embedding")
+        if self.mirror == "negate" and self.kind != "regression":
+            raise UserError(f"tasks: {self.name}: mirror negate is of numbers, and so for kind regression")
         if self.kind == "embedding" and self.subnet:
             raise UserError(f"tasks: {self.name}: an embedding shares no subnet")
         if self.loss not in LOSSES[self.kind]:
@@ -140,6 +145,11 @@ def make_centres(model: AgeModel, tasks: Sequence[Task], people: int) -> nn.Modu
     """The class centres that embeddings are trained with, by task; none without people."""
     learnt = [task.name for task in tasks if task.kind == "embedding" and people]
     return nn.ModuleDict({name: Centres(people, model.num_features) for name in learnt})
+
+
+def negated_tasks(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The tasks whose labels change their sign in the mirror image."""
+    return tuple(task.name for task in tasks if task.mirror == "negate")
 
 
 def classes_to_learn(tasks: Sequence[Task]) -> dict[str, Sequence[str] | None]:

@@ -48,6 +48,20 @@ def test_tasks_of_one_subnet_share_it_and_others_do_not():
         assert touched == {subnet}
 
 
+def test_flipped_a_yaw_has_the_other_sign():
+    made = estimator([HEIGHT, {"name": "yaw", "kind": "regression", "mirror": "negate"}]).eval()
+    mirrored = faces()._replace(pixels=faces().pixels.flip(-1))
+    with torch.inference_mode():
+        plain, other = made(faces()), made(mirrored)
+        made.tta = "flip"
+        both, both_mirrored = made(faces()), made(mirrored)
+    assert torch.allclose(both["yaw"], (plain["yaw"] - other["yaw"]) / 2, atol=1e-6)
+    assert torch.allclose(both["height"], (plain["height"] + other["height"]) / 2, atol=1e-6)
+    assert torch.allclose(both["yaw"], -both_mirrored["yaw"], atol=1e-6)
+    with pytest.raises(UserError, match="tasks: smile: mirror negate is of numbers"):
+        Task(**SMILE, mirror="negate")
+
+
 def test_without_subnets_tasks_read_the_features():
     made = estimator([SMILE, HEIGHT], {"name": "single", "backbone": "test_resnet"}).eval()
     assert not made.subnets.state_dict()

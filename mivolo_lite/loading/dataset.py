@@ -31,12 +31,14 @@ class TrainingChanges:
         drop: probability of hiding each input. The last one is never hidden.
         seed: another seed gives other changes.
         mixup: of two samples each.
+        negated: tasks whose labels change their sign where the images are flipped.
     """
 
     augment: AugmentConfig
     drop: dict[str, float]
     seed: int
     mixup: MixupConfig = field(default_factory=MixupConfig)
+    negated: tuple[str, ...] = ()
 
 
 class ShardDataset:
@@ -95,6 +97,9 @@ class ShardDataset:
         if self.age_std is not None:
             labels[AGE_STD] = self.age_std[samples]
         tasks = {name: column[samples] for name, column in self.tasks.items()}
+        if self.augment and numbers and self.changes.negated:
+            sign = np.where(self.augment.flips(numbers), -1, 1)
+            tasks |= {name: sign * tasks[name] for name in self.changes.negated}
         batch = Batch.assemble(images, labels, samples, valid.astype(bool), broken, tasks)
         return batch if self.mixup is None else self.mixup(batch.tensors(), epochs).arrays()
 

@@ -140,9 +140,10 @@ class DataConfig:
         """The data set to evaluate on."""
         return self.val if isinstance(self.val, TrainSet) else TrainSet(self.val)
 
-    def changes(self, seed: int) -> TrainingChanges:
-        """The random changes of training to its samples."""
-        return TrainingChanges(self.augment, {"face": self.drop_face, "body": self.drop_body}, seed, self.mixup)
+    def changes(self, seed: int, negated: tuple[str, ...] = ()) -> TrainingChanges:
+        """The random changes of training to its samples; ``negated``: tasks whose labels a flip changes the sign of."""
+        drop = {"face": self.drop_face, "body": self.drop_body}
+        return TrainingChanges(self.augment, drop, seed, self.mixup, negated)
 
 
 def eval_loader(

@@ -33,6 +33,7 @@ class IndexReader:
         config: where the data is and how it is read.
         seed: of the order and the changes.
         classes: the tasks in addition to age and gender whose labels the batches carry.
+        negated: those of them whose labels change their sign where an image is flipped.
 
     Attributes:
         samples: in one epoch.
@@ -42,8 +43,8 @@ class IndexReader:
         people: number of identities.
     """
 
-    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
-        self.config, self.seed = config, seed
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None, negated: tuple[str, ...] = ()):
+        self.config, self.seed, self.negated = config, seed, negated
         sets = config.train_sets
         self.indexes = [config.load(train_set) for train_set in sets]
         self.shares = whole_shares([train_set.weight for train_set in sets])
@@ -83,7 +84,12 @@ class IndexReader:
                 "optim.micro_batch or optim.global_batch, or take fewer processes"
             )
         dataset = ShardDataset(
-            self.index, inputs, config.image_size, config.changes(self.seed), config.block_samples, self.tasks
+            self.index,
+            inputs,
+            config.image_size,
+            config.changes(self.seed, self.negated),
+            config.block_samples,
+            self.tasks,
         )
         return BatchLoader(dataset, TrainSampler(self.order, plan, rank, samples_seen, steps), config.worker_count)
 
@@ -139,7 +145,7 @@ def concat_digest(indexes: Sequence[ShardIndex], shares: Sequence[int]) -> str:
 class StreamReader:
     """Batches of stock webdataset, within the limits of ``stream_loader``; same interface as ``IndexReader``."""
 
-    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None):
+    def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None, negated: tuple[str, ...] = ()):
         if config.stream_samples is None:
             raise UserError("data.stream_samples: a stream cannot count itself; say how many samples make an epoch")
         if not isinstance(config.train, str):
@@ -156,7 +162,7 @@ class StreamReader:
                 "data.reader: a stream cannot count the people in it; train an embedding with reader: index"
             )
         check_address(config.train)
-        self.config, self.seed, self.classes = config, seed, classes
+        self.config, self.seed, self.classes, self.negated = config, seed, classes, negated
         self.samples, self.digest = config.stream_samples, without_credentials(f"stream:{config.train}")
         self.crop_policy: dict[str, Any] = {}
         self.people = 0
@@ -190,6 +196,7 @@ class StreamReader:
             self.seed,
             config.worker_count,
             self.classes,
+            self.negated,
         )
 
 

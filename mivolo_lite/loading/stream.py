@@ -37,6 +37,7 @@ def stream_loader(
     seed: int,
     workers: int,
     classes: Classes | None = None,
+    negated: tuple[str, ...] = (),
 ) -> Iterator[Batch]:
     """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
 
@@ -47,7 +48,7 @@ def stream_loader(
     Raises:
         UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.
     """
-    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {})
+    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {}, negated)
     end_workers_at_exit()
     loader = DataLoader(
         _Stream(urls, batches),
@@ -99,6 +100,7 @@ class _Batches:
     augment: Augment
     seed: int
     classes: Classes
+    negated: tuple[str, ...]
 
     def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
         numbered = enumerate(samples)
@@ -112,14 +114,23 @@ class _Batches:
         columns = label_columns(labels)
         if any(AGE_STD in label.extra for label in labels):
             columns[AGE_STD] = self._numbers(AGE_STD, (), rows, labels, broken)
+        tasks = {name: self._numbers(name, choices, rows, labels, broken) for name, choices in self.classes.items()}
+        if self.negated:
+            numbers = [self._chances(position, sample) for position, sample in rows]
+            sign = np.where(self.augment.flips(numbers), -1, 1)
+            tasks |= {name: sign * tasks[name] for name in self.negated}
         return Batch.assemble(
             images,
             columns,
             np.array([position for position, _ in rows]),
             np.ones(len(rows), dtype=bool),
             broken,
-            {name: self._numbers(name, choices, rows, labels, broken) for name, choices in self.classes.items()},
+            tasks,
         ).tensors()
+
+    def _chances(self, position: int, sample: dict) -> list[float]:
+        """The numbers that decide about its images."""
+        return self.augment.numbers(self.seed, position, crc32(sample["__key__"].encode()))[0]
 
     def _numbers(
         self,
@@ -157,8 +168,7 @@ class _Batches:
         except BrokenJpeg as error:
             broken.append(f"{key}.{name}: {error}")
             return False
-        (numbers,) = self.augment.numbers(self.seed, position, crc32(key.encode()))
-        self.augment(image, square, numbers)
+        self.augment(image, square, self._chances(position, sample))
         return True
 
 

@@ -30,6 +30,8 @@ Random = Iterator[float]
 """Uniform numbers from 0 to 1, the latter excluded."""
 
 _OPERATIONS = tuple(OPERATIONS.values())
+_FLIP = 3
+"""Which of an image's numbers decides about the flip: the crop takes three."""
 
 
 @dataclass
@@ -78,6 +80,10 @@ class Augment:
         """Uniform numbers (B, N) in [0, 1) from integers or (B,) arrays of them; N is the most that an image takes."""
         most = 33 + 2 * self.config.randaugment_ops
         return uniform_of(*(np.atleast_1d(name)[:, None] for name in names), np.arange(most)).tolist()
+
+    def flips(self, numbers: list[list[float]]) -> np.ndarray:
+        """(B,) bool: whose image is flipped, of the ``numbers`` (B, N)."""
+        return np.array([of_image[_FLIP] < self.config.flip for of_image in numbers], dtype=bool)
 
     def __call__(self, image: np.ndarray, out: np.ndarray, numbers: list[float]) -> None:
         """Letterbox a part of the image (H, W, 3) uint8 into ``out`` (S, S, 3), changed as ``numbers`` (N,) say."""

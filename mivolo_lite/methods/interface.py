@@ -113,7 +113,7 @@ class AgeMethod(nn.Module):
 
     @property
     def balancing_option(self) -> str | None:
-        """The option, where it is on, by which the loss weighs ages by the counts of ``fit_prior``: it needs real ones."""
+        """The option, where it is on, that weighs ages by the counts of ``fit_prior``, and so needs real ones."""
         return None
 
     def forward(self, features: Any) -> Tensor:

@@ -23,7 +23,7 @@ from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.tasks import classes_to_learn
+from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.balance import balanced_weights
@@ -73,7 +73,8 @@ class Trainer:
                 raise UserError("train.compile and train.grad_checkpointing do not work together; set one to false")
         self.classes = classes_to_learn(config.tasks)
         self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
-        self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes)
+        negated = negated_tasks(config.tasks)
+        self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes, negated)
         self.val_index = config.data.load(config.data.val_set)
         self.steps_per_epoch = self.reader.samples / config.optim.global_batch
         self.folder = RunFolder(config.run)
@@ -264,8 +265,8 @@ class Trainer:
                 print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
 
     def _check_best(self) -> None:
-        """Where ``best`` is gone, or its error is one on other images, that is no bound: `best` is chosen anew, from the
-        resumed weights on, since these may be the last ones."""
+        """Where ``best`` is gone, or its error is of other images, that is no bound: it is chosen anew, from the resumed
+        weights on, since these may be the last ones."""
         (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
         is_other = self.state.val_digest not in ("", self.val_index.digest)
         if is_other or is_gone and math.isfinite(self.state.best_mae):

@@ -39,8 +39,8 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
     if isinstance(reader, StreamReader) and estimator.method.balancing_option:
         raise UserError(
-            f"method.{estimator.method.balancing_option}: how many samples have an age is not known of a stream before it "
-            "is read; set it to false, or index the shards and use reader: index"
+            f"method.{estimator.method.balancing_option}: how many samples of a stream have an age is not known before "
+            "they are read; set it to false, or index the shards and use reader: index"
         )
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():

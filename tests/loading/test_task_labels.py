@@ -4,6 +4,7 @@ import json
 import math
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.loader import DataConfig
-from mivolo_lite.loading.readers import IndexReader, StreamReader
+from mivolo_lite.loading.readers import READERS, IndexReader, StreamReader
 from mivolo_lite.loading.task_labels import label_number, task_columns
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.index import ShardIndex
@@ -126,6 +127,27 @@ def test_both_readers_say_the_same(index, workers):
                 found.add(tuple(labels.items()))
         seen.append(found)
     assert len(seen[0]) == 4 and seen[1] and seen[1] <= seen[0]
+
+
+@pytest.mark.parametrize("reader", ["index", "stream"])
+def test_numbers_with_a_left_and_a_right_change_their_sign_with_the_image(tmp_path, reader):
+    """Images that are white on the left, each with a yaw of its own: it is negative where the right is white."""
+    half = np.zeros((16, 16, 3), np.uint8)
+    half[:, :8] = 255
+    jpeg = cv2.imencode(".jpg", half)[1].tobytes()
+    labels = [Labels((30, 30), extra={"yaw": 10.0 + n, "pitch": 50.0 + n}) for n in range(40)]
+    write_shard(tmp_path / "part.tar", [Sample(f"s{n}", jpeg, None, label) for n, label in enumerate(labels)])
+    index_shards(tmp_path)
+    config = DataConfig(
+        train=f"{tmp_path}/part.tar" if reader == "stream" else str(tmp_path),
+        reader=reader, stream_samples=40, image_size=16, workers=0, augment=AugmentConfig(randaugment_ops=0, erase=0),
+    )  # fmt: skip
+    batches = READERS[reader](config, 0, {"yaw": (), "pitch": ()}, ("yaw",))
+    (batch,) = islice(batches.batches(("face",), BatchPlan(40, 40, 1, 1), 0, 0, 1), 1)
+    is_flipped = batch.face.pixels[:, 0, 8, 2] < 128
+    yaw, pitch = (batch.tasks[name].value for name in ("yaw", "pitch"))
+    assert 5 < is_flipped.sum() < 35 and torch.equal(yaw < 0, is_flipped[batch.face.rows.argsort()])
+    assert torch.equal(yaw.abs() + 40, pitch)
 
 
 def test_a_stream_reports_labels_that_cannot_be_meant(index):
