@@ -17,12 +17,13 @@ from torch import nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
-from mivolo_lite.labels import NO_CODE
+from mivolo_lite.labels import IDENTITY, NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.task_labels import count_people, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
+from mivolo_lite.training.run_config import RunConfig
 from mivolo_lite.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -43,19 +44,38 @@ def check_run(trainer: "Trainer") -> dict[str, int]:
     labels: dict[str, int] = {}
     if config.data.reader == "index":
         samples, labels = count_labels(trainer.reader.indexes, inputs, trainer.reader.tasks)
-        weights = {"age": 1.0, "gender": config.optim.gender_weight}
-        weights |= {task.name: task.weight for task in config.tasks}
-        learnt = {name: count for name, count in labels.items() if weights[name]}
-        require_labels("data.train", config.data.train, samples, learnt, inputs)
+        weights = loss_weights(config)
+        known = {name: count for name, count in labels.items() if weights[name]}
+        require_labels("data.train", config.data.train, samples, known, inputs)
     classes = {name: choices for name, choices in trainer.classes.items() if choices is not None}
     samples, known = count_labels([validation], inputs, task_columns(validation, classes))
-    known |= {"identity": count_people(validation)} if len(classes) < len(trainer.classes) else {}
-    require_labels("data.val", config.data.val, samples, known, inputs)
+    known |= {IDENTITY: count_people(validation)} if len(classes) < len(trainer.classes) else {}
+    learnt = {IDENTITY, *loss_weights(config)} - unlearnt(config, labels)
+    require_labels(
+        "data.val", config.data.val, samples, {name: known[name] for name in known if name in learnt}, inputs
+    )
     require_decodable("data.val", validation, inputs)
     loaders = [loader for loader in (trainer.loader, trainer.val_loader) if isinstance(loader, BatchLoader)]
     require_shared_memory(sum(loader.shared_bytes for loader in loaders), trainer.launch.local_processes)
     require_disk(trainer.folder.path, trainer.checkpoint_bytes)
     return labels
+
+
+def loss_weights(config: RunConfig) -> dict[str, float]:
+    """The weights of the losses, by the labels that these take."""
+    return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
+
+
+def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
+    """The labels that a run does not learn: of no weight, or, without teachers, known of no sample.
+
+    Args:
+        config: of the run.
+        labels: how many samples have each label, as far as that is known.
+    """
+    taught = {"age", "gender"} if config.optim.teachers and config.optim.teacher_weight else set()
+    unknown = {name for name, count in labels.items() if not count} - taught
+    return unknown | {name for name, weight in loss_weights(config).items() if not weight}
 
 
 def count_labels(

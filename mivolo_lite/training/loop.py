@@ -29,7 +29,7 @@ from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
-from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder
+from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder, unlearnt
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.ema import ModelEma
@@ -99,6 +99,9 @@ class Trainer:
         )
         self.val_loader = self._val_loader()
         self.labels = check_run(self)
+        # No score of what nothing taught chooses the best weights.
+        scores = {"age": "mae"}
+        self.unlearnt = {scores.get(name, f"{name}_accuracy"): None for name in unlearnt(config, self.labels)}
         if is_main:
             self.folder.save_config(dump_run_config(config))
 
@@ -265,8 +268,8 @@ class Trainer:
                 print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
 
     def _check_best(self) -> None:
-        """Where ``best`` is gone, or its error is of other images, that is no bound: it is chosen anew, from the resumed
-        weights on, since these may be the last ones."""
+        """Where ``best`` is gone, or its error is of other images, that is no bound: the resumed weights, which may be
+        the last ones, are evaluated and the first to be chosen from."""
         (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
         is_other = self.state.val_digest not in ("", self.val_index.digest)
         if is_other or is_gone and math.isfinite(self.state.best_mae):
@@ -356,7 +359,7 @@ class Trainer:
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
                 metrics = evaluate_predictions(predictions)
-                error = validation_error(metrics)
+                error = validation_error(metrics | self.unlearnt)
                 is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
                 self.logger.log_metrics(
                     "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""

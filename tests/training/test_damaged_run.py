@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.files import save_tensors
+from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.training.checkpoint import damage_of
-from tests.shards.tiny_shards import make_shards, overwrite
+from tests.shards.tiny_shards import make_shards, noise_jpeg, overwrite, write_shard
 from tests.training.forked_ranks import run_launched
-from tests.training.launching import TRAIN, accelerate, finish
+from tests.training.launching import TRAIN, accelerate, finish, lines
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,21 @@ def test_best_weights_that_are_gone_are_chosen_anew_also_by_a_complete_run(run, 
     assert f"{copy}/best: is gone; `best` is chosen anew" in capsys.readouterr().out
     last = max((copy / "checkpoints").iterdir()).name
     assert Card.load(copy / "best").metrics["step"] == int(last[5:])
+
+
+def test_the_best_weights_are_chosen_by_what_is_learnt(people, words, tmp_path, capsys):
+    shards = {name: tmp_path / name for name in ("gender", "age")}
+    for name, folder in shards.items():
+        labels = [Labels(**({"gender": "MF"[n % 2]} if name == "gender" else {"age": (n, n)})) for n in range(16)]
+        folder.mkdir()
+        write_shard(folder / "part.tar", [Sample(f"s{n}", noise_jpeg(n), None, each) for n, each in enumerate(labels)])
+        index_shards(folder)
+    command = ["train", *words, "--data.train", f"{shards['gender']}", "--optim.epochs", "1"]
+    main([*command, "--run", f"{tmp_path}/run"])  # evaluated on samples with both
+    (val,) = lines(tmp_path / "run" / "metrics.jsonl", "val")
+    assert val["mae"] > 1 and val["error"] == pytest.approx(1 - val["gender_accuracy"])
+    error = one_line(capsys, [*command, "--run", f"{tmp_path}/other", "--data.val", f"{shards['age']}"])
+    assert "data.val" in error and "none of 16 samples has a label to learn (gender)" in error
 
 
 def test_a_run_that_cannot_resume_keeps_its_configuration(run, words, tmp_path, capsys):
