@@ -1,6 +1,8 @@
 """The data options of a run, and the loader of an evaluation."""
 
+import os
 from dataclasses import dataclass, field
+from itertools import combinations
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -51,7 +53,8 @@ class TrainSet:
     def shares_samples_with(self, other: "TrainSet") -> bool:
         """Whether both are of one folder, and one has a fold of the other."""
         folds = [set(each.folds) for each in (self, other) if each.folds is not None]
-        return self.path == other.path and bool(folds) and bool(set.intersection(*folds))
+        same = os.path.realpath(self.path) == os.path.realpath(other.path)  # of a URL, compared as if it were a path
+        return same and bool(folds) and bool(set.intersection(*folds))
 
 
 def _folds(entry: dict[str, Any]) -> tuple[int, ...] | None:
@@ -116,6 +119,9 @@ class DataConfig:
         for train_set in self.train_sets:
             if train_set.shares_samples_with(self.val_set):
                 raise ValueError(f"val: {self.val_set} shares samples with data.train, {train_set}; take other folds")
+        for first, second in combinations(self.train_sets, 2):
+            if first.shares_samples_with(second):
+                raise ValueError(f"train: {second} shares samples with {first}; name each fold once, with a weight")
 
     def load(self, data_set: TrainSet) -> ShardIndex:
         """The index of a data set, without what ``exclude`` names.

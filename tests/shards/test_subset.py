@@ -65,6 +65,11 @@ def test_folds_in_both_are_refused():
         with pytest.raises(ValueError, match="val: a, folds 1 shares samples with data.train, a"):
             DataConfig(train, val)
     assert DataConfig("a", "a").val == "a"
+    with pytest.raises(ValueError, match="val: ./a/, folds 1 shares samples with data.train, a"):
+        DataConfig("a", {"path": "./a/", "folds": [1]})
+    with pytest.raises(ValueError, match="train: a, folds 1, 2 shares samples with a, folds 0, 1; name each fold once"):
+        DataConfig([{"path": "a", "folds": [0, 1]}, {"path": "a", "folds": [1, 2]}], "b")
+    assert len(DataConfig([{"path": "a", "folds": [0]}, {"path": "a", "folds": [1]}], "b").train_sets) == 2
 
 
 @pytest.mark.parametrize("folds", [[], 1, ["1"], [-1], [True], "01"])
