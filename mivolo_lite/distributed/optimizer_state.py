@@ -1,7 +1,8 @@
 """The state of any optimizer as tensors by the names of its parameters, where every rank holds everything.
 
 ``KEY.NAME`` for what it keeps for a parameter, ``KEY.NAME.0`` and on for a list, ``step.groups.0`` and on for a count
-that belongs to a group. A number without dimensions of 64 bits stands for Python's own; tensors of optimizers have 32.
+that belongs to a group: the same for all groups, of which a run may resume with others. A number without dimensions of
+64 bits stands for Python's own; tensors of optimizers have 32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,24 +12,27 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+_GROUPS = "step.groups."
 _NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
 def named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the optimizer remembers, on the CPU."""
     named = {f"{key}.{name}": value for name, p in parameters.items() for key, value in optimizer.state[p].items()}
-    named |= {f"step.groups.{number}": g["step"] for number, g in enumerate(optimizer.param_groups) if "step" in g}
+    named |= {f"{_GROUPS}{number}": g["step"] for number, g in enumerate(optimizer.param_groups) if "step" in g}
     return {name: tensor.cpu().contiguous() for path, value in named.items() for name, tensor in _tensors(path, value)}
 
 
 def load_named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Load what ``named_state`` returned."""
-    groups = {f"groups.{number}": group for number, group in enumerate(optimizer.param_groups)}
-    keepers = {name: optimizer.state[parameter] for name, parameter in parameters.items()} | groups
+    keepers = {name: optimizer.state[parameter] for name, parameter in parameters.items()}
     for path in state:
         key, _, name = path.partition(".")
         owner, _, place = name.rpartition(".")
-        if name in keepers:
+        if path.startswith(_GROUPS):
+            for group in optimizer.param_groups:
+                group["step"] = _value(optimizer, key, state[path], None)
+        elif name in keepers:
             keepers[name][key] = _value(optimizer, key, state[path], parameters.get(name))
         elif owner in keepers and place.isdigit():
             keepers[owner].setdefault(key, []).append(_value(optimizer, key, state[path], parameters[owner]))

@@ -60,6 +60,19 @@ def test_what_is_saved_and_loaded_steps_on_to_the_bit(name, tmp_path):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.parametrize("name", ["adan", "lamb"])
+@pytest.mark.parametrize("before, now", [((), ("0.weight",)), (("0.weight",), ())])
+def test_a_count_of_groups_is_loaded_into_others(name, before, now):
+    """As where a run resumes with another train.freeze or optim.layer_decay."""
+    module = small_model()
+    optimizer = build_optimizer(module, OptimConfig(name=name), before)
+    step(module, optimizer, 0)
+    other = build_optimizer(module, OptimConfig(name=name), now)
+    load_named_state(other, dict(module.named_parameters()), named_state(optimizer, dict(module.named_parameters())))
+    assert len(other.param_groups) != len(optimizer.param_groups)
+    assert [group["step"] for group in other.param_groups] == [1] * len(other.param_groups)
+
+
 def test_what_was_saved_is_not_what_is_learnt_later():
     module = small_model()
     optimizer = build_optimizer(module, OptimConfig(name="momentum"))
