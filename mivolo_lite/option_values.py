@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import reduce
+from operator import or_
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -77,13 +79,18 @@ def describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(choice or 'nothing' for choice in get_args(kind))}"
     if get_origin(kind) is list:
-        return f"a list of {' or '.join(map(describe, get_args(kind)))}"
+        return f"a list in brackets, each {' or '.join(map(describe, get_args(kind)))}"
     if is_dataclass(kind):
         return f"{{{next(iter(fields(kind))).name}: ..., option: value}}"
     members = _members(kind)
     return (
         " or ".join(map(describe, members)) if len(members) > 1 else _WORDS.get(get_origin(kind) or kind, kind.__doc__)
     )
+
+
+def without_none(kind: Any) -> Any:
+    """The type of an option's value, of one that may be left out."""
+    return reduce(or_, (member for member in _members(kind) if member is not NoneType))
 
 
 def _members(kind: Any) -> tuple:

@@ -1,11 +1,14 @@
-"""How command lines read their options."""
+"""How command lines read their options, and what they answer to mistakes."""
 
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli import main
+from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.errors import UserError
 from mivolo_lite.option_values import check_value
 from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.training.optim import OptimConfig
@@ -69,3 +72,50 @@ def test_checked_options_have_the_same_names_and_defaults():
     options, made = OptimConfig(), checked_options(OptimConfig)()
     assert [option.name for option in fields(made)] == [option.name for option in fields(options)]
     assert made.lr == options.lr and made.balance.cap == options.balance.cap
+
+
+def a_parser() -> ArgumentParser:
+    parser = parser_of("estimate", a_parser)
+    parser.add_argument("sources", type=str, nargs="+")
+    parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--batch", type=int_range(1, 10), default=3)
+    parser.add_argument("--tta", type=Literal["none", "flip"] | None, default=None)
+    parser.add_argument("--half", type=bool | None, default=None)
+    parser.add_argument("--folds", type=list[int] | None, default=None)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["a"], "estimate: --out: missing; see mivolo-lite estimate --help"),
+        (["--out", "b"], "estimate: sources: missing; see mivolo-lite estimate --help"),
+        (["a", "--out", "b", "--batch", "0"], "estimate: --batch 0: give a whole number from 1 to 10"),
+        (["a", "--out", "b", "--batch=x"], "estimate: --batch x: give a whole number from 1 to 10"),
+        (["a", "--out", "b", "--tta", "flop"], "estimate: --tta flop: give one of none, flip"),
+        (["a", "--out", "b", "--half", "2"], "estimate: --half 2: give yes or no"),
+        (["a", "--out", "b", "--folds", "4"], "estimate: --folds 4: give a list in brackets, each a whole number"),
+        (["a", "--out", "b", "--half"], "estimate: --half: expected one argument"),
+        (["a", "--out", "b", "--bach", "4"], "estimate: --bach 4: not understood; did you mean --batch?"),
+    ],
+)
+def test_an_error_names_the_option_as_it_is_written_and_what_it_takes(words, answer):
+    with pytest.raises(UserError) as error:
+        parse(a_parser(), words)
+    assert str(error.value) == answer
+
+
+def test_the_help_says_types_in_words():
+    text = " ".join(a_parser().format_help().split())
+    assert "(type: yes or no)" in text and "(type: one of none, flip)" in text
+    assert not any(word in text for word in ("null)", "Literal", "type: str"))
+
+
+@pytest.mark.parametrize(
+    "words", [["--out", "b"], ["--in", "nowhere", "--out", "b"], ["--folder=nowhere", "--out", "b"]]
+)
+def test_pack_calls_its_option_in_as_it_is_written(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["pack", "shards", *words])
+    answer = capsys.readouterr().err
+    assert "--in" in answer and "folder:" not in answer and "--folder" not in answer

@@ -1,14 +1,18 @@
 """How a command's options are read."""
 
-from collections.abc import Callable, Sequence
+import difflib
+import re
+from argparse import Action
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.old_names import current_option
+from mivolo_lite.option_values import describe, without_none
 from mivolo_lite.paths import expand_path, local_path
 
 _INPUTS, _OUTPUTS = (
@@ -30,19 +34,83 @@ _INPUTS, _OUTPUTS = (
 """Options that are paths; the sources' own have the type Path."""
 
 
+_WRONG_VALUE = re.compile(r'Parser key "([^"]+)"')
+_MISSING, _UNKNOWN = "the following arguments are required: ", "unrecognized arguments: "
+"""How errors of jsonargparse begin."""
+
+
 def parser_of(command: str, function: Callable) -> ArgumentParser:
     """A parser of a command's options; ``function`` says in its docstring what the command does."""
-    return ArgumentParser(prog=f"mivolo-lite {command}", description=function.__doc__, exit_on_error=False)
+    return ArgumentParser(
+        prog=f"mivolo-lite {command}",
+        description=function.__doc__,
+        exit_on_error=False,
+        formatter_class=_TypesInWords,
+    )
+
+
+class _TypesInWords(DefaultHelpFormatter):
+    """The help, with ``yes or no`` in place of Python's ``bool | null``; text needs no type."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        kind = _type_of(action)
+        return None if kind in (None, str, Path) else describe(kind)
+
+    def _expand_help(self, action: Action) -> str:
+        return re.sub(r",? ?\(?default: (null)?\)$", ")", super()._expand_help(action)).removesuffix(" )")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
     """The options by name, paths expanded. Dashes and underscores in their names are the same."""
     command = parser.prog.removeprefix("mivolo-lite ")
+    words = [_underscored(word) if word.startswith("--") else word for word in argv]
     try:
-        options = vars(parser.parse_args([_underscored(word) if word.startswith("--") else word for word in argv]))
+        options = vars(parser.parse_args(words))
     except (ArgumentError, ValueError) as error:  # ValueError: of text that is no Unicode
-        raise UserError(f"{command}: {' '.join(str(error).split())}") from None
-    return {name: _read(name, value, f"{command}: --{name}") for name, value in options.items()}
+        raise UserError(f"{command}: {_explained(' '.join(str(error).split()), parser, words)}") from None
+    actions = _actions(parser)
+    return {name: _read(name, value, f"{command}: {_written(actions[name])}") for name, value in options.items()}
+
+
+def _actions(parser: ArgumentParser) -> dict[str, Action]:
+    return {action.dest: action for action in parser._actions}
+
+
+def _written(action: Action) -> str:
+    """An option as users write it; of a positional argument, its name."""
+    return action.option_strings[0] if action.option_strings else action.dest
+
+
+def _type_of(action: Action) -> Any:
+    """The type of an option's value, without None; None for a switch."""
+    kind = getattr(action, "_typehint", None) or action.type
+    return without_none(kind) if kind else None
+
+
+def _explained(error: str, parser: ArgumentParser, words: Sequence[str]) -> str:
+    """What jsonargparse says of a command line, in the words of the command line."""
+    actions = _actions(parser)
+    if (match := _WRONG_VALUE.match(error)) and match[1] in actions:
+        action = actions[match[1]]
+        shown = " ".join([_written(action), *_values(words, _written(action))])
+        return f"{shown}: give {describe(_type_of(action))}"
+    if error.startswith(_MISSING):
+        missing = error.removeprefix(_MISSING).split(", ")
+        return f"{', '.join(_written(actions[name]) for name in missing)}: missing; see {parser.prog} --help"
+    if error.startswith(_UNKNOWN):
+        unknown = error.removeprefix(_UNKNOWN)
+        first = next((word.partition("=")[0] for word in unknown.split() if word.startswith("--")), "")
+        close = difflib.get_close_matches(first, parser._option_string_actions, n=1)
+        return f"{unknown}: not understood" + (f"; did you mean {close[0]}?" if close else "")
+    return error.removeprefix("argument ")
+
+
+def _values(words: Sequence[str], option: str) -> Iterator[str]:
+    """What a command line gives an option."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == option:
+            yield value if equals else after
 
 
 def parse_known(parser: ArgumentParser, argv: Sequence[str], known: Sequence[str]) -> tuple[dict, list[str]]:

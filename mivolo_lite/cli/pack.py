@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
         print(_sources())
         return
     name, (parser, own_options) = argv[0], _parser(argv[0])
-    options = parse(parser, _switches([_renamed(word) for word in argv[1:]], parser))
+    options = parse(parser, _switches(argv[1:], parser))
     shard, own = options.pop("shard"), {option: options.pop(option) for option in own_options}
     source = _source(name, own, options)
     exclude = options["exclude"] = read_exclusions(options["exclude"])
@@ -48,7 +48,14 @@ def _sources() -> str:
     """The sources, one a line."""
     width = max(map(len, SOURCES))
     lines = [f"  {name:{width}}  {summary_of(source)}" for name, source in SOURCES.items()]
-    return "\n".join(["usage: pack SOURCE --out OUT ...", "sources:", *lines, "pack SOURCE --help lists its options"])
+    return "\n".join(
+        [
+            "usage: mivolo-lite pack SOURCE --out OUT ...",
+            "sources:",
+            *lines,
+            "mivolo-lite pack SOURCE --help lists its options",
+        ]
+    )
 
 
 def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
@@ -73,13 +80,16 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
-    return parser, parser.add_class_arguments(SOURCES[name], skip={"seed"})
+    own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
+    _name_in(parser)
+    return parser, own_options
 
 
-def _renamed(word: str) -> str:
-    """``--in``, which cannot name a parameter in Python, as ``--folder``."""
-    option, equals, value = word.partition("=")
-    return f"--folder{equals}{value}" if option == "--in" else word
+def _name_in(parser: ArgumentParser) -> None:
+    """Call the option ``--folder`` ``--in``, which cannot name a parameter in Python."""
+    if folder := parser._option_string_actions.get("--folder"):
+        folder.option_strings = ["--in"]
+        parser._option_string_actions["--in"] = folder
 
 
 def _switches(argv: Sequence[str], parser: ArgumentParser) -> list[str]:
