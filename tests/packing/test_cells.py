@@ -48,6 +48,8 @@ def test_an_offset_is_added():
         ("old", "is no age: write 31, 25;32 .or 25-32, .25, 32.. or 70+"),
         ("2019-05-01", "is no age"),
         ("25;32;40", "is no age"),
+        ("3,5", "age '3,5' may be 3.5 or a range: write 3.5 or 3-5"),
+        ("25,32 years", "write 25.32 or 25-32"),
         ("32-25", "ends before it begins"),
         ("400", "does not lie in 0 to 120"),
         ("-5", "does not lie in 0 to 120"),

@@ -42,7 +42,7 @@ def test_options_come_first():
 @pytest.mark.parametrize(
     "header, chosen, message",
     [
-        ("a,age", {}, "column img_name is missing; .* holds 'a,age'; name yours with --path"),
+        ("a,age", {}, "no column names the images; .* holds 'a,age'; name yours with --path"),
         ("path,age", {"age": "years"}, "--age years: no column of x, which has path,age"),
         ("path,age", {"boxes": "a,b"}, "--boxes a,b: give 4 columns"),
         ("path,age", {"boxes": "a,b,c,d"}, "--boxes a: no column"),
@@ -62,4 +62,12 @@ def test_the_meaning_is_told():
         "--csv x: 4 rows; path is the image, sex is gender",
         "gender: male -> M (2), F -> F (1), x -> ? (1)",
         "age: 1 numbers, 1 ranges (25-32 -> 25 to 32), 1 unknown, 1 unreadable (old -> ?)",
+    ]
+
+
+def test_a_decimal_comma_is_said_to_be_a_word():
+    rows = Table.of("x", [(2, {"img_name": "a", "age": "3,5", "score": "0,73", "note": "a,b"})])
+    assert list(describe(rows, {"img_name": "img_name"}, GenderCodes("")))[1:] == [
+        "age: 1 unreadable (3,5 -> ?)",
+        "score: 0,73 is no number here but a word; write 0.73",
     ]

@@ -26,6 +26,7 @@ OLDEST = 100
 _ABSENT = ("", "-1", "-1.0")
 _UNKNOWN = ("u", "unknown", "none", "null", "nan", "na", "n/a")
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
+_COMMA = re.compile(r"\d+,\d+")
 _OPEN = re.compile(r"(?:(?:more than|over)\s*|>=?\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
 _UNDER = re.compile(r"(?:(?:less than|under|up to)\s*|<=?\s*)(\d+)", re.IGNORECASE)
 _YEARS = re.compile(r"\s*(?:years?(?: old)?|yrs?|y)\.?$", re.IGNORECASE)
@@ -58,6 +59,9 @@ def age_of(cell: str, offset: int = 0) -> tuple[float, float] | None:
         return None
     text = _YEARS.sub("", cell)
     group, beyond, under = (form.fullmatch(text) for form in (_RANGE, _OPEN, _UNDER))
+    if _COMMA.fullmatch(text):  # a list without its brackets, or a decimal comma
+        point, dash = text.replace(",", "."), text.replace(",", "-")
+        raise Rejected(f"age {cell!r:.50} may be {point} or a range: write {point} or {dash}")
     if not (group or beyond or under or _is_number(text)):
         raise Rejected(f"age {cell!r:.50} is no age: write 31, 25;32 (or 25-32, (25, 32)) or 70+")
     if group and float(group[1]) > float(group[2]):
@@ -174,6 +178,11 @@ def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict
         and is_known(cell)
         and not (column == AGE_STD and is_unknown(cell))  # a word among numbers would cost the index the column
     }
+
+
+def has_decimal_comma(cell: str) -> bool:
+    """Whether a cell is a number to people who write commas, and a word to this package."""
+    return _COMMA.fullmatch(cell.lstrip("-")) is not None
 
 
 def nameless_columns(columns: Iterable[str]) -> list[str]:

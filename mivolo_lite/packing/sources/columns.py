@@ -13,6 +13,7 @@ from mivolo_lite.packing.sources.cells import (
     SPLIT,
     GenderCodes,
     age_of,
+    has_decimal_comma,
     is_unknown,
 )
 from mivolo_lite.packing.sources.source import Rejected
@@ -57,8 +58,9 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
         columns |= dict(zip(meanings, _several(chosen.get(option, ""), meanings, option, table), strict=False))
     for meaning in (IMAGE, *required):
         if meaning not in columns:
+            missing = "no column names the images" if meaning == IMAGE else f"column {meaning} is missing"
             raise UserError(
-                f"{table.location}: column {meaning} is missing; the first line must name the columns, and holds "
+                f"{table.location}: {missing}; the first line must name the columns, and holds "
                 f"{','.join(table.columns)[:_SHOWN]!r}; name yours with --{_option(meaning)}"
             )
     return columns
@@ -120,6 +122,9 @@ def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -
     if SPLIT in table.columns:
         counts = Counter(table.columns[SPLIT])
         yield f"split: {', '.join(f'{value or None} ({n})' for value, n in counts.most_common(6))}"
+    for name, column in table.columns.items():
+        if name != "age" and (cell := next(filter(has_decimal_comma, column), None)):
+            yield f"{name}: {cell} is no number here but a word; write {cell.replace(',', '.')}"
 
 
 def _gender(cell: str, gender_of: GenderCodes) -> str:
