@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv[0] not in COMMANDS:
             raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
         import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
-    except KeyboardInterrupt:
-        _end("interrupted", 128 + signal.SIGINT)
+    except KeyboardInterrupt as interrupted:
+        _end(str(interrupted) or "interrupted", 128 + signal.SIGINT)
     except Exception as error:
         explained = in_one_line(error)
         if explained is None:

@@ -89,7 +89,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
     from mivolo_lite.inference.frames import import_av
-    from mivolo_lite.inference.predict import ANNOTATED, predict
+    from mivolo_lite.inference.predict import ANNOTATED, Interrupted, predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.work import PredictOptions
 
@@ -114,7 +114,11 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     if rank == 0:
         for note in [*notes, *predictor.notes]:
             complain(f"note: {note}")
-    counts = predict(predictor, items, out, reading, rank, world_size, wait)
+    try:
+        counts = predict(predictor, items, out, reading, rank, world_size, wait)
+    except Interrupted as interrupted:
+        _report(out, interrupted.counts, options["draw"], to_terminal)
+        raise
     if counts is not None:
         _report(out, counts, options["draw"], to_terminal)
 

@@ -135,6 +135,18 @@ def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | N
     return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after which what was estimated by then was written.
+
+    Attributes:
+        counts: what ``predict`` would have returned.
+    """
+
+    def __init__(self, message: str, counts: dict[str, int]):
+        super().__init__(message)
+        self.counts = counts
+
+
 class Parts:
     """The results of all processes, each in a file of its own until the first process joins them.
 
@@ -146,13 +158,25 @@ class Parts:
     def __init__(self, out: Path, rank: int) -> None:
         self.out, self.path = out, out / f".part-{rank:05d}.jsonl"
 
-    def write(self, results: Iterator[tuple[int, Result]]) -> None:
-        """Write this process's results as they come; no file stays where an error or Ctrl-C ends that."""
+    def write(self, results: Iterator[tuple[int, Result]], keep_interrupted: bool = False) -> int | None:
+        """Write this process's results as they come; no file stays where an error ends that.
+
+        Args:
+            results: by the numbers of their items.
+            keep_interrupted: where Ctrl-C ends it, return and leave the file, if anything is in it.
+
+        Returns:
+            None, or after Ctrl-C of how many items there are results.
+        """
         try:
             with explain_write_errors(self.out), open(self.path, "w", encoding="utf-8") as file:
                 for number, result in results:
                     file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
-        except BaseException:
+            return None
+        except BaseException as error:
+            done = isinstance(error, KeyboardInterrupt) and len({number for number, *_ in _lines(self.path)})
+            if keep_interrupted and done:
+                return done
             self.path.unlink(missing_ok=True)
             raise
 
@@ -182,7 +206,7 @@ class Parts:
 
 def _lines(path: Path) -> Iterator[list]:
     with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        yield from (json.loads(line) for line in file if line.endswith("\n"))  # Ctrl-C may cut the last one
 
 
 def predict(
@@ -209,6 +233,7 @@ def predict(
 
     Raises:
         UserError: ``out`` cannot be written, or the model's answers are no numbers.
+        Interrupted: after Ctrl-C, of a single process; what was estimated by then is written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
     if rank == 0:
@@ -217,12 +242,15 @@ def predict(
             result_folder(options.annotated, ())
     wait()
     own = [(number, item) for number, item in enumerate(items) if number % world_size == rank]
-    Parts(out, rank).write(run_items(predictor, own, options, hidden=rank != 0))
+    results = run_items(predictor, own, options, hidden=rank != 0)
+    interrupted_after = Parts(out, rank).write(results, keep_interrupted=world_size == 1)
     wait()
     if rank != 0:
         return None
     tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
     counts = Parts(out, rank).join(world_size, tasks)
+    if interrupted_after is not None:
+        raise Interrupted(f"interrupted; the results are of {interrupted_after} of {len(items)} items", counts)
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text().partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"

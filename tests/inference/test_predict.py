@@ -18,6 +18,7 @@ from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.inference import detect, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import find_items, read_image
 from mivolo_lite.packing.crops import box_iou
@@ -262,6 +263,29 @@ def test_a_file_without_boxes_is_one_line(content, tmp_path):
     (tmp_path / "boxes.csv").write_text(content)
     with pytest.raises(UserError, match="boxes.csv"):
         BoxesFile(tmp_path / "boxes.csv")
+
+
+@pytest.mark.parametrize("words", [[], ["--out"]])
+def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp_path, monkeypatch, capsys):
+    estimate, calls = Predictor.estimate, []
+
+    def interrupted_estimate(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return estimate(*arguments)
+
+    monkeypatch.setattr(Predictor, "estimate", interrupted_estimate)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", *words, *[str(out)] * len(words)])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 130 and "interrupted; the results are of 2 of 4 items" in printed.err
+    if words:
+        assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
+        assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.jsonl", "rejected.jsonl"]
+    else:
+        assert "b.jpg at" in printed.out and "c.png" not in printed.out
 
 
 def test_draw_needs_a_folder(photos, checkpoint, capsys):
