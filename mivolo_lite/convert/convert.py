@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 
-from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card
+from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate
 from mivolo_lite.convert import mivolo as mivolo_official
 from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout, licence_of, read_hub_layout
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, write_bytes
-from mivolo_lite.hub import local_copy
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models.weights import first_line, read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
@@ -36,7 +35,7 @@ def convert(source: Path | str, out: Path | str) -> Path:
     Raises:
         UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
     """
-    source, out = local_copy(source), Path(out)
+    source, out = locate(source), Path(out)
     if out.exists() and not _is_unfinished(out):
         raise UserError(f"{out}: already exists; remove it or choose another name")
     if source.is_dir() and not is_hub_layout(source):
@@ -72,7 +71,7 @@ def _estimator(source: Path) -> Estimator:
 
 def licence_line(source: Path | str) -> str:
     """What a published source says of its licence."""
-    folder = local_copy(source)
+    folder = locate(source)
     if folder.is_dir() and (name := licence_of(folder)):
         return f"licence of the weights, as {source} says: {name}"
     return f"{source} does not say the licence of its weights; its authors do"

@@ -206,8 +206,10 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        one = torch.ones(1, device=name)
+        one.item()  # of a device that computes nothing, such as meta, an error
+        return one.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"--device {name}: not usable here ({' '.join(str(error).split())[:100]}); try cpu") from None
 
 

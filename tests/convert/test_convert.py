@@ -115,6 +115,11 @@ def test_what_is_no_checkpoint_is_told_by_what_it_is(content, part, tmp_path):
 
 
 @pytest.mark.slow
+def test_default_is_the_packages_own_checkpoint_here_too(tmp_path):
+    with pytest.raises(UserError, match="weights: is a single model; only MiVOLO's and SwinFace's"):
+        convert("default", tmp_path / "out")
+
+
 def test_what_a_killed_conversion_left_is_no_obstacle_and_what_a_user_keeps_is(best, tmp_path):
     (tmp_path / "official.pth.tar.partial").write_bytes(b"half")
     convert(best, tmp_path / "official.pth.tar")

@@ -17,6 +17,7 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.predictor import choose_device
 from mivolo_lite.inference.windows import Detection
 from mivolo_lite.packing.sources.cutting import Crops
 from tests.inference.scenes import RULES, RedSquares, photo, tiny_estimator
@@ -194,6 +195,12 @@ def test_a_file_that_is_no_image_is_named(predictor, tmp_path):
 def test_importing_the_package_imports_no_torch():
     script = "import sys, mivolo_lite, mivolo_lite.cli.entry; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "cuda:99", "gpu", ""])
+def test_a_device_that_computes_nothing_here_is_one_line(name):
+    with pytest.raises(UserError, match=f"--device {name}: not usable here"):
+        choose_device(name)
 
 
 def test_flipped_an_image_and_its_mirror_image_give_the_same_age():
