@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.ranges import float_range, int_range
-from mivolo_lite.shards.exclude import read_exclusions
+from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.summary import content_of, left_out_of
@@ -27,4 +27,5 @@ def run(argv: Sequence[str]) -> None:
     if index.info["rejected"]:
         print(f"the rejected are listed in {index.folder}/{REJECTED_FILE}")
     if options["exclude"]:
-        print(f"{index.info.get('excluded', 0)} samples left out, of {len(options['exclude'])} names to leave out")
+        excluded, unmatched = (index.info[name] for name in ("excluded", "exclude_unmatched"))
+        print(left_out_line(excluded, options["exclude"], unmatched))

@@ -16,7 +16,7 @@ from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, parse_split
 from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.ranges import float_range, int_range
-from mivolo_lite.shards.exclude import read_exclusions
+from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.summary import content_of, mixed_of
 
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     for line in _summary(packed, options["out"]):
         print(line.encode(errors="replace").decode())  # a file's name may be bytes that are no text
     if exclude:
-        print(f"{packed.excluded} samples left out, of {len(exclude)} names to leave out")
+        print(left_out_line(packed.excluded, exclude, packed.unmatched))
 
 
 def _sources() -> str:

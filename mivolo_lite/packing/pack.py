@@ -37,12 +37,14 @@ class Packed:
         splits: the index of every split.
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
+        unmatched: the names in it that no sample has.
         notes: what else was left out, counted, and how many people are in two parts.
     """
 
     splits: dict[str, ShardIndex]
     rejected: list[dict]
     excluded: int
+    unmatched: list[str]
     notes: list[str]
 
     @classmethod
@@ -50,15 +52,17 @@ class Packed:
         """The result in ``out``, packed from a source."""
         notes = [*source.notes, *_missing_crops(reading), *([written.leakage] if written.leakage else [])]
         splits = {name: ShardIndex.load(out / name) for name in written.splits}
-        return cls(splits, reading.rejected, written.excluded, notes)
+        return cls(splits, reading.rejected, written.excluded, written.unmatched, notes)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the names of the parts, how many samples were left out, and whether people are in two parts."""
+    """The names of the splits, how many samples were left out, names that no sample has, and whether people are in two
+    splits."""
 
     splits: list[str]
     excluded: int
+    unmatched: list[str]
     leakage: str | None
 
 
@@ -196,13 +200,16 @@ def write_splits(
 ) -> Written:
     """Write shards, indices and the list of the rejected, from images that were read."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
-    included = _without_excluded(_with_unique_keys(reading.samples), exclude)
+    samples = _with_unique_keys(reading.samples)
+    included = [sample for sample in samples if _names(sample).isdisjoint(exclude)]
+    unmatched = sorted(set(exclude).difference(*map(_names, samples)))
     by_split = splitting.divide(included, source)
     _write_shards(folder, by_split, samples_per_shard, workers)
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    return Written(list(by_split), len(reading.samples) - len(included), people_in_several(by_split, IDENTITY))
+    excluded, leakage = len(samples) - len(included), people_in_several(by_split, IDENTITY)
+    return Written(list(by_split), excluded, unmatched, leakage)
 
 
 def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
@@ -221,12 +228,12 @@ def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySampl
     return unique
 
 
-def _without_excluded(samples: list[TemporarySample], exclude: Collection[str]) -> list[TemporarySample]:
-    def is_excluded(sample: TemporarySample) -> bool:
-        source = sample.labels.extra.get("source")  # other people's JSON may have a list there
-        return sample.key in exclude or isinstance(source, str) and source in exclude
-
-    return [sample for sample in samples if not is_excluded(sample)]
+def _names(sample: TemporarySample) -> set[str]:
+    """What a list to leave out may call a sample: its key, or its image."""
+    source = sample.labels.extra.get("source")
+    return (
+        {sample.key, source} if isinstance(source, str) else {sample.key}
+    )  # other people's JSON may have a list there
 
 
 def _write_shards(

@@ -1,6 +1,6 @@
 """Lists of samples to leave out of a data set: one a line, and after a tab, for people, the reason."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from mivolo_lite.files import explain_write_errors, write_text
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.subset import SubsetIndex
 
+_SHOWN = 5  # names in a line
 _ROWS = 2**20  # keys looked at together
 
 
@@ -33,6 +34,15 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
     except UnicodeDecodeError:
         raise UserError(f"{option} {path}: not text in UTF-8; give one key or image name a line") from None
     return frozenset(name for line in lines if (name := line.partition("\t")[0].strip()))
+
+
+def left_out_line(count: int, names: Collection[str], unmatched: Sequence[str]) -> str:
+    """How many samples were left out, and which names no sample has."""
+    line = f"{count} samples left out, of {len(names)} names to leave out"
+    if unmatched:
+        examples = f"{', '.join(unmatched[:_SHOWN])}{', ...' if len(unmatched) > _SHOWN else ''}"
+        line += f"; {len(unmatched)} of them match no sample: {examples}"
+    return line
 
 
 class FilteredIndex(SubsetIndex):

@@ -104,7 +104,7 @@ def index_shards(
     paths, nested = _shard_paths(folder)
     scans = _scan_all(paths, workers)
     _make_keys_unique(scans)
-    excluded, excluded_rejects = _exclude(scans, frozenset(exclude))
+    excluded, excluded_rejects, unmatched = _exclude(scans, frozenset(exclude))
     rejected = [reject for scan in scans for reject in scan.rejected]
     if excluded and not any(scan.samples for scan in scans):
         raise UserError(f"{folder}: the list to leave out names all {len(excluded)} samples")
@@ -120,7 +120,7 @@ def index_shards(
     info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
     info |= {"folders_left_out": nested} if nested else {}
     info |= {"mixed": [_printable(name)[:_LONGEST_NAME] for name in mixed[:_MOST_FIELDS]]} if mixed else {}
-    info |= {"excluded": len(excluded) + excluded_rejects} if exclude else {}
+    info |= {"excluded": len(excluded) + excluded_rejects, "exclude_unmatched": unmatched} if exclude else {}
     index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
     with explain_write_errors(folder / REJECTED_FILE):
@@ -382,10 +382,12 @@ def _make_keys_unique(scans: list[ShardScan]) -> None:
         scan.samples = [sample._replace(key=f"{stem}/{sample.key}") for sample in scan.samples]
 
 
-def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int]:
-    """Leave out what is named. Returns the keys of the samples, and how many rejects were named."""
-    excluded, rejects = [], 0
+def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int, list[str]]:
+    """Leave out what is named. Returns the keys of the samples, how many rejects were named, and names of nothing."""
+    excluded, rejects, unmatched = [], 0, set(exclude)
     for scan in scans:
+        for sample in scan.samples:
+            unmatched -= {sample.key, str(sample.labels.extra.get("source"))}
         included = [
             sample
             for sample in scan.samples
@@ -395,5 +397,6 @@ def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str
         names = [{name := reject["image"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
         rejected = [reject for reject, keys in zip(scan.rejected, names, strict=True) if keys.isdisjoint(exclude)]
         rejects += len(scan.rejected) - len(rejected)
+        unmatched -= set().union(*names)
         scan.samples, scan.rejected = included, rejected
-    return sorted(excluded), rejects
+    return sorted(excluded), rejects, sorted(unmatched)

@@ -31,6 +31,7 @@ _INFO = {
 _LATER = {
     "index": {"bytes": _COUNT, "sha256": _SHA256},
     "excluded": _COUNT,
+    "exclude_unmatched": [str],
     "unread": {"images": _COUNT, "first": str},
     "folders_left_out": [str],
     "fields": [str],

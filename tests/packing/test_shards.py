@@ -186,11 +186,14 @@ def test_the_command_converts_what_index_refuses(tmp_path, capsys):
             f"{key}.json": labels(age=key, gender="M") for key in range(4)})  # fmt: skip
     with pytest.raises(UserError, match="`mivolo-lite pack shards` converts them"):
         index_shards(tmp_path / "in")
-    (tmp_path / "names.txt").write_text("1.tar:2\n0\n")
+    (tmp_path / "names.txt").write_text("1.tar:2\n0\nmistyped\n")
     main(["pack", "shards", "--in", f"{tmp_path}/in", "--out", f"{tmp_path}/out", "--split", "all=1", "--workers", "1",
           "--exclude", f"{tmp_path}/names.txt"])  # fmt: skip
     shown = capsys.readouterr().out
-    assert "all: 10 samples" in shown and "2 samples left out, of 2 names" in shown
+    assert (
+        "all: 10 samples" in shown
+        and "2 samples left out, of 3 names to leave out; 1 of them match no sample: mistyped" in shown
+    )
 
 
 def test_what_is_no_folder_of_tars_is_one_clear_line(tmp_path):

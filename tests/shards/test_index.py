@@ -308,6 +308,7 @@ def test_what_is_left_out_of_an_index_is_left_out_of_its_digest(tmp_path):
     index = index_shards(tmp_path / "a", exclude=names)
     assert [index.key(number) for number in range(4)] == [f"sample0000{number}" for number in (0, 1, 3, 5)]
     assert index.info["excluded"] == 3 and index.info["rejected"] == 0
+    assert index.info["exclude_unmatched"] == ["unknown"]
     others = [
         index_shards(tmp_path / "a", exclude={"bad", "sample00001", name}).digest for name in ("sample00002", "x")
     ]
