@@ -139,7 +139,10 @@ def _hexbin(ax: Axes, p: Predictions) -> None:
     )
     reference(ax, [0, end], [0, end])
     ax.set(xlabel="true age", ylabel="estimated age", xlim=(0, end), ylim=(0, end), aspect="equal")
+    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     bar = ax.figure.colorbar(bins, ax=ax, label="images", shrink=0.8, format="%d")
+    bar.set_ticks([tick for tick in ticks if tick <= bins.norm.vmax])
+    bar.minorticks_off()  # below a hundred images their labels would be formulas, and wider than the plot
     bar.outline.set_visible(False)
 
 

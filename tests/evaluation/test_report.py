@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from matplotlib.figure import Figure
 
 from mivolo_lite import __version__
 from mivolo_lite.cli import main
@@ -21,6 +22,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
 from mivolo_lite.evaluation.headline import headline, worst_subgroup
 from mivolo_lite.evaluation.plots import (
+    _hexbin,
     age_plots,
     confidence_plots,
     curves,
@@ -180,6 +182,16 @@ def test_the_worst_subgroup_is_age_adjusted(everyone):
 
 
 @pytest.mark.slow
+def test_the_colours_of_few_images_are_labelled_with_plain_numbers():
+    figure = Figure()
+    _hexbin(figure.subplots(), people(40))
+    figure.draw_without_rendering()
+    colours = figure.axes[1].yaxis
+    assert [label.get_text() for label in colours.get_minorticklabels()] == []
+    labels = [label.get_text() for label in colours.get_majorticklabels()]
+    assert labels and labels == ["1", "2", "5", "10", "20"][: len(labels)]
+
+
 def test_one_age_bin_has_no_mean_over_bins():
     p = people(200)
     p = replace(p, age_lo=p.age_lo * 0 + 25, age_hi=p.age_hi * 0 + 25)

@@ -95,6 +95,6 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 fetch("about").then((response) => response.json()).then((facts) => {
-  const level = facts.interval_level === null ? [] : [`Intervals hold ${Math.round(100 * facts.interval_level)} % of true ages.`];
+  const level = facts.interval_level === null ? [] : [`Intervals are calibrated to hold ${Math.round(100 * facts.interval_level)} % of true ages.`];
   about.textContent = [`Model ${facts.model} with ${facts.method}.`, ...level, ...facts.notes.map((note) => `Note: ${note}.`)].join(" ");
 });
