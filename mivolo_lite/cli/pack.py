@@ -66,13 +66,13 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
         "--split",
         type=str | None,
         default=None,
-        help="share of the images by part, as in train=0.9,val=0.1, which is the default; or the column that names "
-        "each row's part. Sources with published parts or folds keep those unless shares are given",
+        help="share of the images by split, as in train=0.9,val=0.1, which is the default; or the column that names "
+        "each row's split. Sources with published splits or folds keep those unless shares are given",
     )
     parser.add_argument(
-        "--split_by", type=Literal["person", "image"], default="person", help="what comes into one part as a whole"
+        "--split_by", type=Literal["person", "image"], default="person", help="what comes into one split as a whole"
     )
-    parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="give all parts the same ages")
+    parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="give all splits the same ages")
     parser.add_argument("--folds", type=int_range(2, 1000) | None, default=None, help="number the samples' folds")
     parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
     parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")

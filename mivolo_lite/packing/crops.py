@@ -57,7 +57,7 @@ class CropRules:
     def __post_init__(self):
         if not (0 <= self.face_square <= 10 and -1 <= self.face_shift <= 1):
             raise UserError(
-                f"--face-square {self.face_square} --face-shift {self.face_shift}: give a multiple up to 10, and a "
+                f"--face_square {self.face_square} --face_shift {self.face_shift}: give a multiple up to 10, and a "
                 "share from -1 to 1"
             )
         for name in ("crop_size", "min_face", "min_body"):

@@ -38,7 +38,7 @@ class Packed:
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
         unmatched: the names in it that no sample has.
-        notes: what else was left out, counted, and how many people are in two parts.
+        notes: what else was left out, counted, and how many people are in two splits.
     """
 
     splits: dict[str, ShardIndex]
@@ -81,7 +81,7 @@ def pack(
     Args:
         source: the data set.
         out: must not exist yet; appears by a rename when everything in it is complete.
-        split: how samples are divided; a dict gives the share of each part, None leaves it to the data set.
+        split: how samples are divided; a dict gives the share of each split, None leaves it to the data set.
         samples_per_shard: most samples of one tar.
         seed: of the split and the shuffling.
         workers: processes.
@@ -89,7 +89,7 @@ def pack(
         exclude: samples to leave out, by their key or by the name of their image.
 
     Raises:
-        UserError: ``out`` exists, the shares do not add up, a part stays empty, or too many images are rejected.
+        UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many images are rejected.
     """
     out, splitting = Path(out), as_splitting(split, source)
     check_layout(out, samples_per_shard)
@@ -104,7 +104,7 @@ def pack(
 
 
 def as_splitting(split: Splitting | dict[str, float] | None, source: Source) -> Splitting:
-    """How a source's samples are divided, from shares of parts or in full. Raises UserError where it cannot be so."""
+    """How a source's samples are divided, from shares of splits or in full. Raises UserError where it cannot be so."""
     splitting = split if isinstance(split, Splitting) else Splitting(split)
     splitting.check(source)
     if splitting.shares is not None:
@@ -126,7 +126,7 @@ def check_layout(out: Path, samples_per_shard: int) -> None:
     if out.exists():
         raise UserError(f"--out {out}: already exists; remove it or choose another folder")
     if samples_per_shard < 1:
-        raise UserError(f"--samples-per-shard {samples_per_shard}: must be at least 1")
+        raise UserError(f"--samples_per_shard {samples_per_shard}: must be at least 1")
 
 
 @contextmanager

@@ -58,18 +58,18 @@ class Splitting:
             raise UserError(f"--folds {self.folds}: give a number from 2 to 1000")
 
     def check(self, source: Source) -> None:
-        """Raise UserError where an option would do nothing, since the source's own parts or folds are kept."""
+        """Raise UserError where an option would do nothing, since the source's own splits or folds are kept."""
         if self.shares is not None or self.folds is not None or not (source.splits or source.has_folds):
             return
         for option, value, usual in (("--stratify", self.stratify, "no"), ("--split_by", self.by, "person")):
             if value != usual:
                 raise UserError(
-                    f"{option} {value}: the data set names its own {'parts' if source.splits else 'folds'}, which are "
+                    f"{option} {value}: the data set names its own {'splits' if source.splits else 'folds'}, which are "
                     "kept; give shares, as in --split train=0.9,val=0.1, or leave the option out"
                 )
 
     def divide(self, samples: Sequence[TemporarySample], source: Source) -> dict[str, list[TemporarySample]]:
-        """The samples of every part, in their final order. Raises UserError where a part or a fold stays empty."""
+        """The samples of every split, in their final order. Raises UserError where a split or a fold stays empty."""
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
         if self.shares is None and source.splits:
             by_part = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
@@ -98,7 +98,7 @@ class Splitting:
         ]
 
     def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float], salt: bytes = b"") -> list[int]:
-        """The number of the part that each sample comes into; another salt makes it another one."""
+        """The number of the split that each sample comes into; another salt makes it another one."""
         lots = _lots_of_people(samples) if self.by == "person" else [sample.rank for sample in samples]
         lots = [hashlib.sha256(salt + lot).digest()[:8] for lot in lots] if salt else lots
         if self.stratify == "age":
@@ -138,4 +138,4 @@ def people_in_several(by_part: Mapping[str, Sequence[TemporarySample]], identity
     counts = defaultdict(int)
     for person in (person for part in people.values() for person in part):
         counts[person] += 1
-    return f"{sum(count > 1 for count in counts.values())} people are in two parts, of {len(counts)}"
+    return f"{sum(count > 1 for count in counts.values())} people are in two splits, of {len(counts)}"

@@ -16,7 +16,7 @@ def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: P
         raise UserError(f"{folder}: not one usable image among {total}{example}")
     if len(rejected) > limit * total:
         raise UserError(
-            f"{folder}: {len(rejected)} of {total} rejected, over --max-reject-rate {limit:g}: "
+            f"{folder}: {len(rejected)} of {total} rejected, over --max_reject_rate {limit:g}: "
             f"mend the input or raise the limit{example}"
         )
 

@@ -38,7 +38,7 @@ def test_ages(cell, expected):
 
 def test_an_offset_is_added():
     assert age_of("3", 14) == (17, 17) and age_of("0-4", 16) == (16, 20) and age_of("", 14) is None
-    with pytest.raises(Rejected, match="age '21' with --age-offset 100 does not lie"):
+    with pytest.raises(Rejected, match="age '21' with --age_offset 100 does not lie"):
         age_of("21", 100)
 
 

@@ -130,7 +130,7 @@ def test_the_command_prints_the_mapping_first_and_people_and_ages_last(source, t
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("10 rows; file is the image, real_age is age, sex is gender, who is identity")
     assert lines[1:3] == ["gender: m -> M (5), f -> F (5)", "age: 10 numbers"]
-    assert "a: ages 20-29 100%" in lines and "0 people are in two parts, of 5" in lines
+    assert "a: ages 20-29 100%" in lines and "0 people are in two splits, of 5" in lines
 
 
 def test_a_column_of_parts_is_obeyed(source, tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_a_column_of_parts_is_obeyed(source, tmp_path, capsys):
     source("path,age,part,who", *(f"{n}.jpg,{n},{part},{n % 3}" for n, part in enumerate(parts)))
     command = f"pack csv --images {tmp_path} --csv {tmp_path}/labels.csv --workers 1 --identity who"
     main(f"{command} --split part --out {tmp_path}/out".split())
-    assert "3 people are in two parts, of 3" in capsys.readouterr().out
+    assert "3 people are in two splits, of 3" in capsys.readouterr().out
     sizes = {name: len(ShardIndex.load(tmp_path / "out" / name)) for name in ("train", "val", "test")}
     assert sizes == {"train": 4, "val": 4, "test": 2}
     main(f"{command} --split_column part --split all=1 --out {tmp_path}/all".split())

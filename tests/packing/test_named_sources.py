@@ -208,7 +208,7 @@ def test_real_sets_have_the_counts_of_their_descriptions(name, tmp_path):
     packed = pack(source, tmp_path / "out", Splitting(shares, stratify="age"), workers=2)
     assert sum(map(len, packed.splits.values())) == count
     if people:
-        assert f"0 people are in two parts, of {people}" in packed.notes
+        assert f"0 people are in two splits, of {people}" in packed.notes
 
 
 def test_celeba_is_aligned_by_its_landmarks(tmp_path):

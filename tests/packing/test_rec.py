@@ -54,7 +54,7 @@ def test_images_and_identities(rec, tmp_path):
         assert image.samples[0].labels.extra == {"identity": str(int(item) % 4)}
         assert image.together == str(int(item) % 4).encode()
     packed = pack(source, tmp_path / "out", {"a": 0.5, "b": 0.5})
-    assert "0 people are in two parts, of 4" in packed.notes
+    assert "0 people are in two splits, of 4" in packed.notes
     faces = [data for index in packed.splits.values() for data in members_of(index, "face")]
     assert sorted(faces) == sorted(noise_jpeg(number) for number in range(1, 9))
     assert {label["identity"] for index in packed.splits.values() for label in labels_of(index)} == set("0123")

@@ -62,10 +62,10 @@ def test_a_person_comes_into_one_part_unless_it_is_said(tmp_path):
     packed = pack(People(), tmp_path / "out", Splitting(SHARES))
     parts = people_by(packed)
     assert not set(parts["train"]) & set(parts["val"]) and sum(map(len, parts.values())) == 120
-    assert packed.notes == ["0 people are in two parts, of 40"]
+    assert packed.notes == ["0 people are in two splits, of 40"]
     by_image = pack(People(), tmp_path / "images", Splitting(SHARES, by="image"))
     shared = set.intersection(*map(set, people_by(by_image).values()))
-    assert len(shared) > 10 and by_image.notes == [f"{len(shared)} people are in two parts, of 40"]
+    assert len(shared) > 10 and by_image.notes == [f"{len(shared)} people are in two splits, of 40"]
 
 
 def test_parts_stratified_by_age_have_the_same_ages(tmp_path):
@@ -99,7 +99,7 @@ def test_a_part_for_tests_and_folds_of_the_rest(tmp_path):
 def test_the_data_sets_own_parts_are_kept_unless_shares_are_given(tmp_path):
     packed = pack(Parted(), tmp_path / "own", None)
     assert {name: len(index) for name, index in packed.splits.items()} == {"a": 60, "b": 60}
-    assert packed.notes == ["0 people are in two parts, of 40"]
+    assert packed.notes == ["0 people are in two splits, of 40"]
     assert set(pack(Parted(), tmp_path / "other", SHARES).splits) == set(SHARES)
     assert list(pack(Folded(), tmp_path / "folded", None).splits) == ["all"]
     assert list(pack(People(), tmp_path / "usual", None).splits) == ["train", "val"]
@@ -107,8 +107,8 @@ def test_the_data_sets_own_parts_are_kept_unless_shares_are_given(tmp_path):
 
 def test_options_that_would_do_nothing_beside_own_parts_are_one_line(tmp_path):
     for source, options, message in (
-        (Parted(), {"stratify": "age"}, "--stratify age: the data set names its own parts"),
-        (Parted(), {"by": "image"}, "--split_by image: the data set names its own parts"),
+        (Parted(), {"stratify": "age"}, "--stratify age: the data set names its own splits"),
+        (Parted(), {"by": "image"}, "--split_by image: the data set names its own splits"),
         (Folded(), {"stratify": "age"}, "--stratify age: the data set names its own folds"),
     ):
         with pytest.raises(UserError, match=message):

@@ -110,7 +110,7 @@ def test_parts_of_other_images_or_options_are_not_merged(images, tmp_path):
 def test_too_many_rejected_are_told_when_merging_and_nothing_is_lost(images, tmp_path, monkeypatch):
     (images / "61_1_2017.jpg").write_bytes(b"")
     pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(1, 2))
-    with pytest.raises(UserError, match="--max-reject-rate"):
+    with pytest.raises(UserError, match="--max_reject_rate"):
         pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2))
     monkeypatch.setattr("mivolo_lite.packing.worker_shards.read_photos", None)
     packed = pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2), max_reject_rate=0.1)

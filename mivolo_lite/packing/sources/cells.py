@@ -72,7 +72,7 @@ def age_of(cell: str, offset: int = 0) -> tuple[float, float] | None:
     try:
         return parse_age([float(end) + offset for end in ends] * (2 // len(ends)))
     except ValueError:
-        added = f" with --age-offset {offset}" if offset else ""
+        added = f" with --age_offset {offset}" if offset else ""
         raise Rejected(f"age {cell!r:.50}{added} does not lie in {MIN_AGE} to {MAX_AGE}") from None
 
 

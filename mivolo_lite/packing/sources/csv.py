@@ -23,9 +23,9 @@ class CsvSource(TableSource):
         age: column with a number, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``60+ years``; usually age, real_age.
         gender: column with M or F, male or female; usually gender, sex, Male.
         group: column with the ethnicity or another group; usually group, race.
-        identity: column that says who it is: a person's images come into the same part.
+        identity: column that says who it is: a person's images come into the same split.
         age_std: column with the standard deviation of the age, in years.
-        split_column: column with the part that each row belongs to; ``--split COLUMN`` is the same.
+        split_column: column with the split that each row belongs to; ``--split COLUMN`` is the same.
         boxes: the four columns of the face's box: left, top, right and bottom in pixels.
         body_boxes: the four columns of the body's box.
         landmarks: the ten columns of five landmarks, x and y of left eye, right eye, nose, and both mouth corners.

@@ -96,12 +96,12 @@ class TableSource(Source):
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
         if self.rules.face_square and self.whole != "no":
             raise UserError(
-                f"{table.location}: --face-square needs the faces' boxes, and whole images have none; "
+                f"{table.location}: --face_square needs the faces' boxes, and whole images have none; "
                 "`mivolo-lite find-faces` finds them"
             )
         if self.rules.face_square and (self.rules.align or CORNERS in table.columns):
             framed_by = "--align" if self.rules.align else f"the column {CORNERS}"
-            raise UserError(f"{table.location}: {framed_by} frames the faces; leave --face-square out")
+            raise UserError(f"{table.location}: {framed_by} frames the faces; leave --face_square out")
         if not self._cuts():
             check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():

@@ -31,7 +31,7 @@ class PaplhjakSource(TableSource):
     Args:
         images: the folder that ``img_path`` is relative to.
         json: ``[database].json`` or ``[database]_aligned.json``.
-        protocol: make the parts train, val and test of one of the five fixed splits, 0 to 4.
+        protocol: make the splits train, val and test of one of the five fixed splits, 0 to 4.
         gender_codes: what numbers for the gender mean, such as 0=M,1=F.
     """
 
