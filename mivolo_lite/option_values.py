@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -39,12 +39,18 @@ def check_value(kind: Any, value: Any) -> Any:
     if value is None and NoneType not in _members(kind):
         raise ValueError(f"is empty; give {describe(kind)}, or leave it out")
     try:
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=kind)
-        return _plain(parser.parse_object({"value": value}).value)
+        return _plain(_parser(kind, str(kind)).parse_object({"value": value}).value)
     except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
         quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
         raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
+
+
+@cache
+def _parser(kind: Any, name: str) -> ArgumentParser:
+    """Of one value. The name tells ``int | str`` from ``str | int``, which are equal, and are tried in their orders."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    return parser
 
 
 def build(registry: Mapping[str, Any], options: Mapping[str, Any], kind: str, construct: Callable) -> Any:

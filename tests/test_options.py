@@ -119,3 +119,7 @@ def test_pack_calls_its_option_in_as_it_is_written(words, capsys):
         main(["pack", "shards", *words])
     answer = capsys.readouterr().err
     assert "--in" in answer and "folder:" not in answer and "--folder" not in answer
+
+
+def test_a_union_is_tried_in_its_own_order():
+    assert [check_value(kind, "1") for kind in (int | str, str | int, int | str)] == [1, "1", 1]
