@@ -17,17 +17,36 @@ from tests.training.launching import INHERITED, REPOSITORY, free_port
 
 
 def run_launched(
-    file: str, processes: int, work: Callable, arguments: tuple, folder: Path, timeout: float = 400
+    file: str | Path,
+    processes: int,
+    work: Callable,
+    arguments: tuple,
+    folder: Path,
+    timeout: float = 400,
+    options: tuple[str, ...] = (),
+    **environment: str,
 ) -> tuple[list[int], str]:
-    """Run a function in the ranks of a file of launch/accelerate/. When one is killed, the others are.
+    """Run a function in the ranks of a file of launch/accelerate/, or another. When one is killed, the others are.
+
+    Args:
+        file: a name there, or the path of a launch file.
+        processes: how many ranks are asked for. A launch that starts one alone has no others.
+        work: what each rank runs.
+        arguments: of ``work``.
+        folder: of their outputs.
+        timeout: in seconds.
+        options: of ``accelerate launch``, besides.
+        environment: of the launch, besides.
 
     Returns:
         Their exit codes, and what they said.
     """
     context, port = forked_context(), free_port()
+    path = REPOSITORY / "launch" / "accelerate" / f"{file}.yaml" if isinstance(file, str) else file
+    launch = ["--config_file", f"{path}", "--num_processes", f"{processes}", *options, "train.py"]
     files = [folder / f"rank-{rank}.out" for rank in range(processes)]
     ranks = [
-        context.Process(target=_rank, args=(file, rank, processes, port, files[rank], work, arguments))
+        context.Process(target=_rank, args=(launch, environment, rank, processes, port, files[rank], work, arguments))
         for rank in range(processes)
     ]
     for process in ranks:
@@ -41,7 +60,16 @@ def run_launched(
     return [process.exitcode for process in ranks], "\n".join(file.read_text() for file in files if file.exists())
 
 
-def _rank(file: str, rank: int, processes: int, port: int, output: Path, work: Callable, arguments: tuple) -> None:
+def _rank(
+    launch: list[str],
+    environment: dict[str, str],
+    rank: int,
+    processes: int,
+    port: int,
+    output: Path,
+    work: Callable,
+    arguments: tuple,
+) -> None:
     with open(output, "w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -49,15 +77,16 @@ def _rank(file: str, rank: int, processes: int, port: int, output: Path, work: C
     os.chdir(REPOSITORY)
     for name in [name for name in os.environ if name.startswith(INHERITED)]:
         del os.environ[name]
-    os.environ |= _launch_environment(file, processes)
-    if file != "single":
-        os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}
-        os.environ |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
-    work(*arguments)
+    of_rank = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}
+    of_rank |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    os.environ |= environment
+    os.environ |= _launch_environment(launch, of_rank)
+    if rank == 0 or "RANK" in os.environ:
+        work(*arguments)
 
 
-def _launch_environment(file: str, processes: int) -> dict[str, str]:
-    """What accelerate gives to torchrun, or to a single process."""
+def _launch_environment(launch: list[str], of_rank: dict[str, str]) -> dict[str, str]:
+    """What accelerate gives to torchrun, and this to a rank; or what accelerate gives to a single process."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     found: dict[str, str] = {}
@@ -66,11 +95,9 @@ def _launch_environment(file: str, processes: int) -> dict[str, str]:
         found.update(env)
         return SimpleNamespace(wait=lambda: None, returncode=0)
 
-    path = REPOSITORY / "launch" / "accelerate" / f"{file}.yaml"
-    words = ["--config_file", f"{path}", "--num_processes", f"{processes}", "train.py"]
     with (
-        patch("torch.distributed.run.run", lambda _: found.update(os.environ)),
+        patch("torch.distributed.run.run", lambda _: found.update(os.environ | of_rank)),
         patch.object(subprocess, "Popen", start),
     ):
-        launch_command(launch_command_parser().parse_args(words))
+        launch_command(launch_command_parser().parse_args(launch))
     return found
