@@ -18,7 +18,6 @@ from mivolo_lite.models.multilevel import LevelModel, concat_levels
 from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
 from mivolo_lite.ranges import Probability
 
-SWIN = "swin_tiny_patch4_window7_224"
 PATCH = 2
 WIDTH = 512
 
@@ -32,6 +31,7 @@ class SwinFaceModel(LevelModel):
     At 112 pixels their grids are 28, 14, 7 and 7 cells a side.
     """
 
+    backbone = "swin_tiny_patch4_window7_224"
     inputs = ("face",)
     mean = std = (0.5, 0.5, 0.5)
 
@@ -56,7 +56,7 @@ class SwinFaceModel(LevelModel):
         if config.pretrained and config.weights:
             raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
         options = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
-        self.swin = make_backbone(SWIN, image_size, pretrained=config.pretrained, **options)
+        self.swin = make_backbone(self.backbone, image_size, pretrained=config.pretrained, **options)
         dry_run(self.swin, image_size)
         self.swin.norm = nn.Identity()  # only the embedding has a norm behind the last level, and its own
         if config.weights:

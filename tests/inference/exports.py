@@ -7,7 +7,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.head import Head
-from tests.models.tiny import SIDE, TinyMivolo
+from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
 
 SMALL = {
     "single": {"name": "single", "backbone": "test_resnet"},
@@ -17,7 +17,7 @@ SMALL = {
     "mivolo_tiny": {"name": "mivolo_tiny"},
     "mivolo_tiny face": {"name": "mivolo_tiny", "input": "face"},
 }
-"""Options of every model; a tiny MiVOLO stands for all sizes, which differ in widths and depths alone."""
+"""Options of every model; tiny ones stand for MiVOLO's sizes and SwinFace's: they differ in widths and depths."""
 
 TASKS = [{"name": "glasses", "classes": ["no", "yes"]}, {"name": "smile", "kind": "regression"}]
 CALIBRATION = {"level": 0.9, "by": "all", "radius": 7.5, "radii": {}, "gender_temperature": 1.5}
@@ -28,6 +28,7 @@ def small_estimator(model="single", method="classification", monkeypatch=None, *
     torch.manual_seed(0)
     if monkeypatch is not None:
         monkeypatch.setitem(MODELS, "mivolo_tiny", TinyMivolo)
+        monkeypatch.setitem(MODELS, "swinface", TinySwinFace)
     options = {"tasks": TASKS, "calibration": CALIBRATION} | card
     span = {"min_age": 0, "max_age": 100}
     return spread_answers(Estimator(Card(dict(SMALL[model]), {"name": method}, span, SIDE, **options)))

@@ -7,7 +7,7 @@ from torch import nn
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models import MODELS
 from mivolo_lite.models.mivolo import MIVOLO
-from tests.models.tiny import BATCH, SIDE, images, tiny_mivolo
+from tests.models.tiny import BATCH, SIDE, TinySwinFace, images, tiny_mivolo
 
 BUILDERS = {
     "single, a convolutional face": ("single", {"backbone": "test_resnet"}),
@@ -28,7 +28,10 @@ BUILDERS = {
 def model(request):
     torch.manual_seed(0)
     name, options = BUILDERS[request.param]
-    return tiny_mivolo(**options) if name == "mivolo" else MODELS[name](MODELS[name].Config(**options), SIDE)
+    if name == "mivolo":
+        return tiny_mivolo(**options)
+    cls = TinySwinFace if name == "swinface" else MODELS[name]
+    return cls(cls.Config(**options), SIDE)
 
 
 NONE = Images.of(images(0)[:0])

@@ -13,7 +13,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.models.backbone import make_backbone
 from mivolo_lite.models.level_attention import LevelAttention, shares
 from mivolo_lite.models.multilevel import MultilevelModel, concat_levels
-from mivolo_lite.models.swinface import SWIN, SwinFaceModel
+from mivolo_lite.models.swinface import SwinFaceModel
 
 METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
 SPAN = {"min_age": 0, "max_age": 100}
@@ -82,7 +82,7 @@ def test_a_channel_that_is_nowhere_positive_says_nothing():
 @pytest.mark.slow
 def test_it_starts_from_timms_swin_and_from_its_own_files(whole, tmp_path):
     torch.manual_seed(1)
-    timms = make_backbone(SWIN, 224).state_dict()
+    timms = make_backbone(SwinFaceModel.backbone, 224).state_dict()
     torch.save(timms, tmp_path / "timm.pt")
     torch.save(from_estimator(whole.state_dict(), whole.model), tmp_path / "official.pt")
     save_file(whole.state_dict(), tmp_path / "ours.safetensors")

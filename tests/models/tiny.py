@@ -1,22 +1,35 @@
-"""A MiVOLO of a few thousand weights: timm's VOLO with every kind of layer once, at 48 pixels."""
+"""A MiVOLO and a SwinFace of few weights: timm's VOLO and Swin with every kind of layer once, at 48 pixels."""
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.volo import VOLO
 
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models.mivolo import MivoloModel
+from mivolo_lite.models.swinface import SwinFaceModel
 
 SIDE = 48
 BATCH = 2
 
-default_cfgs = generate_default_cfgs({"volo_tiny_224.": {"input_size": (3, 224, 224), "fixed_input_size": True}})
+FIXED = {"input_size": (3, 224, 224), "fixed_input_size": True}
+default_cfgs = generate_default_cfgs({"volo_tiny_224.": FIXED, "swin_nano_224.": FIXED})
 
 
 @register_model
 def volo_tiny_224(pretrained=False, **options):
     size = {"layers": (1, 1, 1, 1), "embed_dims": (24, 48, 48, 48), "num_heads": (2, 4, 4, 4), "stem_hidden_dim": 8}
     return build_model_with_cfg(VOLO, "volo_tiny_224", pretrained, **size, **options)
+
+
+@register_model
+def swin_nano_224(pretrained=False, **options):
+    size = {"window_size": 7, "embed_dim": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+    return build_model_with_cfg(SwinTransformer, "swin_nano_224", pretrained, **size, **options)
+
+
+class TinySwinFace(SwinFaceModel):
+    backbone = "swin_nano_224"
 
 
 class TinyMivolo(MivoloModel):

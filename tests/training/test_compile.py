@@ -25,7 +25,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
-from tests.models.tiny import SIDE, TinyMivolo
+from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
 from tests.training.launching import free_port, run_ranks
 from tests.training.test_every_model_on_engines import ENVIRONMENT
 
@@ -39,6 +39,7 @@ MOST_GRAPHS = {"mivolo, face and body": 4}
 @pytest.fixture(autouse=True)
 def nothing_compiled(monkeypatch):
     monkeypatch.setitem(MODELS, "mivolo_tiny", TinyMivolo)
+    monkeypatch.setitem(MODELS, "swinface", TinySwinFace)
     # torch traces its own work at this level, and pytest would keep every line.
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
     torch._dynamo.reset()

@@ -16,7 +16,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
-from tests.models.tiny import SIDE, TinyMivolo
+from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
 from tests.training.launching import free_port, run_ranks
 
 SIZE, STEPS = 4, 2
@@ -73,7 +73,7 @@ def work(file, rank, processes, port, results):
     os.environ |= ENVIRONMENT[file] | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}
     os.environ |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
-    MODELS["mivolo_tiny"] = TinyMivolo
+    MODELS.update(mivolo_tiny=TinyMivolo, swinface=TinySwinFace)
     launch = Launch.from_environment(os.environ, gpus=0)
     plan = BatchPlan.resolve(SIZE, None, processes)
     accelerator = launch.setup("no", plan, clip_norm=1.0)
