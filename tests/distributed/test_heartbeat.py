@@ -5,10 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
+import torch.distributed as dist
 
+from mivolo_lite.cli import main
+from mivolo_lite.distributed.heartbeat import Heartbeat, ending_together
+from mivolo_lite.errors import UserError
 from tests.ports import free_ports
+from tests.training.forked_ranks import run_launched
 
 RANK = """
 import sys, time
@@ -30,12 +36,12 @@ def ranks():
     """Starts three processes that are busy for some seconds."""
     processes = []
 
-    def start(word, code=RANK):
+    def start(word):
         (port,) = free_ports(1)
         for rank in range(3):
             environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "3"}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "MIVOLO_RENDEZVOUS_TIMEOUT": "300"}
-            command = [sys.executable, "-c", code, str(word)]
+            command = [sys.executable, "-c", RANK, str(word)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             processes.append(subprocess.Popen(command, env=environment, **pipes))
         assert all(process.stdout.readline() == "up\n" for process in processes)
@@ -57,24 +63,19 @@ def test_the_others_end_when_one_is_lost(ranks, lost):
     assert f"no sign of life from rank {lost} for 10 seconds" in processes[(lost + 1) % 3].stderr.read()
 
 
-FAILS = """
-import sys
-import torch.distributed as dist
-import mivolo_lite.cli.train
-from mivolo_lite.cli import main
-from mivolo_lite.errors import UserError
-from mivolo_lite.distributed.heartbeat import Heartbeat, ending_together
-def train(argv):
-    dist.init_process_group("gloo")
-    Heartbeat(dist.get_rank(), 3)
-    print("up", flush=True)
-    with ending_together():
-        if dist.get_rank() == int(argv[0]):
-            raise UserError("bad input")
-        dist.barrier()
-mivolo_lite.cli.train.run = train
-main(["train", sys.argv[1]])
-"""
+def train_and_fail(failing):
+    def train(argv):
+        dist.init_process_group("gloo")
+        Heartbeat(dist.get_rank(), 3)
+        with ending_together():
+            if dist.get_rank() == failing:
+                raise UserError("bad input")
+            dist.barrier()
+
+    with patch("mivolo_lite.cli.train.run", train):
+        main(["train"])
+
+
 HANGS = """
 import time
 from mivolo_lite.distributed.heartbeat import Heartbeat
@@ -95,16 +96,16 @@ atexit.register(time.sleep, 600)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
-def test_the_others_end_and_say_why_when_one_fails(ranks, failing):
-    processes = ranks(failing, FAILS)
-    for rank, process in enumerate(processes):
-        _, said = process.communicate(timeout=200)
+def test_the_others_end_and_say_why_when_one_fails(failing, tmp_path):
+    codes, _ = run_launched("ddp", 3, train_and_fail, (failing,), tmp_path, timeout=200)
+    for rank, code in enumerate(codes):
+        said = (tmp_path / f"rank-{rank}.out").read_text()
         line = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
         assert "Traceback" not in said and len(line) == 1, said
         if rank == failing:
-            assert process.returncode == 2 and line == ["mivolo-lite: bad input"]
+            assert code == 2 and line == ["mivolo-lite: bad input"]
         else:
-            assert process.returncode == 1 and f"rank {rank} ends: rank {failing} failed (bad input)" in line[0]
+            assert code == 1 and f"rank {rank} ends: rank {failing} failed (bad input)" in line[0]
 
 
 @pytest.mark.slow
