@@ -232,7 +232,9 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
     (expected,) = predictor.predict([TWO])
     with Browser(tmp_path / "profile") as browser:
         browser.open(address, width, 900, dark)
-        browser.wait_for("document.getElementById('about').textContent.includes('Intervals are calibrated to hold 90 %')")
+        browser.wait_for(
+            "document.getElementById('about').textContent.includes('Intervals are calibrated to hold 90 %')"
+        )
         assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
         browser.choose_file("#file", tmp_path / "two.png")
         browser.wait_for("!document.getElementById('photo').hidden && document.querySelectorAll('.box').length === 2")
