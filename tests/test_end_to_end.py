@@ -62,7 +62,7 @@ def test_a_user_error_through_the_launcher_is_one_line(tmp_path):
     done = launch("--run", tmp_path / "run", "--data.train", nothing, "--data.val", nothing)
     assert done.returncode != 0  # the launcher answers 1 for the command's 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("mivolo-lite:")]
-    assert len(lines) == 1 and "no indexed shards" in lines[0] and "Traceback" not in done.stderr
+    assert len(lines) == 1 and "no such folder" in lines[0] and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from accelerate import PartialState
+
 from mivolo_lite.cli.options import parse_known, parser_of
 from mivolo_lite.distributed.heartbeat import ending_together
 from mivolo_lite.experiments.lr_finder import find_lr
@@ -17,4 +19,7 @@ def run(argv: Sequence[str]) -> None:
     options, words = parse_known(parser, argv, ["steps", "low", "high"])
     with ending_together():
         curve = find_lr(words, **options)
-    print(f"the loss falls fastest at a learning rate of {curve.steepest:.1e}; train with that, or a few times less")
+    if PartialState().is_main_process:
+        print(
+            f"the loss falls fastest at a learning rate of {curve.steepest:.1e}; train with that, or a few times less"
+        )

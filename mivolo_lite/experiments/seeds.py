@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
@@ -14,6 +16,7 @@ from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import write_text
 
 SEEDS_FILE = "seeds.json"
+LIMITS = {"mae": (0.0, np.inf), "cs5": (0.0, 1.0), "gender_accuracy": (0.0, 1.0)}
 
 
 def train_seeds(
@@ -44,7 +47,7 @@ def train_seeds(
         for seed in range(seeds)
     ]
     losses = [image_losses(run.predictions) for run in read_runs(evaluations)]
-    found = {metric: spread([of_run[metric] for of_run in losses]) for metric in METRICS}
+    found = {metric: spread([of_run[metric] for of_run in losses], LIMITS[metric]) for metric in METRICS}
     spreads = {metric: values for metric, values in found.items() if values is not None}
     if not spreads:
         raise UserError(f"seeds: the validation data has no ages and no genders; {folder} has the trainings")

@@ -30,7 +30,7 @@ class Spread:
     n: int
 
 
-def spread(losses: Sequence[np.ndarray]) -> Spread | None:
+def spread(losses: Sequence[np.ndarray], limits: tuple[float, float] = (-np.inf, np.inf)) -> Spread | None:
     """The spread of a metric that is a mean over images.
 
     The interval over trainings is Student's, as trainings are few. That over both adds the variance of the mean over
@@ -38,6 +38,7 @@ def spread(losses: Sequence[np.ndarray]) -> Spread | None:
 
     Args:
         losses: of each training (N,) one number an image, in one order; NaN where it has none.
+        limits: of what such a number can be. No interval goes beyond them, as those of few trainings would.
 
     Returns:
         None where no image has a number in every training.
@@ -56,7 +57,11 @@ def spread(losses: Sequence[np.ndarray]) -> Spread | None:
         values=values.tolist(),
         mean=mean,
         deviation=deviation,
-        over_trainings=(mean - float(half_trainings), mean + float(half_trainings)),
-        over_both=(mean - half_both, mean + half_both),
+        over_trainings=_interval(mean, float(half_trainings), limits),
+        over_both=_interval(mean, half_both, limits),
         n=n,
     )
+
+
+def _interval(mean: float, half: float, limits: tuple[float, float]) -> tuple[float, float]:
+    return max(limits[0], mean - half), min(limits[1], mean + half)

@@ -153,11 +153,24 @@ def _load_again(address: str, cache: CacheConfig | None) -> ShardIndex:
     )
 
 
+def _is_indexed(folder: Path) -> bool:
+    return (folder / INDEX_FILE).is_file() and (folder / INFO_FILE).is_file()
+
+
+def _why_none(folder: Path, mend: str) -> str:
+    """Why a folder is no data set, and what to do."""
+    if not folder.is_dir():
+        return "no such folder"
+    if splits := sorted(path.name for path in folder.iterdir() if _is_indexed(path)):
+        return f"no indexed shards here, but in its folders: give one of them, as in {folder / splits[0]}"
+    return f"no indexed shards here; pack a data set or {mend}"
+
+
 def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
     mend = f"run `mivolo-lite index {folder}`"
     try:
-        if not (folder / INDEX_FILE).is_file() or not (folder / INFO_FILE).is_file():
-            raise UserError(f"{folder}: no indexed shards here; pack a data set or {mend}")
+        if not _is_indexed(folder):
+            raise UserError(f"{folder}: {_why_none(folder, mend)}")
         info = _read_info((folder / INFO_FILE).read_bytes(), folder, mend)
         if check_digest:
             _check_digest(folder, info, mend)

@@ -385,7 +385,7 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
     "words, message",
     [
         ("audit", "folders"),
-        ("audit {tmp}/nowhere", "no indexed shards"),
+        ("audit {tmp}/nowhere", "nowhere: no such folder"),
         ("audit {data}/train {data}/train", "given twice"),
         ("audit {data}/train https://a.invalid/b", "https://a.invalid/b: an audit reads every image; copy the shards"),
         ("audit {data}/train --distance 40", "--distance 40"),

@@ -140,7 +140,7 @@ def test_names_tell_the_folders_apart(folders, names):
 def test_what_is_missing_is_told_before_anything_is_evaluated(runs, people, tmp_path, capsys):
     for checkpoint, data, message in (
         (f"{runs}/z/best", f"{people}/val", "z/best: no model"),
-        (f"{runs}/y/best", f"{people}/test", "test: no indexed shards"),
+        (f"{runs}/y/best", f"{people}/test", "test: no such folder"),
         (f"{runs}/x/best", f"{people}/val", "given twice"),
         (f"{runs}/y/best", f"{people}/val", "looks at the face alone"),
     ):

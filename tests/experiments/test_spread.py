@@ -15,6 +15,11 @@ def test_the_interval_over_trainings_is_students():
     assert found.mean == 4.5 and found.deviation == pytest.approx(np.std([3, 4, 6.5], ddof=1)) and found.n == 1
 
 
+def test_an_interval_holds_no_value_that_cannot_be():
+    found = spread([np.array([share]) for share in (0.5, 0.9)], (0.0, 1.0))
+    assert found.over_trainings == found.over_both == (0.0, 1.0)
+
+
 def test_images_that_one_training_has_no_number_for_do_not_count():
     found = spread([np.array([1.0, np.nan, 3.0]), np.array([2.0, 100.0, 4.0])])
     assert found.n == 2 and found.values == [2.0, 3.0]

@@ -145,7 +145,7 @@ def test_a_broken_image_is_named_with_its_folder(folders, tmp_path):
     "train, message",
     [
         (["{0}/a", "{0}/a/"], "data.train: .*/a and .*/a are the same data set"),
-        (["{0}/a", "{0}/nowhere"], "nowhere: no indexed shards"),
+        (["{0}/a", "{0}/nowhere"], "nowhere: no such folder"),
         ([{"path": "{0}/a", "weight": 1.0000000001}, "{0}/b"], "weights .* fewer digits"),
     ],
 )

@@ -48,6 +48,17 @@ def test_offsets_labels_and_keys_are_those_of_the_samples(tmp_path):
     assert json.loads((tmp_path / "dataset.json").read_text())["samples"] == 12
 
 
+def test_a_folder_of_data_sets_names_one_of_them(tmp_path):
+    (tmp_path / "data" / "val").mkdir(parents=True)
+    make_shards(tmp_path / "data" / "val", [3])
+    with pytest.raises(UserError, match="data: no indexed shards here, but in its folders: .* as in .*/data/val$"):
+        ShardIndex.load(tmp_path / "data")
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        ShardIndex.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no indexed shards here; pack a data set or run"):
+        ShardIndex.load(tmp_path)
+
+
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
 def test_other_peoples_shards_with_long_names_and_cls(tmp_path, format):
     long = "a-folder/" + "n" * 90 if format == tarfile.USTAR_FORMAT else "a-folder/" + "n" * 150
