@@ -70,7 +70,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if not kind.startswith(("a zip archive", "of no known format")):
         return f"is {kind}, not weights; download it again"
     if match := _FORBIDDEN.search(str(error)):
-        return f"holds a {match[1]}, and only tensors and plain values are read; save its weights alone"
+        return f"holds the object {match[1]}, and only tensors and plain values are read; save its weights alone"
     reason = "" if str(error).startswith("Weights only") else first_line(error).split(". ")[0].strip()
     return f"cannot be read as weights: it is cut, damaged or no torch file{reason and f' ({reason})'}"
 

@@ -91,7 +91,7 @@ def test_what_is_no_mivolo_is_told_in_one_line(tmp_path, capsys):
         (b"<!DOCTYPE html><html>Quota exceeded</html>", "is an HTML or XML page"),
         (b"", "is empty, not weights"),
         (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
-        (b"\x80\x02cos\nsystem\nq\x00.", "cannot be read as weights"),
+        (b"\x80\x02cos\nsystem\nq\x00.", "holds the object os.system, and only tensors"),
         (bytes(range(128, 256)), "cannot be read as weights"),
         ({"state_dict": {}, "path": Path("x")}, "holds a pathlib.PosixPath, and only tensors"),
         ({"state_dict": {}, "when": datetime(2026, 1, 1)}, "holds a datetime.datetime, and only tensors"),

@@ -147,7 +147,7 @@ class Bomb:
 def test_nothing_is_unpickled(function, name, tmp_path):
     torch.save({"state_dict": {}, "args": Bomb(function)}, tmp_path / "bomb.pth")
     reason = raised_by(read_state_dict, tmp_path / "bomb.pth")
-    assert f"holds a {name}" in reason and "only tensors and plain values are read" in reason
+    assert f"holds the object {name}" in reason and "only tensors and plain values are read" in reason
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_mambaout", "test_efficientnet"])
