@@ -93,8 +93,8 @@ def test_what_is_no_mivolo_is_told_in_one_line(tmp_path, capsys):
         (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
         (b"\x80\x02cos\nsystem\nq\x00.", "holds the object os.system, and only tensors"),
         (bytes(range(128, 256)), "cannot be read as weights"),
-        ({"state_dict": {}, "path": Path("x")}, "holds a pathlib.PosixPath, and only tensors"),
-        ({"state_dict": {}, "when": datetime(2026, 1, 1)}, "holds a datetime.datetime, and only tensors"),
+        ({"state_dict": {}, "path": Path("x")}, "holds the object pathlib.PosixPath, and only tensors"),
+        ({"state_dict": {}, "when": datetime(2026, 1, 1)}, "holds the object datetime.datetime, and only tensors"),
         ({"state_dict": {}, "min_age": [1], "max_age": "b", "avg_age": None}, "are not numbers"),
         ({"state_dict": {}, "min_age": 0, "max_age": 10**9, "avg_age": 5}, "are not whole years"),
         (

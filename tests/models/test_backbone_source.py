@@ -67,7 +67,7 @@ def test_a_folder_with_torchs_file_is_read_as_tensors_alone(tmp_path):
     backbone = estimator(tmp_path / "timm", pretrained=True).model.backbone
     assert torch.equal(backbone.conv1[0].weight, original["conv1.0.weight"])
     torch.save({"model": shutil.rmtree}, tmp_path / "timm/pytorch_model.bin")
-    with pytest.raises(UserError, match="holds a shutil.rmtree"):
+    with pytest.raises(UserError, match="holds the object shutil.rmtree"):
         estimator(tmp_path / "timm", pretrained=True)
 
 
