@@ -78,6 +78,8 @@ def a_parser() -> ArgumentParser:
     parser = parser_of("estimate", a_parser)
     parser.add_argument("sources", type=str, nargs="+")
     parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--boxes", type=str | None, default=None, help="a table")
+    parser.add_argument("--path", type=str, default="", help="a column")
     parser.add_argument("--batch", type=int_range(1, 10), default=3)
     parser.add_argument("--tta", type=Literal["none", "flip"] | None, default=None)
     parser.add_argument("--half", type=bool | None, default=None)
@@ -108,6 +110,7 @@ def test_an_error_names_the_option_as_it_is_written_and_what_it_takes(words, ans
 def test_the_help_says_types_in_words():
     text = " ".join(a_parser().format_help().split())
     assert "(type: yes or no)" in text and "(type: one of none, flip)" in text
+    assert "a table --path" in text and "a column --batch" in text  # nothing where there is no default
     assert not any(word in text for word in ("null)", "Literal", "type: str"))
 
 

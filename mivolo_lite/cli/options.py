@@ -57,7 +57,7 @@ class _TypesInWords(DefaultHelpFormatter):
         return None if kind in (None, str, Path) else describe(kind)
 
     def _expand_help(self, action: Action) -> str:
-        return re.sub(r",? ?\(?default: (null)?\)$", ")", super()._expand_help(action)).removesuffix(" )")
+        return re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
