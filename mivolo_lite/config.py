@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
@@ -18,6 +19,7 @@ from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.old_names import current_key
+from mivolo_lite.option_help import TypesInWords
 from mivolo_lite.option_values import check_value
 from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
@@ -33,6 +35,8 @@ RUN_FILE = "config.yaml"
 """A run's own configuration, in its folder."""
 
 _MOST_DOTS = 10
+_NAMED = (*REGISTRIES, "data.augment")
+"""Sections for which a name may stand."""
 
 
 def _section_names(group: Any, prefix: str = "") -> Iterator[str]:
@@ -73,7 +77,9 @@ def help_text(argv: Sequence[str]) -> str:
     """Every option with its meaning and default, for the chosen model and method."""
     values, origin = _gather(argv)
     parser = ArgumentParser(
-        prog="mivolo-lite train", usage="mivolo-lite train --config FILE [--key.of.option VALUE ...]"
+        prog="mivolo-lite train",
+        usage="mivolo-lite train --config FILE [--key.of.option VALUE ...]",
+        formatter_class=TypesInWords,
     )
     parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
@@ -83,6 +89,13 @@ def help_text(argv: Sequence[str]) -> str:
     for name, group in _schema(values, origin).items():
         if is_dataclass(group):
             parser.add_class_arguments(checked_options(group), name)
+    for action in parser._actions:  # what jsonargparse would take, and `_override` does not
+        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
+        if action.dest in SECTIONS:
+            name = "a name, or " if action.dest in _NAMED else ""
+            action.metavar, action.help = "OPTIONS", f"{name}options as in '{{option: value}}'"
+        elif action.dest.endswith(".help"):
+            action.help = SUPPRESS
     return parser.format_help()
 
 

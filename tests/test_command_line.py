@@ -11,6 +11,7 @@ import mivolo_lite
 from mivolo_lite.cli import main
 from mivolo_lite.cli.entry import COMMANDS
 from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
+from mivolo_lite.config import help_text
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.package_files import package_configs, package_folder
@@ -70,6 +71,12 @@ def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, mo
         main(["train", "--config", "pkg:utk"])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and "pkg:utk" in error and "utkface" in error
+
+
+def test_the_help_of_train_says_what_train_takes():
+    text = " ".join(help_text([]).split())
+    assert "--data.augment OPTIONS a name, or options as in" in text and "(type: yes or no, default: False)" in text
+    assert not any(word in text for word in ("null)", "Literal", "type: str", "CONFIG Path", ".help", "+ ["))
 
 
 def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):

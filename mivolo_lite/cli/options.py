@@ -8,11 +8,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentError, ArgumentParser
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.old_names import current_option
-from mivolo_lite.option_values import describe, without_none
+from mivolo_lite.option_help import TypesInWords, type_of
+from mivolo_lite.option_values import describe
 from mivolo_lite.paths import expand_path, local_path
 
 _INPUTS, _OUTPUTS = (
@@ -45,19 +46,8 @@ def parser_of(command: str, function: Callable) -> ArgumentParser:
         prog=f"mivolo-lite {command}",
         description=function.__doc__,
         exit_on_error=False,
-        formatter_class=_TypesInWords,
+        formatter_class=TypesInWords,
     )
-
-
-class _TypesInWords(DefaultHelpFormatter):
-    """The help, with ``yes or no`` in place of Python's ``bool | null``; text needs no type."""
-
-    def _get_type_str(self, action: Action) -> str | None:
-        kind = _type_of(action)
-        return None if kind in (None, str, Path) else describe(kind)
-
-    def _expand_help(self, action: Action) -> str:
-        return re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
@@ -81,19 +71,13 @@ def _written(action: Action) -> str:
     return action.option_strings[0] if action.option_strings else action.dest
 
 
-def _type_of(action: Action) -> Any:
-    """The type of an option's value, without None; None for a switch."""
-    kind = getattr(action, "_typehint", None) or action.type
-    return without_none(kind) if kind else None
-
-
 def _explained(error: str, parser: ArgumentParser, words: Sequence[str]) -> str:
     """What jsonargparse says of a command line, in the words of the command line."""
     actions = _actions(parser)
     if (match := _WRONG_VALUE.match(error)) and match[1] in actions:
         action = actions[match[1]]
         shown = " ".join([_written(action), *_values(words, _written(action))])
-        return f"{shown}: give {describe(_type_of(action))}"
+        return f"{shown}: give {describe(type_of(action))}"
     if error.startswith(_MISSING):
         missing = error.removeprefix(_MISSING).split(", ")
         return f"{', '.join(_written(actions[name]) for name in missing)}: missing; see {parser.prog} --help"

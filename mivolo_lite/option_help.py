@@ -1,0 +1,27 @@
+"""The help of options, with their types in words."""
+
+import re
+from argparse import Action
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import DefaultHelpFormatter
+
+from mivolo_lite.option_values import describe, without_none
+
+
+class TypesInWords(DefaultHelpFormatter):
+    """The help, with ``yes or no`` in place of Python's ``bool | null``; text needs no type."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        kind = type_of(action)
+        return None if kind in (None, str, Path) else describe(kind)
+
+    def _expand_help(self, action: Action) -> str:
+        return re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
+
+
+def type_of(action: Action) -> Any:
+    """The type of an option's value, without None; None for a switch."""
+    kind = getattr(action, "_typehint", None) or action.type
+    return without_none(kind) if kind else None
