@@ -239,13 +239,13 @@ def require_same_model(card: Card, start: Card, folder: Path | str) -> None:
     """
     for name, (value, trained) in model_changes(card, start).items():
         raise UserError(
-            f"--init_from {folder}: was trained with {name} {trained}, this run says {value}; give --{name} {trained}"
+            f"--init-from {folder}: was trained with {name} {trained}, this run says {value}; give --{name} {trained}"
         )
     trained = {task.name: task.classes for task in read_tasks(start.tasks)}
     for task in read_tasks(card.tasks):
         if trained.get(task.name, task.classes) != task.classes:
             raise UserError(
-                f"--init_from {folder}: was trained with classes {trained[task.name]} of {task.name}, this run "
+                f"--init-from {folder}: was trained with classes {trained[task.name]} of {task.name}, this run "
                 f"says {task.classes}; give the same ones in the same order, or give the task another name"
             )
 

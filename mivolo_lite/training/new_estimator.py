@@ -68,4 +68,4 @@ def init_from(estimator: Estimator, checkpoint: str) -> str:
     estimator.load_weights(source, fresh_weights(estimator.card, card))
     changes = method_changes(estimator.card, card)
     listed = ", ".join(f"{name} {value} ({trained})" for name, (value, trained) in changes.items())
-    return f"--init_from {checkpoint}: the head for ages begins anew: {listed}" if changes else ""
+    return f"--init-from {checkpoint}: the head for ages begins anew: {listed}" if changes else ""

@@ -88,7 +88,7 @@ def test_another_method_begins_with_a_new_head_and_says_so(words, tmp_path, caps
     second = started("--run", tmp_path / "second", "--init_from", tmp_path / "first", *words)
     for name, tensor in second.estimator.state_dict().items():
         assert tensor.equal((fresh if name.startswith("method.") else learnt)[name]), name
-    assert f"--init_from {tmp_path}/first: the head for ages begins anew: {change}\n" in capsys.readouterr().out
+    assert f"--init-from {tmp_path}/first: the head for ages begins anew: {change}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
