@@ -47,10 +47,10 @@ class AuditOptions:
             raise UserError(f"--distance {self.distance}: give a number of bits from 0 to 16")
         for name in ("similarity", "max_blur"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a number from 0 to 1")
+                raise UserError(f"--{name} {getattr(self, name)}: give a number from 0 to 1")
         for name in ("age_tolerance", "min_side", "show"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 or more")
+                raise UserError(f"--{name} {getattr(self, name)}: give 0 or more")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class CropRules:
             )
         for name in ("crop_size", "min_face", "min_body"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a side in pixels, 1 or more")
+                raise UserError(f"--{name} {getattr(self, name)}: give a side in pixels, 1 or more")
 
     @classmethod
     def of_policy(cls, policy: Mapping[str, Any]) -> "CropRules":
@@ -83,7 +83,7 @@ def check_cuts_nothing(rules: CropRules) -> None:
     for field in fields(rules):
         value = getattr(rules, field.name)
         if field.name not in ("crop_size", "resample") and value != field.default:
-            option = f"--{field.name.replace('_', '-')}"
+            option = f"--{field.name}"
             raise UserError(f"{option} {value}: the images are taken whole and nothing is cut; leave {option} out")
 
 

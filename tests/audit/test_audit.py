@@ -390,7 +390,7 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
         ("audit {data}/train https://a.invalid/b", "https://a.invalid/b: an audit reads every image; copy the shards"),
         ("audit {data}/train --distance 40", "--distance 40"),
         ("audit {data}/train --similarity 2", "--similarity 2"),
-        ("audit {data}/train --min-side -1", "--min-side -1"),
+        ("audit {data}/train --min-side -1", "--min_side -1"),
         ("audit {data}/train --speed 2", "speed"),
         ("audit {data}/train --out {tmp}/a-file", "a-file: cannot be written"),
         ("audit {data}/train --out {tmp}/out --fix {tmp}/a-file/x.txt", "cannot be written"),

@@ -168,8 +168,8 @@ def test_a_bad_table_is_one_clear_line(source, tmp_path):
         (lambda: source("path", "0.jpg"), "holds one column"),
         (lambda: source("path,age", "0.jpg,-1"), "nobody in it has an age or a gender"),
         (lambda: source("path,age", "0.jpg,1", align=True), "--align needs landmarks"),
-        (lambda: source("path,age", "0.jpg,1", min_body=0), "--min-body 0"),
-        (lambda: source("path,age", "0.jpg,1", min_face=50), "--min-face 50: the images are taken whole"),
+        (lambda: source("path,age", "0.jpg,1", min_body=0), "--min_body 0"),
+        (lambda: source("path,age", "0.jpg,1", min_face=50), "--min_face 50: the images are taken whole"),
         (lambda: source("path,age,face_corners", "0.jpg,1,", face_square=1.0), "face_corners frames the faces"),
         (lambda: CsvSource(tmp_path / "gone", tmp_path / "labels.csv"), "--images .*gone: no such folder"),
     ):

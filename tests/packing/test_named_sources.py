@@ -243,5 +243,5 @@ def test_sources_without_landmarks_refuse_alignment(tmp_path):
 
 def test_rules_of_cutting_are_refused_where_nothing_is_cut(tmp_path):
     for name in ("utkface", "fgnet", "adience"):
-        with pytest.raises(UserError, match="--face-shift 0.1: the images are taken whole"):
+        with pytest.raises(UserError, match="--face_shift 0.1: the images are taken whole"):
             made(name, tmp_path / name, face_shift=0.1)
