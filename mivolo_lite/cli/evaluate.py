@@ -83,7 +83,7 @@ def _add_options(parser: ArgumentParser) -> None:
         default=None,
         help="`flip` also estimates from the mirror images; as the card says by default",
     )
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, by their keys")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument(
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )

@@ -78,7 +78,7 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one a line")
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
     own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
     _name_in(parser)

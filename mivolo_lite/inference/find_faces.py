@@ -56,7 +56,7 @@ def find_faces(
         out: folder of the two files.
         detector: finds the faces of a photo (H, W, 3) uint8 RGB.
         path: column with the photos' names; a usual one by default.
-        delimiter: what parts a CSV's cells.
+        delimiter: what separates a CSV's cells.
 
     Raises:
         UserError: the table cannot be read or has boxes already, or no photo of it shows a face.

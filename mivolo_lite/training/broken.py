@@ -38,7 +38,7 @@ class BrokenImages:
 
         Args:
             step: for the log.
-            say: called with a line where there are new ones.
+            log: called with a line where there are new ones.
 
         Raises:
             UserError: there are more than the limit, on all ranks alike.

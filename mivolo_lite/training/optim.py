@@ -54,8 +54,8 @@ class OptimConfig:
         gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.
         teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
         teacher_weight: weight of the distance to the teachers' answers.
-        teacher_features: weight of the distance to the teachers' pooled features, beside that to their answers; 0 for
-            none.
+        teacher_features: weight of the distance to the teachers' pooled features, in addition to that to their
+            answers; 0 for none.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
         swa_start: stochastic weight averaging: passes over the data after which the weights at each evaluation are
             averaged, equally, and the average is evaluated and kept; null for none.

@@ -21,7 +21,7 @@ class AnnotationSource(TableSource):
             in pixels of the upright photo; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
             F, male or female; -1 for whatever is absent. Without any box columns each image is a face.
         gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
-        delimiter: what parts the cells: comma, semicolon, tab or bar; auto looks at the first line.
+        delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
     """
 
     def __init__(self, images: Path, csv: Path, gender_codes: str = "", delimiter: str = "auto", **options: Any):

@@ -32,7 +32,7 @@ class FairFaceSource(TableSource):
         csv: ``file,age,gender[,race][,face_x0,face_y0,face_x1,face_y1]``; ages such as ``30-39``, ``70+`` or
             ``more than 70`` become ranges.
         gender_codes: what other cells of the column gender than Male and Female mean, such as 0=M,1=F.
-        delimiter: what parts the cells: comma, semicolon, tab or bar; auto looks at the first line.
+        delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
         face: also cut the face out: by the CSV's box where it has one, else by a centred square whose side is
             ``1.3 / (1 + 2 margin)`` of the photo's. Without it the photo as it is, face and all, is the body.
         margin: the margin that the photos were cut with, in faces on every side. Without it photos of 448 px have

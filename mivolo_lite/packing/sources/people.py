@@ -10,13 +10,13 @@ from mivolo_lite.shards.sample import Labels, Sample
 
 
 class PeopleSource(Source):
-    """Draws photos of one person each, and cuts face and body out of them.
+    """Synthetic photos of one person each, with face and body cut out of them.
 
     Proportions, hair, wrinkles, posture and clothes depend on age, gender and group, as loosely as in life; light,
     noise, background and pose do not.
 
     Args:
-        count: how many people to draw.
+        count: how many people to make.
         seed: which series of people; photo ``n`` of a series never changes.
         covered: share of the photos in which something hides the face; the sample's JSON says which.
         crop_size: largest side in pixels that a crop is stored with.

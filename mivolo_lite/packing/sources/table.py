@@ -105,7 +105,7 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
 
     Args:
         path: a CSV in UTF-8 whose first line names the columns, JSON lines (or a JSON list of objects), or Parquet.
-        delimiter: what parts a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of the
+        delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of the
             first line.
         option: the option that names the file.
 
