@@ -13,7 +13,7 @@ def run(argv: Sequence[str]) -> None:
     parser = parser_of("audit", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
-    parser.add_argument("--fix", type=str | None, default=None, help="list of copies and bad crops to write, for --exclude")
+    parser.add_argument("--fix", type=str | None, default=None, help="list of copies and bad crops to write")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
     names = parser.add_class_arguments(AuditOptions)
     options = parse(parser, argv)

@@ -1,4 +1,4 @@
-"""Dividing samples into parts and folds, so that what belongs together stays together."""
+"""Dividing samples into splits and folds, so that what belongs together stays together."""
 
 import hashlib
 import re
@@ -36,13 +36,13 @@ class Splitting:
     """How samples are divided.
 
     Attributes:
-        shares: share of the samples by part. None: as the data set itself says; else undivided where there are folds;
+        shares: share of the samples by split. None: as the data set itself says; else undivided where there are folds;
             else 0.9 ``train`` and 0.1 ``val``.
         by: what stays together: all images of a ``person``, where it is known who that is; or an ``image`` and its
             exact copies.
-        stratify: ``age`` gives every part and fold the same ages, ``no`` leaves that to chance. By chance, adding
-            images moves no other one into another part.
-        folds: into how many folds the samples of each part are divided besides; each sample's JSON says its fold.
+        stratify: ``age`` gives every split and fold the same ages, ``no`` leaves that to chance. By chance, adding
+            images moves no other one into another split.
+        folds: into how many folds the samples of each split are divided; each sample's JSON says its fold.
     """
 
     shares: Mapping[str, float] | None = None
@@ -117,7 +117,7 @@ def _lots_of_people(samples: Sequence[TemporarySample]) -> list[bytes]:
 
 
 def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], shares: Sequence[float]) -> dict[bytes, int]:
-    """The part of each group of samples: in the order of their mean ages, each comes where most is missing."""
+    """The split of each group of samples: in the order of their mean ages, each comes where most is missing."""
     ages: dict[bytes, list[float]] = defaultdict(list)
     for sample, lot in zip(samples, lots, strict=True):
         ages[lot].append(np.inf if sample.labels.age is None else sum(sample.labels.age) / 2)
@@ -131,7 +131,7 @@ def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], share
 
 
 def people_in_several(by_part: Mapping[str, Sequence[TemporarySample]], identity: str) -> str | None:
-    """How many people are in more than one part, in words; None where nobody's identity or only one part is known."""
+    """How many people are in more than one split, in words; None where nobody's identity or only one split is known."""
     people = {name: {sample.labels.extra.get(identity) for sample in part} - {None} for name, part in by_part.items()}
     if len(people) < 2 or not any(people.values()):
         return None

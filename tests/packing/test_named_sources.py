@@ -156,7 +156,7 @@ def test_real_ages_of_appa_real_have_no_width(tmp_path):
 def test_adience_counts_what_it_maps(tmp_path):
     _, source = made("adience", tmp_path)
     assert source.notes[-1] == (
-        "ages beside the eight classes: (8, 23) -> (8, 12) (1), 35 -> (25, 32) (1), 57 -> (60, 100) (1)"
+        "ages outside the eight classes: (8, 23) -> (8, 12) (1), 35 -> (25, 32) (1), 57 -> (60, 100) (1)"
     )
 
 
@@ -167,7 +167,7 @@ def test_agedb_without_its_csv_is_divided_by_person(tmp_path):
     assert together[1] == together[2] != together[0]
     face(tmp_path / "AgeDB/9_X_3_m.jpg")
     _, source = made("agedb", tmp_path)
-    with pytest.raises(Rejected, match="not in the CSV of parts"):
+    with pytest.raises(Rejected, match="not in the CSV of splits"):
         source.read("AgeDB/9_X_3_m.jpg")
 
 

@@ -136,7 +136,7 @@ def test_folders_of_parts_stay_parts(tmp_path):
 def test_a_tar_outside_the_folders_of_parts_is_one_line_unless_shares_are_given(tmp_path):
     for number, name in enumerate(("train/a", "val/a", "my data/a")):
         write_tar(tmp_path / f"in/{name}.tar", {"0.jpg": noise_jpeg(number), "0.json": labels(age=number)})
-    with pytest.raises(UserError, match="train, val are folders of parts, and my data/a.tar lies in none of them"):
+    with pytest.raises(UserError, match="train, val are folders of splits, and my data/a.tar lies in none of them"):
         pack(ShardsSource(tmp_path / "in"), tmp_path / "out", None)
     assert len(pack(ShardsSource(tmp_path / "in"), tmp_path / "out", {"all": 1.0}).splits["all"]) == 3
 

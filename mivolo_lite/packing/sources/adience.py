@@ -21,13 +21,13 @@ STRAY = {
     **dict.fromkeys(("46", "55", "56"), "(48, 53)"),
     **dict.fromkeys(("57", "58"), "(60, 100)"),
 }
-"""Ages beside the classes, and the class that the literature counts them in."""
+"""Ages outside the classes, and the class that the literature counts them in."""
 
 _IMAGES = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
 
 
 class AdienceSource(TableSource):
-    """Adience: faces with their age class as a range; ages beside the classes are mapped to the nearest, and counted.
+    """Adience: faces with their age class as a range; ages outside the classes are mapped to the nearest, and counted.
 
     The five folds have no person in common; a sample's JSON says its fold. A person is a Flickr user.
 
@@ -51,7 +51,7 @@ class AdienceSource(TableSource):
         super().__init__(folder, table, GenderCodes(""), whole="face", **options)
         if strays:
             mapped = ", ".join(f"{age} -> {STRAY[age]} ({count})" for age, count in sorted(strays.items()))
-            self.notes = [*self.notes, f"ages beside the eight classes: {mapped}"]
+            self.notes = [*self.notes, f"ages outside the eight classes: {mapped}"]
 
 
 def _cells(path: Path, fold: int, folder: str, strays: Counter[str]) -> Iterator[dict[str, str]]:

@@ -20,8 +20,8 @@ class AgeDBSource(FileNameSource):
     Names hold letters that archives write in two Unicode forms; both are one person.
 
     Args:
-        csv: ``age,path,split`` of imbalanced-regression: its parts instead of parts by person. The same people are in
-            its train and test part.
+        csv: ``age,path,split`` of imbalanced-regression: its splits instead of splits by person. The same people
+            are in its train and test split.
     """
 
     form = "[number]_[name]_[age]_[m|f].jpg"
@@ -47,7 +47,7 @@ class AgeDBSource(FileNameSource):
         try:
             return self.parts[_composed(Path(item).name)]
         except KeyError:
-            raise Rejected("is not in the CSV of parts") from None
+            raise Rejected("is not in the CSV of splits") from None
 
 
 def _composed(text: str) -> str:

@@ -15,7 +15,7 @@ PARTS = {"train": "train", "valid": "val", "test": "test"}
 
 
 class AppaRealSource(TableSource):
-    """APPA-REAL: the faces cut with a margin of 40 %; no gender. The parts are the published ones.
+    """APPA-REAL: the faces cut with a margin of 40 %; no gender. The splits are the published ones.
 
     Args:
         images: the folder ``appa-real-release``, with ``train``, ``valid``, ``test`` and ``gt_avg_train.csv`` ...

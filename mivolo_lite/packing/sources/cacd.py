@@ -11,7 +11,7 @@ from mivolo_lite.shards.sample import Labels
 class CACDSource(FileNameSource):
     """CACD2000's images, ``[age]_[Given]_[Family]_[NNNN].jpg``; a person is a name. No gender.
 
-    ``celebrity2000_meta.mat`` is not needed. The rank-based parts of the literature come with ``pack paplhjak``.
+    ``celebrity2000_meta.mat`` is not needed. The rank-based splits of the literature come with ``pack paplhjak``.
     """
 
     form = "[age]_[Given]_[Family]_[NNNN].jpg"

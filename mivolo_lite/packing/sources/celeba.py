@@ -18,7 +18,7 @@ _FOLDERS = ("", "Anno/", "Eval/")
 class CelebASource(TableSource):
     """CelebA's aligned faces: gender from the attribute Male; the other attributes are labels of tasks, 0 or 1.
 
-    ``Young`` is an attribute and no age. The parts are the published ones; people are in one of them each. ``--align``
+    ``Young`` is an attribute and no age. The splits are the published ones; each person is in one of them. ``--align``
     follows the published landmarks.
 
     Args:

@@ -18,7 +18,7 @@ from mivolo_lite.shards.sample import Labels, Sample, key_of, parse_age
 
 
 class FileNameSource(Source):
-    """Images that are faces, with their labels in their names. All images of a person come into the same part.
+    """Images that are faces, with their labels in their names. All images of a person come into the same split.
 
     A subclass gives the form of the names and says what they mean.
 
@@ -48,7 +48,7 @@ class FileNameSource(Source):
         raise NotImplementedError
 
     def part(self, item: str) -> str | None:
-        """The part that the data set itself puts an image into, None where it has none."""
+        """The split that the data set itself puts an image into, None where it has none."""
         return None
 
     def items(self) -> list[str]:

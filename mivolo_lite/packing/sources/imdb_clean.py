@@ -20,7 +20,7 @@ _PERSON = re.compile(r"nm\d+")
 class ImdbCleanSource(TableSource):
     """IMDB-clean: the photos cut with a margin of 100 % (``imdb-clean-1024``) or, with ``original``, IMDB's own.
 
-    A person is the ``nm`` number in a file's name. The parts are those of the three CSVs.
+    A person is the ``nm`` number in a file's name. The splits are those of the three CSVs.
 
     Args:
         images: the folder with ``imdb_train_new_1024.csv`` and ``imdb-clean-1024``, or ``imdb_train_new.csv`` and

@@ -8,7 +8,7 @@ from mivolo_lite.packing.sources.layout import first_or_none, first_there
 
 
 class LagendaSource(AnnotationSource):
-    """LAGENDA: face and body of everybody labelled; all others are blanked out. A benchmark, one part: ``test``.
+    """LAGENDA: face and body of everybody labelled; all others are blanked out. A benchmark, one split: ``test``.
 
     Args:
         images: the folder with ``lagenda_annotation.csv`` and ``lag_benchmark``.

@@ -19,14 +19,14 @@ PROTOCOL = (
 )
 """The folders of the five fixed splits."""
 PUBLISHED = {0: "train", 1: "val", 2: "test"}
-"""The folders of data sets that have published parts, CLAP and CACD."""
+"""The folders of data sets that have published splits, CLAP and CACD."""
 
 
 class PaplhjakSource(TableSource):
     """The benchmark's JSON of AgeDB, AFAD, CACD, CLAP, FG-NET, IMDB-clean, MORPH or UTKFace.
 
     Faces are cut by ``aligned_bbox``, a rotated square, where the JSON has it. A sample's JSON says its fold; data sets
-    of three folders have these as parts.
+    of three folders have these as splits.
 
     Args:
         images: the folder that ``img_path`` is relative to.

@@ -27,7 +27,7 @@ class PETASource(TableSource):
     """PETA's images are bodies: gender and age as one of five ranges; a person is a line of ``Label.txt``.
 
     Args:
-        images: the folder with ``[data set]/archive/Label.txt`` and the images beside it.
+        images: the folder with ``[data set]/archive/Label.txt`` and the images next to it.
     """
 
     def __init__(self, images: Path, **options: Any):

@@ -17,7 +17,7 @@ AGES = ("0-3", "4-19", "20-39", "40-69", "70+")
 class RafDBSource(TableSource):
     """RAF-DB's aligned faces: the expression is a label of a task, ``expression``; the age is a range of five.
 
-    The parts are the published train and test.
+    The splits are the published train and test.
 
     Args:
         images: the folder ``basic``, with ``Image``, ``EmoLabel`` and ``Annotation``.

@@ -29,10 +29,10 @@ _WHOLE, _LAST = 0, 3
 
 
 class RecSource(Source):
-    """Faces of identities, cut and aligned already, byte for byte. All images of a person come into one part.
+    """Faces of identities, cut and aligned already, byte for byte. All images of a person come into one split.
 
     Args:
-        rec: ``train.rec``; ``train.idx`` lies beside it. ``.bin`` files are pickles and are refused.
+        rec: ``train.rec``; ``train.idx`` lies next to it. ``.bin`` files are pickles and raise an error.
         crops: see ``CropRules``.
     """
 

@@ -37,14 +37,14 @@ class ShardsSource(Source):
 
     A sample is the members of one key: ``.face.*`` and ``.body.*``, or one image, which is the face; and ``.json`` or
     ``.cls``. Members may lie in any order; macOS's files are passed over, hard links are followed, and tars in nested
-    folders are read. Tars in folders named train, val and test stay in these parts.
+    folders are read. Tars in folders named train, val and test stay in these splits.
 
     Args:
-        folder: the tars; ``--in DIR`` is the same.
+        folder: the tars.
         age: field of the JSON with the age; usually found by itself, as are the others.
         gender: field with the gender.
         group: field with the group.
-        identity: field that says who it is: a person's images come into the same part.
+        identity: field that says who it is: a person's images come into the same split.
         gender_codes: what other values of the gender mean, such as 0=M,1=F. Without it numbers are rejected.
         max_megapixels: larger images are rejected before they are decoded.
         crops: see ``CropRules``.
@@ -82,7 +82,7 @@ class ShardsSource(Source):
         outside = [tar for tar in self.tars if self.splits and _folder_part(tar) not in self.splits]
         if outside:
             raise UserError(
-                f"--in {self.images}: {', '.join(self.splits)} are folders of parts, and {outside[0]} lies in none of "
+                f"--in {self.images}: {', '.join(self.splits)} are folders of splits, and {outside[0]} lies in none of "
                 "them; move it, or give shares, as in --split train=0.9,val=0.1, to divide all anew"
             )
         items, unread = [], []
@@ -149,7 +149,7 @@ def _tars(folder: Path) -> list[str]:
 
 
 def _folder_part(tar: str) -> str:
-    """The part that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
+    """The split that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
     folder, slash, _ = tar.partition("/")
     return usual_part(folder) if slash else ""
 

@@ -22,7 +22,7 @@ class SourceImage:
         samples: the people in it.
         together: what the split is decided from, equal for images that belong into the same; the identity where None.
         missing: why a crop is absent whose box is there, by ``face`` or ``body``, for each sample that lacks one.
-        split: the part that the data set itself puts it into, None where it says nothing.
+        split: the split that the data set itself puts it into, None where it says nothing.
     """
 
     identity: bytes
@@ -42,7 +42,7 @@ class Source:
         crop_policy: how the crops were made, for ``dataset.json``.
         preface: what the labels are taken for, in lines to print before anything is packed.
         notes: what of the data set is left out before any image is read, counted, for the command's summary.
-        splits: the parts that the data set itself divides its images into; none where it does not.
+        splits: those that the data set itself divides its images into; none where it does not.
         has_folds: whether its samples say their fold, so that dividing them is left to training.
     """
 
@@ -53,7 +53,7 @@ class Source:
     has_folds: bool = False
 
     def ignore_parts(self) -> None:
-        """Leave the data set's own parts aside, so that an image of which they say nothing is no fault."""
+        """Leave the data set's own splits aside, so that an image of which they say nothing is no fault."""
         self.splits = ()
 
     def items(self) -> Sequence[str]:
@@ -74,7 +74,7 @@ def usual_part(text: str) -> str:
 
 
 def part_name(text: str, location: str) -> str:
-    """The name of a part of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
+    """The name of a split of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
     name = usual_part(text)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"{location}: split {text!r:.50} cannot name a folder; use letters and digits")

@@ -105,8 +105,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
 
     Args:
         path: a CSV in UTF-8 whose first line names the columns, JSON lines (or a JSON list of objects), or Parquet.
-        delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of the
-            first line.
+        delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of
+            the first line.
         option: the option that names the file.
 
     Raises:
@@ -145,7 +145,7 @@ def _read_csv(file: TextIO, delimiter: str, location: str) -> Table:
 
 
 def _mark(delimiter: str, first_line: str) -> str:
-    """The character that parts cells. Raises UserError for an unknown name of one."""
+    """The character that separates cells. Raises UserError for an unknown name of one."""
     if delimiter == "auto":
         return max(DELIMITERS.values(), key=first_line.count)  # the first of them where there is none
     mark = DELIMITERS.get(delimiter, delimiter)
