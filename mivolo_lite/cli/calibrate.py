@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
     )
-    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which the card then asks for")
+    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which model.yaml then asks for")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument(
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"

@@ -81,7 +81,7 @@ def _add_options(parser: ArgumentParser) -> None:
         "--tta",
         type=Tta | None,
         default=None,
-        help="`flip` also estimates from the mirror images; as the card says by default",
+        help="`flip` also estimates from the mirror images; by default what model.yaml says",
     )
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument(

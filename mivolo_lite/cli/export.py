@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> None:
         "--tta",
         type=Tta | None,
         default=None,
-        help="`flip` also estimates from the mirror images, inside; as the card says by default",
+        help="`flip` also estimates from the mirror images, inside; by default what model.yaml says",
     )
     options = parse(parser, argv)
     which = options.pop("input")

@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
         "--tta",
         type=Literal["none", "flip"] | None,
         default=None,
-        help="`flip` also estimates from the mirror images; as the card says by default",
+        help="`flip` also estimates from the mirror images; by default what model.yaml says",
     )
     parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
     parser.add_argument(
