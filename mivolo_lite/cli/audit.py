@@ -14,7 +14,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
     parser.add_argument("--fix", type=str | None, default=None, help="list of copies and bad crops to write")
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
     names = parser.add_class_arguments(AuditOptions)
     options = parse(parser, argv)
     limits = AuditOptions(**{name: options.pop(name) for name in names})

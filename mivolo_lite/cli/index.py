@@ -15,7 +15,7 @@ def run(argv: Sequence[str]) -> None:
     """``index DIR``: an index for shards that somebody else wrote."""
     parser = parser_of("index", run)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable samples")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     options = parse(parser, argv)

@@ -74,9 +74,11 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     )
     parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="give all splits the same ages")
     parser.add_argument("--folds", type=int_range(2, 1000) | None, default=None, help="number the samples' folds")
-    parser.add_argument("--samples_per_shard", type=int_range(1), default=1000)
-    parser.add_argument("--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the mixing")
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count())
+    parser.add_argument("--samples_per_shard", type=int_range(1), default=1000, help="samples of one tar")
+    parser.add_argument(
+        "--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the order in the shards"
+    )
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
