@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from mivolo_lite.cli import main
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.schedule import learning_rate
 from tests.shards.tiny_shards import damage
+from tests.training.launching import run_ranks
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 24
@@ -71,9 +73,23 @@ def heeding_signals():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=550)
-    assert process.returncode == 0, output.decode()
+def words(command, run, resume):
+    return ["train", *command[2:], "--run", str(run), "--resume", resume]
+
+
+def finish(command, run, resume="no"):
+    """Run it to its end, in a process forked where everything is imported."""
+    run_ranks(main, [(words(command, run, resume),)], timeout=550)
+
+
+def refused(command, run, capfd, resume="auto"):
+    """What is said of a run that does not begin."""
+    with pytest.raises(SystemExit) as stop:
+        main(words(command, run, resume))
+    assert stop.value.code == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    return said
 
 
 def records(run, kind):
@@ -89,7 +105,7 @@ def steps_logged(run):
 @pytest.fixture(scope="module")
 def undisturbed(command, tmp_path_factory):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(start(command, run))
+    finish(command, run)
     return run
 
 
@@ -107,7 +123,7 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, f"ended by itself before step {stop}"
-    finish(start(command, run, resume="auto"))
+    finish(command, run, resume="auto")
 
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
     for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
@@ -131,7 +147,7 @@ def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "ended by itself before two saves"
-    finish(start(by_clock, run, resume="auto"))
+    finish(by_clock, run, resume="auto")
     expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
     assert all(expected[key].equal(found[key]) for key in expected)
     assert len(records(run, "start")) == 2 and 0 < records(run, "end")[-1]["goodput"] < 1
@@ -142,8 +158,8 @@ def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_
 def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_path, warning):
     """Sent to all of its processes, as a terminal does."""
     run = tmp_path / "run"
-    command = [command[0], "-m", "mivolo_lite", "train", *command[2:]]
-    process = start(command, run, start_new_session=True, preexec_fn=heeding_signals)
+    package = [command[0], "-m", "mivolo_lite", "train", *command[2:]]
+    process = start(package, run, start_new_session=True, preexec_fn=heeding_signals)
     while process.poll() is None and len(steps_logged(run)) < 5:
         time.sleep(0.01)
     os.killpg(process.pid, warning)
@@ -151,7 +167,7 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
     assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
     saved = int(last_checkpoint(run).name[5:])
     assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in output
-    finish(start(command, run, resume="auto"))
+    finish(command, run, resume="auto")
 
     expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
     assert all(expected[key].equal(found[key]) for key in expected)
@@ -176,18 +192,16 @@ def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
     assert "File too large" in error and "whole; make room" in error  # of a checkpoint, or of the best weights
     assert last_checkpoint(run).name == whole
 
-    finish(start(command, run, resume="auto"))
+    finish(command, run, resume="auto")
     for name in ("model", "ema", "optimizer"):
         expected, found = (load_file(last_checkpoint(each) / f"{name}.safetensors") for each in (undisturbed, run))
         assert expected.keys() == found.keys() and all(expected[key].equal(found[key]) for key in expected)
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_begun_again(command, undisturbed):
+def test_a_finished_run_is_not_begun_again(command, undisturbed, capfd):
     before = (undisturbed / "metrics.jsonl").read_bytes()
-    process = start(command, undisturbed)
-    output = process.communicate(timeout=550)[0].decode()
-    assert process.returncode == 2 and "--resume auto" in output and "Traceback" not in output
+    assert "--resume auto" in refused(command, undisturbed, capfd, resume="no")
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
 
@@ -200,10 +214,8 @@ def test_a_finished_run_is_not_begun_again(command, undisturbed):
         ("data.block_samples", "4", "another data.block_samples (block_samples 8, now 4)"),
     ],
 )
-def test_another_order_cannot_resume_it(command, undisturbed, option, value, message):
-    process = start([*command, f"--{option}", value], undisturbed, resume="auto")
-    output = process.communicate(timeout=550)[0].decode()
-    assert process.returncode == 2 and message in output and "Traceback" not in output
+def test_another_order_cannot_resume_it(command, undisturbed, option, value, message, capfd):
+    assert message in refused([*command, f"--{option}", value], undisturbed, capfd)
 
 
 @pytest.mark.slow
@@ -211,7 +223,7 @@ def test_it_goes_on_by_samples_with_another_global_batch(command, people, undist
     """Half as much again, in steps twice as large: the schedule resumes where the samples seen put it."""
     run = shutil.copytree(undisturbed, tmp_path / "run")
     epochs = float(command[command.index("--optim.epochs") + 1])
-    finish(start([*command, "--optim.global_batch", "20", "--optim.epochs", str(1.5 * epochs)], run, resume="auto"))
+    finish([*command, "--optim.global_batch", "20", "--optim.epochs", str(1.5 * epochs)], run, resume="auto")
     assert steps_logged(run)[STEPS:] == list(range(STEPS + 1, STEPS + 7))
     new = [record for record in records(run, "train") if record["step"] > STEPS]
     assert [record["samples_seen"] for record in new] == [240 + 20 * step for step in range(1, 7)]
@@ -223,26 +235,24 @@ def test_it_goes_on_by_samples_with_another_global_batch(command, people, undist
 @pytest.mark.slow
 def test_a_run_that_has_learnt_enough_is_done(command, undisturbed, tmp_path):
     run = shutil.copytree(undisturbed, tmp_path / "run")
-    finish(start([*command, "--optim.epochs", "1"], run, resume="auto"))
+    finish([*command, "--optim.epochs", "1"], run, resume="auto")
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
 
 
 @pytest.mark.slow
-def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp_path):
+def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp_path, capfd):
     data = shutil.copytree(people / "train", tmp_path / "train")
     damage(ShardIndex.load(data), 0, "face")
     changed = ["--data.train", str(data), "--train.max_broken", "1"]
-    finish(start([*command, *changed], tmp_path / "run"))
-    finish(start([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto"))
+    finish([*command, *changed], tmp_path / "run")
+    finish([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto")
     lines = (tmp_path / "run" / "broken.jsonl").read_text().splitlines()
     assert len(lines) == 1 and ".face: " in json.loads(lines[0])["image"]
 
-    output = start([*command, *changed, "--train.max_broken", "0"], tmp_path / "other").communicate(timeout=550)[0]
-    assert "1 images cannot be decoded, more than train.max_broken 0 allows (0)" in output.decode()
+    said = refused([*command, *changed, "--train.max_broken", "0"], tmp_path / "other", capfd, resume="no")
+    assert "1 images cannot be decoded, more than train.max_broken 0 allows (0)" in said
 
 
 @pytest.mark.slow
-def test_another_model_cannot_resume_it(command, undisturbed):
-    process = start([*command, "--model.backbone", "test_resnet"], undisturbed, resume="auto")
-    output = process.communicate(timeout=550)[0].decode()
-    assert process.returncode == 2 and "another model" in output and "Traceback" not in output
+def test_another_model_cannot_resume_it(command, undisturbed, capfd):
+    assert "another model" in refused([*command, "--model.backbone", "test_resnet"], undisturbed, capfd)
