@@ -5,6 +5,7 @@ import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mivolo_lite.packing.sources import SOURCES
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
+from tests.forked import run_forked
 from tests.inference.scenes import RedSquares, photo
 from tests.models.tiny import SIDE, TinyMivolo
 from tests.packing import layouts
@@ -147,6 +149,7 @@ def workplace(supplies, tmp_path, monkeypatch):
     (tmp_path / "shards").symlink_to(supplies / "shards")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "mivolo_d1_224", TinyMivolo)
+    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
     return tmp_path
 
 

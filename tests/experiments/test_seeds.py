@@ -1,12 +1,14 @@
 """A recipe trained with several seeds, by real trainings."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.seeds import train_seeds
+from tests.forked import run_forked
 
 SMALL = [
     "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0",
@@ -15,7 +17,8 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_path, capfd):
+def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
     words = ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
     main(["seeds", *words, "--seeds", "2", "--workers=0"])
     table = capfd.readouterr().out
