@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from mivolo_lite.cli import main
 from mivolo_lite.shards.index import ShardIndex
 from tests.shards.servers import RangeServer, serving
+from tests.training.forked_ranks import run_launched
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -25,11 +26,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-def launch(*words, **environment):
+def launch(*words):
     return subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1",
          "--mixed_precision", "no", "--dynamo_backend", "no", "train.py", *map(str, words)],
-        cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=300,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -99,9 +100,10 @@ def test_a_run_from_a_url_is_the_run_from_the_folder(people, tmp_path):
     with serving(RangeServer(people)) as server:
         for name, address in (("disk", people), ("url", server.url)):
             data = ["--data.train", f"{address}/train", "--data.val", f"{address}/val"]
-            options = [*SMALL, "--data.block_samples", "8", "--data.cache.folder", tmp_path / "cache"]
-            done = launch("--run", tmp_path / name, *data, *options, OMP_NUM_THREADS="1")
-            assert done.returncode == 0 and "Unclosed" not in done.stderr, done.stderr
+            options = [*SMALL, "--data.block_samples", "8", "--data.cache.folder", f"{tmp_path}/cache"]
+            words = ["train", "--run", f"{tmp_path}/{name}", *data, *options]
+            codes, said = run_launched("single", 1, main, (words,), tmp_path)
+            assert codes == [0] and "Unclosed" not in said, said
         weights = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("disk", "url")]
         assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
         asked = ["--data", f"{server.url}/val", "--cache.folder", f"{tmp_path}/cache", "--workers", "0"]
@@ -130,12 +132,12 @@ def test_real_faces_and_bodies_with_ages_as_ranges_are_packed_trained_on_and_eva
     assert packed == {ages[age]: count for age, count in labelled.items()}
     assert 0.6 < len(train) / labelled.total() < 0.85
 
-    done = launch(
-        "--run", run, "--data.train", data / "train", "--data.val", data / "val", "--data.image_size", 64,
-        "--data.workers", 0, "--data.drop_face", 0.3, "--data.drop_body", 0.1, "--model", "dual", "--model.dim", 64,
-        "--model.face", "test_resnet", "--model.body", "test_resnet", "--optim.epochs", 3, "--optim.global_batch", 20,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    main([
+        "train", "--run", f"{run}", "--data.train", f"{data}/train", "--data.val", f"{data}/val", "--data.image_size",
+        "64", "--data.workers", "0", "--data.drop_face", "0.3", "--data.drop_body", "0.1", "--model", "dual",
+        "--model.dim", "64", "--model.face", "test_resnet", "--model.body", "test_resnet", "--optim.epochs", "3",
+        "--optim.global_batch", "20",
+    ])  # fmt: skip
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in log if line["kind"] == "train"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
