@@ -26,7 +26,7 @@ def all_near(hashes: np.ndarray, others: np.ndarray, distance: int) -> set[tuple
     return set(zip(one[near].tolist(), other[near].tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 120), distance=st.integers(0, 12), flips=st.integers(0, 20))
 def test_every_near_pair_is_found_exactly_once(seed, count, distance, flips):
     hashes = np.unique(clustered(seed, count, flips))
@@ -52,7 +52,7 @@ def test_more_hashes_are_sorted_by_more_bits():
     assert sum(masks) == 2**64 - 1 and all(one & other == 0 for one, other in zip(masks, masks[1:], strict=False))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 60), distance=st.integers(0, 10))
 def test_candidates_are_the_plain_and_the_mirrored_pairs(seed, count, distance):
     rng = np.random.default_rng(seed)

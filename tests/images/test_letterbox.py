@@ -42,7 +42,7 @@ def test_a_image_that_fits_is_only_padded():
     assert np.array_equal(letterbox(image, 64)[:, 16:47], image)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 96))
 def test_a_flat_image_stays_flat_and_touches_two_edges(height, width, size):
     square = letterbox(np.full((height, width, 3), WHITE, np.uint8), size)
@@ -54,7 +54,7 @@ def test_a_flat_image_stays_flat_and_touches_two_edges(height, width, size):
     assert right - left in (0, 1) and bottom - top in (0, 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 64))
 def test_a_place_that_was_used_before_holds_nothing_but_the_image(height, width, size):
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)

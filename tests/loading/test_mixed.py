@@ -28,7 +28,7 @@ def sets_of(order, samples):
 
 @pytest.mark.slow
 @given(sets=lists, seed=st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_sets_samples_are_its_own_stream_so_each_comes_once_a_pass(sets, seed):
     order = mixed([sizes for sizes, _ in sets], [share for _, share in sets], seed)
     epochs, samples = order.samples(0, 400)
@@ -40,7 +40,7 @@ def test_a_sets_samples_are_its_own_stream_so_each_comes_once_a_pass(sets, seed)
 
 
 @given(sets=lists)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_prefix_holds_each_set_in_its_share(sets):
     shares = [share for _, share in sets]
     order = mixed([sizes for sizes, _ in sets], shares)
@@ -54,7 +54,7 @@ def test_every_prefix_holds_each_set_in_its_share(sets):
 
 
 @given(sets=lists, first=st.integers(0, 500), count=st.integers(0, 120))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_stream_from_the_middle_is_the_rest_of_the_undisturbed_one(sets, first, count):
     of = [sizes for sizes, _ in sets], [share for _, share in sets]
     whole, fresh = mixed(*of).samples(0, first + count), mixed(*of).samples(first, count)

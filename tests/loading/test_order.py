@@ -13,7 +13,7 @@ settings_of_order = {"seed": st.integers(0, 5), "block_samples": st.integers(1, 
 
 
 @given(sizes=sizes, epoch=st.integers(0, 3), **settings_of_order)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_sample_exactly_once_an_epoch(sizes, epoch, **options):
     order = GlobalOrder(np.array(sizes), **options)
     epochs, samples = order.samples(epoch * len(order), len(order))
@@ -22,7 +22,7 @@ def test_every_sample_exactly_once_an_epoch(sizes, epoch, **options):
 
 
 @given(sizes=sizes, first=st.integers(0, 300), count=st.integers(0, 120), **settings_of_order)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_stretch_of_the_stream_is_that_stretch_however_it_is_asked_for(sizes, first, count, **options):
     order = GlobalOrder(np.array(sizes), **options)
     whole = order.samples(0, first + count)
@@ -32,7 +32,7 @@ def test_a_stretch_of_the_stream_is_that_stretch_however_it_is_asked_for(sizes, 
 
 
 @given(sizes=sizes, block_samples=st.integers(1, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_cover_everything_and_no_block_reaches_across_shards(sizes, block_samples):
     start, size = cut_into_blocks(np.array(sizes), block_samples)
     np.testing.assert_array_equal(start, np.cumsum(size) - size)

@@ -42,7 +42,7 @@ def test_steps_within_a_window_and_over_many_are_dealt_out_whole(global_batch, w
 
 
 @given(stop=st.integers(1, 11), before=st.sampled_from([1, 2, 4]), after=st.sampled_from([1, 2, 3, 8]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_resumed_at_any_step_at_any_world_size_the_stream_goes_on(stop, before, after):
     resumed = global_batches(before, 0, stop) + global_batches(after, stop * 24, 12 - stop)
     assert resumed == global_batches(1, 0, 12)
@@ -76,7 +76,7 @@ def test_a_rank_reads_few_blocks(world_size):
 
 
 @given(samples=st.integers(1, 70), batch=st.integers(1, 16), world_size=st.integers(1, 9))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, batch, world_size):
     ranks = [list(EvalSampler(samples, batch, rank, world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
@@ -85,7 +85,7 @@ def test_evaluation_counts_each_sample_once_in_equally_many_batches(samples, bat
 
 
 @given(global_batch=st.integers(1, 300), limit=st.none() | st.integers(1, 64), world_size=st.integers(1, 16))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_plan_makes_up_the_global_batch_or_says_which_one_it_could(global_batch, limit, world_size):
     if global_batch % world_size:
         with pytest.raises(UserError, match=f"global_batch {global_batch} .* {world_size} processes; use "):

@@ -48,7 +48,7 @@ def test_somebody_who_hardly_overlaps_is_left_in():
     assert blanked(cut((100, 100, 300, 400), own_face=touching)).sum() == 1, "the own face is blanked all the same"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-50, 650), min_size=4, max_size=4))
 def test_exactly_the_shared_pixels_are_blanked(corners):
     x0, x1 = sorted(corners[:2])

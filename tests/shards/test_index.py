@@ -106,7 +106,7 @@ def test_a_shard_cut_off_anywhere_is_named(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(position=st.integers(0, 20_000), garbage=st.binary(min_size=1, max_size=40))
 def test_damage_never_costs_a_sample_in_silence(tmp_path_factory, position, garbage):
     """Whatever is written over a tar: it is refused, or every sample is indexed or rejected."""
