@@ -12,7 +12,6 @@ from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
 from tests.shards.tiny_shards import noise_jpeg
 
-
 settings.register_profile("no deadline", deadline=None)  # of 200 ms, which a busy machine exceeds
 settings.load_profile("no deadline")
 
