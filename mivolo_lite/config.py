@@ -19,7 +19,7 @@ from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
 from mivolo_lite.old_names import current_key
-from mivolo_lite.option_help import TypesInWords
+from mivolo_lite.option_help import TypesInWords, describe_section
 from mivolo_lite.option_values import check_value
 from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
@@ -92,8 +92,7 @@ def help_text(argv: Sequence[str]) -> str:
     for action in parser._actions:  # what jsonargparse would take, and `_override` does not
         action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         if action.dest in SECTIONS:
-            name = "a name, or " if action.dest in _NAMED else ""
-            action.metavar, action.help = "OPTIONS", f"{name}options as in '{{option: value}}'"
+            describe_section(action, or_name=action.dest in _NAMED)
         elif action.dest.endswith(".help"):
             action.help = SUPPRESS
     return parser.format_help()

@@ -21,6 +21,14 @@ class TypesInWords(DefaultHelpFormatter):
         return re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
 
 
+SECTION = "options as in '{option: value}'"
+
+
+def describe_section(action: Action, or_name: bool = False) -> None:
+    """Say in the help what a section of options takes; jsonargparse speaks of a configuration file."""
+    action.metavar, action.help = "OPTIONS", f"a name, or {SECTION}" if or_name else SECTION
+
+
 def type_of(action: Action) -> Any:
     """The type of an option's value, without None; None for a switch."""
     kind = getattr(action, "_typehint", None) or action.type

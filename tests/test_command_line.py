@@ -79,6 +79,17 @@ def test_the_help_of_train_says_what_train_takes():
     assert not any(word in text for word in ("null)", "Literal", "type: str", "CONFIG Path", ".help", "+ ["))
 
 
+def test_a_section_of_a_command_takes_options(capsys):
+    for words, answer in (
+        (["--help"], "--cache OPTIONS"),
+        (["--cache", "/etc/hostname"], "give options as in '{option"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["evaluate", "--checkpoint", "default", "--data", "x", "--out", "y", *words])
+        said = "".join(capsys.readouterr())
+        assert answer in said and "CONFIG" not in said
+
+
 def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):
     main(["launch-files", f"{tmp_path}/launch"])
     assert f"{tmp_path}/launch" in capsys.readouterr().out

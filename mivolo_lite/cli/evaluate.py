@@ -15,6 +15,7 @@ from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
+from mivolo_lite.option_help import describe_section
 from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
@@ -94,6 +95,7 @@ def _add_options(parser: ArgumentParser) -> None:
         help="`yes` gives the files to Weights & Biases or MLflow, to the run of the checkpoint there",
     )
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
+    describe_section(parser._option_string_actions["--cache"])
 
 
 def _report(table: str, selected: Iterable[dict], options: dict, tracked: Path | None) -> None:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.old_names import current_option
-from mivolo_lite.option_help import TypesInWords, type_of
+from mivolo_lite.option_help import SECTION, TypesInWords, type_of
 from mivolo_lite.option_values import describe
 from mivolo_lite.paths import expand_path, local_path
 
@@ -77,7 +77,8 @@ def _explained(error: str, parser: ArgumentParser, words: Sequence[str]) -> str:
     if (match := _WRONG_VALUE.match(error)) and match[1] in actions:
         action = actions[match[1]]
         shown = " ".join([_written(action), *_values(words, _written(action))])
-        return f"{shown}: give {describe(type_of(action))}"
+        kind = type_of(action)
+        return f"{shown}: give {describe(kind) if kind else SECTION}"
     if error.startswith(_MISSING):
         missing = error.removeprefix(_MISSING).split(", ")
         return f"{', '.join(_written(actions[name]) for name in missing)}: missing; see {parser.prog} --help"
