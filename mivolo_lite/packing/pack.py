@@ -22,6 +22,7 @@ from mivolo_lite.packing.splitting import Splitting, people_in_several
 from mivolo_lite.packing.tar_writer import TarWriter
 from mivolo_lite.packing.temporary_samples import ReadResult, TemporarySample, read_photos
 from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.scan import index_shards
@@ -201,8 +202,9 @@ def write_splits(
     """Write shards, indices and the list of the rejected, from images that were read."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
     samples = _with_unique_keys(reading.samples)
-    included = [sample for sample in samples if _names(sample).isdisjoint(exclude)]
-    unmatched = sorted(set(exclude).difference(*map(_names, samples)))
+    named = [names_of(sample.key, sample.labels) for sample in samples]
+    included = [sample for sample, names in zip(samples, named, strict=True) if names.isdisjoint(exclude)]
+    unmatched = sorted(set(exclude).difference(*named))
     by_split = splitting.divide(included, source)
     _write_shards(folder, by_split, samples_per_shard, workers)
     for name in by_split:
@@ -226,14 +228,6 @@ def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySampl
         keys.add(key)
         unique.append(sample if key == sample.key else replace(sample, key=key))
     return unique
-
-
-def _names(sample: TemporarySample) -> set[str]:
-    """What a list to leave out may call a sample: its key, or its image."""
-    source = sample.labels.extra.get("source")
-    return (
-        {sample.key, source} if isinstance(source, str) else {sample.key}
-    )  # other people's JSON may have a list there
 
 
 def _write_shards(

@@ -8,6 +8,7 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, write_text
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.sample import Labels
 from mivolo_lite.shards.subset import SubsetIndex
 
 _SHOWN = 5  # names in a line
@@ -34,6 +35,12 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
     except UnicodeDecodeError:
         raise UserError(f"{option} {path}: not text in UTF-8; give one key or image name a line") from None
     return frozenset(name for line in lines if (name := line.partition("\t")[0].strip()))
+
+
+def names_of(key: str, labels: Labels) -> set[str]:
+    """What a list to leave out may call a sample: its key, or its image. Other people's JSON may have a list there."""
+    source = labels.extra.get("source")
+    return {key, source} if isinstance(source, str) else {key}
 
 
 def left_out_line(count: int, names: Collection[str], unmatched: Sequence[str]) -> str:

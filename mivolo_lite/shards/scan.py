@@ -21,6 +21,7 @@ from mivolo_lite.images.kind import HEAD, is_image, kind_of
 from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.columns import extra_columns, finite_or_none, label_columns
+from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.members import IMAGES, member_columns
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -385,18 +386,13 @@ def _make_keys_unique(scans: list[ShardScan]) -> None:
 def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int, list[str]]:
     """Leave out what is named. Returns the keys of the samples, how many rejects were named, and names of nothing."""
     excluded, rejects, unmatched = [], 0, set(exclude)
-    for scan in scans:
-        for sample in scan.samples:
-            unmatched -= {sample.key, str(sample.labels.extra.get("source"))}
-        included = [
-            sample
-            for sample in scan.samples
-            if sample.key not in exclude and sample.labels.extra.get("source") not in exclude
-        ]
+    for scan in scans if exclude else ():
+        named = [names_of(sample.key, sample.labels) for sample in scan.samples]
+        included = [sample for sample, keys in zip(scan.samples, named, strict=True) if keys.isdisjoint(exclude)]
         excluded += {sample.key for sample in scan.samples} - {sample.key for sample in included}
         names = [{name := reject["image"], name.removeprefix(f"{scan.name}:")} for reject in scan.rejected]
         rejected = [reject for reject, keys in zip(scan.rejected, names, strict=True) if keys.isdisjoint(exclude)]
         rejects += len(scan.rejected) - len(rejected)
-        unmatched -= set().union(*names)
+        unmatched -= set().union(*named, *names)
         scan.samples, scan.rejected = included, rejected
     return sorted(excluded), rejects, sorted(unmatched)
