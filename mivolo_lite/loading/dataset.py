@@ -98,8 +98,7 @@ class ShardDataset:
             labels[AGE_STD] = self.age_std[samples]
         tasks = {name: column[samples] for name, column in self.tasks.items()}
         if self.augment and numbers and self.changes.negated:
-            sign = np.where(self.augment.flips(numbers), -1, 1)
-            tasks |= {name: sign * tasks[name] for name in self.changes.negated}
+            self.augment.negate_flipped(tasks, self.changes.negated, numbers)
         batch = Batch.assemble(images, labels, samples, valid.astype(bool), broken, tasks)
         return batch if self.mixup is None else self.mixup(batch.tensors(), epochs).arrays()
 

@@ -117,8 +117,7 @@ class _Batches:
         tasks = {name: self._numbers(name, choices, rows, labels, broken) for name, choices in self.classes.items()}
         if self.negated:
             numbers = [self._chances(position, sample) for position, sample in rows]
-            sign = np.where(self.augment.flips(numbers), -1, 1)
-            tasks |= {name: sign * tasks[name] for name in self.negated}
+            self.augment.negate_flipped(tasks, self.negated, numbers)
         return Batch.assemble(
             images,
             columns,

@@ -1,6 +1,6 @@
 """Augmentation of training images, as a function of uniform numbers that are hashed from (seed, epoch, sample)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from math import exp, log
@@ -81,9 +81,10 @@ class Augment:
         most = 33 + 2 * self.config.randaugment_ops
         return uniform_of(*(np.atleast_1d(name)[:, None] for name in names), np.arange(most)).tolist()
 
-    def flips(self, numbers: list[list[float]]) -> np.ndarray:
-        """(B,) bool: whose image is flipped, of the ``numbers`` (B, N)."""
-        return np.array([of_image[_FLIP] < self.config.flip for of_image in numbers], dtype=bool)
+    def negate_flipped(self, tasks: dict[str, np.ndarray], names: Iterable[str], numbers: list[list[float]]) -> None:
+        """Change the sign of these tasks' labels (B,) where the image is flipped, of the ``numbers`` (B, N)."""
+        sign = np.array([-1 if of_image[_FLIP] < self.config.flip else 1 for of_image in numbers])
+        tasks |= {name: sign * tasks[name] for name in names}
 
     def __call__(self, image: np.ndarray, out: np.ndarray, numbers: list[float]) -> None:
         """Letterbox a part of the image (H, W, 3) uint8 into ``out`` (S, S, 3), changed as ``numbers`` (N,) say."""
