@@ -1,6 +1,6 @@
 """Metrics of a set of predictions, over all images and by subgroup."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -153,12 +153,16 @@ def _count_and_examples(images: Sequence[str]) -> dict:
     return {"n": len(images), "first": list(images[:SHOWN])}
 
 
-def validation_error(metrics: dict) -> float:
+def validation_error(metrics: dict, unlearnt: Collection[str] = ()) -> float:
     """The error by which training keeps the best weights: the MAE in years; without ages, 1 minus the mean accuracy
-    of all other tasks, 1 where there are none."""
-    if metrics["mae"] is not None:
+    of all other tasks, 1 where there are none. A score of what nothing taught does not count."""
+    if metrics["mae"] is not None and "age" not in unlearnt:
         return metrics["mae"]
-    accuracies = [value for name, value in metrics.items() if name.endswith("_accuracy") and value is not None]
+    accuracies = [
+        value
+        for name, value in metrics.items()
+        if name.endswith("_accuracy") and value is not None and name.removesuffix("_accuracy") not in unlearnt
+    ]
     return 1 - sum(accuracies) / max(1, len(accuracies))
 
 

@@ -99,9 +99,7 @@ class Trainer:
         )
         self.val_loader = self._val_loader()
         self.labels = check_run(self)
-        # No score of what nothing taught chooses the best weights.
-        scores = {"age": "mae"}
-        self.unlearnt = {scores.get(name, f"{name}_accuracy"): None for name in unlearnt(config, self.labels)}
+        self.unlearnt = unlearnt(config, self.labels)
         if is_main:
             self.folder.save_config(dump_run_config(config))
 
@@ -359,7 +357,7 @@ class Trainer:
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
                 metrics = evaluate_predictions(predictions)
-                error = validation_error(metrics | self.unlearnt)
+                error = validation_error(metrics, self.unlearnt)
                 is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
                 self.logger.log_metrics(
                     "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""

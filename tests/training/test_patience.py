@@ -16,7 +16,7 @@ SMALL = [
 @pytest.mark.slow
 def test_the_learning_rate_falls_on_a_plateau_also_in_a_resumed_run(people, tmp_path, monkeypatch):
     errors = iter([5.0, 5.0, 6.0, 5.0, 4.0])  # an equal one is no progress
-    monkeypatch.setattr(loop, "validation_error", lambda metrics: next(errors))
+    monkeypatch.setattr(loop, "validation_error", lambda metrics, unlearnt: next(errors))
     words = ["train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val"]
     words += [*SMALL, "--optim.schedule", "plateau", "--optim.plateau_patience", "0", "--optim.warmup_epochs", "0"]
     words += ["--optim.lr", "0.001", "--train.log_every", "1", "--train.eval_every", "1", "--optim.global_batch", "13"]
@@ -31,7 +31,7 @@ def test_the_learning_rate_falls_on_a_plateau_also_in_a_resumed_run(people, tmp_
 def test_it_ends_after_so_many_evaluations_without_a_new_best(people, tmp_path, monkeypatch, capfd):
     errors = [9.0, 8.0, 8.5, 7.0, 7.5, 7.5, 6.0, 6.0]
     measured = iter(errors)
-    monkeypatch.setattr(loop, "validation_error", lambda metrics: next(measured))
+    monkeypatch.setattr(loop, "validation_error", lambda metrics, unlearnt: next(measured))
     words = ["train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val"]
     words += [*SMALL, "--train.patience", "2"]
     main(words)
