@@ -216,11 +216,11 @@ def test_a_refused_sender_reads_the_reason_after_all_is_sent(status, reason, add
 
 
 def test_a_form_is_told_what_to_send(client):
-    kinds = (
+    answers = (
         client.post("/predict", files={"file": file_of(TWO)}),
         client.post("/predict", content=b"--x", headers={"Content-Type": "Multipart/Form-Data; boundary=x"}),
     )
-    assert all(answer.status_code == 422 and "--data-binary" in answer.json()["detail"] for answer in kinds)
+    assert all(answer.status_code == 422 and "--data-binary" in answer.json()["detail"] for answer in answers)
 
 
 @IN_A_BROWSER

@@ -87,7 +87,7 @@ def test_capped_weights_are_the_others_scaled(cap):
 
 @pytest.mark.parametrize("power, cap", [(1.0, 100.0), (0.5, 1.2)])
 def test_a_sample_that_comes_three_times_counts_as_three(power, cap):
-    """A set of 10 that weighs as much as one of 30, against the same with its samples written down three times."""
+    """A set of 10 that weighs as much as one of 30, against the same with its samples repeated three times."""
     frequency = frequencies([[None] * 30, [None] * 10], [2.0, 2.0])
     once, thrice = (columns_of([30] * len(group), group=group) for group in ([0] * 30 + [1] * 10, [0] * 30 + [1] * 30))
     assert frequency == pytest.approx([2 / 3] * 30 + [2] * 10)
