@@ -1,6 +1,7 @@
 """Which room of the package may import which: the arrows point down."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def room_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
+@cache
 def arrows() -> dict[tuple[str, str], list[str]]:
     """The files behind every import from one room of another."""
     found = {}

@@ -84,7 +84,8 @@ def replicates(
     def sums(times: int) -> np.ndarray:
         return np.concatenate([resample(some) for some in _batches(times, _DRAWS // n)])
 
-    return np.concatenate([statistic(sums(some)) for some in _batches(times, _ELEMENTS // (len(starts) * len(columns)))])
+    held = _ELEMENTS // (len(starts) * len(columns))
+    return np.concatenate([statistic(sums(some)) for some in _batches(times, held)])
 
 
 def _batches(count: int, at_once: int) -> list[int]:
