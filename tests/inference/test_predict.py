@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,8 @@ from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
 from tests.inference.scenes import photo, rows, tiny_estimator
 from tests.shards.servers import RangeServer, serving
-from tests.training.launching import finish, free_port
+from tests.training.forked_ranks import run_launched
+from tests.training.launching import free_port
 
 pytestmark = pytest.mark.usefixtures("red_faces")
 
@@ -303,19 +303,9 @@ def test_two_processes_share_the_work_exactly_once(checkpoint, tmp_path):
     (tmp_path / "boxes.csv").write_text("\n".join(["file,face_x0,face_y0,face_x1,face_y1", *lines]))
     words = [tmp_path / "photos", "--boxes", tmp_path / "boxes.csv", "--checkpoint", checkpoint]
     expected = predict(*words, out=tmp_path / "one")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        str(free_port()),
-    ]
-    words = [*launch, "-m", "mivolo_lite", "predict", *map(str, words), "--out", str(tmp_path / "two")]
-    code, output = finish(words)
-    assert code == 0, output
+    words = ["predict", *map(str, words), "--out", str(tmp_path / "two")]
+    codes, output = run_launched("ddp", 2, main, (words,), tmp_path)
+    assert codes == [0, 0], output
     assert rows(tmp_path / "two") == expected and len(expected) == 7
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
         "predictions.csv", "predictions.jsonl", "rejected.jsonl",
