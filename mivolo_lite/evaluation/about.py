@@ -1,5 +1,7 @@
 """What a page says of a model: how it was built, and on what it was trained."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mivolo_lite.card import Card, locate
@@ -7,6 +9,8 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.yaml_file import read_yaml_file
+
+TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
 
 _SHORT = 12
 """Characters of a digest that are shown."""
@@ -36,6 +40,29 @@ def training_data(checkpoint: Path | str, card: Card) -> str:
     if not digest:
         return folders
     return f"{folders} (digest {digest})" if folders else f"digest {digest}"
+
+
+def was_trained_on(
+    checkpoint: Path | str, card: Card, data: Path | str, digest: str, folds: Sequence[int] | None
+) -> bool:
+    """Whether a model has learnt some of the samples that are read from a folder.
+
+    Args:
+        checkpoint, card: of the model.
+        data: the folder, or its URL.
+        digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
+        folds: which are read; None for all.
+    """
+    return digest in card.data_digest or any(
+        _real(train_set.path) == _real(str(data))
+        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+        for train_set in training_sets(locate(checkpoint))
+    )
+
+
+def _real(address: str) -> str:
+    """A folder by the one name that all its names lead to; a URL as it is."""
+    return address.rstrip("/") if "://" in address else os.path.realpath(address)
 
 
 def trained_on(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, Tta
-from mivolo_lite.evaluation.about import about_data, about_model
+from mivolo_lite.evaluation.about import TRAINED_ON, about_data, about_model, was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
@@ -105,6 +105,8 @@ def evaluate(
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
     metrics = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
+    if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
+        metrics["data"]["trained_on"] = True
     metrics |= _describe_estimator(estimator, index) | ({"tasks_left_out": left_out} if left_out else {})
     if inputs is None:
         metrics |= summaries[None]
@@ -226,7 +228,8 @@ def _write_report(
         "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
         "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
     }
-    write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures)
+    warning = TRAINED_ON if metrics["data"].get("trained_on") else ""
+    write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures, warning)
 
 
 def _calibrated_on(calibration: dict, metrics: dict) -> str:

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.about import about_model
+from mivolo_lite.evaluation.about import TRAINED_ON, about_model
 from mivolo_lite.evaluation.evaluate import columns_of, evaluate
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
 from mivolo_lite.evaluation.short_names import short_names
@@ -36,6 +36,7 @@ _LEAD = (
     "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
     "images. An age known as a range counts by its distance to it, so data sets of ranges look easier."
 )
+_MARKED = f"* {TRAINED_ON}"
 
 
 def evaluate_all(
@@ -53,7 +54,7 @@ def evaluate_all(
         What ``matrix.json`` holds: ``data`` by name (``folder``, ``digest``, ``samples``) and ``rows``, one for each
         checkpoint, or for each of the ``inputs`` that it is shown: ``checkpoint`` (its name), ``folder``, ``inputs``
         and ``cells`` by the name of the data: ``n``, ``mae`` with its interval, ``cs5``, ``bias`` and the other figures
-        that the evaluation has, and the ``folder`` of its results.
+        that the evaluation has, ``trained_on`` where the checkpoint was, and the ``folder`` of its results.
 
     Raises:
         UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint does not take
@@ -73,8 +74,9 @@ def evaluate_all(
         for other, folder in zip(sets, data, strict=True):
             pair = f"{name}_on_{other}"
             metrics = evaluate(checkpoint, folder, out / pair, cache=cache, **options)
+            trained_on = {"trained_on": True} if metrics["data"].get("trained_on") else {}
             for inputs, section in metrics.get("inputs", {None: metrics}).items():
-                found.setdefault(inputs, {})[other] = _cell(section) | {"folder": pair}
+                found.setdefault(inputs, {})[other] = _cell(section) | trained_on | {"folder": pair}
         rows += [
             {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
             for inputs, cells in found.items()
@@ -102,13 +104,21 @@ def matrix_table(matrix: dict) -> str:
     lines = [f"{'MAE':{first}}{''.join(f'{name:>{width}}' for name, width in zip(sets, widths, strict=True))}"]
     for row in rows:
         cells = [row["cells"][name] for name in sets]
-        maes = ("" if cell["mae"] is None else f"{cell['mae']:.2f}" for cell in cells)
+        maes = ("" if cell["mae"] is None else f"{cell['mae']:.2f}{_mark(cell)}" for cell in cells)
         counts = (f"n={cell['n']}" for cell in cells)
         for head, words in ((_row_name(row), maes), ("", counts)):
             lines.append(
                 f"{head:{first}}{''.join(f'{word:>{width}}' for word, width in zip(words, widths, strict=True))}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, _MARKED] if _marks(matrix) else lines)
+
+
+def _mark(cell: dict) -> str:
+    return "*" if cell.get("trained_on") else ""
+
+
+def _marks(matrix: dict) -> bool:
+    return any(_mark(cell) for row in matrix["rows"] for cell in row["cells"].values())
 
 
 def _cell(metrics: dict) -> dict:
@@ -139,7 +149,7 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     cells = [cell for row in matrix["rows"] for cell in row["cells"].values()]
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
     mae = _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
-    sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}")]
+    sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
     for name, (title, better, form) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
             table = _grid(matrix, lambda cell, name=name, form=form: _share(cell.get(name), form))
@@ -170,7 +180,7 @@ def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
         return "no ages"
     href = f"{cell['folder']}/{PAGE_FILE}" if has_reports else ""
     small = f"{between(cell['mae_interval'])}\nn={cell['n']}"
-    return Cell(f"{cell['mae']:.2f}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
+    return Cell(f"{cell['mae']:.2f}{_mark(cell)}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 
 def _share(value: float | None, form: str) -> str:

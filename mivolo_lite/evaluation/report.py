@@ -27,7 +27,12 @@ _NOTES = (
 
 
 def write_report(
-    results: Sequence[Result], about: Mapping[str, str], out: Path | str, files: Sequence[str] = (), form: str = "png"
+    results: Sequence[Result],
+    about: Mapping[str, str],
+    out: Path | str,
+    files: Sequence[str] = (),
+    form: str = "png",
+    warning: str = "",
 ) -> None:
     """Write ``report.html`` and ``plots/``.
 
@@ -37,20 +42,21 @@ def write_report(
         out: an existing folder.
         files: names of the results in it, to link to.
         form: of the plots' files, one of ``plot_folder.FORMATS``.
+        warning: a sentence above all figures.
     """
-    parts = list(_parts(results))
+    parts = list(_parts(results, warning))
     page = Page("Evaluation", parts, provenance() | dict(about), files)
     save_plots(_plots_of(parts), Path(out), form)
     write_text(Path(out) / REPORT_FILE, page.html())
 
 
-def _parts(results: Sequence[Result]) -> Iterator[Part]:
+def _parts(results: Sequence[Result], warning: str) -> Iterator[Part]:
     notes = Section("How to read this", [Notes(_NOTES)], folded=True)
     if len(results) == 1:
-        summary = Section("Summary", [Tiles([_tile(measure) for measure in headline(results[0].metrics)])])
+        summary = Section("Summary", [Tiles([_tile(measure) for measure in headline(results[0].metrics)])], warning)
         yield Part([summary, *sections(results[0]), notes])
         return
-    yield Part([_side_by_side(results)])
+    yield Part([_side_by_side(results, warning)])
     for result in results:
         yield Part(list(sections(result, folded=True)), f"Input: {result.name}")
     yield Part([notes])
@@ -60,7 +66,7 @@ def _tile(measure: Measure) -> Tile:
     return Tile(measure.name, measure.value, (f"{measure.of} {measure.interval}".strip(), measure.note, measure.better))
 
 
-def _side_by_side(results: Sequence[Result]) -> Section:
+def _side_by_side(results: Sequence[Result], warning: str) -> Section:
     """All inputs in one table, and their curves in the same plots."""
     columns = [{measure.name: measure for measure in headline(result.metrics)} for result in results]
     names = dict.fromkeys(name for column in columns for name in column)
@@ -71,7 +77,7 @@ def _side_by_side(results: Sequence[Result]) -> Section:
         rows.append([Cell(name, better), *map(_measure_cell, measures)])
     plots = list(curves({str(result.name): result.metrics for result in results if result.metrics["n"]}))
     table = Table(["", *(str(result.name) for result in results)], rows)
-    return Section("Summary", [table, Plots(plots)] if plots else [table])
+    return Section("Summary", [table, Plots(plots)] if plots else [table], warning)
 
 
 def _measure_cell(measure: Measure | None) -> Cell:

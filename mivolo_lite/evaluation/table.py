@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from mivolo_lite.evaluation.about import TRAINED_ON
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import SHOWN, task_scores
@@ -20,8 +21,8 @@ def metrics_table(metrics: dict) -> str:
         heads = "", "".join(f"{name:>32}" for name in columns)
         rows = [heads, *_ages_by_subgroup(columns.values()), ("", ""), *_details_side_by_side(columns.values())]
         robust = [line for name, column in columns.items() for line in _robustness(column, f", input {name}")]
-        return "\n".join([*_aligned(rows), *_unreadable(next(iter(columns.values()))), *_left_out(metrics), *robust])
-    details = [*_details(metrics), *_left_out(metrics)]
+        return "\n".join([*_aligned(rows), *_unreadable(next(iter(columns.values()))), *_cautions(metrics), *robust])
+    details = [*_details(metrics), *_cautions(metrics)]
     lines = [*_aligned(_ages_by_subgroup([metrics])), "", *details, *_robustness(metrics)]
     return "\n".join(lines).rstrip()
 
@@ -133,8 +134,10 @@ def _unreadable(metrics: dict) -> list[str]:
     return [f"{n} images cannot be decoded and count as missing: {examples}{' ...' if n > SHOWN else ''}"]
 
 
-def _left_out(metrics: dict) -> list[str]:
-    return [f"task {name} is left out: {reason}" for name, reason in metrics.get("tasks_left_out", {}).items()]
+def _cautions(metrics: dict) -> list[str]:
+    left_out = metrics.get("tasks_left_out", {})
+    lines = [f"task {name} is left out: {reason}" for name, reason in left_out.items()]
+    return [*lines, TRAINED_ON] if metrics.get("data", {}).get("trained_on") else lines
 
 
 def _details_side_by_side(columns: Iterable[dict]) -> list[tuple[str, str]]:

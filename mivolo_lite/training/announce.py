@@ -19,6 +19,8 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
+    if trainer.val_index.digest in {index.digest for index in trainer.reader.indexes}:
+        log(f"careful: data.val {trainer.val_index.folder} is trained on as well, so errors on other images are larger")
     if config.data.exclude:
         indexes = [*trainer.reader.indexes, trainer.val_index]
         left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)

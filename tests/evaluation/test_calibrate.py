@@ -14,6 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import MODEL_FILE, Card, Estimator
 from mivolo_lite.evaluation.calibration.calibrate import calibrate
 from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.shards.scan import index_shards
 from tests.shards.tiny_shards import make_shards, sample, write_shard
 
@@ -158,6 +159,9 @@ def test_a_part_of_the_training_data_is_noticed_as_well(trained, folds, is_seen,
     index_shards(tmp_path / "DATA")
     config = f"data: {{train: {trained.format(data=tmp_path / 'DATA')}}}\n"
     (tmp_path / "config.yaml").write_text(config)
+    metrics = evaluate(checkpoint, tmp_path / "DATA", tmp_path / "out", report=False, folds=folds)
+    assert metrics["data"].get("trained_on", False) is is_seen
+    assert ("The model was trained on these images" in metrics_table(metrics)) is is_seen
     if is_seen:
         with pytest.raises(UserError, match="DATA: the model was trained on these images"):
             calibrate(checkpoint, tmp_path / "DATA", 0.5, folds=folds)

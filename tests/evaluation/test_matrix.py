@@ -107,6 +107,17 @@ def test_the_page_leads_to_every_report_and_asks_for_nothing_else(found):
             assert f"{cell['mean_relative_degradation']:+.1%}" in text
 
 
+def test_a_cell_of_images_that_the_model_was_trained_on_is_marked():
+    figures = {"n": 30, "mae_interval": None, "folder": "x_on_seen"}
+    cells = {"seen": figures | {"mae": 0.5, "trained_on": True}, "new": figures | {"mae": 5.0}}
+    described = {name: {"folder": name, "digest": "0" * 64, "samples": 30} for name in cells}
+    matrix = {"data": described, "rows": [{"checkpoint": "x", "folder": "x", "inputs": None, "cells": cells}]}
+    lines = matrix_table(matrix).splitlines()
+    assert lines[1].split() == ["x", "0.50*", "5.00"] and lines[-1].startswith(
+        "* The model was trained on these images"
+    )
+
+
 @pytest.mark.slow
 def test_inputs_have_rows_of_their_own(runs, people, tmp_path):
     matrix = evaluate_all(

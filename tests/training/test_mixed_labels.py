@@ -59,22 +59,24 @@ def listed(folders, weight):
 
 
 @pytest.mark.slow
-def test_ages_of_one_set_and_genders_of_another_are_both_learnt(folders, train):
+def test_ages_of_one_set_and_genders_of_another_are_both_learnt(folders, train, capsys):
     log, val = train(
         listed(folders, 2), "--method", "dldl_v2", "--optim.epochs", "8", "--optim.gender_weight", "20",
         "--optim.lr", "3e-3", "--optim.warmup_epochs", "1", "--optim.ema_decay", "0.99",
     )  # fmt: skip
     assert val["mae"] < 0.6 * val["baseline_mae"] and val["gender_accuracy"] > 0.8
+    assert "is trained on as well" not in capsys.readouterr().out
     assert log[-1]["passes"] == {f"{folders}/{name}/train": pytest.approx(8, abs=0.03) for name in ("age", "gender")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["classification", "regression", "corn", "coral", "forest"])
-def test_without_a_single_known_age(folders, tmp_path, train, method):
+def test_without_a_single_known_age(folders, tmp_path, train, method, capsys):
     """None to start from, to learn from or to choose the best weights by: gender is trained, and all is finite."""
     log, val = train(f"{folders}/gender/train", "--method", method, "--optim.epochs", "0.2", val="gender/train")
     assert log[-1]["age_loss"] == 0 < log[-1]["gender_loss"]
     assert val["mae"] is None and val["gender_n"] == 800
+    assert f"careful: data.val {folders}/gender/train is trained on as well" in capsys.readouterr().out
     weights = load_file(tmp_path / "run" / "best" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
 

@@ -1,6 +1,5 @@
 """A trained estimator and images it has not seen, to age intervals and a gender temperature in its card."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from mivolo_lite.card import CARD_FILE, DEFAULT, Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.about import training_sets
+from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.files import require_writable, result_folder
@@ -54,7 +53,7 @@ def calibrate(
         raise UserError(f"calibrate {checkpoint}: is part of the package; give --out FOLDER for a calibrated copy")
     estimator, accelerator = Estimator.load(checkpoint), join_processes()
     index = load_selected(data, None, folds, exclude)
-    if index.digest in estimator.card.data_digest or _was_trained_on(checkpoint, data, folds):
+    if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process:  # before the work
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
@@ -71,20 +70,6 @@ def calibrate(
     if accelerator.is_main_process:
         _save(estimator, checkpoint, out)
     return estimator.card.calibration
-
-
-def _was_trained_on(checkpoint: Path | str, data: Path | str, folds: Sequence[int] | None) -> bool:
-    """Whether the run of a checkpoint learnt some of these samples: its digest may be of a part of the folder."""
-    return any(
-        _real(train_set.path) == _real(str(data))
-        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
-        for train_set in training_sets(locate(checkpoint))
-    )
-
-
-def _real(address: str) -> str:
-    """A folder by the one name that all its names lead to; a URL as it is."""
-    return address.rstrip("/") if "://" in address else os.path.realpath(address)
 
 
 def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) -> None:
