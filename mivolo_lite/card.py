@@ -46,7 +46,7 @@ class Card:
         tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
         tta: test-time augmentation, see ``Estimator``; where it is not said otherwise.
-        gender: whether it estimates the gender; published age-only checkpoints do not.
+        gender: whether it estimates the gender: not where it learnt none, nor as published age-only checkpoints.
         licence: of the weights, as their source states it; empty where nothing is known.
     """
 

@@ -26,6 +26,8 @@ from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, negated
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
+_GENDER_HEAD = "gender_head."
+"""Likewise where the card has no gender."""
 
 
 class Estimator(nn.Module):
@@ -121,13 +123,13 @@ class Estimator(nn.Module):
         return outputs
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
-        """Ages in years and (B, 2) probabilities over ``GENDERS``, None without a gender head, from a forward pass."""
+        """Ages in years and (B, 2) probabilities over ``GENDERS``, None where the card has no gender."""
         logits = self.gender_logits(output)
         return self.method.estimate(output["age"]), None if logits is None else logits.softmax(dim=1)
 
     def gender_logits(self, output: dict[str, Tensor]) -> Tensor | None:
-        """(B, 2) float32 logits over ``GENDERS``, by the calibrated temperature; None without a gender head."""
-        if self.gender_head is None:
+        """(B, 2) float32 logits over ``GENDERS``, by the calibrated temperature; None where the card has none."""
+        if not self.card.gender:
             return None
         return output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
 
@@ -143,7 +145,8 @@ class Estimator(nn.Module):
         """
         folder = Path(folder)
         weights = self.state_dict() if weights is None else weights
-        names = [name for name in weights if not name.startswith(_TRAINING_ONLY)]
+        unneeded = _TRAINING_ONLY if self.card.gender else (*_TRAINING_ONLY, _GENDER_HEAD)
+        names = [name for name in weights if not name.startswith(unneeded)]
         inference_weights = {name: weights[name].contiguous() for name in names}
         require_finite(inference_weights, folder)
         with explain_write_errors(folder):
@@ -201,9 +204,9 @@ class Estimator(nn.Module):
         load_exactly(self, loaded | current, path)
 
     def _is_needed(self, weight: str) -> bool:
-        """Whether a weight belongs to this estimator: not to the head or subnet of a task that it lacks."""
+        """Whether a weight belongs to this estimator: not to the head or subnet of what it does not answer."""
         module, _, path = weight.partition(".")
-        if f"{module}." in _TRAINING_ONLY:
+        if f"{module}." in _TRAINING_ONLY or f"{module}." == _GENDER_HEAD and self.gender_head is None:
             return False
         return module not in ("subnets", "heads") or path.partition(".")[0] in getattr(self, module)
 
@@ -277,7 +280,7 @@ def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
     tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
     heads = {task.name for task in tasks} - {task.name for task in trained}
     subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}
-    gender = () if start.gender else ("gender_head.",)  # published age-only checkpoints
+    gender = () if start.gender else (_GENDER_HEAD,)  # published age-only checkpoints
     method = ("method.",) if method_changes(card, start) else ()
     return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender, *method
 

@@ -256,13 +256,13 @@ def predict_each(
         rows[name].append(tuple(column[batch.valid].cpu().numpy() for column in columns))
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
     predictions = {name: _assemble(gather_object(rows[name]), index, tasks) for name in input_sets}
-    if estimator.gender_head is None:
+    if not estimator.card.gender:
         predictions = {name: _without_gender(of_inputs) for name, of_inputs in predictions.items()}
     return {name: replace(of_inputs, unreadable=images) for name, of_inputs in predictions.items()}
 
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
-    """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all from an estimator without gender."""
+    """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all where the card has no gender."""
     logits = estimator.gender_logits(output)
     if logits is None:
         return torch.zeros(len(output["age"]), device=output["age"].device)

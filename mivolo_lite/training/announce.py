@@ -19,6 +19,10 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
+    for name in sorted(trainer.unlearnt):
+        is_left_out = name == "gender" and not trainer.estimator.card.gender
+        answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
+        log(f"{name}: nothing to learn it from, or of weight 0, so {answers}")
     if trainer.val_index.digest in {index.digest for index in trainer.reader.indexes}:
         log(f"careful: data.val {trainer.val_index.folder} is trained on as well, so errors on other images are larger")
     if config.data.exclude:

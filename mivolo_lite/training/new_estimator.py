@@ -9,6 +9,7 @@ from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.loading.readers import IndexReader, StreamReader
+from mivolo_lite.training.checks import count_labels, unlearnt
 from mivolo_lite.training.run_config import RunConfig, named_options
 
 
@@ -42,6 +43,9 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
             f"method.{estimator.method.balancing_option}: how many samples of a stream have an age is not known before "
             "they are read; set it to false, or index the shards and use reader: index"
         )
+    # The head stays for the losses and for resuming; without labels it would answer at random.
+    labels = count_labels(reader.indexes, estimator.inputs, {})[1] if reader.indexes else {}
+    estimator.card.gender = start.get("gender", False) or "gender" not in unlearnt(config, labels)
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
 from mivolo_lite.shards.sample import Labels
@@ -79,6 +81,34 @@ def test_without_a_single_known_age(folders, tmp_path, train, method, capsys):
     assert f"careful: data.val {folders}/gender/train is trained on as well" in capsys.readouterr().out
     weights = load_file(tmp_path / "run" / "best" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data, options", [("age/train", ()), ("both/val", ("--optim.gender_weight", "0"))])
+def test_a_gender_that_is_not_learnt_is_not_estimated(folders, tmp_path, train, data, options, capsys):
+    """The head is there for a run that resumes, and for no one else: it would answer at random."""
+    small = "--optim.epochs", "0.3", *options
+    _, val = train(f"{folders}/{data}", *small)
+    assert (
+        "gender: nothing to learn it from, or of weight 0, so the model does not estimate it" in capsys.readouterr().out
+    )
+    best = tmp_path / "run" / "best"
+    assert val["gender_accuracy"] is None and Card.load(best).gender is False
+    assert not any(name.startswith("gender_head.") for name in load_file(best / "model.safetensors"))
+    assert Estimator.load(best).gender_head is None
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert "gender_head.weight" in load_file(checkpoint / "model.safetensors")
+    assert Estimator.load(checkpoint).gender_head is None
+    train(f"{folders}/{data}", *small, "--resume", "auto", "--optim.epochs", "0.5")
+    assert Card.load(best).gender is False
+
+
+@pytest.mark.slow
+def test_a_gender_that_the_start_knew_is_kept(folders, tmp_path, train):
+    train(f"{folders}/both/val", "--optim.epochs", "0.3")
+    (tmp_path / "run").rename(tmp_path / "start")
+    train(f"{folders}/age/train", "--optim.epochs", "0.1", "--init-from", f"{tmp_path}/start/best")
+    assert Card.load(tmp_path / "run" / "best").gender is True
 
 
 @pytest.mark.slow
