@@ -20,7 +20,7 @@ class Track:
 
     Attributes:
         number: from 1, in the order of appearance.
-        box: where it was seen last.
+        face, body: boxes in the last frame that showed the person; None for what it did not show.
         first, last: frames.
         frames: in how many it was seen.
         weight, age: the sum of the frames' weights, and the weighted sum of their ages.
@@ -29,7 +29,8 @@ class Track:
     """
 
     number: int
-    box: Box
+    face: Box | None
+    body: Box | None
     first: int
     last: int
     frames: int = 0
@@ -39,9 +40,14 @@ class Track:
     genders: int = 0
     flags: dict[str, int] = field(default_factory=dict)
 
-    def add(self, person: Person, box: Box, frame: int) -> None:
+    def overlap(self, person: Person) -> float:
+        """The overlap of the faces, or of the bodies where a face turned away."""
+        pairs = (self.face, person.face), (self.body, person.body)
+        return next((box_iou(last, now) for last, now in pairs if last and now), 0.0)
+
+    def add(self, person: Person, frame: int) -> None:
         """Take in what a frame shows. Frames weigh by one over the variance of the model's distribution."""
-        self.box, self.last, self.frames = box, frame, self.frames + 1
+        self.face, self.body, self.last, self.frames = person.face, person.body, frame, self.frames + 1
         for flag in person.flags:
             self.flags[flag] = self.flags.get(flag, 0) + 1
         if person.age is None:
@@ -86,13 +92,12 @@ class Tracker:
         """
         ended = [track for track in self.tracks if frame - track.last > self.patience]
         self.tracks = [track for track in self.tracks if frame - track.last <= self.patience]
-        boxes = [person.face or person.body for person in people]
-        matches = self._match(boxes)
+        matches = self._match(people)
         found: list[Track | None] = []
-        for number, (person, box) in enumerate(zip(people, boxes, strict=True)):
-            track = None if box is None else matches.get(number) or self._begin(box, frame)
-            if track is not None and box is not None:
-                track.add(person, box, frame)
+        for number, person in enumerate(people):
+            track = matches.get(number) or self._begin(person, frame) if person.face or person.body else None
+            if track is not None:
+                track.add(person, frame)
             found.append(track)
         return found, ended
 
@@ -101,13 +106,13 @@ class Tracker:
         ended, self.tracks = self.tracks, []
         return ended
 
-    def _match(self, boxes: Sequence[Box | None]) -> dict[int, Track]:
-        overlap = np.array([box_iou(box, track.box) if box else 0.0 for box in boxes for track in self.tracks])
-        overlap = overlap.reshape(len(boxes), len(self.tracks))
+    def _match(self, people: Sequence[Person]) -> dict[int, Track]:
+        overlap = np.array([track.overlap(person) for person in people for track in self.tracks])
+        overlap = overlap.reshape(len(people), len(self.tracks))
         pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
         return {int(number): self.tracks[place] for number, place in pairs if overlap[number, place] >= _LEAST_OVERLAP}
 
-    def _begin(self, box: Box, frame: int) -> Track:
-        self.tracks.append(Track(self._next, box, frame, frame))
+    def _begin(self, person: Person, frame: int) -> Track:
+        self.tracks.append(Track(self._next, person.face, person.body, frame, frame))
         self._next += 1
         return self.tracks[-1]

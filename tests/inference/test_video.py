@@ -210,6 +210,14 @@ def test_a_track_outlives_a_short_gap_and_no_long_one():
     assert ended == [first] and new.number == 2 and tracker.end() == [new]
 
 
+def test_a_track_goes_on_while_the_face_is_turned_away():
+    tracker, body = Tracker(patience=5), (0.0, 0.0, 100.0, 300.0)
+    (first,), _ = tracker([Person((25.0, 0.0, 75.0, 60.0), body)], 0)
+    (away,), _ = tracker([Person(None, body)], 1)
+    (back,), ended = tracker([Person((25.0, 0.0, 75.0, 60.0), body)], 2)
+    assert first is away is back and first.frames == 3 and not ended
+
+
 def test_ages_weigh_by_the_models_certainty_and_genders_by_their_odds():
     tracker = Tracker(patience=5)
     tracker([person(0, 20.0, 2.0)], 0)
