@@ -1,6 +1,7 @@
 """What a run says of itself before its first step and after its last."""
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mivolo_lite.shards.exclude import count_left_out
@@ -19,12 +20,8 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
-    for name in sorted(trainer.unlearnt):
-        is_left_out = name == "gender" and not trainer.estimator.card.gender
-        answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
-        log(f"{name}: nothing to learn it from, or of weight 0, so {answers}")
-    if trainer.val_index.digest in {index.digest for index in trainer.reader.indexes}:
-        log(f"careful: data.val {trainer.val_index.folder} is trained on as well, so errors on other images are larger")
+    for line in _cautions(trainer):
+        log(line)
     if config.data.exclude:
         indexes = [*trainer.reader.indexes, trainer.val_index]
         left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
@@ -33,6 +30,25 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"{folder}: {passes:.3g} passes")
     if trainer.resumed:
         log(f"resumed at step {state.step}, {state.samples_seen} samples seen")
+
+
+def _cautions(trainer: "Trainer") -> Iterator[str]:
+    """What is allowed and seldom meant."""
+    validation, training = trainer.val_index, {index.digest: index for index in trainer.reader.indexes}
+    for name in sorted(trainer.unlearnt):
+        is_left_out = name == "gender" and not trainer.estimator.card.gender
+        answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
+        yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
+    if validation.digest in training:
+        yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
+    span, size = trainer.estimator.method.span, trainer.config.data.image_size
+    for index in (training | {validation.digest: validation}).values():
+        lowest, highest = index.columns["age_lo"], index.columns["age_hi"]
+        if outside := int(((highest < span.min_age) | (lowest > span.max_age)).sum()):
+            ages = f"`ages` are {span.min_age} to {span.max_age}"
+            yield f"careful: {index.folder}: {outside} ages that the model cannot estimate; {ages}"
+        if (crop_size := index.info["crop_policy"].get("crop_size", size)) < size:
+            yield f"careful: {index.folder}: crops of at most {crop_size} px, which data.image_size {size} enlarges"
 
 
 def _in_one_line(trainer: "Trainer") -> str:

@@ -11,6 +11,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
 from tests.training.launching import lines
 
@@ -109,6 +110,15 @@ def test_a_gender_that_the_start_knew_is_kept(folders, tmp_path, train):
     (tmp_path / "run").rename(tmp_path / "start")
     train(f"{folders}/age/train", "--optim.epochs", "0.1", "--init-from", f"{tmp_path}/start/best")
     assert Card.load(tmp_path / "run" / "best").gender is True
+
+
+@pytest.mark.slow
+def test_ages_outside_the_span_and_small_crops_are_named(folders, train, capsys):
+    train(f"{folders}/both/val", "--optim.epochs", "0.3", "--ages.max_age", "60", "--data.image_size", "96")
+    said = capsys.readouterr().out
+    ages = ShardIndex.load(folders / "both" / "val").columns["age_lo"]
+    assert f"{folders}/both/val: {(ages > 60).sum()} ages that the model cannot estimate; `ages` are 0 to 60" in said
+    assert f"{folders}/both/val: crops of at most 64 px, which data.image_size 96 enlarges" in said
 
 
 @pytest.mark.slow
