@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.inference.framing import record_framing
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.rejects import REJECTED_FILE
@@ -24,6 +25,8 @@ def run(argv: Sequence[str]) -> None:
     print(f"{index.folder}: {content_of(index)}, {index.info['rejected']} rejected")
     for note in left_out_of(index):
         print(note)
+    if framing := record_framing([index]):
+        print(framing)
     if index.info["rejected"]:
         print(f"the rejected are listed in {index.folder}/{REJECTED_FILE}")
     if options["exclude"]:

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference.framing import record_framing
 from mivolo_lite.packing.pack import Packed, pack
 from mivolo_lite.packing.sources import SOURCES, summary_of
 from mivolo_lite.packing.sources.source import Source
@@ -38,7 +39,8 @@ def run(argv: Sequence[str]) -> None:
     if packed is None:
         print(f"worker shard {shard} is read; {options['out']} appears when the last one is")
         return
-    for line in _summary(packed, options["out"]):
+    framing = record_framing(list(packed.splits.values()))
+    for line in (*_summary(packed, options["out"]), *([framing] if framing else [])):
         print(line.encode(errors="replace").decode())  # a file's name may be bytes that are no text
     if exclude:
         print(left_out_line(packed.excluded, exclude, packed.unmatched))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.inference.people import Located
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import Crops, aligned_jpeg, cut_person
@@ -14,6 +15,8 @@ from mivolo_lite.packing.sources.source import Rejected
 DETECTOR_KEY = "face_boxes"
 """In a card's ``crop_policy``: the detector whose boxes the training faces were cut to."""
 
+FRAMING_KEY = "framing"
+"""In a ``crop_policy`` of whole images: the square around a detector's box that frames faces as those images do."""
 
 GIVES_LANDMARKS = ("yunet",)
 """Detectors whose faces have five landmarks, so that they can be aligned."""
@@ -39,7 +42,12 @@ class Cutter:
         policy = policies[0] if policies else {}
         self.inputs = tuple(inputs)
         self.guess_bodies = guess_bodies and "body" in inputs
-        self.rules = CropRules.of_policy(policy)
+        try:
+            self.rules = CropRules.of_policy({**policy, **_framing(policy)})
+        except TypeError:
+            raise UserError(
+                f"crop_policy of the model's card: {policy!r:.200}: are no rules of cutting faces"
+            ) from None
         self.notes = _notes(policies, self.guess_bodies, detector)
 
     def with_body(self, person: Located) -> Located:
@@ -74,15 +82,30 @@ class Cutter:
 
 def _policies(crop_policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The rules of each data set; one of them has no name where the model was trained on one set."""
-    nested = [value for value in crop_policy.values() if isinstance(value, Mapping)]
-    return nested or ([crop_policy] if crop_policy else [])
+    is_nested = all(isinstance(value, Mapping) for value in crop_policy.values())
+    return list(crop_policy.values()) if is_nested else [crop_policy]
+
+
+def is_whole_face(policy: Mapping[str, Any]) -> bool:
+    """Whether the faces of a data set were not cut out of photos by the package's rules."""
+    return "crop_size" not in policy or isinstance(policy.get("face"), str) or policy.get("whole") == "face"
+
+
+def _framing(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    return policy.get(FRAMING_KEY) or {}
 
 
 def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: str | None) -> list[str]:
     if not policies:
         return ["the checkpoint does not say how its training images were cut; crops are the detector's boxes"]
     notes, first = [], policies[0]
-    if "crop_size" not in first:
+    framing = _framing(first)
+    if framing:
+        notes.append(
+            f"the training images were not cut out of photos; faces are cut to squares of {framing.get('face_square')} "
+            "times the detector's boxes, as those images are framed"
+        )
+    elif "crop_size" not in first:
         said = "; ".join(f"{name}: {value}" for name, value in first.items())
         notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
     elif isinstance(first.get("face"), str) or first.get("whole") in ("face", "body"):
@@ -92,9 +115,9 @@ def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: 
         notes.append("the model was trained on sets that were cut by different rules; the first set's are taken")
     if first.get("align") and detector not in GIVES_LANDMARKS:
         notes.append("the training faces were aligned by landmarks, which are not known here; these are cut upright")
-    if first.get("margin") and "face" in first:
+    if first.get("margin") and "face" in first and not framing:
         notes.append("the training faces were cut by a rule of their data set; crops are the detector's boxes")
-    cut_to = first.get(DETECTOR_KEY)
+    cut_to = framing.get(DETECTOR_KEY, first.get(DETECTOR_KEY))
     if cut_to and detector not in (None, cut_to):
         notes.append(f"the training faces were cut to the boxes of {cut_to}; those of {detector} are cut differently")
     if guess_bodies and not first.get("body_from_face"):
