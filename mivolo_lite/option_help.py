@@ -2,6 +2,7 @@
 
 import re
 from argparse import Action
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,24 @@ from jsonargparse import DefaultHelpFormatter
 
 from mivolo_lite.option_values import describe, without_none
 
+_YES_NO = {"True": "yes", "False": "no"}
+
 
 class TypesInWords(DefaultHelpFormatter):
-    """The help, with ``yes or no`` in place of Python's ``bool | null``; text needs no type."""
+    """The help, with ``yes`` and ``no`` in place of Python's ``bool | null``; text needs no type."""
 
     def _get_type_str(self, action: Action) -> str | None:
         kind = type_of(action)
         return None if kind in (None, str, Path) else describe(kind)
 
+    def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
+        if type_of(action) is bool:
+            return lambda size: ("{yes,no}",) * size
+        return super()._metavar_formatter(action, default_metavar)
+
     def _expand_help(self, action: Action) -> str:
-        return re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
+        text = re.sub(r" \(default: (null)?\)$|, default: (null)?(?=\)$)", "", super()._expand_help(action))
+        return re.sub(r"default: (True|False)\)$", lambda found: f"default: {_YES_NO[found[1]]})", text)
 
 
 SECTION = "options as in '{option: value}'"

@@ -75,8 +75,9 @@ def test_a_configuration_of_the_package_is_read_by_its_name(capsys, tmp_path, mo
 
 def test_the_help_of_train_says_what_train_takes():
     text = " ".join(help_text([]).split())
-    assert "--data.augment OPTIONS a name, or options as in" in text and "(type: yes or no, default: False)" in text
+    assert "--data.augment OPTIONS a name, or options as in" in text and "(type: yes or no, default: no)" in text
     assert not any(word in text for word in ("null)", "Literal", "type: str", "CONFIG Path", ".help", "+ ["))
+    assert not any(word in text for word in ("{true", "default: True", "default: False"))
 
 
 def test_a_section_of_a_command_takes_options(capsys):

@@ -109,9 +109,9 @@ def test_an_error_names_the_option_as_it_is_written_and_what_it_takes(words, ans
 
 def test_the_help_says_types_in_words():
     text = " ".join(a_parser().format_help().split())
-    assert "(type: yes or no)" in text and "(type: one of none, flip)" in text
+    assert "--half {yes,no} (type: yes or no)" in text and "(type: one of none, flip)" in text
     assert "a table --path" in text and "a column --batch" in text  # nothing where there is no default
-    assert not any(word in text for word in ("null)", "Literal", "type: str"))
+    assert not any(word in text for word in ("null", "Literal", "type: str", "true"))
 
 
 @pytest.mark.parametrize(
