@@ -46,6 +46,7 @@ NOT_RUN = {
     "make": "builds an environment of its own; its targets are looked up in the Makefile",
     "pip": "installs; tests/test_package.py installs the wheel",
     ".": "activates an environment",
+    "python3": "makes an environment",
     "sbatch": "needs a cluster; tests/slurm runs both files on a real SLURM",
     "docker": "needs a daemon",
     "apptainer": "needs a container of the cluster",
