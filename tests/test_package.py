@@ -1,9 +1,10 @@
-"""The wheel, installed without the clone: what comes with it, and training with two processes."""
+"""The source archive, and the wheel without the clone: what comes with it, and training with two processes."""
 
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 
@@ -21,15 +22,20 @@ BUILT_FROM = ("mivolo_lite", "configs", "launch", "pyproject.toml", "setup.py", 
 pytestmark = pytest.mark.slow
 
 
+def copy_to(source: Path) -> None:
+    """Copy what the package is built from."""
+    source.mkdir()
+    for name in BUILT_FROM:
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copyfile
+        copy(REPOSITORY / name, source / name)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """An environment with the wheel. Everything else in it is that of the tests' environment: nothing is downloaded."""
     folder = tmp_path_factory.mktemp("package")
     source, wheels, environment = folder / "source", folder / "wheels", folder / "environment"
-    source.mkdir()
-    for name in BUILT_FROM:
-        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copyfile
-        copy(REPOSITORY / name, source / name)
+    copy_to(source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", wheels, source]
     subprocess.run([*pip, *build], check=True, timeout=120)
@@ -50,6 +56,20 @@ def run(environment: Path, folder: Path, *words) -> str:
     code, output = finish([f"{environment}/bin/{program}", *words], PYTHONPATH="", cwd=folder)
     assert code == 0, output
     return output
+
+
+def test_the_source_archive_has_no_share_of_the_tests(tmp_path):
+    copy_to(tmp_path / "source")
+    (tmp_path / "source" / "tests").mkdir()
+    (tmp_path / "source" / "tests" / "test_alone.py").write_text("import tests.documents\n")
+    script = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "source", check=True, capture_output=True, timeout=120
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        folders = {Path(name).parts[1] for name in file.getnames() if "/" in name}
+    assert {"mivolo_lite", "configs", "launch"} <= folders and "tests" not in folders
 
 
 def test_the_wheel_has_configurations_launch_files_and_types(installed, tmp_path):
