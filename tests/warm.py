@@ -1,8 +1,9 @@
-"""Everything that commands import, so that a case's process has it from the start: 3 s of each case otherwise."""
+"""All that commands and engines import, so that a case's process has it from the start: 3 s of each case otherwise."""
 
 import logging
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 
@@ -14,6 +15,9 @@ for name in MODULES:
     import_module(f"mivolo_lite.{name}")
 for name in ("matplotlib.pyplot", "torch._dynamo", "tests.fuzz.cases"):
     import_module(name)
+if find_spec("deepspeed"):  # 4 s of each rank that runs it
+    import_module("deepspeed")
+    import_module("transformers.integrations.deepspeed")
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)

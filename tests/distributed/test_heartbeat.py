@@ -13,54 +13,64 @@ import torch.distributed as dist
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.heartbeat import Heartbeat, ending_together
 from mivolo_lite.errors import UserError
+from tests.forked import forked_process, say_into
 from tests.ports import free_ports
 from tests.training.forked_ranks import run_launched
+from tests.waiting import wait_until
 
-RANK = """
-import sys, time
-import torch.distributed as dist
-from mivolo_lite.distributed.heartbeat import Heartbeat
-dist.init_process_group("gloo")
-heartbeat = Heartbeat(dist.get_rank(), 3, patience=10)
-dist.barrier()
-print("up", flush=True)
-time.sleep(float(sys.argv[1]))
-heartbeat.stop()
-dist.barrier()
-print("done", flush=True)
-"""
+PATIENCE = 10
+"""Seconds of silence until a rank counts as lost."""
+
+
+def work(rank, port, output, seconds):
+    say_into(output)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo")
+    heartbeat = Heartbeat(dist.get_rank(), 3, patience=PATIENCE)
+    dist.barrier()
+    print("up", flush=True)
+    time.sleep(seconds)
+    heartbeat.stop()
+    dist.barrier()
+    print("done", flush=True)
+
+
+def is_up(output):
+    return output.exists() and output.read_text() == "up\n"
 
 
 @pytest.fixture
-def ranks():
-    """Starts three processes that are busy for some seconds."""
+def ranks(tmp_path):
+    """Starts three processes that are busy for some seconds. Gives them, and the files of what they say."""
     processes = []
 
-    def start(word):
+    def start(seconds):
         (port,) = free_ports(1)
+        said = [tmp_path / f"{rank}.out" for rank in range(3)]
         for rank in range(3):
-            environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "3"}
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "MIVOLO_RENDEZVOUS_TIMEOUT": "300"}
-            command = [sys.executable, "-c", RANK, str(word)]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            processes.append(subprocess.Popen(command, env=environment, **pipes))
-        assert all(process.stdout.readline() == "up\n" for process in processes)
-        return processes
+            processes.append(forked_process(work, (rank, port, said[rank], seconds)))
+            processes[-1].start()
+        for output in said:
+            wait_until(
+                lambda output=output: output.exists() and output.read_text() == "up\n", 300, lambda: "all are up"
+            )
+        return processes, said
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_the_others_end_when_one_is_lost(ranks, lost):
-    processes = ranks(300)
-    processes[lost].send_signal(signal.SIGSTOP)  # silent, with all its connections open
-    began = time.monotonic()
-    assert processes[(lost + 1) % 3].wait(timeout=200) == 1 and time.monotonic() - began > 5
-    assert f"no sign of life from rank {lost} for 10 seconds" in processes[(lost + 1) % 3].stderr.read()
+    processes, said = ranks(300)
+    os.kill(processes[lost].pid, signal.SIGSTOP)  # silent, with all its connections open
+    began, other = time.monotonic(), (lost + 1) % 3
+    processes[other].join(200)
+    assert processes[other].exitcode == 1 and time.monotonic() - began > PATIENCE / 2
+    assert f"no sign of life from rank {lost} for {PATIENCE} seconds" in said[other].read_text()
 
 
 def train_and_fail(failing):
@@ -118,6 +128,8 @@ def test_a_process_whose_main_thread_hangs_is_ended(code, said):
 
 @pytest.mark.slow
 def test_busy_ranks_are_left_alone(ranks):
-    processes = ranks(15)
-    assert [process.wait(timeout=200) for process in processes] == [0, 0, 0]
-    assert all(process.stdout.read() == "done\n" for process in processes)
+    processes, said = ranks(1.5 * PATIENCE)
+    for process in processes:
+        process.join(200)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert all(output.read_text() == "up\ndone\n" for output in said)

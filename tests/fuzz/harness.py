@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 
 from mivolo_lite.cli import main
-from tests.forked import forked_context
+from tests.forked import forked_process
 from tests.fuzz.cases import KINDS
 from tests.fuzz.mutations import CANARY
 
@@ -68,16 +68,15 @@ def run_cases(
         command: what a case's command line is given to.
         seconds: after which a case, with all its processes, is killed.
     """
-    context = forked_context()
     with ThreadPoolExecutor(at_once) as pool:
-        yield from pool.map(lambda case: _run_case(*case, corpus, context, command, seconds), cases)
+        yield from pool.map(lambda case: _run_case(*case, corpus, command, seconds), cases)
 
 
-def _run_case(kind: str, seed: int, corpus: Path, context, command: Callable, seconds: float) -> Outcome:
+def _run_case(kind: str, seed: int, corpus: Path, command: Callable, seconds: float) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
-        answers, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(kind, seed, corpus, folder, command, theirs))
+        answers, theirs = multiprocessing.Pipe(duplex=False)
+        process = forked_process(_work, (kind, seed, corpus, folder, command, theirs))
         start = time.monotonic()
         process.start()
         theirs.close()
@@ -113,7 +112,6 @@ def _kill_group(leader: int) -> None:
 def _work(kind: str, seed: int, corpus: Path, folder: Path, command: Callable, answers) -> None:
     """In the case's own process: make the case, run it, report."""
     os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # of a command's own pool: another fork server takes 5 s
     faulthandler.disable()
     outcome = Outcome(kind, seed)
     output = open(folder / "output", "w+", buffering=1, errors="backslashreplace")  # noqa: SIM115

@@ -5,14 +5,13 @@ A launch of two ranks imports torch three times, and DeepSpeed as often. Real on
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from tests.forked import forked_context
+from tests.forked import forked_process, say_into
 from tests.training.launching import INHERITED, REPOSITORY, free_port
 
 
@@ -41,12 +40,12 @@ def run_launched(
     Returns:
         Their exit codes, and what they said.
     """
-    context, port = forked_context(), free_port()
+    port = free_port()
     path = REPOSITORY / "launch" / "accelerate" / f"{file}.yaml" if isinstance(file, str) else file
     launch = ["--config_file", f"{path}", "--num_processes", f"{processes}", *options, "train.py"]
     files = [folder / f"rank-{rank}.out" for rank in range(processes)]
     ranks = [
-        context.Process(target=_rank, args=(launch, environment, rank, processes, port, files[rank], work, arguments))
+        forked_process(_rank, (launch, environment, rank, processes, port, files[rank], work, arguments))
         for rank in range(processes)
     ]
     for process in ranks:
@@ -70,10 +69,7 @@ def _rank(
     work: Callable,
     arguments: tuple,
 ) -> None:
-    with open(output, "w") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    say_into(output)
     os.chdir(REPOSITORY)
     for name in [name for name in os.environ if name.startswith(INHERITED)]:
         del os.environ[name]

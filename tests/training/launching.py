@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.forked import forked_context
+from tests.forked import forked_process
 from tests.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,8 +46,7 @@ def _work_together(work: Callable, *arguments) -> None:
 
 def run_ranks(work: Callable, arguments: Iterable[tuple], timeout: float) -> None:
     """Run a function in new processes, one for each tuple of arguments, and require that all of them succeed."""
-    context = forked_context()
-    ranks = [context.Process(target=_work_together, args=(work, *each)) for each in arguments]
+    ranks = [forked_process(_work_together, (work, *each)) for each in arguments]
     for process in ranks:
         process.start()
     for process in ranks:

@@ -5,10 +5,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -18,10 +15,10 @@ from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.schedule import learning_rate
+from tests.forked import start_forked
 from tests.shards.tiny_shards import damage
 from tests.training.launching import run_ranks
 
-REPOSITORY = Path(__file__).parents[2]
 STEPS = 24
 OPTIONS = {
     "model.backbone": "test_efficientnet",
@@ -53,32 +50,31 @@ def command(people):
         "optim.epochs": str(STEPS * int(OPTIONS["optim.global_batch"]) / samples),
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-
-
-def start(command, run, resume="no", **options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--run", str(run), "--resume", resume],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **options,
-    )
-
-
-def heeding_signals():
-    """As from a terminal: a shell lets what it runs in the background ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    return ["train", *arguments]
 
 
 def words(command, run, resume):
-    return ["train", *command[2:], "--run", str(run), "--resume", resume]
+    return [*command, "--run", str(run), "--resume", resume]
+
+
+def start(command, run, until):
+    """Run it until something is true that is true before its end. Returns its process and the file of what it says."""
+    output = run.with_suffix(".out")
+    process = start_forked(words(command, run, "no"), output)
+    while process.is_alive() and not until():
+        time.sleep(0.01)
+    return process, output
+
+
+def kill(command, run, until):
+    process, _ = start(command, run, until)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended by itself before that"
 
 
 def finish(command, run, resume="no"):
-    """Run it to its end, in a process forked where everything is imported."""
+    """Run it to its end."""
     run_ranks(main, [(words(command, run, resume),)], timeout=550)
 
 
@@ -117,12 +113,7 @@ def last_checkpoint(run):
 def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     run = tmp_path / "run"
     stop = random.randint(5, STEPS - 8)
-    process = start(command, run)
-    while process.poll() is None and len(steps_logged(run)) < stop:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"ended by itself before step {stop}"
+    kill(command, run, lambda: len(steps_logged(run)) >= stop)
     finish(command, run, resume="auto")
 
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
@@ -141,12 +132,7 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
 def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_path):
     """Where the saves fall depends on the machine, and the weights do not."""
     run, by_clock = tmp_path / "run", [*command, "--train.save_every", "0.005min", "--train.eval_every", "1000"]
-    process = start(by_clock, run)
-    while process.poll() is None and len(records(run, "save")) < 2:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "ended by itself before two saves"
+    kill(by_clock, run, lambda: len(records(run, "save")) >= 2)
     finish(by_clock, run, resume="auto")
     expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
     assert all(expected[key].equal(found[key]) for key in expected)
@@ -158,15 +144,13 @@ def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_
 def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_path, warning):
     """Sent to all of its processes, as a terminal does."""
     run = tmp_path / "run"
-    package = [command[0], "-m", "mivolo_lite", "train", *command[2:]]
-    process = start(package, run, start_new_session=True, preexec_fn=heeding_signals)
-    while process.poll() is None and len(steps_logged(run)) < 5:
-        time.sleep(0.01)
+    process, output = start(command, run, lambda: len(steps_logged(run)) >= 5)
     os.killpg(process.pid, warning)
-    output = process.communicate(timeout=550)[0].decode()
-    assert process.returncode == EXIT_CODE == 75 and "Traceback" not in output
+    process.join(550)
+    said = output.read_text()
+    assert process.exitcode == EXIT_CODE == 75 and "Traceback" not in said
     saved = int(last_checkpoint(run).name[5:])
-    assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in output
+    assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in said
     finish(command, run, resume="auto")
 
     expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
@@ -177,18 +161,15 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
 @pytest.mark.slow
 def test_no_room_for_a_checkpoint(command, undisturbed, tmp_path):
     run = tmp_path / "run"
-    process = start(command, run)
-    while process.poll() is None and len(steps_logged(run)) < 6:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    whole = last_checkpoint(run).name
+    kill(command, run, lambda: len(steps_logged(run)) >= 6)
+    whole, output = last_checkpoint(run).name, tmp_path / "output"
 
-    little_room = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of 200 kB at most
-    process = start([*little_room, *command, "--data.workers", "0"], run, resume="auto")  # whose memory is files
-    output = process.communicate(timeout=550)[0].decode()
-    assert process.returncode == 2 and "Traceback" not in output
-    (error,) = [line for line in output.splitlines() if line.startswith("mivolo-lite: ")]
+    in_this_process = [*command, "--data.workers", "0"]  # the memory of others is files
+    process = start_forked(words(in_this_process, run, "auto"), output, largest_file=200 * 1024)
+    process.join(550)
+    said = output.read_text()
+    assert process.exitcode == 2 and "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
     assert "File too large" in error and "whole; make room" in error  # of a checkpoint, or of the best weights
     assert last_checkpoint(run).name == whole
 
@@ -244,8 +225,8 @@ def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp
     data = shutil.copytree(people / "train", tmp_path / "train")
     damage(ShardIndex.load(data), 0, "face")
     changed = ["--data.train", str(data), "--train.max_broken", "1"]
-    finish([*command, *changed], tmp_path / "run")
-    finish([*command, *changed, "--optim.epochs", "5"], tmp_path / "run", resume="auto")
+    for epochs in ("1", "2"):
+        finish([*command, *changed, "--optim.epochs", epochs], tmp_path / "run", resume="auto")
     lines = (tmp_path / "run" / "broken.jsonl").read_text().splitlines()
     assert len(lines) == 1 and ".face: " in json.loads(lines[0])["image"]
 
