@@ -317,12 +317,11 @@ def leaves(kind=RunConfig, prefix=""):
 
 
 OPTIONS = {("", key): kind for key, kind in leaves()}
-OPTIONS |= {
-    (f"--model={name}", key): kind for name, cls in MODELS.items() for key, kind in leaves(cls.Config, "model.")
-}
-OPTIONS |= {
-    (f"--method={name}", key): kind for name, cls in METHODS.items() for key, kind in leaves(cls.Config, "method.")
-}
+for section, registry in (("model", MODELS), ("method", METHODS)):
+    of_config = {cls.Config: f"--{section}={name}" for name, cls in registry.items()}  # all MiVOLOs share one
+    OPTIONS |= {
+        (choice, key): kind for config, choice in of_config.items() for key, kind in leaves(config, f"{section}.")
+    }
 NASTY = [
     *(
         None,

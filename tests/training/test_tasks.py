@@ -15,7 +15,9 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange, TaskLabel
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.models import MODELS
 from mivolo_lite.training.step import OptimizerStep
+from tests.models.tiny import TinySwinFace
 
 TASKS = [
     {"name": "mood", "classes": ["happy", "sad", "cross"], "weight": 0.5},
@@ -125,8 +127,9 @@ def train(people, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, ["swinface"]], ids=["multilevel", "swinface"])
-def test_from_the_command_line(people, tmp_path, capsys, train, model):
+def test_from_the_command_line(people, tmp_path, capsys, monkeypatch, train, model):
     """Age, gender and group, each with attention of its own."""
+    monkeypatch.setitem(MODELS, "swinface", TinySwinFace)
     log = train("run", "--model.name", *model)
     unit = Estimator.load(tmp_path / "run").method.loss_unit
     for line in [line for line in log if line["kind"] == "train"]:
