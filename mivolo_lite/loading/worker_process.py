@@ -34,6 +34,8 @@ class Worker:
 
     def __init__(self, number: int, work: Callable[[Any], Any]):
         context = multiprocessing.get_context()
+        if context.get_start_method() == "forkserver":  # by default from Python 3.14 on; torch takes seconds to import
+            context.set_forkserver_preload(["__main__", "mivolo_lite.loading.workers"])
         tasks, self._tasks = context.Pipe(duplex=False)
         self._results, results = context.Pipe(duplex=False)
         self._unneeded = context.RawValue(c_bool, False)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -83,3 +85,21 @@ def test_a_batch_system_that_ends_it_is_not_heard(worker):
     os.kill(pid, signal.SIGTERM)
     worker.send(0)
     assert worker.receive() == (pid, b"")
+
+
+SERVED = """
+import multiprocessing, psutil
+from mivolo_lite.loading.worker_process import Worker
+multiprocessing.set_start_method("forkserver")
+worker = Worker(0, abs)
+worker.send(-1)
+worker.receive()
+server = psutil.Process(worker._process.pid).parent()
+print(any("libtorch" in file.path for file in server.memory_maps()))
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_forks_workers_has_imported_torch_for_all_of_them():
+    """Python 3.14 starts them so."""
+    assert subprocess.check_output([sys.executable, "-c", SERVED], text=True) == "True\n"
