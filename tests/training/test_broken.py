@@ -1,7 +1,7 @@
 """Training images that cannot be decoded: one count over all ranks, a share of the data, and named."""
 
 import json
-import multiprocessing
+import os
 
 import pytest
 from accelerate import Accelerator
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.broken import FEWEST, BrokenImages
 from mivolo_lite.training.run_folder import RunFolder
-from tests.training.launching import free_port
+from tests.training.launching import free_port, run_ranks
 
 
 def images(first, last):
@@ -45,30 +45,17 @@ def test_a_damaged_list_is_read_as_far_as_it_can_be(tmp_path, content):
     assert RunFolder(tmp_path).broken_images() <= {"a: b"}
 
 
-def rank(number, port, folder, said):
-    import os
-
-    os.environ |= {"RANK": f"{number}", "WORLD_SIZE": "2", "LOCAL_RANK": f"{number}", "MASTER_ADDR": "127.0.0.1"}
+def share(rank, port, folder):
+    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": "2", "LOCAL_RANK": f"{rank}", "MASTER_ADDR": "127.0.0.1"}
     os.environ["MASTER_PORT"] = f"{port}"
     broken = BrokenImages(RunFolder(folder), Accelerator(cpu=True), 14, 1000)
-    broken.add(images(10 * number, 10 * number + 8))  # neither rank has too many alone
-    try:
+    broken.add(images(10 * rank, 10 * rank + 8))  # neither rank has too many alone
+    with pytest.raises(UserError, match="^data.train: 16 images cannot be decoded"):
         broken.share(1, lambda _: None)
-        said.put("fine")
-    except UserError as error:
-        said.put(str(error))
 
 
 @pytest.mark.slow
 def test_the_count_is_one_over_the_ranks_and_all_of_them_stop(tmp_path):
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    said = context.Queue()
-    ranks = [context.Process(target=rank, args=(number, port, tmp_path, said)) for number in range(2)]
-    for process in ranks:
-        process.start()
-    found = [said.get(timeout=120) for _ in ranks]
-    for process in ranks:
-        process.join(60)
-        process.kill()
-    assert all(error.startswith("data.train: 16 images cannot be decoded") for error in found)
+    port = free_port()
+    run_ranks(share, [(rank, port, tmp_path) for rank in range(2)], timeout=120)
     assert len((tmp_path / "broken.jsonl").read_text().splitlines()) == 16
