@@ -44,7 +44,8 @@ def test_mistakes_are_one_line(capsys):
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_named(tmp_path):
+def test_a_training_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
     words = ["--run", f"{tmp_path}/run", "--data.train", "nowhere", "--data.val", "nowhere"]
     with pytest.raises(UserError, match="seed-0: the training ended with exit code 2; its own message stands above"):
         train_seeds(words, 2)
