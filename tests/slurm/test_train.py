@@ -108,51 +108,48 @@ def test_two_nodes_train_together_and_the_head_says_what_runs_where(undisturbed)
 
 def test_a_warned_job_saves_requeues_itself_and_ends_with_the_same_weights(submit, undisturbed, tmp_path):
     training = submit(tmp_path / "run", STAGE_DIR=str(tmp_path / "local"))
-    for starts, (step, warning) in enumerate([(5, "USR2"), (25, "TERM")], start=1):
-        training.reach(step)
-        training.job.signal(warning)
-        signalled = training.steps()[-1]  # steps go on while the command hands the warning to SLURM
-        training.job.wait("PENDING", WAIT, starts)
-        saved = int(training.checkpoints()[-1][5:])
-        assert step <= saved < signalled + 10 and training.head.count("requeued: preempted") == starts
-        training.job.go_on()
-    training.finish(starts=2)
+    training.reach(25)
+    training.job.signal("TERM")
+    signalled = training.steps()[-1]  # steps go on while the command hands the warning to SLURM
+    training.job.wait("PENDING", WAIT, starts=1)
+    saved = int(training.checkpoints()[-1][5:])
+    assert 25 <= saved < signalled + 10 and training.head.count("requeued: preempted") == 1
+    training.job.go_on()
+    training.finish(starts=1)
     assert f"resumed at step {saved}" in training.log(0)
     assert_same_weights(training, undisturbed)
     (copy,) = (tmp_path / "local").iterdir()
     assert yaml.safe_load((training.run / "config.yaml").read_text())["data"]["train"] == str(copy)
 
 
-def test_a_killed_rank_ends_the_step_and_the_requeued_job_finishes(submit, undisturbed, tmp_path):
-    training = submit(tmp_path / "run")
-    training.reach(22)
+def test_a_killed_rank_and_a_silent_node_end_the_step_and_the_requeued_job_finishes(
+    submit, cluster, undisturbed, tmp_path
+):
+    training = submit(tmp_path / "run", "--train.save_every", "10")
+    training.reach(12)
     os.kill(training.processes(1)[0], signal.SIGKILL)
     wait_until(lambda: "ended with exit code 137" in training.head, 60, lambda: training.head)
     training.job.go_on()
-    training.finish(starts=1)
-    assert "resumed at step 20" in training.log(0)
-    assert_same_weights(training, undisturbed)
 
-
-def test_a_node_that_falls_silent_ends_the_step_and_the_requeued_job_finishes(submit, cluster, undisturbed, tmp_path):
-    training = submit(tmp_path / "run")
-    training.reach(22)
+    training.reach(32)
     node = [*training.processes(1), cluster.node("n2").pid]
     for process in node:
         os.kill(process, signal.SIGSTOP)  # nothing is closed, as when the power goes
-    wait_until(lambda: "ended with exit code" in training.head, 60, lambda: training.head)
+    wait_until(lambda: training.head.count("ended with exit code") == 2, 60, lambda: training.head)
     assert "no sign of life from rank 1 for 25 seconds" in training.log(0)
     for process in node[:-1]:
         os.kill(process, signal.SIGKILL)
     os.kill(node[-1], signal.SIGCONT)  # the node is up again, and knows of no step
     training.job.go_on()
-    training.finish(starts=1)
+    training.finish(starts=2)
+    assert "resumed at step 10" in training.log(0) and "resumed at step 30" in training.log(0)
     assert_same_weights(training, undisturbed)
 
 
 def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_until_it_is_cancelled(submit, tmp_path):
+    options = ("--nodes=2", "--time=60", "--signal=USR2@20")
     training = submit(
-        tmp_path / "run", "--optim.epochs", "1000", options=("--nodes=2", "--time=60", "--signal=USR2@20")
+        tmp_path / "run", "--optim.epochs", "1000", options=options, PYTHON="python -m tests.slurm.slowly"
     )
     training.reach(1)
     # SLURM looks at time limits every 30 seconds, and warns up to as much too early: a limit that was given before the
