@@ -270,9 +270,8 @@ def test_what_was_taken_out_of_the_environment_counts_for_a_second_run(monkeypat
     [
         (lambda *words: torchrun(2, *words), "DDP"),
         (lambda *words: accelerate("zero3", *words, processes=2), "DeepSpeed ZeRO-3"),
-        (lambda *words: accelerate("fsdp2", *words, processes=2), "FSDP2"),
     ],
-    ids=["torchrun", "zero3", "fsdp2"],
+    ids=["torchrun", "zero3"],
 )
 def test_launched_processes_work_together(launch, engine, people, tmp_path):
     options = {"model.backbone": "test_vit", "data.image_size": 32, "data.workers": 0, "optim.global_batch": 20}

@@ -18,7 +18,7 @@ from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.training.checkpoint import damage_of
 from tests.shards.tiny_shards import make_shards, noise_jpeg, overwrite, write_shard
 from tests.training.forked_ranks import run_launched
-from tests.training.launching import TRAIN, accelerate, finish, lines
+from tests.training.launching import lines
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +199,9 @@ def test_all_ranks_take_the_checkpoint_before_a_damaged_one(run, words, tmp_path
     copy = shutil.copytree(run, tmp_path / "run")
     before, last = checkpoints(copy)
     (copy / "checkpoints" / last / "state.json").write_text("")
-    resume = ["--run", copy, "--optim.epochs", "3", "--resume", "auto"]
-    code, output = finish(accelerate("ddp", TRAIN, *resume, *words, processes=2))
-    assert code == 0 and f"resumed at step {int(before[5:])}," in output
+    resume = ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words]
+    codes, output = run_launched("ddp", 2, main, (resume,), tmp_path)
+    assert codes == [0, 0] and f"resumed at step {int(before[5:])}," in output
 
 
 @pytest.mark.slow
