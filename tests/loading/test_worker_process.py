@@ -96,6 +96,7 @@ worker.send(-1)
 worker.receive()
 server = psutil.Process(worker._process.pid).parent()
 print(any("libtorch" in file.path for file in server.memory_maps()))
+worker.stop()
 """
 
 
