@@ -78,6 +78,22 @@ def test_cells_that_say_nothing_are_nobody_and_no_width(source):
     assert [sample.labels.extra.get("age_std") for sample in samples_of(people)] == [None, 2]
 
 
+@pytest.mark.parametrize("nothing", ["NA", "NaN", "null", "n/a"])
+def test_what_r_and_pandas_write_for_nothing_is_no_label(source, nothing):
+    people = source("path,age,race,identity,score", f"0.jpg,31,{nothing},{nothing},{nothing}", "1.jpg,31,White,7,0.5")
+    (unknown, known), items = samples_of(people), people.items()
+    assert unknown.labels.group is None and unknown.labels.extra == {"source": "0.jpg"}
+    assert known.labels.group == "White" and known.labels.extra == {"source": "1.jpg", "identity": "7", "score": 0.5}
+    assert [people.read(item).together for item in items] == [None, b"7"]
+
+
+@pytest.mark.parametrize("word", ["unknown", "None"])
+def test_people_without_a_name_are_not_one_person(source, word):
+    people = source("path,age,identity,glasses", f"0.jpg,31,{word},{word}")
+    assert people.read(people.items()[0]).together is None
+    assert samples_of(people)[0].labels.extra == {"source": "0.jpg", "glasses": word}
+
+
 def test_rows_of_one_whole_image_are_one_person(source):
     people = source("path,age", "0.jpg,31", "0.jpg,31")
     assert len(samples_of(people)) == 1 and people.notes == [

@@ -24,7 +24,9 @@ OLDEST = 100
 """Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
 
 _ABSENT = ("", "-1", "-1.0")
-_UNKNOWN = ("u", "unknown", "none", "null", "nan", "na", "n/a")
+_MISSING = ("null", "nan", "na", "n/a")
+"""What databases, pandas and R write for nothing; ``none`` may be a value, as of glasses."""
+_UNKNOWN = ("u", "unknown", "none", *_MISSING)
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
 _COMMA = re.compile(r"\d+,\d+")
 _OPEN = re.compile(r"(?:(?:more than|over)\s*|>=?\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
@@ -38,8 +40,13 @@ def is_absent(cell: str) -> bool:
 
 
 def is_known(cell: str) -> bool:
-    """Whether a cell of any other label, such as an identity, says something: not nothing, -1, ``nan`` or ``inf``."""
-    return not is_absent(cell) and not _is_infinite(cell)
+    """Whether a cell of any other label says something: not nothing, -1, ``NA``, ``nan``, ``null`` or ``inf``."""
+    return not is_absent(cell) and cell.lower() not in _MISSING and not _is_infinite(cell)
+
+
+def is_person(cell: str) -> bool:
+    """Whether a cell names somebody: all people called ``unknown`` or ``None`` would be one."""
+    return is_known(cell) and cell.lower() not in ("unknown", "none")
 
 
 def is_unknown(cell: str) -> bool:
@@ -169,13 +176,13 @@ def numbers_of(cells: Sequence[str], what: str) -> list[float]:
 
 
 def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict[str, str | float]:
-    """The labels in all other columns by their names: numbers or words. ``nan`` counts as absent."""
+    """The labels in all other columns by their names: numbers or words."""
     return {
         column: cell if column == IDENTITY else _number_or_word(cell)  # as numbers, 007 and 7 would be one person
         for column, cell in cells.items()
         if column not in known_columns
         and column.isidentifier()
-        and is_known(cell)
+        and (is_person(cell) if column == IDENTITY else is_known(cell))
         and not (column == AGE_STD and is_unknown(cell))  # a word among numbers would cost the index the column
     }
 

@@ -23,8 +23,8 @@ from mivolo_lite.packing.sources.cells import (
     GenderCodes,
     age_of,
     box_of,
-    is_absent,
     is_known,
+    is_person,
     is_unknown,
     nameless_columns,
     numbers_of,
@@ -218,7 +218,7 @@ class TableSource(Source):
         group = cells.get("group", "")
         extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
         age, gender = age_of(cells.get("age", ""), self.age_offset), self.gender_of(cells.get("gender", ""))
-        return Labels(age, gender, None if is_absent(group) else group, extra)
+        return Labels(age, gender, group if is_known(group) else None, extra)
 
     def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
         face, body = box_of(cells, FACE_COLUMNS), box_of(cells, BODY_COLUMNS)
@@ -263,7 +263,7 @@ def _identities(people: list[Person]) -> set[str]:
     names = (
         row.get(IDENTITY, "") for person in people for row in (person.cells, *(line.cells for line in person.again))
     )
-    return {name for name in names if is_known(name)}
+    return {name for name in names if is_person(name)}
 
 
 @lru_cache(maxsize=1)

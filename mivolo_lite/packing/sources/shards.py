@@ -13,7 +13,7 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
 from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_absent, is_known
+from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
 from mivolo_lite.packing.sources.columns import usual_names
 from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
@@ -119,10 +119,10 @@ class ShardsSource(Source):
         age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
         # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
         extra = {name: value for name, value in record.items() if name not in (*found.values(), *_MEANINGS)}
-        if is_known(cell_of(identity)) and not isinstance(identity, list):
+        if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
-        group = None if is_absent(cell_of(group)) else str(group)
+        group = str(group) if is_known(cell_of(group)) else None
         return Labels(age_of(cell_of(age)), gender, group, {"source": item} | extra)
 
     def _gender(self, cell: str) -> str | None:
