@@ -44,7 +44,7 @@ def test_loops_of_links_end_and_nothing_comes_twice(tmp_path):
 def test_images_are_told_by_ending_or_first_bytes(tmp_path):
     images = ["1.jpg", "2.JPEG", "3.jfif", "4.HEIC", "5.avif", "6.gif", "deep/7.Tiff"]
     (tmp_path / "deep").mkdir()
-    for name in [*images, "notes.txt", "labels.csv", ".DS_Store", "deep/Thumbs.db"]:
+    for name in [*images, "._1.jpg", "deep/._7.Tiff", "notes.txt", "labels.csv", ".DS_Store", "deep/Thumbs.db"]:
         (tmp_path / name).write_bytes(b"notes")
     (tmp_path / "no-ending").write_bytes(noise_jpeg(1))
     (tmp_path / "0a1b.bin").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))

@@ -20,6 +20,7 @@ def image_files(folder: Path) -> list[str]:
 
     A file looks like an image by its ending or, where the ending says nothing, by its first bytes. Links to files and
     to folders are followed; a folder that can be reached in several ways, as in a loop of links, is walked once.
+    macOS's files of attributes, ``._NAME``, are passed over, as in tars.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -50,6 +51,8 @@ def _raise_unlisted(error: OSError) -> None:
 
 
 def _looks_like_image(path: Path) -> bool:
+    if path.name.startswith("._"):
+        return False
     if path.suffix.lower() in IMAGE_ENDINGS:
         return True
     try:
