@@ -124,7 +124,7 @@ def cacd(root: Path) -> Layout:
 
 def celeba(root: Path) -> Layout:
     names = ["000001.jpg", "000002.jpg", "000003.jpg"]
-    attributes = "3\nMale Smiling Young \n000001.jpg -1  1  1\n000002.jpg  1 -1 -1 \n000003.jpg  1  1  1\n"
+    attributes = "3\n5_o_Clock_Shadow Male Smiling \n000001.jpg -1 -1  1\n000002.jpg  1  1 -1 \n000003.jpg  1  1  1\n"
     text(root / "Anno/list_attr_celeba.txt", attributes)
     text(root / "Anno/identity_CelebA.txt", "".join(f"{name} {7 + n}\n" for n, name in enumerate(names)))
     text(root / "Eval/list_eval_partition.txt", "".join(f"{name} {n}\n" for n, name in enumerate(names)))
@@ -136,9 +136,9 @@ def celeba(root: Path) -> Layout:
     return Layout(
         {"images": root},
         [
-            ("000001.jpg", {"gender": "F", "Smiling": 1, "Young": 1, "identity": "7"}, "train"),
-            ("000002.jpg", {"gender": "M", "Smiling": 0, "Young": 0, "identity": "8"}, "val"),
-            ("000003.jpg", {"gender": "M", "Smiling": 1, "Young": 1, "identity": "9"}, "test"),
+            ("000001.jpg", {"gender": "F", "Smiling": 1, "_5_o_Clock_Shadow": 0, "identity": "7"}, "train"),
+            ("000002.jpg", {"gender": "M", "Smiling": 0, "_5_o_Clock_Shadow": 1, "identity": "8"}, "val"),
+            ("000003.jpg", {"gender": "M", "Smiling": 1, "_5_o_Clock_Shadow": 1, "identity": "9"}, "test"),
         ],
     )
 

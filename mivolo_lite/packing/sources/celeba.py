@@ -18,8 +18,9 @@ _FOLDERS = ("", "Anno/", "Eval/")
 class CelebASource(TableSource):
     """CelebA's aligned faces: gender from the attribute Male; the other attributes are labels of tasks, 0 or 1.
 
-    ``Young`` is an attribute and no age. The splits are the published ones; each person is in one of them. ``--align``
-    follows the published landmarks.
+    ``5_o_Clock_Shadow`` becomes ``_5_o_Clock_Shadow``, since no task's name begins with a digit. ``Young`` is an
+    attribute and no age. The splits are the published ones; each person is in one of them. ``--align`` follows the
+    published landmarks.
 
     Args:
         images: the folder with ``Img``, ``Anno`` and ``Eval``, or Kaggle's copy, whose lists are CSVs.
@@ -64,7 +65,7 @@ def _listed(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     _, names = next(lines, (0, []))
     if len(names) == 1 and names[0].isdecimal():
         _, names = next(lines, (0, []))
-    names = [name for name in names if name not in ("image_id", "image")]
+    names = [name if name.isidentifier() else f"_{name}" for name in names if name not in ("image_id", "image")]
     for number, (image, *values) in lines:
         if len(values) != len(names):
             raise UserError(f"{path}: line {number}: {len(values)} values for {len(names)} names")
