@@ -83,17 +83,19 @@ def pack_worker_shard(
     parts_folder, merged_folder = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
     _check_content(parts_folder), _check_content(merged_folder)
     header = _header(source, items, seed)
+    folders = [parts_folder / WorkerShard(worker, shard.count).folder for worker in range(1, shard.count + 1)]
+    _check_headers(folders, header)  # before reading, so that a command with wrong options leaves nothing behind
     if not (parts_folder / shard.folder).exists():
         with atomic_folder(parts_folder / shard.folder) as partial:
             reading = read_photos(source, shard.of(items), partial / _IMAGES, seed, workers)
             _write(partial, reading, header)
-    folders = [parts_folder / WorkerShard(worker, shard.count).folder for worker in range(1, shard.count + 1)]
     if not all(folder.exists() for folder in folders):
         return None
     with _try_lock(parts_folder / _MERGING) as is_locked:
         if not is_locked or out.exists():
             return None
-        reading = _read_all(folders, header)
+        _check_headers(folders, header)
+        reading = _read_all(folders)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with atomic_folder(out) as partial:
             written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
@@ -162,14 +164,24 @@ def _relative(span: ByteSpan | None) -> list | None:
     return None if span is None else [Path(span.file).name, span.offset, span.size]
 
 
-def _read_all(folders: list[Path], header: dict) -> ReadResult:
-    """All worker shards as one result. Raises UserError where they do not belong together."""
+def _check_headers(folders: list[Path], header: dict) -> None:
+    """Raise UserError where worker shards that are there do not belong to this command."""
+    for folder in folders:
+        try:
+            there = json.loads((folder / _HEADER).read_text())
+        except FileNotFoundError:  # not read yet, or merged by another command meanwhile
+            continue
+        if there != json.loads(json.dumps(header)):
+            raise UserError(
+                f"{folder}: read from other images or labels, or with other options; give the same ones here, or "
+                "remove it, and read it again"
+            )
+
+
+def _read_all(folders: list[Path]) -> ReadResult:
+    """All worker shards as one result."""
     reading = ReadResult()
     for folder in folders:
-        if json.loads((folder / _HEADER).read_text()) != json.loads(json.dumps(header)):
-            raise UserError(
-                f"{folder}: read from other images or labels, or with other options; remove it, and read it again"
-            )
         with open(folder / _SAMPLES) as file:
             reading.samples.extend(_temporary_sample(json.loads(line), folder / _IMAGES) for line in file)
         with open(folder / REJECTED_FILE) as file:

@@ -105,6 +105,8 @@ def test_parts_of_other_images_or_options_are_not_merged(images, tmp_path):
     with pytest.raises(UserError, match="00001-of-00002: read from other images or labels, or with other options"):
         pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2), seed=0)
     assert not (tmp_path / "out").exists()
+    # The command with wrong options left nothing behind, which the right one would stumble over.
+    assert pack_worker_shard(UTKFaceSource(images), tmp_path / "out", SPLIT, WorkerShard(2, 2), seed=1) is not None
 
 
 def test_too_many_rejected_are_told_when_merging_and_nothing_is_lost(images, tmp_path, monkeypatch):
