@@ -104,6 +104,18 @@ def test_the_temperature_divides_the_logits_and_is_not_applied_twice(checkpoint,
     assert calibrate(checkpoint, indexes[0].folder) == first
 
 
+def test_images_without_genders_leave_the_temperature(checkpoint, indexes, tmp_path, capsys):
+    temperature = calibrate(checkpoint, indexes[0].folder)["gender_temperature"]
+    (tmp_path / "ages").mkdir()
+    ages = [replace(one, labels=replace(one.labels, gender=None)) for one in map(sample, range(60))]
+    write_shard(tmp_path / "ages" / "a.tar", ages)
+    index_shards(tmp_path / "ages")
+    main(["calibrate", "--checkpoint", f"{checkpoint}", "--data", f"{tmp_path / 'ages'}", "--workers", "0"])
+    assert f"gender logits are divided by {temperature:.3f} as before" in capsys.readouterr().out
+    calibration = Estimator.load(checkpoint).card.calibration
+    assert calibration["gender_temperature"] == temperature and calibration["gender_n"] == 0
+
+
 def test_intervals_by_subgroup_are_those_of_the_subgroup(checkpoint, indexes, tmp_path):
     calibration = calibrate(checkpoint, make_shards(tmp_path / "many", [240]).folder, 0.8, by="group")
     assert set(calibration["radii"]) == {"x", "y"}

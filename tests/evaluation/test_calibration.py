@@ -81,9 +81,16 @@ def _log_loss(logit, is_female, sharpness):
     return np.logaddexp(0, -np.where(is_female, logit, -logit) * sharpness).mean()
 
 
-def test_one_gender_alone_gives_no_temperature():
-    assert fit_temperature(np.array([0.9, 0.8]), np.array([True, True])) == 1
-    assert fit_temperature(np.array([]), np.array([], bool)) == 1
+def test_images_that_allow_no_temperature_leave_the_earlier_one():
+    p = people(200, seed=1)
+    is_female = np.array(p.gender) == "F"
+    right = (p.log_odds > 0) == is_female
+    assert fit_temperature(p.log_odds, is_female) is not None
+    for rows in (is_female, right, np.arange(200) < 29, np.zeros(200, bool)):  # women, all right, few, nobody
+        assert fit_temperature(p.log_odds[rows], is_female[rows]) is None
+    kept = fit_calibration(replace(p, gender=[None] * 200), temperature=1.3)
+    assert (kept["gender_temperature"], kept["gender_fitted"], kept["gender_n"]) == (1.3, False, 0)
+    assert fit_calibration(p, temperature=1.3)["gender_fitted"]
 
 
 def test_risk_coverage_is_the_mean_loss_of_the_most_certain():

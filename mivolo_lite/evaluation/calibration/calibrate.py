@@ -11,6 +11,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.predictions import predict
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
@@ -31,6 +32,8 @@ def calibrate(
     folds: Sequence[int] | None = None,
 ) -> dict:
     """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
+
+    The gender's temperature stays where the images allow no other.
 
     Args:
         checkpoint: the ``best`` folder of a run.
@@ -57,13 +60,14 @@ def calibrate(
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process:  # before the work
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
+    temperature = estimator.card.calibration.get("gender_temperature", 1.0)
     estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
     estimator.tta = estimator.card.tta = tta or estimator.card.tta
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
     predictions = predict(estimator.to(accelerator.device), loader, index, accelerator)
     try:
-        calibration = fit_calibration(predictions, level, by)
+        calibration = fit_calibration(predictions, level, by, temperature)
     except ValueError as error:
         raise UserError(f"{data}: {error}; give more images or a lower --level") from None
     estimator.card.calibration = calibration | {"data_digest": index.digest}
@@ -96,7 +100,12 @@ def calibration_table(calibration: dict) -> str:
         lines.append(f"  too few ages of their own, so {instead}: {listed}")
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"
-    if calibration["gender_n"] and not np.isclose(temperature, 1):
+    if calibration["gender_fitted"] and not np.isclose(temperature, 1):
         lines.append(f"gender logits are divided by {temperature:.3f}: they were {doubt}")
+    elif not calibration["gender_fitted"] and (calibration["gender_n"] or temperature != 1):
+        lines.append(
+            f"gender logits are divided by {temperature:.3f} as before: a temperature takes {LIMIT} images of both "
+            "genders, and one whose gender is wrong"
+        )
     lines.append(f"from {calibration['n']} ages and {calibration['gender_n']} genders")
     return "\n".join(lines)

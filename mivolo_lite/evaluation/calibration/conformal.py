@@ -26,7 +26,7 @@ DECADES = [f"{ten}-{ten + 9}" for ten in range(0, MAX_AGE + 1, 10)]
 _STEPS = 60  # halvings of the temperature's range
 
 
-def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all") -> dict:
+def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all", temperature: float = 1.0) -> dict:
     """Fit the values of a card's ``calibration``.
 
     Args:
@@ -35,10 +35,12 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
             too few images has the radius of those and of the nearest in age; a gender or a group with too few, that of
             all.
+        temperature: of the gender, which stays where these images allow no other; see ``fit_temperature``.
 
     Returns:
         ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
-        images by name of the subgroups that have too few, ``gender_temperature`` and ``gender_n``.
+        images by name of the subgroups that have too few, ``gender_temperature``, whether it is fitted
+        (``gender_fitted``), and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -52,6 +54,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     radii, few = _radii(by, names, predictions.age[is_known], errors[is_known], level)
     gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
     is_female = np.array([name == "F" for name in predictions.gender])
+    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known])
     return {
         "level": float(level),
         "by": by,
@@ -59,7 +62,8 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "radius": radius,
         "radii": radii,
         "few": few,
-        "gender_temperature": fit_temperature(predictions.log_odds[gender_known], is_female[gender_known]),
+        "gender_temperature": temperature if fitted is None else fitted,
+        "gender_fitted": fitted is not None,
         "gender_n": int(gender_known.sum()),
     }
 
@@ -113,8 +117,10 @@ def age_intervals(
     return np.clip(age - radius, MIN_AGE, MAX_AGE), np.clip(age + radius, MIN_AGE, MAX_AGE)
 
 
-def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float:
-    """The T that minimises the mean log loss of sigmoid(logit / T); 1 where both genders are not there.
+def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float | None:
+    """The T that minimises the mean log loss of sigmoid(logit / T); None where these images have none.
+
+    Few images, or one gender alone, say little of it. Where every gender is right, the loss falls as long as T does.
 
     Args:
         logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
@@ -122,8 +128,9 @@ def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float:
 
     The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
     """
-    if len(np.unique(is_female)) < len(GENDERS):
-        return 1.0
+    all_right = ((logit > 0) == is_female).all()
+    if len(logit) < LIMIT or len(np.unique(is_female)) < len(GENDERS) or all_right:
+        return None
     low, high = 1 / 20, 20.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
