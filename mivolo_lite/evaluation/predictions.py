@@ -151,7 +151,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
 def read_csv(path: Path) -> dict[str | None, Predictions]:
     """Read a file of ``write_csv``, to the digits that it has. Raises UserError for any other file."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel adds a mark when it saves one
             reader = csv.DictReader(file)
             rows, titles = list(reader), reader.fieldnames or []
     except OSError as error:

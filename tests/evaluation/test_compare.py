@@ -44,6 +44,8 @@ def test_the_csv_is_read_as_it_was_written(tmp_path):
         np.testing.assert_allclose(getattr(back["face"], name), getattr(one, name), atol=1e-4)
     assert np.isnan(back["both"].age[3]) and back["face"].key == one.key
     assert back["face"].gender == one.gender and back["face"].group == one.group
+    (tmp_path / "p.csv").write_text((tmp_path / "p.csv").read_text(), encoding="utf-8-sig")  # as Excel saves it
+    assert read_csv(tmp_path / "p.csv")["face"].key == one.key
 
 
 def test_a_difference_is_paired_and_hence_told_from_noise(tmp_path):
