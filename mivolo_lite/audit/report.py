@@ -35,7 +35,7 @@ _MEMBERS = 8
 """Most copies of one image that are shown."""
 
 _LEADS = {
-    "unreadable": "Bytes that are no whole JPEG. They count as absent in training; an evaluation stops at them.",
+    "unreadable": "Bytes that are no whole JPEG. They count as absent in training and in evaluations.",
     "blank": "One colour and nothing else.",
     "tiny": "A shorter side below {min_side} px.",
     "blurred": "A blur above {max_blur:g} (Crete et al., 2007), the most blurred first. Poor, not wrong: they stay.",
