@@ -84,6 +84,15 @@ def test_numbers_are_no_genders_unless_it_is_said(cells, numbers):
         GenderCodes("").check(cells, "labels.csv")
 
 
+def test_words_of_which_none_is_a_gender_are_told_with_the_option():
+    with pytest.raises(
+        UserError, match=r"column male holds no gender but False, True; .*--gender_codes False=M,True=F"
+    ):
+        GenderCodes("").check(["True", "False", "NA"], "labels.csv", "male")
+    GenderCodes("").check(["M", "Mann"], "labels.csv")  # which is rejected row by row
+    GenderCodes("").check(["", "NA"], "labels.csv")
+
+
 @pytest.mark.parametrize(
     "codes, cells, expected",
     [

@@ -108,7 +108,7 @@ class GenderCodes:
         return repr(self.genders)
 
     def check(self, cells: Iterable[str], option: str, column: str = "gender") -> None:
-        """Raise UserError where genders are numbers that ``gender_codes`` does not explain.
+        """Raise UserError where genders are numbers that ``gender_codes`` does not explain, or no word is a gender.
 
         Data sets contradict each other: 1 is male in IMDB-WIKI, CelebA and MORPH's CSVs and female in UTKFace; beside
         1, -1 is female in CelebA, and unknown elsewhere.
@@ -124,6 +124,19 @@ class GenderCodes:
                 f"sets; write M and F, or say which is which: --gender_codes {first}=M,{second}=F or the other way "
                 "round"
             )
+        words = sorted(cell for cell in set(cells) if self.knows(cell))
+        if len(words) > 1 and not any(map(self._reads, words)):
+            first, second = words[:2]
+            raise UserError(
+                f"{option}: column {column} holds no gender but {', '.join(words[:5])}; write M and F, or say which is "
+                f"which: --gender_codes {first}=M,{second}=F or the other way round"
+            )
+
+    def _reads(self, cell: str) -> bool:
+        try:
+            return self(cell) is not None
+        except Rejected:
+            return False
 
     def knows(self, cell: str) -> bool:
         """Whether a cell holds a gender."""
