@@ -108,6 +108,7 @@ def test_json_lines_and_lists(read, name, text):
         ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: is not JSON"),
         ("a.jsonl", '{"a": 1}\n3\n', "line 2: give JSON objects"),
         ("a.json", "[1, 2]", "give JSON objects"),
+        ("a.json", '{"path": {"0": "0.jpg"}, "age": {"0": 31}}', "line 1: holds whole columns; .*orient='records'"),
         ("a.json", '[{"a": 1}', "is not JSON"),
         ("a.json", "[" * 5000, "is not JSON"),
     ],

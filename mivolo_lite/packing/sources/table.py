@@ -215,7 +215,13 @@ def _json_rows(file: TextIO, location: str) -> Iterator[tuple[int, dict[str, str
         return
     for number, line in enumerate(file, 1):
         if line.strip():
-            yield number, _json_cells(_parsed(line, dict, f"{location}: line {number}"))
+            record = _parsed(line, dict, f"{location}: line {number}")
+            if record and all(isinstance(value, dict) for value in record.values()):
+                raise UserError(
+                    f"{location}: line {number}: holds whole columns; write an object a row, as pandas does with "
+                    "to_json(orient='records', lines=True)"
+                )
+            yield number, _json_cells(record)
 
 
 def _parsed(text: str, kind: type, location: str) -> Any:
