@@ -74,7 +74,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     from mivolo_lite.inference.predict import ANNOTATED
     from mivolo_lite.inference.sources import find_items
 
-    found, annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
+    (found, others), annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
     items = [item for item in found if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
@@ -82,8 +82,12 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
         for name in ("boxes", "draw"):
             if options[name]:
                 raise UserError(f"predict: --{name} does nothing for shards, which hold crops; leave it out")
-    left_out = len(found) - len(items)
-    return items, [f"left out: {left_out} results of an earlier run in {annotated}"] if left_out else []
+    notes = []
+    if left_out := len(found) - len(items):
+        notes.append(f"left out: {left_out} results of an earlier run in {annotated}")
+    if others:
+        notes.append(f"left out: {len(others)} that are neither images nor videos, the first of which is {others[0]}")
+    return items, notes
 
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
-from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, image_files
+from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.remote import RemoteFolder
@@ -44,24 +44,29 @@ class Item(NamedTuple):
         return f"{number:06d}-{Path(self.name.partition('?')[0]).stem[:100]}{ending}"
 
 
-def find_items(sources: Sequence[str]) -> list[Item]:
+def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
     """The work that addresses mean, in their order; of folders and globs, in the order of the names.
 
     Args:
         sources: files, folders (with all images and videos below), globs, URLs that fsspec reads, folders or URLs of
             packed shards.
 
+    Returns:
+        the work, and the files of folders that are neither images nor videos.
+
     Raises:
         UserError: there is nothing at one of them.
     """
-    return [item for source in sources for item in _items(source)]
+    others: list[str] = []
+    return [item for source in sources for item in _items(source, others)], others
 
 
-def _items(source: str) -> Iterator[Item]:
+def _items(source: str, others: list[str]) -> Iterator[Item]:
     if is_url(source):
         yield from _shards(source) if _names_no_file(source) else [_file(source)]
     elif os.path.isdir(source):
-        yield from _shards(source) if os.path.isfile(os.path.join(source, INFO_FILE)) else _folder(Path(source))
+        is_packed = os.path.isfile(os.path.join(source, INFO_FILE))
+        yield from _shards(source) if is_packed else _folder(Path(source), others)
     elif os.path.lexists(source):
         yield _file(source)
     else:
@@ -69,15 +74,19 @@ def _items(source: str) -> Iterator[Item]:
         if not matches:
             raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
         for match in matches:
-            yield from _items(match)
+            yield from _items(match, others)
 
 
-def _folder(folder: Path) -> list[Item]:
-    videos = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_video(path.name)]
-    names = sorted({*image_files(folder), *videos})
-    if not names:
+def _folder(folder: Path, others: list[str]) -> list[Item]:
+    items = []
+    for path in sorted(files_below(folder), key=Path.as_posix):
+        if _is_video(path.name) or looks_like_image(path):
+            items.append(_file(str(path)))
+        else:
+            others.append(str(path))
+    if not items:
         raise UserError(f"{folder}: holds no image, no video and no packed shards")
-    return [_file(str(folder / name)) for name in names]
+    return items
 
 
 def _file(address: str) -> Item:

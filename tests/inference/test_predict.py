@@ -81,6 +81,17 @@ def test_globs_urls_and_folders_are_read_in_their_order(photos, checkpoint, tmp_
     assert found[0]["source"] == url
 
 
+def test_linked_folders_are_looked_into_and_other_files_are_counted(tmp_path):
+    for name in ("linked/walk.mp4", "photos/b.png", "photos/clip.mov/c.jpg", "photos/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("some")
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "linked")
+    items, others = find_items([str(tmp_path / "photos")])
+    names = [os.path.relpath(item.address, tmp_path / "photos") for item in items]
+    assert names == ["b.png", "clip.mov/c.jpg", "more/walk.mp4"]
+    assert others == [str(tmp_path / "photos" / "notes.txt")]
+
+
 def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_PATIENCE", 0.0)
     closed = f"http://me:secret@127.0.0.1:{free_port()}/b.jpg?key=secret"
@@ -88,7 +99,7 @@ def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_p
         reasons = []
         for url in (f"{server.url}/none.jpg", closed):
             with pytest.raises(UnusablePhoto) as error:
-                read_image(find_items([url])[0])
+                read_image(find_items([url])[0][0])
             reasons.append(str(error.value))
     assert reasons[0] == "not there" and reasons[1].startswith("cannot be read: ClientConnectorError")
 

@@ -18,17 +18,23 @@ IMAGE_ENDINGS = frozenset(
 def image_files(folder: Path) -> list[str]:
     """Every file below a folder that looks like an image, by its name relative to the folder, sorted.
 
-    A file looks like an image by its ending or, where the ending says nothing, by its first bytes. Links to files and
-    to folders are followed; a folder that can be reached in several ways, as in a loop of links, is walked once.
     macOS's files of attributes, ``._NAME``, are passed over, as in tars.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    return sorted(path.relative_to(folder).as_posix() for path in _files(folder) if _looks_like_image(path))
+    return sorted(path.relative_to(folder).as_posix() for path in files_below(folder) if looks_like_image(path))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder.
+
+    Links to files and to folders are followed; a folder that can be reached in several ways, as in a loop of links, is
+    walked once.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
     visited: set[tuple[int, int]] = set()
     pending = [folder]
     while pending:  # what links lead to comes last, so that a folder has its own name where it has one
@@ -47,10 +53,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _raise_unlisted(error: OSError) -> None:
-    raise UserError(f"--images {error.filename}: cannot be listed: {error.strerror}")
+    raise UserError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
-def _looks_like_image(path: Path) -> bool:
+def looks_like_image(path: Path) -> bool:
+    """Whether a file looks like an image, by its ending or, where the ending says nothing, by its first bytes."""
     if path.name.startswith("._"):
         return False
     if path.suffix.lower() in IMAGE_ENDINGS:
