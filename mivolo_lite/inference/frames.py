@@ -1,5 +1,7 @@
 """Videos frame by frame, in constant memory, through PyAV."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check_size
 from mivolo_lite.paths import is_url
@@ -15,6 +18,7 @@ from mivolo_lite.paths import is_url
 _CODECS = "libx264", "mpeg4"
 """For annotated videos: the first that this PyAV has."""
 
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 
 
@@ -50,46 +54,75 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
         av = import_av()
     except UserError as missing:
         raise UnusableVideo(str(missing)) from None
-    try:
-        with _opened(address) as file, av.open(file) as container:
-            if not container.streams.video:
-                raise UnusableVideo("holds no video")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+    with _opened(address) as file, _reading(av, file) as container:
+        stream = container.streams.best("video")  # no cover, where there is more than that
+        if stream is None:
+            raise UnusableVideo("holds no video")
+        stream.thread_type = "AUTO"
+        try:
             check_size(_shown_width(stream.width or 1, stream), stream.height or 1, MAX_MEGAPIXELS)
-            yield stream.average_rate or Fraction(25), _frames(av, container, stream)
-    except (av.FFmpegError, OSError) as error:
-        raise UnusableVideo(f"unreadable video: {error.strerror or error}") from None
-    except BrokenJpeg as error:
-        raise UnusableVideo(str(error)) from None
+        except BrokenJpeg as error:
+            raise UnusableVideo(str(error)) from None
+        yield stream.average_rate or Fraction(25), _frames(av, container, stream)
 
 
 @contextmanager
 def _opened(address: str) -> Iterator[Any]:
     """What PyAV opens: a path, or a URL's file, read in blocks."""
     if not is_url(address):
+        if os.path.exists(address) and not os.path.isfile(address):  # a named pipe would be waited for
+            raise UnusableVideo("is a folder, a pipe or a device, not a file")
         yield address
         return
     import fsspec
 
     try:
-        with fsspec.open(address, "rb") as file:
-            yield file
-    except (ImportError, ValueError, OSError) as error:
-        raise UnusableVideo(f"cannot be read: {' '.join(str(error).split())[:200]}") from None
+        storage, path = fsspec.url_to_fs(address)  # to fsspec.open, the ? of a signed URL is a pattern
+        file = storage.open(path, "rb")
+    except Exception as error:  # each storage has exceptions of its own
+        raise UnusableVideo(f"cannot be read: {_reason(error)}") from None
+    with file:
+        yield file
+
+
+def _reading(av: Any, file: Any) -> Any:
+    try:
+        return av.open(file)
+    except Exception as error:  # FFmpeg's, or those of the storage
+        raise UnusableVideo(f"unreadable video: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # HTTP's says the address alone
+        error = error.__cause__  # type: ignore[assignment]
+    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return without_credentials(text)[:200]
 
 
 def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     rate, start = float(stream.average_rate or 25), (container.start_time or 0) / av.time_base
+    seconds, end, longest = 0.0, 0.0, 0.5
     try:
         for number, frame in enumerate(container.decode(stream)):
             width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
             image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
             turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
-            seconds = number / rate if frame.time is None else frame.time - start  # as players count
+            before, seconds = seconds, number / rate if frame.time is None else frame.time - start  # as players count
+            end, longest = seconds + float((frame.duration or 0) * frame.time_base), max(longest, seconds - before)
             yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
-    except av.FFmpegError as error:
-        raise UnusableVideo(f"damaged: {error.strerror or error}") from None
+    except Exception as error:  # FFmpeg's, or those of the storage
+        raise UnusableVideo(f"damaged: {_reason(error)}") from None
+    duration = _duration(stream)
+    if duration - end > 2 * longest:  # FFmpeg takes the end of some files for the end of the video
+        raise UnusableVideo(f"cut off after {end:.1f} of {duration:.1f} seconds")
+
+
+def _duration(stream: Any) -> float:
+    """The seconds of a video as its file says them; 0 where it does not."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    parts = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
+    return sum(float(part) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
 
 
 def _shown_width(width: int, stream: Any) -> int:

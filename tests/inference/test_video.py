@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mivolo_lite.inference.frames import UnusableVideo, VideoWriter, open_video
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.tracks import Tracker
 from tests.inference.scenes import photo, rows
+from tests.shards.servers import RangeServer, serving
 
 pytestmark = pytest.mark.usefixtures("red_faces")
 
@@ -182,6 +184,38 @@ def test_a_file_without_pictures_is_no_video(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(UnusableVideo, match="holds no video"), open_video(str(tmp_path / "sound.mp4")):
+        pass
+
+
+def test_a_video_that_ends_before_its_length_is_said(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "walk.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=320, height=240, pix_fmt="yuv420p")
+        for image in moving(100):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "walk.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    seen = []
+    with pytest.raises(UnusableVideo, match=r"cut off after \d\.\d of 4\.0 seconds"):
+        with open_video(str(tmp_path / "cut.mkv")) as (_, frames):
+            seen += frames
+    with open_video(str(tmp_path / "walk.mkv")) as (_, frames):
+        assert 20 < len(seen) < 80 and len(list(frames)) == 100
+
+
+def test_a_signed_url_is_read_and_its_signature_not_told(video):
+    with serving(RangeServer(video.parent)) as server:
+        with open_video(f"{server.url}/walk.mp4?token=secret&x=1") as (_, frames):
+            assert len(list(frames)) == 20
+        with pytest.raises(UnusableVideo, match="404") as error, open_video(f"{server.url}/none.mp4?token=secret"):
+            pass
+    assert "secret" not in str(error.value)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UnusableVideo, match="a pipe"), open_video(str(tmp_path / "pipe.mp4")):
         pass
 
 
