@@ -38,7 +38,9 @@ _BODY_SECONDS = 30
 """In which a photo must have arrived."""
 _DRAINED_BYTES = 1 << 28
 """Of a photo that is refused, which are read before the answer."""
-_FORM = "a form; send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
+_KINDS = {"multipart/": "a form", "application/json": "JSON"}
+"""Bodies that hold no photo's file, by how their kind begins."""
+_ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
 
 _ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
            503: "too many photos are waiting"}  # fmt: skip
@@ -169,8 +171,10 @@ class Service:
 
     async def _answered(self, request: Request) -> PhotoResult:
         with self.door.counted():
-            if request.headers.get("content-type", "").lower().startswith("multipart/"):
-                raise HTTPException(422, _FORM)
+            kind = request.headers.get("content-type", "").lower()
+            for start, name in _KINDS.items():
+                if kind.startswith(start):
+                    raise HTTPException(422, f"{name}; {_ADVICE}")
             data = await self.door.read(request)
             async with self.door.places:
                 image = await self._decoded(data)

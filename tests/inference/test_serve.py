@@ -215,12 +215,20 @@ def test_a_refused_sender_reads_the_reason_after_all_is_sent(status, reason, add
     assert refusal.value.code == status and reason in refusal.value.read().decode()
 
 
-def test_a_form_is_told_what_to_send(client):
+def test_a_form_and_json_are_told_what_to_send(client):
     answers = (
         client.post("/predict", files={"file": file_of(TWO)}),
         client.post("/predict", content=b"--x", headers={"Content-Type": "Multipart/Form-Data; boundary=x"}),
+        client.post("/predict", json={"image": "iVBORw0KGgo="}),
     )
     assert all(answer.status_code == 422 and "--data-binary" in answer.json()["detail"] for answer in answers)
+
+
+_DROP = """(async () => {
+  const blank = await new Promise(done => document.createElement('canvas').toBlob(done)), dropped = new DataTransfer();
+  %s;
+  document.dispatchEvent(new DragEvent('drop', {dataTransfer: dropped}));
+})()"""
 
 
 @IN_A_BROWSER
@@ -248,6 +256,10 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         assert left == pytest.approx(expected[0].face[0] / 320, abs=0.01)
         assert browser.value("document.querySelectorAll('tbody tr').length") == 2
         assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
+        browser.value(_DROP % "['a.png', 'b.png'].forEach(name => dropped.items.add(new File([blank], name)))")
+        browser.wait_for("document.getElementById('message').textContent.includes('Only a.png, the first of 2 files')")
+        browser.value(_DROP % "dropped.items.add('https://a.page/photo.jpg', 'text/uri-list')")
+        assert "no file was dropped" in browser.value("document.getElementById('message').textContent")
         browser.choose_file("#file", tmp_path / "text.jpg")
         browser.wait_for("document.getElementById('message').classList.contains('alert')")
         assert "Not estimated" in browser.value("document.getElementById('message').textContent")

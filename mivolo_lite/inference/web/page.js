@@ -53,9 +53,14 @@ function addRow(person, number) {
   for (const text of cells) row.append(element("td", text));
 }
 
-async function ask(chosen) {
+async function ask(files) {
   const mine = ++latest;
   clear();
+  if (!files.length) {
+    say("Not estimated: no file was dropped; drop a photo's file, or choose one", true);
+    return;
+  }
+  const [chosen] = files;
   say("Estimating ...");
   let answer, status;
   try {
@@ -63,7 +68,7 @@ async function ask(chosen) {
     answer = await response.json();
     status = response.ok;
   } catch {
-    [status, answer] = [false, { detail: "the server does not answer" }];
+    [status, answer] = [false, { detail: "the server does not answer, or the file cannot be read" }];
   }
   if (mine !== latest) return;
   if (!status) {
@@ -74,7 +79,8 @@ async function ask(chosen) {
   image.onerror = () => say(`${message.textContent} This browser cannot show the photo's format.`);
   image.src = URL.createObjectURL(chosen);
   const count = answer.people.length;
-  say(count ? `${count} ${count === 1 ? "person" : "people"} found.` : "Nobody found.");
+  const found = count ? `${count} ${count === 1 ? "person" : "people"} found.` : "Nobody found.";
+  say(files.length === 1 ? found : `${found} Only ${chosen.name}, the first of ${files.length} files, was estimated; for many, use mivolo-lite predict.`);
   answer.people.forEach((person, index) => {
     drawBox(person, index + 1, answer.width, answer.height);
     addRow(person, index + 1);
@@ -83,14 +89,14 @@ async function ask(chosen) {
 }
 
 file.addEventListener("change", () => {
-  if (file.files.length) ask(file.files[0]);
+  if (file.files.length) ask([...file.files]);
   file.value = "";  // the same file again is a new question
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+    if (name === "drop") ask([...event.dataTransfer.files]);
   });
 }
 
