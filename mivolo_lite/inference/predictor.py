@@ -1,6 +1,7 @@
 """From photos to people with ages: finding, pairing, cutting and estimating in one object."""
 
 from collections.abc import Callable, Iterable, Sequence
+from io import IOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -28,6 +29,11 @@ from mivolo_lite.packing.sources.cutting import Crops
 
 ImageLike = str | Path | np.ndarray | Image.Image
 Find = Callable[[np.ndarray], Sequence[Detection]]
+
+_ONE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
+"""One image, or none, though it can be iterated over."""
+
+_HELD_BYTES = 3 * 64 << 20  # of decoded photos that are held at once: an iterator may give any number
 
 RULE, NONE = "rule", "none"
 """Choices of ``persons`` that need no file."""
@@ -120,9 +126,17 @@ class Predictor:
         Raises:
             UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and continues.
         """
-        one = isinstance(images, str | Path | np.ndarray | Image.Image)
-        pixels = [as_array(image) for image in ([images] if one else images)]  # type: ignore[list-item, union-attr]
-        return self.estimate(pixels, [self.locate(image) for image in pixels])
+        several = isinstance(images, Iterable) and not isinstance(images, _ONE)
+        found: list[list[Person]] = []
+        held: list[np.ndarray] = []
+        for image in images if several else [images]:  # type: ignore[union-attr, list-item]
+            held.append(as_array(image))
+            if sum(pixels.size for pixels in held) > _HELD_BYTES:
+                found, held = found + self._people_of(held), []
+        return found + self._people_of(held)
+
+    def _people_of(self, images: Sequence[np.ndarray]) -> list[list[Person]]:
+        return self.estimate(images, [self.locate(image) for image in images])
 
     def locate(self, image: np.ndarray) -> list[Located]:
         """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired."""

