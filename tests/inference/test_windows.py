@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mivolo_lite.inference.detect import FaceDetector
+from mivolo_lite.inference.flags import SAFE_SIDE
 from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
 from tests.inference.scenes import RedSquares, photo
 
@@ -35,6 +36,18 @@ def test_small_and_large_faces_are_found_once_each_wherever_they_lie(offset):
     for left, top, side in faces:
         box = (left, top, left + side, top + side)
         assert min(max(abs(a - b) for a, b in zip(box, one.box, strict=True)) for one in found) < 4
+
+
+@pytest.mark.parametrize("width", [2000, 12000])
+def test_a_face_that_is_large_enough_to_trust_is_found_in_a_photo_of_any_size(width):
+    class Coarse(RedSquares):
+        side = 960
+
+        def __call__(self, image):
+            return [found for found in super().__call__(image) if found.box[2] - found.box[0] >= 9]
+
+    faces = [(width - 500, 40, SAFE_SIDE + 2), (300, 20, 150)]
+    assert len(FaceDetector(Coarse())(photo(*faces, width=width, height=240))) == 2
 
 
 def test_a_tiny_image_is_enlarged_and_its_boxes_are_in_its_own_pixels():
