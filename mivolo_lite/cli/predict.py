@@ -85,6 +85,8 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     notes = []
     if left_out := len(found) - len(items):
         notes.append(f"left out: {left_out} results of an earlier run in {annotated}")
+    if options["draw"] and os.path.isdir(annotated) and os.listdir(annotated):
+        notes.append(f"{annotated} holds files of an earlier run; those of other names stay there")
     if others:
         notes.append(f"left out: {len(others)} that are neither images nor videos, the first of which is {others[0]}")
     return items, notes

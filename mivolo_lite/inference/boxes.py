@@ -47,7 +47,8 @@ class BoxesFile:
         self._lines: dict[str, dict[int | None, list[Line]]] = defaultdict(lambda: defaultdict(list))
         for line in table:
             try:
-                box_of(line.cells, FACE_COLUMNS), box_of(line.cells, BODY_COLUMNS)
+                for columns in (FACE_COLUMNS, BODY_COLUMNS):
+                    _check_corners(box_of(line.cells, columns), columns[0])
                 frame = _frame_of(line.cells.get("frame", ""))
             except Rejected as reason:
                 raise UserError(f"{self.location}: line {line.number}: {reason}") from None
@@ -106,6 +107,13 @@ class BoxesFile:
         if not self._predicted or face is None or body is None:
             return body
         return None if body == body_around(face) else body
+
+
+def _check_corners(box: Box | None, column: str) -> None:
+    """Raise Rejected for a box without an area, as one that is given by its width and height may seem."""
+    if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
+        edges = ",".join(f"{edge:g}" for edge in box)
+        raise Rejected(f"{column} ...: {edges} ends before it begins; give two corners, not width and height")
 
 
 def _frame_of(cell: str) -> int | None:

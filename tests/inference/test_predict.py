@@ -247,6 +247,8 @@ def test_results_within_the_folder_of_photos_are_no_photos(photos, checkpoint, t
         found = predict(photos, "--checkpoint", checkpoint, "--draw", out=photos / "ages")
     output = capsys.readouterr()
     assert len(found) == 4 and "left out: 3 results of an earlier run in " in output.err
+    assert output.err.count("holds files of an earlier run; those of other names stay") == 1
+    assert "left out: 3 that are neither images nor videos, the first of which is " in output.err
     predict(photos / "a.png", "--checkpoint", checkpoint, out=photos)
     assert capsys.readouterr().out.endswith("photos: predictions.csv, predictions.jsonl, rejected.jsonl\n")
 
@@ -272,7 +274,16 @@ def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkey
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
 def test_a_file_without_boxes_is_one_line(content, tmp_path):
     (tmp_path / "boxes.csv").write_text(content)
-    with pytest.raises(UserError, match="boxes.csv"):
+    with pytest.raises(UserError, match="boxes.csv.*(column face_x0|3 cells|call yours path)"):
+        BoxesFile(tmp_path / "boxes.csv")
+
+
+@pytest.mark.parametrize("box", ["410,42,64,80", "64,80,410,42", "9,9,9,30"])
+def test_a_box_of_width_and_height_is_not_taken_for_corners(box, tmp_path):
+    (tmp_path / "boxes.csv").write_text(f"file,face_x0,face_y0,face_x1,face_y1\na.jpg,1,2,30,40\na.jpg,{box}\n")
+    with pytest.raises(
+        UserError, match=f"boxes.csv: line 3: face_x0 ...: {box} ends before it begins; give two corners"
+    ):
         BoxesFile(tmp_path / "boxes.csv")
 
 

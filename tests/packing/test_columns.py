@@ -3,7 +3,7 @@
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.packing.sources.cells import FACE_COLUMNS, GenderCodes
+from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, GenderCodes
 from mivolo_lite.packing.sources.columns import describe, find_columns
 from mivolo_lite.packing.sources.table import Table
 
@@ -42,7 +42,8 @@ def test_options_come_first():
 @pytest.mark.parametrize(
     "header, chosen, message",
     [
-        ("a,age", {}, "no column names the images; .* holds 'a,age'; name yours with --path"),
+        ("a,age", {}, "no column names the images; .* holds 'a,age'; call yours path"),
+        ("a,age", {IMAGE: "", "age": ""}, "no column names the images; .* holds 'a,age'; name yours with --path"),
         ("path,age", {"age": "years"}, "--age years: no column of x, which has path,age"),
         ("path,age", {"boxes": "a,b"}, "--boxes a,b: give 4 columns"),
         ("path,age", {"boxes": "a,b,c,d"}, "--boxes a: no column"),

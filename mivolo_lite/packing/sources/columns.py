@@ -59,9 +59,10 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
     for meaning in (IMAGE, *required):
         if meaning not in columns:
             missing = "no column names the images" if meaning == IMAGE else f"column {meaning} is missing"
+            advice = f"name yours with --{_option(meaning)}" if chosen else f"call yours {_option(meaning)}"
             raise UserError(
                 f"{table.location}: {missing}; the first line must name the columns, and holds "
-                f"{','.join(table.columns)[:_SHOWN]!r}; name yours with --{_option(meaning)}"
+                f"{','.join(table.columns)[:_SHOWN]!r}; {advice}"
             )
     return columns
 
