@@ -1,6 +1,5 @@
 """One run as a YAML file and dotted overrides: read, checked and typed before anything else happens."""
 
-import difflib
 import os
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.ranges import checked_options
 from mivolo_lite.tasks import Task, check_tasks
 from mivolo_lite.training.run_config import RunConfig
+from mivolo_lite.wording import did_you_mean
 from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
@@ -302,11 +302,10 @@ def _types(group: Any) -> dict[str, Any]:
 
 
 def _suggest(word: Any, choices: Iterable[str]) -> str:
-    word = str(word)[:80]
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    if not close:  # the right option in the wrong group is a common slip
-        close = [choice for choice in choices if choice.rpartition(".")[2] == word.rpartition(".")[2]]
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(choices)}"
+    names, last = list(choices), str(word).rpartition(".")[2]
+    # the right option in the wrong group is a common slip
+    elsewhere = next((f"did you mean {name}?" for name in names if name.rpartition(".")[2] == last), "")
+    return did_you_mean(str(word), names, elsewhere or f"there are {', '.join(names)}")
 
 
 def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:

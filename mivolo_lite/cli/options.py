@@ -1,6 +1,5 @@
 """How a command's options are read."""
 
-import difflib
 import re
 from argparse import Action
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from mivolo_lite.old_names import current_option
 from mivolo_lite.option_help import SECTION, TypesInWords, type_of
 from mivolo_lite.option_values import describe
 from mivolo_lite.paths import expand_path, local_path
+from mivolo_lite.wording import did_you_mean
 
 _INPUTS, _OUTPUTS = (
     (
@@ -85,8 +85,7 @@ def _explained(error: str, parser: ArgumentParser, words: Sequence[str]) -> str:
     if error.startswith(_UNKNOWN):
         unknown = error.removeprefix(_UNKNOWN)
         first = next((word.partition("=")[0] for word in unknown.split() if word.startswith("--")), "")
-        close = difflib.get_close_matches(first, parser._option_string_actions, n=1)
-        return f"{unknown}: not understood" + (f"; did you mean {close[0]}?" if close else "")
+        return f"{unknown}: not understood{did_you_mean(first, parser._option_string_actions)}"
     return error.removeprefix("argument ")
 
 

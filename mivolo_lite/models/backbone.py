@@ -1,6 +1,5 @@
 """Backbones by their timm name."""
 
-import difflib
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from mivolo_lite.errors import UserError
 from mivolo_lite.models.backbone_source import architecture_of, is_source, read_source
 from mivolo_lite.models.weights import first_line, load_backbone, timm_config
+from mivolo_lite.wording import did_you_mean
 
 
 def make_backbone(
@@ -65,9 +65,8 @@ def require_known(name: str, option: str = "model backbone") -> None:
     """Raise UserError unless timm has a model of this name, or of the architecture that its source says."""
     name = architecture_of(name)
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
-        raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}; {hint}")
+        hint = did_you_mean(name.split(".")[0], timm.list_models(), "see timm.list_models()", most=3)
+        raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}{hint}")
 
 
 def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:

@@ -10,8 +10,8 @@ from mivolo_lite.files import explain_write_errors, write_text
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
 from mivolo_lite.shards.subset import SubsetIndex
+from mivolo_lite.wording import count_of, first_few
 
-_SHOWN = 5  # names in a line
 _ROWS = 2**20  # keys looked at together
 
 
@@ -45,11 +45,8 @@ def names_of(key: str, labels: Labels) -> set[str]:
 
 def left_out_line(count: int, names: Collection[str], unmatched: Sequence[str]) -> str:
     """How many samples were left out, and which names no sample has."""
-    line = f"{count} samples left out, of {len(names)} names to leave out"
-    if unmatched:
-        examples = f"{', '.join(unmatched[:_SHOWN])}{', ...' if len(unmatched) > _SHOWN else ''}"
-        line += f"; {len(unmatched)} of them match no sample: {examples}"
-    return line
+    line = f"{count_of(count, 'sample')} left out, of {count_of(len(names), 'name')} to leave out"
+    return line + (f"; {len(unmatched)} of them match no sample: {first_few(unmatched)}" if unmatched else "")
 
 
 class FilteredIndex(SubsetIndex):

@@ -28,6 +28,7 @@ from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_r
 from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, LABEL_EXTENSIONS, Labels
 from mivolo_lite.shards.schema import SCHEMA_VERSION
 from mivolo_lite.shards.tars import Member, members_by_key
+from mivolo_lite.wording import first_few
 
 _COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", *(f".tar.{end}" for end in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "z")))
 _COMPRESSED_HEADS = {
@@ -155,7 +156,7 @@ def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
     tars = [path for path in paths if _is_tar(path) and path not in folders]
     if not tars and nested:
         raise UserError(
-            f"{folder}: holds no .tar shards itself, but its folders do ({_first_few(nested)}): index each of them; "
+            f"{folder}: holds no .tar shards itself, but its folders do ({first_few(nested)}): index each of them; "
             "data.train takes a list"
         )
     if not tars:
@@ -240,10 +241,10 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
 def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member]) -> str:
     """Why a sample has neither face nor body."""
     if not unread:
-        return f"no face or body image among its members ({_first_few(sorted(members))})"
+        return f"no face or body image among its members ({first_few(sorted(members))})"
     kind = kind_of(unread[0].read(file, HEAD))
     if kind == "a JPEG":
-        names = _first_few([_base(member) for member in unread])
+        names = first_few([_base(member) for member in unread])
         return f"no face or body image: a key ends at the first dot of a name ({names}); rename them without other dots"
     return (
         f"no face or body image: {_base(unread[0])} is {kind}; shards hold JPEGs alone: `mivolo-lite pack shards` "
@@ -299,12 +300,6 @@ def _field_names(record: Mapping[str, Any]) -> list[str]:
     """Names of the fields of a JSON object, with those of objects in it, as in ``labels.age``."""
     inner = [f"{name}.{key}" for name, value in record.items() if isinstance(value, dict) for key in value]
     return [*record, *inner]
-
-
-def _first_few(names: list[str], limit: int = 3) -> str:
-    """The first few of names, each not too long, and how many more there are."""
-    listed = ", ".join(name[:100] for name in names[:limit])
-    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:

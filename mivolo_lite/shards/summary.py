@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mivolo_lite.shards.columns import EXTRA, MOST_COLUMNS
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.wording import count_of, first_few
 
 _MOST_FIELDS = 12
 
@@ -14,13 +15,13 @@ def content_of(index: ShardIndex) -> str:
     age, people = labels["age"], labels.get("identity", {}).get("people")
     known_ages = f" ({age['known']} known)" if age["known"] < len(index) else ""
     phrases = [
-        f"{len(index)} samples in {len(index.info['shards'])} shards",
+        f"{count_of(len(index), 'sample')} in {count_of(len(index.info['shards']), 'shard')}",
         f"ages {age['min']:g} to {age['max']:g}{known_ages}" if age["known"] else "no ages",
         *(f"{count} {gender}" for gender, count in labels["gender"].items()),
-        f"{labels['face']} faces",
-        f"{labels['body']} bodies",
+        count_of(labels["face"], "face"),
+        count_of(labels["body"], "body", "bodies"),
     ]
-    return ", ".join([*phrases, f"{people} people"] if people else phrases)
+    return ", ".join([*phrases, count_of(people, "person", "people")] if people else phrases)
 
 
 def left_out_of(index: ShardIndex) -> Iterator[str]:
@@ -29,8 +30,7 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
     counts = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
     unlabelled = [name for name, count in counts.items() if not count]
     if unlabelled and (fields := info.get("fields")):
-        ellipsis = ", ..." if len(fields) > _MOST_FIELDS else ""
-        listed = ", ".join(fields[:_MOST_FIELDS]) + ellipsis
+        listed = first_few(fields, _MOST_FIELDS)
         yield f"careful: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again"
     if unread := info.get("unread"):
         yield (
@@ -39,7 +39,7 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
         )
     yield from mixed_of(index)
     if folders := info.get("folders_left_out"):
-        yield f"careful: tars in folders are not read: {', '.join(folders[:_MOST_FIELDS])}; index those on their own"
+        yield f"careful: tars in folders are not read: {first_few(folders, _MOST_FIELDS)}; index those on their own"
     if sum(name.startswith(EXTRA) for name in index.columns) == MOST_COLUMNS:
         yield f"careful: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"
 
@@ -47,7 +47,7 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
 def mixed_of(index: ShardIndex) -> Iterator[str]:
     """A line on the fields of the labels that are numbers in some samples and words in others, where there are any."""
     if mixed := index.info.get("mixed"):
-        listed = ", ".join(mixed[:_MOST_FIELDS]) + (", ..." if len(mixed) > _MOST_FIELDS else "")
+        listed = first_few(mixed, _MOST_FIELDS)
         yield (
             f"careful: numbers in some samples and words in others, so no task can learn {listed}; write one or the "
             "other, and nothing where it is unknown"

@@ -1,6 +1,5 @@
 """The optimizer, by timm's name, without decay on norms and biases; and the options of the optimization."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.balance import BalanceConfig
 from mivolo_lite.training.dro import DroConfig
 from mivolo_lite.training.param_groups import lr_scales
+from mivolo_lite.wording import did_you_mean
 
 ADAMW = "adamw"
 
@@ -123,14 +123,13 @@ def require_optimizer(name: str) -> None:
     """Raise UserError unless timm has an optimizer of this name, which a step drives and a checkpoint holds."""
     if name not in list_optimizers():
         wrapped = name.removeprefix("lookahead_")
-        names = [str(known) for known in list_optimizers()]
-        close = difflib.get_close_matches(wrapped, names, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "see timm.optim.list_optimizers()"
         if wrapped != name:
-            hint = (
-                f"Lookahead's slow weights are in no checkpoint here; use {wrapped}, with optim.ema_decay for averages"
+            raise UserError(
+                f"optim.name: {name!r:.60}: Lookahead's slow weights are in no checkpoint here; use {wrapped}, with "
+                "optim.ema_decay for averages"
             )
-        raise UserError(f"optim.name: timm {timm.__version__} has no optimizer {name!r:.60}; {hint}")
+        hint = did_you_mean(name, map(str, list_optimizers()), "see timm.optim.list_optimizers()", most=3)
+        raise UserError(f"optim.name: timm {timm.__version__} has no optimizer {name!r:.60}{hint}")
     if get_optimizer_info(name).second_order:
         raise UserError(f"optim.name: {name} needs second derivatives, which a step does not compute; use another")
     if name.startswith("kron"):

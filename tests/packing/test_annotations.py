@@ -220,7 +220,7 @@ def test_a_body_that_others_hide_is_counted_with_its_reason(source, tmp_path, ca
     source(f"a.jpg,30,M,{FACE},{SAME}", "a.jpg,40,F,220,130,280,200,30,20,260,290", f"sub/b.png,3,F,{FACE},{SAME}")
     main(f"pack annotations --images {tmp_path} --csv {tmp_path}/labels.csv --out {tmp_path}/out --split a=1".split())
     summary = capsys.readouterr().out
-    assert "a: 3 samples in 1 shards, ages 3 to 40, 1 M, 2 F, 3 faces, 1 bodies" in summary
+    assert "a: 3 samples in 1 shard, ages 3 to 40, 1 M, 2 F, 3 faces, 1 body" in summary
     assert "2 of 3 bodies hidden by boxes of others" in summary
     only_bodies = source(f"a.jpg,30,M,-1,-1,-1,-1,{SAME}", "a.jpg,40,F,220,130,280,200,30,20,260,290")
     with pytest.raises(Rejected, match=r"body \(10, 20, 200, 290\) is hidden by boxes of others \(400x300 pixels\)"):

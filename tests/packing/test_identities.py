@@ -98,7 +98,7 @@ def test_a_name_that_is_no_text_is_rejected_and_told(tmp_path, capsys):
     main(f"pack identities --images {tmp_path}/in --out {tmp_path}/out --split all=1 --max-reject-rate 0.5 --workers 1"
          .split())  # fmt: skip
     shown = capsys.readouterr().out
-    assert "all: 1 samples" in shown and "J?r?me/0.jpg: its name or a label is no Unicode text" in shown
+    assert "all: 1 sample " in shown and "J?r?me/0.jpg: its name or a label is no Unicode text" in shown
 
 
 def test_what_is_no_image_is_rejected_or_no_data_set(tmp_path):

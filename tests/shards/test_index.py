@@ -342,7 +342,7 @@ def test_fields_of_labels_under_other_names_are_named(tmp_path):
     write_tar(tmp_path / "s.tar", members | {"1.jpg": noise_jpeg(0), "1.json": b'{"age": 3, "gender": "F"}'})
     index = index_shards(tmp_path)
     assert not list(left_out_of(index)) and "fields" not in index.info
-    assert content_of(index) == "2 samples in 1 shards, ages 3 to 3 (1 known), 0 M, 1 F, 2 faces, 0 bodies"
+    assert content_of(index) == "2 samples in 1 shard, ages 3 to 3 (1 known), 0 M, 1 F, 2 faces, 0 bodies"
 
 
 def test_a_worker_process_does_not_hash_the_index_again(tmp_path, monkeypatch):

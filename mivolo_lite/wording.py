@@ -1,0 +1,24 @@
+"""Parts of sentences that many messages have: counts, lists of names, and guesses at a name that is not known."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+_LONGEST = 100  # characters of a name
+
+
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """``1 sample``, ``2 samples``, ``3 bodies``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names, each not too long, and how many more there are."""
+    listed = ", ".join(name[:_LONGEST] for name in names[:limit])
+    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
+
+
+def did_you_mean(word: str, names: Iterable[str], otherwise: str = "", most: int = 1) -> str:
+    """The end of an error about an unknown name: the names closest to it, or ``otherwise`` where none is close."""
+    close = difflib.get_close_matches(word[:_LONGEST], list(names), n=most)
+    hint = f"did you mean {', '.join(close)}?" if close else otherwise
+    return f"; {hint}" if hint else ""
