@@ -151,7 +151,7 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits, self.meters = predictor, limits, Meters()
         self.batcher = Batcher(predictor.predict, limits.together, self.meters.batch.observe)
-        self.door = Door(limits, self.meters)
+        self.admission = AdmissionControl(limits, self.meters)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
@@ -170,13 +170,13 @@ class Service:
             raise
 
     async def _answered(self, request: Request) -> PhotoResult:
-        with self.door.counted():
+        with self.admission.admitted():
             kind = request.headers.get("content-type", "").lower()
             for start, name in _KINDS.items():
                 if kind.startswith(start):
                     raise HTTPException(422, f"{name}; {_ADVICE}")
-            data = await self.door.read(request)
-            async with self.door.places:
+            data = await self.admission.read(request)
+            async with self.admission.slots:
                 image = await self._decoded(data)
                 people = await self._estimated(image)
             self.meters.people.inc(len(people))
@@ -212,27 +212,27 @@ class Service:
         return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class Door:
+class AdmissionControl:
     """Lets in as many photos as there is memory for."""
 
     def __init__(self, limits: Limits, meters: Meters) -> None:
         self.limits, self.meters = limits, meters
-        self.places = asyncio.Semaphore(limits.together)
-        self.inside = 0
+        self.slots = asyncio.Semaphore(limits.together)
+        self.in_work = 0
 
     @contextmanager
-    def counted(self) -> Any:
-        """Around a request. Raises HTTPException where too many are inside."""
+    def admitted(self) -> Any:
+        """Around a request. Raises HTTPException where too many are in work."""
         start, status = time.monotonic(), 500
         try:
-            if self.inside >= self.limits.together + self.limits.waiting:
+            if self.in_work >= self.limits.together + self.limits.waiting:
                 raise HTTPException(503, _ERRORS[503], headers={"Retry-After": "2"})
-            self.inside += 1
+            self.in_work += 1
             self.meters.waiting.inc()
             try:
                 yield
             finally:
-                self.inside -= 1
+                self.in_work -= 1
                 self.meters.waiting.dec()
             status = 200
         except HTTPException as error:

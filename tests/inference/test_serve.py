@@ -23,7 +23,7 @@ from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.serve import Door, Limits, make_app
+from mivolo_lite.inference.serve import AdmissionControl, Limits, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
 
@@ -209,7 +209,7 @@ def address(predictor):
 def test_a_refused_sender_reads_the_reason_after_all_is_sent(status, reason, address, monkeypatch):
     """Most clients and browsers send a body whole, and then read the answer."""
     if status == 503:
-        monkeypatch.setattr(Door, "inside", property(lambda door: 10**6, lambda *_: None), raising=False)
+        monkeypatch.setattr(AdmissionControl, "in_work", property(lambda _: 10**6, lambda *_: None), raising=False)
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(urllib.request.Request(f"{address}predict", bytes(30_000_000)), timeout=60)
     assert refusal.value.code == status and reason in refusal.value.read().decode()
