@@ -31,6 +31,7 @@ from mivolo_lite.errors import UserError
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _DEEPSPEED = "ACCELERATE_DEEPSPEED_"
+_OFFLOADED = ("optimizer", "param")
 _BUCKET = 50_000_000
 """Values that ZeRO reduces at once; its own default, ten times as many, allocates 2 GB."""
 _PERSISTENT = 10_000
@@ -379,25 +380,13 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
     """DeepSpeed's settings, and what they say about settings that the run's configuration decides."""
     path = environ.get(f"{_DEEPSPEED}CONFIG_FILE", "none")
     if path == "none":
-        settings = {"zero_optimization": {"stage": int(environ.get(f"{_DEEPSPEED}ZERO_STAGE", "2"))}}
-        for target in ("optimizer", "param"):
-            device = environ.get(f"{_DEEPSPEED}OFFLOAD_{target.upper()}_DEVICE", "none")
-            if device != "none":
-                settings["zero_optimization"][f"offload_{target}"] = {"device": device}
+        settings = {"zero_optimization": _zero_stage(environ)}
     else:
         try:
             settings = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"launch: deepspeed_config_file {path}: {error}") from None
-    zero = settings.get("zero_optimization", {})
-    if zero.get("stage") not in (1, 2, 3):
-        raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')}; use 1, 2 or 3, or ddp.yaml for none")
-    for target in ("optimizer", "param"):
-        device = zero.get(f"offload_{target}", {}).get("device", "none")
-        if device not in ("none", "cpu") or (target == "param" and device == "cpu" and zero["stage"] != 3):
-            raise UserError(
-                f"launch: offload_{target}_device {device} is not known for ZeRO-{zero['stage']}; use cpu or none"
-            )
+    _check_zero_stage(settings.get("zero_optimization", {}))
     for section in ("optimizer", "scheduler"):
         if section in settings:
             raise UserError(f"launch: {path} has an {section!r}; the run's configuration (optim) says what it is")
@@ -412,7 +401,28 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
         if settings.get(key, "auto") != "auto"
     }
     for precision in ("bf16", "fp16"):
-        enabled = settings.get(precision, {}).get("enabled", "auto")
-        if enabled is True:
+        if settings.get(precision, {}).get("enabled") is True:
             stated["precision"] = precision
     return settings, stated
+
+
+def _zero_stage(environ: Mapping[str, str]) -> dict[str, Any]:
+    """DeepSpeed's ``zero_optimization`` of a launch file without a JSON file."""
+    zero: dict[str, Any] = {"stage": int(environ.get(f"{_DEEPSPEED}ZERO_STAGE", "2"))}
+    for target in _OFFLOADED:
+        device = environ.get(f"{_DEEPSPEED}OFFLOAD_{target.upper()}_DEVICE", "none")
+        if device != "none":
+            zero[f"offload_{target}"] = {"device": device}
+    return zero
+
+
+def _check_zero_stage(zero: Mapping[str, Any]) -> None:
+    """Raise UserError for a stage, or a device to offload to, that the engine does not have."""
+    if zero.get("stage") not in (1, 2, 3):
+        raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')}; use 1, 2 or 3, or ddp.yaml for none")
+    for target in _OFFLOADED:
+        device = zero.get(f"offload_{target}", {}).get("device", "none")
+        if device not in ("none", "cpu") or (target == "param" and device == "cpu" and zero["stage"] != 3):
+            raise UserError(
+                f"launch: offload_{target}_device {device} is not known for ZeRO-{zero['stage']}; use cpu or none"
+            )
