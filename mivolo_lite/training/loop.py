@@ -64,19 +64,13 @@ class Trainer:
         self.launch, self.plan, self.accelerator, self.heartbeat = setup(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
-        if config.train.sync_batchnorm and self.launch.on_cpu and self.launch.processes > 1:
-            raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
-        require_trackers(config.train.trackers)
-        if config.train.compile:
-            self.launch.require_compilable()
-            if config.train.grad_checkpointing:
-                raise UserError("train.compile and train.grad_checkpointing do not work together; set one to false")
+        self._check_options()
         self.classes = classes_to_learn(config.tasks)
         self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
         negated = negated_tasks(config.tasks)
         self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes, negated)
         self.val_index = config.data.load(config.data.val_set)
-        self.steps_per_epoch = self.reader.samples / config.optim.global_batch
+        self.steps_per_epoch = self.reader.samples / optim.global_batch
         self.folder = RunFolder(config.run)
         self._begin_folder()
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
@@ -86,10 +80,7 @@ class Trainer:
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
         self.total_steps = self.state.step + self._steps_to_go()
-        is_main, trackers = self.accelerator.is_main_process, []
-        if is_main:
-            trackers = start_trackers(config.train.trackers, self.folder.path, named_options(config), self.state.step)
-        self.logger = RunLogger(self.folder, self.total_steps, self.state.step, is_main, trackers)
+        self.logger = self._start_logger()
         self.loader = self.reader.batches(
             self.estimator.inputs,
             self.plan,
@@ -100,7 +91,7 @@ class Trainer:
         self.val_loader = self._val_loader()
         self.labels = check_run(self)
         self.unlearnt = unlearnt(config, self.labels)
-        if is_main:
+        if self.accelerator.is_main_process:
             self.folder.save_config(dump_run_config(config))
 
     def train(self) -> bool:
@@ -160,6 +151,23 @@ class Trainer:
             if evaluation_due and (not self._evaluate() or self._is_stale()):
                 break
         trace.close()
+
+    def _check_options(self) -> None:
+        """Raise UserError for options of ``train`` that do not work here, or not together."""
+        train, launch = self.config.train, self.launch
+        if train.sync_batchnorm and launch.on_cpu and launch.processes > 1:
+            raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
+        require_trackers(train.trackers)
+        if train.compile:
+            launch.require_compilable()
+            if train.grad_checkpointing:
+                raise UserError("train.compile and train.grad_checkpointing do not work together; set one to false")
+
+    def _start_logger(self) -> RunLogger:
+        is_main, step, trackers = self.accelerator.is_main_process, self.state.step, []
+        if is_main:
+            trackers = start_trackers(self.config.train.trackers, self.folder.path, named_options(self.config), step)
+        return RunLogger(self.folder, self.total_steps, step, is_main, trackers)
 
     def _begin_folder(self) -> None:
         if self.accelerator.is_main_process:
