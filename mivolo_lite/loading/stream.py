@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from zlib import crc32
 
@@ -103,72 +103,57 @@ class _Batches:
     negated: tuple[str, ...]
 
     def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
-        numbered = enumerate(samples)
-        while rows := list(islice(numbered, self.batch_size)):
-            yield self._batch(rows)
+        for start in count(step=self.batch_size):
+            batch = list(islice(samples, self.batch_size))
+            if not batch:
+                return
+            yield self._batch(np.arange(start, start + len(batch)), batch)
 
-    def _batch(self, rows: list[tuple[int, dict]]) -> Batch:
+    def _batch(self, positions: np.ndarray, samples: list[dict]) -> Batch:
         broken: list[str] = []
-        images = {name: self._images(name, rows, broken) for name in self.inputs}
-        labels = [_labels(sample, broken) for _, sample in rows]
+        keys = np.array([crc32(sample["__key__"].encode()) for sample in samples])
+        numbers = self.augment.numbers(self.seed, positions, keys)
+        images = {name: self._images(name, samples, numbers, broken) for name in self.inputs}
+        labels = [_labels(sample, broken) for sample in samples]
         columns = label_columns(labels)
         if any(AGE_STD in label.extra for label in labels):
-            columns[AGE_STD] = self._numbers(AGE_STD, (), rows, labels, broken)
-        tasks = {name: self._numbers(name, choices, rows, labels, broken) for name, choices in self.classes.items()}
-        if self.negated:
-            numbers = [self._chances(position, sample) for position, sample in rows]
-            self.augment.negate_flipped(tasks, self.negated, numbers)
-        return Batch.assemble(
-            images,
-            columns,
-            np.array([position for position, _ in rows]),
-            np.ones(len(rows), dtype=bool),
-            broken,
-            tasks,
-        ).tensors()
+            columns[AGE_STD] = _label_numbers(AGE_STD, (), samples, labels, broken)
+        tasks = {name: _label_numbers(name, choices, samples, labels, broken) for name, choices in self.classes.items()}
+        self.augment.negate_flipped(tasks, self.negated, numbers)
+        return Batch.assemble(images, columns, positions, np.ones(len(samples), dtype=bool), broken, tasks).tensors()
 
-    def _chances(self, position: int, sample: dict) -> list[float]:
-        """The numbers that decide about its images."""
-        return self.augment.numbers(self.seed, position, crc32(sample["__key__"].encode()))[0]
-
-    def _numbers(
-        self,
-        name: str,
-        choices: Sequence[str],
-        rows: list[tuple[int, dict]],
-        labels: list[Labels],
-        broken: list[str],
-    ) -> np.ndarray:
-        """(B,) labels of a task, or of ``age_std``, NaN where unknown."""
-        column, title = np.full(len(rows), np.nan), name if name == AGE_STD else f"task {name}"
-        for row, (_, sample) in enumerate(rows):
-            try:
-                column[row] = label_number(labels[row], name, choices)
-            except ValueError as error:
-                broken.append(f"{sample['__key__']}: {title}: {error}")
-        return column
-
-    def _images(self, name: str, rows: list[tuple[int, dict]], broken: list[str]) -> Images:
-        squares, present = np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8), []
-        for row, (position, sample) in enumerate(rows):
-            if self._fill(squares[len(present)], name, position, sample, broken):
+    def _images(self, name: str, samples: list[dict], numbers: list[list[float]], broken: list[str]) -> Images:
+        squares, present = np.zeros((len(samples), self.image_size, self.image_size, 3), np.uint8), []
+        for row, sample in enumerate(samples):
+            image = _decoded(name, sample, broken)
+            if image is not None:
+                self.augment(image, squares[len(present)], numbers[row])
                 present.append(row)
         pixels = torch.from_numpy(squares[: len(present)]).movedim(-1, -3)
         return Images(pixels, torch.tensor(present, dtype=torch.int64))
 
-    def _fill(self, square: np.ndarray, name: str, position: int, sample: dict, broken: list[str]) -> bool:
-        """Put a sample's image into its square. False where there is none that can be decoded."""
-        data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
-        if data is None:
-            return False
-        key = sample["__key__"]
+
+def _decoded(name: str, sample: dict, broken: list[str]) -> np.ndarray | None:
+    """A sample's image; None where there is none that can be decoded."""
+    data = next((sample[extension] for extension in _EXTENSIONS[name] if extension in sample), None)
+    try:
+        return None if data is None else decode(data)
+    except BrokenJpeg as error:
+        broken.append(f"{sample['__key__']}.{name}: {error}")
+        return None
+
+
+def _label_numbers(
+    name: str, choices: Sequence[str], samples: list[dict], labels: list[Labels], broken: list[str]
+) -> np.ndarray:
+    """(B,) labels of a task, or of ``age_std``, NaN where unknown."""
+    column, title = np.full(len(samples), np.nan), name if name == AGE_STD else f"task {name}"
+    for row, sample in enumerate(samples):
         try:
-            image = decode(data)
-        except BrokenJpeg as error:
-            broken.append(f"{key}.{name}: {error}")
-            return False
-        self.augment(image, square, self._chances(position, sample))
-        return True
+            column[row] = label_number(labels[row], name, choices)
+        except ValueError as error:
+            broken.append(f"{sample['__key__']}: {title}: {error}")
+    return column
 
 
 def _labels(sample: dict, broken: list[str]) -> Labels:
