@@ -65,12 +65,12 @@ class Body:
     def draw(self, canvas: Canvas) -> None:
         """Everything but the head."""
         self._legs(canvas)
-        arms = [(-1, self._arm_pose(-1)), (1, self._arm_pose(1))]
-        self._arm(canvas, *arms[0])
+        arms = [self._arm_pose(-1), self._arm_pose(1)]
+        self._arm(canvas, arms[0])
         self._neck(canvas)
         self._torso(canvas)
-        self._arm(canvas, *arms[1])
-        self._stick(canvas, arms[1 if self.facing > 0 else 0][1][2])
+        self._arm(canvas, arms[1])
+        self._stick(canvas, arms[1 if self.facing > 0 else 0][2])
 
     def _spine(self, y: float) -> float:
         """How far the trunk leans forward at a height."""
@@ -191,7 +191,7 @@ class Body:
         hand = (elbow[0] + side * length * np.sin(fore), elbow[1] + length * np.cos(fore))
         return shoulder, elbow, hand
 
-    def _arm(self, canvas: Canvas, side: int, pose: tuple[tuple, tuple, tuple]) -> None:
+    def _arm(self, canvas: Canvas, pose: tuple[tuple, tuple, tuple]) -> None:
         shoulder, elbow, hand = pose
         thick = at_age(self.person.body_age, (0, 3, 12, 25, 60, 90), (0.06, 0.052, 0.042, 0.048, 0.05, 0.04))
         thick *= (0.6 + 0.4 * self.build) * (1 + 0.08 * self.person.masculine)
