@@ -19,7 +19,7 @@ from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import head_unit
 from mivolo_lite.models.mivolo import MIVOLO, PATCH, MivoloModel
 from mivolo_lite.models.mivolo_weights import PREFIX, backbone_state
-from mivolo_lite.models.weights import StateDict, check_state, read_checkpoint, state_dict_in
+from mivolo_lite.models.weights import StateDict, check_state, state_dict_in
 
 GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
 """Where an estimator of this package has its heads."""
@@ -59,17 +59,12 @@ class Published:
         return described(self.state)
 
 
-def read_published(path: str | Path) -> Published:
-    """Read a published file and check it against the model that it claims to be.
+def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
+    """What a published file holds, checked against the model that it claims to be.
 
     Raises:
-        UserError: it cannot be read, is not in this layout, or lacks tensors or has some too many, which are listed.
+        UserError: it is not in this layout, or lacks tensors or has some too many, which are listed.
     """
-    return from_checkpoint(read_checkpoint(path), source=path)
-
-
-def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
-    """:func:`read_published` of what the file holds."""
     absent = [key for key in ("min_age", "max_age", "avg_age") if key not in checkpoint]
     if absent:
         raise UserError(f"{source}: not a MiVOLO checkpoint: it has no {', '.join(absent)}")

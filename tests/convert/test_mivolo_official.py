@@ -10,7 +10,6 @@ from mivolo_lite.convert import mivolo as mivolo_official
 from mivolo_lite.convert.mivolo import (
     from_checkpoint,
     from_estimator,
-    read_published,
     to_checkpoint,
     to_estimator,
 )
@@ -19,7 +18,13 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import mivolo
+from mivolo_lite.models.weights import read_checkpoint
 from tests.models.tiny import LargerTinyMivolo, TinyMivolo, features, images, tiny_mivolo
+
+
+def read(path):
+    return from_checkpoint(read_checkpoint(path), path)
+
 
 TINY = {48: TinyMivolo, 64: LargerTinyMivolo}
 
@@ -83,7 +88,7 @@ def test_the_columns_mean_what_they_meant(input, center):
 def test_there_and_back(tmp_path, outputs, input):
     first = checkpoint(outputs, input)
     torch.save(first, tmp_path / "official.pth.tar")
-    published = read_published(tmp_path / "official.pth.tar")
+    published = read(tmp_path / "official.pth.tar")
     assert published.has_gender == (outputs == 3) and published.model[0] == "mivolo_tiny_48"
     assert published.model[1].input == input
     estimator = loaded(published)
@@ -134,7 +139,7 @@ def test_what_training_left_is_ignored():
 def test_arguments_and_numpys_numbers_are_read(tmp_path):
     extra = {"min_age": np.float64(1), "max_age": np.int64(95), "metric": np.float32(4)}
     torch.save(checkpoint() | extra | {"args": argparse.Namespace(lr=1)}, tmp_path / "official.pth.tar")
-    assert read_published(tmp_path / "official.pth.tar").span == AgeSpan(1, 95)
+    assert read(tmp_path / "official.pth.tar").span == AgeSpan(1, 95)
 
 
 class Bomb:
@@ -145,7 +150,7 @@ class Bomb:
 def test_nothing_else_is_unpickled(tmp_path):
     torch.save(checkpoint() | {"args": Bomb()}, tmp_path / "official.pth.tar")
     with pytest.raises(UserError, match="only tensors and plain values are read") as raised:
-        read_published(tmp_path / "official.pth.tar")
+        read(tmp_path / "official.pth.tar")
     assert "\n" not in str(raised.value)
 
 
