@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import write_text
 from mivolo_lite.hub import local_copy
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
@@ -138,8 +138,7 @@ def _read_card(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: larger than any card is")
         values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as YAML: {reason}") from None
+        raise UserError(f"{path}: cannot be read as YAML: {first_line(error)}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{path}: is no card of a model; give the `best` folder of a run")
     if not _is_small(values):

@@ -1,6 +1,10 @@
 """The exceptions for bad input and failing machines, and other errors in one line."""
 
+import re
+
 from mivolo_lite.credentials import without_credentials
+
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
@@ -30,10 +34,10 @@ def in_one_line(error: Exception) -> UserError | None:
         return error
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return MachineError(": ".join([*names, error.strerror or _joined(error)]))
+        return MachineError(": ".join([*names, error.strerror or one_line(error)]))
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         # what torch raises, wherever the main thread is, when one of its workers died
-        return worker_died(_joined(error).rstrip("."))
+        return worker_died(one_line(error).rstrip("."))
     return None
 
 
@@ -44,5 +48,11 @@ def worker_died(how: str) -> MachineError:
     )
 
 
-def _joined(error: Exception) -> str:
-    return " ".join(str(error).split())
+def one_line(error: Exception) -> str:
+    """All that an error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, without terminal codes; its type where it says nothing."""
+    return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, Tta, locate, require_files, weights_file
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import explain_write_errors, save_tensors
 from mivolo_lite.images.normalise import Normalise
 from mivolo_lite.images.packed import Images, scatter
@@ -20,7 +20,7 @@ from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.backbone_source import architecture_of
-from mivolo_lite.models.weights import first_line, load_exactly, require_finite
+from mivolo_lite.models.weights import load_exactly, require_finite
 from mivolo_lite.option_values import build
 from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, negated_tasks, read_tasks
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 
 PREFIX = "hf://"
 
@@ -84,4 +84,4 @@ def hub_error(error: Exception) -> str:
     }
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403) and kind not in known:
         return "it refuses this token, or there is none; `hf auth login` signs in with one that may write there"
-    return known.get(kind) or f"the hub's client says: {' '.join(str(error).split())[:300] or kind}"
+    return known.get(kind) or f"the hub's client says: {one_line(error)[:300]}"

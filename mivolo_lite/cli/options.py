@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.old_names import current_option
 from mivolo_lite.option_help import SECTION, TypesInWords, type_of
 from mivolo_lite.option_values import describe
@@ -57,7 +57,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> dict:
     try:
         options = vars(parser.parse_args(words))
     except (ArgumentError, ValueError) as error:  # ValueError: of text that is no Unicode
-        raise UserError(f"{command}: {_explained(' '.join(str(error).split()), parser, words)}") from None
+        raise UserError(f"{command}: {_explained(one_line(error), parser, words)}") from None
     actions = _actions(parser)
     return {name: _read(name, value, f"{command}: {_written(actions[name])}") for name, value in options.items()}
 

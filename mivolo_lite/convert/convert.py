@@ -11,11 +11,11 @@ from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate
 from mivolo_lite.convert import mivolo as mivolo_official
 from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout, licence_of, read_hub_layout
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, write_bytes
 from mivolo_lite.methods.interface import AgeSpan
-from mivolo_lite.models.weights import first_line, read_checkpoint
+from mivolo_lite.models.weights import read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
 
 _NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}

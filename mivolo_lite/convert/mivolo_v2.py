@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mivolo_lite.card import CARD_FILE, HUB_CONFIG_FILE, MODEL_FILE
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import read_file
-from mivolo_lite.models.weights import first_line, read_checkpoint
+from mivolo_lite.models.weights import read_checkpoint
 from mivolo_lite.yaml_file import parse_yaml
 
 PREFIX = "mivolo.model."

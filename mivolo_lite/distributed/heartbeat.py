@@ -19,7 +19,7 @@ from threading import Event, Thread, main_thread
 from torch.distributed import DistError, DistStoreError, Store
 from torch.distributed.distributed_c10d import _get_default_store
 
-from mivolo_lite.errors import MachineError, UserError, in_one_line
+from mivolo_lite.errors import MachineError, UserError, in_one_line, one_line
 from mivolo_lite.output import complain
 
 INTERVAL = 4
@@ -99,7 +99,7 @@ class Heartbeat:
         explained = in_one_line(error)
         if self._store is not None and explained is None and _is_communication_error(error):
             self._wait(lambda: self._lost)
-            text = " ".join(str(error).split()).rpartition(".cc:")[2].partition("] ")[2] or str(error)
+            text = one_line(error).rpartition(".cc:")[2].partition("] ")[2] or str(error)
             reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
             self._wait_for_the_others()
             return MachineError(f"rank {self.rank} ends: {reason}")

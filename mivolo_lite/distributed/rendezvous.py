@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from torch.distributed import DistError, PrefixStore, Store, TCPStore
 
-from mivolo_lite.errors import MachineError, UserError
+from mivolo_lite.errors import MachineError, UserError, one_line
 from mivolo_lite.output import complain
 
 TIMEOUT_VARIABLE = "MIVOLO_RENDEZVOUS_TIMEOUT"
@@ -96,7 +96,7 @@ def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Stor
         )
     except (DistError, RuntimeError) as error:
         raise UserError(
-            f"launch: MASTER_ADDR {address}, MASTER_PORT {port}: {' '.join(str(error).split())}; choose another port"
+            f"launch: MASTER_ADDR {address}, MASTER_PORT {port}: {one_line(error)}; choose another port"
         ) from None
     return PrefixStore(f"mivolo/{environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 

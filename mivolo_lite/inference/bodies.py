@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torchvision.models import detection, get_model_weights
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.inference.windows import Detection
-from mivolo_lite.models.weights import StateDict, first_line, load_exactly, read_state_dict
+from mivolo_lite.models.weights import StateDict, load_exactly, read_state_dict
 from mivolo_lite.output import complain
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
-from mivolo_lite.models.weights import first_line
 
 YUNET_FILE = Path("~/.cache/mivolo_lite/yunet.onnx")
 """Where ``--detector yunet`` and ``auto`` look for YuNet."""

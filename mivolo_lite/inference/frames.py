@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check_size
 from mivolo_lite.paths import is_url
 
@@ -95,7 +95,7 @@ def _reading(av: Any, file: Any) -> Any:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # HTTP's says the address alone
         error = error.__cause__  # type: ignore[assignment]
-    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    text = getattr(error, "strerror", None) or one_line(error)
     return without_credentials(text)[:200]
 
 

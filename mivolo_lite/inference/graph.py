@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mivolo_lite import __version__
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.models.weights import first_line
 from mivolo_lite.tasks import Task
 
 PRESENT = "has_"

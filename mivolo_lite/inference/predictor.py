@@ -13,7 +13,7 @@ from PIL import Image
 from mivolo_lite.card import DEFAULT
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line, one_line
 from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
@@ -23,7 +23,6 @@ from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.windows import Detection
-from mivolo_lite.models.weights import first_line
 from mivolo_lite.packing.decode import UnusablePhoto, image_of, read_photo
 from mivolo_lite.packing.sources.cutting import Crops
 
@@ -224,7 +223,7 @@ def choose_device(name: str) -> torch.device:
         one.item()  # of a device that computes nothing, such as meta, an error
         return one.device
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise UserError(f"--device {name}: not usable here ({' '.join(str(error).split())[:100]}); try cpu") from None
+        raise UserError(f"--device {name}: not usable here ({one_line(error)[:100]}); try cpu") from None
 
 
 def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:

@@ -14,7 +14,7 @@ from webdataset.gopen import Pipe, gopen
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 
 PATIENCE = 60.0
 """Seconds without a sample after which a stream is given up."""
@@ -58,7 +58,7 @@ class StreamSource:
             except UserError:
                 raise
             except Exception as error:  # each kind of address has exceptions of its own
-                raise UserError(f"data.train {url}: cannot be read: {_one_line(error)}") from None
+                raise UserError(f"data.train {url}: cannot be read: {one_line(error)[:300]}") from None
             self._shards += 1
             if self._shards > 100 + 10 * len(self.urls):
                 raise UserError(f"data.train {url}: {self._shards} shards in turn without a sample")
@@ -147,7 +147,3 @@ def _check_ended(process: subprocess.Popen) -> None:
         return  # it had more to say
     if code not in (0, _BROKEN_PIPE, -signal.SIGPIPE):
         raise OSError(f"the command that reads it ended with exit code {code}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.models.backbone_source import architecture_of, is_source, read_source
-from mivolo_lite.models.weights import first_line, load_backbone, timm_config
+from mivolo_lite.models.weights import load_backbone, timm_config
 from mivolo_lite.wording import did_you_mean
 
 

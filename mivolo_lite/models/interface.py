@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.packed import Images
 from mivolo_lite.models.head import Head
-from mivolo_lite.models.weights import first_line
 
 Channels = Sequence[float]
 """A number for each of the three channels."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.kind import HEAD, kind_of
 from mivolo_lite.old_names import current_tensors
 
@@ -37,7 +37,6 @@ HARMLESS: list[Any] = [
 
 
 _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL|class)|unsupported GLOBAL) ([\w.]+)")
-_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -73,11 +72,6 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"holds the object {match[1]}, and only tensors and plain values are read; save its weights alone"
     reason = "" if str(error).startswith("Weights only") else first_line(error).split(". ")[0].strip()
     return f"cannot be read as weights: it is cut, damaged or no torch file{reason and f' ({reason})'}"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, without terminal codes."""
-    return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def state_dict_in(checkpoint: Mapping) -> StateDict:

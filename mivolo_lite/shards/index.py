@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.files import save_tensors
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.cache import CacheConfig, NodeCache
@@ -248,7 +248,7 @@ def _read_info(content: bytes, folder: Path | RemoteFolder, mend: str) -> dict[s
     try:
         return check_info(json.loads(content))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/{INFO_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+        raise UserError(f"{folder}/{INFO_FILE}: damaged index ({one_line(error)}); {mend}") from None
 
 
 def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
@@ -261,7 +261,7 @@ def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, 
             raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
         check_columns(columns, info)
     except (ValueError, TypeError, SafetensorError) as error:  # TypeError: a type that numpy does not have
-        raise UserError(f"{folder}/{INDEX_FILE}: damaged index ({' '.join(str(error).split())}); {mend}") from None
+        raise UserError(f"{folder}/{INDEX_FILE}: damaged index ({one_line(error)}); {mend}") from None
     return columns
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.shards.members import DamagedBytes
 
 TRIES, PATIENCE = 9, 45.0
@@ -114,7 +114,7 @@ class RemoteFolder:
         except ImportError as error:
             extra = _SCHEMES[self._scheme]
             raise UserError(
-                f"{self.url}: needs a package ({_line(error)}); pip install 'mivolo-lite[{extra}]'"
+                f"{self.url}: needs a package ({one_line(error)[:300]}); pip install 'mivolo-lite[{extra}]'"
             ) from None
         except Exception as error:  # of credentials or settings
             raise UserError(f"{self.url}: {_reason(error)}") from None
@@ -144,11 +144,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "not there"
     if isinstance(error, PermissionError):
-        return f"may not be read with the credentials of this environment: {_line(error)}"
+        return f"may not be read with the credentials of this environment: {one_line(error)[:300]}"
     if isinstance(error, DamagedBytes):
         return str(error)
-    return f"cannot be read: {type(error).__name__}: {_line(error)}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return f"cannot be read: {type(error).__name__}: {one_line(error)[:300]}"

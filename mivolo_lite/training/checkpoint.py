@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 
 from mivolo_lite.card import EMA_FILE, MODEL_FILE, Card
 from mivolo_lite.distributed.data_parallel import DataParallel
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, save_tensors, sync_files, write_text
-from mivolo_lite.models.weights import first_line, load_exactly, require_finite
+from mivolo_lite.models.weights import load_exactly, require_finite
 from mivolo_lite.old_names import current_file, current_tensors, current_train_state
 from mivolo_lite.training.averaging import AveragedModel
 from mivolo_lite.training.train_state import TrainState, misfits

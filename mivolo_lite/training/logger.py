@@ -8,7 +8,7 @@ from typing import Any
 from accelerate.tracking import GeneralTracker
 from tqdm import tqdm
 
-from mivolo_lite.models.weights import first_line
+from mivolo_lite.errors import first_line
 from mivolo_lite.output import losable_output
 from mivolo_lite.training.run_folder import RunFolder
 

@@ -11,8 +11,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 from torch.optim import Optimizer
 
-from mivolo_lite.errors import UserError
-from mivolo_lite.models.weights import first_line
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.balance import BalanceConfig
 from mivolo_lite.training.dro import DroConfig

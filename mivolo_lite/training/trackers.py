@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import write_text
 from mivolo_lite.option_values import flat_options
 
@@ -56,7 +56,7 @@ def start_trackers(
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
                 _store_options(tracker, flat_options(config))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
-            raise UserError(f"train.trackers: {name} does not start: {_reason(error)}") from None
+            raise UserError(f"train.trackers: {name} does not start: {first_line(error)}") from None
         trackers.append(tracker)
     if ids:
         write_text(run / TRACKERS_FILE, json.dumps(ids) + "\n")
@@ -133,7 +133,7 @@ def log_report(run: Path, report: Path) -> list[str]:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{name}: does not take {report}: {_reason(error)}") from None
+            raise UserError(f"{name}: does not take {report}: {first_line(error)}") from None
     return list(ids)
 
 
@@ -152,10 +152,6 @@ def _report_to_mlflow(tracker: MLflowTracker, run: str, report: Path) -> None:
 _LOG_REPORT: dict[str, Callable[[Any, str, Path], None]] = {"wandb": _report_to_wandb, "mlflow": _report_to_mlflow}
 
 _START = {"tensorboard": _start_tensorboard, "wandb": _start_wandb, "mlflow": _start_mlflow}
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _read_ids(run: Path) -> dict[str, str]:

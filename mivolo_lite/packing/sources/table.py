@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
@@ -256,4 +256,4 @@ def _parquet_rows(path: Path, location: str) -> Iterator[tuple[int, dict[str, st
             records = (record for batch in file.iter_batches(_ROWS) for record in batch.to_pylist())
             yield from enumerate(map(_json_cells, records), 1)
     except ArrowException as error:
-        raise UserError(f"{location}: damaged Parquet file ({' '.join(str(error).split())[:_SHOWN]})") from None
+        raise UserError(f"{location}: damaged Parquet file ({one_line(error)[:_SHOWN]})") from None
