@@ -1,7 +1,7 @@
 """A model, an age method and a gender head as one module, and its files for inference."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,7 +57,6 @@ class Estimator(nn.Module):
         self.method = build(METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config))
         self.gender_head = self.model.make_head(len(GENDERS)) if card.gender else None
         self.tasks = read_tasks(card.tasks)
-        card.tasks = [asdict(task) for task in self.tasks]  # an older file lacks the options that came later
         self.subnets = make_subnets(self.model, self.tasks)
         self.heads = nn.ModuleDict({task.name: task.make_head(self.model) for task in self.tasks})
         self.centres = make_centres(self.model, self.tasks, people)
@@ -175,7 +174,8 @@ class Estimator(nn.Module):
     def from_card(cls, card: Card, path: Path) -> "Estimator":
         """Build what a file describes. Raises UserError, with the file's name, where that cannot be built."""
         try:
-            return cls(card)
+            # A file of an older version lacks the options of tasks that came later.
+            return cls(replace(card, tasks=[asdict(task) for task in read_tasks(card.tasks)]))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # whatever timm, torch or a method says to options that are none
