@@ -47,7 +47,7 @@ class OptimConfig:
         weight_decay: on weight matrices and kernels.
         beta1: AdamW's first moment decay; other optimizers have theirs in ``options``.
         beta2: AdamW's second moment decay.
-        clip_norm: largest gradient norm; 0 for no clipping.
+        clip_norm: largest gradient norm, of all parameters, frozen ones included; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
             alike at the start; 0 to train age alone.
         gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.

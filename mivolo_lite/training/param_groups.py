@@ -2,7 +2,8 @@
 
 Both are factors of the learning rate, functions of the parameter's name and the epoch. So a run resumes as exactly with
 them as without, at any world size and on any engine: a frozen parameter takes part in every step, with a learning rate
-of 0. AdamW's decay is a factor of the learning rate as well, so that it stays as it is to the last bit.
+of 0. Its gradient counts in the norm that ``optim.clip_norm`` bounds, on every engine alike: DeepSpeed's norm is that
+of all parameters. AdamW's decay is a factor of the learning rate as well, so that it stays as it is to the last bit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
