@@ -1,12 +1,15 @@
 """Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
+import csv
 import errno
+import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -66,10 +69,22 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write aside, indented, then rename. Raises UserError where that cannot be."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write aside, then rename. Raises UserError where that cannot be."""
     with written_aside(path) as partial:
         partial.write_bytes(data)
+
+
+@contextmanager
+def written_csv(path: Path) -> Iterator[Any]:
+    """A ``csv.writer`` of a file that then takes the place of ``path``. Raises UserError as ``written_aside``."""
+    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file)
 
 
 @contextmanager

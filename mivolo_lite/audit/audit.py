@@ -1,6 +1,5 @@
 """An audit of indexed shards, from folders to a page, tables and a list of what to leave out."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from mivolo_lite.audit.report import write_report
 from mivolo_lite.audit.samples import IMAGES, Samples
 from mivolo_lite.audit.workers import ShardWorkers
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.files import result_folder, write_json, written_csv
 from mivolo_lite.shards.exclude import write_exclusions
 
 REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
@@ -206,7 +205,7 @@ def _write(result: Audit, prints: dict[str, Fingerprints]) -> None:
     _write_flagged(result.out / FLAGGED_FILE, result)
     files = AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE
     write_report(result.out / REPORT_FILE, statistics, result.samples, result.groups, result.flagged, files)
-    write_text(result.out / AUDIT_FILE, json.dumps(statistics, indent=2) + "\n")
+    write_json(result.out / AUDIT_FILE, statistics)
 
 
 def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -241,8 +240,7 @@ def _names_of_others(result: Audit) -> int:
 
 
 def _write_pairs(path: Path, result: Audit) -> None:
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with written_csv(path) as writer:
         columns = ("folder", "key", "age", "gender", "group")
         writer.writerow(
             [
@@ -268,8 +266,7 @@ def _columns(samples: Samples, sample: int) -> list[str]:
 
 
 def _write_flagged(path: Path, result: Audit) -> None:
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with written_csv(path) as writer:
         writer.writerow(["image", "flag", "value", "reason", "folder", "key"])
         for flag in result.flagged:
             value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"

@@ -1,7 +1,5 @@
 """A comparison as files: a page, JSON, CSV, a table for LaTeX, and the curves of all evaluations in the same plots."""
 
-import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.evaluation.summary import age_curves
-from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.files import result_folder, write_json, write_text, written_csv
 from mivolo_lite.reporting.page import Cell, Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.provenance import provenance
@@ -50,7 +48,7 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
     sections.append(Section("Evaluations", [_evaluations(runs, labels)]))
     page = Page("Comparison", [Part(sections)], provenance(), (JSON_FILE, CSV_FILE, LATEX_FILE))
     write_text(out / PAGE_FILE, page.html())
-    write_text(out / JSON_FILE, json.dumps(comparison, indent=2) + "\n")
+    write_json(out / JSON_FILE, comparison)
     return comparison
 
 
@@ -94,8 +92,7 @@ def _tex(text: str) -> str:
 
 
 def _write_csv(comparison: dict, path: Path) -> None:
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with written_csv(path) as writer:
         writer.writerow(_COLUMNS)
         for row in comparison["rows"]:
             for metric in _measured(comparison):

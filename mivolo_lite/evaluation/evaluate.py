@@ -1,6 +1,5 @@
 """Evaluating a trained estimator on a data set: reads both, writes the results."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from mivolo_lite.evaluation.predictions import (
 )
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
-from mivolo_lite.files import result_folder, write_text
+from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.task_labels import task_columns
 from mivolo_lite.loading.workers import BatchLoader
@@ -185,7 +184,7 @@ def _write(
     write_csv(columns, out / PREDICTIONS_FILE)
     if report:
         _write_report(columns, metrics, estimator, index, out, figures, corrupted)
-    write_text(out / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    write_json(out / METRICS_FILE, metrics)
 
 
 def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:

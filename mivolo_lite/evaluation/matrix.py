@@ -1,7 +1,5 @@
 """Every checkpoint against every data set: a matrix of errors, with the whole evaluation of each pair behind it."""
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from mivolo_lite.evaluation.about import TRAINED_ON, about_model
 from mivolo_lite.evaluation.evaluate import columns_of, evaluate
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
 from mivolo_lite.evaluation.short_names import short_names
-from mivolo_lite.files import result_folder, write_text, written_aside
+from mivolo_lite.files import result_folder, write_json, write_text, written_csv
 from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
@@ -92,7 +90,7 @@ def evaluate_all(
         has_reports = options.get("report", True)
         cards = {name: Card.load(locate(folder)) for name, folder in zip(names, checkpoints, strict=True)}
         write_text(out / PAGE_FILE, _page(matrix, cards, has_reports).html())
-        write_text(out / MATRIX_FILE, json.dumps(matrix, indent=2) + "\n")
+        write_json(out / MATRIX_FILE, matrix)
     return matrix
 
 
@@ -136,8 +134,7 @@ def _row_name(row: dict) -> str:
 
 
 def _write_csv(matrix: dict, path: Path) -> None:
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with written_csv(path) as writer:
         writer.writerow(["checkpoint", *(f"{name} {what}" for name in matrix["data"] for what in ("mae", "n"))])
         for row in matrix["rows"]:
             cells = (row["cells"][name] for name in matrix["data"])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.verification import verification
-from mivolo_lite.files import written_aside
+from mivolo_lite.files import written_csv
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
@@ -131,8 +131,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     """
     truth = next(iter(columns.values()))
     ends = ["" if name is None else f"_{name}" for name in columns]
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with written_csv(path) as writer:
         ages, genders = ([f"{estimate}{end}" for end in ends] for estimate in ("age_pred", "gender_prob"))
         extra = [
             (f"{title}{end}", getattr(column, name))

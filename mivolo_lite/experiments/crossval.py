@@ -17,7 +17,7 @@ from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.experiments.training_runs import train_and_evaluate
-from mivolo_lite.files import result_folder, write_text
+from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.subset import fold_numbers
 
@@ -120,5 +120,5 @@ def _write(found: CrossValidation, predictions: Predictions, folder: Path) -> No
     write_csv({None: predictions}, out / PREDICTIONS_FILE)
     about = {"Cross-validation": f"{len(found.folds)} folds of {found.pooled['data']['folder']}"}
     write_report([Result(None, found.pooled, predictions)], about, out, (METRICS_FILE, PREDICTIONS_FILE))
-    write_text(out / METRICS_FILE, json.dumps(found.pooled, indent=2) + "\n")
-    write_text(folder / CROSSVAL_FILE, json.dumps({"folds": found.folds}, indent=2) + "\n")
+    write_json(out / METRICS_FILE, found.pooled)
+    write_json(folder / CROSSVAL_FILE, {"folds": found.folds})
