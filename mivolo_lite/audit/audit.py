@@ -17,6 +17,7 @@ from mivolo_lite.audit.workers import ShardWorkers
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_json, written_csv
 from mivolo_lite.shards.exclude import write_exclusions
+from mivolo_lite.wording import count_of
 
 REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
 
@@ -165,8 +166,8 @@ def summary(result: Audit) -> str:
         types.update(counts)
     links = ", ".join(f"{types[kind]} {kind}" for kind in COPY_TYPES if types[kind]) or "none"
     lines = [
-        f"{len(result.samples)} samples in {len(names)} folders",
-        f"copies: {groups['samples']} samples in {groups['groups']} groups (links: {links})",
+        f"{count_of(len(result.samples), 'sample')} in {count_of(len(names), 'folder')}",
+        f"copies: {count_of(groups['samples'], 'sample')} in {count_of(groups['groups'], 'group')} (links: {links})",
         f"labels of copies: {groups['age_differs']} groups differ in age, {groups['age_differs_beyond_tolerance']} by "
         f"more than {result.options.age_tolerance:g} years, {groups['gender_differs']} in gender, "
         f"{groups['group_differs']} in group",

@@ -20,6 +20,7 @@ from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.summary import content_of, mixed_of
+from mivolo_lite.wording import count_of
 
 
 def run(argv: Sequence[str]) -> None:
@@ -132,7 +133,7 @@ def _summary(packed: Packed, out: Path | str) -> Iterator[str]:
     if packed.rejected:
         first = packed.rejected[0]
         yield (
-            f"{len(packed.rejected)} images rejected, listed in {Path(out) / 'rejected.jsonl'}; "
+            f"{count_of(len(packed.rejected), 'image')} rejected, listed in {Path(out) / 'rejected.jsonl'}; "
             f"the first is {first['image']}: {first['reason']}"
         )
 

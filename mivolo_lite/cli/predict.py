@@ -11,6 +11,7 @@ from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.output import complain, printable
 from mivolo_lite.ranges import float_range, int_range
+from mivolo_lite.wording import count_of
 
 if TYPE_CHECKING:
     from mivolo_lite.inference.sources import Item
@@ -153,6 +154,6 @@ def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal:
             for line in map(json.loads, file):
                 complain(printable(f"{line['image']}: {line['reason']}"))
         return
-    print(f"{counts['rows']} rows, {counts['rejected']} rejected")
+    print(f"{count_of(counts['rows'], 'row')}, {counts['rejected']} rejected")
     files = [name for name in RESULT_FILES if (out / name).exists()]
     print(f"written to {out}: {', '.join([*files, *([ANNOTATED] if has_annotated else [])])}")

@@ -292,4 +292,4 @@ def test_packing_tells_what_it_made(images, tmp_path, capsys):
     main(f"pack utkface --images {images} --out {tmp_path}/out --max-reject-rate 0.1 --split all=1".split())
     summary = capsys.readouterr().out
     assert "all: 60 samples in 1 shard, ages 0 to 59, 30 M, 30 F, 60 faces, 0 bodies" in summary
-    assert f"1 images rejected, listed in {tmp_path}/out/rejected.jsonl" in summary
+    assert f"1 image rejected, listed in {tmp_path}/out/rejected.jsonl" in summary
