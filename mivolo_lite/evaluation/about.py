@@ -1,13 +1,15 @@
 """What a page says of a model: how it was built, and on what it was trained."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mivolo_lite.card import Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.shards.framing import framing_of, policies_of
 from mivolo_lite.yaml_file import read_yaml_file
 
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
@@ -57,6 +59,24 @@ def was_trained_on(
         _real(train_set.path) == _real(str(data))
         and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
         for train_set in training_sets(locate(checkpoint))
+    )
+
+
+def cautions(data: Mapping[str, Any]) -> list[str]:
+    """What makes the errors on a data set no measure of the model, as ``metrics.json`` describes the data."""
+    return [
+        sentence for sentence in (TRAINED_ON if data.get("trained_on") else "", data.get("framing", "")) if sentence
+    ]
+
+
+def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
+    """A sentence where a data set frames its faces otherwise than all that the model learnt from; else nothing."""
+    learnt, shown = [framing_of(policy) for policy in policies_of(card.crop_policy)], framing_of(crop_policy)
+    if shown is None or not learnt or any(framing is None or framing.is_like(shown) for framing in learnt):
+        return ""
+    return (
+        f"Faces are framed by {shown} here, and were by {learnt[0]} where the model learnt, so its errors are larger "
+        "than they need be."
     )
 
 

@@ -12,7 +12,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, Tta
-from mivolo_lite.evaluation.about import TRAINED_ON, about_data, about_model, was_trained_on
+from mivolo_lite.evaluation.about import about_data, about_model, cautions, framed_otherwise, was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predictions import (
@@ -106,6 +106,8 @@ def evaluate(
     metrics = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
     if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
         metrics["data"]["trained_on"] = True
+    if "face" in decoded and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
+        metrics["data"]["framing"] = caution
     metrics |= _describe_estimator(estimator, index) | ({"tasks_left_out": left_out} if left_out else {})
     if inputs is None:
         metrics |= summaries[None]
@@ -227,7 +229,7 @@ def _write_report(
         "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
         "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
     }
-    warning = TRAINED_ON if metrics["data"].get("trained_on") else ""
+    warning = " ".join(cautions(metrics["data"]))
     write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures, warning)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from mivolo_lite.evaluation.about import TRAINED_ON
+from mivolo_lite.evaluation.about import cautions
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import SHOWN, task_scores
@@ -137,7 +137,7 @@ def _unreadable(metrics: dict) -> list[str]:
 def _cautions(metrics: dict) -> list[str]:
     left_out = metrics.get("tasks_left_out", {})
     lines = [f"task {name} is left out: {reason}" for name, reason in left_out.items()]
-    return [*lines, TRAINED_ON] if metrics.get("data", {}).get("trained_on") else lines
+    return [*lines, *cautions(metrics.get("data", {}))]
 
 
 def _details_side_by_side(columns: Iterable[dict]) -> list[tuple[str, str]]:

@@ -11,12 +11,7 @@ from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import Crops, aligned_jpeg, cut_person
 from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.source import Rejected
-
-DETECTOR_KEY = "face_boxes"
-"""In a card's ``crop_policy``: the detector whose boxes the training faces were cut to."""
-
-FRAMING_KEY = "framing"
-"""In a ``crop_policy`` of whole images: the square around a detector's box that frames faces as those images do."""
+from mivolo_lite.shards.framing import DETECTOR_KEY, FRAMING_KEY, policies_of
 
 GIVES_LANDMARKS = ("yunet",)
 """Detectors whose faces have five landmarks, so that they can be aligned."""
@@ -38,7 +33,7 @@ class Cutter:
     def __init__(
         self, crop_policy: Mapping[str, Any], inputs: Sequence[str], guess_bodies: bool, detector: str | None
     ) -> None:
-        policies = _policies(crop_policy)
+        policies = policies_of(crop_policy)
         policy = policies[0] if policies else {}
         self.inputs = tuple(inputs)
         self.guess_bodies = guess_bodies and "body" in inputs
@@ -78,17 +73,6 @@ class Cutter:
         except Rejected as reason:
             return Crops(None, None, [("", str(reason))])
         return crops if "face" in self.inputs else crops._replace(face=None)
-
-
-def _policies(crop_policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rules of each data set; one of them has no name where the model was trained on one set."""
-    is_nested = all(isinstance(value, Mapping) for value in crop_policy.values())
-    return list(crop_policy.values()) if is_nested else [crop_policy]
-
-
-def is_whole_face(policy: Mapping[str, Any]) -> bool:
-    """Whether the faces of a data set were not cut out of photos by the package's rules."""
-    return "crop_size" not in policy or isinstance(policy.get("face"), str) or policy.get("whole") == "face"
 
 
 def _framing(policy: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
-from mivolo_lite.inference.cutting import DETECTOR_KEY, FRAMING_KEY, is_whole_face
 from mivolo_lite.inference.detect import FaceDetector, open_detector
 from mivolo_lite.inference.find_faces import by_prominence
+from mivolo_lite.shards.framing import DETECTOR_KEY, FRAMING_KEY, is_whole_face
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.storage import open_shards
 
