@@ -9,7 +9,7 @@ from mivolo_lite.card import Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import TrainSet
-from mivolo_lite.shards.framing import framing_of, policies_of
+from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.yaml_file import read_yaml_file
 
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
@@ -74,10 +74,11 @@ def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
     learnt, shown = [framing_of(policy) for policy in policies_of(card.crop_policy)], framing_of(crop_policy)
     if shown is None or not learnt or any(framing is None or framing.is_like(shown) for framing in learnt):
         return ""
-    return (
-        f"Faces are framed by {shown} here, and were by {learnt[0]} where the model learnt, so its errors are larger "
-        "than they need be."
-    )
+    sentence = f"Faces are framed by {shown} here; the model learnt from {learnt[0]}. That enlarges its errors."
+    if is_whole_face(crop_policy):
+        return sentence
+    options = f"--face_square {learnt[0].square:g} --face_shift {learnt[0].shift:g}"
+    return f"{sentence} Pack the photos with {options}."
 
 
 def _real(address: str) -> str:

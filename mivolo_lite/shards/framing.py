@@ -10,8 +10,8 @@ DETECTOR_KEY = "face_boxes"
 """In a ``crop_policy``, or its framing: the detector whose boxes the faces were cut to, or measured by."""
 
 _SQUARE, _SHIFT = 0.1, 0.05
-"""Smaller differences are alike. To a model of UTKFace's chips (1.02, +0.09), squares of 0.88 to 1.02, shifts of 0.08 to
-0.11 were within 0.6 years of each other on FG-NET; 1.1 without a shift cost 3 years on FairFace's sample."""
+"""Smaller differences are alike. To a model of UTKFace's chips (1.02, +0.09), squares of 0.88 to 1.02, shifts of 0.08
+to 0.11 gave errors within 0.6 years on FG-NET; 1.1 without a shift cost 3 years on FairFace's sample."""
 
 
 class Framing(NamedTuple):

@@ -55,6 +55,7 @@ def test_a_model_that_learnt_from_other_framings_is_told(learnt, shown, is_said)
     said = framed_otherwise(card, shown)
     assert bool(said) is is_said
     if learnt is MEASURED and is_said:
-        assert said.startswith(
-            "Faces are framed by boxes here, and were by squares of 1.02 times a detector's boxes, +0.09 down"
+        assert (
+            "framed by boxes here; the model learnt from squares of 1.02 times a detector's boxes, +0.09 down" in said
         )
+        assert said.endswith("Pack the photos with --face_square 1.02 --face_shift 0.09.")
