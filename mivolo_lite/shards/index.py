@@ -25,6 +25,7 @@ from mivolo_lite.paths import is_url
 from mivolo_lite.shards.cache import CacheConfig, NodeCache
 from mivolo_lite.shards.remote import RemoteFolder
 from mivolo_lite.shards.schema import check_columns, check_info
+from mivolo_lite.wording import first_few
 
 _INDEX_PART = 32 * 2**20  # bytes of one request for an index
 INDEX_FILE, INFO_FILE = "index.safetensors", "dataset.json"
@@ -182,7 +183,7 @@ def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
 
 
 def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
-    """Raise UserError where a shard is not in its folder.
+    """Raise UserError where a shard is not in its folder, or where the folder has another that the index lacks.
 
     Folders are listed and no file is asked for its size: of 100,000 shards that took a rank 7 seconds, and a shared
     file system 100,000 requests of every rank. The size is compared when a shard is opened.
@@ -194,6 +195,9 @@ def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
             listed[parent] = set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set()
         if file not in listed[parent]:
             raise UserError(f"{folder / name}: missing or changed since it was indexed; {mend}")
+    added = sorted(name for name in listed.get("", set()) - set(names) if name.lower().endswith(".tar"))
+    if added:
+        raise UserError(f"{folder}: {first_few(added)} came after the index, which lacks it; {mend}")
 
 
 def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:

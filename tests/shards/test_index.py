@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -134,6 +135,15 @@ def test_a_shard_that_changed_is_noticed(tmp_path):
     (tmp_path / "part-0000.tar").unlink()
     with pytest.raises(UserError, match="part-0000.tar: missing or changed"):
         ShardIndex.load(tmp_path)
+
+
+def test_a_shard_that_came_after_the_index_is_named(tmp_path):
+    make_shards(tmp_path, [3, 4])
+    shutil.copy(tmp_path / "part-0001.tar", tmp_path / "part-0002.tar")
+    with pytest.raises(UserError, match="part-0002.tar came after the index, which lacks it; run `mivolo-lite index"):
+        ShardIndex.load(tmp_path)
+    (tmp_path / "part-0002.tar").unlink()
+    assert len(ShardIndex.load(tmp_path)) == 7
 
 
 def test_an_index_that_is_not_whole_is_noticed(tmp_path):
