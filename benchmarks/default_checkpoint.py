@@ -18,12 +18,16 @@ from mivolo_lite.card import MODEL_FILE, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import save_tensors
-from mivolo_lite.inference.cutting import DETECTOR_KEY
 from mivolo_lite.models.weights import require_finite
 from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.shards.framing import DETECTOR_KEY
 
 MOST_BYTES = 8_000_000
 LICENCE = "apache-2.0"
+ATTRIBUTION = (
+    "FairFace (K. Kärkkäinen and J. Joo, WACV 2021, CC BY 4.0), official portraits of the US Congress (public domain), "
+    "ImageNet weights of timm (Apache-2.0)"
+)
 
 
 def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift: float) -> None:
@@ -47,7 +51,8 @@ def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift:
     rules = CropRules(crop_size=card.image_size, face_square=face_square, face_shift=face_shift)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(weights, out / MODEL_FILE)
-    replace(card, crop_policy=rules.policy() | {DETECTOR_KEY: detector}, licence=LICENCE).save(out)
+    policy = rules.policy() | {DETECTOR_KEY: detector}
+    replace(card, crop_policy=policy, licence=LICENCE, attribution=ATTRIBUTION).save(out)
     size = (out / MODEL_FILE).stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{out / MODEL_FILE}: {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")

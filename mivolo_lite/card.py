@@ -48,6 +48,7 @@ class Card:
         tta: test-time augmentation, see ``Estimator``; where it is not said otherwise.
         gender: whether it estimates the gender: not where it learnt none, nor as published age-only checkpoints.
         licence: of the weights, as their source states it; empty where nothing is known.
+        attribution: whom to name where the weights, or others trained from them, are given on.
     """
 
     model: dict[str, Any]
@@ -63,6 +64,7 @@ class Card:
     tta: Tta = "none"
     gender: bool = True
     licence: str = ""
+    attribution: str = ""
 
     def from_nothing(self) -> "Card":
         """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
@@ -224,6 +226,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tasks": (_is_tasks, "a list of tasks, each with a name"),
     "calibration": (_is_calibration, "what `mivolo-lite calibrate` writes"),
     "licence": (lambda value: isinstance(value, str), "text"),
+    "attribution": (lambda value: isinstance(value, str), "text"),
     "gender": (lambda value: isinstance(value, bool), "true or false"),
     "tta": (lambda value: value in list(get_args(Tta)), "none or flip"),
 }

@@ -1,6 +1,6 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,12 @@ def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -
                 break
 
 
-def joined_licences(licences: Iterable[str]) -> str:
-    """The licences of all sources, each once, as in "apache-2.0 and cc-by-nc-4.0": each holds for the result."""
-    return " and ".join(dict.fromkeys(licence for licence in licences if licence))
+def joined_terms(cards: Sequence[Card]) -> dict[str, str]:
+    """Licence and attribution of all sources, each once, as "mit and apache-2.0": each holds for the result."""
+    return {
+        name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))
+        for name in ("licence", "attribution")
+    }
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

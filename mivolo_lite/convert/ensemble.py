@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import joined_licences, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_terms, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -36,8 +36,8 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
         _require_same(members[0], member, folder)
     note_differences([member.card for member in members], checkpoints)
     model = {"name": "ensemble", "members": [member.card.model for member in members]}
-    licence = joined_licences(member.card.licence for member in members)
-    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, licence=licence))
+    terms = joined_terms([member.card for member in members])
+    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, **terms))
     states = [member.state_dict() for member in members]
     estimator.save(out, {name: _weight(name, states) for name in estimator.state_dict()})
     return out

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import joined_licences, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_terms, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
@@ -48,8 +48,7 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
         name: tensor if name in loss_buffers else mean([state[name] for state in states])
         for name, tensor in states[0].items()
     }
-    licence = joined_licences(card.licence for card in cards)
-    estimators[0].card = replace(cards[0], metrics={}, calibration={}, licence=licence)
+    estimators[0].card = replace(cards[0], metrics={}, calibration={}, **joined_terms(cards))
     estimators[0].save(out, weights)
     return out
 

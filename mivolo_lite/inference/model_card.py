@@ -115,7 +115,8 @@ def _data(card: Card, training: Sequence[str], licences: Sequence[str]) -> Itera
     names = [short_folder(folder) for folder in training]
     yield f"trained on: {', '.join(names) if names else UNKNOWN}"
     known = [text for name, text in LICENCES.items() if any(name in folder.lower() for folder in names)]
-    yield from licences or known or [f"licences of the data: {UNKNOWN}"]
+    named = [f"to be named: {card.attribution}"] if card.attribution else []
+    yield from [*named, *(licences or known)] or [f"licences of the data: {UNKNOWN}"]
     if card.data_digest:
         yield f"digest of the training shards: `{card.data_digest[:200]}`"
 

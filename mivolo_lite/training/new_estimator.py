@@ -28,7 +28,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     has_card = weights_from is not None and (weights_from / CARD_FILE).exists()
     start = asdict(Card.load(weights_from)) if has_card else {}
     card = Card(
-        **{name: start[name] for name in ("normalisation", "licence") if name in start},
+        **{name: start[name] for name in ("normalisation", "licence", "attribution") if name in start},
         model=named_options(config.model),
         method=named_options(config.method),
         span=asdict(config.ages),

@@ -55,8 +55,9 @@ def test_a_soup_of_one_model_twice_is_that_model(tmp_path, capsys):
 @pytest.mark.parametrize("command", [soup, ensemble])
 def test_the_licences_of_all_models_hold(tmp_path, command, licences, joined):
     for seed, licence in enumerate(licences):
-        saved(tmp_path / str(seed), seed, card={"licence": licence})
-    assert Estimator.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out")).card.licence == joined
+        saved(tmp_path / str(seed), seed, card={"licence": licence, "attribution": f"author {seed}"})
+    card = Estimator.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out")).card
+    assert card.licence == joined and card.attribution == "author 0 and author 1"
 
 
 def test_forests_may_have_kept_other_numbers_of_samples_for_their_leaves(tmp_path):

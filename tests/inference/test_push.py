@@ -12,9 +12,10 @@ import yaml
 from safetensors.torch import save
 from timm.models import save_for_hf
 
+from mivolo_lite.card import Card, locate
 from mivolo_lite.convert import mivolo
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import HubAddress, hub_error, is_hub_address, local_copy
 from mivolo_lite.inference.model_card import UNKNOWN, model_card
 from mivolo_lite.inference.push import push
@@ -28,7 +29,7 @@ from huggingface_hub import HfApi
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.export import export
 from mivolo_lite.inference.predictor import Predictor
@@ -177,6 +178,11 @@ def test_a_page_says_what_is_known_and_what_is_not():
     assert unknown.count(UNKNOWN) == 3 and "Not measured." in unknown and "license" not in unknown.split("---")[1]
     stated = model_card(card, "me/first", ["data/mine"], None, "", ["Mine: CC0"])
     assert "* Mine: CC0" in stated and stated.count(UNKNOWN) == 1
+
+
+def test_a_page_of_the_packages_weights_names_fairface():
+    page = model_card(Card.load(locate("default")), "me/copy", [])
+    assert "* to be named: FairFace (K. Kärkkäinen and J. Joo, WACV 2021, CC BY 4.0)" in page
 
 
 def test_what_is_shared_does_not_say_where_somebody_keeps_data():

@@ -212,11 +212,11 @@ def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(words
     main(["train", "--run", f"{tmp_path}/first", *words])
     best = tmp_path / "first" / "best"
     other = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    replace(Card.load(best), normalisation=other, licence="cc-by-nc-4.0").save(best)
+    replace(Card.load(best), normalisation=other, licence="cc-by-nc-4.0", attribution="Ann").save(best)
     words = ["--run", f"{tmp_path}/second", "--init_from", str(best), "--resume", "auto", *words]
     main(["train", *words])
     shutil.rmtree(tmp_path / "first")
     resumed = started(*words, "--model.name", "single")
     for card in (Card.load(tmp_path / "second" / "best"), resumed.estimator.card):
-        assert card.normalisation == other and card.licence == "cc-by-nc-4.0"
+        assert (card.normalisation, card.licence, card.attribution) == (other, "cc-by-nc-4.0", "Ann")
     assert resumed.state.step > 0
