@@ -29,7 +29,7 @@ from huggingface_hub import HfApi
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
+from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.export import export
 from mivolo_lite.inference.predictor import Predictor
