@@ -55,7 +55,7 @@ def record_framing(indexes: Sequence[ShardIndex]) -> str:
         )
     for index in indexes:
         index.info["crop_policy"][FRAMING_KEY] = framing
-        index.save()
+        index.save_info()
     return (
         f"faces are framed by squares of {framing['face_square']} times {detector.name}'s boxes, "
         f"{framing['face_shift']:+} of their height down: `predict` will cut photos so"

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mivolo_lite.errors import UserError, one_line
-from mivolo_lite.files import save_tensors
+from mivolo_lite.files import save_tensors, write_json
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.cache import CacheConfig, NodeCache
 from mivolo_lite.shards.remote import RemoteFolder
@@ -83,6 +83,10 @@ class ShardIndex:
             os.replace(info, self._path(INFO_FILE))
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.folder}: the index cannot be written: {error}") from None
+
+    def save_info(self) -> None:
+        """Write ``dataset.json`` alone, by a rename. Raises UserError where it cannot be written."""
+        write_json(self._path(INFO_FILE), self.info)
 
     def __len__(self) -> int:
         return len(self.columns["shard"])
