@@ -128,10 +128,13 @@ class Predictor:
         several = isinstance(images, Iterable) and not isinstance(images, _ONE)
         found: list[list[Person]] = []
         held: list[np.ndarray] = []
+        held_bytes = 0
         for image in images if several else [images]:  # type: ignore[union-attr, list-item]
             held.append(as_array(image))
-            if sum(pixels.size for pixels in held) > _HELD_BYTES:
-                found, held = found + self._people_of(held), []
+            held_bytes += held[-1].nbytes
+            if held_bytes > _HELD_BYTES:
+                found += self._people_of(held)
+                held, held_bytes = [], 0
         return found + self._people_of(held)
 
     def _people_of(self, images: Sequence[np.ndarray]) -> list[list[Person]]:
