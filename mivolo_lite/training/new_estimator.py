@@ -1,5 +1,6 @@
 """The estimator of a run before its first step."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,12 +45,16 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
             "they are read; set it to false, or index the shards and use reader: index"
         )
     # The head stays for the losses and for resuming; without labels it would answer at random.
-    labels = count_labels(reader.indexes, estimator.inputs, {})[1] if reader.indexes else {}
-    estimator.card.gender = start.get("gender", False) or "gender" not in unlearnt(config, labels)
+    estimator.card.gender = start.get("gender", False) or _learns_gender(config, reader, estimator.inputs)
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)
     return estimator
+
+
+def _learns_gender(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> bool:
+    labels = count_labels(reader.indexes, inputs, {})[1] if reader.indexes else {}
+    return "gender" not in unlearnt(config, labels)
 
 
 def init_from(estimator: Estimator, checkpoint: str) -> str:
