@@ -29,7 +29,7 @@ def test_the_documentation_packs_as_the_makefile_does():
 
 
 def photo_of_nothing(seed: int, number: int, covered: float, ages: str) -> SyntheticPhoto:
-    """The person whom ``render_photo`` draws, not drawn."""
+    """The person whom ``render_photo`` shows, in an empty image."""
     person = Person.at_random(np.random.default_rng([seed, number]), ages)
     return SyntheticPhoto(np.zeros((40, 40, 3), np.uint8), person, (10, 5, 30, 25), (5, 5, 35, 38), False)
 

@@ -11,7 +11,7 @@ LIMIT = 30
 """Fewer images than this give no figure: their mean is mostly noise."""
 
 _ELEMENTS = 4_000_000  # sums held at once: 32 MB
-_DRAWS = 10_000  # images drawn at once: of few images, many replicates, which fit a CPU's cache
+_DRAWS = 10_000  # images sampled at once: of few images, many replicates, which fit a CPU's cache
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps sums (B, C, K), over the images of each of C cells of K values, to (B, ...) numbers."""
@@ -78,8 +78,8 @@ def replicates(
 
     def resample(times: int) -> np.ndarray:
         draws = random.integers(0, n, (times, n)) + n * np.arange(times)[:, None]
-        drawn = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each image is
-        return np.add.reduceat(columns * drawn, starts, axis=2).swapaxes(1, 2)
+        counts = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each image is there
+        return np.add.reduceat(columns * counts, starts, axis=2).swapaxes(1, 2)
 
     def sums(times: int) -> np.ndarray:
         return np.concatenate([resample(some) for some in _batches(times, _DRAWS // n)])

@@ -244,7 +244,7 @@ def test_a_track_outlives_a_short_gap_and_no_long_one():
     assert ended == [first] and new.number == 2 and tracker.end() == [new]
 
 
-def test_a_track_goes_on_while_the_face_is_turned_away():
+def test_a_track_continues_while_the_face_is_turned_away():
     tracker, body = Tracker(patience=5), (0.0, 0.0, 100.0, 300.0)
     (first,), _ = tracker([Person((25.0, 0.0, 75.0, 60.0), body)], 0)
     (away,), _ = tracker([Person(None, body)], 1)
