@@ -1,6 +1,7 @@
 """Experiment trackers, by the real clients, offline."""
 
 import json
+import time
 
 import pytest
 from accelerate import PartialState
@@ -36,6 +37,8 @@ def test_tensorboard_drops_what_a_killed_run_logged_after_its_checkpoint(tmp_pat
     for step in (1, 2, 3):
         first.log({"val/mae": float(step)}, step=step)
     first.finish()
+    # TensorBoard reads the files of one second by name, where the 10th of a process precedes its 9th.
+    time.sleep(1)
     log_and_finish(start_trackers(["tensorboard"], tmp_path, CONFIG, 1)[0], 2)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("val/mae")
     assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 8.0)]
