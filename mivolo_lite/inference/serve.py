@@ -134,9 +134,11 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     app.post("/predict", responses=responses, openapi_extra=_REQUEST)(service.predict)
     app.get("/about")(service.about)
     app.get("/metrics", response_class=Response)(service.metrics)
-    app.get("/favicon.ico", include_in_schema=False)(_favicon)
+    for path, answer in (("/about", service.about), ("/metrics", service.metrics)):
+        app.head(path, include_in_schema=False)(answer)  # as health checks ask; FastAPI's GET does not answer HEAD
+    app.add_route("/favicon.ico", _favicon, include_in_schema=False)
     for path, content, kind in _pages():
-        app.add_api_route(path, _sender(content, kind), include_in_schema=False)
+        app.add_route(path, _sender(content, kind), include_in_schema=False)
     return app
 
 
@@ -275,7 +277,7 @@ async def _add_headers(request: Request, proceed: Any) -> Response:
     return response
 
 
-async def _favicon() -> Response:
+async def _favicon(request: Request) -> Response:
     """Browsers ask for an icon, and complain where there is no answer."""
     return Response(status_code=204)
 
@@ -292,7 +294,7 @@ def _pages() -> list[tuple[str, str, str]]:
 
 
 def _sender(content: str, kind: str) -> Any:
-    async def send() -> Response:
+    async def send(request: Request) -> Response:
         return Response(content, media_type=kind)
 
     return send

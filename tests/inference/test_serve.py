@@ -122,6 +122,13 @@ def test_metrics_count_answers_and_people(client):
     assert "mivolo_lite_people_total 2.0" in text and "mivolo_lite_batch_photos_count 1.0" in text
 
 
+@pytest.mark.parametrize("path", ["/", "/page.js", "/favicon.ico", "/about", "/metrics"])
+def test_a_health_check_may_ask_for_the_head_alone(path, client):
+    head, answer = client.head(path), client.get(path)
+    assert head.status_code == answer.status_code and head.content == b""
+    assert head.headers.get("Content-Type") == answer.headers.get("Content-Type")
+
+
 def test_a_page_elsewhere_gets_nothing(client):
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     answer = client.get("/")
