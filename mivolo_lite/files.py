@@ -122,6 +122,17 @@ def result_folder(folder: Path, names: Iterable[str]) -> None:
         require_writable(folder)
 
 
+def new_path(path: Path | str) -> Path:
+    """A file or folder to be made, whose folder is made. Raises UserError where that cannot be: before the work."""
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path}: already exists; remove it or choose another name")
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path.parent)
+    return path
+
+
 def require_writable(folder: Path) -> None:
     """Write a file into a folder and take it away. Raises UserError where that fails: before the work."""
     with explain_write_errors(folder):

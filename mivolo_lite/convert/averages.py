@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import new_path
 from mivolo_lite.output import complain
 
 
@@ -16,10 +17,7 @@ def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Pat
     """The folder to write. Raises UserError where it exists, or there are fewer than two checkpoints."""
     if len(checkpoints) < 2:
         raise UserError(f"{command}: give two checkpoints or more")
-    out = Path(out)
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
-    return out
+    return new_path(out)
 
 
 def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:

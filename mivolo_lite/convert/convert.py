@@ -13,7 +13,7 @@ from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout, licence_of, read_hub_layout
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.files import explain_write_errors, write_bytes
+from mivolo_lite.files import new_path, write_bytes
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models.weights import read_checkpoint
 from mivolo_lite.tasks import Task, read_tasks
@@ -36,13 +36,11 @@ def convert(source: Path | str, out: Path | str) -> Path:
         UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
     """
     source, out = locate(source), Path(out)
-    if out.exists() and not _is_unfinished(out):
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    if not _is_unfinished(out):
+        new_path(out)
     if source.is_dir() and not is_hub_layout(source):
         content = BytesIO()  # torch explains a full disk by its own inner state
         torch.save(_checkpoint(source), content)
-        with explain_write_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(out, content.getbuffer())
     else:
         _estimator(source).save(out)

@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, Tta
-from mivolo_lite.files import written_aside
+from mivolo_lite.files import new_path, written_aside
 from mivolo_lite.inference.graph import Graph, describe, trace
 from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx
 from mivolo_lite.inference.parity import Run, require_parity
@@ -40,11 +39,9 @@ def export(
         A line for each comparison; see ``require_parity``.
 
     Raises:
-        UserError: ``out`` exists, a package is missing, or the model cannot be exported exactly.
+        UserError: ``out`` exists or cannot be written, a package is missing, or the model cannot be exported exactly.
     """
-    out = Path(out)
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    out = new_path(out)
     if format == "onnx":
         require_onnx()
     estimator = Estimator.load(checkpoint)

@@ -6,7 +6,7 @@ from torch import nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.files import explain_write_errors, save_tensors
+from mivolo_lite.files import explain_write_errors, new_path, save_tensors
 from mivolo_lite.models.backbone import create
 from mivolo_lite.models.weights import timm_config
 
@@ -24,13 +24,12 @@ def export_backbone(checkpoint: Path | str, out: Path | str, which: str = "face"
         The Python that loads it.
 
     Raises:
-        UserError: ``out`` exists, or the model's backbone is not one of timm's as it stands.
+        UserError: ``out`` exists or cannot be written, or the model's backbone is not one of timm's as it stands.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: timm knows such files by their ending; name it {out.stem}.safetensors")
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it or choose another name")
+    new_path(out)
     estimator = Estimator.load(checkpoint)
     backbone = _backbone(estimator.model, which)
     name = estimator.card.model["name"]
