@@ -46,6 +46,8 @@ def check_run(trainer: "Trainer") -> dict[str, int]:
         samples, labels = count_labels(trainer.reader.indexes, inputs, trainer.reader.tasks)
         weights = loss_weights(config)
         known = {name: count for name, count in labels.items() if weights[name]}
+        if has_teachers(config):
+            labels["of the teachers"] = known["of the teachers"] = samples
         require_labels("data.train", config.data.train, samples, known, inputs)
     classes = {name: choices for name, choices in trainer.classes.items() if choices is not None}
     samples, known = count_labels([validation], inputs, task_columns(validation, classes))
@@ -66,6 +68,11 @@ def loss_weights(config: RunConfig) -> dict[str, float]:
     return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
 
 
+def has_teachers(config: RunConfig) -> bool:
+    """Whether a run learns teachers' answers, which every image has."""
+    return bool(config.optim.teachers and config.optim.teacher_weight)
+
+
 def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
     """The labels that a run does not learn: of no weight, or, without teachers, known of no sample.
 
@@ -73,7 +80,7 @@ def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
         config: of the run.
         labels: how many samples have each label, as far as that is known.
     """
-    taught = {"age", "gender"} if config.optim.teachers and config.optim.teacher_weight else set()
+    taught = {"age", "gender"} if has_teachers(config) else set()
     unknown = {name for name, count in labels.items() if not count} - taught
     return unknown | {name for name, weight in loss_weights(config).items() if not weight}
 

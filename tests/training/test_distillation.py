@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from mivolo_lite.card import Card
+from mivolo_lite.cli import main
 from mivolo_lite.convert.ensemble import ensemble
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
@@ -19,6 +20,7 @@ from mivolo_lite.methods import METHODS
 from mivolo_lite.training.distillation import Answers, Teachers
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
+from tests.shards.tiny_shards import make_shards
 from tests.training.resuming import require_same_after_resume
 from tests.training.test_step import batch_of, part
 
@@ -244,6 +246,19 @@ def test_a_run_on_features_resumes_to_the_same_bits(people, teacher, tmp_path):
     last = sorted((run / "checkpoints").iterdir())[-1]
     assert "projection.weight" in load_file(last / "model.safetensors")
     assert Estimator.load(last).projection is None
+
+
+@pytest.mark.slow
+def test_images_without_labels_are_learnt_from_a_teacher_alone(people, teacher, tmp_path, capsys):
+    index = make_shards(tmp_path / "unlabelled", [40])
+    index.columns["age_lo"][:] = index.columns["age_hi"][:] = float("nan")
+    index.columns["gender"][:] = 255
+    index.save()
+    words = ["--data.train", f"{index.folder}", "--data.val", f"{people}/val", "--data.workers", "0"]
+    words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--optim.global_batch", "16"]
+    main(["train", "--run", f"{tmp_path}/run", *words, "--optim.epochs", "1", "--optim.teachers", f"[{teacher}]"])
+    assert "labels to learn from: 0 age, 0 gender, 27 of the teachers" in capsys.readouterr().out
+    assert Estimator.load(tmp_path / "run/best").card.gender
 
 
 @pytest.mark.slow
