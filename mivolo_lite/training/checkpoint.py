@@ -175,8 +175,8 @@ class Checkpointer:
             load_exactly(estimator, load_file(checkpoint / MODEL_FILE), checkpoint / MODEL_FILE)
         except UserError as error:
             raise UserError(
-                f"--resume: another model: {error}; give the model, the method and the ages that it was begun with, or "
-                "start a new run"
+                f"--resume: another model: {error}; give the model, the method, the ages and optim.teacher_features "
+                "that it was begun with, or start a new run"
             ) from None
 
     def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> None:
