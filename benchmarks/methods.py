@@ -87,7 +87,7 @@ def one_step(path: Path):
     estimator = Estimator(Card(model, method, ages, config.data.image_size, tasks=tasks))
     estimator.to(memory_format=torch.channels_last)
     engine = DataParallel(Accelerator(cpu=True), estimator, build_optimizer(estimator, optim), optim.clip_norm)
-    return partial(OptimizerStep(engine, optim.gender_weight, seed=0), [random_batch(config)], 0)
+    return partial(OptimizerStep(engine, optim, seed=0), [random_batch(config)], 0)
 
 
 def random_batch(config: RunConfig) -> Batch:

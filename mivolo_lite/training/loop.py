@@ -233,17 +233,8 @@ class Trainer:
 
     def _build_step(self, teachers: Teachers | None) -> None:
         weights, self.dro = self._weighting()
-        optim = self.config.optim
-        self.step = OptimizerStep(
-            self.engine,
-            optim.gender_weight,
-            self.config.train.seed,
-            weights,
-            self.dro,
-            teachers,
-            optim.teacher_weight,
-            optim.gender_smoothing,
-        )
+        seed = self.config.train.seed
+        self.step = OptimizerStep(self.engine, self.config.optim, seed, weights, self.dro, teachers)
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""

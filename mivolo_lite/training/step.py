@@ -20,6 +20,7 @@ from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
+from mivolo_lite.training.optim import OptimConfig
 
 
 class Diverged(UserError):
@@ -58,30 +59,27 @@ class OptimizerStep:
 
     Args:
         engine: carries out backward, clipping and update.
-        gender_weight: weight of the gender loss.
+        optim: the weights of the losses.
         seed: of dropout and drop path, which are sampled anew from (seed, step, rank), so that resuming needs no state.
         weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
         dro: weighs the age losses besides, by what the steps before this one saw: a micro-batch's weights must be known
             before its backward pass.
-        teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown.
-        teacher_weight: of the distance to these answers, whose mean is over all samples.
-        gender_smoothing: label smoothing of the gender loss.
+        teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown; the
+            distance to their answers is a mean over all samples.
     """
 
     def __init__(
         self,
         engine: DataParallel,
-        gender_weight: float,
+        optim: OptimConfig,
         seed: int,
         weights: Tensor | None = None,
         dro: GroupDro | None = None,
         teachers: Teachers | None = None,
-        teacher_weight: float = 1.0,
-        gender_smoothing: float = 0.0,
     ):
-        self.engine, self.gender_weight, self.seed, self.weights, self.dro = engine, gender_weight, seed, weights, dro
+        self.engine, self.optim, self.seed = engine, optim, seed
+        self.weights, self.dro, self.teachers = weights, dro, teachers
         self.accelerator, self.method, self.tasks = engine.accelerator, engine.estimator.method, engine.estimator.tasks
-        self.teachers, self.teacher_weight, self.gender_smoothing = teachers, teacher_weight, gender_smoothing
         self.model = engine.estimator.model
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
@@ -111,7 +109,7 @@ class OptimizerStep:
                 age, gender, *tasks = losses / known
                 weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
                 teacher = self._teacher_loss(output, batch) / samples
-                weighted = weighted + self.teacher_weight * teacher
+                weighted = weighted + self.optim.teacher_weight * teacher
                 teacher_loss = teacher_loss + teacher.detach()
                 age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
                 task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
@@ -119,7 +117,7 @@ class OptimizerStep:
                 if last:
                     seen = self._begin_sharing(torch.stack([age_loss, gender_loss, teacher_loss, *task_losses]))
                 with uncounted_batches(self.model) if self.model.grad_checkpointing else nullcontext():
-                    self.engine.backward(age / self.method.loss_unit + self.gender_weight * gender + weighted)
+                    self.engine.backward(age / self.method.loss_unit + self.optim.gender_weight * gender + weighted)
         finite, subgroups, *statistics = seen.wait()
         grad_norm = self._update(step, finite == self.accelerator.num_processes)
         self._set_statistics(statistics)
@@ -136,7 +134,7 @@ class OptimizerStep:
         losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
         age_loss, gender_loss, teacher_loss, *task_losses = self.accelerator.reduce(losses).tolist()
         weighted = sum(task.weight * loss for task, loss in zip(self.tasks, task_losses, strict=True))
-        weighted += self.gender_weight * gender_loss + self.teacher_weight * teacher_loss
+        weighted += self.optim.gender_weight * gender_loss + self.optim.teacher_weight * teacher_loss
         return {
             "loss": age_loss / self.method.loss_unit + weighted,
             "age_loss": age_loss,
@@ -166,7 +164,7 @@ class OptimizerStep:
         """
         weight = share if self.weights is None else share * self.weights[batch.sample]
         age = _masked_sum(weight * self._age_loss(output["age"], batch, share), batch.age.known)
-        smoothing = self.gender_smoothing
+        smoothing = self.optim.gender_smoothing
         gender = F.cross_entropy(output["gender"].float(), batch.gender, reduction="none", label_smoothing=smoothing)
         gender = _masked_sum(weight * gender, batch.gender_known)
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
@@ -185,7 +183,7 @@ class OptimizerStep:
             return torch.zeros((), device=self.accelerator.device)
         with self.engine.autocast():
             answers = self.teachers.answers(batch.images())
-        loss = self.teachers.loss(output, answers, self.gender_weight)
+        loss = self.teachers.loss(output, answers, self.optim.gender_weight)
         return _masked_sum(loss, batch.seen(self.teachers.student.inputs) & answers.seen.any(0))
 
     def _known_labels(self, batches: Sequence[Batch], save: bool) -> tuple[Tensor, Tensor]:

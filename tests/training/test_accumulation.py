@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.methods.test_every_method import VARIANTS
 from tests.training.launching import free_port, run_ranks
@@ -27,7 +28,7 @@ def learn(variant, rows, steps=STEPS):
     estimator.method.fit_prior(torch.ones(101))
     optimizer = torch.optim.SGD(estimator.parameters(), lr=0.05)
     engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=1.0)
-    step = OptimizerStep(engine, gender_weight=1.0, seed=0)
+    step = OptimizerStep(engine, OptimConfig(), seed=0)
     for number in range(steps):
         batch = batch_of(SIZE, seed=number, side=32)
         step([part(batch, these) for these in rows], number)

@@ -23,6 +23,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
@@ -83,7 +84,7 @@ def step_of(estimator, is_compiled, precision="no"):
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     engine = DataParallel(accelerator, estimator, SGD(estimator.parameters(), lr=1e-3), clip_norm=1.0)
     engine.is_compiled = is_compiled
-    return OptimizerStep(engine, gender_weight=1.0, seed=0)
+    return OptimizerStep(engine, OptimConfig(), seed=0)
 
 
 @pytest.mark.slow
@@ -129,7 +130,7 @@ def work(file, rank, port, results):
         optimizer = SGD(estimator.parameters(), lr=1e-3)
         engine = ENGINES[launch.engine](accelerator, estimator, optimizer, clip_norm=1.0)
         engine.is_compiled = is_compiled
-        step = OptimizerStep(engine, gender_weight=1.0, seed=0)
+        step = OptimizerStep(engine, OptimConfig(), seed=0)
         for number, numbers in enumerate([(4,), (3,), (6,)]):
             batch = batch_of(10 * number + rank, estimator.inputs, numbers)
             losses.append(float(step([batch], number).age_loss))

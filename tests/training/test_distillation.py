@@ -94,7 +94,7 @@ def gradient(student, batches, teachers, weight=1.0):
     student = copy.deepcopy(student)
     engine = DataParallel(Accelerator(cpu=True), student, torch.optim.SGD(student.parameters(), lr=1.0), 0.0)
     held = None if teachers is None else Teachers(teachers, student)
-    result = OptimizerStep(engine, 1.0, 0, teachers=held, teacher_weight=weight)(batches, step=0)
+    result = OptimizerStep(engine, OptimConfig(teacher_weight=weight), 0, teachers=held)(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters()]), result
 
 
@@ -219,7 +219,7 @@ def test_a_step_on_features_is_the_same_in_one_batch_and_in_two(teacher):
         teachers = Teachers([teacher], model, 1.0)
         model.projection.load_state_dict(student.projection.state_dict())
         engine = DataParallel(Accelerator(cpu=True), model, torch.optim.SGD(model.parameters(), lr=1.0), 0.0)
-        OptimizerStep(engine, 1.0, 0, teachers=teachers)(batches, step=0)
+        OptimizerStep(engine, OptimConfig(), 0, teachers=teachers)(batches, step=0)
         steps.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
         assert not torch.equal(model.projection.weight, student.projection.weight)
     torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-5)  # gradients of sums in another order

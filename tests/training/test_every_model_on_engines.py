@@ -14,6 +14,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
@@ -61,7 +62,7 @@ def learn(engine, accelerator, which, rows, checkpointing=False):
     estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)).eval()
     estimator.model.set_grad_checkpointing(checkpointing)
     sharded = ENGINES[engine](accelerator, estimator, SGD(estimator.parameters(), lr=0.01), clip_norm=1.0)
-    step = OptimizerStep(sharded, gender_weight=1.0, seed=0)
+    step = OptimizerStep(sharded, OptimConfig(), seed=0)
     for number in range(STEPS):
         step([batch_of(number, rows, estimator.inputs)], number)
     with sharded.full_estimator() as full:

@@ -15,6 +15,7 @@ from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.models import MODELS
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.test_every_model import BUILDERS
 from tests.models.tiny import SIDE, TinyMivolo
@@ -45,7 +46,7 @@ def work(file, rank, processes, port, checkpointing, results):
         if file == "fsdp2":
             states = [layer._get_fsdp_state() for layer in estimator.modules() if isinstance(layer, FSDPModule)]
             assert {state._mp_policy.param_dtype for state in states} == {torch.bfloat16, None}
-        step = OptimizerStep(engine, gender_weight=1.0, seed=0)
+        step = OptimizerStep(engine, OptimConfig(), seed=0)
         steps = [step([batch_of(number, rows, estimator.inputs)], number).age_loss for number in range(STEPS)]
         losses[label] = accelerator.reduce(torch.stack(steps)).tolist()
         assert all(parameter.dtype == torch.float32 for parameter in engine.parameters.values())

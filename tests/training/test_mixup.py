@@ -14,6 +14,7 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.dro import DroConfig, GroupDro
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.training.resuming import require_same_after_resume
 from tests.training.test_distillation import estimator
@@ -29,7 +30,7 @@ def mixed_batch(**options):
 def stepped(student, batch, **options):
     student = copy.deepcopy(student)
     engine = DataParallel(Accelerator(cpu=True), student, torch.optim.SGD(student.parameters(), lr=1e-2), 0.0)
-    result = OptimizerStep(engine, 0.5, 0, **options)([batch], step=0)
+    result = OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0, **options)([batch], step=0)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters()]), result
 
 

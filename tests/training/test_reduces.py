@@ -55,7 +55,7 @@ def work(rank, port, folder):
     nothing, group = np.zeros(SIZE), np.arange(SIZE) % 2
     columns = {"age_lo": nothing, "age_hi": nothing, "gender": nothing, "group": group}
     dro = GroupDro(columns, ["a", "b"], None, DroConfig("group", fewest=2), "cpu")
-    step = OptimizerStep(engine, 1.0, 0, None, dro)
+    step = OptimizerStep(engine, OptimConfig(), 0, None, dro)
     stops, counts = [], []
     with pytest.MonkeyPatch.context() as patch:
         waited = count_waits(patch)

@@ -15,6 +15,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import Diverged, OptimizerStep, batch_statistics
 
 
@@ -54,7 +55,7 @@ def updated(estimator, batches, clip_norm=0.0, weights=None, dro=None):
     estimator = copy.deepcopy(estimator)
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
     engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm)
-    step = OptimizerStep(engine, 0.5, 0, weights, dro)
+    step = OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0, weights, dro)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 
@@ -115,7 +116,9 @@ def test_gender_smoothing_spreads_the_target(estimator):
     expected = torch.nn.functional.cross_entropy(logits, batch.gender, label_smoothing=0.3)
     student = copy.deepcopy(estimator)
     engine = DataParallel(Accelerator(cpu=True), student, torch.optim.SGD(student.parameters(), lr=1.0), 0.0)
-    torch.testing.assert_close(OptimizerStep(engine, 1.0, 0, gender_smoothing=0.3)([batch], 0).gender_loss, expected)
+    torch.testing.assert_close(
+        OptimizerStep(engine, OptimConfig(gender_smoothing=0.3), 0)([batch], 0).gender_loss, expected
+    )
 
 
 def test_group_dro_weighs_the_age_losses_by_what_earlier_steps_saw(estimator):
@@ -160,7 +163,7 @@ def _leaves_the_weights_alone(estimator, what):
     before = copy.deepcopy(estimator.state_dict())
     engine = DataParallel(Accelerator(cpu=True), estimator, torch.optim.AdamW(estimator.parameters()), 1.0)
     with pytest.raises(Diverged, match=f"step 8: the {what} is not finite"):
-        OptimizerStep(engine, 0.5, 0)([batch_of(4)], step=7)
+        OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0)([batch_of(4)], step=7)
     assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.state_dict().items())
     assert not engine.inner_optimizer.state
 

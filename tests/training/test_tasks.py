@@ -16,6 +16,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AgeRange, TaskLabel
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
+from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.tiny import TinySwinFace
 
@@ -72,7 +73,7 @@ def updated(estimator, batches, tasks=TASKS):
     estimator.tasks = [replace(task, **change) for task, change in zip(estimator.tasks, tasks, strict=True)]
     optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
     engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=0.0)
-    step = OptimizerStep(engine, gender_weight=0.5, seed=0)
+    step = OptimizerStep(engine, OptimConfig(gender_weight=0.5), seed=0)
     result = step(batches, step=0)
     return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
 
