@@ -164,15 +164,9 @@ class StreamReader:
         check_address(config.train)
         self.config, self.seed, self.classes, self.negated = config, seed, classes, negated
         self.samples, self.digest = config.stream_samples, without_credentials(f"stream:{config.train}")
+        self.indexes: list[ShardIndex] = []
         self.crop_policy: dict[str, Any] = {}
         self.people = 0
-
-    @property
-    def indexes(self) -> list[ShardIndex]:
-        raise UserError(
-            "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh it; "
-            "set their `by` to none, or index the shards"
-        )
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """Every age alike, since the labels are unknown before they are read."""

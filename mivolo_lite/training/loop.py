@@ -241,6 +241,11 @@ class Trainer:
         balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
         if balance.by == dro.by == "none":
             return None, None
+        if not self.reader.indexes:
+            raise UserError(
+                "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh "
+                "it; set their `by` to none, or index the shards"
+            )
         columns, groups = concat_labels(self.reader.indexes)
         frequency = frequencies(self.reader.indexes, [train_set.weight for train_set in self.data.train_sets])
         weights = None if balance.by == "none" else balanced_weights(columns, balance, frequency).to(device)
