@@ -17,8 +17,8 @@ from timing import processor
 
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.training.averaging import ModelEma
 from mivolo_lite.training.checkpoint import Checkpointer
-from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.train_state import TrainState
 
 RESULTS = Path(__file__).parent / "results" / "saving.md"

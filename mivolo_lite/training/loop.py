@@ -26,13 +26,13 @@ from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
+from mivolo_lite.training.averaging import ModelEma, ModelSwa
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder, unlearnt
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
-from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.new_estimator import init_from, new_estimator
@@ -45,7 +45,6 @@ from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_lear
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.subgroups import concat_labels, frequencies
-from mivolo_lite.training.swa import ModelSwa
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
 from mivolo_lite.training.train_state import TrainState

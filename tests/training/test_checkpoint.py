@@ -11,8 +11,8 @@ from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training import checkpoint as module
+from mivolo_lite.training.averaging import ModelEma
 from mivolo_lite.training.checkpoint import Checkpointer
-from mivolo_lite.training.ema import ModelEma
 from mivolo_lite.training.train_state import TrainState
 
 

@@ -6,7 +6,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from mivolo_lite.training.ema import ModelEma
+from mivolo_lite.training.averaging import ModelEma
 
 
 class Whole:

@@ -8,9 +8,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
+from mivolo_lite.training.averaging import ModelSwa
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.schedule import learning_rate
-from mivolo_lite.training.swa import ModelSwa
 from tests.training.launching import lines
 from tests.training.resuming import require_same_after_resume
 from tests.training.test_ema import Whole
