@@ -8,50 +8,24 @@ from torch.optim import Optimizer
 
 from mivolo_lite.training.optim import OptimConfig, Schedule
 
-
-def _cosine(share: float, config: OptimConfig) -> float:
-    """Loshchilov and Hutter, "SGDR", ICLR 2017."""
-    return (1 + math.cos(math.pi * share)) / 2
-
-
-def _linear(share: float, config: OptimConfig) -> float:
-    return 1 - share
-
-
-def _poly(share: float, config: OptimConfig) -> float:
-    return (1 - share) ** config.power
-
-
-def _tanh(share: float, config: OptimConfig) -> float:
-    """Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", WACV 2019, with timm's bounds."""
-    return (1 - math.tanh(-7 * (1 - share) + 3 * share)) / 2
-
-
 _FALLING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
-    "cosine": _cosine, "linear": _linear, "poly": _poly, "tanh": _tanh,
-}  # fmt: skip
+    # Loshchilov and Hutter, "SGDR", ICLR 2017
+    "cosine": lambda share, config: (1 + math.cos(math.pi * share)) / 2,
+    "linear": lambda share, config: 1 - share,
+    "poly": lambda share, config: (1 - share) ** config.power,
+    # Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", WACV 2019, with timm's bounds
+    "tanh": lambda share, config: (1 - math.tanh(-7 * (1 - share) + 3 * share)) / 2,
+}
 """Of the way from ``lr`` down to ``min_lr``, what is left after a share of the steps."""
 
-
-def _step(epoch: float, plateaus: int, config: OptimConfig) -> float:
-    return config.decay_rate ** (epoch // config.decay_epochs)
-
-
-def _multistep(epoch: float, plateaus: int, config: OptimConfig) -> float:
-    return config.decay_rate ** bisect_right(sorted(config.decay_milestones), epoch)
-
-
-def _plateau(epoch: float, plateaus: int, config: OptimConfig) -> float:
-    return config.decay_rate**plateaus
-
-
-def _constant(epoch: float, plateaus: int, config: OptimConfig) -> float:
-    return 1.0
-
-
 _DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
-    "step": _step, "multistep": _multistep, "plateau": _plateau, "constant": _constant,
-}  # fmt: skip
+    "step": lambda epoch, plateaus, config: config.decay_rate ** (epoch // config.decay_epochs),
+    "multistep": lambda epoch, plateaus, config: (
+        config.decay_rate ** bisect_right(sorted(config.decay_milestones), epoch)
+    ),
+    "plateau": lambda epoch, plateaus, config: config.decay_rate**plateaus,
+    "constant": lambda epoch, plateaus, config: 1.0,
+}
 """The factor of ``lr`` after so many passes over the data, the warm-up's included, and after so many plateaus."""
 
 
