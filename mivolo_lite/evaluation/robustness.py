@@ -118,8 +118,7 @@ def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.nd
 
     All of them where ``count`` is None or there are fewer. Raises UserError where there is none.
     """
-    has_image = np.logical_or.reduce([index.columns[f"{name}_size"] > 0 for name in inputs])
-    candidates = np.flatnonzero(has_image & ~np.isnan(index.columns["age_lo"]))
+    candidates = np.flatnonzero(index.has_image(inputs) & ~np.isnan(index.columns["age_lo"]))
     if not len(candidates):
         raise UserError(f"{index.folder}: no sample has both an age and a {' or '.join(inputs)}, as --robustness needs")
     return np.sort(permutation_of(candidates, _SEED)[:count])

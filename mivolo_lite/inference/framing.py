@@ -97,9 +97,7 @@ def _framing(face: np.ndarray, detector: Callable) -> tuple[float, float] | None
 
 def _faces(index: ShardIndex) -> Iterator[np.ndarray]:
     """Evenly spaced face images of a data set; what cannot be decoded is left out."""
-    rows = np.flatnonzero(index.columns["face_size"] > 0)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(FACES, len(rows))).astype(int))]
-    for jpeg in open_shards(index, 1).read_all("face", chosen):
+    for jpeg in open_shards(index, 1).read_all("face", index.some_with_image(["face"], FACES)):
         try:
             yield decode(jpeg)
         except BrokenJpeg:

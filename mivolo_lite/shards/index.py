@@ -142,6 +142,15 @@ class ShardIndex:
         """(B,) values of a column at the samples (B,)."""
         return self.columns[name][samples]
 
+    def has_image(self, inputs: Sequence[str]) -> np.ndarray:
+        """(N,) bool: which samples have any of these images, of ``face`` and ``body``."""
+        return np.logical_or.reduce([self.columns[f"{name}_size"] > 0 for name in inputs])
+
+    def some_with_image(self, inputs: Sequence[str], most: int) -> np.ndarray:
+        """(n,) at most so many of the samples that have any of these images, evenly spaced."""
+        samples = np.flatnonzero(self.has_image(inputs))
+        return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]
+
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, the rest not."""
         middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2

@@ -5,9 +5,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -19,48 +18,46 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
 from mivolo_lite.labels import IDENTITY, NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.task_labels import count_people, task_columns
-from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.loading.readers import IndexReader, StreamReader
+from mivolo_lite.loading.task_labels import Classes, count_people, task_columns
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
 from mivolo_lite.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from mivolo_lite.training.loop import Trainer
 
 SHARED_MEMORY = Path("/dev/shm")
 _DISK_PATIENCE = 15
 """Seconds in which what one node wrote must appear on the others: network file systems cache what they looked up."""
 
 
-def check_run(trainer: "Trainer") -> dict[str, int]:
-    """Raise UserError for what would end a run later: nothing to learn, nothing to evaluate, no room.
+def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> dict[str, int]:
+    """Raise UserError where a run has nothing to learn.
 
     Returns:
         How many training samples with an image have each label; of a stream nothing is known before it is read.
     """
-    config, inputs, validation = trainer.config, trainer.estimator.inputs, trainer.val_index
-    labels: dict[str, int] = {}
-    if config.data.reader == "index":
-        samples, labels = count_labels(trainer.reader.indexes, inputs, trainer.reader.tasks)
-        weights = loss_weights(config)
-        known = {name: count for name, count in labels.items() if weights[name]}
-        if has_teachers(config):
-            labels["of the teachers"] = known["of the teachers"] = samples
-        require_labels("data.train", config.data.train, samples, known, inputs)
-    classes = {name: choices for name, choices in trainer.classes.items() if choices is not None}
-    samples, known = count_labels([validation], inputs, task_columns(validation, classes))
-    known |= {IDENTITY: count_people(validation)} if len(classes) < len(trainer.classes) else {}
-    learnt = {IDENTITY, *loss_weights(config)} - unlearnt(config, labels)
-    require_labels(
-        "data.val", config.data.val, samples, {name: known[name] for name in known if name in learnt}, inputs
-    )
-    require_decodable("data.val", validation, inputs)
-    loaders = [loader for loader in (trainer.loader, trainer.val_loader) if isinstance(loader, BatchLoader)]
-    require_shared_memory(sum(loader.shared_bytes for loader in loaders), trainer.launch.local_processes)
-    require_disk(trainer.folder.path, trainer.checkpoint_bytes)
+    if not reader.indexes:
+        return {}
+    samples, labels = count_labels(reader.indexes, inputs, reader.tasks)
+    weights = loss_weights(config)
+    known = {name: count for name, count in labels.items() if weights[name]}
+    if has_teachers(config):
+        labels["of the teachers"] = known["of the teachers"] = samples
+    require_labels("data.train", config.data.train, samples, known, inputs)
     return labels
+
+
+def check_validation(
+    config: RunConfig, index: ShardIndex, inputs: Sequence[str], classes: Classes, unlearnt: Collection[str]
+) -> None:
+    """Raise UserError where the data of ``data.val`` cannot be evaluated: no labels of what is learnt, or no images."""
+    labelled = {name: choices for name, choices in classes.items() if choices is not None}
+    samples, known = count_labels([index], inputs, task_columns(index, labelled))
+    known |= {IDENTITY: count_people(index)} if len(labelled) < len(classes) else {}
+    learnt = {IDENTITY, *loss_weights(config)}.difference(unlearnt)
+    known = {name: count for name, count in known.items() if name in learnt}
+    require_labels("data.val", config.data.val, samples, known, inputs)
+    require_decodable("data.val", index, inputs)
 
 
 def loss_weights(config: RunConfig) -> dict[str, float]:
@@ -98,16 +95,12 @@ def count_labels(
     Returns:
         The samples with an image, and the known labels of ``age``, ``gender`` and every task.
     """
-    has_image = np.concatenate([_has_image(index, inputs) for index in indexes])
+    has_image = np.concatenate([index.has_image(inputs) for index in indexes])
     age, gender = (np.concatenate([index.columns[name] for index in indexes]) for name in ("age_lo", "gender"))
     is_labelled = {"age": ~np.isnan(age), "gender": gender != NO_CODE} | {
         name: ~np.isnan(column) for name, column in tasks.items()
     }
     return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in is_labelled.items()}
-
-
-def _has_image(index: ShardIndex, inputs: Sequence[str]) -> np.ndarray:
-    return np.logical_or.reduce([index.columns[f"{name}_size"] > 0 for name in inputs])
 
 
 def multiplies_channels(module: nn.Module) -> bool:
@@ -150,8 +143,7 @@ def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str], tri
         tries: most images to try, evenly spaced; the first that can be decoded is enough.
     """
     dataset = ShardDataset(index, inputs, image_size=8)
-    candidates = np.flatnonzero(_has_image(index, inputs))
-    tried = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(tries, len(candidates))).astype(int))]
+    tried = index.some_with_image(inputs, tries)
     broken = ""
     for sample in tried.tolist():
         batch = dataset.read([SampleRef(0, sample)])

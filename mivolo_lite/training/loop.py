@@ -30,7 +30,15 @@ from mivolo_lite.training.averaging import ModelEma, ModelSwa
 from mivolo_lite.training.balance import balanced_weights
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
-from mivolo_lite.training.checks import check_run, multiplies_channels, require_shared_folder, unlearnt
+from mivolo_lite.training.checks import (
+    check_train_labels,
+    check_validation,
+    multiplies_channels,
+    require_disk,
+    require_shared_folder,
+    require_shared_memory,
+    unlearnt,
+)
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.flops import model_flops
@@ -88,8 +96,8 @@ class Trainer:
             self.total_steps - self.state.step,
         )
         self.val_loader = self._val_loader()
-        self.labels = check_run(self)
-        self.unlearnt = unlearnt(config, self.labels)
+        check_validation(config, self.val_index, self.estimator.inputs, self.classes, self.unlearnt)
+        self._check_room()
         if self.accelerator.is_main_process:
             self.folder.save_config(dump_run_config(config))
 
@@ -179,6 +187,10 @@ class Trainer:
         seed_everything(config.train.seed)
         weights_from = self.resumed or (locate(config.init_from) if config.init_from else None)
         self.estimator = new_estimator(config, self.reader, weights_from)
+        self.labels = check_train_labels(config, self.reader, self.estimator.inputs)
+        self.unlearnt = unlearnt(config, self.labels)
+        # The head stays for the losses and for resuming; without labels it would answer at random.
+        self.estimator.card.gender |= "gender" not in self.unlearnt
         teachers = None
         if config.optim.teachers:
             teachers = Teachers(config.optim.teachers, self.estimator, config.optim.teacher_features, device)
@@ -192,6 +204,12 @@ class Trainer:
         self.average = self._averaging()
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
+
+    def _check_room(self) -> None:
+        """Raise UserError where the loaders' batches or a checkpoint do not fit."""
+        loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
+        require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
+        require_disk(self.folder.path, self.checkpoint_bytes)
 
     def _prepare_estimator(self) -> None:
         """Activation checkpointing, batch norm, and the memory format."""

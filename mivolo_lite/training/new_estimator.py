@@ -1,6 +1,5 @@
 """The estimator of a run before its first step."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.loading.readers import IndexReader, StreamReader
-from mivolo_lite.training.checks import count_labels, unlearnt
 from mivolo_lite.training.run_config import RunConfig, named_options
 
 
@@ -44,17 +42,11 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
             f"method.{estimator.method.balancing_option}: how many samples of a stream have an age is not known before "
             "they are read; set it to false, or index the shards and use reader: index"
         )
-    # The head stays for the losses and for resuming; without labels it would answer at random.
-    estimator.card.gender = start.get("gender", False) or _learns_gender(config, reader, estimator.inputs)
+    estimator.card.gender = start.get("gender", False)
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)
     return estimator
-
-
-def _learns_gender(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> bool:
-    labels = count_labels(reader.indexes, inputs, {})[1] if reader.indexes else {}
-    return "gender" not in unlearnt(config, labels)
 
 
 def init_from(estimator: Estimator, checkpoint: str) -> str:

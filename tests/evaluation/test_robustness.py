@@ -1,7 +1,6 @@
 """Robustness: the measure by hand, and that it does not depend on how the images are dealt out."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import make_shards
 from tests.training.launching import finish, torchrun
@@ -155,7 +155,7 @@ def test_the_subset_is_drawn_of_known_ages_and_is_always_the_same(index):
     assert few.tolist() == choose(index, ("face",), 4).tolist() == sorted(few.tolist()) and set(few) < set(more)
     assert few.tolist() != every[:4].tolist() and set(more) < set(every)
     assert choose(index, ("face",), 1000).tolist() == every.tolist()
-    nothing = SimpleNamespace(folder="x", columns=columns | {"age_lo": np.full(SAMPLES, np.nan)})
+    nothing = ShardIndex("x", {}, columns | {"age_lo": np.full(SAMPLES, np.nan)})
     with pytest.raises(UserError, match="x: no sample has both an age and a face or body"):
         choose(nothing, ("face", "body"), None)
 
