@@ -15,13 +15,7 @@ from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.evaluation.about import about_data, about_model, cautions, framed_otherwise, was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.predictions import (
-    Predictions,
-    images_needed,
-    predict,
-    predict_each,
-    write_csv,
-)
+from mivolo_lite.evaluation.predictions import Predictions, images_needed, predict, predict_each, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_json
@@ -84,16 +78,16 @@ def evaluate(
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
-    estimator, index = Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
+    out, estimator, index = Path(out), Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
     estimator.tta, accelerator = tta or estimator.tta, join_processes()
     input_sets = {None: estimator.inputs} if inputs is None else columns_of(inputs, estimator.inputs, checkpoint)
     left_out = _leave_out_tasks(estimator, index)
     decoded = images_needed(estimator, input_sets)
     samples = choose(index, decoded, robustness_samples) if robustness else None
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, rank, world_size)
+    ranks = accelerator.process_index, accelerator.num_processes
+    loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, *ranks)
     if accelerator.is_main_process:
-        result_folder(Path(out), ())
+        result_folder(out, ())
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
@@ -103,19 +97,25 @@ def evaluate(
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
-    metrics = {"checkpoint": str(checkpoint), "data": _describe(data, index, folds, exclude)}
+    described = _describe(data, index, folds, exclude)
     if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
-        metrics["data"]["trained_on"] = True
+        described["trained_on"] = True
     if "face" in decoded and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
-        metrics["data"]["framing"] = caution
-    metrics |= _describe_estimator(estimator, index) | ({"tasks_left_out": left_out} if left_out else {})
+        described["framing"] = caution
+    metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index)
+    metrics |= {"tasks_left_out": left_out} if left_out else {}
     if inputs is None:
         metrics |= summaries[None]
     else:
         metrics["inputs"] = {name: summaries[name] | {"missing": columns[name].missing} for name in columns}
     if accelerator.is_main_process:
-        example = None if samples is None else _most_images(index, samples, decoded)
-        _write(columns, metrics, estimator, index, Path(out), report, figures, example)
+        result_folder(out, RESULT_FILES)
+        clear_plots(out)
+        write_csv(columns, out / PREDICTIONS_FILE)
+        if report:
+            example = None if samples is None else _most_images(index, samples, decoded)
+            _write_report(columns, metrics, estimator, index, out, figures, example)
+        write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
 
 
@@ -168,25 +168,6 @@ def _describe(
     if exclude:
         described |= {"exclude": str(exclude), "excluded": count_left_out(index)}
     return described
-
-
-def _write(
-    columns: dict[str | None, Predictions],
-    metrics: dict,
-    estimator: Estimator,
-    index: ShardIndex,
-    out: Path,
-    report: bool,
-    figures: str,
-    corrupted: int | None,
-) -> None:
-    """The metrics come last: their file marks a complete evaluation."""
-    result_folder(out, RESULT_FILES)
-    clear_plots(out)
-    write_csv(columns, out / PREDICTIONS_FILE)
-    if report:
-        _write_report(columns, metrics, estimator, index, out, figures, corrupted)
-    write_json(out / METRICS_FILE, metrics)
 
 
 def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:

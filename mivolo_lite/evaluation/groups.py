@@ -11,6 +11,7 @@ from mivolo_lite.evaluation.intervals import (
     bootstrap,
     cell_sums,
     counted,
+    finite_or_none,
     means,
     percentiles,
     replicates,
@@ -92,17 +93,17 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
     by_chance = crossed.gaps_by_chance()
     rows = _rows(names, crossed.count.sum(axis=1), estimates[0], interval[:, 0])
     for index, row in enumerate(rows.values()):
-        row["standardised"] = _finite_or_none(estimates[1, index])
+        row["standardised"] = finite_or_none(estimates[1, index])
         row["standardised_interval"] = as_pair(interval[:, 1, index])
     return {
         "rows": rows,
         "worst": _worst(rows),
         **{
             name: {
-                "gap": _finite_or_none(estimates[version, -1]),
+                "gap": finite_or_none(estimates[version, -1]),
                 "ratio": _ratio(estimates[version, :-1]),
                 "interval": as_pair(gap_interval(estimates[version, :-1], resampled[:, version])),
-                "by_chance": _finite_or_none(by_chance[version]),
+                "by_chance": finite_or_none(by_chance[version]),
             }
             for version, name in enumerate(("raw", "standardised"))
         },
@@ -222,7 +223,3 @@ def _worst(rows: dict[str, dict]) -> dict:
 def _ratio(maes: np.ndarray) -> float | None:
     """The largest over the smallest, None where that is 0, as of wide ranges, or unknown."""
     return float(maes.max() / maes.min()) if maes.min() > 0 else None
-
-
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

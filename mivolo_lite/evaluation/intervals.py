@@ -141,6 +141,11 @@ def cell_sums(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(cell, column) for column in values.T], axis=-1)[None]
 
 
+def finite_or_none(value: float) -> float | None:
+    """A figure as JSON has it."""
+    return float(value) if np.isfinite(value) else None
+
+
 def as_pair(interval: np.ndarray) -> list[float] | None:
     """An interval (2,) as JSON has it."""
     return None if np.isnan(interval).any() else [float(end) for end in interval]

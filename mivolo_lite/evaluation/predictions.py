@@ -288,8 +288,9 @@ def passes(
         description: of the progress bar.
     """
     estimator.eval()
-    bar = {"desc": description, "unit": "batch", "leave": False, "disable": _bar_hidden(accelerator)}
-    for batch in tqdm(to_device(loader, accelerator.device), total=len(loader), **bar):
+    hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
+    batches = to_device(loader, accelerator.device)
+    for batch in tqdm(batches, description, len(loader), leave=False, unit="batch", disable=hidden):
         for name, images in input_sets.items():
             with accelerator.autocast():
                 output = estimator(**batch.images(images))
@@ -308,11 +309,6 @@ def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
     """(B,) standard deviation of the ages in years, NaN where the method has no distribution."""
     known = spread(estimate, span)
     return torch.full_like(estimate.mean, torch.nan) if known is None else known
-
-
-def _bar_hidden(accelerator: Accelerator) -> bool | None:
-    """True on other ranks; None lets tqdm decide by whether there is a terminal."""
-    return None if accelerator.is_main_process else True
 
 
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:

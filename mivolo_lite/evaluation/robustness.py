@@ -27,7 +27,7 @@ from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, cell_sums, counted, finite_or_none, means
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import images_needed, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -185,7 +185,7 @@ def degradation(errors: np.ndarray) -> dict | None:
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap_of_enough(values, _figures)
     result = {"samples": len(errors)}
-    selectors = {"": lambda index: _finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
+    selectors = {"": lambda index: finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
     for end, select in selectors.items():
         result |= {
             f"clean_mae{end}": select(0),
@@ -205,7 +205,3 @@ def _figures(sums: np.ndarray) -> np.ndarray:
     clean = np.where(mae[:, :1] > 0, mae[:, :1], np.nan)
     relative = (mae[:, 1:] / clean - 1).reshape(len(mae), len(CORRUPTIONS), SEVERITIES).mean(axis=2)
     return np.concatenate([mae, relative, relative.mean(axis=1, keepdims=True)], axis=1)
-
-
-def _finite_or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -57,16 +57,17 @@ def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
     Raises:
         UserError: there is nothing at one of them.
     """
-    others: list[str] = []
-    return [item for source in sources for item in _items(source, others)], others
+    found = [each for source in sources for each in _found_at(source)]
+    return [each for each in found if isinstance(each, Item)], [each for each in found if isinstance(each, str)]
 
 
-def _items(source: str, others: list[str]) -> Iterator[Item]:
+def _found_at(source: str) -> Iterator[Item | str]:
+    """The work, and the names of files that are neither images nor videos."""
     if is_url(source):
         yield from _shards(source) if _names_no_file(source) else [_file(source)]
     elif os.path.isdir(source):
         is_packed = os.path.isfile(os.path.join(source, INFO_FILE))
-        yield from _shards(source) if is_packed else _folder(Path(source), others)
+        yield from _shards(source) if is_packed else _folder(Path(source))
     elif os.path.lexists(source):
         yield _file(source)
     else:
@@ -74,19 +75,15 @@ def _items(source: str, others: list[str]) -> Iterator[Item]:
         if not matches:
             raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
         for match in matches:
-            yield from _items(match, others)
+            yield from _found_at(match)
 
 
-def _folder(folder: Path, others: list[str]) -> list[Item]:
-    items = []
-    for path in sorted(files_below(folder), key=Path.as_posix):
-        if _is_video(path.name) or looks_like_image(path):
-            items.append(_file(str(path)))
-        else:
-            others.append(str(path))
-    if not items:
+def _folder(folder: Path) -> list[Item | str]:
+    files = sorted(files_below(folder), key=Path.as_posix)
+    found = [_file(str(path)) if _is_video(path.name) or looks_like_image(path) else str(path) for path in files]
+    if all(isinstance(each, str) for each in found):
         raise UserError(f"{folder}: holds no image, no video and no packed shards")
-    return items
+    return found
 
 
 def _file(address: str) -> Item:
