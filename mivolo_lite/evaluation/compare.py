@@ -25,7 +25,8 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 
-METRICS = ("mae", "cs5", "gender_accuracy")
+METRICS = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
+"""What is compared: the title and the format of each metric."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def comparison_table(comparison: dict) -> str:
 def _cells(cell: dict | None, metric: str) -> str:
     if cell is None:
         return "-".rjust(7)
-    form = ".2f" if metric == "mae" else ".1%"
+    _, form = METRICS[metric]
     text = f"{cell['n']:7}{cell['value']:>9{form}}  {between(cell['interval'], form):18}"
     difference = cell.get("difference")
     if difference is None:

@@ -75,7 +75,7 @@ def latex_table(comparison: dict, labels: Sequence[str]) -> str:
 def _latex_cells(cell: dict | None, metric: str) -> tuple[str, str]:
     if cell is None:
         return "--", "--"
-    form, difference = _form(metric), cell.get("difference")
+    (_, form), difference = METRICS[metric], cell.get("difference")
     value = f"{cell['value']:{form}} {between(cell['interval'], form)}".rstrip()
     if difference is None:
         return _tex(value), "--"
@@ -126,7 +126,7 @@ def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
 def _cells(cell: dict | None, metric: str) -> list[str | int | Cell]:
     if cell is None:
         return ["", "", "", ""]
-    form, difference = _form(metric), cell.get("difference")
+    (_, form), difference = METRICS[metric], cell.get("difference")
     value = figure(cell["value"], cell["interval"], form)
     if difference is None:
         return [cell["n"], value, "", ""]
@@ -143,7 +143,3 @@ def _evaluations(runs: Sequence[Run], labels: Sequence[str]) -> Table:
 
 def _measured(comparison: dict) -> list[str]:
     return [metric for metric in METRICS if any(row[metric] for row in comparison["rows"])]
-
-
-def _form(metric: str) -> str:
-    return ".2f" if metric == "mae" else ".1%"

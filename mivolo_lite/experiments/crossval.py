@@ -91,9 +91,8 @@ def cross_validate(
 
 def crossval_table(found: CrossValidation) -> str:
     """Mean, spread and pooled value of each metric as text."""
-    titles = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
     lines = [f"{'':17}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
-    for name, (title, form) in titles.items():
+    for name, (title, form) in METRICS.items():
         values = [fold[name] for fold in found.folds]
         if any(value is None for value in values):
             continue

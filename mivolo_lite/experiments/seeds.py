@@ -58,10 +58,9 @@ def train_seeds(
 
 def seeds_table(spreads: dict[str, Spread]) -> str:
     """The spreads as text."""
-    titles = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
     lines = [f"{'':17}{'mean':>8}{'std':>8}  {'95 % over trainings':20}{'95 % over both':18}each"]
     for metric, values in spreads.items():
-        title, form = titles[metric]
+        title, form = METRICS[metric]
         trainings, both = (f"[{low:{form}}, {high:{form}}]" for low, high in (values.over_trainings, values.over_both))
         each = ", ".join(f"{value:{form}}" for value in values.values)
         lines.append(f"{title:17}{values.mean:>8{form}}{values.deviation:>8{form}}  {trainings:20}{both:18}{each}")

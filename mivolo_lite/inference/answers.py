@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import torch
@@ -59,9 +60,12 @@ class Answers:
         self.estimator, self.batch, self.half = estimator, batch, half
         self.device = estimator.device
 
-    def __call__(self, crops: Sequence[Crops]) -> list[Answer]:
-        """The answers, in the order of the crops; each person has a crop of one of the model's inputs at least."""
-        return [answer for start in range(0, len(crops), self.batch) for answer in self._of_batch(crops, start)]
+    def __call__(self, crops: Sequence[Crops]) -> list[Answer | None]:
+        """The answers, in the order of the crops, which are of the model's inputs; None for a person without any."""
+        has_image = [crop.face is not None or crop.body is not None for crop in crops]
+        seen = list(compress(crops, has_image))
+        answers = (answer for start in range(0, len(seen), self.batch) for answer in self._of_batch(seen, start))
+        return [next(answers) if has else None for has in has_image]
 
     @torch.inference_mode()
     def _of_batch(self, crops: Sequence[Crops], start: int) -> Iterator[Answer]:

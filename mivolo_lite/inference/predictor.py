@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from io import IOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -157,15 +157,10 @@ class Predictor:
             people: where they are in each photo.
         """
         crops = [self.cutter(image, located) for image, located in zip(images, people, strict=True)]
-        answers = iter(self.answers([crop for of_image in crops for crop in of_image if _has_image(crop)]))
+        answers = iter(self.answers([crop for of_image in crops for crop in of_image]))
         return [
             [
-                _person(
-                    self.cutter.with_body(place),
-                    crop,
-                    flags_of(image, place),
-                    next(answers) if _has_image(crop) else None,
-                )
+                _person(self.cutter.with_body(place), crop, flags_of(image, place), next(answers))
                 for place, crop in zip(located, of_image, strict=True)
             ]
             for image, located, of_image in zip(images, people, crops, strict=True)
@@ -177,11 +172,9 @@ class Predictor:
         needed = [Crops(*(getattr(crop, name) if name in inputs else None for name in ("face", "body")))
                   for crop in crops]  # fmt: skip
         reasons = (f"no {' and no '.join(inputs)}",)
-        answers = iter(self.answers([crop for crop in needed if _has_image(crop)]))
-        nobody = Located(None)
         return [
-            _person(nobody, crop, (), next(answers)) if _has_image(crop) else _person(nobody, crop, reasons, None)
-            for crop in needed
+            _person(Located(None), crop, reasons if answer is None else (), answer)
+            for crop, answer in zip(needed, self.answers(needed), strict=True)
         ]
 
 
@@ -239,13 +232,8 @@ def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Esti
     return estimator
 
 
-def _has_image(crops: Crops) -> bool:
-    return crops.face is not None or crops.body is not None
-
-
 def _person(place: Located, crops: Crops, flags: tuple[str, ...], answer: Answer | None) -> Person:
     reasons = tuple(f"{name} {reason}".strip() for name, reason in crops.missing)
-    inputs: dict[str, Any] = {"face": crops.face, "body": crops.body}
     if answer is None:
         return Person(place.face, place.body, score=place.score, flags=flags + reasons)
     gender, probability = answer.gender
@@ -258,7 +246,7 @@ def _person(place: Located, crops: Crops, flags: tuple[str, ...], answer: Answer
         gender,
         probability,
         answer.tasks,
-        tuple(name for name, jpeg in inputs.items() if jpeg is not None),
+        tuple(name for name in ("face", "body") if getattr(crops, name) is not None),
         place.score,
         flags + reasons,
     )

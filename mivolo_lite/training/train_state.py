@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.order import ORDER_VERSION
@@ -78,12 +78,9 @@ class TrainState:
         return asdict(self) | {"best_mae": self.best_mae if math.isfinite(self.best_mae) else None}
 
 
-_NEEDED = {"digest": str, "seed": int, "step": int, "samples_seen": int}
-_OPTIONAL = {
-    "window_blocks": int, "block_samples": int, "order_version": int, "best_mae": float | int | None,
-    "subgroups": dict, "val_digest": str, "evaluated": int, "stale": int, "plateaus": int,
-    "optimizer": str, "averaged": int,
-}  # fmt: skip
+_NEEDED = ("digest", "seed", "step", "samples_seen")
+"""Fields that every version saved."""
+_TYPES = get_type_hints(TrainState) | {"best_mae": float | int | None, "subgroups": dict}
 
 
 def misfits(saved: Mapping[str, Any]) -> list[str]:
@@ -94,7 +91,7 @@ def misfits(saved: Mapping[str, Any]) -> list[str]:
 
 def _fits(state: Mapping[str, Any], name: str) -> bool:
     if name in _NEEDED:
-        return type(state[name]) is _NEEDED[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
+        return type(state[name]) is _TYPES[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
     if name == "subgroups" and isinstance(state.get(name), dict):
         return all(isinstance(weight, float) and math.isfinite(weight) for weight in state[name].values())
-    return name not in state or isinstance(state[name], _OPTIONAL[name])
+    return name not in state or isinstance(state[name], _TYPES[name])
