@@ -16,22 +16,11 @@ from mivolo_lite.option_values import describe
 from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.wording import did_you_mean
 
-_INPUTS, _OUTPUTS = (
-    (
-        "checkpoint",
-        "checkpoints",
-        "data",
-        "exclude",
-        "folder",
-        "folders",
-        "source",
-        "sources",
-        "boxes",
-        "detector",
-        "persons",
-    ),
-    ("out", "fix"),
-)
+_INPUTS = (
+    "checkpoint", "checkpoints", "data", "exclude", "folder", "folders", "source", "sources", "boxes", "detector",
+    "persons",
+)  # fmt: skip
+_OUTPUTS = ("out", "fix")
 """Options that are paths; the sources' own have the type Path."""
 
 

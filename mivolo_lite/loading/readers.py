@@ -180,18 +180,7 @@ class StreamReader:
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
         """One rank's micro-batches, without end. ``samples_seen`` is ignored."""
-        config = self.config
-        return stream_loader(
-            config.train,
-            inputs,
-            config.image_size,
-            plan.micro_batch,
-            config.augment,
-            self.seed,
-            config.worker_count,
-            self.classes,
-            self.negated,
-        )
+        return stream_loader(self.config, inputs, plan.micro_batch, self.seed, self.classes or {}, self.negated)
 
 
 READERS: dict[str, type[IndexReader] | type[StreamReader]] = {"index": IndexReader, "stream": StreamReader}

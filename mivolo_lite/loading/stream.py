@@ -17,9 +17,10 @@ from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import Classes, label_number
-from mivolo_lite.loading.transforms import Augment, AugmentConfig
+from mivolo_lite.loading.transforms import Augment
 from mivolo_lite.loading.worker_process import begin_worker, end_workers_at_exit
 from mivolo_lite.shards.columns import label_columns
 from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
@@ -29,31 +30,24 @@ _SHUFFLED_SAMPLES = 1000
 
 
 def stream_loader(
-    urls: str,
-    inputs: Sequence[str],
-    image_size: int,
-    batch_size: int,
-    augment: AugmentConfig,
-    seed: int,
-    workers: int,
-    classes: Classes | None = None,
-    negated: tuple[str, ...] = (),
+    config: DataConfig, inputs: Sequence[str], batch_size: int, seed: int, classes: Classes, negated: tuple[str, ...]
 ) -> Iterator[Batch]:
-    """Endless batches from any address that webdataset takes, braces included. ``pipe:COMMAND`` runs a command.
+    """Endless batches of ``data.train``: any address that webdataset takes, braces included. ``pipe:COMMAND`` runs one.
 
-    Unlike ``reader: index``: shards are sampled with replacement, anew by every worker of
-    every rank, so a sample may come twice in an epoch or not at all; no two runs have the same order; a resumed run
-    does not resume where it stopped; inputs are never hidden.
+    Unlike ``reader: index``: shards are sampled with replacement, anew by every worker of every rank, so a sample may
+    come twice in an epoch or not at all; no two runs have the same order; a resumed run does not resume where it
+    stopped; inputs are never hidden.
 
     Raises:
         UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.
     """
-    batches = _Batches(tuple(inputs), image_size, batch_size, Augment(augment), seed, classes or {}, negated)
+    augment = Augment(config.augment)
+    batches = _Batches(tuple(inputs), config.image_size, batch_size, augment, seed, classes, negated)
     end_workers_at_exit()
     loader = DataLoader(
-        _Stream(urls, batches),
+        _Stream(config.train, batches),
         batch_size=None,
-        num_workers=workers,
+        num_workers=config.worker_count,
         worker_init_fn=begin_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),

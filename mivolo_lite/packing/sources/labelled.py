@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,18 +131,14 @@ class TableSource(Source):
     def _find_people(self, names: list[str]) -> None:
         """Note which rows are samples, which people come together, and what is left out."""
         samples, notes, groups = array("Q"), RowNotes(), []
-        begin = 0
-        while begin < len(names):
-            name, end = names[self.order[begin]], begin + 1
-            while end < len(names) and names[self.order[end]] == name:
-                end += 1
-            people = self._people(begin, end)
+        for name, group in groupby(map(int, self.order), names.__getitem__):
+            rows = list(group)
+            people = self._people(rows)
             samples.extend(sorted(person.row for person in people if person.labelled))
             for person in people:
                 notes.add(name, person)
-            if end - begin > 1 and len(identities := _identities(people)) > 1:
+            if len(rows) > 1 and len(identities := _identities(people)) > 1:
                 groups.append(identities)
-            begin = end
         is_blanked = self._has_boxes() and self.rules.blank != "none"
         self.samples, self.notes = samples, [*notes.lines(is_blanked), *self._columns_left_out()]
         self.together = people_together(groups)
@@ -154,8 +151,7 @@ class TableSource(Source):
         names = nameless_columns(name for name in self.table.columns if name not in _KNOWN_COLUMNS)
         return [f"columns left out, rename them with letters, digits and _ alone: {', '.join(names)}"] if names else []
 
-    def _people(self, begin: int, end: int) -> list[Person]:
-        rows = [int(row) for row in self.order[begin:end]]
+    def _people(self, rows: list[int]) -> list[Person]:
         return people_in(rows, [self.table.line(row) for row in rows], self._is_labelled, self.whole != "no")
 
     def _people_beside(self, row: int) -> list[Person]:
@@ -166,7 +162,7 @@ class TableSource(Source):
             begin -= 1
         while end < len(self.order) and names[self.order[end]] == name:
             end += 1
-        return self._people(begin, end)
+        return self._people(self.order[begin:end].tolist())
 
     def _is_labelled(self, cells: Mapping[str, str]) -> bool:
         if not is_unknown(cells.get("age", "")) or self.gender_of.knows(cells.get("gender", "")):
