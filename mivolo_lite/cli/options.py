@@ -32,10 +32,7 @@ _MISSING, _UNKNOWN = "the following arguments are required: ", "unrecognized arg
 def parser_of(command: str, function: Callable) -> ArgumentParser:
     """A parser of a command's options; ``function`` says in its docstring what the command does."""
     return ArgumentParser(
-        prog=f"mivolo-lite {command}",
-        description=function.__doc__,
-        exit_on_error=False,
-        formatter_class=TypesInWords,
+        prog=f"mivolo-lite {command}", description=function.__doc__, exit_on_error=False, formatter_class=TypesInWords
     )
 
 

@@ -196,11 +196,7 @@ class Launch:
             "fp16": {"enabled": False},
             "bf16": {"enabled": False},
             # The list names layers whose gradients would travel in bf16.
-            "torch_autocast": {
-                "enabled": precision != "no",
-                "dtype": "bfloat16",
-                "lower_precision_safe_modules": [],
-            },
+            "torch_autocast": {"enabled": precision != "no", "dtype": "bfloat16", "lower_precision_safe_modules": []},
         }
 
 

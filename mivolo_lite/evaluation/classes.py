@@ -7,10 +7,7 @@ from mivolo_lite.evaluation.metrics import age_errors
 
 _FAIRFACE = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 _ADIENCE = ((0, 2), (4, 6), (8, 12), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100))
-MIVOLO_STARTS = {
-    _FAIRFACE: (0, 3, 10, 20, 30, 40, 50, 60, 70),
-    _ADIENCE: (0, 4, 7, 14, 24, 36, 46, 57),
-}
+MIVOLO_STARTS = {_FAIRFACE: (0, 3, 10, 20, 30, 40, 50, 60, 70), _ADIENCE: (0, 4, 7, 14, 24, 36, 46, 57)}
 """The first year of each group by MiVOLO's evaluation, of rounded estimates."""
 
 

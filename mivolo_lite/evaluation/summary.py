@@ -12,13 +12,7 @@ from mivolo_lite.evaluation.calibration.reliability import (
 )
 from mivolo_lite.evaluation.classes import class_accuracy
 from mivolo_lite.evaluation.groups import gaps, macro_mae
-from mivolo_lite.evaluation.intervals import (
-    as_pair,
-    bootstrap_of_enough,
-    counted,
-    means,
-    share_interval,
-)
+from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, counted, means, share_interval
 from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,

@@ -23,7 +23,7 @@ def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str])
 def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], side: int) -> dict[str, list[str]]:
     """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the image itself under
     ``clean``, and one for each strength under the name of each corruption."""
-    batch = CorruptedDataset(ShardDataset(index, inputs, side)).read([SampleRef(0, int(sample))])
+    batch = CorruptedDataset(index, inputs, side).read([SampleRef(0, int(sample))])
     images: dict[str, list[str]] = {}
     for row, name in enumerate(("clean", *(name for name, _ in CELLS))):
         images.setdefault(name, []).append(_first_image(batch, row, inputs))

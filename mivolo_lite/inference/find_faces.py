@@ -68,10 +68,7 @@ def find_faces(
         raise UserError(f"{table.location}: has boxes already ({', '.join(boxes)}); give it to `pack csv` as it is")
     result_folder(out, [LABELS_FILE, REJECTED_FILE])
     found = Found()
-    with (
-        written_aside(out / LABELS_FILE) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
+    with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*table.columns, *FACE_COLUMNS])
         writer.writeheader()
         for cells in tqdm(_rows_of_photos(table, name_column, found), desc="finding faces", leave=False, disable=None):

@@ -14,11 +14,7 @@ def provenance() -> dict[str, str]:
     """The facts by name. ``SOURCE_DATE_EPOCH`` sets the date, so that a page can be written again as it was."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     date = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
-    return {
-        "Date": f"{date:%Y-%m-%d %H:%M} UTC",
-        "Version": f"mivolo_lite {__version__}",
-        "Command": command(),
-    }
+    return {"Date": f"{date:%Y-%m-%d %H:%M} UTC", "Version": f"mivolo_lite {__version__}", "Command": command()}
 
 
 def command() -> str:

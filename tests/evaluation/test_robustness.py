@@ -109,9 +109,9 @@ def metrics_table_of(robustness):
 
 
 def test_a_batch_holds_every_version_of_every_sample(index):
-    plain = ShardDataset(index, ("face", "body"), SIDE)
+    of = index, ("face", "body"), SIDE
     refs = [SampleRef(0, 4), SampleRef(0, 2), SampleRef(0, 3, valid=False)]  # a body, both, a face
-    clean, batch = plain.read(refs), CorruptedDataset(plain).read(refs)
+    clean, batch = ShardDataset(*of).read(refs), CorruptedDataset(*of).read(refs)
     assert len(batch) == 3 * VERSIONS and batch.sample.tolist() == [s for s in (4, 2, 3) for _ in range(VERSIONS)]
     for name, parts in {"face": {1: "all", 2: "all"}, "body": {0: "head", 1: "none"}}.items():
         images = getattr(batch, name)
@@ -127,7 +127,7 @@ def test_a_batch_holds_every_version_of_every_sample(index):
 
 
 def test_workers_and_ranks_read_the_same(index):
-    dataset = CorruptedDataset(ShardDataset(index, ("face",), SIDE))
+    dataset = CorruptedDataset(index, ("face",), SIDE)
     samples = np.array([0, 3, 5, 6, 9, 11, 12])
 
     def read(batch_size, rank, world_size, workers=0):
