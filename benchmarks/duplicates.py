@@ -18,7 +18,7 @@ from mivolo_lite.audit.fingerprints import read_fingerprints
 from mivolo_lite.audit.hashing import BITS, perceptual_hashes
 from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.search import NearPairs
-from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.audit.workers import shard_workers
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def sampled(count: int) -> np.ndarray:
 def imitated(folder: str, count: int) -> np.ndarray:
     """Signs of normal variables that are correlated as the bits of the folder's faces are."""
     samples = Samples([folder])
-    with tempfile.TemporaryDirectory() as scratch, ShardWorkers(samples.indexes, 1) as workers:
-        prints = read_fingerprints(samples, "face", workers, Path(scratch) / "face")
+    with tempfile.TemporaryDirectory() as scratch, shard_workers(samples.indexes, 1) as map_tasks:
+        prints = read_fingerprints(samples, "face", map_tasks, Path(scratch))
         hashes = perceptual_hashes(prints.thumbnails, np.arange(len(prints.records)))
     signs = 2.0 * np.unpackbits(hashes.view(np.uint8)).reshape(-1, BITS) - 1
     values, vectors = np.linalg.eigh(np.sin(np.pi / 2 * (signs.T @ signs) / len(signs)))

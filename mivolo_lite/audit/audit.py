@@ -13,7 +13,7 @@ from mivolo_lite.audit.findings import FLAGS, Flag, Group, exclusions, flags, gr
 from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
 from mivolo_lite.audit.samples import IMAGES, Samples
-from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.audit.workers import shard_workers
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_json, written_csv
 from mivolo_lite.shards.exclude import write_exclusions
@@ -102,10 +102,10 @@ def audit(
     result_folder(out, (REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE))
     prints: dict[str, Fingerprints] = {}
     pairs: dict[str, np.ndarray] = {}
-    with ShardWorkers(samples.indexes, workers) as pool:
+    with shard_workers(samples.indexes, workers) as map_tasks:
         for image in IMAGES:
-            prints[image] = read_fingerprints(samples, image, pool, out)
-            pairs[image] = find_pairs(samples, image, prints[image], pool, options.distance, options.similarity)
+            prints[image] = read_fingerprints(samples, image, map_tasks, out)
+            pairs[image] = find_pairs(samples, image, prints[image], map_tasks, options.distance, options.similarity)
             prints[image] = prints[image]._replace(thumbnails=None)  # unmapped, so that the file can go
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
     flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]

@@ -11,7 +11,7 @@ from mivolo_lite.audit.hashing import MIRROR, perceptual_hashes
 from mivolo_lite.audit.quality import BLANK_CONTRAST
 from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.search import NearPairs
-from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.audit.workers import Map
 
 COPY_TYPES = ("bytes", "pixels", "near", "mirrored")
 
@@ -32,7 +32,7 @@ _PAIRS_PER_TASK = 64
 
 
 def find_pairs(
-    samples: Samples, image: str, prints: Fingerprints, workers: ShardWorkers, distance: int, similarity: float
+    samples: Samples, image: str, prints: Fingerprints, map_tasks: Map, distance: int, similarity: float
 ) -> np.ndarray:
     """(K,) of ``PAIR``: links between copies, enough to connect all copies of an image.
 
@@ -40,7 +40,7 @@ def find_pairs(
         samples: where the images lie.
         image: ``face`` or ``body``.
         prints: of these images.
-        workers: read and compare them.
+        map_tasks: reads and compares them.
         distance: bits in which the hashes of two copies differ at most.
         similarity: least correlation of their fine patterns.
     """
@@ -51,7 +51,7 @@ def find_pairs(
     by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
     exact = [_pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((0, by_bytes), (1, by_pixels))]
     patterned = _without(_without(readable, by_bytes), by_pixels)
-    return np.concatenate([*exact, _near_pairs(samples, image, prints, patterned, workers, distance, similarity)])
+    return np.concatenate([*exact, _near_pairs(samples, image, prints, patterned, map_tasks, distance, similarity)])
 
 
 def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
     return pairs
 
 
-def _near_pairs(samples, image, prints, rows, workers, distance, similarity) -> np.ndarray:
+def _near_pairs(samples, image, prints, rows, map_tasks, distance, similarity) -> np.ndarray:
     hashes = perceptual_hashes(prints.thumbnails, rows)
     alike = [np.zeros((0, 3), np.int64)]
     for first, second, mirrored in candidates(hashes, distance):
@@ -83,7 +83,7 @@ def _near_pairs(samples, image, prints, rows, workers, distance, similarity) -> 
     alike = np.concatenate(alike)
     first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
     sample_pairs = np.stack([prints.records["sample"][rows[first]], prints.records["sample"][rows[second]]], axis=1)
-    scores = _similarities(samples, image, sample_pairs, mirrored, workers)
+    scores = _similarities(samples, image, sample_pairs, mirrored, map_tasks)
     distances = np.bitwise_count(hashes[first] ^ hashes[second] ^ np.where(mirrored, MIRROR, np.uint64(0)))
     pairs = _pairs(sample_pairs, np.where(mirrored, 3, 2), distances, scores)
     return _best_of_a_pair(pairs[scores >= similarity])
@@ -140,7 +140,7 @@ def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.nd
     return images[counts, 0], images[counts, 1], across[counts]
 
 
-def _similarities(samples, image, sample_pairs, mirrored, workers) -> np.ndarray:
+def _similarities(samples, image, sample_pairs, mirrored, map_tasks) -> np.ndarray:
     """(K,) similarity of pairs of samples (K, 2)."""
     # Pairs of one image follow each other, so that it is read once.
     order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
@@ -151,7 +151,7 @@ def _similarities(samples, image, sample_pairs, mirrored, workers) -> np.ndarray
     bar = tqdm(total=len(pairs), desc="comparing", unit=" pairs", disable=None)
     with bar:
         done = 0
-        for chunk in workers.map(similarities, tasks):
+        for chunk in map_tasks(similarities, tasks):
             scores[order[done : done + len(chunk)]] = chunk
             done += len(chunk)
             bar.update(len(chunk))

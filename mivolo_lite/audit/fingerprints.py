@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mivolo_lite.audit.quality import blur
 from mivolo_lite.audit.samples import Samples
-from mivolo_lite.audit.workers import ShardWorkers
+from mivolo_lite.audit.workers import Map
 from mivolo_lite.files import explain_write_errors
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import resize
@@ -53,7 +53,7 @@ class Fingerprints(NamedTuple):
     reasons: dict[int, str]
 
 
-def read_fingerprints(samples: Samples, name: str, workers: ShardWorkers, folder: Path) -> Fingerprints:
+def read_fingerprints(samples: Samples, name: str, map_tasks: Map, folder: Path) -> Fingerprints:
     """Read every ``face`` or ``body`` once; the thumbnails go to a file without a name in ``folder``.
 
     Raises:
@@ -67,7 +67,7 @@ def read_fingerprints(samples: Samples, name: str, workers: ShardWorkers, folder
     done = 0
     tasks = [(name, [(number, *samples.place(number)) for number in chunk.tolist()]) for chunk in chunks]
     with tqdm(total=len(present), desc=name, unit="", disable=None) as bar:
-        for chunk_records, chunk_thumbnails, chunk_reasons in workers.map(_read_chunk, tasks):
+        for chunk_records, chunk_thumbnails, chunk_reasons in map_tasks(_read_chunk, tasks):
             rows = slice(done, done + len(chunk_records))
             records[rows], thumbnails[rows] = chunk_records, chunk_thumbnails
             reasons |= {done + row: reason for row, reason in chunk_reasons.items()}

@@ -1,7 +1,7 @@
 """Worker processes that read members of shards."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,29 +14,21 @@ from mivolo_lite.shards.storage import ShardFiles
 _files: list[ShardFiles] = []
 
 
-class ShardWorkers:
-    """Maps a function ``(files by folder, task) -> result`` over tasks, in ``count`` processes or, with 1, in this one.
+Map = Callable[[Callable[[Sequence[ShardFiles], Any], Any], Sequence], Iterator]
+"""Gives the results of a function ``(files by folder, task) -> result`` over tasks, in their order."""
 
-    The function must be importable; a process opens shards once and keeps them.
+
+@contextmanager
+def shard_workers(indexes: Sequence[ShardIndex], count: int) -> Iterator[Map]:
+    """A ``Map`` in ``count`` processes, each of which opens the shards once, or, with 1, in this one.
+
+    The function must be importable.
     """
-
-    def __init__(self, indexes: Sequence[ShardIndex], count: int):
-        self.indexes, self.count = indexes, count
-
-    def __enter__(self) -> "ShardWorkers":
-        self._stack = ExitStack()
-        several = self.count > 1
-        self._pool = self._stack.enter_context(worker_pool(self.count, _start, (self.indexes,))) if several else None
-        return self
-
-    def __exit__(self, *error) -> bool | None:
-        return self._stack.__exit__(*error)
-
-    def map(self, function: Callable[[Sequence[ShardFiles], Any], Any], tasks: Sequence) -> Iterator:
-        """The results in the order of the tasks."""
-        if self._pool:
-            return self._pool.map(_call, [function] * len(tasks), tasks)
-        return map(partial(function, [ShardFiles(index) for index in self.indexes]), tasks)
+    if count <= 1:
+        yield lambda function, tasks: map(partial(function, [ShardFiles(index) for index in indexes]), tasks)
+        return
+    with worker_pool(count, _start, (indexes,)) as pool:
+        yield lambda function, tasks: pool.map(partial(_call, function), tasks)
 
 
 def _start(indexes: Sequence[ShardIndex]) -> None:

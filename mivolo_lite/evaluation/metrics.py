@@ -130,6 +130,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     gender = gender_accuracy(predictions.female, predictions.gender)
     pairs = {name: embeddings.verified for name, embeddings in predictions.embeddings.items()}
+    images = predictions.unreadable
     return {
         **age_metrics(errors),
         "gender_accuracy": gender["accuracy"],
@@ -140,17 +141,13 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         **{f"{name}_accuracy": verified and verified["accuracy"] for name, verified in pairs.items()},
         **{f"{name}_n": verified["pairs"] if verified else 0 for name, verified in pairs.items()},
         **({"missing": predictions.missing} if predictions.missing else {}),
-        **({"unreadable": _count_and_examples(predictions.unreadable)} if predictions.unreadable else {}),
+        **({"unreadable": {"n": len(images), "first": list(images[:SHOWN])}} if images else {}),
         "by": {
             "age": _by(errors, ten_year_bin(predictions.age_lo, predictions.age_hi), by_number),
             "gender": _by(errors, predictions.gender, GENDERS.index),
             "group": _by(errors, predictions.group, str),
         },
     }
-
-
-def _count_and_examples(images: Sequence[str]) -> dict:
-    return {"n": len(images), "first": list(images[:SHOWN])}
 
 
 def validation_error(metrics: dict, unlearnt: Collection[str] = ()) -> float:

@@ -47,7 +47,8 @@ def _ages_by_subgroup(columns: Iterable[dict]) -> list[tuple[str, str]]:
 
 
 def _details(metrics: dict) -> list[str]:
-    lines = [f"rows of fewer than {LIMIT} images have no figures"] if _some_are_few(metrics) else []
+    few = any(row["n"] < LIMIT for rows in metrics["by"].values() for row in rows.values())
+    lines = [f"rows of fewer than {LIMIT} images have no figures"] if few else []
     if metrics.get("missing"):
         lines.append(f"{metrics['missing']} samples have no such image and are left out")
     lines += _unreadable(metrics)
@@ -121,10 +122,6 @@ def _robustness(metrics: dict, suffix: str = "") -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:+.1%}"
-
-
-def _some_are_few(metrics: dict) -> bool:
-    return any(row["n"] < LIMIT for rows in metrics["by"].values() for row in rows.values())
 
 
 def _unreadable(metrics: dict) -> list[str]:
