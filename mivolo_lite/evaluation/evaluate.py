@@ -1,12 +1,11 @@
 """Evaluating a trained estimator on a data set: reads both, writes the results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
@@ -21,7 +20,6 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.task_labels import task_columns
-from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
@@ -91,8 +89,13 @@ def evaluate(
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
-    columns = _estimate(estimator, loader, index, accelerator, input_sets)
-    level = estimator.card.calibration.get("level")
+    if inputs is None:
+        columns = {None: predict(estimator, loader, index, accelerator)}
+    else:
+        columns = predict_each(estimator, loader, index, accelerator, input_sets)
+    calibration = estimator.card.calibration
+    columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
+    level = calibration.get("level")
     summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
@@ -117,21 +120,6 @@ def evaluate(
             _write_report(columns, metrics, estimator, index, out, figures, example)
         write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
-
-
-def _estimate(
-    estimator: Estimator,
-    loader: BatchLoader,
-    index: ShardIndex,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-) -> dict[str | None, Predictions]:
-    """The predictions of each set of inputs, with intervals of ages where the card has them."""
-    if None in input_sets:
-        columns = {None: predict(estimator, loader, index, accelerator)}
-    else:
-        columns = predict_each(estimator, loader, index, accelerator, input_sets)
-    return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
 
 
 def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
