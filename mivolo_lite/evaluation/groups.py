@@ -24,21 +24,20 @@ _COMMON = 5  # images that every subgroup must have of an age bin for it to coun
 Names = Sequence[str | None]
 
 
-def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
+def macro_mae(errors: np.ndarray, decade: Names) -> dict:
     """Mean of the MAEs of the age bins, each with the same weight, and the worst of them.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         decade: (N,) names of the age bins, None where unknown.
-        limit: bins of fewer images are left out.
 
     Returns:
         ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
         ``interval``), ``bins``, how many count, and ``left_out``, the number of images by name of the others.
     """
     is_known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
-    names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known], limit)
-    empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": limit, "left_out": left_out}
+    names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known])
+    empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": LIMIT, "left_out": left_out}
     if not names:
         return empty
     use = is_known & np.isin(np.array(decade, dtype=object), names)
@@ -59,7 +58,7 @@ def macro_mae(errors: np.ndarray, decade: Names, limit: int = LIMIT) -> dict:
     }
 
 
-def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT) -> dict | None:
+def gaps(errors: np.ndarray, subgroup: Names, decade: Names) -> dict | None:
     """MAE of every subgroup, and the gap between the best and the worst treated, raw and age-standardised.
 
     The raw gap mixes how a subgroup is treated with how old it is in this data set: babies are easy. The standardised
@@ -72,7 +71,6 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         subgroup, decade: (N,) names of the subgroups and of the age bins, None where unknown.
-        limit: subgroups of fewer images are left out.
 
     Returns:
         ``rows`` by name (``n``, ``mae``, ``interval``, ``standardised``, ``standardised_interval``), ``worst``, ``raw``
@@ -81,7 +79,7 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
     """
     subgroup, decade = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
     is_known = ~np.isnan(errors) & np.not_equal(subgroup, None) & np.not_equal(decade, None)
-    names, left_out = _large_subgroups(subgroup[is_known], limit)
+    names, left_out = _large_subgroups(subgroup[is_known])
     if len(names) < 2:
         return None
     use = is_known & np.isin(subgroup, names)
@@ -109,12 +107,12 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, limit: int = LIMIT)
         },
         "common_bins": [name for name, shared in zip(bins, crossed.common, strict=True) if shared],
         "common_share": float(crossed.weight.sum() / crossed.count.sum()),
-        "limit": limit,
+        "limit": LIMIT,
         "left_out": left_out,
     }
 
 
-def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def gap_interval(maes: np.ndarray, resampled: np.ndarray) -> np.ndarray:
     """(2,) ends of the gap between the best and the worst of several subgroups, whichever those truly are.
 
     The largest of several MAEs is large by chance as well, so the gap of the images, and of every bootstrap of them,
@@ -125,7 +123,6 @@ def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) 
     Args:
         maes: (subgroups,) of the images.
         resampled: (times, subgroups) of bootstrap replicates; NaN where one has none.
-        level: how often all differences lie inside at once.
     """
     if np.isnan(maes).any():
         return np.full(2, np.nan)
@@ -133,7 +130,7 @@ def gap_interval(maes: np.ndarray, resampled: np.ndarray, level: float = LEVEL) 
     difference, replicate = maes[first] - maes[second], resampled[:, first] - resampled[:, second]
     replicate = replicate[~np.isnan(replicate).any(axis=1)]
     error = np.maximum(replicate.std(axis=0), np.finfo(float).tiny)
-    furthest = np.quantile((np.abs(replicate - difference) / error).max(axis=1), level)
+    furthest = np.quantile((np.abs(replicate - difference) / error).max(axis=1), LEVEL)
     lower, upper = np.abs(difference) - furthest * error, np.abs(difference) + furthest * error
     return np.array([max(0.0, lower.max()), upper.max()])
 
@@ -196,11 +193,11 @@ class _Crossed:
         return np.quantile(shuffled_gaps, 0.95, axis=0)
 
 
-def _large_subgroups(names: np.ndarray, limit: int) -> tuple[list[str], dict[str, int]]:
-    """Names of at least ``limit`` rows, sorted, and the number of rows of the others."""
+def _large_subgroups(names: np.ndarray) -> tuple[list[str], dict[str, int]]:
+    """Names of at least ``LIMIT`` rows, sorted, and the number of rows of the others."""
     unique_names, count = np.unique(names.astype(str), return_counts=True)
     rows = dict(zip(unique_names.tolist(), count.tolist(), strict=True))
-    return [name for name in rows if rows[name] >= limit], {name: n for name, n in rows.items() if n < limit}
+    return [name for name in rows if rows[name] >= LIMIT], {name: n for name, n in rows.items() if n < LIMIT}
 
 
 def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:

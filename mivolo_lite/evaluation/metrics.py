@@ -68,10 +68,10 @@ def epsilon_error(predictions: Predictions) -> dict[str, float | int]:
     return {"epsilon_error": float(errors.mean()), "epsilon_n": len(errors)}
 
 
-def cumulative_scores(errors: np.ndarray, years: Iterable[float] = range(16)) -> list[float]:
-    """CS(n), the share of errors of at most n years, for each n; NaN is left out."""
+def cumulative_scores(errors: np.ndarray) -> list[float]:
+    """CS(n), the share of errors of at most n years, for n from 0 to 15; NaN is left out."""
     errors = errors[~np.isnan(errors)]
-    return [float(within(errors, n).mean()) for n in years] if len(errors) else []
+    return [float(within(errors, n).mean()) for n in range(16)] if len(errors) else []
 
 
 def gross_error_rate(errors: np.ndarray) -> float | None:

@@ -55,16 +55,16 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
     }
 
 
-def threshold_curve(predictions: Predictions, legal_age: int, thresholds: Sequence[int] | None = None) -> dict:
+def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
     """A generalisation that is not NIST's: what a rule "estimated at T or above passes" does, for a legal age L.
 
     Args:
         predictions: with exact ages or ranges; a range that L splits is in neither part.
         legal_age: L in years.
-        thresholds: the challenge ages T; L to L + 10 by default.
 
     Returns:
-        ``thresholds`` and four times ``n``, ``rate`` and ``interval`` by threshold, None for fewer than ``LIMIT``:
+        ``thresholds``, the challenge ages T from L to L + 10, and four times ``n``, ``rate`` and ``interval`` by
+        threshold, None for fewer than ``LIMIT``:
 
         * ``false_pass``: P(p >= T | y < L), minors let through;
         * ``false_pass_hardest``: the same in the last year below L alone;
@@ -72,7 +72,7 @@ def threshold_curve(predictions: Predictions, legal_age: int, thresholds: Sequen
         * ``inconvenience``: P(p < T | y >= T), people as old as the challenge age, challenged.
     """
     lo, hi, estimate = predictions.age_lo, predictions.age_hi, predictions.age
-    thresholds = np.arange(legal_age, legal_age + _REACH + 1) if thresholds is None else np.sort(thresholds)
+    thresholds = np.arange(legal_age, legal_age + _REACH + 1)
     has_estimate = ~np.isnan(estimate) & ~np.isnan(lo)
     passed, reached = (np.searchsorted(thresholds, age, side="right") for age in (estimate, lo))
     minor, adult = has_estimate & (hi < legal_age), has_estimate & (lo >= legal_age)

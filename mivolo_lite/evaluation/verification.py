@@ -33,13 +33,12 @@ class Pairs(NamedTuple):
     same: np.ndarray
 
 
-def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX_PAIRS, seed: int = 0) -> dict | None:
+def verification(embedding: np.ndarray, person: np.ndarray, seed: int = 0) -> dict | None:
     """How well the cosine of two embeddings tells whether they are of one person.
 
     Args:
         embedding: (N, E), NaN where there is none.
         person: (N,) who it is, NaN where unknown.
-        max_pairs: of each kind.
         seed: of the sampling of the pairs and their ten parts.
 
     Returns:
@@ -50,7 +49,7 @@ def verification(embedding: np.ndarray, person: np.ndarray, max_pairs: int = MAX
     """
     rows = np.flatnonzero(~np.isnan(person) & ~np.isnan(embedding).any(axis=1))
     rng = np.random.default_rng(seed)
-    pairs = sample_pairs(person[rows], max_pairs, rng)
+    pairs = sample_pairs(person[rows], MAX_PAIRS, rng)
     count = len(pairs.same) // 2
     if count < MIN_PAIRS:
         return None

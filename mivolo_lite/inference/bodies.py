@@ -24,6 +24,7 @@ the file's name tells which it is."""
 
 _PERSON = 1  # of COCO's classes, as torchvision numbers them
 _CLASSES = 91
+_MIN_SCORE = 0.6  # detections below are nobody
 
 
 class BodyDetector:
@@ -31,12 +32,10 @@ class BodyDetector:
 
     Args:
         network: a torchvision detector of COCO's classes, in evaluation mode.
-        min_score: detections below are nobody.
     """
 
-    def __init__(self, network: nn.Module, min_score: float = 0.6) -> None:
-        self.network, self.min_score = network, min_score
-        self.device = next(network.parameters()).device
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.device = network, next(network.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
@@ -46,7 +45,7 @@ class BodyDetector:
         return [
             Detection((box[0], box[1], box[2], box[3]), score)
             for box, score, label in zip(*(found[name].tolist() for name in ("boxes", "scores", "labels")), strict=True)
-            if label == _PERSON and score >= self.min_score
+            if label == _PERSON and score >= _MIN_SCORE
         ]
 
 

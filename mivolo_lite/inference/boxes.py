@@ -28,14 +28,13 @@ class BoxesFile:
             are bodies, ``person_x0`` to ``person_y1`` or ``body_x0`` to ``body_y1``: corners in pixels of the upright
             photo. Rows of an image with nearly the same box are one person, as in packing. Of videos, the column
             ``frame`` counts from 0; of images it is not looked at.
-        option: the option that names the file.
 
     Raises:
         UserError: no such file, no boxes in it, or a row's box is not four numbers in pixels.
     """
 
-    def __init__(self, path: Path, option: str = "--boxes") -> None:
-        table = read_table(path, option=option)
+    def __init__(self, path: Path) -> None:
+        table = read_table(path, option="--boxes")
         names = find_columns(table, {}) if "source" not in table.columns else {IMAGE: "source"}
         self._predicted = _PREDICTED_BODY[0] in table.columns
         names |= dict(zip(BODY_COLUMNS, _PREDICTED_BODY, strict=True)) if self._predicted else {}

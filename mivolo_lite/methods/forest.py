@@ -37,17 +37,14 @@ def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tenso
     return (torch.erfc(nearer) - torch.erfc(farther)) / 2
 
 
-def cluster_ages(
-    age_counts: Tensor, ages: Tensor, clusters: int, init: str, iterations: int = 100
-) -> tuple[Tensor, Tensor]:
+def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> tuple[Tensor, Tensor]:
     """Means and variances of groups of the training ages, youngest first.
 
     Args:
         age_counts: (A,) samples of each age.
         ages: (A,) years.
         clusters: how many groups, L.
-        init: "quantile" for equally full groups, "kmeans" to improve them by Lloyd's iterations.
-        iterations: how many of those.
+        init: "quantile" for equally full groups, "kmeans" to improve them by 100 of Lloyd's iterations.
 
     Returns:
         (L,) means and (L,) variances; a group that lost its ages keeps its mean and gets variance 0.
@@ -61,7 +58,7 @@ def cluster_ages(
         weight = F.one_hot(nearest, clusters) * age_counts[:, None]
         return weight, weight.sum(0)
 
-    for _ in range(iterations if init == "kmeans" else 0):
+    for _ in range(100 if init == "kmeans" else 0):
         weight, size = members()
         mean = torch.where(size > 0, (weight * ages[:, None]).sum(0) / size.clamp(min=1), mean)
     weight, size = members()

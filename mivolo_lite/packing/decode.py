@@ -87,10 +87,10 @@ def photo_of(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
         raise UnusablePhoto(str(error)) from None
 
 
-def image_of(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+def image_of(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an opened image, as ``read_photo`` has it. Raises UnusablePhoto likewise."""
     try:
-        check_size(*image.size, max_megapixels)
+        check_size(*image.size, MAX_MEGAPIXELS)
         pixels = _pixels(image)
     except BrokenJpeg as error:
         raise UnusablePhoto(str(error)) from None

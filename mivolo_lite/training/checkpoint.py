@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -135,26 +135,23 @@ class Checkpointer:
         """Whole checkpoints, oldest first."""
         return finished_checkpoints(self.folder)
 
-    def latest(self, say: Callable[[str], None] = print) -> Path | None:
+    def latest(self) -> Path | None:
         """The latest checkpoint that can be read, if any: the same for all ranks, whatever their views of the disk.
 
         A damaged one is renamed, so that its step can be saved again, and the one before is taken.
-
-        Args:
-            say: gets a line about each damaged one, on the main process.
 
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
         found, problem = None, None
         if self.accelerator.is_main_process:
-            found, problem = self._newest_readable(say)
+            found, problem = self._newest_readable()
         found, problem = self._agreed((found, problem))
         if problem:
             raise UserError(problem)
         return found
 
-    def _newest_readable(self, say: Callable[[str], None]) -> tuple[Path | None, str | None]:
+    def _newest_readable(self) -> tuple[Path | None, str | None]:
         finished = self.finished()
         damages = []
         for checkpoint in reversed(finished):
@@ -162,7 +159,7 @@ class Checkpointer:
             if damage is None:
                 for path, reason in damages:
                     _rename_aside(path, ".damaged")
-                    say(f"--resume: {reason}; resuming from {checkpoint.name} instead")
+                    print(f"--resume: {reason}; resuming from {checkpoint.name} instead")
                 return checkpoint, None
             damages.append((checkpoint, damage))
         if not damages:
@@ -288,10 +285,10 @@ def _checks(checkpoint: Path) -> dict[str, int]:
     return {file.name: _crc32_of(file) for file in files if file.is_file()}
 
 
-def _crc32_of(path: Path, part: int = 1 << 22) -> int:
+def _crc32_of(path: Path) -> int:
     found = 0
     with open(path, "rb") as file:
-        while data := file.read(part):
+        while data := file.read(1 << 22):
             found = crc32(data, found)
     return found
 

@@ -133,17 +133,16 @@ def require_labels(option: str, folder: object, samples: int, known: Mapping[str
         )
 
 
-def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str], tries: int = 256) -> None:
-    """Raise UserError where no image of a data set can be decoded. A few that cannot are counted where they are met.
+def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str]) -> None:
+    """Raise UserError where none of 256 images, evenly spaced, can be decoded. A few are counted where they are met.
 
     Args:
         option: ``data.val``.
         index: of the data set, in which some sample has an image.
         inputs: images that the model looks at.
-        tries: most images to try, evenly spaced; the first that can be decoded is enough.
     """
     dataset = ShardDataset(index, inputs, image_size=8)
-    tried = index.some_with_image(inputs, tries)
+    tried = index.some_with_image(inputs, 256)
     broken = ""
     for sample in tried.tolist():
         batch = dataset.read([SampleRef(0, sample)])
