@@ -200,7 +200,8 @@ class Trainer:
         self._measure()
         self.estimator.to(device)
         self._build_engine()
-        self._build_step(teachers)
+        weights, self.dro = self._weighting()
+        self.step = OptimizerStep(self.engine, config.optim, config.train.seed, weights, self.dro, teachers)
         self.average = self._averaging()
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
@@ -247,11 +248,6 @@ class Trainer:
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         self.engine.is_compiled = config.train.compile
-
-    def _build_step(self, teachers: Teachers | None) -> None:
-        weights, self.dro = self._weighting()
-        seed = self.config.train.seed
-        self.step = OptimizerStep(self.engine, self.config.optim, seed, weights, self.dro, teachers)
 
     def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
         """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
