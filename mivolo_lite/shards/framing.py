@@ -53,3 +53,10 @@ def framing_of(policy: Mapping[str, Any]) -> Framing | None:
         return None
     square, shift = (recorded.get(name, 0.0) for name in ("face_square", "face_shift"))
     return Framing(square, shift) if isinstance(square, int | float) and isinstance(shift, int | float) else None
+
+
+def is_cut_alike(policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two data sets were cut by the same rules; framings, which are measured, may differ a little."""
+    rules, other_rules = ({name: rule for name, rule in of.items() if name != FRAMING_KEY} for of in (policy, other))
+    framing, other_framing = framing_of(policy), framing_of(other)
+    return rules == other_rules and (framing is None or other_framing is None or framing.is_like(other_framing))

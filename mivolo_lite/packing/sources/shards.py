@@ -19,6 +19,7 @@ from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, usual_part
 from mivolo_lite.packing.sources.table import cell_of
+from mivolo_lite.shards.framing import is_cut_alike
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
 from mivolo_lite.shards.tars import Member, members_by_key
 
@@ -69,7 +70,7 @@ class ShardsSource(Source):
         self.tars = _tars(self.images)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         policies = [_earlier_policy(folder) for folder in sorted({(self.images / tar).parent for tar in self.tars})]
-        if any(policy != policies[0] for policy in policies):
+        if not all(is_cut_alike(policy, policies[0]) for policy in policies):
             self.preface = [
                 f"careful: --in {self.images}: its folders were cropped by different rules; none is recorded"
             ]
