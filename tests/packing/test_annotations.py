@@ -282,7 +282,7 @@ def test_a_bad_csv_or_folder_is_one_clear_line(source, tmp_path):
     for make, message in (
         (lambda: source("a.jpg,30", header="img_name,age"), "column gender is missing"),
         (lambda: source("a.jpg,-1,-1,20,30,80,100,,,,"), "nobody"),
-        (lambda: AnnotationSource(tmp_path, tmp_path / "gone.csv"), "No such file"),
+        (lambda: AnnotationSource(tmp_path, tmp_path / "gone.csv"), "No such file.*give a file of CSV"),
         (lambda: AnnotationSource(tmp_path / "gone", tmp_path / "labels.csv"), "no such folder"),
         (lambda: AnnotationSource(tmp_path, tmp_path / "sub/b.png"), "not a CSV in UTF-8"),
     ):

@@ -20,7 +20,7 @@ class AnnotationSource(TableSource):
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
             in pixels of the upright photo; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
             F, male or female; -1 for whatever is absent. Without any box columns each image is a face.
-        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
+        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are an error.
         delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
     """
 

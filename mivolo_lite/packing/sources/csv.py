@@ -29,7 +29,7 @@ class CsvSource(TableSource):
         boxes: the four columns of the face's box: left, top, right and bottom in pixels.
         body_boxes: the four columns of the body's box.
         landmarks: the ten columns of five landmarks, x and y of left eye, right eye, nose, and both mouth corners.
-        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are refused.
+        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are an error.
         delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
     """
 

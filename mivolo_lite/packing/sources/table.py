@@ -123,7 +123,7 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
             is_json = path.suffix.lower() in _JSON_ENDINGS
             return Table.of(location, _json_rows(file, location)) if is_json else _read_csv(file, delimiter, location)
     except OSError as error:
-        raise UserError(f"{location}: {error.strerror}; give the file with the labels") from None
+        raise UserError(f"{location}: {error.strerror}; give a file of CSV, JSON lines or Parquet") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{location}: not a CSV in UTF-8 ({error}); save it as one") from None
 
