@@ -3,8 +3,7 @@
     python benchmarks/default_checkpoint.py RUN/best mivolo_lite/weights 0.95 0.08
 
 The last two are ``face_square`` and ``face_shift`` of the crop rules: the faces of FairFace were cut before, and these
-frame the faces of photos alike.
-It writes ``model.safetensors`` in float16, ``model.yaml`` and, where there is none, nothing else: ``README.md`` is
+frame the faces of photos alike. It writes ``model.safetensors`` in float16 and ``model.yaml``; ``README.md`` is
 written by hand. The weights answer as those of the run to 0.05 years, which tests/inference/test_checkpoints.py checks.
 """
 
