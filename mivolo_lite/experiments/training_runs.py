@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from mivolo_lite.card import Card
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
-from mivolo_lite.option_values import flat_options
 from mivolo_lite.training.checkpoint import finished_checkpoints
-from mivolo_lite.training.run_config import RunConfig, dump_run_config
+from mivolo_lite.training.run_config import RunConfig, changed_options
 
 Weights = Literal["best", "last"]
 """Of a training: those with the lowest error on its ``data.val``, or those at its end, which that did not choose."""
@@ -89,10 +86,5 @@ def _tta_of(evaluation: Path) -> str:
 
 def _require_same_options(run: Path, config: RunConfig) -> None:
     """Raise UserError where the folder holds a training with other options: its results would pass for these."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        return
-    before, now = (flat_options(yaml.safe_load(text)) for text in (path.read_text(), dump_run_config(config)))
-    others = [name for name in now if name in before and before[name] != now[name] and name != "resume"]
-    if others:
+    if others := list(changed_options(run / "config.yaml", config)):
         raise UserError(f"{run}: holds a training with another {', '.join(others[:5])}; choose another --run")

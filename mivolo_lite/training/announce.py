@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mivolo_lite.shards.exclude import count_left_out
+from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
     from mivolo_lite.training.loop import Trainer
@@ -30,6 +31,9 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"{folder}: {passes:.3g} passes")
     if trainer.resumed:
         log(f"resumed at step {state.step}, {state.samples_seen} samples seen")
+    if trainer.changed:
+        changes = [f"{name} {now} (was {then})" for name, (then, now) in trainer.changed.items()]
+        log(f"careful: options have changed since the last start: {first_few(changes, 10)}")
 
 
 def _cautions(trainer: "Trainer") -> Iterator[str]:

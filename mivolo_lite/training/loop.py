@@ -46,7 +46,7 @@ from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.new_estimator import init_from, new_estimator
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
-from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
+from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
@@ -98,7 +98,9 @@ class Trainer:
         self.val_loader = self._val_loader()
         check_validation(config, self.val_index, self.estimator.inputs, self.classes, self.unlearnt)
         self._check_room()
-        if self.accelerator.is_main_process:
+        is_main = self.accelerator.is_main_process
+        self.changed = changed_options(self.folder.config, config) if self.resumed and is_main else {}
+        if is_main:
             self.folder.save_config(dump_run_config(config))
 
     def train(self) -> bool:

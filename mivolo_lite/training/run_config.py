@@ -1,6 +1,7 @@
 """The options of a run, typed, and written back as YAML."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.option_values import flat_options
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.options import TrainConfig
@@ -44,6 +46,26 @@ class RunConfig:
 def dump_run_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
     return without_credentials(yaml.safe_dump(named_options(config), sort_keys=False))
+
+
+def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Where a configuration differs from that of an earlier start: an option's value then and now, by its name.
+
+    Args:
+        path: what ``dump_run_config`` made then; without it, or where it is damaged, nothing is known to differ.
+        config: now. Its folder and ``resume`` do not count.
+    """
+    try:
+        options = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    then = flat_options(options) if isinstance(options, dict) else {}
+    now = flat_options(yaml.safe_load(dump_run_config(config)))
+    return {
+        name: (then[name], value)
+        for name, value in now.items()
+        if name in then and then[name] != value and name not in ("run", "resume")
+    }
 
 
 def named_options(value: Any) -> Any:

@@ -34,6 +34,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
         self.metrics = self.path / "metrics.jsonl"
@@ -68,7 +69,7 @@ class RunFolder:
     def save_config(self, config_yaml: str) -> None:
         """Write the configuration of a run that is about to train: one that cannot resume leaves what it resumed."""
         with explain_write_errors(self.path, "choose another --run, or mend the disk"):
-            write_text(self.path / "config.yaml", config_yaml)
+            write_text(self.config, config_yaml)
 
     def _is_occupied(self) -> bool:
         """Whether the folder holds a checkpoint or best weights of a run, or files that no run wrote."""

@@ -218,6 +218,21 @@ def test_every_engine_stops_before_a_step_that_is_not_finite(words, tmp_path, fi
 
 
 @pytest.mark.slow
+def test_a_resumed_run_says_which_options_have_changed(run, words, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    resume = ["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words]
+    for more, changes in ((["--optim.lr", "0.002"], "optim.lr 0.002 (was 0.001)"), ([], "optim.lr 0.001 (was 0.002)")):
+        main([*resume, *more])
+        assert f"options have changed since the last start: {changes}\n" in capsys.readouterr().out
+    main(resume)
+    assert "have changed" not in capsys.readouterr().out
+    for damaged in (b"optim: [", b"\xff", b"text", b""):
+        (copy / "config.yaml").write_bytes(damaged)
+        main(resume)
+        assert "have changed" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     last = copy / "checkpoints" / checkpoints(copy)[-1]
