@@ -189,8 +189,8 @@ def _shared(overlap: list[list[int]], samples: Samples) -> list[str]:
     """A line for each pair of folders with copies, and one that counts the pairs without."""
     pairs = [(later, earlier) for later in range(len(overlap)) for earlier in range(later)]
     lines = [
-        f"{overlap[later][earlier]} of {len(samples.indexes[later])} samples of {samples.names[later]} have a copy in "
-        f"{samples.names[earlier]}"
+        f"samples of {samples.names[later]} with a copy in {samples.names[earlier]}: {overlap[later][earlier]} of "
+        f"{len(samples.indexes[later])}"
         for later, earlier in pairs
         if overlap[later][earlier]
     ]

@@ -204,8 +204,8 @@ def test_the_screen_names_folders_that_share_copies_and_counts_the_others(folder
     write_shard(other / "x.tar", [Sample("alone", jpeg(faces[33]), None, Labels())])
     index_shards(other)
     lines = summary(audit([folders / "train", folders / "val", other], tmp_path / "out", options=OPTIONS)).splitlines()
-    assert [line for line in lines if "have a copy" in line] == [
-        f"10 of {len(found.samples.indexes[1])} samples of {folders}/val have a copy in {folders}/train"
+    assert [line for line in lines if "with a copy" in line] == [
+        f"samples of {folders}/val with a copy in {folders}/train: 10 of {len(found.samples.indexes[1])}"
     ]
     assert "pairs of folders without copies: 2 of 3" in lines
 
