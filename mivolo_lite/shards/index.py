@@ -174,7 +174,7 @@ def _is_indexed(folder: Path) -> bool:
 def _why_none(folder: Path, mend: str) -> str:
     """Why a folder is no data set, and what to do."""
     if not folder.is_dir():
-        return "no such folder"
+        return "no such folder; give one that `mivolo-lite pack` or `index` made"
     if splits := sorted(path.name for path in folder.iterdir() if _is_indexed(path)):
         return f"no indexed shards here, but in its folders: give one of them, as in {folder / splits[0]}"
     return f"no indexed shards here; pack a data set or {mend}"

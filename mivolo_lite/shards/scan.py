@@ -146,7 +146,7 @@ def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:
     """The tars of a folder, and the names of folders in it that hold tars, which are not read."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(f"{folder}: no such folder; give the folder of the tars")
     paths = _listed(folder)
     for path in paths:
         if path.name.lower().endswith(_COMPRESSED_TARS):

@@ -54,7 +54,7 @@ def test_a_folder_of_data_sets_names_one_of_them(tmp_path):
     make_shards(tmp_path / "data" / "val", [3])
     with pytest.raises(UserError, match="data: no indexed shards here, but in its folders: .* as in .*/data/val$"):
         ShardIndex.load(tmp_path / "data")
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder; give one that `mivolo-lite pack`"):
         ShardIndex.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no indexed shards here; pack a data set or run"):
         ShardIndex.load(tmp_path)
@@ -270,7 +270,7 @@ def test_a_sidecar_file_is_not_a_compressed_shard(tmp_path):
 def test_empty_and_missing_folders_are_named(tmp_path):
     with pytest.raises(UserError, match="no .tar shards"):
         index_shards(tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder; give the folder of the tars"):
         index_shards(tmp_path / "nowhere")
     with pytest.raises(UserError, match="mivolo-lite index"):
         ShardIndex.load(tmp_path)
