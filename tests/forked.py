@@ -10,6 +10,11 @@ from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 from types import SimpleNamespace
 
+from mivolo_lite.cli.entry import COMMANDS
+
+COMMAND_MODULES = tuple(f"mivolo_lite.cli.{command.replace('-', '_')}" for command in COMMANDS)
+"""What ``tests.warm`` imports first. Importing that module here would silence this process, and cost it DeepSpeed."""
+
 
 class ForkedProcess(ForkServerProcess):
     """What it starts is forked as well. Left to itself it would start a server of its own, from which each of a

@@ -7,13 +7,9 @@ from importlib.util import find_spec
 
 import torch
 
-from mivolo_lite.cli.entry import COMMANDS
+from tests.forked import COMMAND_MODULES
 
-MODULES = tuple(f"cli.{command.replace('-', '_')}" for command in COMMANDS)
-
-for name in MODULES:
-    import_module(f"mivolo_lite.{name}")
-for name in ("matplotlib.pyplot", "torch._dynamo", "tests.fuzz.cases"):
+for name in (*COMMAND_MODULES, "matplotlib.pyplot", "torch._dynamo", "tests.fuzz.cases"):
     import_module(name)
 if find_spec("deepspeed"):  # 4 s of each rank that runs it
     import_module("deepspeed")

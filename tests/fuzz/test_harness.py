@@ -12,10 +12,10 @@ from random import Random
 import pytest
 
 from mivolo_lite.cli import main
+from tests.forked import COMMAND_MODULES
 from tests.fuzz import mutations
 from tests.fuzz.cases import KINDS
 from tests.fuzz.harness import run_cases
-from tests.warm import MODULES
 
 
 def crash(argv):
@@ -99,7 +99,7 @@ def test_a_seed_gives_the_same_damage(how):
 
 def test_every_module_that_is_imported_beforehand_is_there():
     """The fork server says nothing where an import fails, and each case then takes seconds."""
-    assert all(find_spec(f"mivolo_lite.{name}") for name in MODULES)
+    assert all(find_spec(name) for name in COMMAND_MODULES)
 
 
 def test_every_kind_has_a_maker_with_a_description():
