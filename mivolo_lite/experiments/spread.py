@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -50,8 +50,8 @@ def spread(losses: Sequence[np.ndarray], limits: tuple[float, float] = (-np.inf,
         return None
     values = table.mean(axis=1)
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half_trainings = t.ppf((1 + LEVEL) / 2, trainings - 1) * deviation / np.sqrt(trainings)
-    half_images = norm.ppf((1 + LEVEL) / 2) * table.mean(axis=0).std() / np.sqrt(n)
+    half_trainings = stdtrit(trainings - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(trainings)
+    half_images = ndtri((1 + LEVEL) / 2) * table.mean(axis=0).std() / np.sqrt(n)
     half_both = float(np.hypot(half_trainings, half_images))
     return Spread(
         values=values.tolist(),

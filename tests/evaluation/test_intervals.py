@@ -1,10 +1,10 @@
 """Bootstrap intervals: against a plain bootstrap, against normal theory, and the coverage that they promise."""
 
 from functools import cache
+from math import comb
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from mivolo_lite.evaluation.intervals import (
     bootstrap,
@@ -81,7 +81,8 @@ def intervals_of_counts(n):
 @pytest.mark.parametrize("n", [30, 60, 200])
 @pytest.mark.parametrize("share", [0.0, 0.005, 0.02, 0.1, 0.5, 0.9, 0.95, 0.98, 1.0])
 def test_intervals_of_a_share_hold_the_truth_at_least_as_often_as_they_say(n, share):
-    chance = binom.pmf(np.arange(n + 1), n, share)  # of each count: no simulation needed
+    # Of each count: no simulation needed.
+    chance = np.array([comb(n, hits) * share**hits * (1 - share) ** (n - hits) for hits in range(n + 1)])
     ends = intervals_of_counts(n)
     assert chance[(ends[:, 0] <= share) & (share <= ends[:, 1])].sum() >= 0.95 - 1e-9
 

@@ -14,8 +14,6 @@ from threading import Event, Thread
 import fsspec
 import numpy as np
 import pytest
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
@@ -50,6 +48,9 @@ def http(folder):
 @pytest.fixture(scope="module")
 def s3(folder):
     """A flaky application in front of moto's S3, and the URL of the folder's copy in it."""
+    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # slow to import
+    from werkzeug.serving import make_server
+
     application = FlakyApplication(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
     with serving(server), pytest.MonkeyPatch.context() as environment:
