@@ -12,7 +12,7 @@ from tests.models.tiny import SIDE, TinyMivolo, TinySwinFace
 SMALL = {
     "single": {"name": "single", "backbone": "test_resnet"},
     "dual": {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 32},
-    "multilevel": {"name": "multilevel", "backbone": "test_convnext", "levels": 3, "width": 32},
+    "multilevel": {"name": "multilevel", "backbone": "test_convnext_short", "levels": 3, "width": 32},
     "swinface": {"name": "swinface"},
     "mivolo_tiny": {"name": "mivolo_tiny"},
     "mivolo_tiny face": {"name": "mivolo_tiny", "input": "face"},

@@ -11,15 +11,15 @@ from tests.models.tiny import BATCH, SIDE, TinySwinFace, images, tiny_mivolo
 
 BUILDERS = {
     "single, a convolutional face": ("single", {"backbone": "test_resnet"}),
-    "single, a transformer's body": ("single", {"backbone": "test_vit", "input": "body"}),
-    "dual, maps": ("dual", {"face": "test_resnet", "body": "test_convnext", "dim": 32}),
-    "dual, tokens and a map": ("dual", {"face": "test_vit", "body": "test_efficientnet", "dim": 32}),
+    "single, a transformer's body": ("single", {"backbone": "test_vit_short", "input": "body"}),
+    "dual, maps": ("dual", {"face": "test_resnet", "body": "test_convnext_short", "dim": 32}),
+    "dual, tokens and a map": ("dual", {"face": "test_vit_short", "body": "test_efficientnet", "dim": 32}),
     "mivolo, face": ("mivolo", {"input": "face"}),
     "mivolo, face and body": ("mivolo", {}),
     "multilevel, a residual network's face": ("multilevel", {"backbone": "test_resnet", "width": 64}),
-    "multilevel, a transformer's body": ("multilevel", {"backbone": "test_vit", "input": "body", "levels": 2}),
+    "multilevel, a transformer's body": ("multilevel", {"backbone": "test_vit_short", "input": "body", "levels": 2}),
     "multilevel, an efficient network": ("multilevel", {"backbone": "test_efficientnet", "levels": 3}),
-    "multilevel, a convolutional network": ("multilevel", {"backbone": "test_convnext", "levels": 3}),
+    "multilevel, a convolutional network": ("multilevel", {"backbone": "test_convnext_short", "levels": 3}),
     "swinface": ("swinface", {}),
 }
 

@@ -1,8 +1,14 @@
-"""A MiVOLO and a SwinFace of few weights: timm's VOLO and Swin with every kind of layer once, at 48 pixels."""
+"""A MiVOLO and a SwinFace of few weights: timm's VOLO and Swin with every kind of layer once, at 48 pixels.
+
+``test_vit_short`` and ``test_convnext_short`` are timm's ``test_vit`` and ``test_convnext`` with fewer of their blocks,
+which are alike.
+"""
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.convnext import test_convnext
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import test_vit
 from timm.models.volo import VOLO
 
 from mivolo_lite.images.packed import Images
@@ -13,7 +19,7 @@ SIDE = 48
 BATCH = 2
 
 FIXED = {"input_size": (3, 224, 224), "fixed_input_size": True}
-default_cfgs = generate_default_cfgs({"volo_tiny_224.": FIXED, "swin_nano_224.": FIXED})
+default_cfgs = generate_default_cfgs({"volo_tiny_224.": FIXED, "swin_nano_224.": FIXED, "test_vit_short.": FIXED})
 
 
 @register_model
@@ -26,6 +32,16 @@ def volo_tiny_224(pretrained=False, **options):
 def swin_nano_224(pretrained=False, **options):
     size = {"window_size": 7, "embed_dim": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
     return build_model_with_cfg(SwinTransformer, "swin_nano_224", pretrained, **size, **options)
+
+
+@register_model
+def test_vit_short(pretrained=False, **options):
+    return test_vit(pretrained, depth=2, **options)
+
+
+@register_model
+def test_convnext_short(pretrained=False, **options):
+    return test_convnext(pretrained, depths=(1, 1, 1, 1), **options)
 
 
 class TinySwinFace(SwinFaceModel):

@@ -10,6 +10,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.methods.test_every_method import VARIANTS
+from tests.models import tiny  # noqa: F401, timm's list has its models
 from tests.training.launching import free_port, run_ranks
 from tests.training.test_step import batch_of, part
 
@@ -22,7 +23,7 @@ def learn(variant, rows, steps=STEPS):
     name, options = VARIANTS[variant]
     options = options | (REFIT if name == "forest" else {})
     torch.manual_seed(0)
-    model = {"name": "single", "backbone": "test_vit"}  # no batch statistics
+    model = {"name": "single", "backbone": "test_vit_short"}  # no batch statistics
     card = Card(model, {"name": name, **options}, {"min_age": 0, "max_age": 100}, image_size=32)
     estimator = Estimator(card)
     estimator.method.fit_prior(torch.ones(101))

@@ -16,9 +16,9 @@ from tests.training import traced_train
 from tests.training.forked_ranks import run_launched
 from tests.training.launching import arguments, lines
 
-STEPS, BATCH = 50, 8
+STEPS, BATCH = 36, 8
 OPTIONS = {
-    "model.backbone": "test_vit",  # no batch statistics
+    "model.backbone": "test_vit_short",  # no batch statistics
     "data.image_size": 32,
     "data.workers": 0,
     "data.block_samples": 8,
@@ -185,7 +185,7 @@ def test_several_data_sets_with_attention_to_levels_and_an_annealed_loss(trained
         "data.train": json.dumps(sets),
         "optim.epochs": STEPS * BATCH / sum(info["samples"] for info in infos),
         "model": "multilevel",
-        "model.backbone": "test_convnext",  # no batch statistics
+        "model.backbone": "test_convnext_short",  # no batch statistics
         "model.width": 32,
         "model.subnet_drop_rate": 0,  # its masks depend on the rank
         "method": "regression",

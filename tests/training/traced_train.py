@@ -11,6 +11,7 @@ from torch import nn
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.training.loop import Trainer
+from tests.models import tiny  # noqa: F401, timm's list has its models
 
 
 class TracedTrainer(Trainer):
