@@ -82,6 +82,8 @@ class Plot:
         with self._style():
             figure = Figure(figsize=self.size, layout="constrained")
             self.draw(figure.add_subplot())
+            figure.draw_without_rendering()  # lays it out, which each format would otherwise do again
+            figure.set_layout_engine()
         return figure
 
     @property
