@@ -61,7 +61,7 @@ def epsilon_error(predictions: Predictions) -> dict[str, float | int]:
     if not is_known.any():
         return {}
     mean, std = ((predictions.age_lo + predictions.age_hi) / 2)[is_known], predictions.age_std[is_known]
-    distance = np.abs(predictions.age[is_known] - mean)
+    distance = predictions.age[is_known] - mean
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = -np.expm1(-0.5 * np.square(distance / std))
     errors = np.where(distance == 0, 0.0, np.where(np.isnan(errors), 1.0, errors))

@@ -103,6 +103,8 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
     fewer = pick(first, np.arange(1, 40))
     with pytest.raises(UserError, match="1 only in the first and 0 only in the second, as p000000"):
         compare([a, saved(tmp_path / "fewer", fewer)])
+    with pytest.raises(UserError, match="0 only in the first and 2 only in the second, as p000000"):
+        compare([saved(tmp_path / "two fewer", pick(first, np.arange(2, 40))), a])
     with pytest.raises(UserError, match="other labels"):
         compare([a, saved(tmp_path / "older", replace(first, age_lo=first.age_lo + 1, age_hi=first.age_hi + 1))])
     with pytest.raises(UserError, match="more than once"):

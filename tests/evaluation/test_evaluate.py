@@ -211,10 +211,17 @@ def test_a_model_of_one_input_does_not_guess_from_nothing(index, tmp_path):
     assert sum(row["age_pred"] == "" for row in rows_of(tmp_path / "plain")) == 10
 
 
+def test_a_model_that_learnt_no_gender_has_none_in_the_evaluation(index, tmp_path):
+    aged = save({"name": "single", "backbone": "test_resnet"}, tmp_path / "aged", gender=False)
+    metrics = evaluate(aged, index.folder, tmp_path / "o")
+    assert metrics["gender_accuracy"] is metrics["gender"] is None and metrics["gender_n"] == 0 < metrics["n"]
+    assert {row["gender_prob"] for row in rows_of(tmp_path / "o")} == {""}
+
+
 def test_data_that_the_model_cannot_see_and_estimates_that_are_none_are_told(tmp_path):
     single = save({"name": "single", "backbone": "test_resnet", "input": "body"}, tmp_path / "single")
     faces = make_shards(tmp_path / "faces", [1])
-    with pytest.raises(UserError, match="no sample has a body"):
+    with pytest.raises(UserError, match="no sample has a body, which is all that the model looks at$"):
         evaluate(single, faces.folder, tmp_path / "o")
     weights = load_file(single / "model.safetensors")
     save_tensors(weights | {"gender_head.bias": torch.full((2,), torch.nan)}, single / "model.safetensors")

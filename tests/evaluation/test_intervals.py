@@ -104,3 +104,7 @@ def test_intervals_of_paired_shares_hold_the_truth_as_often_as_they_say(gain, lo
 def test_models_that_never_differ_are_not_certain_to():
     lower, upper = paired_share_interval(np.zeros(40))
     assert lower == -upper < -0.01
+
+
+def test_a_difference_of_shares_is_within_one():
+    assert paired_share_interval(np.ones(2))[1] == 1 and paired_share_interval(-np.ones(2))[0] == -1

@@ -85,12 +85,14 @@ def test_the_csv_has_one_row_a_sample_and_empty_fields_for_the_unknown(predictio
 
 def test_the_epsilon_error_of_chalearn():
     nan = np.nan
+    age, true_age = np.array([30.0, 33, 40, nan, 50.5, 20, 60]), np.array([30.0, 30, 30, 30, 50, nan, 60])
     predictions = Predictions(
-        list("abcdef"), np.array([30.0, 33, 40, nan, 50.5, 20]), np.full(6, 0.5), np.array([30.0, 30, 30, 30, 50, nan]),
-        np.array([30.0, 30, 30, 30, 50, nan]), [None] * 6, [None] * 6, age_std=np.array([3.0, 3, nan, 3, 0, 3]),
+        list("abcdefg"), age, np.full(7, 0.5), true_age, true_age, [None] * 7, [None] * 7,
+        age_std=np.array([3.0, 3, nan, 3, 0, 3, 0]),
     )  # fmt: skip
-    expected = (0 + (1 - np.exp(-0.5)) + 1 + 1) / 4  # exact, one std away, missing, and none agrees with all opinions
-    assert epsilon_error(predictions) == {"epsilon_error": pytest.approx(expected), "epsilon_n": 4}
-    assert evaluate_predictions(predictions)["epsilon_n"] == 4
+    # Exact, one std away, missing, another than all opinions, and as all of them.
+    expected = (0 + (1 - np.exp(-0.5)) + 1 + 1 + 0) / 5
+    assert epsilon_error(predictions) == {"epsilon_error": pytest.approx(expected), "epsilon_n": 5}
+    assert evaluate_predictions(predictions)["epsilon_n"] == 5
     assert epsilon_error(replace(predictions, age_std=None)) == {}
-    assert epsilon_error(replace(predictions, age_std=np.full(6, nan))) == {}
+    assert epsilon_error(replace(predictions, age_std=np.full(7, nan))) == {}

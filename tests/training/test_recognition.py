@@ -146,6 +146,13 @@ def test_the_best_weights_of_data_without_ages():
     assert validation_error({"mae": None, "gender_accuracy": None, "gender_n": 0}) == 1
 
 
+def test_a_score_of_what_nothing_taught_does_not_choose_the_best_weights():
+    metrics = {"mae": 30.0, "gender_accuracy": 0.5, "gender_n": 9, "glasses_accuracy": 0.9}
+    assert validation_error(metrics, {"gender"}) == 30
+    assert validation_error(metrics, {"age", "gender"}) == pytest.approx(0.1)
+    assert validation_error(metrics, {"age", "gender", "glasses"}) == 1
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
