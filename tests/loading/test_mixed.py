@@ -39,6 +39,10 @@ def test_a_sets_samples_are_its_own_stream_so_each_comes_once_a_pass(sets, seed)
         np.testing.assert_array_equal(epochs[mine], expected_epochs)
 
 
+def test_an_epoch_of_the_run_has_as_many_samples_as_all_sets():
+    assert len(mixed()) == 98 + 31 + 60
+
+
 @given(sets=lists)
 @settings(max_examples=40)
 def test_every_prefix_holds_each_set_in_its_share(sets):

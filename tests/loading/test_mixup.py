@@ -14,7 +14,7 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.loader import DataConfig
-from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
+from mivolo_lite.loading.mixup import Mixup, MixupConfig, interpolated, mixed
 from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.sampler import TrainSampler
@@ -118,11 +118,13 @@ def test_c_mixup_interpolates_the_ages():
 
 def test_deviations_are_interpolated_where_both_are_known():
     batch = batch_of([20, 21])
-    both, one = (replace(batch, age=replace(batch.age, std=torch.tensor(std))) for std in ([2.0, 4.0], [2.0, 0.0]))
+    both, one = (replace(batch, age=replace(batch.age, std=torch.tensor(std))) for std in ([0.5, 4.0], [2.0, 0.0]))
     share = planned(both, bandwidth=4.0).mixing.share
     std = planned(both, bandwidth=4.0).mixing.age.std
-    torch.testing.assert_close(std, share * torch.tensor([2.0, 4.0]) + (1 - share) * torch.tensor([4.0, 2.0]))
+    torch.testing.assert_close(std, share * torch.tensor([0.5, 4.0]) + (1 - share) * torch.tensor([4.0, 0.5]))
     assert (planned(one, bandwidth=4.0).mixing.age.std == 0).all()
+    # Of a partner whose box lies outside the image there is nothing: neither is its deviation missed.
+    assert interpolated(one.age, torch.tensor([1, 0]), torch.ones(2)).std.tolist() == [2, 0]
 
 
 def test_a_partner_has_the_same_images_and_a_known_age_likewise():
