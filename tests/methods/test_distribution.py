@@ -6,8 +6,8 @@ from torch import nn
 
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.classification import Classification
-from mivolo_lite.methods.distribution import class_bounds, log_mass, mean_and_variance, median
-from mivolo_lite.methods.interface import AgeSpan
+from mivolo_lite.methods.distribution import class_bounds, log_mass, mean_and_variance, median, spread
+from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
 
 BENCHMARK_SPAN = AgeSpan(0, 101)
 
@@ -24,6 +24,14 @@ def test_uniform_logits():
     mean, variance = mean_and_variance(torch.full((1, 101), 1 / 101), torch.arange(101.0))
     torch.testing.assert_close(mean, torch.tensor([50.0]))
     torch.testing.assert_close(variance, torch.tensor([850.0]), rtol=1e-5, atol=0)
+
+
+def test_the_spread_of_two_ages_that_are_alike_probable_is_half_their_distance():
+    probability = torch.zeros(1, 102).index_fill(1, torch.tensor([20, 26]), 0.5)
+    torch.testing.assert_close(
+        spread(AgeEstimate(torch.tensor([23.0]), probability), BENCHMARK_SPAN), torch.tensor([3.0])
+    )
+    assert spread(AgeEstimate(torch.tensor([23.0]), None), BENCHMARK_SPAN) is None
 
 
 def test_cross_entropy_is_torchs():
