@@ -10,7 +10,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import compare, comparison_table, read_runs
-from mivolo_lite.evaluation.comparison_files import write_comparison
+from mivolo_lite.evaluation.comparison_files import latex_table, write_comparison
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -153,6 +153,23 @@ def test_few_images_have_no_interval_of_the_mae_and_no_verdict(tmp_path):
         f"{tmp_path}/", ""
     )
     assert r"b & 6.50 & +2.50 & " in (tmp_path / "out" / "comparison.tex").read_text()
+
+
+def test_a_model_without_a_gender_has_dashes_in_its_place(tmp_path):
+    genders = {"a": 0.9, "b": 0.9, "c": np.nan}
+    found = compare([saved(tmp_path / name, flat(29, 4.0, female)) for name, female in genders.items()])
+    row = latex_table(found, list(genders)).splitlines()[-3]
+    assert row.startswith("c & 4.00 & +0.00 & 100.0") and row.endswith(r"] & -- & -- \\")
+    assert "97.50%, 95 % for all 2 together" in latex_table(found, list(genders))
+    lines = comparison_table(found).splitlines()
+    assert lines[-3].split() == [f"{tmp_path}/c", "-"] and "97.50%, 95 % for all 2 together" in lines[-1]
+    nobody = compare([saved(tmp_path / name, flat(29, 4.0, np.nan)) for name in "de"])
+    assert "ender accuracy" not in latex_table(nobody, ["d", "e"]) + comparison_table(nobody)
+
+
+def test_curves_have_the_signs_of_their_errors():
+    row = age_curves(flat(40, -4.0))["by"]["age"]["20-29"]
+    assert (row["mae"], row["bias"]) == (4, -4) and row["mae_interval"] == [4, 4] and row["bias_interval"] == [-4, -4]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from mivolo_lite import __version__
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
-from mivolo_lite.evaluation.headline import headline, worst_subgroup
+from mivolo_lite.evaluation.headline import HIGHER, LOWER, Measure, between, figure, headline, worst_subgroup
 from mivolo_lite.evaluation.plots import (
     _hexbin,
     age_plots,
@@ -36,6 +36,7 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from mivolo_lite.images.corruptions import CORRUPTIONS
+from mivolo_lite.reporting.page import Cell
 from mivolo_lite.reporting.plot_folder import LIST, clear_plots, save_plots
 from mivolo_lite.reporting.plots import INK, REFERENCE, Plot
 from tests.evaluation.browser import (
@@ -197,6 +198,48 @@ def test_one_age_bin_has_no_mean_over_bins():
     p = replace(p, age_lo=p.age_lo * 0 + 25, age_hi=p.age_hi * 0 + 25)
     names = [measure.name for measure in headline(summarise(p))]
     assert "MAE, years" in names and not {"Macro-MAE, years", "Worst age bin"} & set(names)
+
+
+def test_measures_say_what_their_figures_are():
+    metrics = summarise(with_intervals(people(300)), level=0.9)
+    macro, coverage = metrics["macro_mae"], metrics["age_intervals"]
+    worst, gap = macro["worst"], metrics["gaps"]["group"]["standardised"]
+    name, subgroup = worst_subgroup(metrics["gaps"]["gender x group"])
+    adjusted, interval = f"{subgroup['standardised']:.2f}", between(subgroup["standardised_interval"])
+    chance = f"age-adjusted; {gap['by_chance']:.2f} expected from sampling alone"
+    share, width = f"{coverage['coverage']:.1%}", f"{coverage['width']:.1f} years wide"
+    assert list(headline(metrics))[4:9] == [
+        Measure(
+            "Macro-MAE, years", LOWER, f"{macro['value']:.2f}", between(macro["interval"]), "", "mean over 4 age bins"
+        ),
+        Measure("Worst age bin", LOWER, f"{worst['mae']:.2f}", between(worst["interval"]), "40-49", "MAE, n=34"),
+        Measure("Interval coverage", "nearest 90% is best", share, between(coverage["interval"], ".1%"), "", width),
+        Measure("Worst gender x group", LOWER, adjusted, interval, name, f"age-adjusted MAE, n={subgroup['n']}"),
+        Measure("Gap between groups, years", LOWER, f"{gap['gap']:.2f}", between(gap["interval"]), "", chance),
+    ]
+
+
+def test_the_worst_subgroup_of_people_of_no_common_age_is_that_of_the_plain_mae():
+    p = people(300)
+    age = np.where(np.array(p.group) == "a", 25.0, 45.0)
+    metrics = summarise(replace(p, age_lo=age, age_hi=age, gender=[None] * 300))
+    worst = metrics["gaps"]["group"]["worst"]
+    measure = next(measure for measure in headline(metrics) if measure.name == "Worst group")
+    assert measure == Measure(
+        "Worst group", LOWER, f"{worst['mae']:.2f}", between(worst["interval"]), worst["name"], f"MAE, n={worst['n']}"
+    )
+
+
+def test_measures_of_pairs_and_of_what_is_missing():
+    verification = {"recognition": {"pairs": 8, "people": 4, "auc": 0.9125, "accuracy": 0.875}, "nobody_twice": None}
+    counts = {"missing": 2, "unreadable": {"n": 3, "first": []}}
+    of_pairs = "of 8 pairs of 4 identities; AUC 0.912; chance is 50 %"
+    assert list(headline(summarise(people(40)) | {"verification": verification} | counts))[-3:] == [
+        Measure("Verification accuracy, recognition", HIGHER, "87.5%", note=of_pairs),
+        Measure("Samples left out", "", "2", note="they have no such image"),
+        Measure("Unreadable images", "", "3", note="they cannot be decoded"),
+    ]
+    assert figure(0.5, [0.25, 0.75], ".0%") == Cell("50%", "[25%, 75%]") and figure(None, None) == Cell("")
 
 
 def holds_data(plot):

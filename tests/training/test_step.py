@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.optim import OptimConfig
-from mivolo_lite.training.step import Diverged, OptimizerStep, batch_statistics
+from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult, batch_statistics
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,23 @@ def test_group_dro_weighs_the_age_losses_by_what_earlier_steps_saw(estimator):
     torch.testing.assert_close(updated(estimator, parts, weights=weights, dro=dro)[0], again, rtol=1e-4, atol=1e-5)
 
 
+def test_group_dro_counts_a_mixed_label_by_its_share(estimator):
+    batch, share, nothing = batch_of(8), torch.linspace(0, 1, 8), np.zeros(8)
+    columns = {"age_lo": nothing, "age_hi": nothing, "gender": nothing, "group": np.arange(8) % 2}
+    dro = GroupDro(columns, ["a", "b"], None, DroConfig("group", fewest=4), "cpu")
+    engine = DataParallel(Accelerator(cpu=True), estimator, torch.optim.SGD(estimator.parameters(), lr=1.0), 0.0)
+    OptimizerStep(engine, OptimConfig(), 0, dro=dro)._label_losses(estimator(**batch.images()), batch, share)
+    torch.testing.assert_close(dro.sums[0].sum(), share[batch.age.known].sum())
+
+
+def test_what_any_teacher_sees_is_learnt_from_it(estimator):
+    seen = torch.tensor([[True, False, False], [False, True, False]])
+    answers, loss = SimpleNamespace(seen=seen), torch.tensor([1.0, 2.0, 4.0])
+    teachers = SimpleNamespace(student=estimator, answers=lambda images: answers, loss=lambda *_: loss)
+    engine = DataParallel(Accelerator(cpu=True), estimator, torch.optim.SGD(estimator.parameters(), lr=1.0), 0.0)
+    assert OptimizerStep(engine, OptimConfig(), 0, teachers=teachers)._teacher_loss({}, batch_of(3)) == 3
+
+
 def test_clipping_bounds_the_update(estimator):
     before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
     after, result = updated(estimator, [batch_of(6)], clip_norm=0.01)
@@ -166,6 +184,20 @@ def _leaves_the_weights_alone(estimator, what):
         OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0)([batch_of(4)], step=7)
     assert all(torch.equal(tensor, before[name]) for name, tensor in estimator.state_dict().items())
     assert not engine.inner_optimizer.state
+
+
+def test_the_logged_loss_is_the_weighted_sum_of_the_mean_losses(estimator, monkeypatch):
+    monkeypatch.setattr(type(estimator.method), "loss_unit", 4.0)
+    engine = DataParallel(Accelerator(cpu=True), estimator, torch.optim.SGD(estimator.parameters(), lr=1.0), 0.0)
+    step = OptimizerStep(engine, OptimConfig(gender_weight=0.5, teacher_weight=3.0), 0)
+    step.tasks = [SimpleNamespace(name="glasses", weight=0.25), SimpleNamespace(name="smile", weight=0.75)]
+    rows = torch.tensor([[8.0, 1.0, 2.0, 5.0, 7.0], [16.0, 3.0, 4.0, 7.0, 5.0]])  # age, gender, teachers, tasks
+    results = [StepResult(age, gender, tasks, teacher, 0.0) for age, gender, teacher, *tasks in rows]
+    labels = {"age_loss": 12.0, "gender_loss": 2.0, "glasses_loss": 6.0, "smile_loss": 6.0}
+    loss = 12 / 4 + 0.5 * 2 + 3 * 3 + 0.25 * 6 + 0.75 * 6
+    assert step.mean_losses(results) == {"loss": loss} | labels
+    step.teachers = object()
+    assert step.mean_losses(results) == {"loss": loss} | labels | {"teacher_loss": 3.0}
 
 
 def test_only_statistics_of_a_rank_alone_are_to_be_shared():
