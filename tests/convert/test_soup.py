@@ -85,6 +85,10 @@ def test_checkpoints_that_cannot_be_averaged_are_one_line(tmp_path):
     saved(tmp_path / "c", 1, card={"normalisation": {"mean": [0.4] * 3, "std": [0.5] * 3}})
     with pytest.raises(UserError, match="c: normalisation .* differs from the first's, "):
         soup([tmp_path / "a", tmp_path / "c"], tmp_path / "soup")
+    saved(tmp_path / "d", 1, card={"gender": False})
+    for first, other in ("ad", "da"):
+        with pytest.raises(UserError, match=f"{other}: gender_head.* is in one of the checkpoints alone"):
+            soup([tmp_path / first, tmp_path / other], tmp_path / "soup")
     with pytest.raises(UserError, match="two checkpoints"):
         soup([tmp_path / "a"], tmp_path / "soup")
     with pytest.raises(UserError, match="already exists"):

@@ -70,6 +70,14 @@ def test_the_log_of_an_earlier_version_says_less(tmp_path):
     assert "goodput" not in in_lines(summary)
 
 
+def test_the_best_evaluation_of_an_earlier_version_has_the_lowest_error_and_is_the_latest_of_equals(tmp_path):
+    errors = [5.5, 4.5, None, 4.5, 6.5]
+    lines = [{"kind": "val", "step": step, "mae": error} for step, error in enumerate(errors)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = summarise(tmp_path)
+    assert (summary["best_error"], summary["best_step"]) == (4.5, 3)
+
+
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["summary", str(tmp_path)])
