@@ -9,6 +9,7 @@ from PIL import Image
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.inference import framing
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import FaceDetector, open_detector
@@ -17,6 +18,7 @@ from mivolo_lite.inference.people import Located
 from mivolo_lite.packing.crops import CropRules, cut_face
 from mivolo_lite.shards.index import ShardIndex
 from tests.inference.scenes import RedSquares, photo
+from tests.shards.tiny_shards import make_shards
 
 RED = FaceDetector(RedSquares())
 
@@ -37,6 +39,25 @@ def test_too_few_faces_say_nothing():
     nothing = [np.zeros((100, 100, 3), np.uint8)] * 13
     assert measure_framing(chips(9), RED) is None and measure_framing(chips(12) + nothing, RED) is None
     assert measure_framing(chips(13) + nothing, RED) is not None
+
+
+def test_only_faces_that_can_be_decoded_are_measured(tmp_path, monkeypatch):
+    index, jpegs = make_shards(tmp_path, [12]), []
+
+    def decode_all_but_the_first(jpeg):
+        jpegs.append(jpeg)
+        if len(jpegs) == 1:
+            raise BrokenJpeg("cut off")
+        return decode(jpeg)
+
+    monkeypatch.setattr(framing, "decode", decode_all_but_the_first)
+    faces = int((index.columns["face_size"] > 0).sum())
+    assert len(list(framing._faces(index))) == faces - 1 and len(jpegs) == faces < 12
+    monkeypatch.setattr(framing, "FACES", 3)
+    assert len(list(framing._faces(index))) == 3
+    monkeypatch.setattr(framing, "is_whole_face", lambda policy: True)
+    index.columns["face_size"][:] = 0
+    assert framing.record_framing([index]) == ""
 
 
 @pytest.fixture

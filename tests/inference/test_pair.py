@@ -34,3 +34,8 @@ def test_a_row_of_people_is_paired_whatever_the_order(order):
 def test_a_face_at_the_feet_of_a_body_is_not_its():
     (face, body) = pair(boxes((40, 250, 80, 300)), boxes((0, 0, 120, 300)))
     assert face.body is None and body.face is None
+
+
+def test_a_face_without_an_area_is_nobodys():
+    face, body = pair(boxes((60, 20, 60, 40)), boxes((0, 0, 120, 300)))
+    assert face.body is None and body.face is None
