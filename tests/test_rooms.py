@@ -24,7 +24,7 @@ ALLOWED = {
     "tasks": {"cosface", "models"},
     "card": set(),
     "estimator": {"card", "images", "methods", "models", "tasks"},
-    "convert": {"card", "estimator", "methods", "models", "tasks"},
+    "convert": {"card", "estimator", "methods", "models", "shards", "tasks"},
     "distributed": {"estimator", "images"},
     "loading": {"distributed", "images", "shards"},
     "reporting": set(),
