@@ -91,7 +91,7 @@ def misfits(saved: Mapping[str, Any]) -> list[str]:
 
 def _fits(state: Mapping[str, Any], name: str) -> bool:
     if name in _NEEDED:
-        return type(state[name]) is _TYPES[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
+        return type(state.get(name)) is _TYPES[name] and (name not in ("step", "samples_seen") or state[name] >= 0)
     if name == "subgroups" and isinstance(state.get(name), dict):
         return all(isinstance(weight, float) and math.isfinite(weight) for weight in state[name].values())
     return name not in state or isinstance(state[name], _TYPES[name])

@@ -58,3 +58,10 @@ def test_what_does_not_fit_is_named(name, value):
 
 def test_zero_steps_fit():
     assert misfits(STATE.to_json() | {"step": 0, "samples_seen": 0}) == []
+
+
+@pytest.mark.parametrize("name", ["digest", "seed", "step", "samples_seen"])
+def test_what_every_state_has_is_named_where_it_is_missing(name):
+    saved = STATE.to_json()
+    del saved[name]
+    assert misfits(saved) == [name]
