@@ -13,6 +13,7 @@ from PIL import Image
 from mivolo_lite.card import DEFAULT
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError, first_line, one_line
 from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.hub import local_copy
@@ -22,8 +23,9 @@ from mivolo_lite.inference.detect import open_detector
 from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
+from mivolo_lite.inference.sources import Item, read_image
 from mivolo_lite.inference.windows import Detection
-from mivolo_lite.packing.decode import UnusablePhoto, image_of, read_photo
+from mivolo_lite.packing.decode import UnusablePhoto, image_of
 from mivolo_lite.packing.sources.cutting import Crops
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -120,7 +122,7 @@ class Predictor:
         """The people of each image, the surest detection first.
 
         Args:
-            images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
+            images: paths, URLs, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
 
         Raises:
             UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and continues.
@@ -179,7 +181,7 @@ class Predictor:
 
 
 def as_array(image: ImageLike) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, an array or a PIL image. Raises UserError for anything else."""
+    """(H, W, 3) uint8 RGB of a path, a URL, an array or a PIL image. Raises UserError for anything else."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"an array of {image.dtype} {image.shape}: give (H, W, 3) uint8 RGB")
@@ -190,11 +192,11 @@ def as_array(image: ImageLike) -> np.ndarray:
         except Exception as error:  # Pillow decodes late, and raises whatever a damaged file makes it stumble over
             raise UserError(f"image: {first_line(error)}") from None
     if not isinstance(image, str | Path):
-        raise UserError(f"an image of type {type(image).__name__}: give a path, an array or a PIL image")
+        raise UserError(f"an image of type {type(image).__name__}: give a path, a URL, an array or a PIL image")
     try:
-        return read_photo(Path(image)).image
+        return read_image(Item("image", str(image))).image
     except UnusablePhoto as error:
-        raise UserError(f"{image}: {error}") from None
+        raise UserError(f"{without_credentials(str(image))}: {error}") from None
 
 
 def load_estimator(checkpoint: str | Path) -> Estimator:

@@ -32,10 +32,11 @@ def predictor():
     return Predictor(tiny_estimator(), FaceDetector(RedSquares()))
 
 
-def test_arrays_pil_images_and_paths_give_the_same_people(predictor, tmp_path):
+def test_arrays_pil_images_paths_and_urls_give_the_same_people(predictor, tmp_path):
     Image.fromarray(TWO).save(tmp_path / "two.png")
-    path, array, image = predictor.predict([tmp_path / "two.png", TWO, Image.fromarray(TWO)])
-    assert len(path) == 2 and path == array == image
+    images = [tmp_path / "two.png", f"file://{tmp_path}/two.png", TWO, Image.fromarray(TWO)]
+    path, url, array, image = predictor.predict(images)
+    assert len(path) == 2 and path == url == array == image
     (alone,) = predictor.predict(str(tmp_path / "two.png"))
     assert [one.age for one in alone] == pytest.approx([one.age for one in path], abs=1e-4)
     first, second = path
