@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.training.loop import Trainer
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.schedule import learning_rate
 from tests.forked import start_forked
@@ -237,3 +238,30 @@ def test_a_broken_image_counts_once_however_often_it_is_met(command, people, tmp
 @pytest.mark.slow
 def test_another_model_cannot_resume_it(command, undisturbed, capfd):
     assert "another model" in refused([*command, "--model.backbone", "test_resnet"], undisturbed, capfd)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_preempted_while_it_evaluates_resumes_with_the_evaluation(people, tmp_path, monkeypatch, capsys):
+    words = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--data.workers", "0"]
+    words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--optim.global_batch", "16"]
+    words += ["--optim.epochs", "2", "--optim.ema_decay", "0.9"]
+    main([*words, "--run", f"{tmp_path}/whole"])
+    cut = [*words, "--run", f"{tmp_path}/cut"]
+    with monkeypatch.context() as preempted, pytest.raises(SystemExit) as end:
+        preempted.setattr(Trainer, "_preempted_while_evaluating", lambda self: True)
+        main(cut)
+    assert end.value.code == EXIT_CODE and not (tmp_path / "cut/best").exists()
+    assert "preempted while evaluating: resumes with the evaluation after step 5" in capsys.readouterr().out
+    main([*cut, "--resume", "auto"])
+    whole, resumed = (
+        [(record["step"], record["mae"]) for record in map(json.loads, open(tmp_path / name / "metrics.jsonl"))
+         if record["kind"] == "val"]
+        for name in ("whole", "cut")
+    )  # fmt: skip
+    assert whole == resumed and len(whole) == 2
+    last = [max((tmp_path / name / "checkpoints").iterdir()) for name in ("whole", "cut")]
+    assert last[0].name == last[1].name
+    for first, second in (last, [tmp_path / name / "best" for name in ("whole", "cut")]):
+        for file in first.glob("*.safetensors"):
+            expected, found = load_file(file), load_file(second / file.name)
+            assert all(tensor.equal(found[name]) for name, tensor in expected.items()), file
