@@ -1,6 +1,7 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
 from collections.abc import Mapping, Sequence
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,20 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
 
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
     """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken."""
-    first = cards[0]
-    for words, name, is_like in (
-        ("cuts crops by other rules", "crop_policy", lambda card: _cut_alike(card, first)),
-        ("has another tta", "tta", lambda card: card.tta == first.tta),
+    for name, words, is_alike in (
+        ("crop_policy", "cuts crops by other rules", _cut_alike),
+        ("tta", "has another tta", eq),
     ):
         for card, folder in zip(cards, checkpoints, strict=True):
-            if not is_like(card):
+            if not is_alike(getattr(card, name), getattr(cards[0], name)):
                 complain(f"note: {folder} {words} than {checkpoints[0]}, whose {name} is taken")
                 break
 
 
-def _cut_alike(card: Card, other: Card) -> bool:
+def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether models learnt from crops that were cut alike, each data set's as the other's in its place."""
-    policies = policies_of(card.crop_policy), policies_of(other.crop_policy)
-    return len(policies[0]) == len(policies[1]) and all(map(is_cut_alike, *policies))
+    policies, others = policies_of(crop_policy), policies_of(other)
+    return len(policies) == len(others) and all(map(is_cut_alike, policies, others))
 
 
 def joined_terms(cards: Sequence[Card]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
 from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig, changed_options
+from mivolo_lite.training.run_folder import RunFolder
 
 Weights = Literal["best", "last"]
 """Of a training: those with the lowest error on its ``data.val``, or those at its end, which that did not choose."""
@@ -86,5 +87,5 @@ def _tta_of(evaluation: Path) -> str:
 
 def _require_same_options(run: Path, config: RunConfig) -> None:
     """Raise UserError where the folder holds a training with other options: its results would pass for these."""
-    if others := list(changed_options(run / "config.yaml", config)):
+    if others := list(changed_options(RunFolder(run).config, config)):
         raise UserError(f"{run}: holds a training with another {', '.join(others[:5])}; choose another --run")

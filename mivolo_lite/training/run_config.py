@@ -7,12 +7,14 @@ from typing import Any, Literal
 import yaml
 
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.option_values import flat_options
 from mivolo_lite.tasks import Task
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.options import TrainConfig
+from mivolo_lite.yaml_file import read_yaml_file
 
 
 @dataclass(kw_only=True)
@@ -56,10 +58,9 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
         config: now. Its folder and ``resume`` do not count.
     """
     try:
-        options = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        then = flat_options(read_yaml_file(path, "--run"))
+    except UserError:
         return {}
-    then = flat_options(options) if isinstance(options, dict) else {}
     now = flat_options(yaml.safe_load(dump_run_config(config)))
     return {
         name: (then[name], value)

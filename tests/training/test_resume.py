@@ -110,6 +110,14 @@ def last_checkpoint(run):
     return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".partial")[-1]
 
 
+def require_same(run, undisturbed, *names, said=""):
+    """The files of the last checkpoints are equal to the bit."""
+    for name in names:
+        expected, found = (load_file(last_checkpoint(each) / name) for each in (undisturbed, run))
+        assert expected.keys() == found.keys()
+        assert all(expected[key].equal(found[key]) for key in expected), said
+
+
 @pytest.mark.slow
 def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     run = tmp_path / "run"
@@ -118,10 +126,8 @@ def test_killed_at_a_random_step_and_resumed(command, undisturbed, tmp_path):
     finish(command, run, resume="auto")
 
     assert last_checkpoint(run).name == f"step-{STEPS:09d}"
-    for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
-        expected, found = load_file(last_checkpoint(undisturbed) / name), load_file(last_checkpoint(run) / name)
-        assert expected.keys() == found.keys()
-        assert all(expected[key].equal(found[key]) for key in expected), f"killed at step {stop}"
+    names = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
+    require_same(run, undisturbed, *names, said=f"killed at step {stop}")
     states = [json.loads((last_checkpoint(each) / "state.json").read_text())["state"] for each in (undisturbed, run)]
     assert states[0] == states[1] and any(states[0]["subgroups"].values())
     best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
@@ -135,8 +141,7 @@ def test_killed_after_a_save_by_the_clock_and_resumed(command, undisturbed, tmp_
     run, by_clock = tmp_path / "run", [*command, "--train.save_every", "0.005min", "--train.eval_every", "1000"]
     kill(by_clock, run, lambda: len(records(run, "save")) >= 2)
     finish(by_clock, run, resume="auto")
-    expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
-    assert all(expected[key].equal(found[key]) for key in expected)
+    require_same(run, undisturbed, "model.safetensors")
     assert len(records(run, "start")) == 2 and 0 < records(run, "end")[-1]["goodput"] < 1
 
 
@@ -154,8 +159,7 @@ def test_warned_it_saves_and_ends_with_exit_code_75(command, undisturbed, tmp_pa
     assert saved == steps_logged(run)[-1] < STEPS and f"preempted: saved at step {saved}" in said
     finish(command, run, resume="auto")
 
-    expected, found = (load_file(last_checkpoint(each) / "model.safetensors") for each in (undisturbed, run))
-    assert all(expected[key].equal(found[key]) for key in expected)
+    require_same(run, undisturbed, "model.safetensors")
     assert steps_logged(run) == list(range(1, STEPS + 1))
 
 
@@ -241,27 +245,20 @@ def test_another_model_cannot_resume_it(command, undisturbed, capfd):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_preempted_while_it_evaluates_resumes_with_the_evaluation(people, tmp_path, monkeypatch, capsys):
-    words = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--data.workers", "0"]
-    words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--optim.global_batch", "16"]
-    words += ["--optim.epochs", "2", "--optim.ema_decay", "0.9"]
-    main([*words, "--run", f"{tmp_path}/whole"])
-    cut = [*words, "--run", f"{tmp_path}/cut"]
+def test_preempted_while_it_evaluates_it_resumes_with_the_evaluation(
+    command, undisturbed, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
     with monkeypatch.context() as preempted, pytest.raises(SystemExit) as end:
         preempted.setattr(Trainer, "_preempted_while_evaluating", lambda self: True)
-        main(cut)
-    assert end.value.code == EXIT_CODE and not (tmp_path / "cut/best").exists()
-    assert "preempted while evaluating: resumes with the evaluation after step 5" in capsys.readouterr().out
-    main([*cut, "--resume", "auto"])
-    whole, resumed = (
-        [(record["step"], record["mae"]) for record in map(json.loads, open(tmp_path / name / "metrics.jsonl"))
-         if record["kind"] == "val"]
-        for name in ("whole", "cut")
-    )  # fmt: skip
-    assert whole == resumed and len(whole) == 2
-    last = [max((tmp_path / name / "checkpoints").iterdir()) for name in ("whole", "cut")]
-    assert last[0].name == last[1].name
-    for first, second in (last, [tmp_path / name / "best" for name in ("whole", "cut")]):
-        for file in first.glob("*.safetensors"):
-            expected, found = load_file(file), load_file(second / file.name)
-            assert all(tensor.equal(found[name]) for name, tensor in expected.items()), file
+        main(words(command, run, "no"))
+    assert end.value.code == EXIT_CODE and not (run / "best").exists()
+    saved = int(last_checkpoint(run).name[5:])
+    said = capsys.readouterr().out
+    assert saved < STEPS and f"preempted while evaluating: resumes with the evaluation after step {saved}\n" in said
+    finish(command, run, resume="auto")
+    require_same(run, undisturbed, "model.safetensors", "ema.safetensors")
+    best, found = (load_file(folder / "best" / "model.safetensors") for folder in (undisturbed, run))
+    assert all(best[key].equal(found[key]) for key in best)
+    evaluations = [[(record["step"], record["mae"]) for record in records(each, "val")] for each in (undisturbed, run)]
+    assert evaluations[0] == evaluations[1] and evaluations[0][0][0] == saved
