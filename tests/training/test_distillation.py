@@ -23,6 +23,7 @@ from mivolo_lite.training.step import OptimizerStep
 from tests.shards.tiny_shards import make_shards
 from tests.training.resuming import require_same_after_resume
 from tests.training.test_step import batch_of, part
+from tests.training.test_weighting import words
 
 SPAN = {"min_age": 0, "max_age": 100}
 
@@ -254,9 +255,8 @@ def test_images_without_labels_are_learnt_from_a_teacher_alone(people, teacher, 
     index.columns["age_lo"][:] = index.columns["age_hi"][:] = float("nan")
     index.columns["gender"][:] = 255
     index.save()
-    words = ["--data.train", f"{index.folder}", "--data.val", f"{people}/val", "--data.workers", "0"]
-    words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--optim.global_batch", "16"]
-    main(["train", "--run", f"{tmp_path}/run", *words, "--optim.epochs", "1", "--optim.teachers", f"[{teacher}]"])
+    options = ["--data.train", f"{index.folder}", "--optim.teachers", f"[{teacher}]"]
+    main(["train", *words(people, tmp_path / "run", *options)])
     assert "labels to learn from: 0 age, 0 gender, 27 of the teachers" in capsys.readouterr().out
     assert Estimator.load(tmp_path / "run/best").card.gender
 
