@@ -1,11 +1,12 @@
 """Evaluating a trained estimator on a data set: reads both, writes the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
@@ -14,7 +15,8 @@ from mivolo_lite.estimator import Estimator, Tta
 from mivolo_lite.evaluation.about import about_data, about_model, cautions, framed_otherwise, was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.predictions import Predictions, images_needed, predict, predict_each, write_csv
+from mivolo_lite.evaluation.predict import images_needed, predict, predict_each
+from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import result_folder, write_json
@@ -80,30 +82,20 @@ def evaluate(
     estimator.tta, accelerator = tta or estimator.tta, join_processes()
     input_sets = {None: estimator.inputs} if inputs is None else columns_of(inputs, estimator.inputs, checkpoint)
     left_out = _leave_out_tasks(estimator, index)
-    decoded = images_needed(estimator, input_sets)
-    samples = choose(index, decoded, robustness_samples) if robustness else None
-    ranks = accelerator.process_index, accelerator.num_processes
-    loader = eval_loader(index, decoded, estimator.card.image_size, batch, workers, *ranks)
+    images = images_needed(estimator, input_sets)
+    samples = choose(index, images, robustness_samples) if robustness else None
     if accelerator.is_main_process:
-        result_folder(out, ())
-    estimator.to(accelerator.device)
-    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
-        estimator.model = estimator.model.for_inference()
-    if inputs is None:
-        columns = {None: predict(estimator, loader, index, accelerator)}
-    else:
-        columns = predict_each(estimator, loader, index, accelerator, input_sets)
-    calibration = estimator.card.calibration
-    columns = {name: _with_intervals(predictions, calibration) for name, predictions in columns.items()}
-    level = calibration.get("level")
+        result_folder(out, ())  # before hours of estimating
+    columns = _estimate(estimator, index, accelerator, input_sets, batch, workers)
+    level = estimator.card.calibration.get("level")
     summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
-    described = _describe(data, index, folds, exclude)
+    described = _describe_data(data, index, folds, exclude)
     if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
         described["trained_on"] = True
-    if "face" in decoded and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
+    if "face" in images and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
         described["framing"] = caution
     metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index)
     metrics |= {"tasks_left_out": left_out} if left_out else {}
@@ -116,10 +108,31 @@ def evaluate(
         clear_plots(out)
         write_csv(columns, out / PREDICTIONS_FILE)
         if report:
-            example = None if samples is None else _most_images(index, samples, decoded)
+            example = None if samples is None else _most_images(index, samples, images)
             _write_report(columns, metrics, estimator, index, out, figures, example)
         write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
+
+
+def _estimate(
+    estimator: Estimator,
+    index: ShardIndex,
+    accelerator: Accelerator,
+    input_sets: Mapping[str | None, tuple[str, ...]],
+    batch: int,
+    workers: int,
+) -> dict[str | None, Predictions]:
+    """The predictions for every sample, with age intervals where the checkpoint is calibrated."""
+    images, ranks = images_needed(estimator, input_sets), (accelerator.process_index, accelerator.num_processes)
+    loader = eval_loader(index, images, estimator.card.image_size, batch, workers, *ranks)
+    estimator.to(accelerator.device)
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
+        estimator.model = estimator.model.for_inference()
+    if None in input_sets:
+        columns = {None: predict(estimator, loader, index, accelerator)}
+    else:
+        columns = predict_each(estimator, loader, index, accelerator, input_sets)
+    return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
 
 
 def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
@@ -146,7 +159,7 @@ def _describe_estimator(estimator: Estimator, index: ShardIndex) -> dict[str, An
     return described
 
 
-def _describe(
+def _describe_data(
     data: Path | str, index: ShardIndex, folds: Sequence[int] | None, exclude: Path | str | None
 ) -> dict[str, Any]:
     """What was evaluated on, for the metrics."""

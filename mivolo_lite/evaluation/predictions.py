@@ -1,31 +1,17 @@
-"""The predictions of a model for every sample of a data set, each exactly once at any world size."""
+"""The predictions of a model for every sample of a data set, and the CSV that holds them."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
-from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.verification import verification
 from mivolo_lite.files import written_csv
-from mivolo_lite.labels import GENDERS, NO_CODE
-from mivolo_lite.loading.batch import Batch
-from mivolo_lite.loading.device import to_device
-from mivolo_lite.loading.task_labels import age_stds, count_people, identities, task_columns
-from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.methods.distribution import spread
-from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
-from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.tasks import Task
+from mivolo_lite.labels import GENDERS
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 """Columns of the CSV that not every model has, and where they come from."""
@@ -191,169 +177,6 @@ def _are_possible(lo: np.ndarray, hi: np.ndarray, columns: Mapping[str, np.ndarr
     in_order = np.isnan(lo) & np.isnan(hi) | (lo <= hi)
     finite = not any(np.isinf(column).any() for column in (lo, hi, *columns.values()))
     return finite and bool(in_order.all()) and not any(((share < 0) | (share > 1)).any() for share in shares)
-
-
-class Interrupted(Exception):
-    """The process must end before an evaluation is done."""
-
-
-def predict(
-    estimator: Estimator,
-    loader: BatchLoader,
-    index: ShardIndex,
-    accelerator: Accelerator,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Predictions:
-    """The predictions for every sample from all inputs of the estimator; see ``predict_each``.
-
-    Raises:
-        UserError: likewise, or no sample has what it looks at.
-        Interrupted: likewise.
-    """
-    predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs}, should_stop)[None]
-    if predictions.missing == len(predictions.key):
-        why = f"; {len(predictions.unreadable)} images cannot be decoded" if predictions.unreadable else ""
-        inputs = " or a ".join(estimator.inputs)
-        raise UserError(f"{index.folder}: no sample has a {inputs}, which is all that the model looks at{why}")
-    return predictions
-
-
-@torch.inference_mode()
-def predict_each(
-    estimator: Estimator,
-    loader: BatchLoader,
-    index: ShardIndex,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str | None, Predictions]:
-    """Run the estimator over the index, once for each set of inputs. Every rank gets all predictions.
-
-    Args:
-        estimator: on the accelerator's device.
-        loader: reads every sample of the index once over all ranks, with all images of the input sets.
-        index, accelerator: the data and the device.
-        input_sets: of ``face`` and ``body``, by the name of the predictions.
-        should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
-
-    Raises:
-        UserError: the estimates are no numbers.
-        Interrupted: ``should_stop`` said so.
-    """
-    tasks = [task for task in estimator.tasks if task.kind != "embedding" or count_people(index)]
-    rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
-    unreadable: set[str] = set()
-    for name, batch, output in passes(estimator, loader, accelerator, input_sets, "evaluating"):
-        if should_stop():
-            raise Interrupted
-        unreadable.update(batch.broken)
-        age, _ = estimator.estimate(output)
-        logit = gender_logit(estimator, output)
-        answers = [task.answer(output[task.name]) for task in tasks]
-        estimates = mask_unseen(batch.seen(input_sets[name]), age.age, logit, *answers)
-        columns = batch.sample, _spread(age, estimator.method.span), *estimates
-        rows[name].append(tuple(column[batch.valid].cpu().numpy() for column in columns))
-    images = tuple(sorted(set(gather_object(sorted(unreadable)))))
-    predictions = {name: _assemble(gather_object(rows[name]), index, tasks) for name in input_sets}
-    if not estimator.card.gender:
-        predictions = {name: _without_gender(of_inputs) for name, of_inputs in predictions.items()}
-    return {name: replace(of_inputs, unreadable=images) for name, of_inputs in predictions.items()}
-
-
-def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
-    """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all where the card has no gender."""
-    logits = estimator.gender_logits(output)
-    if logits is None:
-        return torch.zeros(len(output["age"]), device=output["age"].device)
-    female = GENDERS.index("F")
-    return logits[:, female] - logits[:, 1 - female]
-
-
-def images_needed(estimator: Estimator, input_sets: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
-    """The estimator's inputs that are in any of the input sets."""
-    return tuple(name for name in estimator.inputs if any(name in names for names in input_sets.values()))
-
-
-def passes(
-    estimator: Estimator,
-    loader: BatchLoader,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    description: str,
-) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
-    """The estimator's raw outputs for every batch of this rank, once for each set of inputs.
-
-    Args:
-        estimator, loader, accelerator, input_sets: as for ``predict_each``; to be iterated in inference mode.
-        description: of the progress bar.
-    """
-    estimator.eval()
-    hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
-    batches = to_device(loader, accelerator.device)
-    for batch in tqdm(batches, description, len(loader), leave=False, unit="batch", disable=hidden):
-        for name, images in input_sets.items():
-            with accelerator.autocast():
-                output = estimator(**batch.images(images))
-            yield name, batch, output
-
-
-def mask_unseen(has_image: Tensor, *estimates: Tensor) -> list[Tensor]:
-    """(B, ...) estimates, with NaN for samples without any input image."""
-    if not all(torch.isfinite(estimate[has_image]).all() for estimate in estimates):
-        raise UserError("the model's estimates are not numbers: its training diverged; train it with a lower optim.lr")
-    rows = [has_image.view(-1, *[1] * (estimate.dim() - 1)) for estimate in estimates]
-    return [torch.where(row, estimate, torch.nan) for row, estimate in zip(rows, estimates, strict=True)]
-
-
-def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
-    """(B,) standard deviation of the ages in years, NaN where the method has no distribution."""
-    known = spread(estimate, span)
-    return torch.full_like(estimate.mean, torch.nan) if known is None else known
-
-
-def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
-    sample, spread, age, logit, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
-    order = np.argsort(sample)
-    assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
-    columns, logit = index.columns, logit[order].astype(np.float64)
-    spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
-    answer = {task.name: answer[order] for task, answer in zip(tasks, answers, strict=True)}
-    labelled = [task for task in tasks if task.kind != "embedding"]
-    truth = task_columns(index, {task.name: task.classes for task in labelled})
-    return Predictions(
-        [index.key(sample_number) for sample_number in range(len(index))],
-        age[order].astype(np.float64),
-        _probability(logit),
-        columns["age_lo"].astype(np.float64),
-        columns["age_hi"].astype(np.float64),
-        _names(columns["gender"], GENDERS),
-        _names(columns["group"], index.groups),
-        {
-            task.name: TaskAnswers(task.kind, answer[task.name], truth[task.name])
-            for task in labelled
-            if not np.isnan(truth[task.name]).all()
-        },
-        None if np.isnan(spread).all() else spread,
-        gender_logit=logit,
-        age_std=age_stds(index),
-        embeddings={
-            task.name: Embeddings(answer[task.name], identities(index)) for task in tasks if task.kind == "embedding"
-        },
-    )
-
-
-def _probability(logit: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-logit))
-
-
-def _without_gender(predictions: Predictions) -> Predictions:
-    nothing = np.full(len(predictions.key), np.nan)
-    return replace(predictions, female=nothing, gender_logit=nothing)
-
-
-def _names(codes: np.ndarray, names) -> list[str | None]:
-    return [None if code == NO_CODE else names[code] for code in codes.tolist()]
 
 
 def _float_column(rows: list[dict[str, str]], title: str) -> np.ndarray:

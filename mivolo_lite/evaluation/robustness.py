@@ -29,7 +29,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, cell_sums, counted, finite_or_none, means
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predictions import images_needed, mask_unseen, passes
+from mivolo_lite.evaluation.predict import images_needed, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch

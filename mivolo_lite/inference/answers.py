@@ -12,7 +12,7 @@ from torch import Tensor
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
-from mivolo_lite.evaluation.predictions import gender_logit
+from mivolo_lite.evaluation.predict import gender_logit
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images

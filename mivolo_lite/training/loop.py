@@ -17,7 +17,7 @@ from mivolo_lite.distributed.launch import seed_everything, setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
-from mivolo_lite.evaluation.predictions import Interrupted, predict
+from mivolo_lite.evaluation.predict import Interrupted, predict
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader

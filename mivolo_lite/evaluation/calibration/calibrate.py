@@ -12,7 +12,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.intervals import LIMIT
-from mivolo_lite.evaluation.predictions import predict
+from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
