@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class Batch:
 
     def with_pixels(self, pixels: Callable[[str, Images], Tensor | None]) -> "Batch":
         """The same with other memory for the images: ``pixels`` of an input's name and its images."""
-        images = {name: Images(pixels(name, images), images.rows) for name, images in self._inputs()}
+        images: dict[str, Any] = {name: Images(pixels(name, images), images.rows) for name, images in self._inputs()}
         return replace(self, **images)
 
     def __getstate__(self) -> dict:
@@ -167,8 +167,8 @@ class Batch:
     def __setstate__(self, state: dict) -> None:
         vars(self).update(vars(Batch(**state).tensors()))
 
-    def _map(self, function) -> "Batch":
-        def over(value):
+    def _map(self, function: Callable[[Any], Any]) -> "Batch":
+        def over(value: Any) -> Any:
             if isinstance(value, Tensor | np.ndarray):
                 return function(value)
             if isinstance(value, AgeRange):

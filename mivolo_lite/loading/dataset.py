@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -78,17 +79,17 @@ class ShardDataset:
         return self.arrays(refs, (), self.buffers(len(refs))).tensors()
 
     def arrays(
-        self, refs: Sequence[SampleRef] | np.ndarray, ahead: Sequence[int], buffers: dict[str, np.ndarray]
+        self, refs: Sequence[SampleRef] | np.ndarray, ahead: Sequence[Any], buffers: dict[str, np.ndarray]
     ) -> Batch:
         """The batch of these samples, or of (B, 3) their fields, its images in ``buffers``; ``ahead``: blocks to fetch.
 
         Of arrays, since after each decoded batch torch's code is no more in the CPU's caches: to make its small tensors
         took 5 of 140 microseconds a sample.
         """
-        epochs, samples, valid = np.array(refs, dtype=np.int64, order="F").T
+        (epochs, samples, valid), changes = np.array(refs, dtype=np.int64, order="F").T, self.changes
         self.shards.prepare(samples, ahead)
         present = self._present(epochs, samples)
-        numbers = self.augment.numbers(self.changes.seed, epochs, samples, _AUGMENT) if self.augment else None
+        numbers = self.augment.numbers(changes.seed, epochs, samples, _AUGMENT) if self.augment and changes else None
         broken: list[str] = []
         images = {
             name: self._decode(name, samples, present[name], buffers[name], numbers, broken) for name in self.inputs
@@ -97,8 +98,8 @@ class ShardDataset:
         if self.age_std is not None:
             labels[AGE_STD] = self.age_std[samples]
         tasks = {name: column[samples] for name, column in self.tasks.items()}
-        if self.augment and numbers and self.changes.negated:
-            self.augment.negate_flipped(tasks, self.changes.negated, numbers)
+        if self.augment and changes and changes.negated and numbers:
+            self.augment.negate_flipped(tasks, changes.negated, numbers)
         batch = Batch.assemble(images, labels, samples, valid.astype(bool), broken, tasks)
         return batch if self.mixup is None else self.mixup(batch.tensors(), epochs).arrays()
 
@@ -142,7 +143,7 @@ class ShardDataset:
                 broken.append(f"{self.index.key(sample)}.{name}: {error}")
                 decoded[slot] = False
                 continue
-            if numbers is None:
+            if self.augment is None or numbers is None:
                 letterbox(image, self.image_size, buffer[slot])
             else:
                 self.augment(image, buffer[slot], numbers[rows[slot]])

@@ -24,11 +24,14 @@ def to_device(
         held: batches that are used together: the images of others are gone when the next is asked for.
         cuda: ``torch.cuda``.
     """
-    lends = isinstance(loader, BatchLoader)
+    batches = loader
     if device.type == "cuda":
-        batches = loader.lent(lambda buffers: page_locked(buffers, cuda)) if lends else loader
+        if isinstance(loader, BatchLoader):
+            batches = loader.lent(lambda buffers: page_locked(buffers, cuda))
         return _copied_aside(batches, device, cuda)
-    return (batch.to(device) for batch in (loader.lent() if lends and held == 1 else loader))
+    if isinstance(loader, BatchLoader) and held == 1:
+        batches = loader.lent()
+    return (batch.to(device) for batch in batches)
 
 
 def _copied_aside(batches: Iterable[Batch], device: torch.device, cuda: ModuleType | Any) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ ages are known or neither; where there is none, the sample stays as it is. Share
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,16 +91,16 @@ class Mixup:
         """
         samples = batch.sample.numpy()
         chance = Chances(*uniform_of(self.seed, epochs, samples, _MIX, np.arange(len(Chances._fields))[:, None]))
-        partner, has_partner = self._partners(batch, chance.partner)
+        nearest, has_partner = self._partners(batch, chance.partner)
         is_mixed = has_partner & (chance.mix < self.config.prob)
         if self.config.off_epoch is not None:
             is_mixed &= epochs < self.config.off_epoch
         if not is_mixed.any():
             return batch
-        partner = torch.from_numpy(np.where(is_mixed, partner, np.arange(len(batch))))
+        partner = torch.from_numpy(np.where(is_mixed, nearest, np.arange(len(batch))))
         weight, box = self._shapes(chance, is_mixed, batch.image_size)
-        share = 1 - weight * ((box[1] - box[0]) * (box[3] - box[2]) / batch.image_size**2)
-        share = torch.from_numpy(share.astype(np.float32))
+        own = 1 - weight * ((box[1] - box[0]) * (box[3] - box[2]) / batch.image_size**2)
+        share = torch.from_numpy(own.astype(np.float32))
         age = None if self.config.bandwidth is None else interpolated(batch.age, partner, share)
         boxes = torch.from_numpy(box.T.astype(np.int64))
         return replace(batch, mixing=Mixing(partner, share, torch.from_numpy(weight.astype(np.float32)), boxes, age))
@@ -153,7 +153,7 @@ def mixed(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
     mixing = batch.mixing
     if mixing is None:
         return batch, [(batch, 1.0)]
-    images = {name: _mixed_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
+    images: dict[str, Any] = {name: _mixed_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
     labels, partner = batch, batch.labels(mixing.partner)
     if mixing.age is not None:
         labels, partner = (replace(each, age=mixing.age) for each in (labels, partner))

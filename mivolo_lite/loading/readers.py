@@ -68,7 +68,7 @@ class IndexReader:
 
     def passes(self, samples_seen: int) -> dict[str, float]:
         """The passes over each of several data sets, by its folder; nothing for one alone."""
-        if len(self.indexes) == 1:
+        if not isinstance(self.order, MixedOrder):
             return {}
         by_set = zip(self.indexes, self.order.before(samples_seen).tolist(), strict=True)
         return {str(index.folder): samples / len(index) for index, samples in by_set}
@@ -157,12 +157,13 @@ class StreamReader:
                 raise UserError(f"data.{name}: a stream hides no input; leave it out, or use reader: index")
         if config.mixup.is_on:
             raise UserError("data.mixup: a stream knows no epoch or sample to mix by; use reader: index")
-        if None in (classes or {}).values():
+        labelled = {name: choices for name, choices in (classes or {}).items() if choices is not None}
+        if len(labelled) < len(classes or {}):
             raise UserError(
                 "data.reader: a stream cannot count the people in it; train an embedding with reader: index"
             )
         check_address(config.train)
-        self.config, self.seed, self.classes, self.negated = config, seed, classes, negated
+        self.config, self.seed, self.classes, self.negated = config, seed, labelled, negated
         self.samples, self.digest = config.stream_samples, without_credentials(f"stream:{config.train}")
         self.indexes: list[ShardIndex] = []
         self.crop_policy: dict[str, Any] = {}
@@ -180,7 +181,7 @@ class StreamReader:
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
         """One rank's micro-batches, without end. ``samples_seen`` is ignored."""
-        return stream_loader(self.config, inputs, plan.micro_batch, self.seed, self.classes or {}, self.negated)
+        return stream_loader(self.config, inputs, plan.micro_batch, self.seed, self.classes, self.negated)
 
 
 READERS: dict[str, type[IndexReader] | type[StreamReader]] = {"index": IndexReader, "stream": StreamReader}

@@ -1,6 +1,6 @@
 """webdataset's stages, for shards that cannot be read at an offset (``pipe:...``, standard input)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.stream_source import StreamSource
-from mivolo_lite.loading.task_labels import Classes, label_number
+from mivolo_lite.loading.task_labels import label_number
 from mivolo_lite.loading.transforms import Augment
 from mivolo_lite.loading.worker_process import begin_worker, end_workers_at_exit
 from mivolo_lite.shards.columns import label_columns
@@ -30,7 +30,12 @@ _SHUFFLED_SAMPLES = 1000
 
 
 def stream_loader(
-    config: DataConfig, inputs: Sequence[str], batch_size: int, seed: int, classes: Classes, negated: tuple[str, ...]
+    config: DataConfig,
+    inputs: Sequence[str],
+    batch_size: int,
+    seed: int,
+    classes: Mapping[str, Sequence[str]],
+    negated: tuple[str, ...],
 ) -> Iterator[Batch]:
     """Endless batches of ``data.train``: any address that webdataset takes, braces included. ``pipe:COMMAND`` runs one.
 
@@ -45,7 +50,7 @@ def stream_loader(
     batches = _Batches(tuple(inputs), config.image_size, batch_size, augment, seed, classes, negated)
     end_workers_at_exit()
     loader = DataLoader(
-        _Stream(config.train, batches),
+        _Stream(str(config.train), batches),
         batch_size=None,
         num_workers=config.worker_count,
         worker_init_fn=begin_worker,
@@ -93,7 +98,7 @@ class _Batches:
     batch_size: int
     augment: Augment
     seed: int
-    classes: Classes
+    classes: Mapping[str, Sequence[str]]
     negated: tuple[str, ...]
 
     def __call__(self, samples: Iterator[dict]) -> Iterator[Batch]:
@@ -117,7 +122,8 @@ class _Batches:
         return Batch.assemble(images, columns, positions, np.ones(len(samples), dtype=bool), broken, tasks).tensors()
 
     def _images(self, name: str, samples: list[dict], numbers: list[list[float]], broken: list[str]) -> Images:
-        squares, present = np.zeros((len(samples), self.image_size, self.image_size, 3), np.uint8), []
+        squares = np.zeros((len(samples), self.image_size, self.image_size, 3), np.uint8)
+        present: list[int] = []
         for row, sample in enumerate(samples):
             image = _decoded(name, sample, broken)
             if image is not None:

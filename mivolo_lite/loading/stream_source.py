@@ -7,8 +7,9 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from webdataset.gopen import Pipe, gopen
 from webdataset.shardlists import expand_urls
@@ -66,7 +67,7 @@ class StreamSource:
     def _members_of(self, url: str) -> Iterator[dict]:
         with _opened(url) as stream:
             reader = _Reader(stream, lambda size: self._check(url, size), lambda: self._seconds_left(url))
-            with tarfile.open(fileobj=reader, mode="r|*") as tar:
+            with tarfile.open(fileobj=reader, mode="r|*") as tar:  # type: ignore[call-overload]  # it is only read
                 for member in tar:
                     if member.isfile():
                         yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": url}
@@ -97,7 +98,7 @@ class _Reader:
         latest: the last bytes that were read.
     """
 
-    def __init__(self, stream, count, seconds_left):
+    def __init__(self, stream: Any, count: Callable[[int], None], seconds_left: Callable[[], float]):
         self.stream, self.count, self.seconds_left, self.latest = stream, count, seconds_left, b""
 
     def read(self, size: int) -> bytes:

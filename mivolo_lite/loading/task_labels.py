@@ -8,6 +8,7 @@ NaN, as in an index.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def _label_value(value, choices: Sequence[str]) -> float:
+def _label_value(value: Any, choices: Sequence[str]) -> float:
     if value is None:
         return math.nan
     name = f"{value:g}" if isinstance(value, float) else str(value)  # before its place: a class may be named 1

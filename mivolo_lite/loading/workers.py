@@ -57,8 +57,8 @@ class BatchLoader:
         """
         count = self._slots()
         slots = Slots(self.dataset, self._buffers(count), self._refs(count))
-        tasks = zip(cycle(range(count)), self.dataset.shards.schedule(self.sampler))
-        tasks = (slots.task(slot, *batch) for slot, batch in tasks)
+        batches = zip(cycle(range(count)), self.dataset.shards.schedule(self.sampler))
+        tasks = (slots.task(slot, *batch) for slot, batch in batches)
         with prepared(list(slots.buffers.values())):
             yield from self._from_workers(slots, tasks) if self.workers else map(slots.read, tasks)
 

@@ -1,5 +1,7 @@
 """HTTP with bounded responses: a server that never stops sending takes neither memory nor time."""
 
+from typing import Any
+
 from fsspec.implementations.http import HTTPFileSystem
 
 
@@ -11,11 +13,11 @@ class BoundedHttp(HTTPFileSystem):
         options: fsspec's.
     """
 
-    def __init__(self, largest: int, **options):
+    def __init__(self, largest: int, **options: Any):
         super().__init__(**options)
         self.largest = largest
 
-    async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **_) -> bytes:
+    async def _cat_file(self, url: str, start: int = 0, end: int | None = None, **_: Any) -> bytes:
         limit = self.largest if end is None else end - start
         headers = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
         session, data = await self.set_session(), bytearray()

@@ -124,7 +124,7 @@ class NodeCache:
                 os.unlink(self.folder / name)
             except FileNotFoundError:  # another process was faster
                 return
-            _write_used(ledger, _read_used(ledger) - _on_disk(size))
+            _release(ledger, size)
 
     def _opened(self, name: str) -> int | None:
         with self._named_errors():
@@ -169,7 +169,7 @@ class NodeCache:
         except BaseException:
             with self._ledger() as ledger:
                 self._partial(name).unlink()
-                _write_used(ledger, _read_used(ledger) - _on_disk(size))
+                _release(ledger, size)
             raise
         finally:
             _unlock(partial)
@@ -244,6 +244,13 @@ def _read_used(ledger: int) -> int | None:
 
 def _write_used(ledger: int, used: int) -> None:
     os.pwrite(ledger, b"%020d" % used, 0)
+
+
+def _release(ledger: int, size: int) -> None:
+    """Count a file of so many bytes as gone."""
+    used = _read_used(ledger)
+    if used is not None:  # otherwise the files are counted when space is needed next
+        _write_used(ledger, used - _on_disk(size))
 
 
 def _is_abandoned(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class FilteredIndex(SubsetIndex):
         super().__init__(full_index, ~named, excluded)
         self.info |= {"excluded": full_index.info.get("excluded", 0) + len(excluded)}
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return FilteredIndex, (self.full_index, self.names)
 
 
@@ -87,11 +88,11 @@ def count_left_out(index: ShardIndex) -> int:
 
 def _named(index: ShardIndex, names: Collection[str]) -> np.ndarray:
     """(N,) bool: whether a sample's key is among the names."""
-    names = {name.removeprefix(f"{index.folder}/").encode(errors="surrogateescape") for name in names}
+    named_keys = {name.removeprefix(f"{index.folder}/").encode(errors="surrogateescape") for name in names}
     named, begin = np.zeros(len(index), dtype=bool), 0
-    for start in range(0, len(index) if names else 0, _ROWS):
+    for start in range(0, len(index) if named_keys else 0, _ROWS):
         ends = index.columns["key_end"][start : start + _ROWS]
         keys, bounds = index.columns["keys"][begin : ends[-1]].tobytes(), [0, *(ends - begin).tolist()]
-        named[start : start + _ROWS] = [keys[bounds[n] : bounds[n + 1]] in names for n in range(len(ends))]
+        named[start : start + _ROWS] = [keys[bounds[n] : bounds[n + 1]] in named_keys for n in range(len(ends))]
         begin = int(ends[-1])
     return named

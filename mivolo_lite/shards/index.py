@@ -52,7 +52,7 @@ class ShardIndex:
         columns: dict[str, np.ndarray],
         cache: CacheConfig | None = None,
     ):
-        self.folder, self.info, self.columns, self.cache = folder, info, columns, cache
+        self.folder, self.info, self.columns, self.cache = folder, info, columns, cache or CacheConfig()
 
     @classmethod
     def load(cls, address: Path | str, cache: CacheConfig | None = None) -> "ShardIndex":

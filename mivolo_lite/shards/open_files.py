@@ -3,19 +3,20 @@
 import os
 import resource
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 MOST_OPEN = 256
 """Files of one process, however many data sets it reads; fewer where ``ulimit -n`` allows less than four times that."""
 
 
 class OpenFiles:
-    """Descriptors by key. A forked process has copies of its parent's, and may read and close them as its own."""
+    """Descriptors by reader and shard. A forked process has copies of its parent's, and may read and close them as its
+    own."""
 
-    def __init__(self):
-        self._files: OrderedDict[Hashable, int] = OrderedDict()
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[int, int], int] = OrderedDict()
 
-    def descriptor(self, key: Hashable, open_file: Callable[[], int]) -> int:
+    def descriptor(self, key: tuple[int, int], open_file: Callable[[], int]) -> int:
         """Of an open file; ``open_file`` gives it where it is not open yet."""
         if key in self._files:
             self._files.move_to_end(key)
@@ -25,7 +26,7 @@ class OpenFiles:
             self._files[key] = open_file()
         return self._files[key]
 
-    def close(self, concerns: Callable[[Hashable], bool]) -> None:
+    def close(self, concerns: Callable[[tuple[int, int]], bool]) -> None:
         """Close the files of some keys."""
         for key in [key for key in self._files if concerns(key)]:
             os.close(self._files.pop(key))

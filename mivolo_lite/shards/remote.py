@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError, one_line
@@ -51,11 +52,11 @@ class RemoteFolder:
     def __str__(self) -> str:
         return without_credentials(self.url)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFolder, (self.url, self.patience, self.advice)
 
     def read(
-        self, name: str, start: int | None = None, end: int | None = None, check: Callable[[bytes], None] | None = None
+        self, name: str, start: int = 0, end: int | None = None, check: Callable[[bytes], None] | None = None
     ) -> bytes:
         """A file's bytes from ``start`` to ``end``, or all of them, tried again with longer and longer pauses.
 
@@ -68,8 +69,8 @@ class RemoteFolder:
         Raises:
             UserError: it is not there, or may not be read, or each try failed.
         """
-        begun = time.monotonic()
-        for attempt in range(TRIES):
+        begun, attempt = time.monotonic(), 0
+        while True:
             try:
                 return self._request(name, start, end, check)
             except Exception as error:  # each storage has exceptions of its own
@@ -81,8 +82,9 @@ class RemoteFolder:
                     raise UserError(f"{self._base()}/{name}: {_reason(error)}{tried}{advice}") from None
             # At random, so that ranks that failed together do not come back together.
             time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))
+            attempt += 1
 
-    def _request(self, name: str, start: int | None, end: int | None, check: Callable | None) -> bytes:
+    def _request(self, name: str, start: int, end: int | None, check: Callable[[bytes], None] | None) -> bytes:
         self._connect()
         data = self._read(f"{self._root}/{name}{self._query}", start, end)
         if end is None and len(data) > _LARGEST:
@@ -120,14 +122,15 @@ class RemoteFolder:
             raise UserError(f"{self.url}: {_reason(error)}") from None
         self._process = os.getpid()
 
-    def _read(self, path: str, start: int | None, end: int | None) -> bytes:
+    def _read(self, path: str, start: int, end: int | None) -> bytes:
+        ends = {} if end is None else {"start": start, "end": end}
         if not self._files.async_impl:  # such read through a buffer that fetches more than was asked for
-            return self._files.cat_file(path, start=start, end=end, cache_type="none")
+            return self._files.cat_file(path, **ends, cache_type="none")
         from fsspec.asyn import sync
 
         size = _UNKNOWN if end is None else end - start
         cat, timeout = self._files._cat_file, _SILENCE + size / _SLOWEST
-        return sync(self._files.loop, cat, path, start=start, end=end, timeout=timeout)
+        return sync(self._files.loop, cat, path, **ends, timeout=timeout)
 
     def _base(self) -> str:
         return self.url.removesuffix(self._query)

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
 
@@ -34,7 +35,7 @@ class Labels:
     age: tuple[float, float] | None = None
     gender: str | None = None
     group: str | None = None
-    extra: dict = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_members(cls, members: Mapping[str, bytes]) -> "Labels":
@@ -86,7 +87,7 @@ class Sample:
         return present | {"json": json.dumps(self.labels.to_json(), sort_keys=True).encode()}
 
 
-def parse_age(value) -> tuple[float, float] | None:
+def parse_age(value: Any) -> tuple[float, float] | None:
     """An age or ``[lo, hi]`` in years as a closed range; None stays None.
 
     Raises:
@@ -106,7 +107,7 @@ def parse_age(value) -> tuple[float, float] | None:
     return lo, hi
 
 
-def parse_gender(value) -> str | None:
+def parse_gender(value: Any) -> str | None:
     """``"M"``, ``"F"`` or None from the usual spellings. Raises ValueError for anything else."""
     if value is None or value in GENDERS:
         return value
@@ -116,7 +117,7 @@ def parse_gender(value) -> str | None:
         raise ValueError(f"gender {value!r:.50} is not one of {', '.join(GENDERS)}") from None
 
 
-def _parse_group(value) -> str | None:
+def _parse_group(value: Any) -> str | None:
     """A group's name, None where unknown. Raises ValueError for what is no name."""
     if isinstance(value, list | dict):
         raise ValueError("its group is neither a name nor a number")

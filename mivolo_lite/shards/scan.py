@@ -136,9 +136,9 @@ def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Crop policy and groups of an earlier ``dataset.json``, of any version, even damaged."""
     try:
         info = json.loads((folder / INFO_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        info = None
-    policy, groups = (info.get(name) if isinstance(info, dict) else None for name in ("crop_policy", "groups"))
+        policy, groups = info.get("crop_policy"), info.get("groups")
+    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: of what is no object
+        return {}, []
     named = isinstance(groups, list) and all(isinstance(group, str) for group in groups)
     return policy if isinstance(policy, dict) else {}, list(dict.fromkeys(groups)) if named else []
 
@@ -226,13 +226,14 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
         if not (face or body):
             raise ValueError(_no_image(file, members, unread))
         images = [_image(file, member) if member else b"" for member in (face, body)]
-        labels = _labels(file, label)
+        label_bytes = _bytes(file, label, _LARGEST_LABELS) if label else b""
+        labels = _labels(label, label_bytes)
     except ValueError as error:
         image, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
         scan.rejected.append({"image": _printable(image), "reason": _printable(reason)})
         return
     places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, label))
-    crcs = tuple(map(crc32, (*images, label.read(file))))
+    crcs = tuple(map(crc32, (*images, label_bytes)))
     scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
     scan.unread += [_printable(f"{scan.name}:{member.name}"[:_LONGEST_NAME]) for member in unread]
     scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
@@ -264,11 +265,11 @@ def _image(file: BinaryIO, member: Member) -> bytes:
     return data
 
 
-def _labels(file: BinaryIO, member: Member | None) -> Labels:
+def _labels(member: Member | None, content: bytes) -> Labels:
     if member is None:
         return Labels.from_members({})
     extension = member.name.rpartition(".")[2].lower()
-    return Labels.from_members({extension: _bytes(file, member, _LARGEST_LABELS)})
+    return Labels.from_members({extension: content})
 
 
 def _bytes(file: BinaryIO, member: Member, limit: int) -> bytes:
@@ -303,7 +304,7 @@ def _field_names(record: Mapping[str, Any]) -> list[str]:
 
 
 def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) -> dict[str, np.ndarray]:
-    codes = {name: code for code, name in enumerate(groups)}
+    codes: dict[str | None, int] = {name: code for code, name in enumerate(groups)}
     samples = [sample for scan in scans for sample in scan.samples]
     keys = [sample.key.encode() for sample in samples]
     return {
@@ -352,7 +353,8 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
     identities = Counter(str(identity) for identity in known_identities if identity is not None)
     tens = np.arange(0, MAX_AGE + 10, 10)
     counts, _ = np.histogram(ages, bins=np.append(tens, MAX_AGE + 10))
-    age = {"known": len(ages), "ranges": sum(label.age is not None and label.age[0] < label.age[1] for label in labels)}
+    ranges = sum(label.age is not None and label.age[0] < label.age[1] for label in labels)
+    age: dict[str, Any] = {"known": len(ages), "ranges": ranges}
     if len(ages):
         age |= {"min": ages.min(), "max": ages.max(), "mean": round(float(ages.mean()), 4)}
         age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
@@ -380,7 +382,8 @@ def _make_keys_unique(scans: list[ShardScan]) -> None:
 
 def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int, list[str]]:
     """Leave out what is named. Returns the keys of the samples, how many rejects were named, and names of nothing."""
-    excluded, rejects, unmatched = [], 0, set(exclude)
+    excluded: list[str] = []
+    rejects, unmatched = 0, set(exclude)
     for scan in scans if exclude else ():
         named = [names_of(sample.key, sample.labels) for sample in scan.samples]
         included = [sample for sample, keys in zip(scan.samples, named, strict=True) if keys.isdisjoint(exclude)]

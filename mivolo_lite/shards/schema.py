@@ -135,7 +135,7 @@ def check_columns(columns: Mapping[str, np.ndarray], info: Mapping[str, Any]) ->
     _require("keys", before == len(columns["keys"]))
 
 
-def _require(name: str, holds: bool) -> None:
+def _require(name: str, holds: bool | np.bool) -> None:
     if not holds:
         raise ValueError(f"column {name:.50} does not fit the rest")
 

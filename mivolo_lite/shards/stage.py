@@ -32,7 +32,8 @@ def stage(folder: Path | str, to: Path | str) -> Path:
     index = ShardIndex.load(folder)
     copy = Path(to) / index.digest[:16]
     if copy.exists():
-        return ShardIndex.load(copy).folder
+        ShardIndex.load(copy)
+        return copy
     partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache, partial
 from heapq import heappop, heappush
 from itertools import count
 from threading import Lock, Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
 from mivolo_lite.shards.open_files import OpenFiles
+from mivolo_lite.shards.remote import RemoteFolder
 from mivolo_lite.shards.sample_ref import SampleRef
 
 _SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
 _BLOCKS_REMEMBERED = 4096
+BlockName = TypeVar("BlockName", bound=Hashable)
 _NOW, _AHEAD = 0, 1  # what is needed now goes first
 
 
@@ -37,7 +39,7 @@ class ShardFiles:
         self.index, self._reader_id = index, next(_reader_ids)
         weakref.finalize(self, _close_files, self._reader_id)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return ShardFiles, (self.index,)
 
     @cached_property
@@ -118,18 +120,19 @@ class FetchedShards:
 
     Args:
         index: of shards at a URL.
+        folder: its folder there.
         block_samples: samples of a block; as in the order of training, so that what is used together comes together.
     """
 
-    def __init__(self, index: ShardIndex, block_samples: int):
-        self.index, self.folder, self.cache = index, index.folder, NodeCache.of(index.cache)
+    def __init__(self, index: ShardIndex, folder: RemoteFolder, block_samples: int):
+        self.index, self.folder, self.cache = index, folder, NodeCache.of(index.cache)
         self.block_samples, self.members = block_samples, Members(index.columns)
         self.block_start, self.block_size = cut_into_blocks(index.shard_sizes, block_samples)
         self._block = lru_cache(_BLOCKS_REMEMBERED)(self._look_up)
         self._threads: _FetchThreads | None = None
 
-    def __reduce__(self):
-        return FetchedShards, (self.index, self.block_samples)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FetchedShards, (self.index, self.folder, self.block_samples)
 
     def schedule(self, batches: Iterable[Sequence[SampleRef]]) -> Iterator[tuple[Sequence[SampleRef], Sequence[int]]]:
         """Each batch, with the blocks to fetch ahead while it is read."""
@@ -185,11 +188,14 @@ class FetchedShards:
             out.write(data)
 
     def _check(self, block: Block, data: bytes) -> None:
-        view = memoryview(data)
+        def pread(size: int, offset: int) -> bytes:
+            start = offset - block.begin
+            return data[start : start + size]
+
         for sample in block.samples:
             try:
                 for name in IMAGES:
-                    self.members.read(name, sample, lambda size, offset: view[offset - block.begin :][:size])
+                    self.members.read(name, sample, pread)
             except DamagedBytes as error:
                 raise DamagedBytes(
                     f"sample {self.index.key(sample)}: {error}; if the shards were changed, run `mivolo-lite index` "
@@ -213,7 +219,7 @@ class ConcatShards:
 
     def __init__(self, index: ConcatIndex, block_samples: int):
         self.index = index
-        self.readers = [open_shards(set_index, block_samples) for set_index in index.indexes]
+        self.readers = [_open_set(set_index, block_samples) for set_index in index.indexes]
 
     def schedule(
         self, batches: Iterable[Sequence[SampleRef]]
@@ -247,8 +253,8 @@ class ConcatShards:
 
 
 def blocks_ahead(
-    batches: Iterable[Sequence[SampleRef]], blocks_of: Callable[[np.ndarray], Sequence[Hashable]], readahead: int
-) -> Iterator[tuple[Sequence[SampleRef], Sequence[Hashable]]]:
+    batches: Iterable[Sequence[SampleRef]], blocks_of: Callable[[np.ndarray], Sequence[BlockName]], readahead: int
+) -> Iterator[tuple[Sequence[SampleRef], Sequence[BlockName]]]:
     """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
 
     Args:
@@ -256,8 +262,10 @@ def blocks_ahead(
         blocks_of: the blocks in which samples lie.
         readahead: how many blocks to know before a batch needs them.
     """
-    waiting, ahead, samples_ahead, fetch = deque(), 0, 0, []
-    recent: dict[Hashable, None] = {}  # the blocks of the latest batches
+    waiting: deque[tuple[Sequence[SampleRef], int]] = deque()
+    fetch: list[BlockName] = []
+    ahead, samples_ahead = 0, 0
+    recent: dict[BlockName, None] = {}  # the blocks of the latest batches
     for refs in batches:
         blocks = blocks_of(np.array([ref.sample for ref in refs]))
         new_blocks = [block for block in blocks if block not in recent]
@@ -314,4 +322,10 @@ def open_shards(index: ShardIndex | ConcatIndex, block_samples: int) -> ShardFil
     """The reader of an index's samples."""
     if isinstance(index, ConcatIndex):
         return ConcatShards(index, block_samples)
-    return FetchedShards(index, block_samples) if index.is_remote else ShardFiles(index)
+    return _open_set(index, block_samples)
+
+
+def _open_set(index: ShardIndex, block_samples: int) -> ShardFiles | FetchedShards:
+    if isinstance(index.folder, RemoteFolder):
+        return FetchedShards(index, index.folder, block_samples)
+    return ShardFiles(index)

@@ -37,7 +37,7 @@ class Member:
     fault: str | None = None
 
     def read(self, file: BinaryIO, limit: int | None = None) -> bytes:
-        """Its bytes, or the first ``most`` of them."""
+        """Its bytes, or the first ``limit`` of them."""
         return os.pread(file.fileno(), self.size if limit is None else min(self.size, limit), self.offset)
 
 
@@ -101,7 +101,7 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header claims {self.size} bytes")
         if self.type in _PAX_TYPES:
             self._check_records(tar)
-        return super()._proc_member(tar)
+        return super()._proc_member(tar)  # type: ignore[misc]  # of tarfile, but not in its types
 
     def _check_records(self, tar: tarfile.TarFile) -> None:
         """PAX records follow each other: where one lies about its length, tarfile reads all from each of them on."""
@@ -124,7 +124,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             header = tar.next()
         if header is None:
             break
-        tar.members.clear()  # or a tar of millions of members would be held in memory
+        tar.members.clear()  # type: ignore[attr-defined]  # or a tar of millions of members would be held in memory
         if not end <= header.offset < header.offset_data <= tar.offset:
             raise tarfile.ReadError("a header points backwards")
         if tar.offset > size:

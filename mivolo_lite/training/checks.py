@@ -36,7 +36,7 @@ def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, in
     Returns:
         How many training samples with an image have each label; of a stream nothing is known before it is read.
     """
-    if not reader.indexes:
+    if isinstance(reader, StreamReader):
         return {}
     samples, labels = count_labels(reader.indexes, inputs, reader.tasks)
     weights = loss_weights(config)
