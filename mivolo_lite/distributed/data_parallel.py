@@ -3,8 +3,9 @@
 The rest of training uses full tensors by name, or the local shard of a tensor: the slice that this rank holds.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -39,6 +40,8 @@ class DataParallel:
     """
 
     is_compiled = False
+    model: Any
+    parameters: dict[str, Any]
 
     def __init__(self, accelerator: Accelerator, estimator: Estimator, optimizer: Optimizer, clip_norm: float):
         self.accelerator, self.estimator, self.clip_norm = accelerator, estimator, clip_norm
@@ -47,7 +50,7 @@ class DataParallel:
         self.has_moments = isinstance(optimizer, AdamW) and not optimizer.defaults["amsgrad"]
         self.model, self.optimizer = self.prepare(optimizer)
 
-    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
         return self.accelerator.prepare(self.estimator, optimizer)
 
     def _reject_shared_weights(self, engine: str) -> None:
@@ -60,16 +63,15 @@ class DataParallel:
         if not self.has_moments and not is_stateless:
             raise UserError(f"optim.name: {engine} shards the state of adamw without amsgrad alone; use it, or ddp")
 
-    def autocast(self):
+    def autocast(self) -> AbstractContextManager[None]:
         """The run's mixed precision, for a forward pass of the estimator itself."""
         return self.accelerator.autocast()
 
-    @contextmanager
-    def full_estimator(self) -> Iterator[Estimator]:
+    def full_estimator(self) -> AbstractContextManager[Estimator]:
         """The estimator for evaluation, with full parameters on every rank. All ranks must enter it."""
-        yield self.estimator
+        return nullcontext(self.estimator)
 
-    def micro_batch(self, last: bool):
+    def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 

@@ -1,7 +1,8 @@
 """torch's FSDP2."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class FullySharded(DataParallel):
     With bf16, the matrices of blocks are gathered in it, and their gradients reduced in float32.
     """
 
-    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -37,11 +38,14 @@ class FullySharded(DataParallel):
         self.full_copy = FullParameterCopy(self.estimator)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         called = _called_modules(self.estimator)
-        is_mixed, cast = self.accelerator.mixed_precision == "bf16", set()
+        is_mixed = self.accelerator.mixed_precision == "bf16"
+        cast: set[nn.Module] = set()
         for block in _blocks(self.estimator):
             if block not in called:
                 continue
-            matrices = [layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)]
+            matrices: list[nn.Module] = [
+                layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)
+            ]
             if is_mixed and matrices:
                 # Autocast would cast them behind the gather: half of it is saved, and nothing is computed otherwise.
                 policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -57,7 +61,7 @@ class FullySharded(DataParallel):
         self.parameters = sharded
         return self.estimator, optimizer
 
-    def full_estimator(self):
+    def full_estimator(self) -> AbstractContextManager[Estimator]:
         return self.full_copy.gathered(self)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
@@ -70,26 +74,27 @@ class FullySharded(DataParallel):
         yield
 
     def update(self, sound: Tensor) -> tuple[Tensor, bool]:
-        norm = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf")).full_tensor()
+        sharded: Any = clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
+        norm = sharded.full_tensor()
         return norm, self._step_if_finite(sound, norm)
 
-    def local_shard(self, parameter: Tensor) -> Tensor:
+    def local_shard(self, parameter: Any) -> Tensor:
         return parameter.detach().to_local()
 
-    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+    def shard(self, parameter: Any, full: Tensor) -> Tensor:
         return self._shard(parameter, full).to_local()
 
-    def full_tensor(self, parameter: Tensor) -> Tensor:
+    def full_tensor(self, parameter: Any) -> Tensor:
         return parameter.detach().full_tensor()
 
-    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+    def moment(self, parameter: Any, moment: str) -> Tensor:
         return self.inner_optimizer.state[parameter][moment].full_tensor()
 
-    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+    def set_state(self, parameter: Any, step: Tensor, state: Mapping[str, Tensor]) -> None:
         state = {name: self._shard(parameter, value) for name, value in state.items()}
         self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
-    def _shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+    def _shard(self, parameter: Any, full: Tensor) -> Any:
         from torch.distributed.tensor import distribute_tensor
 
         full = full.to(self.accelerator.device)

@@ -101,7 +101,7 @@ class Heartbeat:
             self._wait(lambda: self._lost)
             text = one_line(error).rpartition(".cc:")[2].partition("] ")[2] or str(error)
             reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
-            self._wait_for_the_others()
+            self._wait_for_the_others(self._store)
             return MachineError(f"rank {self.rank} ends: {reason}")
         self._report_failure(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
         return explained
@@ -115,15 +115,15 @@ class Heartbeat:
                 self._store.set(_LOST, f"rank {self.rank} failed ({reason.removeprefix(f'rank {self.rank} ends: ')})")
         except DistError:
             return
-        self._wait_for_the_others()
+        self._wait_for_the_others(self._store)
 
-    def _wait_for_the_others(self) -> None:
+    def _wait_for_the_others(self, store: Store) -> None:
         """Rank 0 keeps the store, in which the others look for the reason: it ends last, also if it failed itself."""
         try:
-            ended = self._store.add(_ENDED, 1)
+            ended = store.add(_ENDED, 1)
             if self.rank == 0 and ended < self.world_size:
                 # A rank that waits for a beat looks for the reason up to two intervals later.
-                self._wait(lambda: self._store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
+                self._wait(lambda: store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
         except DistError:
             pass
 
@@ -213,5 +213,5 @@ def _hang_timeout() -> float:
 
 
 def _place_of_main_thread() -> str:
-    frame = sys._current_frames()[main_thread().ident]
+    (frame,) = (frame for thread, frame in sys._current_frames().items() if thread == main_thread().ident)
     return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"

@@ -386,7 +386,7 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
     for section in ("optimizer", "scheduler"):
         if section in settings:
             raise UserError(f"launch: {path} has an {section!r}; the run's configuration (optim) says what it is")
-    stated = {
+    stated: dict[str, Any] = {
         name: settings[key]
         for name, key in (
             ("accumulation", "gradient_accumulation_steps"),

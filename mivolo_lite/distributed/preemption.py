@@ -6,12 +6,14 @@ A handler only notes the signal. All ranks learn of it between the same two step
 import atexit
 import os
 import signal
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from mivolo_lite.output import drop_lost_outputs
 from mivolo_lite.processes import find_launcher, signal_when_parent_ends
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch import Tensor
 
 EXIT_CODE = 75
@@ -50,7 +52,7 @@ def preempted() -> bool:
     return bool(_received)
 
 
-def _receive(signal_number: int, _frame) -> None:
+def _receive(signal_number: int, _frame: FrameType | None) -> None:
     if signal_number in TERMINAL:
         drop_lost_outputs()
     if signal_number == signal.SIGINT:
@@ -60,7 +62,7 @@ def _receive(signal_number: int, _frame) -> None:
     _received.append(signal_number)
 
 
-def own_flags(accelerator, save: bool = False) -> "Tensor":
+def own_flags(accelerator: "Accelerator", save: bool = False) -> "Tensor":
     """(2,) what this rank says to the others: that it was preempted, and that it asks for a checkpoint.
 
     Args:
@@ -81,9 +83,9 @@ class Preemption:
         accelerator: joins the ranks.
     """
 
-    def __init__(self, accelerator):
+    def __init__(self, accelerator: "Accelerator"):
         self.accelerator = accelerator
-        self._pending: tuple = ((False, False), None)
+        self._pending: tuple[Any, Any] = ((False, False), None)
 
     def should_stop(self) -> bool:
         """Whether any rank had been preempted at the previous call; all ranks get the same answer.

@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from mivolo_lite.distributed.data_parallel import MOMENTS, DataParallel
 from mivolo_lite.distributed.full_copy import FullParameterCopy, use_contiguous_format
+from mivolo_lite.estimator import Estimator
 
 
 class Zero(DataParallel):
     """DeepSpeed's ZeRO 1, 2 and 3: optimizer state, gradients and, in stage 3, parameters are sharded."""
 
-    def prepare(self, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
         self._require_moments(optimizer, "ZeRO")
         use_contiguous_format(self.estimator)
         self.stage = self.accelerator.deepspeed_plugin.zero_stage
@@ -27,10 +29,10 @@ class Zero(DataParallel):
         model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
         return model, optimizer
 
-    def full_estimator(self):
+    def full_estimator(self) -> AbstractContextManager[Estimator]:
         return super().full_estimator() if self.full_copy is None else self.full_copy.gathered(self)
 
-    def autocast(self):
+    def autocast(self) -> AbstractContextManager[None]:
         enabled = self.model.torch_autocast_enabled()
         return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -51,10 +53,10 @@ class Zero(DataParallel):
         norm = math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
         return norm, math.isfinite(norm)
 
-    def local_shard(self, parameter: Tensor) -> Tensor:
+    def local_shard(self, parameter: Any) -> Tensor:
         return parameter.ds_tensor.detach() if self.stage == 3 else parameter.detach()
 
-    def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
+    def shard(self, parameter: Any, full: Tensor) -> Tensor:
         if self.stage < 3:
             return full
         size = parameter.ds_tensor.ds_numel
@@ -62,7 +64,7 @@ class Zero(DataParallel):
         local = full.flatten()[start : start + size]
         return torch.cat([local, local.new_zeros(size - len(local))])  # the last rank's shard is padded
 
-    def full_tensor(self, parameter: Tensor) -> Tensor:
+    def full_tensor(self, parameter: Any) -> Tensor:
         if self.stage < 3:
             return parameter.detach()
         from deepspeed.runtime.zero import GatheredParameters
@@ -84,7 +86,7 @@ class Zero(DataParallel):
     def inner_optimizer(self) -> Optimizer:
         return self.model.optimizer.optimizer
 
-    def has_state(self, parameter: Tensor) -> bool:
+    def has_state(self, parameter: Any) -> bool:
         return bool(self.inner_optimizer.state) and parameter.requires_grad
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ class Zero(DataParallel):
             self._link_optimizer_state()
         return super().optimizer_state()
 
-    def moment(self, parameter: Tensor, moment: str) -> Tensor:
+    def moment(self, parameter: Any, moment: str) -> Tensor:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         return safe_get_full_optimizer_state(parameter, moment)
@@ -112,7 +114,7 @@ class Zero(DataParallel):
             self.inner_optimizer.state[group] = {"step": int(step) if on_host else self._step_of(group, step), **state}
         self._link_optimizer_state()
 
-    def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+    def set_state(self, parameter: Any, step: Tensor, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         for name, value in state.items():

@@ -5,11 +5,12 @@ The parameters under ``volo`` have the names of the published checkpoints; ``miv
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
 from einops import rearrange
+from timm.models.volo import PatchEmbed
 from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
@@ -35,7 +36,7 @@ SIZES = {"d1": (112, 224, 384), "d2": (224, 384), "d3": (224, 448), "d4": (224, 
 class TwoStems(nn.Module):
     """The face's and the body's own stem, and the enhancer that joins their maps. Replaces VOLO's patch embedding."""
 
-    def __init__(self, stem: nn.Module, side: int):
+    def __init__(self, stem: PatchEmbed, side: int):
         super().__init__()
         self.conv1, self.proj1 = stem.conv, stem.proj
         self.conv2, self.proj2 = copy.deepcopy(stem.conv), copy.deepcopy(stem.proj)
@@ -86,6 +87,8 @@ class MivoloModel(AgeModel):
     fusion = ("map",)
     variant: ClassVar[str]
     size: ClassVar[int]
+    volo: Any
+    black: Tensor
 
     @dataclass(frozen=True)
     class Config:
@@ -116,7 +119,7 @@ class MivoloModel(AgeModel):
             )
         if config.pretrained and config.weights:
             raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
-        rates = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
+        rates: dict[str, Any] = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
         self.volo = make_backbone(f"volo_{self.variant}_224", image_size, **rates)
         self.num_features = self.volo.num_features
         self.inputs = ("face", "body") if config.input == "both" else ("face",)

@@ -51,6 +51,10 @@ class RelativePositions(nn.Module):
     The distances go from -(side - 1) to side - 1, so the two tables have 2 side - 1 rows.
     """
 
+    distance: Tensor
+    codes: Tensor
+    cell: Tensor
+
     def __init__(self, side: int, dim: int):
         super().__init__()
         self.side = side

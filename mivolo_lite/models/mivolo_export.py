@@ -4,14 +4,15 @@ Axes: B batch, H and W the grid, C channels.
 """
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models import volo
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def for_export(model: nn.Module) -> nn.Module:
+def for_export(model: Any) -> Any:
     """A frozen copy of a :class:`MivoloModel` without ``fold``, in which a black image's cells are constants."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():

@@ -4,6 +4,8 @@ Axes: B batch, H and W the grid, C channels = heads D, N = H W tokens.
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from mivolo_lite.models import mivolo_enhancer
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, RelativePositions, VolumeNorm
 
 
-def for_inference(model: nn.Module) -> nn.Module:
+def for_inference(model: Any) -> Any:
     """A frozen copy of a :class:`MivoloModel` with its slow parts replaced by faster ones of the same outputs."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
@@ -57,7 +59,7 @@ class PackedLinear(nn.Module):
     few rows the ordinary layer is faster.
     """
 
-    def __init__(self, layer: nn.Linear | Pointwise, then: str = "none"):
+    def __init__(self, layer: nn.Linear | nn.Conv2d | Pointwise, then: str = "none"):
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
         self.bias, self.then = layer.bias, then
@@ -66,7 +68,7 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.then, [], "none")
 
 
-def is_packable(layer: nn.Module) -> bool:
+def is_packable(layer: nn.Linear | nn.Conv2d | Pointwise) -> bool:
     """Whether oneDNN and torch's operators for it are available, and the weights are float32 on the CPU."""
     is_available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return is_available and layer.weight.is_cpu and layer.weight.dtype == torch.float32
@@ -77,7 +79,7 @@ def pack(layer: nn.Linear | Pointwise) -> nn.Module:
     return PackedLinear(layer) if is_packable(layer) else layer
 
 
-def pack_mlp(mlp: nn.Module) -> nn.Module:
+def pack_mlp(mlp: Mlp | mivolo_enhancer.Mlp) -> nn.Module:
     """An MLP with packed weights, its GELU done within the first layer."""
     if not is_packable(mlp.fc1):
         return mlp
@@ -182,7 +184,7 @@ class OneQueryAttention(nn.Module):
 
 def one_query_block(block: ClassBlock) -> ClassBlock:
     """The class block itself, with :class:`OneQueryAttention`."""
-    block.attn = OneQueryAttention(block.attn)
+    block.set_submodule("attn", OneQueryAttention(block.attn))
     return block
 
 
@@ -191,7 +193,7 @@ def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
     return conv.to(memory_format=torch.channels_last)
 
 
-FASTER = {
+FASTER: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.Conv2d: channels_last,
     nn.Linear: pack,
     MivoloEnhancer: masked_enhancer,

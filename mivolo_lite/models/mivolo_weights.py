@@ -50,7 +50,7 @@ def backbone_state(state: Mapping[str, Tensor]) -> StateDict:
 
 def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
     """The weights of a one-input model by the names of a two-input one, the stem twice."""
-    result = {}
+    result: StateDict = {}
     for name, value in state.items():
         for single, pair in ONE_STEM.items():
             if name.startswith(single):

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from einops import rearrange
 from timm.models import checkpoint_seq
@@ -34,6 +35,7 @@ class SwinFaceModel(LevelModel):
     backbone = "swin_tiny_patch4_window7_224"
     inputs = ("face",)
     mean = std = (0.5, 0.5, 0.5)
+    swin: Any
 
     @dataclass(frozen=True)
     class Config:
@@ -55,7 +57,7 @@ class SwinFaceModel(LevelModel):
         super().__init__(config, image_size)
         if config.pretrained and config.weights:
             raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
-        options = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
+        options: dict[str, Any] = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
         self.swin = make_backbone(self.backbone, image_size, pretrained=config.pretrained, **options)
         dry_run(self.swin, image_size)
         self.swin.norm = nn.Identity()  # only the embedding has a norm behind the last level, and its own
