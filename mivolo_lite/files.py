@@ -74,7 +74,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write aside, then rename. Raises UserError where that cannot be."""
     with written_aside(path) as partial:
         partial.write_bytes(data)

@@ -52,7 +52,7 @@ def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     return len(policies) == len(others) and all(map(is_cut_alike, policies, others))
 
 
-def joined_terms(cards: Sequence[Card]) -> dict[str, str]:
+def joined_terms(cards: Sequence[Card]) -> dict[str, Any]:
     """Licence and attribution of all sources, each once, as "mit and apache-2.0": each holds for the result."""
     return {
         name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))

@@ -157,7 +157,7 @@ def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int
     blocks = 1 + max(map(int, outlookers), default=0)
     # The nearest depth: for a file that lacks a block, the error names the block, not an unknown model.
     near = {variant: abs(depth - blocks) for (dim, depth), variant in VARIANTS.items() if dim == width}
-    variant = min(near, key=near.get, default="?")
+    variant = min(near, key=lambda name: near[name], default="?")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
 
 

@@ -53,7 +53,7 @@ def read_hub_layout(folder: Path) -> dict[str, Any]:
     config = _config(folder / HUB_CONFIG_FILE)
     state = read_checkpoint(folder / MODEL_FILE)
     state = {name.removeprefix(PREFIX): _single_precision(value) for name, value in state.items()}
-    ages = {name: config[name] for name in ("min_age", "max_age", "avg_age") if name in config}
+    ages: dict[str, Any] = {name: config[name] for name in ("min_age", "max_age", "avg_age") if name in config}
     channels = next((config[name] for name in _CHANNELS if name in config), None)
     images = {} if channels is None else {"with_persons_model": channels == _BOTH_IMAGES}
     return {"state_dict": state, **ages, **images, "no_gender": any(config.get(name) for name in _AGE_ONLY)}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,8 +94,8 @@ def crossval_table(found: CrossValidation) -> str:
     """Mean, spread and pooled value of each metric as text."""
     lines = [f"{'':17}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
     for name, (title, form) in METRICS.items():
-        values = [fold[name] for fold in found.folds]
-        if any(value is None for value in values):
+        values = [value for fold in found.folds if (value := fold[name]) is not None]
+        if len(values) < len(found.folds):
             continue
         each = ", ".join(f"{value:{form}}" for value in values)
         mean, deviation = np.mean(values), np.std(values, ddof=1)
@@ -103,7 +104,7 @@ def crossval_table(found: CrossValidation) -> str:
 
 
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:
-    columns = {}
+    columns: dict[str, Any] = {}
     for field in fields(Predictions):
         values = [getattr(part, field.name) for part in parts]
         if isinstance(values[0], np.ndarray):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
@@ -23,7 +24,7 @@ class BrokenImages:
         samples: in the training data.
     """
 
-    def __init__(self, folder: RunFolder, accelerator, limit: float, samples: int):
+    def __init__(self, folder: RunFolder, accelerator: Accelerator, limit: float, samples: int):
         self.folder, self.accelerator, self.limit = folder, accelerator, limit
         self.max_count = max(FEWEST, math.floor(limit * samples)) if 0 < limit < 1 else math.floor(limit)
         self.reported = folder.broken_images()

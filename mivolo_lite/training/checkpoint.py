@@ -10,9 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -52,7 +54,7 @@ class Checkpointer:
         keep: how many of the latest to keep.
     """
 
-    def __init__(self, folder: Path, accelerator, keep: int):
+    def __init__(self, folder: Path, accelerator: Accelerator, keep: int):
         self.folder, self.accelerator, self.keep = folder, accelerator, keep
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
@@ -153,7 +155,7 @@ class Checkpointer:
 
     def _newest_readable(self) -> tuple[Path | None, str | None]:
         finished = self.finished()
-        damages = []
+        damages: list[tuple[Path, str]] = []
         for checkpoint in reversed(finished):
             damage = damage_of(checkpoint)
             if damage is None:
@@ -209,7 +211,7 @@ class Checkpointer:
     def _path(self, step: int) -> Path:
         return self.folder / _name_of(step)
 
-    def _agreed(self, value):
+    def _agreed(self, value: Any) -> Any:
         """The main process's value."""
         return broadcast_object_list([value])[0]
 
@@ -300,7 +302,7 @@ def _name_of(step: int) -> str:
 class _Tensors(Mapping):
     """An open safetensors file as a mapping, which reads a tensor when it is asked for."""
 
-    def __init__(self, file):
+    def __init__(self, file: Any):
         self.file, self.names = file, current_tensors(file.keys())
 
     def __getitem__(self, name: str) -> torch.Tensor:

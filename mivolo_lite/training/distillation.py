@@ -11,6 +11,7 @@ images, so a run with teachers resumes as exactly as one without.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,8 +88,9 @@ class Teachers:
         """The teachers' answers to a batch's ``images()``."""
         outputs = []
         for teacher in self.teachers:
-            seen = {name: _resized(value, teacher.card.image_size) for name, value in images.items()}
-            outputs.append(teacher(**seen))
+            outputs.append(
+                teacher(**{name: _resized(value, teacher.card.image_size) for name, value in images.items()})
+            )
         estimates = [teacher.estimate(output) for teacher, output in zip(self.teachers, outputs, strict=True)]
         span = self.student.method.span
         probabilities = [
@@ -106,7 +108,7 @@ class Teachers:
             torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
         )
 
-    def loss(self, output: Mapping[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
+    def loss(self, output: dict[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
         """(B,) float32 how far the student's raw outputs are from the teachers' answers.
 
         The divergence KL(teachers || student) of the ages' and genders' distributions. Where a teacher has no
@@ -116,7 +118,8 @@ class Teachers:
         """
         method = self.student.method
         estimate, gender = self.student.estimate(output)
-        if isinstance(method, DistributionMethod) and answers.probability is not None:
+        is_distribution = isinstance(method, DistributionMethod)
+        if is_distribution and answers.probability is not None and estimate.probability is not None:
             loss = _divergence(answers.probability, estimate.probability)
         else:
             known = torch.ones_like(answers.age, dtype=torch.bool)
@@ -124,14 +127,15 @@ class Teachers:
         if gender is not None and answers.gender is not None:
             loss = loss + gender_weight * _divergence(answers.gender, gender)
         if answers.features is not None:
-            loss = loss + self.feature_weight * self._feature_distance(output["projection"], answers)
+            loss = loss + self.feature_weight * self._feature_distance(
+                output["projection"], answers.features, answers.share
+            )
         return loss
 
-    def _feature_distance(self, projection: Tensor, answers: Answers) -> Tensor:
+    def _feature_distance(self, projection: Tensor, features: Tensor, share: Tensor) -> Tensor:
         """(B,) 1 minus the cosine of the angle between (B, P) projection and features, on average over the teachers."""
-        features = answers.features.split(self.widths, 1)
-        pairs = zip(projection.float().split(self.widths, 1), features, strict=True)
-        return 1 - (answers.share * torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs])).sum(0)
+        pairs = zip(projection.float().split(self.widths, 1), features.split(self.widths, 1), strict=True)
+        return 1 - (share * torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs])).sum(0)
 
 
 def _divergence(target: Tensor, probability: Tensor) -> Tensor:
@@ -151,7 +155,7 @@ def _mean(answers: Sequence[Tensor | None], share: Tensor) -> Tensor | None:
     return (share[..., None] * torch.stack(known)).sum(0) if len(known) == len(answers) else None
 
 
-def _sees(teacher: Estimator, images: Mapping[str, Images | int]) -> Tensor:
+def _sees(teacher: Estimator, images: Mapping[str, Any]) -> Tensor:
     """(B,) bool: the samples of which a teacher sees any image."""
     taken = [images[name] for name in teacher.inputs if name in images]
     return torch.stack([shown.present(images["batch"]) for shown in taken]).any(0)

@@ -82,14 +82,14 @@ class GroupDro:
             )
         self.config = config
         ones = np.ones(len(subgroup), dtype=np.float32)
-        weight = ones if weight is None else weight.cpu().numpy()
+        weights = ones if weight is None else weight.cpu().numpy()
         mass, count = (
             np.bincount(subgroup[subgroup >= 0], values[subgroup >= 0])
-            for values in (weight if frequency is None else weight * frequency, ones)
+            for values in (weights if frequency is None else weights * frequency, ones)
         )
         self.share, self.adjustment, self.weight = (
             torch.from_numpy(values.astype(np.float32)).to(device)
-            for values in (mass / mass.sum(), config.adjustment / np.sqrt(count), weight)
+            for values in (mass / mass.sum(), config.adjustment / np.sqrt(count), weights)
         )
         # Samples of no subgroup are in a column of their own, the last one.
         self.subgroup = torch.from_numpy(np.where(subgroup < 0, len(self.names), subgroup)).to(device)

@@ -354,7 +354,8 @@ class Trainer:
         self.logger.step()
 
     def _swa_is_on(self) -> bool:
-        return self._position() >= self.config.optim.swa_start * self.steps_per_epoch
+        start = self.config.optim.swa_start
+        return start is not None and self._position() >= start * self.steps_per_epoch
 
     def _evaluation_due(self) -> bool:
         """Whether this step was the one that completed another ``eval_every`` epochs, or the last."""

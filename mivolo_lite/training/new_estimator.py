@@ -24,8 +24,9 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     Raises:
         UserError: the method weighs ages by their counts, which a stream does not know.
     """
-    has_card = weights_from is not None and (weights_from / CARD_FILE).exists()
-    start = asdict(Card.load(weights_from)) if has_card else {}
+    start = {}
+    if weights_from is not None and (weights_from / CARD_FILE).exists():
+        start = asdict(Card.load(weights_from))
     card = Card(
         **{name: start[name] for name in ("normalisation", "licence", "attribution") if name in start},
         model=named_options(config.model),

@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mivolo_lite.card import MODEL_FILE
 from mivolo_lite.errors import UserError
@@ -42,7 +42,7 @@ class RunFolder:
         self.lock = self.path / "lock"
         self.probe = self.path / "seen"
         self.profile = self.path / "profile"
-        self._locked = None
+        self._locked: TextIO | None = None
 
     def begin(self, resume: str) -> None:
         """Make the folder, on one rank alone, and keep other jobs out of it while this process lives.
@@ -173,22 +173,22 @@ class RunFolder:
         so nothing stale is left to be judged by its age. ``flock`` would be inherited by the loader's workers, which
         outlive a killed process by some seconds.
         """
-        self._locked = open(self.lock, "a+")
+        locked = self._locked = open(self.lock, "a+")
         end = time.monotonic() + _LOCK_PATIENCE
         while True:
             try:
-                fcntl.lockf(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     return  # a file system without locks
                 if time.monotonic() > end:
-                    self._locked.seek(0)
+                    locked.seek(0)
                     raise UserError(
-                        f"--run {self.path}: another job is at work in it ({self._locked.read().strip()}); "
+                        f"--run {self.path}: another job is at work in it ({locked.read().strip()}); "
                         "stop it, or choose another folder"
                     ) from None
                 time.sleep(0.5)
-        self._locked.truncate(0)
-        self._locked.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._locked.flush()
+        locked.truncate(0)
+        locked.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        locked.flush()

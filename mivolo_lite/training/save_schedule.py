@@ -16,7 +16,7 @@ class SaveSchedule:
     def __init__(self, every: int | str):
         self._steps = every if isinstance(every, int) else None
         self._seconds = 60 * float(every.removesuffix("min")) if isinstance(every, str) else None
-        self.saved()
+        self._saved, self._asked = time.monotonic(), False
 
     def due(self, step: int) -> bool:
         """Whether a save is due after this step by its number."""

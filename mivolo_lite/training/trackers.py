@@ -154,7 +154,7 @@ _LOG_REPORT: dict[str, Callable[[Any, str, Path], None]] = {"wandb": _report_to_
 _START = {"tensorboard": _start_tensorboard, "wandb": _start_wandb, "mlflow": _start_mlflow}
 
 
-def _read_ids(run: Path) -> dict[str, str]:
+def _read_ids(run: Path) -> dict[Any, str]:
     try:
         ids = json.loads((run / TRACKERS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
