@@ -88,9 +88,8 @@ class Teachers:
         """The teachers' answers to a batch's ``images()``."""
         outputs = []
         for teacher in self.teachers:
-            outputs.append(
-                teacher(**{name: _resized(value, teacher.card.image_size) for name, value in images.items()})
-            )
+            resized = {name: _resized(value, teacher.card.image_size) for name, value in images.items()}
+            outputs.append(teacher(**resized))
         estimates = [teacher.estimate(output) for teacher, output in zip(self.teachers, outputs, strict=True)]
         span = self.student.method.span
         probabilities = [
@@ -127,9 +126,8 @@ class Teachers:
         if gender is not None and answers.gender is not None:
             loss = loss + gender_weight * _divergence(answers.gender, gender)
         if answers.features is not None:
-            loss = loss + self.feature_weight * self._feature_distance(
-                output["projection"], answers.features, answers.share
-            )
+            distance = self._feature_distance(output["projection"], answers.features, answers.share)
+            loss = loss + self.feature_weight * distance
         return loss
 
     def _feature_distance(self, projection: Tensor, features: Tensor, share: Tensor) -> Tensor:
