@@ -45,7 +45,11 @@ def run(argv: Sequence[str]) -> None:
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", type=str, nargs="+", required=True, help="the `best` folders of one run or more"
+        "--checkpoint",
+        type=str,
+        nargs="+",
+        required=True,
+        help="the `best` folders of one run or more; `default` is the package's own",
     )
     parser.add_argument(
         "--data", type=str, nargs="+", required=True, help="folders of indexed shards, or their URLs, one or more"

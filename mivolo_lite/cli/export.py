@@ -14,7 +14,12 @@ from mivolo_lite.inference.timm_weights import export_backbone
 def run(argv: Sequence[str]) -> None:
     """``export --checkpoint RUN/best --out model.onnx``: one file from uint8 images to years, genders and tasks."""
     parser = parser_of("export", run)
-    parser.add_argument("--checkpoint", type=str, required=True, help="the `best` folder of a run, or hf://user/name")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="the `best` folder of a run, `default` for the package's own, or hf://user/name",
+    )
     parser.add_argument("--out", type=str, required=True, help="the file to write")
     parser.add_argument(
         "--format",

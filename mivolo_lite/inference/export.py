@@ -54,12 +54,14 @@ def export(
             run = open_onnx(partial)
         else:
             extra = {DESCRIPTION: json.dumps(description, indent=1)}
-            torch.export.save(program, partial, extra_files=extra)
+            with open(partial, "wb") as file:  # by its name, which ends in .partial, torch warns
+                torch.export.save(program, file, extra_files=extra)
             run = open_program(partial)
         return require_parity(estimator, graph, run, precision)
 
 
 def open_program(path: Path) -> Run:
     """A file of torch.export, run by torch."""
-    module = torch.export.load(path).module()
+    with open(path, "rb") as file:
+        module = torch.export.load(file).module()
     return lambda inputs: module(*inputs)
