@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from inspect import signature
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import timm
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from torch import nn
 from torch.optim import Optimizer
 
@@ -97,7 +98,7 @@ class OptimConfig:
         self.name = self.name.lower()
         require_optimizer(self.name)
         if self.name != ADAMW and (self.beta1, self.beta2) != (OptimConfig.beta1, OptimConfig.beta2):
-            raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give `options: {{betas: [...]}}`")
+            raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give its own in optim.options")
         if self.schedule == "multistep" and not self.decay_milestones:
             raise UserError("optim.schedule multistep: optim.decay_milestones is missing, as in [10, 20]")
         if self.teacher_features and not self.teachers:
@@ -155,9 +156,20 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
     else:
         options = config.options
     try:
+        _require_own(config.name, config.options)
         return create_optimizer_v2(groups, config.name, config.lr, config.weight_decay, **options)
     except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
         raise UserError(f"optim.name {config.name}, with options {options}: {first_line(error)}") from None
+
+
+def _require_own(name: str, options: Collection[str]) -> None:
+    """Raise ValueError for an option that the optimizer does not have: timm's factory drops some, and has its own."""
+    parameters = signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    own = [option for option in parameters if option not in ("params", "lr", "weight_decay")]
+    for option in options:
+        if option not in own:
+            hint = did_you_mean(option, own, "those are " + ", ".join(own))
+            raise ValueError(f"{option} is none of its own{hint}")
 
 
 def parameter_groups(module: nn.Module, config: OptimConfig, frozen: Collection[str]) -> list[dict[str, Any]]:

@@ -116,6 +116,22 @@ def test_options_that_an_optimizer_does_not_take_are_one_line(options):
         build_optimizer(small_model(), OptimConfig(name="sgd", options=options))
 
 
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("sgd", {"betas": [0.9, 0.95]}, "betas is none of its own; those are momentum, dampening, nesterov"),
+        ("adamw", {"momentum": 0.5}, "momentum is none of its own; those are betas, eps"),
+        ("lion", {"eps": 1e-3}, "eps is none of its own"),
+        ("muon", {"layer_decay": 0.5}, "layer_decay is none of its own"),
+        ("adamw", {"beta": [0.9, 0.95]}, "beta is none of its own; did you mean betas"),
+        ("adamw", {"lr": 0.1}, "lr is none of its own"),
+    ],
+)
+def test_options_that_the_factory_would_drop_are_one_line(name, options, message):
+    with pytest.raises(UserError, match=f"optim.name {name}, with options .*: {message}"):
+        build_optimizer(small_model(), OptimConfig(name=name, options=options))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="its optimizers run there")
 def test_an_optimizer_for_gpus_says_so():
     with pytest.raises(UserError, match="optim.name bnbadamw, .*CUDA"):
