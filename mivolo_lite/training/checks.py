@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
+from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import write_text
 from mivolo_lite.labels import IDENTITY, NO_CODE
@@ -41,7 +42,7 @@ def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, in
     samples, labels = count_labels(reader.indexes, inputs, reader.tasks)
     weights = loss_weights(config)
     known = {name: count for name, count in labels.items() if weights[name]}
-    if has_teachers(config):
+    if taught(config):
         labels["of the teachers"] = known["of the teachers"] = samples
     require_labels("data.train", config.data.train, samples, known, inputs)
     return labels
@@ -65,20 +66,24 @@ def loss_weights(config: RunConfig) -> dict[str, float]:
     return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
 
 
-def has_teachers(config: RunConfig) -> bool:
-    """Whether a run learns teachers' answers, which every image has."""
-    return bool(config.optim.teachers and config.optim.teacher_weight)
+def taught(config: RunConfig) -> set[str]:
+    """The labels that teachers answer for every image: their ages, and the gender where all of them estimate it."""
+    if not (config.optim.teachers and config.optim.teacher_weight):
+        return set()
+    folders = [locate(teacher) for teacher in config.optim.teachers]
+    for folder in folders:
+        require_files(folder, CARD_FILE)
+    return {"age", "gender"} if all(Card.load(folder).gender for folder in folders) else {"age"}
 
 
 def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
-    """The labels that a run does not learn: of no weight, or, without teachers, known of no sample.
+    """The labels that a run does not learn: of no weight, or known of no sample and no teacher.
 
     Args:
         config: of the run.
         labels: how many samples have each label, as far as that is known.
     """
-    taught = {"age", "gender"} if has_teachers(config) else set()
-    unknown = {name for name, count in labels.items() if not count} - taught
+    unknown = {name for name, count in labels.items() if not count} - taught(config)
     return unknown | {name for name, weight in loss_weights(config).items() if not weight}
 
 

@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from mivolo_lite.card import Card
+from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.training import checks
 from mivolo_lite.training.run_folder import RunFolder
 
 MIB = 2**20
+FILES = ["--config", "pkg:utkface", "--run", "x"]
 
 
 @pytest.fixture
@@ -62,3 +65,29 @@ def test_a_folder_that_a_rank_does_not_see_is_waited_for_and_then_named(monkeypa
     monkeypatch.setattr(checks, "gather_object", lambda own: own)
     with pytest.raises(UserError, match="rank 1 on .* cannot see this folder of rank 0 on node-a"):
         checks.require_shared_folder(RunFolder(tmp_path), rank_1)
+
+
+@pytest.mark.parametrize(
+    "genders, weight, nothing",
+    [
+        ([True, True], 1, set()),
+        ([True, False], 1, {"gender"}),
+        ([False], 1, {"gender"}),
+        ([True], 0, {"age", "gender"}),
+        ([], 1, {"age", "gender"}),
+    ],
+)
+def test_teachers_teach_the_gender_where_all_of_them_estimate_it(genders, weight, nothing, tmp_path):
+    folders = [tmp_path / f"{number}" for number in range(len(genders))]
+    for folder, gender in zip(folders, genders, strict=True):
+        folder.mkdir()
+        Card({"name": "single"}, {"name": "dldl"}, {"min_age": 0, "max_age": 100}, 64, gender=gender).save(folder)
+    teachers = f"[{', '.join(map(str, folders))}]"
+    config = read_run_config([*FILES, "--optim.teachers", teachers, "--optim.teacher_weight", f"{weight}"])
+    assert checks.unlearnt(config, {"age": 0, "gender": 0}) == nothing
+
+
+def test_a_teacher_that_is_not_there_is_one_line(tmp_path):
+    config = read_run_config([*FILES, "--optim.teachers", f"[{tmp_path / 'none'}]"])
+    with pytest.raises(UserError, match=f"{tmp_path / 'none'}"):
+        checks.unlearnt(config, {})
