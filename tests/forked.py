@@ -31,12 +31,16 @@ def forked_process(target: Callable, args: tuple) -> ForkedProcess:
     return ForkedProcess(target=target, args=args)
 
 
-def run_forked(command: list[str]) -> SimpleNamespace:
-    """Stands for ``subprocess.run`` of ``python -m mivolo_lite``."""
+def popen_forked(command: list[str]) -> SimpleNamespace:
+    """Stands for ``subprocess.Popen`` of ``python -m mivolo_lite``."""
     process = forked_process(_run, (os.getcwd(), command[3:]))
     process.start()
-    process.join()
-    return SimpleNamespace(returncode=process.exitcode)
+
+    def wait() -> int | None:
+        process.join()
+        return process.exitcode
+
+    return SimpleNamespace(wait=wait)
 
 
 def _run(folder: str, words: list[str]) -> None:

@@ -32,7 +32,7 @@ from mivolo_lite.packing.sources import SOURCES
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
-from tests.forked import run_forked
+from tests.forked import popen_forked
 from tests.inference.scenes import RedSquares, photo
 from tests.models.tiny import SIDE, TinyMivolo
 from tests.packing import layouts
@@ -150,7 +150,7 @@ def workplace(supplies, tmp_path, monkeypatch):
     (tmp_path / "shards").symlink_to(supplies / "shards")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "mivolo_d1_224", TinyMivolo)
-    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
+    monkeypatch.setattr("mivolo_lite.distributed.preemption.subprocess", SimpleNamespace(Popen=popen_forked))
     return tmp_path
 
 

@@ -6,6 +6,8 @@ A handler only notes the signal. All ranks learn of it between the same two step
 import atexit
 import os
 import signal
+import subprocess
+from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,35 @@ def listen() -> None:
         signal_when_parent_ends(signal.SIGTERM)
         if os.getppid() != launcher.pid:  # it ended before Linux was asked
             _received.append(signal.SIGTERM)
+
+
+def run_training(command: Sequence[str]) -> tuple[int, bool]:
+    """Run a training as a process. At a signal it saves and ends, and this process waits for that.
+
+    Ctrl-C reaches the training as well. A second one would end it at once, so that one is not passed on.
+
+    Returns:
+        Its exit code, and whether a signal came.
+    """
+    received: list[int] = []
+    training: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signal_number: int, _frame: FrameType | None) -> None:
+        received.append(signal_number)
+        if training is not None and signal_number in PREEMPTION_SIGNALS:
+            training.send_signal(signal_number)
+
+    is_deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    heeded = PREEMPTION_SIGNALS if is_deaf else (*PREEMPTION_SIGNALS, signal.SIGINT)
+    earlier = {number: signal.signal(number, pass_on) for number in heeded}
+    try:
+        training = subprocess.Popen(command)
+        if received:  # before there was anybody to pass it on to
+            training.terminate()
+        return training.wait(), bool(received)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def preempted() -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Literal
 
 from mivolo_lite.card import Card
 from mivolo_lite.config import read_run_config
-from mivolo_lite.distributed.preemption import EXIT_CODE
-from mivolo_lite.errors import UserError
+from mivolo_lite.distributed.preemption import EXIT_CODE, run_training
+from mivolo_lite.errors import MachineError, UserError
 from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
 from mivolo_lite.training.checkpoint import finished_checkpoints
@@ -23,7 +22,7 @@ Weights = Literal["best", "last"]
 
 
 class Preempted(UserError):
-    """A training was preempted, and saved. The exit code tells a batch system to start it again."""
+    """A training was preempted. The exit code tells a batch system to start it again."""
 
     exit_code = EXIT_CODE
 
@@ -47,7 +46,7 @@ def train_and_evaluate(
 
     Raises:
         UserError: the training failed, and has said why; or its folder holds one with other options.
-        Preempted: it was preempted, and saved.
+        Preempted: it, or this process, was preempted.
     """
     words, out = [*words, "--run", str(run), "--resume", "auto"], run / "evaluation"
     config = read_run_config(words)
@@ -71,14 +70,21 @@ def train_and_evaluate(
 
 
 def _train(words: Sequence[str], run: Path, launcher: str) -> None:
-    start = shlex.split(launcher) or [sys.executable, "-m", "mivolo_lite"]
-    command = [*start, "train", *words]
+    command = [*_words_of(launcher), "train", *words]
     print(f"\n{shlex.join(command)}", flush=True)
-    code = subprocess.run(command).returncode
-    if code == EXIT_CODE:
-        raise Preempted(f"{run}: the training was preempted and saved; start the same command again to resume")
+    code, is_preempted = run_training(command)
+    if code == EXIT_CODE or is_preempted:
+        raise Preempted(f"{run}: the training was preempted; start the same command again to resume")
     if code:
-        raise UserError(f"{run}: the training ended with exit code {code}; its own message stands above")
+        kind = UserError if code == UserError.exit_code else MachineError  # what was killed may succeed next time
+        raise kind(f"{run}: the training ended with exit code {code}; its own message stands above")
+
+
+def _words_of(launcher: str) -> list[str]:
+    try:
+        return shlex.split(launcher) or [sys.executable, "-m", "mivolo_lite"]
+    except ValueError as error:
+        raise UserError(f"--launcher {launcher}: {error}") from None
 
 
 def _tta_of(evaluation: Path) -> str:

@@ -12,12 +12,12 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.crossval import cross_validate
 from mivolo_lite.shards.index import ShardIndex
 from tests.experiments.test_seeds import SMALL
-from tests.forked import run_forked
+from tests.forked import popen_forked
 
 
 @pytest.mark.slow
 def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
+    monkeypatch.setattr("mivolo_lite.distributed.preemption.subprocess", SimpleNamespace(Popen=popen_forked))
     main(["pack", "people", "--count", "60", "--folds", "2", "--out", f"{tmp_path}/data", "--workers", "1"])
     (data,) = (path for path in (tmp_path / "data").iterdir() if path.is_dir())
     excluded = ShardIndex.load(data).key(0)

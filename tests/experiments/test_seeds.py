@@ -1,6 +1,7 @@
 """A recipe trained with several seeds, by real trainings."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.seeds import train_seeds
-from tests.forked import run_forked
+from mivolo_lite.experiments.training_runs import Preempted
+from tests.forked import popen_forked
 
 SMALL = [
     "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0",
@@ -18,7 +20,7 @@ SMALL = [
 
 @pytest.mark.slow
 def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
+    monkeypatch.setattr("mivolo_lite.distributed.preemption.subprocess", SimpleNamespace(Popen=popen_forked))
     words = ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
     main(["seeds", *words, "--seeds", "2", "--workers=0"])
     table = capfd.readouterr().out
@@ -43,9 +45,44 @@ def test_mistakes_are_one_line(capsys):
     assert stop.value.code == 2 and "seeds" in capsys.readouterr().err
 
 
+@pytest.fixture
+def words(people, tmp_path):
+    return ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
+
+
+def launcher(tmp_path, line):
+    """A program that stands for a launcher: what a training does is not asked here."""
+    (tmp_path / "launch.sh").write_text(f"{line}\n")
+    return f"sh {tmp_path / 'launch.sh'}"
+
+
+@pytest.mark.parametrize("line, code", [("exit 2", 2), ("exit 1", 1), ("kill -9 $$", 1), ("exit 75", 75)])
+def test_the_exit_code_says_whether_another_start_may_succeed(line, code, words, tmp_path):
+    with pytest.raises(UserError, match="seed-0: the training") as error:
+        train_seeds(words, 2, launcher(tmp_path, line))
+    assert error.value.exit_code == code
+
+
+@pytest.mark.parametrize("name, code", [("TERM", 0), ("USR2", 0), ("INT", 7)])
+def test_a_signal_is_left_to_the_training(name, code, words, tmp_path):
+    """It saves and ends, before this process does. Ctrl-C reaches both by the terminal, here this process alone."""
+    trap = f"trap 'sleep 0.1; touch {tmp_path}/saved; exit 0' TERM USR2"
+    saves = f"{trap}; sleep 0.1; kill -{name} $PPID; sleep 0.2 & wait; exit 7"
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)]
+    with pytest.raises(Preempted, match="seed-0: the training was preempted; start the same command again"):
+        train_seeds(words, 2, launcher(tmp_path, saves))
+    assert (tmp_path / "saved").exists() == (code == 0)
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)]
+
+
+def test_a_launcher_that_is_no_command_line_is_one_line(words):
+    with pytest.raises(UserError, match='--launcher "x: No closing quotation'):
+        train_seeds(words, 2, '"x')
+
+
 @pytest.mark.slow
 def test_a_training_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.experiments.training_runs.subprocess", SimpleNamespace(run=run_forked))
+    monkeypatch.setattr("mivolo_lite.distributed.preemption.subprocess", SimpleNamespace(Popen=popen_forked))
     words = ["--run", f"{tmp_path}/run", "--data.train", "nowhere", "--data.val", "nowhere"]
     with pytest.raises(UserError, match="seed-0: the training ended with exit code 2; its own message stands above"):
         train_seeds(words, 2)
