@@ -61,6 +61,8 @@ def cross_validate(
     config = read_run_config([*words, "--data.val", "-"])
     if len(config.data.train_sets) != 1:
         raise UserError("crossval: data.train names several data sets; pack one with --folds")
+    if config.data.train_sets[0].folds is not None:
+        raise UserError(f"crossval: data.train {config.data.train_sets[0]}: takes all of them; name the folder alone")
     if config.train.patience is not None or config.optim.schedule == "plateau":
         raise UserError(
             "crossval: train.patience and optim.schedule plateau go by the error on the fold that is left out; "

@@ -1,6 +1,7 @@
 """What a run says of itself before its first step and after its last."""
 
 import math
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,15 @@ def announce_end(trainer: "Trainer") -> None:
         )
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest}its weights in {best}; goodput {goodput:.0%}; a report of them:")
-    trainer.logger.log(
-        f"mivolo-lite evaluate --checkpoint {best} --data {trainer.val_index.folder} --out "
-        f"{trainer.folder.path}/evaluation"
-    )
+    trainer.logger.log(shlex.join(_report_command(trainer)))
+
+
+def _report_command(trainer: "Trainer") -> Iterator[str]:
+    """The command that evaluates the best weights on the samples that chose them."""
+    data, out = trainer.config.data, trainer.folder.path / "evaluation"
+    yield from ("mivolo-lite", "evaluate", "--checkpoint", f"{trainer.folder.best}")
+    yield from ("--data", f"{trainer.val_index.folder}", "--out", f"{out}")
+    if data.val_set.folds is not None:
+        yield from ("--folds", f"{list(data.val_set.folds)}")
+    if data.exclude:
+        yield from ("--exclude", data.exclude)

@@ -56,6 +56,11 @@ def test_the_error_on_the_fold_decides_nothing(tmp_path):
             cross_validate(["--run", f"{tmp_path}/run", "--data.train", "a", *words], 2)
 
 
+def test_some_of_the_folds_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="crossval: data.train a, folds 0, 1: takes all of them; name the folder alone"):
+        cross_validate(["--run", f"{tmp_path}/run", "--data.train", "[{path: a, folds: [0, 1]}]"], 3)
+
+
 def test_several_data_sets_have_no_folds_in_common(tmp_path):
     with pytest.raises(UserError, match="names several data sets"):
         cross_validate(["--run", f"{tmp_path}/run", "--data.train", "[a, b]"], 2)
