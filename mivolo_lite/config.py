@@ -232,6 +232,8 @@ def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
     if not (address == DEFAULT or is_hub_address(address) or os.path.isdir(address)):  # the trainer reports it
         return {}
     card = Card.load(locate(address)).from_nothing()
+    if card.model["name"] == "ensemble":
+        raise UserError(f"{address}: is an ensemble, which does not learn; start from a member, or make it a teacher")
     sections = {"model": card.model, "method": card.method, "ages": card.span, "data": {"image_size": card.image_size}}
     return deepcopy(sections)
 

@@ -64,7 +64,8 @@ def read_log(run: Path) -> Log:
         records = None
     if records is None:
         raise UserError(f"{run}: no {LOG_FILE} here that can be read; give the folder of a run")
-    log = {kind: [record for record in records if record.get("kind") == kind] for kind in ("train", "val")}
+    steps = [record for record in records if isinstance(record.get("step"), int)]
+    log = {kind: [record for record in steps if record.get("kind") == kind] for kind in ("train", "val")}
     if not any(log.values()):
         raise UserError(f"{path}: holds no step yet; wait for the first lines of the log")
     return log

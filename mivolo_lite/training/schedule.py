@@ -56,11 +56,12 @@ def learning_rate(
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return config.lr * (step + 1) / math.ceil(warmup)
+    lowest = min(config.min_lr, config.lr)
     if config.schedule in _DECAYING:
         factor = _DECAYING[config.schedule](step / steps_per_epoch, plateaus, config)
-        return max(config.lr * factor, min(config.min_lr, config.lr))
+        return max(config.lr * factor, lowest)
     share = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
-    return config.min_lr + (config.lr - config.min_lr) * _FALLING[config.schedule](share, config)
+    return lowest + (config.lr - lowest) * _FALLING[config.schedule](share, config)
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float, frozen: bool = False) -> None:

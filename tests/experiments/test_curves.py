@@ -49,7 +49,10 @@ def test_smoothing_a_constant_leaves_it():
     assert list(smoothed([2.5] * 5)) == pytest.approx([2.5] * 5)
 
 
-@pytest.mark.parametrize("content, message", [(None, "no metrics.jsonl"), ("no json\n", "no step yet")])
+@pytest.mark.parametrize(
+    "content, message",
+    [(None, "no metrics.jsonl"), ("no json\n", "no step yet"), ('{"kind": "val", "mae": 3}\n', "no step yet")],
+)
 def test_a_folder_without_a_log_is_one_line(tmp_path, content, message, capsys):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)

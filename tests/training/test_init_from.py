@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.methods.lds import smoothed_weights
 from mivolo_lite.training.loop import Trainer
@@ -31,6 +32,12 @@ def started(*words):
     trainer.logger.close()
     trainer.heartbeat.stop()
     return trainer
+
+
+def test_an_ensemble_does_not_learn(words, tmp_path):
+    Card({"name": "ensemble", "members": []}, {"name": "dldl"}, {"min_age": 0, "max_age": 100}, 32).save(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: is an ensemble, which does not learn; start from a member"):
+        read_run_config(["--run", "x", "--init_from", f"{tmp_path}", *words])
 
 
 @pytest.mark.slow

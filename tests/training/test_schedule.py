@@ -50,6 +50,12 @@ def test_they_are_timms(options, kind, theirs):
     assert course(min_lr=lowest.get("lr_min", 0.0), **options) == pytest.approx(of_timm(kind, **theirs, **lowest))
 
 
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_no_rate_is_above_lr(schedule):
+    """Where `min_lr` is, all stay at `lr`."""
+    assert course(schedule=schedule, lr=1e-3, min_lr=1e-2, decay_milestones=[2]) == [1e-3] * STEPS
+
+
 def test_milestones_are_torchs():
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5)
     scheduler, expected = torch.optim.lr_scheduler.MultiStepLR(optimizer, [8, 20], 0.2), []
