@@ -42,7 +42,7 @@ class AuditOptions:
     max_blur: float = 0.6
     show: int = 60
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.distance <= 16:
             raise UserError(f"--distance {self.distance}: give a number of bits from 0 to 16")
         for name in ("similarity", "max_blur"):
@@ -106,7 +106,8 @@ def audit(
         for image in IMAGES:
             prints[image] = read_fingerprints(samples, image, map_tasks, out)
             pairs[image] = find_pairs(samples, image, prints[image], map_tasks, options.distance, options.similarity)
-            prints[image] = prints[image]._replace(thumbnails=None)  # unmapped, so that the file can go
+            # Unmapped, so that the file can go.
+            prints[image] = prints[image]._replace(thumbnails=np.zeros(0, np.uint8))
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
     flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
     excluded = sorted(exclusions(groups, flagged, prints, samples, options.age_tolerance))
@@ -161,7 +162,7 @@ def summary(result: Audit) -> str:
     """The result as lines for the screen."""
     statistics = json.loads((result.out / AUDIT_FILE).read_text())
     groups, names = statistics["groups"], result.samples.names
-    types = Counter()
+    types: Counter[str] = Counter()
     for counts in statistics["pairs"].values():
         types.update(counts)
     links = ", ".join(f"{types[kind]} {kind}" for kind in COPY_TYPES if types[kind]) or "none"

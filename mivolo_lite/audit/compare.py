@@ -69,7 +69,7 @@ def _find_warp(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     """(2, 3) affine map from points of ``first`` to points of ``second``, None where it does not converge."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)
     try:
-        return cv2.findTransformECC(first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop, None, 5)[1]
+        return cv2.findTransformECC(first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop)[1]
     except cv2.error:
         return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from mivolo_lite.audit.compare import similarities, thumbnails_alike
@@ -65,22 +66,30 @@ def _without(rows: np.ndarray, links: np.ndarray) -> np.ndarray:
     return np.setdiff1d(rows, links[:, 1], assume_unique=True)
 
 
-def _pairs(places: np.ndarray, kind, distance, similarity) -> np.ndarray:
+def _pairs(places: np.ndarray, kind: ArrayLike, distance: ArrayLike, similarity: ArrayLike) -> np.ndarray:
     pairs = np.zeros(len(places), PAIR)
     pairs["first"], pairs["second"] = places.min(axis=1, initial=np.iinfo(np.int64).max), places.max(axis=1, initial=-1)
     pairs["kind"], pairs["distance"], pairs["similarity"] = kind, distance, similarity
     return pairs
 
 
-def _near_pairs(samples, image, prints, rows, map_tasks, distance, similarity) -> np.ndarray:
+def _near_pairs(
+    samples: Samples,
+    image: str,
+    prints: Fingerprints,
+    rows: np.ndarray,
+    map_tasks: Map,
+    distance: int,
+    similarity: float,
+) -> np.ndarray:
     hashes = perceptual_hashes(prints.thumbnails, rows)
-    alike = [np.zeros((0, 3), np.int64)]
+    chunks = [np.zeros((0, 3), np.int64)]
     for first, second, mirrored in candidates(hashes, distance):
         for is_alike in thumbnails_alike(prints.thumbnails, rows[first], rows[second], mirrored):
             size = len(is_alike)
-            alike.append(np.stack([first[:size][is_alike], second[:size][is_alike], mirrored[:size][is_alike]], axis=1))
+            chunks.append(np.stack([part[:size][is_alike] for part in (first, second, mirrored)], axis=1))
             first, second, mirrored = first[size:], second[size:], mirrored[size:]
-    alike = np.concatenate(alike)
+    alike = np.concatenate(chunks)
     first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
     sample_pairs = np.stack([prints.records["sample"][rows[first]], prints.records["sample"][rows[second]]], axis=1)
     scores = _similarities(samples, image, sample_pairs, mirrored, map_tasks)
@@ -140,12 +149,16 @@ def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.nd
     return images[counts, 0], images[counts, 1], across[counts]
 
 
-def _similarities(samples, image, sample_pairs, mirrored, map_tasks) -> np.ndarray:
+def _similarities(
+    samples: Samples, image: str, sample_pairs: np.ndarray, mirrored: np.ndarray, map_tasks: Map
+) -> np.ndarray:
     """(K,) similarity of pairs of samples (K, 2)."""
     # Pairs of one image follow each other, so that it is read once.
     order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
-    pairs = [(samples.place(first), samples.place(second)) for first, second in sample_pairs[order].tolist()]
-    pairs = [(*pair, flipped) for pair, flipped in zip(pairs, mirrored[order].tolist(), strict=True)]
+    pairs = [
+        (samples.place(first), samples.place(second), flipped)
+        for (first, second), flipped in zip(sample_pairs[order].tolist(), mirrored[order].tolist(), strict=True)
+    ]
     tasks = [(image, pairs[start : start + _PAIRS_PER_TASK]) for start in range(0, len(pairs), _PAIRS_PER_TASK)]
     scores = np.zeros(len(pairs), np.float32)
     bar = tqdm(total=len(pairs), desc="comparing", unit=" pairs", disable=None)

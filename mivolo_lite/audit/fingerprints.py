@@ -86,7 +86,9 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _read_chunk(files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]):
+def _read_chunk(
+    files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Records, thumbnails and reasons of (number, folder, sample in it)."""
     name, places = task
     records = np.zeros(len(places), FINGERPRINT)

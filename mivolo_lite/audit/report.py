@@ -131,7 +131,7 @@ def _summary(numbers: dict, samples: Samples) -> Section:
 def _overlap(numbers: dict, samples: Samples) -> Iterator[Section]:
     if len(samples.names) < 2:
         return
-    rows = [
+    rows: list[list[str | Cell]] = [
         [name, f"{len(index):,}", *(Cell(f"{count:,}", _percent(count, len(index))) for count in counts)]
         for name, index, counts in zip(samples.short_names, samples.indexes, numbers["overlap"], strict=True)
     ]
@@ -175,10 +175,10 @@ def _card(group: Group, samples: Samples, thumbnail: _Thumbnails) -> Card:
         words = [Mark(text) if differ else text for text, differ in zip(label, differs, strict=True) if text]
         images.append(Image(thumbnail(number), words, _name(number, samples), "unreadable"))
     types = [name for code, name in enumerate(COPY_TYPES) if code in group.pairs["kind"]]
-    words = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(name, name) for name in types)
+    alike = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(name, name) for name in types)
     gap = f" · {group.age_gap:g} years apart" if group.age_gap else ""
     more = f" · {len(group.members) - _MEMBERS} more copies" if len(group.members) > _MEMBERS else ""
-    return Card(images, note=f"{words} · similarity {group.pairs['similarity'].min():.2f}{gap}{more}")
+    return Card(images, note=f"{alike} · similarity {group.pairs['similarity'].min():.2f}{gap}{more}")
 
 
 def _poor(numbers: dict, samples: Samples, flagged: Sequence[Flag], thumbnail: _Thumbnails) -> Iterator[Section]:
@@ -227,7 +227,7 @@ def _bars(title: str, rows: dict[str, list[int]], samples: Samples) -> Table:
     """A table whose cells have bars, each folder's shares to one scale."""
     sizes = [max(len(index), 1) for index in samples.indexes]
     longest = max(count / size for counts in rows.values() for count, size in zip(counts, sizes, strict=True)) or 1
-    cells = [
+    cells: list[list[str | Cell]] = [
         [name, *(Cell(f"{count:,}", bar=count / size / longest) for count, size in zip(counts, sizes, strict=True))]
         for name, counts in rows.items()
     ]

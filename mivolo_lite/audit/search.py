@@ -1,7 +1,7 @@
 """All pairs of 64-bit hashes that differ in few bits, without comparing all pairs."""
 
 from collections.abc import Iterator
-from itertools import combinations, count
+from itertools import combinations
 from math import log2
 
 import numpy as np
@@ -46,17 +46,18 @@ class NearPairs:
         hashes = self.hashes[order]
         pairs = [np.zeros((0, 2), np.int64)]
         first = np.arange(len(hashes))
-        for shift in count(1):
+        for shift in range(1, len(hashes)):
             first = first[: np.searchsorted(first, len(hashes) - shift)]
             differing = hashes[first] ^ hashes[first + shift]
             together = (differing & mask) == 0
             first, differing = first[together], differing[together]
             if not len(first):
-                return np.sort(np.concatenate(pairs), axis=1)
+                break
             near = np.flatnonzero(np.bitwise_count(differing) <= self.distance)
             for block in earlier:
                 near = near[(differing[near] & block) != 0]
             pairs.append(np.stack([order[first[near]], order[first[near] + shift]], axis=1))
+        return np.sort(np.concatenate(pairs), axis=1)
 
 
 def _blocks_of_a_table(hashes: int, distance: int) -> int:

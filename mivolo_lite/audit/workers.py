@@ -36,5 +36,5 @@ def _start(indexes: Sequence[ShardIndex]) -> None:
     cv2.setNumThreads(0)
 
 
-def _call(function: Callable, task):
+def _call(function: Callable[..., Any], task: Any) -> Any:
     return function(_files, task)

@@ -127,8 +127,8 @@ def corrupt(image: np.ndarray, name: str, severity: int, chance: tuple[int, int]
 
 def _content(image: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns between the black margins; None where everything is black."""
-    light = image.any(axis=2)
-    rows, columns = (np.flatnonzero(light.any(axis=axis)) for axis in (1, 0))
+    light = np.any(image, axis=2)
+    rows, columns = (np.flatnonzero(np.any(light, axis=axis)) for axis in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from mivolo_lite.images.letterbox import resize
 
-_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG has it
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
 
 LEVELS = np.arange(256, dtype=np.uint8)[None]
 """All that a pixel can be, (1, 256): what changes these in the same way changes an image, by ``table_lookup``."""
@@ -27,7 +27,7 @@ def brightness(image: np.ndarray, gain: float) -> np.ndarray:
 
 def colour_cast(image: np.ndarray, gains: Sequence[float]) -> np.ndarray:
     """Each of the three channels times its own gain."""
-    return table_lookup(image, as_pixels(np.float32(gains)[:, None] * LEVELS))
+    return table_lookup(image, as_pixels(np.array(gains, np.float32)[:, None] * LEVELS))
 
 
 def contrast(image: np.ndarray, kept: float) -> np.ndarray:
@@ -39,7 +39,7 @@ def contrast(image: np.ndarray, kept: float) -> np.ndarray:
 def grey(image: np.ndarray, share: float) -> np.ndarray:
     """Without ``share`` of its colour; more colour where it is negative."""
     values = image.astype(np.float32)
-    change = cv2.cvtColor(values @ _LUMA, cv2.COLOR_GRAY2RGB)
+    change: np.ndarray = cv2.cvtColor(values @ _LUMA, cv2.COLOR_GRAY2RGB)
     change -= values
     change *= np.float32(share)
     return cv2.add(values, change, dtype=cv2.CV_8U)
@@ -93,4 +93,4 @@ def table_lookup(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def as_pixels(values: np.ndarray) -> np.ndarray:
     """float32 rounded and clipped to uint8, in one pass."""
-    return cv2.add(values, 0, dtype=cv2.CV_8U)
+    return cv2.add(values, 0, dtype=cv2.CV_8U)  # type: ignore[call-overload]  # OpenCV's stubs know no numbers here

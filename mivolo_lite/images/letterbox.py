@@ -14,7 +14,7 @@ def resize(image: np.ndarray, width: int, height: int, out: np.ndarray | None = 
     return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if averages else cv2.INTER_LINEAR)
 
 
-def fitted(width: int, height: int, size: int) -> tuple[int, int]:
+def fitted(width: int, height: int, size: float) -> tuple[int, int]:
     """The width and height of an image scaled so that its larger side is ``size``; neither falls below 1."""
     ratio = min(size / height, size / width)
     return max(1, round(width * ratio)), max(1, round(height * ratio))

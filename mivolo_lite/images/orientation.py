@@ -11,8 +11,13 @@ UPRIGHT = 1
 
 def orientation_in(exif: bytes) -> int:
     """The orientation, 1 to 8, that EXIF data name, with or without the ``Exif`` in front of them."""
-    data = Image.Exif()
-    return _orientation(lambda: data.load(exif) or data)
+
+    def read() -> Image.Exif:
+        data = Image.Exif()
+        data.load(exif)
+        return data
+
+    return _orientation(read)
 
 
 def orientation_of(image: Image.Image) -> int:

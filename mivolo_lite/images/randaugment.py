@@ -101,7 +101,7 @@ def _translate(image: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def _warp(image: np.ndarray, matrix: list[list[float]]) -> np.ndarray:
-    return cv2.warpAffine(image, np.float64(matrix), image.shape[1::-1], flags=cv2.INTER_NEAREST)
+    return cv2.warpAffine(image, np.array(matrix, np.float64), image.shape[1::-1], flags=cv2.INTER_NEAREST)
 
 
 # Each a function of the image and a strength: the share 0 to 1 of the largest magnitude, and its sign by chance.
