@@ -54,7 +54,7 @@ class CropRules:
     face_square: float = 0.0
     face_shift: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (0 <= self.face_square <= 10 and -1 <= self.face_shift <= 1):
             raise UserError(
                 f"--face_square {self.face_square} --face_shift {self.face_shift}: give a multiple up to 10, and a "

@@ -9,7 +9,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode_checked, is_jpeg, verify
@@ -179,4 +179,4 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image.convert("RGB") if transform is None else ImageCms.applyTransform(image.convert(mode), transform)
+    return image.convert("RGB") if transform is None else transform.apply(image.convert(mode))

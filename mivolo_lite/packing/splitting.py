@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -135,7 +135,5 @@ def people_in_several(by_part: Mapping[str, Sequence[TemporarySample]], identity
     people = {name: {sample.labels.extra.get(identity) for sample in part} - {None} for name, part in by_part.items()}
     if len(people) < 2 or not any(people.values()):
         return None
-    counts = defaultdict(int)
-    for person in (person for part in people.values() for person in part):
-        counts[person] += 1
+    counts = Counter(person for part in people.values() for person in part)
     return f"{sum(count > 1 for count in counts.values())} people are in two splits, of {len(counts)}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 from tqdm import tqdm
@@ -141,7 +141,7 @@ def _rank(identity: bytes, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(identity).digest()).digest()[:8]
 
 
-def _append(file, data: bytes | None) -> ByteSpan | None:
+def _append(file: BinaryIO, data: bytes | None) -> ByteSpan | None:
     if data is None:
         return None
     offset = file.tell()

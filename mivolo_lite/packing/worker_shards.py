@@ -81,7 +81,8 @@ def pack_worker_shard(
     check_layout(out, samples_per_shard)
     items = source.items()
     parts_folder, merged_folder = (out.with_name(out.name + ending) for ending in (".parts", ".parts.merged"))
-    _check_content(parts_folder), _check_content(merged_folder)
+    for folder in (parts_folder, merged_folder):
+        _check_content(folder)
     header = _header(source, items, seed)
     folders = [parts_folder / WorkerShard(worker, shard.count).folder for worker in range(1, shard.count + 1)]
     _check_headers(folders, header)  # before reading, so that a command with wrong options leaves nothing behind

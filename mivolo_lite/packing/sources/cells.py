@@ -94,7 +94,7 @@ class GenderCodes:
     """
 
     def __init__(self, text: str):
-        self.genders: dict[str, str] = {}
+        self.genders: dict[str, str | None] = {}
         try:
             for pair in filter(None, text.split(",")):
                 code, _, word = pair.partition("=")
@@ -175,10 +175,10 @@ def box_of(cells: Mapping[str, str], columns: tuple[str, ...]) -> Box | None:
         return None
     if not all(map(_is_number, edges)):
         raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} is not a box")
-    box = tuple(map(float, edges))
+    left, top, right, bottom = box = [float(edge) for edge in edges]
     if all(0 <= edge <= 1 for edge in box) and any(0 < edge < 1 for edge in box):
         raise Rejected(f"{columns[0]} to {columns[-1]}: {','.join(edges)} are shares of the image; give pixels")
-    return box
+    return left, top, right, bottom
 
 
 def numbers_of(cells: Sequence[str], what: str) -> list[float]:

@@ -117,5 +117,7 @@ def _faces_and_bodies(people: Sequence[tuple[Box | None, Box | None]]) -> tuple[
 
 def _reasons(face: Box | None, body: Box | None, missing: list[tuple[str, str]]) -> str:
     boxes = {"face": face, "body": body}
-    reasons = [f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name])}) is {reason}" for name, reason in missing]
+    reasons = [
+        f"{name} ({', '.join(f'{edge:g}' for edge in boxes[name] or ())}) is {reason}" for name, reason in missing
+    ]
     return "; ".join(reasons) or "there is no box; --whole face takes the whole image"

@@ -7,7 +7,7 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, FOLD, IDENTITY
 from mivolo_lite.packing.sources.cells import CORNERS, IMAGE, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.labelled import TableSource, Whole
 from mivolo_lite.packing.sources.table import Table, read_table
 
 PROTOCOL = (
@@ -49,7 +49,7 @@ class PaplhjakSource(TableSource):
         table = Table.of(table.location, rows)
         if "gender" in table.columns:
             gender_of.check(table.columns["gender"], table.location)
-        whole = "face" if CORNERS not in table.columns else "auto"
+        whole: Whole = "face" if CORNERS not in table.columns else "auto"
         super().__init__(images, table, gender_of, whole=whole, **options)
 
 

@@ -37,7 +37,7 @@ class PeopleSource(Source):
         self.covered = covered
         self.ages = ages
         self.rules = CropRules(crop_size=crop_size)
-        options = {"seed": seed, "covered": covered}
+        options: dict[str, float | str] = {"seed": seed, "covered": covered}
         if ages != "population":  # so that the data keeps the digest that it had before there was a choice
             options["ages"] = ages
         self.crop_policy = self.rules.policy() | {"synthetic": options}

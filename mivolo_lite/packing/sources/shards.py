@@ -105,14 +105,15 @@ class ShardsSource(Source):
             if not (face or body):
                 raise Rejected("no face or body image among its members")
             record = _record(file, label)
-            images = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
+            data = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
         labels = self._labels(record, item)
-        jpegs = [None if data is None else whole_jpeg(data, self.rules, self.max_megapixels) for data in images]
+        jpegs = (None if image is None else whole_jpeg(image, self.rules, self.max_megapixels) for image in data)
+        face_jpeg, body_jpeg = jpegs
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
         part = _folder_part(tar) if self.splits else None
-        identity_of_image = next(data for data in images if data is not None)
-        return SourceImage(identity_of_image, [Sample(key_of(key), *jpegs, labels)], together, split=part)
+        identity_of_image = next(image for image in data if image is not None)
+        return SourceImage(identity_of_image, [Sample(key_of(key), face_jpeg, body_jpeg, labels)], together, split=part)
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""

@@ -224,7 +224,7 @@ def _json_rows(file: TextIO, location: str) -> Iterator[tuple[int, dict[str, str
             yield number, _json_cells(record)
 
 
-def _parsed(text: str, kind: type, location: str) -> Any:
+def _parsed(text: str, kind: type[list] | type[dict], location: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from mivolo_lite.packing.synthetic.canvas import Canvas, curve, mix, shade
+from mivolo_lite.packing.synthetic.canvas import Canvas, Colour, Point, curve, mix, shade
 from mivolo_lite.packing.synthetic.person import Person, at_age
 
 
@@ -178,7 +178,7 @@ class Body:
             x, y + 0.035, self.head_height * 0.27, 0.018 + 0.012 * rng.random(), shade(self.person.skin, 0.86)
         )
 
-    def _arm_pose(self, side: int) -> tuple[tuple, tuple, tuple]:
+    def _arm_pose(self, side: int) -> tuple[Point, Point, Point]:
         """Shoulder, elbow and hand of one arm."""
         rng, age = self.rng, self.person.body_age
         shoulder_y = self._shoulder_y() + 0.02
@@ -191,7 +191,7 @@ class Body:
         hand = (elbow[0] + side * length * np.sin(fore), elbow[1] + length * np.cos(fore))
         return shoulder, elbow, hand
 
-    def _arm(self, canvas: Canvas, pose: tuple[tuple, tuple, tuple]) -> None:
+    def _arm(self, canvas: Canvas, pose: tuple[Point, Point, Point]) -> None:
         shoulder, elbow, hand = pose
         thick = at_age(self.person.body_age, (0, 3, 12, 25, 60, 90), (0.06, 0.052, 0.042, 0.048, 0.05, 0.04))
         thick *= (0.6 + 0.4 * self.build) * (1 + 0.08 * self.person.masculine)
@@ -205,7 +205,7 @@ class Body:
             middle = tuple(np.asarray(shoulder) * 0.4 + np.asarray(elbow) * 0.6)
             canvas.line([shoulder, middle], thick, sleeve)
 
-    def _stick(self, canvas: Canvas, hand: tuple[float, float]) -> None:
+    def _stick(self, canvas: Canvas, hand: Point) -> None:
         if self.rng.random() < at_age(self.person.body_age, (60, 72, 92), (0, 0.22, 0.65)):
             canvas.line([(hand[0], hand[1] - 0.01), (hand[0] + self.facing * 0.03, -0.005)], 0.014, (92, 62, 40))
 
@@ -213,13 +213,19 @@ class Body:
 def _pattern_odds(age: float) -> np.ndarray:
     """Odds of plain, stripes, print, jacket and cardigan."""
     ages = (0, 14, 30, 55, 85)
-    odds = ((0.3, 0.36, 0.36, 0.36, 0.3), (0.32, 0.22, 0.18, 0.14, 0.1), (0.32, 0.24, 0.12, 0.06, 0.04))
-    odds += ((0.0, 0.08, 0.24, 0.28, 0.22), (0.06, 0.1, 0.1, 0.16, 0.34))
+    odds = (
+        (0.3, 0.36, 0.36, 0.36, 0.3),
+        (0.32, 0.22, 0.18, 0.14, 0.1),
+        (0.32, 0.24, 0.12, 0.06, 0.04),
+        (0.0, 0.08, 0.24, 0.28, 0.22),
+        (0.06, 0.1, 0.1, 0.16, 0.34),
+    )
     weights = np.array([at_age(age, ages, line) for line in odds])
     return weights / weights.sum()
 
 
-def _cloth(rng: np.random.Generator, vivid: float) -> tuple[float, float, float]:
+def _cloth(rng: np.random.Generator, vivid: float) -> Colour:
     """A colour of clothes; ``vivid`` is its usual saturation."""
     saturation = float(np.clip(rng.normal(vivid, 0.16), 0.03, 0.9))
-    return tuple(255 * channel for channel in colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.25, 0.92)))
+    red, green, blue = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.25, 0.92))
+    return 255 * red, 255 * green, 255 * blue

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mivolo_lite.packing.synthetic.canvas import Canvas, mix, shade
+from mivolo_lite.packing.synthetic.canvas import Canvas, Colour, Point, mix, shade
 from mivolo_lite.packing.synthetic.person import Person, at_age
 
 _LIPS = (176.0, 70.0, 76.0)
@@ -70,7 +70,7 @@ class Head:
         if self.glasses:
             self._glasses(features)
         if self.hat is not None:
-            self._hat(canvas)
+            self._hat(canvas, self.hat)
 
     def _hair_length(self) -> float:
         """How far the hair reaches below the ears, in head heights."""
@@ -82,7 +82,7 @@ class Head:
         short = at_age(age, (2, 5, 20, 50, 75), (0.4, 0.2, 0.15, 0.4, 0.65))
         return 0.0 if rng.random() < short else rng.uniform(0.15, 0.85)
 
-    def _outline(self) -> list[tuple[float, float]]:
+    def _outline(self) -> list[Point]:
         w, jaw = self.half_width, self.jaw
         right = [
             (w * 0.62, -0.44),
@@ -94,7 +94,7 @@ class Head:
         ]
         return [(0, -0.5)] + right + [(0, 0.5)] + [(-x, y) for x, y in reversed(right)]
 
-    def _line_colour(self, strength: float) -> tuple[float, float, float]:
+    def _line_colour(self, strength: float) -> Colour:
         return mix(self.person.skin, shade(self.person.skin, 0.42), min(1.0, strength))
 
     def _onset(self, start: float, years: float) -> float:
@@ -227,7 +227,7 @@ class Head:
         faint = at_age(person.age, (0, 2, 8), (0.6, 0.3, 0.0))
         canvas.stroke(brow, thick, mix(shade(person.hair, 0.85), person.skin, faint))
 
-    def _eye_colour(self) -> tuple[float, float, float]:
+    def _eye_colour(self) -> Colour:
         # The hair's darkness picks among the colours, so that both eyes agree without another lot.
         return _EYE_COLOURS[int(sum(self.person.skin) + 97 * self.hairline) % len(_EYE_COLOURS)]
 
@@ -328,10 +328,10 @@ class Head:
             canvas.line([(side * (0.155 + rx), y - 0.02), (side * self.half_width, y - 0.03)], 0.016, frame)
         canvas.line([(-0.155 + rx, y - 0.01), (0.155 - rx, y - 0.01)], 0.016, frame)
 
-    def _hat(self, canvas: Canvas) -> None:
+    def _hat(self, canvas: Canvas, colour: Colour) -> None:
         w = self.half_width + self.volume
         canvas.blob(
             [(-w * 1.08, -0.24), (-w * 0.9, -0.46), (0, -0.6), (w * 0.9, -0.46), (w * 1.08, -0.24), (0, -0.28)],
-            self.hat,
+            colour,
         )
-        canvas.stroke([(-w * 1.1, -0.235), (0, -0.275), (w * 1.1, -0.235)], 0.05, shade(self.hat, 0.8))
+        canvas.stroke([(-w * 1.1, -0.235), (0, -0.275), (w * 1.1, -0.235)], 0.05, shade(colour, 0.8))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.packing.synthetic.canvas import mix
+from mivolo_lite.packing.synthetic.canvas import Colour, mix
 
 GROUPS = ("A", "B", "C", "D", "E")
 """Synthetic palettes of skin and hair that overlap. They stand for nobody."""
@@ -62,8 +62,8 @@ class Person:
     grey: float
     balding: float
     masculine: float
-    skin: tuple[float, float, float]
-    hair: tuple[float, float, float]
+    skin: Colour
+    hair: Colour
 
     @classmethod
     def at_random(cls, rng: np.random.Generator, ages: Ages = "population") -> "Person":

@@ -89,4 +89,4 @@ def _body_box(canvas: Canvas, rng: np.random.Generator) -> Box:
 
 def _box(x0: float, y0: float, x1: float, y1: float, rng: np.random.Generator, error: float) -> Box:
     corners = np.rint(np.array([x0, y0, x1, y1]) + rng.normal(0, error, 4))
-    return tuple(int(edge) for edge in np.clip(corners, 0, (WIDTH, HEIGHT, WIDTH, HEIGHT)))
+    return tuple(np.clip(corners, 0, (WIDTH, HEIGHT, WIDTH, HEIGHT)).astype(int).tolist())

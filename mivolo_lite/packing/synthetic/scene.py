@@ -5,7 +5,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from mivolo_lite.packing.synthetic.canvas import mix, shade
+from mivolo_lite.packing.synthetic.canvas import Colour, mix, shade
 
 _UNCHANGED = 160
 _SPARE = 97
@@ -41,12 +41,12 @@ def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.addWeighted(image, contrast, _grain_like(image, rng), noise, offset)
 
 
-def _muted(rng: np.random.Generator) -> tuple[float, float, float]:
+def _muted(rng: np.random.Generator) -> Colour:
     """A colour of walls and furniture: mostly grey, sometimes not."""
     return mix(rng.uniform(30, 240, 3), (rng.uniform(60, 215),) * 3, rng.uniform(0.25, 1.0))
 
 
-def _light(shape, rng: np.random.Generator) -> np.ndarray:
+def _light(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uneven, coloured light over the photo, as bytes of which ``_UNCHANGED`` leaves a pixel as it is."""
     corners = rng.uniform(0.86, 1.1) * rng.uniform(0.75, 1.2, (2, 2, 1)) * np.exp(rng.normal(0, 0.06, 3))
     corners = np.clip(_UNCHANGED * corners, 0, 255).astype(np.uint8)
