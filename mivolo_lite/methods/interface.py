@@ -47,7 +47,6 @@ class AgeSpan:
         return replace(age, lo=lo, hi=hi)
 
 
-@dataclass(frozen=True)
 class AgeEstimate:
     """The estimates of a method for a batch.
 
@@ -57,13 +56,8 @@ class AgeEstimate:
         age: (B,) float32, the answer in years by the method's configured decoding; ``mean`` unless told otherwise.
     """
 
-    mean: Tensor
-    probability: Tensor | None = None
-    age: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.age is None:
-            object.__setattr__(self, "age", self.mean)
+    def __init__(self, mean: Tensor, probability: Tensor | None = None, age: Tensor | None = None):
+        self.mean, self.probability, self.age = mean, probability, mean if age is None else age
 
 
 class AgeMethod(nn.Module):
