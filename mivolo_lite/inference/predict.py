@@ -3,7 +3,7 @@
 import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,8 @@ def _shards(predictor: Predictor, item: Item, index: ShardIndex) -> Iterator[Res
     """The samples of a stretch of shards, whose crops are cut already."""
     reader = open_shards(index, _BLOCK_SAMPLES)
     reader.prepare(np.arange(item.samples.start, item.samples.stop), ())
-    crops = [Crops(*(_member(index, reader, name, sample) for name in ("face", "body"))) for sample in item.samples]
+    read = partial(_member, index, reader)
+    crops = [Crops(read("face", sample), read("body", sample)) for sample in item.samples]
     people = predictor.estimate_crops(crops)
     yield Result([
         row_of(person, f"{item.name}/{index.key(sample)}") for sample, person in zip(item.samples, people, strict=True)

@@ -127,11 +127,12 @@ class Predictor:
         Raises:
             UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and continues.
         """
-        several = isinstance(images, Iterable) and not isinstance(images, _ONE)
+        if isinstance(images, _ONE) or not isinstance(images, Iterable):
+            images = [images]
         found: list[list[Person]] = []
         held: list[np.ndarray] = []
         held_bytes = 0
-        for image in images if several else [images]:  # type: ignore[union-attr, list-item]
+        for image in images:
             held.append(as_array(image))
             held_bytes += held[-1].nbytes
             if held_bytes > _HELD_BYTES:
@@ -171,8 +172,9 @@ class Predictor:
     def estimate_crops(self, crops: Sequence[Crops]) -> list[Person]:
         """The estimates for crops that are cut already, as shards hold them."""
         inputs = self.estimator.inputs
-        needed = [Crops(*(getattr(crop, name) if name in inputs else None for name in ("face", "body")))
-                  for crop in crops]  # fmt: skip
+        needed = [
+            Crops(crop.face if "face" in inputs else None, crop.body if "body" in inputs else None) for crop in crops
+        ]
         reasons = (f"no {' and no '.join(inputs)}",)
         return [
             _person(Located(None), crop, reasons if answer is None else (), answer)

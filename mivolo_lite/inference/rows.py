@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], folder: P
     count = 0
     with written_aside(folder / f"{stem}.jsonl") as jsonl, written_aside(folder / f"{stem}.csv") as table:
         # A file's name may be no Unicode; in JSON the backslash is an escape, which gives the name back.
-        text = {"encoding": "utf-8", "errors": "backslashreplace"}
-        with open(jsonl, "w", **text) as lines, open(table, "w", newline="", **text) as cells:
+        open_text = partial(open, mode="w", encoding="utf-8", errors="backslashreplace")
+        with open_text(jsonl) as lines, open_text(table, newline="") as cells:
             writer = csv.DictWriter(cells, columns, extrasaction="ignore")
             writer.writeheader()
             for row in rows:
