@@ -71,8 +71,9 @@ def cautions(data: Mapping[str, Any]) -> list[str]:
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
     """A sentence where a data set frames its faces otherwise than all that the model learnt from; else nothing."""
-    learnt, shown = [framing_of(policy) for policy in policies_of(card.crop_policy)], framing_of(crop_policy)
-    if shown is None or not learnt or any(framing is None or framing.is_like(shown) for framing in learnt):
+    policies, shown = policies_of(card.crop_policy), framing_of(crop_policy)
+    learnt = [framing for policy in policies if (framing := framing_of(policy)) is not None]
+    if shown is None or not learnt or len(learnt) < len(policies) or any(map(shown.is_like, learnt)):
         return ""
     sentence = f"Faces are framed by {shown} here; the model learnt from {learnt[0]}. That enlarges its errors."
     if is_whole_face(crop_policy):

@@ -1,5 +1,7 @@
 """Accuracy on ages known as ranges: which age group of the data set an estimate falls into."""
 
+from typing import Any
+
 import numpy as np
 
 from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
@@ -60,7 +62,7 @@ def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
 
 
 def _row(away: np.ndarray, distance: np.ndarray, limit: int = 1) -> dict:
-    row = {"n": len(away)}
+    row: dict[str, Any] = {"n": len(away)}
     if len(away) < limit:
         return row | dict.fromkeys(("accuracy", "one_off", "accuracy_interval", "one_off_interval", "distance"))
     for name, hits in (("accuracy", away == 0), ("one_off", away <= 1)):

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,9 +79,9 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     """What ``compare`` returns, of evaluations whose samples are in one order."""
     level = 1 - 0.05 / (len(runs) - 1)
     losses = [image_losses(run.predictions) for run in runs]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, run in enumerate(runs):
-        row = {"name": run.name}
+        row: dict[str, Any] = {"name": run.name}
         for metric in METRICS:
             own, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
             row[metric] = _mean(losses[number][metric], 0.95, own)

@@ -80,7 +80,7 @@ def evaluate(
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
     out, estimator, index = Path(out), Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
     estimator.tta, accelerator = tta or estimator.tta, join_processes()
-    input_sets = {None: estimator.inputs} if inputs is None else columns_of(inputs, estimator.inputs, checkpoint)
+    input_sets = columns_of(inputs, estimator.inputs, checkpoint)
     left_out = _leave_out_tasks(estimator, index)
     images = images_needed(estimator, input_sets)
     samples = choose(index, images, robustness_samples) if robustness else None
@@ -129,7 +129,7 @@ def _estimate(
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
     if None in input_sets:
-        columns = {None: predict(estimator, loader, index, accelerator)}
+        columns: dict[str | None, Predictions] = {None: predict(estimator, loader, index, accelerator)}
     else:
         columns = predict_each(estimator, loader, index, accelerator, input_sets)
     return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
@@ -199,7 +199,7 @@ def _write_report(
     results = []
     for name, predictions in columns.items():
         images = estimator.inputs if name is None else COLUMNS[name]
-        faces = thumbnails(index, worst_rows(predictions), images)
+        faces = thumbnails(index, worst_rows(predictions).tolist(), images)
         corrupted_images = (
             {} if corrupted is None else corrupted_thumbnails(index, corrupted, images, estimator.card.image_size)
         )
@@ -221,8 +221,13 @@ def _calibrated_on(calibration: dict, metrics: dict) -> str:
     return calibration["data_digest"][:12] if calibration else ""
 
 
-def columns_of(inputs: str, model_inputs: tuple[str, ...], checkpoint: Path | str) -> dict[str, tuple[str, ...]]:
-    """The images to show by column. Raises UserError for an unknown one, and for one that the model does not take."""
+def columns_of(
+    inputs: str | None, model_inputs: tuple[str, ...], checkpoint: Path | str
+) -> dict[str | None, tuple[str, ...]]:
+    """The images to show by column, all under None where none is named. Raises UserError for an unknown one, and for
+    one that the model does not take."""
+    if inputs is None:
+        return {None: model_inputs}
     names = [name.strip() for name in inputs.split(",")]
     for name in names:
         if name not in COLUMNS:

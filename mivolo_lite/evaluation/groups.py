@@ -16,7 +16,7 @@ from mivolo_lite.evaluation.intervals import (
     percentiles,
     replicates,
 )
-from mivolo_lite.evaluation.metrics import by_number
+from mivolo_lite.evaluation.metrics import by_number, has_name
 
 _SHUFFLES = 200
 _COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
@@ -35,7 +35,7 @@ def macro_mae(errors: np.ndarray, decade: Names) -> dict:
         ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
         ``interval``), ``bins``, how many count, and ``left_out``, the number of images by name of the others.
     """
-    is_known = ~np.isnan(errors) & np.array([name is not None for name in decade], dtype=bool)
+    is_known = ~np.isnan(errors) & has_name(decade)
     names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known])
     empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": LIMIT, "left_out": left_out}
     if not names:
@@ -77,14 +77,14 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names) -> dict | None:
         and ``standardised`` (``gap`` in years, ``ratio``, ``interval`` of the gap, ``by_chance``), ``common_bins``,
         ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than two subgroups.
     """
-    subgroup, decade = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
-    is_known = ~np.isnan(errors) & np.not_equal(subgroup, None) & np.not_equal(decade, None)
-    names, left_out = _large_subgroups(subgroup[is_known])
+    is_known = ~np.isnan(errors) & has_name(subgroup) & has_name(decade)
+    subgroups, decades = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
+    names, left_out = _large_subgroups(subgroups[is_known])
     if len(names) < 2:
         return None
-    use = is_known & np.isin(subgroup, names)
-    bins = sorted(set(decade[use]), key=by_number)
-    crossed = _Crossed(_codes(subgroup[use], names), _codes(decade[use], bins), np.abs(errors[use]))
+    use = is_known & np.isin(subgroups, names)
+    bins = sorted(set(decades[use]), key=by_number)
+    crossed = _Crossed(_codes(subgroups[use], names), _codes(decades[use], bins), np.abs(errors[use]))
     estimates = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
     resampled = replicates(crossed.values, crossed.maes, crossed.cell)
     interval = percentiles(resampled)
@@ -155,7 +155,7 @@ class _Crossed:
         self.shape = subgroup.max() + 1, decade.max() + 1
         self.place, self.cell = np.unique(subgroup * self.shape[1] + decade, return_inverse=True)
         self.count = self.table(cell_sums(self.values, self.cell))[0, ..., 0]
-        self.common = (self.count >= _COMMON).all(axis=0)
+        self.common = np.all(self.count >= _COMMON, axis=0)
         self.weight = self.count.sum(axis=0) * self.common
 
     def table(self, sums: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Every checkpoint against every data set: a matrix of errors, with the whole evaluation of each pair behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def evaluate_all(
     if PartialState().is_main_process:
         result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        found = {}
+        found: dict[str | None, dict[str, Any]] = {}
         for other, folder in zip(sets, data, strict=True):
             pair = f"{name}_on_{other}"
             metrics = evaluate(checkpoint, folder, out / pair, cache=cache, **options)
@@ -149,7 +150,7 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
     for name, (title, better, form) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
-            table = _grid(matrix, lambda cell, name=name, form=form: _share(cell.get(name), form))
+            table = _grid(matrix, partial(_share, name=name, form=form))
             sections.append(Section(title, [table], f"{better.capitalize()}."))
     folders = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
     models = {name: about_model(folders[name], card) for name, card in cards.items()}
@@ -180,5 +181,5 @@ def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
     return Cell(f"{cell['mae']:.2f}{_mark(cell)}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 
-def _share(value: float | None, form: str) -> str:
-    return "" if value is None else f"{value:{form}}"
+def _share(cell: dict, name: str, form: str) -> str:
+    return "" if cell.get(name) is None else f"{cell[name]:{form}}"

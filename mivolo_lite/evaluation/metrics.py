@@ -1,6 +1,7 @@
 """Metrics of a set of predictions, over all images and by subgroup."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,13 @@ def within(errors: np.ndarray, years: float) -> np.ndarray:
 
 def gender_correct(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
     """(N,) 1 where the more probable gender is the true one, 0 where not, NaN where either is unknown."""
-    gender = np.array(gender, dtype=object)
-    is_correct = (female > 0.5) == (gender == "F")
-    return np.where(np.isnan(female) | np.equal(gender, None), np.nan, is_correct)
+    is_correct = (female > 0.5) == (np.array(gender, dtype=object) == "F")
+    return np.where(np.isnan(female) | ~has_name(gender), np.nan, is_correct)
+
+
+def has_name(names: Iterable[str | None]) -> np.ndarray:
+    """(N,) bool: which names are known."""
+    return np.array([name is not None for name in names], dtype=bool)
 
 
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
@@ -172,10 +177,10 @@ def _baseline_mae(predictions: Predictions) -> float | None:
     return age_metrics(age_errors(constant, predictions.age_lo, predictions.age_hi))["mae"]
 
 
-def _by(errors: np.ndarray, names: Iterable[str | None], order) -> dict[str, dict]:
-    names = np.array(list(names), dtype=object)
+def _by(errors: np.ndarray, names: Sequence[str | None], order: Callable[[str], Any]) -> dict[str, dict]:
+    of = np.array(names, dtype=object)
     present = sorted({name for name in names if name is not None}, key=order)
-    return {name: age_metrics(errors[names == name]) for name in present}
+    return {name: age_metrics(errors[of == name]) for name in present}
 
 
 def by_number(name: str) -> tuple[int, str]:

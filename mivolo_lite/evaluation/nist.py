@@ -6,6 +6,7 @@ regions here. Only exactly known ages have a single year.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def _side(thresholds: np.ndarray) -> int:
     return len(thresholds) + 1
 
 
-def _single_years(predictions: Predictions):
+def _single_years(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, list[str | None], list[str | None]]:
     """Estimates, whole years (-1 where the age is not known exactly), and names of gender and group."""
     exact = (predictions.age_lo == predictions.age_hi) & ~np.isnan(predictions.age)
     year = np.where(exact, np.floor(np.nan_to_num(predictions.age_lo)), -1).astype(np.int64)
@@ -107,12 +108,12 @@ def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
     return (age >= first) & (age < last + 1)
 
 
-def _average(value: np.ndarray, use: np.ndarray, cell: Sequence, required: list | None) -> dict:
+def _average(value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, required: list | None) -> dict:
     """The mean over cells of the mean value in each; ``required`` cells must all occur; None for those that do."""
-    places = [place for place in np.flatnonzero(use) if cell[place] is not None]
+    places = [place for place in np.flatnonzero(use).tolist() if cell[place] is not None]
     names = [cell[place] for place in places]
     cell_names = sorted(set(names), key=str)
-    result = {"value": None, "interval": None, "n": len(places), "cells": len(cell_names)}
+    result: dict[str, Any] = {"value": None, "interval": None, "n": len(places), "cells": len(cell_names)}
     if required is not None:
         result["cells_wanted"] = len(required)
     if len(places) < LIMIT or (required is not None and len(cell_names) < len(required)):

@@ -1,6 +1,7 @@
 """The plots of an evaluation: each is there only where it has something to show."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +12,6 @@ from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.reporting.plots import BLUE, COLOURS, DENSE, INK, RED, SHADES, Plot, reference
-
-Draw = Callable[[Axes], None]
 
 
 def age_plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
@@ -44,7 +43,7 @@ def curves(metrics: Mapping[str, dict]) -> Iterator[Plot]:
             yield Plot(
                 f"{metric}_by_age",
                 caption,
-                lambda ax, metric=metric, label=label: _by_age(ax, decades, bins, metric, label),
+                partial(_by_age, decades=decades, bins=bins, metric=metric, label=label),
                 note=note,
             )
     scores = {name: evaluation["cs"] for name, evaluation in metrics.items() if evaluation["cs"]}
@@ -78,7 +77,7 @@ def confidence_plots(metrics: dict) -> Iterator[Plot]:
         curve = metrics["risk_coverage"][kind]
         if curve:
             caption = f"Risk-coverage of {kind}: error of the most certain share"
-            draw: Draw = lambda ax, curve=curve, unit=unit: _risk_coverage(ax, curve, unit)  # noqa: E731
+            draw = partial(_risk_coverage, curve=curve, unit=unit)
             yield Plot(f"risk_coverage_{kind}", caption, draw, note=f"Mean over all shares: {curve['aurc']:.3g}")
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
@@ -91,7 +90,7 @@ def verification_plots(verification: Mapping[str, dict | None]) -> Iterator[Plot
     for name, pairs in verification.items():
         if pairs:
             caption = f"Whether two images show one person ({name}): ROC, AUC {pairs['auc']:.3f}"
-            yield Plot(f"roc_{name}", caption, lambda ax, pairs=pairs: _roc(ax, pairs["roc"]))
+            yield Plot(f"roc_{name}", caption, partial(_roc, roc=pairs["roc"]))
 
 
 def threshold_plots(thresholds: list[dict]) -> Iterator[Plot]:
@@ -100,7 +99,7 @@ def threshold_plots(thresholds: list[dict]) -> Iterator[Plot]:
         if any(rate is not None for rate in curve["false_pass"]["rate"]):
             age = curve["legal_age"]
             caption = f"Passing a challenge age T, legal age {age}, lower is better"
-            yield Plot(f"threshold_{age}", caption, lambda ax, curve=curve: _threshold(ax, curve))
+            yield Plot(f"threshold_{age}", caption, partial(_threshold, curve=curve))
 
 
 def robustness_plots(robustness: dict) -> Iterator[Plot]:
@@ -112,12 +111,12 @@ def robustness_plots(robustness: dict) -> Iterator[Plot]:
         yield Plot(
             f"robustness_{name.lower().replace(' ', '_')}",
             f"{name[0].upper()}{name[1:]}",
-            lambda ax, name=name: _degradation(ax, robustness, name, top),
+            partial(_degradation, robustness=robustness, name=name, top=top),
             (2.6, 2.1),
         )
 
 
-def _large_bins(decades) -> list[str]:
+def _large_bins(decades: Iterable[Mapping[str, dict]]) -> list[str]:
     """Names of the age bins in which any evaluation has enough images, in their order."""
     rows = [(name, row) for bins in decades for name, row in bins.items()]
     return sorted({name for name, row in rows if row["n"] >= LIMIT}, key=lambda name: int(name.split("-")[0]))
@@ -183,7 +182,7 @@ def _legend(ax: Axes, names: Mapping) -> None:
 
 
 def _errors(ax: Axes, errors: np.ndarray) -> None:
-    ax.hist(np.clip(errors, -30, 30), bins=np.arange(-30.5, 31), color=BLUE)
+    ax.hist(np.clip(errors, -30, 30), bins=np.arange(-30.5, 31).tolist(), color=BLUE)
     ax.axvline(0, color=INK, linewidth=1)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="error in years (the ends hold all beyond 30)", ylabel="images")
@@ -283,7 +282,8 @@ def _degradation(ax: Axes, robustness: dict, name: str, top: float) -> None:
     places = list(range(1, len(mae) + 1))
     reference(ax, [1, len(mae)], [robustness["clean_mae"]] * 2)
     if all(intervals := robustness["mae_interval"][name]):
-        ax.fill_between(places, *zip(*intervals, strict=True), color=BLUE, alpha=0.2, linewidth=0)
+        low, high = zip(*intervals, strict=True)
+        ax.fill_between(places, low, high, color=BLUE, alpha=0.2, linewidth=0)
     ax.plot(places, mae, "o-", color=BLUE, markersize=3)
     ax.set_xticks(places, [f"{strength:g}" for strength in strengths])
     ax.set(ylim=(0, top), ylabel="MAE in years")

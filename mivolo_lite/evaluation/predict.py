@@ -1,6 +1,6 @@
 """Running a model over every sample of a data set, each exactly once at any world size."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -183,5 +183,5 @@ def _without_gender(predictions: Predictions) -> Predictions:
     return replace(predictions, female=nothing, gender_logit=nothing)
 
 
-def _names(codes: np.ndarray, names) -> list[str | None]:
+def _names(codes: np.ndarray, names: Sequence[str]) -> list[str | None]:
     return [None if code == NO_CODE else names[code] for code in codes.tolist()]

@@ -166,7 +166,8 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     return {
         name.removeprefix("_") or None: Predictions(
             keys, columns[f"age_pred{name}"], columns[f"gender_prob{name}"], lo, hi, gender, group,
-            **{attribute: columns.get(f"{title}{name}") for title, attribute in _EXTRA.items()},
+            spread=columns.get(f"age_spread{name}"), lower=columns.get(f"age_lower{name}"),
+            upper=columns.get(f"age_upper{name}"),
         )
         for name in names
     }  # fmt: skip

@@ -24,7 +24,7 @@ from mivolo_lite.evaluation.report_tables import (
     robustness_table,
     subgroup_table,
 )
-from mivolo_lite.reporting.page import Card, Cards, Gallery, Image, Plots, Section, Table, Tables
+from mivolo_lite.reporting.page import Block, Card, Cards, Gallery, Image, Plots, Section, Table, Tables
 from mivolo_lite.reporting.plots import Plot
 
 WORST = 24
@@ -75,8 +75,8 @@ def sections(result: Result, folded: bool = False) -> Iterator[Section]:
 
 def _errors(result: Result, folded: bool) -> Iterator[Section]:
     metrics = result.metrics
-    age = [*_plots(result, age_plots(metrics, result.predictions)), *_tables(age_table(metrics))]
-    yield Section("Age", age, folded=folded)
+    curves = _plots(result, age_plots(metrics, result.predictions))
+    yield Section("Age", [*curves, *_tables(age_table(metrics))], folded=folded)
     heat_map = _plots(result, subgroup_plots(metrics["gaps"]["gender x group"]))
     tables = _tables(*(subgroup_table(metrics, name) for name in ("gender", "group")))
     yield Section("Subgroups", [*heat_map, *tables], folded=folded)
@@ -97,14 +97,16 @@ def _robustness(result: Result) -> Iterator[Section]:
     robustness = result.metrics.get("robustness")
     if robustness:
         plots = _plots(result, robustness_plots(robustness), small=True)
-        blocks = [*plots, robustness_table(robustness), *_corrupted(result)]
+        blocks: list[Block] = [*plots, robustness_table(robustness), *_corrupted(result)]
         yield Section("Robustness", blocks, _about(robustness), folded=True)
 
 
 def _largest(result: Result, folded: bool) -> Iterator[Section]:
     if result.faces:
         lead = "Wrong labels and bad crops show here first."
-        yield Section("Largest errors", [Gallery(list(_faces(result)))], lead, folded, len(result.faces))
+        yield Section(
+            "Largest errors", [Gallery(list(_faces(result.predictions, result.faces)))], lead, folded, len(result.faces)
+        )
 
 
 def _plots(result: Result, plots: Iterable[Plot], small: bool = False) -> list[Plots]:
@@ -145,9 +147,8 @@ def _corrupted(result: Result) -> list[Cards]:
     return [Cards(cards)] if cards else []
 
 
-def _faces(result: Result) -> Iterator[Image]:
-    predictions = result.predictions
-    for row, face in zip(worst_rows(predictions, len(result.faces)), result.faces, strict=True):
+def _faces(predictions: Predictions, faces: Sequence[str]) -> Iterator[Image]:
+    for row, face in zip(worst_rows(predictions, len(faces)), faces, strict=True):
         truth = predictions.true_age(row).replace(";", " to ")
         words = f"estimated {predictions.age[row]:.0f}, true {truth}"
         yield Image(face, [words], predictions.key[row], missing="no image")

@@ -55,7 +55,7 @@ def nist_table(nist: dict) -> Table | None:
 def robustness_table(robustness: dict) -> Table:
     """MAE by corruption and strength."""
     worse, intervals = robustness["relative_degradation"], robustness["relative_degradation_interval"]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             Cell(name, CORRUPTIONS[name].meaning),
             figure(worse[name], intervals[name], "+.0%"),

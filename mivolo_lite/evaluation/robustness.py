@@ -19,6 +19,7 @@ Hendrycks and Dietterich, ICLR 2019.) Its limits:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ class CorruptedDataset(ShardDataset):
     a GPU waits for its workers.
     """
 
+    index: ShardIndex
+
     def buffers(self, *count: int) -> dict[str, np.ndarray]:
         """Memory for the images of so many samples, in all versions."""
         return super().buffers(*count[:-1], count[-1] * VERSIONS)
@@ -63,10 +66,10 @@ class CorruptedDataset(ShardDataset):
     ) -> Batch:
         clean = super().arrays(refs, ahead, super().buffers(len(refs)))
         images = {name: self._versions(name, refs, getattr(clean, name), buffer) for name, buffer in buffers.items()}
-        return replace(clean.repeat(VERSIONS), **images)
+        return replace(clean.repeat(VERSIONS), face=images.get("face"), body=images.get("body"))
 
     def _versions(self, name: str, refs: Sequence[SampleRef] | np.ndarray, clean: Images, buffer: np.ndarray) -> Images:
-        count, squares = len(clean.rows), clean.pixels.transpose(0, 2, 3, 1)
+        count, squares = len(clean.rows), np.transpose(clean.pixels, (0, 2, 3, 1))
         versions = buffer[: count * VERSIONS].reshape(count, VERSIONS, *squares.shape[1:])
         versions[:, 0] = squares
         for image, row in enumerate(clean.rows.tolist()):
@@ -88,19 +91,16 @@ class CorruptedDataset(ShardDataset):
         return "none" if self.index.columns["face_size"][sample] > 0 else "head"
 
 
-class SubsetSampler:
+class SubsetSampler(EvalSampler):
     """An ``EvalSampler`` of these samples alone."""
 
-    def __init__(self, samples: np.ndarray, batch_size: int, rank: int, world_size: int):
-        self.samples, self.batch_size = samples, batch_size
-        self.positions = EvalSampler(len(samples), batch_size, rank, world_size)
-
-    def __len__(self) -> int:
-        return len(self.positions)
+    def __init__(self, subset: np.ndarray, batch_size: int, rank: int, world_size: int):
+        super().__init__(len(subset), batch_size, rank, world_size)
+        self.subset = subset
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
-        for refs in self.positions:
-            yield [ref._replace(sample=int(self.samples[ref.sample])) for ref in refs]
+        for refs in super().__iter__():
+            yield [ref._replace(sample=int(self.subset[ref.sample])) for ref in refs]
 
 
 def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.ndarray:
@@ -123,7 +123,7 @@ def measure_robustness(
     input_sets: Mapping[str | None, tuple[str, ...]],
     batch: int,
     workers: int,
-) -> dict[str | None, dict]:
+) -> dict[str | None, dict | None]:
     """Run the estimator over all versions of the samples. Every rank gets the whole result.
 
     Args:
@@ -145,7 +145,8 @@ def measure_robustness(
     for name, versions, output in passes(estimator, loader, accelerator, input_sets, "corrupting"):
         (age,) = mask_unseen(versions.seen(input_sets[name]), estimator.estimate(output)[0].age)
         columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
-        rows[name].append(tuple(column.cpu().numpy() for column in columns))
+        sample, estimate = (column.cpu().numpy() for column in columns)
+        rows[name].append((sample, estimate))
     return {name: degradation(_errors(gather_object(rows[name]), index)) for name in input_sets}
 
 
@@ -174,7 +175,7 @@ def degradation(errors: np.ndarray) -> dict | None:
     values = counted(*np.abs(errors).T)
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap_of_enough(values, _figures)
-    result = {"samples": len(errors)}
+    result: dict[str, Any] = {"samples": len(errors)}
     selectors = {"": lambda index: finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
     for end, select in selectors.items():
         result |= {

@@ -1,6 +1,6 @@
 """All metrics of a set of predictions, as they go to ``metrics.json``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -93,9 +93,9 @@ def age_curves(predictions: Predictions) -> dict:
 
 
 def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None]) -> None:
-    names = np.array(names, dtype=object)
+    of = np.array(names, dtype=object)
     for name, row in rows.items():
-        subgroup_errors = errors[names == name]
+        subgroup_errors = errors[of == name]
         subgroup_errors = subgroup_errors[~np.isnan(subgroup_errors)]
         ends = bootstrap_of_enough(counted(np.abs(subgroup_errors), subgroup_errors), means)[:, 0]
         row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
@@ -113,7 +113,7 @@ def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     return result
 
 
-def _gender(predictions: Predictions, subgroups: dict[str, Sequence[str | None]]) -> dict | None:
+def _gender(predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]]) -> dict | None:
     gender = gender_calibration(predictions.female, predictions.gender)
     if gender is None:
         return None
@@ -125,12 +125,12 @@ def _gender(predictions: Predictions, subgroups: dict[str, Sequence[str | None]]
 
 
 def _age_intervals(
-    predictions: Predictions, subgroups: dict[str, Sequence[str | None]], level: float | None
+    predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]], level: float | None
 ) -> dict | None:
-    if level is None or predictions.lower is None:
+    lower, upper, truth = predictions.lower, predictions.upper, (predictions.age_lo, predictions.age_hi)
+    if level is None or lower is None or upper is None:
         return None
-    truth = predictions.age_lo, predictions.age_hi
-    return {"nominal": level, **interval_coverage(predictions.lower, predictions.upper, *truth, subgroups)}
+    return {"nominal": level, **interval_coverage(lower, upper, *truth, subgroups)}
 
 
 def _crossed(gender: Sequence[str | None], group: Sequence[str | None]) -> list[str | None]:

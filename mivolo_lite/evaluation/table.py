@@ -1,6 +1,7 @@
 """Metrics as a table on the screen."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from mivolo_lite.evaluation.about import cautions
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
@@ -142,9 +143,7 @@ def _details_side_by_side(columns: Iterable[dict]) -> list[tuple[str, str]]:
     rows: dict[str, Callable[[dict], str]] = {
         "no such image": lambda column: _cell(column["missing"]),
         **{
-            f"{name} {_SCORES[score][0]}": lambda column, name=name, score=score: _cell(
-                column[f"{name}_n"], **{_SCORES[score][1]: column[f"{name}_{score}"]}
-            )
+            f"{name} {_SCORES[score][0]}": partial(_score_cell, name=name, score=score)
             for name, score in {(name, score): None for column in columns for name, score, *_ in task_scores(column)}
         },
         "mean-age MAE": lambda column: _cell(column["n"], years=column["baseline_mae"]),
@@ -161,6 +160,10 @@ def _ages(row: dict) -> str:
 
 def _ages_of_many(row: dict) -> str:
     return _ages(row) if row["n"] >= LIMIT else f"{_cell(row['n']):32}"
+
+
+def _score_cell(column: dict, name: str, score: str) -> str:
+    return _cell(column[f"{name}_n"], **{_SCORES[score][1]: column[f"{name}_{score}"]})
 
 
 def _cell(

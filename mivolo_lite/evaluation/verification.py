@@ -83,7 +83,9 @@ def sample_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -
     return Pairs(first, second, np.arange(2 * count) < count)
 
 
-def _sample_kind(partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator):
+def _sample_kind(
+    partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """``count`` different pairs of positions; each position has ``partners`` possible partners, from ``begin`` on."""
     end = np.cumsum(partners)
     total = int(end[-1]) if len(end) else 0

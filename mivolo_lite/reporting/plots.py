@@ -1,7 +1,7 @@
 """How plots look: in a page, where they take the colour of the text around them, and as files for a paper."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,7 +111,7 @@ class Plot:
         return matplotlib.rc_context(_STYLE | {"svg.hashsalt": self.name})
 
 
-def reference(ax: Axes, x: list[float], y: list[float]) -> None:
+def reference(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
     """A line to compare with, which is no data."""
     ax.plot(x, y, color=INK, linewidth=1, linestyle="--", alpha=0.6, gid=REFERENCE)
 

@@ -14,7 +14,7 @@ from math import ceil
 import numpy as np
 
 from mivolo_lite.evaluation.intervals import LIMIT
-from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
+from mivolo_lite.evaluation.metrics import age_errors, has_name, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
 
@@ -52,7 +52,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}")
     names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[is_known]
     radii, few = _radii(by, names, predictions.age[is_known], errors[is_known], level)
-    gender_known = ~np.isnan(predictions.female) & np.array([name is not None for name in predictions.gender])
+    gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
     is_female = np.array([name == "F" for name in predictions.gender])
     fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known])
     return {
@@ -80,19 +80,20 @@ def _radii(
     """
     count = Counter(name for name in names if name is not None)
     enough = max(LIMIT, ceil(2 / (1 - level)))
-    if by != "age":
-        radii = {
-            name: conformal_radius(errors[names == name], level) for name in sorted(count) if count[name] >= enough
-        }
-        return radii, {name: n for name, n in sorted(count.items()) if n < enough}
-    radii = {}
-    for ten, name in enumerate(DECADES):
-        away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0.0)
-        away[names == name] = -1  # its own come first: an estimate of 20 is as near to 10-19 as those inside
-        nearest = np.argsort(away, kind="stable")[: max(count[name], enough)]
-        radii[name] = conformal_radius(errors[nearest], level)
-    radii = {name: radius for name, radius in radii.items() if radius is not None}
-    return radii, {name: count[name] for name in DECADES if 0 < count[name] < enough}
+    if by == "age":
+        used = {name: _nearest(ten, names == name, age, max(count[name], enough)) for ten, name in enumerate(DECADES)}
+    else:
+        used = {name: names == name for name in sorted(count) if count[name] >= enough}
+    radii = ((name, conformal_radius(errors[use], level)) for name, use in used.items())
+    few = {name: count[name] for name in (DECADES if by == "age" else sorted(count)) if 0 < count[name] < enough}
+    return {name: radius for name, radius in radii if radius is not None}, few
+
+
+def _nearest(ten: int, is_own: np.ndarray, age: np.ndarray, count: int) -> np.ndarray:
+    """Places of the estimates nearest to a bin of ages."""
+    away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0.0)
+    away[is_own] = -1  # its own come first: an estimate of 20 is as near to 10-19 as those inside
+    return np.argsort(away, kind="stable")[:count]
 
 
 def conformal_radius(distance: np.ndarray, level: float) -> float | None:
@@ -140,9 +141,7 @@ def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float | None:
 
 
 def _names(by: str, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]) -> Sequence[str | None]:
-    return {
-        "all": lambda: [None] * len(age),
-        "age": lambda: ten_year_bin(*[np.clip(age, MIN_AGE, MAX_AGE)] * 2),
-        "gender": lambda: gender,
-        "group": lambda: group,
-    }[by]()
+    if by == "age":
+        clipped = np.clip(age, MIN_AGE, MAX_AGE)
+        return ten_year_bin(clipped, clipped)
+    return {"all": [None] * len(age), "gender": gender, "group": group}[by]

@@ -1,11 +1,11 @@
 """Calibration of the model's confidence: gender probabilities, age spreads and age intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
-from mivolo_lite.evaluation.metrics import by_number
+from mivolo_lite.evaluation.metrics import by_number, has_name
 from mivolo_lite.labels import GENDERS
 
 BINS = 15
@@ -54,10 +54,9 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
 
 def gender_accuracy_by(female: np.ndarray, gender: Names, subgroup: Names) -> dict[str, dict]:
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
-    subgroup = np.array(subgroup, dtype=object)
     rows = {}
     for name in sorted({label for label in subgroup if label is not None}, key=by_number):
-        use = np.flatnonzero(subgroup == name)
+        use = [place for place, label in enumerate(subgroup) if label == name]
         probability, is_female = _where_known(female[use], [gender[place] for place in use])
         is_correct = (probability > 0.5) == is_female
         enough = len(is_correct) >= LIMIT
@@ -96,7 +95,7 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
 
 
 def interval_coverage(
-    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, subgroups: dict[str, Names]
+    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, subgroups: Mapping[str, Names]
 ) -> dict:
     """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
@@ -118,14 +117,13 @@ def interval_coverage(
 
     by = {}
     for subgroup, names in subgroups.items():
-        names = np.array(names, dtype=object)
+        of = np.array(names, dtype=object)
         present = sorted({name for name in names if name is not None}, key=by_number)
-        by[subgroup] = {name: row(is_known & (names == name)) for name in present}
+        by[subgroup] = {name: row(is_known & (of == name)) for name in present}
     return row(is_known) | {"by": by}
 
 
 def _where_known(female: np.ndarray, gender: Names) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of ``F`` and whether that is true, where both are known."""
-    gender = np.array(gender, dtype=object)
-    use = ~np.isnan(female) & np.not_equal(gender, None)
-    return female[use], gender[use] == "F"
+    use = ~np.isnan(female) & has_name(gender)
+    return female[use], np.array(gender, dtype=object)[use] == "F"
