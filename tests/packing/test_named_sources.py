@@ -101,6 +101,15 @@ def test_faces_of_others_are_blanked_by_lagenda(tmp_path):
     assert body.shape == (180, 150, 3) and (body[22:38, 122:138] < 20).all() and (body[12:38, 12:38] < 20).all()
 
 
+def test_names_of_lagenda_may_hold_the_folder_of_the_photos(tmp_path):
+    _, source = made("lagenda", tmp_path)
+    table = tmp_path / "lagenda_annotation.csv"
+    table.write_text(re.sub(r"^(?=[ab]\.)", "lag_benchmark/", table.read_text(), flags=re.MULTILINE))
+    again = SOURCES["lagenda"](images=tmp_path)
+    assert again.items()[0] == "lag_benchmark/a.jpg.jpg#2"
+    assert again.read(again.items()[0]).identity == source.read(source.items()[0]).identity
+
+
 def test_boxes_of_imdb_clean_are_cut(tmp_path):
     _, source = made("imdb_clean", tmp_path)
     assert decode(source.read(source.items()[0]).samples[0].face).shape == (40, 30, 3)

@@ -4,7 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.packing.sources.annotations import AnnotationSource
-from mivolo_lite.packing.sources.layout import first_or_none, first_there
+from mivolo_lite.packing.sources.cells import IMAGE
+from mivolo_lite.packing.sources.layout import first_there
+
+_FOLDERS = ("", "lag_benchmark", "lag_benchmark/lag_benchmark")
+"""Below ``images``: what the annotation's names are relative to, with or without the folder of the photos in them."""
 
 
 class LagendaSource(AnnotationSource):
@@ -19,8 +23,10 @@ class LagendaSource(AnnotationSource):
     def __init__(self, images: Path, **options: Any):
         root = Path(images)
         csv = first_there(root, ["lagenda_annotation.csv", "annotation/lagenda_annotation.csv"], "annotation")
-        photos = first_or_none(root, ["lag_benchmark/lag_benchmark", "lag_benchmark"]) or root
-        super().__init__(photos, csv, **options)
+        super().__init__(root, csv, **options)
+        names = self.table.columns[IMAGE]
+        places = (root / folder for name in names for folder in _FOLDERS if (root / folder / name).exists())
+        self.images = next(places, root)
 
     def _splits(self) -> tuple[str, ...]:
         return LagendaSource.splits
