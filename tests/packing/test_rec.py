@@ -109,6 +109,8 @@ def test_what_is_no_rec_is_one_clear_line(rec, tmp_path):
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([b"x"], [True])))
     for make, message in (
         (lambda: RecSource(tmp_path / "lfw.bin"), "a pickle can run any program"),
+        (lambda: RecSource(tmp_path), "is no .rec file; give train.rec"),
+        (lambda: RecSource(tmp_path / "train.idx"), "is no .rec file; give train.rec"),
         (lambda: RecSource(tmp_path / "gone.rec"), "gone.idx cannot be read: No such file"),
         (lambda: _with_index(rec, b"\xff\xfe\n"), "train.idx or the first record is damaged"),
         (lambda: _with_index(rec, b"1\t99999999\n"), "train.idx or the first record is damaged"),

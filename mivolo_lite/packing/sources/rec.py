@@ -43,6 +43,8 @@ class RecSource(Source):
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if self.images.suffix.lower() in (".bin", ".pkl", ".pickle"):
             raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
+        if self.images.suffix != ".rec":
+            raise UserError(f"--rec {rec}: is no .rec file; give train.rec, next to which train.idx lies")
         self.keys, self.offsets = _index(self.images)
 
     def items(self) -> list[str]:
