@@ -103,7 +103,11 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for key, value in _options(argv):
-        layers = _read_files(_config_path(value)) if key == "config" else [(_override(key, value), "command line")]
+        layers = (
+            _read_files(_config_path(value, "--config"))
+            if key == "config"
+            else [(_override(key, value), "command line")]
+        )
         for layer, source in layers:
             layer = _sections(layer, source)
             _merge(values, layer)
@@ -139,10 +143,11 @@ def _override(key: str, text: str) -> dict[str, Any]:
     return values
 
 
-def _config_path(text: str) -> Path:
+def _config_path(text: str, option: str, folder: Path = Path()) -> Path:
+    """Of a file, relative to a folder, or of a configuration of the package."""
     if text.startswith(PREFIX):
-        return package_config(text.removeprefix(PREFIX))
-    return Path(expand_path(text, "--config"))
+        return package_config(text.removeprefix(PREFIX), option)
+    return folder / expand_path(text, option)
 
 
 def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:
@@ -155,7 +160,7 @@ def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[di
     for name in base if isinstance(base, list) else [base]:
         if not isinstance(name, str):
             raise UserError(f"{path}: base: {name!r:.60} is not a file; name one, which may have a base of its own")
-        base_path = path.parent / expand_path(name, f"{path}: base")
+        base_path = _config_path(name, f"{path}: base", path.parent)
         if os.path.realpath(base_path) in map(os.path.realpath, readers):
             raise UserError(f"{path}: base: {name} has this file as its own base")
         yield from _read_files(base_path, readers)

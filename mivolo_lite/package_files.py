@@ -22,11 +22,12 @@ def package_configs() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def package_config(name: str) -> Path:
-    """The file of a configuration by its name, with or without ``.yaml``. Raises UserError for an unknown one."""
+def package_config(name: str, option: str = "--config") -> Path:
+    """The file of a configuration by its name, with or without ``.yaml``. Raises UserError, which names the option, for
+    an unknown one."""
     name, names = name.removesuffix(".yaml"), package_configs()
     if name not in names:
-        raise UserError(f"--config {PREFIX}{name}: the package has no such configuration; there are {', '.join(names)}")
+        raise UserError(f"{option} {PREFIX}{name}: the package has no such configuration; there are {', '.join(names)}")
     return package_folder("configs") / f"{name}.yaml"
 
 

@@ -146,6 +146,13 @@ def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
         read_run_config(file)
 
 
+def test_a_base_may_be_the_packages(tmp_path):
+    config = read_run_config(write(tmp_path / "a.yaml", "base: pkg:utkface\nrun: r\n"))
+    assert (config.run, config.model.backbone) == ("r", "efficientnet_lite0")
+    with pytest.raises(UserError, match=r"a.yaml: base pkg:utkfac: the package has no such configuration"):
+        read_run_config(write(tmp_path / "a.yaml", "base: pkg:utkfac\nrun: r\n"))
+
+
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/**/*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_reads_and_builds(path):
     config = read_run_config(["--config", str(path), "--run", "r", "--model.pretrained", "false"])

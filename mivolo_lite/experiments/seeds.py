@@ -41,6 +41,8 @@ def train_seeds(
     """
     if seeds < 2:
         raise UserError(f"seeds: --seeds {seeds}: the spread needs two trainings or more")
+    if any(word.replace("-", "_").startswith("__train.seed") for word in words):
+        raise UserError("seeds: --train.seed: the trainings have seeds 0, 1, and so on; leave it out")
     folder = Path(read_run_config(words).run)
     evaluations = [
         train_and_evaluate([*words, "--train.seed", str(seed)], folder / f"seed-{seed}", "best", launcher, workers, tta)
