@@ -155,7 +155,7 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     try:
         ends = [row["age"].split(";") if row["age"] else ["nan"] for row in rows]
         lo, hi = (np.array([float(pair[end_index]) for pair in ends]) for end_index in (0, -1))
-        estimated = [title for title in titles if title not in ("key", "age", "gender", "group")]
+        estimated = [title for title in titles if title.startswith(("age_pred", "gender_prob", *_EXTRA))]
         columns = {title: _float_column(rows, title) for title in estimated}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None

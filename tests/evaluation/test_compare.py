@@ -48,6 +48,14 @@ def test_the_csv_is_read_as_it_was_written(tmp_path):
     assert read_csv(tmp_path / "p.csv")["face"].key == one.key
 
 
+def test_columns_that_a_user_added_are_passed_over(tmp_path):
+    write_csv({None: people(3)}, tmp_path / "p.csv")
+    head, *rows = (tmp_path / "p.csv").read_text().splitlines()
+    noted = [f"{head},note,age_group", *(f"{row},wrong box,adult" for row in rows)]
+    (tmp_path / "p.csv").write_text("\n".join(noted))
+    assert len(read_csv(tmp_path / "p.csv")[None].key) == 3
+
+
 def test_a_difference_is_paired_and_hence_told_from_noise(tmp_path):
     first = people(400)
     folders = [saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 0.3, 0.5))]
