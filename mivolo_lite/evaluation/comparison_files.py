@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, read_runs, verdict
+from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -34,9 +36,11 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
         What ``compare`` returns.
 
     Raises:
-        UserError: as ``compare``, or ``out`` cannot be written.
+        UserError: as ``compare``; ``out`` holds an evaluation, or cannot be written.
     """
     out, runs = Path(out), read_runs(folders)
+    if (out / PREDICTIONS_FILE).exists():
+        raise UserError(f"--out {out}: holds an evaluation, whose report would be overwritten; give another folder")
     comparison = compare_runs(runs)
     labels = distinct_labels([run.name for run in runs])
     plots = list(curves({label: age_curves(run.predictions) for label, run in zip(labels, runs, strict=True)}))

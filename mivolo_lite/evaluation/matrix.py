@@ -11,17 +11,18 @@ from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import TRAINED_ON, about_model
-from mivolo_lite.evaluation.evaluate import columns_of, evaluate
+from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
 from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.files import result_folder, write_json, write_text, written_csv
 from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
+from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.selection import load_selected
 
-MATRIX_FILE, CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
+PAGE_FILE = "report.html"
 
 _SHARES = {
     "cs5": ("CS@5", HIGHER, ".1%"),
@@ -67,7 +68,8 @@ def evaluate_all(
             columns_of(options["inputs"], Estimator.load(folder).inputs, folder)
     indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
     if PartialState().is_main_process:
-        result_folder(out, (MATRIX_FILE, CSV_FILE, PAGE_FILE))
+        result_folder(out, RESULT_FILES)
+        clear_plots(out)
     for name, checkpoint in zip(names, checkpoints, strict=True):
         found: dict[str | None, dict[str, Any]] = {}
         for other, folder in zip(sets, data, strict=True):
@@ -87,7 +89,7 @@ def evaluate_all(
     }
     matrix = {"data": described, "rows": rows}
     if PartialState().is_main_process:
-        _write_csv(matrix, out / CSV_FILE)
+        _write_csv(matrix, out / MATRIX_CSV_FILE)
         has_reports = options.get("report", True)
         cards = {name: Card.load(locate(folder)) for name, folder in zip(names, checkpoints, strict=True)}
         write_text(out / PAGE_FILE, _page(matrix, cards, has_reports).html())
@@ -165,7 +167,7 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
         Section("Checkpoints", [checkpoints]),
         Section("Data sets", [Table(("", "folder", "samples", "digest"), sets)]),
     ]
-    return Page("Checkpoints and data sets", [Part(sections)], provenance(), (MATRIX_FILE, CSV_FILE))
+    return Page("Checkpoints and data sets", [Part(sections)], provenance(), (MATRIX_FILE, MATRIX_CSV_FILE))
 
 
 def _grid(matrix: dict, show: Callable[[dict], str | Cell]) -> Table:

@@ -56,6 +56,14 @@ def test_columns_that_a_user_added_are_passed_over(tmp_path):
     assert len(read_csv(tmp_path / "p.csv")[None].key) == 3
 
 
+def test_out_is_no_folder_of_an_evaluation(tmp_path):
+    folders = [saved(tmp_path / name, people(40)) for name in "ab"]
+    (folders[0] / "report.html").write_text("of the evaluation")
+    with pytest.raises(UserError, match="holds an evaluation, whose report would be overwritten"):
+        write_comparison(folders, folders[0])
+    assert (folders[0] / "report.html").read_text() == "of the evaluation"
+
+
 def test_a_difference_is_paired_and_hence_told_from_noise(tmp_path):
     first = people(400)
     folders = [saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 0.3, 0.5))]

@@ -50,6 +50,17 @@ def rows_of(folder, checkpoint):
     return row
 
 
+@pytest.mark.slow
+def test_one_evaluation_and_a_matrix_leave_no_files_of_each_other(runs, people, tmp_path):
+    one, val = f"{runs}/x/best", f"{people}/val"
+    evaluate(one, val, tmp_path, report=False)
+    evaluate_all([one, f"{runs}/y/best"], [val], tmp_path, report=False)
+    files = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert files == {"matrix.json", "matrix.csv", "report.html"}
+    evaluate(one, val, tmp_path, report=False)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"metrics.json", "predictions.csv"}
+
+
 def test_every_pair_is_there_as_if_it_had_been_evaluated_alone(found, runs, people, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_write_report", lambda *_: None)
     checkpoints, sets = (f"{runs.name}-x", f"{runs.name}-y"), ("people-val", "people-train")
