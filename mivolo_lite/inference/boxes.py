@@ -57,7 +57,7 @@ class BoxesFile:
         """The people of an image, or of a frame of a video.
 
         Args:
-            source: the whole address or its end: ``a/b.jpg`` of the table is ``/photos/a/b.jpg``.
+            source: the address, of which the table has the whole or the end: ``a/b.jpg`` is ``/photos/a/b.jpg``.
             frame: of a video.
         """
         name = self.name_of(source)
@@ -69,9 +69,10 @@ class BoxesFile:
 
     def name_of(self, source: str) -> str | None:
         """The name that the table has for an image or a video; None where it has none."""
-        parts = Path(os.path.normpath(source)).parts
-        ends = (str(Path(*parts[start:])) for start in range(len(parts)))
-        return next((end for end in ends if end in self._lines), None)
+        given = os.path.normpath(source)
+        parts = Path(given if is_url(source) else os.path.abspath(source)).parts
+        names = (given, *(str(Path(*parts[start:])) for start in range(len(parts))))
+        return next((name for name in names if name in self._lines), None)
 
     def check(self, sources: Iterable[str]) -> str | None:
         """A sentence on the images and videos that the table does not name; None where it names all.
@@ -81,9 +82,8 @@ class BoxesFile:
         """
         owners: dict[str, str] = {}
         missing = []
-        sources = list(dict.fromkeys(source if is_url(source) else os.path.abspath(source) for source in sources))
-        for source in sources:
-            name = self.name_of(source)
+        names = {source if is_url(source) else os.path.abspath(source): self.name_of(source) for source in sources}
+        for source, name in names.items():
             if name is None:
                 missing.append(source)
             elif owners.setdefault(name, source) != source:
@@ -94,10 +94,10 @@ class BoxesFile:
             return None
         if not owners:
             first = next(iter(self._lines), None)
-            names = "has no rows" if first is None else f"its first name is {first}"
-            raise UserError(f"{self.location}: names none of the images; {names}, the first image is {missing[0]}")
+            shown = "has no rows" if first is None else f"its first name is {first}"
+            raise UserError(f"{self.location}: names none of the images; {shown}, the first image is {missing[0]}")
         return without_credentials(
-            f"{self.location} names {len(owners)} of {len(sources)} images; nobody is looked for in the others, the "
+            f"{self.location} names {len(owners)} of {len(names)} images; nobody is looked for in the others, the "
             f"first of which is {missing[0]}"
         )
 

@@ -173,6 +173,22 @@ def test_the_boxes_of_a_file_are_found_by_the_end_of_a_name(tmp_path):
     assert boxes("/photos/b.jpg") == [] == boxes("c.jpg")
 
 
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        ("{folder}/photos/a.png", "photos/a.png"),
+        ("photos/a.png", "{folder}/photos/a.png"),
+        ("{folder.name}/photos/a.png", "photos/a.png"),
+        ("../{folder.name}/photos/a.png", "../{folder.name}/photos/a.png"),
+    ],
+)
+def test_the_boxes_of_a_photo_are_found_from_any_folder(name, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, source = (text.format(folder=tmp_path) for text in (name, source))
+    boxes = BoxesFile(boxes_file(tmp_path, f"{name},,1,2,30,40"))
+    assert boxes.check([source]) is None and [one.face for one in boxes(source)] == [(1, 2, 30, 40)]
+
+
 def test_a_predicted_table_gives_the_same_ages_again(photos, checkpoint, tmp_path):
     first = predict(photos, "--checkpoint", checkpoint, out=tmp_path / "first")
     words = [photos, "--checkpoint", checkpoint, "--boxes", tmp_path / "first" / "predictions.csv"]
