@@ -8,6 +8,7 @@ from pathlib import Path
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.sources import is_video
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of, is_absent
 from mivolo_lite.packing.sources.columns import find_columns
@@ -78,7 +79,7 @@ class BoxesFile:
         """A sentence on the images and videos that the table does not name; None where it names all.
 
         Raises:
-            UserError: it names none of them, or a name means several of them.
+            UserError: it names none of them, a name means several of them, or a video's box is of no frame.
         """
         owners: dict[str, str] = {}
         missing = []
@@ -89,6 +90,10 @@ class BoxesFile:
             elif owners.setdefault(name, source) != source:
                 raise UserError(
                     f"{self.location}: {name} may be {owners[name]} or {source}; write more of the path in the table"
+                )
+            elif is_video(source) and any(map(_has_box, self._lines[name].get(None, ()))):
+                raise UserError(
+                    f"{self.location}: a box of the video {name} has no frame; write it, from 0, as `frame`"
                 )
         if not missing:
             return None
@@ -113,6 +118,10 @@ def _check_corners(box: Box | None, column: str) -> None:
     if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
         edges = ",".join(f"{edge:g}" for edge in box)
         raise Rejected(f"{column} ...: {edges} ends before it begins; give two corners, not width and height")
+
+
+def _has_box(line: Line) -> bool:
+    return any(box_of(line.cells, columns) for columns in (FACE_COLUMNS, BODY_COLUMNS))
 
 
 def _frame_of(cell: str) -> int | None:

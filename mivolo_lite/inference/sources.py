@@ -80,17 +80,18 @@ def _found_at(source: str) -> Iterator[Item | str]:
 
 def _folder(folder: Path) -> list[Item | str]:
     files = sorted(files_below(folder), key=Path.as_posix)
-    found = [_file(str(path)) if _is_video(path.name) or looks_like_image(path) else str(path) for path in files]
+    found = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
     if all(isinstance(each, str) for each in found):
         raise UserError(f"{folder}: holds no image, no video and no packed shards")
     return found
 
 
 def _file(address: str) -> Item:
-    return Item("video" if _is_video(address) else "image", address)
+    return Item("video" if is_video(address) else "image", address)
 
 
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
+    """Whether a file's name or URL ends as videos' do."""
     return Path(name.partition("?")[0] if is_url(name) else name).suffix.lower() in VIDEO_ENDINGS
 
 

@@ -189,6 +189,13 @@ def test_the_boxes_of_a_photo_are_found_from_any_folder(name, source, tmp_path, 
     assert boxes.check([source]) is None and [one.face for one in boxes(source)] == [(1, 2, 30, 40)]
 
 
+def test_the_boxes_of_a_video_name_a_frame(tmp_path):
+    frames = BoxesFile(boxes_file(tmp_path, "a.mp4,0,1,2,30,40", "a.mp4,,,,,", "b.mp4,,,,,"))
+    assert frames.check(["a.mp4", "b.mp4"]) is None
+    with pytest.raises(UserError, match="a box of the video a.mp4 has no frame; write it"):
+        BoxesFile(boxes_file(tmp_path, "a.mp4,0,1,2,30,40", "a.mp4,,1,2,30,40")).check(["a.mp4"])
+
+
 def test_a_predicted_table_gives_the_same_ages_again(photos, checkpoint, tmp_path):
     first = predict(photos, "--checkpoint", checkpoint, out=tmp_path / "first")
     words = [photos, "--checkpoint", checkpoint, "--boxes", tmp_path / "first" / "predictions.csv"]
