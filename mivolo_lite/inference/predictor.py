@@ -189,6 +189,8 @@ def as_array(image: ImageLike) -> np.ndarray:
             raise UserError(f"an array of {image.dtype} {image.shape}: give (H, W, 3) uint8 RGB")
         return image
     if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError(f"an image of {image.width}x{image.height} pixels: give one with pixels")
         try:
             return image_of(image)
         except Exception as error:  # Pillow decodes late, and raises whatever a damaged file makes it stumble over

@@ -152,7 +152,7 @@ def test_an_array_that_is_no_image_is_one_line(predictor, image):
         predictor.predict([image])
 
 
-@pytest.mark.parametrize("image", [b"bytes", None, [TWO], Image.new("F", (9, 9))])
+@pytest.mark.parametrize("image", [b"bytes", None, [TWO], Image.new("F", (9, 9)), Image.new("RGB", (0, 4))])
 def test_what_is_no_image_is_one_line(predictor, image):
     with pytest.raises(UserError, match="image"):
         predictor.predict([image])
