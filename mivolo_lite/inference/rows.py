@@ -12,6 +12,7 @@ from mivolo_lite.files import written_aside
 from mivolo_lite.inference.people import Person, TaskAnswer
 from mivolo_lite.inference.tracks import Track
 from mivolo_lite.packing.crops import Box
+from mivolo_lite.wording import count_of
 
 NOBODY = "nobody found"
 """The flag of an image's only row where nobody is found in it."""
@@ -143,7 +144,7 @@ def describe(row: dict[str, Any]) -> str:
         return f"{where}: {NOBODY}"
     box = row["face"] or row["body"]
     at = "" if box is None else f" at {', '.join(f'{edge:.0f}' for edge in box)}"
-    age = "no age" if row["age"] is None else f"{row['age']:.0f} years"
+    age = "no age" if row["age"] is None else count_of(round(row["age"]), "year")
     if row["age_lower"] is not None:
         age += f" ({row['age_lower']:.0f} to {row['age_upper']:.0f})"
     gender = f", {row['gender']} {row['gender_probability']:.0%}" if row["gender"] else ""

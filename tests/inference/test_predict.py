@@ -18,7 +18,7 @@ from mivolo_lite.inference import detect, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
-from mivolo_lite.inference.rows import row_of
+from mivolo_lite.inference.rows import describe, row_of
 from mivolo_lite.inference.sources import find_items, read_image
 from mivolo_lite.packing.crops import box_iou
 from mivolo_lite.packing.decode import UnusablePhoto
@@ -219,6 +219,11 @@ def test_a_rounded_box_cuts_the_same_pixels():
     edges = (10.96, -0.97, 199.999, 33.31)
     row = row_of(Person(edges), "a.jpg")
     assert row["face"] == [10.9, -0.9, 199.9, 33.3] and [int(edge) for edge in row["face"]] == [*map(int, edges)]
+
+
+@pytest.mark.parametrize("age, words", [(None, "no age"), (0.6, "1 year"), (1.6, "2 years")])
+def test_a_line_says_the_age_in_words(age, words):
+    assert describe(row_of(Person((1, 2, 30, 40), age=age), "a.jpg")) == f"a.jpg at 1, 2, 30, 40: {words}"
 
 
 def boxes_file(folder: Path, *lines: str) -> Path:
