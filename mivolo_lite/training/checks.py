@@ -42,7 +42,7 @@ def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, in
     samples, labels = count_labels(reader.indexes, inputs, reader.tasks)
     weights = loss_weights(config)
     known = {name: count for name, count in labels.items() if weights[name]}
-    if taught(config):
+    if has_teachers(config):
         labels["of the teachers"] = known["of the teachers"] = samples
     require_labels("data.train", config.data.train, samples, known, inputs)
     return labels
@@ -66,9 +66,14 @@ def loss_weights(config: RunConfig) -> dict[str, float]:
     return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
 
 
+def has_teachers(config: RunConfig) -> bool:
+    """Whether a run learns teachers' answers, which every image has."""
+    return bool(config.optim.teachers and config.optim.teacher_weight)
+
+
 def taught(config: RunConfig) -> set[str]:
     """The labels that teachers answer for every image: their ages, and the gender where all of them estimate it."""
-    if not (config.optim.teachers and config.optim.teacher_weight):
+    if not has_teachers(config):
         return set()
     folders = [locate(teacher) for teacher in config.optim.teachers]
     for folder in folders:
