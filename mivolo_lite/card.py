@@ -84,7 +84,7 @@ class Card:
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.yaml``, whole or not at all."""
-        write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self), sort_keys=False))
+        write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True))
 
     @classmethod
     def load(cls, folder: Path | str) -> "Card":

@@ -70,7 +70,7 @@ def _head(card: Card, licence: str, has_onnx: bool) -> str:
     if licence:
         head["license"] = licence if licence == licence.lower() and " " not in licence else "other"
         head |= {"license_name": licence} if head["license"] == "other" else {}
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---"
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
 
 
 def _images(card: Card) -> str:

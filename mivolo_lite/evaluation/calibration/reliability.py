@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
+from mivolo_lite.evaluation.calibration.ranges import years_of
+from mivolo_lite.evaluation.intervals import LIMIT, as_pair, count_interval, share_interval
 from mivolo_lite.evaluation.metrics import by_number, has_name
 from mivolo_lite.labels import GENDERS
 
@@ -99,11 +100,14 @@ def interval_coverage(
 ) -> dict:
     """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
-    An age known as a range counts as inside where the two meet. Subgroups of fewer than ``LIMIT`` have only their
-    ``n``.
+    An age known as a range counts by the share of its years that lie inside, see ``years_of``. Subgroups of fewer than
+    ``LIMIT`` have only their ``n``.
     """
     is_known = ~np.isnan(lower) & ~np.isnan(age_lo)
-    inside, width = (age_lo <= upper) & (age_hi >= lower), upper - lower
+    row_of, year, share = years_of(age_lo[is_known], age_hi[is_known])
+    is_inside = (lower[is_known][row_of] <= year) & (year <= upper[is_known][row_of])
+    inside, width = np.zeros(len(lower)), upper - lower
+    inside[is_known] = np.bincount(row_of, share * is_inside, is_known.sum())
 
     def row(use: np.ndarray) -> dict:
         if use.sum() < LIMIT:
@@ -111,7 +115,7 @@ def interval_coverage(
         return {
             "n": int(use.sum()),
             "coverage": float(inside[use].mean()),
-            "interval": as_pair(share_interval(inside[use])),
+            "interval": as_pair(count_interval(round(inside[use].sum()), int(use.sum()))),
             "width": float(width[use].mean()),
         }
 

@@ -1,0 +1,21 @@
+"""Ages known as ranges, year by year."""
+
+import numpy as np
+
+OLDEST = 100
+"""Where a range without an end, as "70+", is taken to end: hardly anybody is older."""
+
+
+def years_of(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The years that each person may be old, all as likely.
+
+    Args:
+        lo, hi: (N,) ends of what is known, equal for exact ages; no NaN.
+
+    Returns:
+        (M,) row of the person, (M,) age in years, and (M,) share of this age: those of a person add up to 1.
+    """
+    count = np.floor(np.minimum(hi, np.maximum(lo, OLDEST)) - lo).astype(np.int64) + 1
+    row = np.repeat(np.arange(len(lo)), count)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    return row, lo[row] + place, 1 / count[row]
