@@ -56,7 +56,7 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
 
     Grey, CMYK and palette photos become RGB, and colours of an embedded profile become sRGB. 16 bits are scaled to 8,
     transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
-    counts. HEIC is read where pillow-heif is installed.
+    counts. HEIC is read where pillow-heif is installed; its own box turns it, and not EXIF data, as the format has it.
 
     Raises:
         UnusablePhoto: no such file, too large, damaged, or of a kind not named above.
