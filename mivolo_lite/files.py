@@ -6,8 +6,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from safetensors import SafetensorError
 from mivolo_lite.errors import UserError
 
 _OS_ERROR = re.compile(r"os error (\d+)\)")
+_RESULTS = {
+    "predictions.jsonl": "the results of predict",
+    "metrics.json": "an evaluation",
+    "matrix.json": "a matrix of evaluations",
+    "comparison.json": "a comparison",
+    "audit.json": "an audit",
+    "predictions.csv": "an evaluation",
+}
+"""Files by which a folder is known to hold a command's results; other files have the same name in several of them."""
 
 
 @contextmanager
@@ -105,21 +115,34 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def result_folder(folder: Path, names: Iterable[str]) -> None:
-    """Make a folder for results, and remove the results of an earlier command from it.
+def result_folder(folder: Path, names: Collection[str], inputs: Iterable[Path] = ()) -> None:
+    """Make a folder for results, and remove the results of the same command from it.
 
     Args:
         folder: of the results.
         names: of the files that the command writes.
+        inputs: files that it reads.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: a file there is an input, or the result of another command; or nothing can be written there.
     """
+    require_replaceable(folder, names, inputs)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             (folder / name).unlink(missing_ok=True)
         require_writable(folder)
+
+
+def require_replaceable(folder: Path, names: Collection[str], inputs: Iterable[Path] = ()) -> None:
+    """Raise UserError where a file that is to be written would replace an input, or the result of another command."""
+    there = [name for name in names if (folder / name).exists()]
+    for name, read in product(there, inputs):
+        if read.exists() and read.samefile(folder / name):
+            raise UserError(f"--out {folder}: {read} is there, and its results would replace it; give another folder")
+    others = [what for name, what in _RESULTS.items() if name not in names and (folder / name).exists()]
+    if there and others:
+        raise UserError(f"--out {folder}: holds {others[0]}, whose {there[0]} would be replaced; give another folder")
 
 
 def new_path(path: Path | str) -> Path:

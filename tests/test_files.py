@@ -9,7 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mivolo_lite.files import save_tensors
+from mivolo_lite.audit.audit import RESULT_FILES as AUDIT
+from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.comparison_files import RESULT_FILES as COMPARISON
+from mivolo_lite.evaluation.evaluate import RESULT_FILES as EVALUATION
+from mivolo_lite.experiments.curves import PAGE_FILE
+from mivolo_lite.files import result_folder, save_tensors
+from mivolo_lite.inference.predict import RESULT_FILES as PREDICT
 from tests.shards.tiny_shards import make_shards
 
 
@@ -44,6 +50,26 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises((ValueError, SafetensorError)):
         save_tensors({"a": torch.zeros(3).to_sparse()}, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+RESULTS = {
+    "an evaluation": EVALUATION,
+    "a comparison": COMPARISON,
+    "an audit": AUDIT,
+    "the results of predict": PREDICT,
+}
+
+
+@pytest.mark.parametrize("what", RESULTS)
+@pytest.mark.parametrize("names", [*RESULTS.values(), [PAGE_FILE]], ids=[*RESULTS, "curves"])
+def test_the_results_of_one_command_take_no_place_of_another_s(tmp_path, what, names):
+    for name in RESULTS[what]:
+        (tmp_path / name).write_text(what)
+    if {*names}.isdisjoint(RESULTS[what]) or names == RESULTS[what]:
+        return result_folder(tmp_path, names)
+    with pytest.raises(UserError, match=f"--out .*: holds {what}, whose .* would be replaced; give another folder"):
+        result_folder(tmp_path, names)
+    assert {path.name for path in tmp_path.iterdir()} == {*RESULTS[what]}
 
 
 def test_no_tensors_are_a_file_as_well(tmp_path):

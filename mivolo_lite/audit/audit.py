@@ -19,7 +19,9 @@ from mivolo_lite.files import result_folder, write_json, written_csv
 from mivolo_lite.shards.exclude import write_exclusions
 from mivolo_lite.wording import count_of
 
-REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = "report.html", "audit.json", "pairs.csv", "flagged.csv"
+RESULT_FILES = REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = (
+    "report.html", "audit.json", "pairs.csv", "flagged.csv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def audit(
         options: the thresholds of copies and of poor images.
 
     Raises:
-        UserError: the data cannot be read, or ``out`` not be written.
+        UserError: the data cannot be read; ``out`` holds other results, or cannot be written.
     """
     samples, out = Samples(folders), Path(out)
-    result_folder(out, (REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE))
+    result_folder(out, RESULT_FILES)
     prints: dict[str, Fingerprints] = {}
     pairs: dict[str, np.ndarray] = {}
     with shard_workers(samples.indexes, workers) as map_tasks:
@@ -183,7 +185,7 @@ def summary(result: Audit) -> str:
                 f"careful: {statistics['excluded_names_of_others']} of these names also belong to samples that should "
                 "stay; audit folders that share names one at a time"
             )
-    return "\n".join([*lines, f"written to {result.out}: {REPORT_FILE}, {AUDIT_FILE}, {PAIRS_FILE}, {FLAGGED_FILE}"])
+    return "\n".join([*lines, f"written to {result.out}: {', '.join(RESULT_FILES)}"])
 
 
 def _shared(overlap: list[list[int]], samples: Samples) -> list[str]:

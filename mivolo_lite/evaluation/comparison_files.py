@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, read_runs, verdict
-from mivolo_lite.evaluation.evaluate import PREDICTIONS_FILE
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -16,7 +14,9 @@ from mivolo_lite.reporting.page import Cell, Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.provenance import provenance
 
-JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE = "comparison.json", "comparison.csv", "comparison.tex", "report.html"
+RESULT_FILES = JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE = (
+    "comparison.json", "comparison.csv", "comparison.tex", "report.html",
+)  # fmt: skip
 _TITLES = {"mae": ("MAE in years", LOWER), "cs5": ("CS@5", HIGHER), "gender_accuracy": ("Gender accuracy", HIGHER)}
 _COLUMNS = (
     "evaluation", "metric", "n", "value", "lower", "upper",
@@ -39,12 +39,10 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
         UserError: as ``compare``; ``out`` holds an evaluation, or cannot be written.
     """
     out, runs = Path(out), read_runs(folders)
-    if (out / PREDICTIONS_FILE).exists():
-        raise UserError(f"--out {out}: holds an evaluation, whose report would be overwritten; give another folder")
     comparison = compare_runs(runs)
     labels = distinct_labels([run.name for run in runs])
     plots = list(curves({label: age_curves(run.predictions) for label, run in zip(labels, runs, strict=True)}))
-    result_folder(out, (JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE))
+    result_folder(out, RESULT_FILES)
     save_plots(plots, out, figures)
     _write_csv(comparison, out / CSV_FILE)
     write_text(out / LATEX_FILE, latex_table(comparison, labels))

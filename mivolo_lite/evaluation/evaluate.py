@@ -19,7 +19,7 @@ from mivolo_lite.evaluation.predict import images_needed, predict, predict_each
 from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
-from mivolo_lite.files import result_folder, write_json
+from mivolo_lite.files import require_replaceable, result_folder, write_json
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.task_labels import task_columns
 from mivolo_lite.reporting.plot_folder import clear_plots
@@ -76,7 +76,7 @@ def evaluate(
         tta: test-time augmentation, see ``Estimator``; None for what the card says.
 
     Raises:
-        UserError: the checkpoint, the data or ``inputs`` are invalid, or ``out`` cannot be written.
+        UserError: checkpoint, data or ``inputs`` are invalid; ``out`` holds other results, or cannot be written.
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
@@ -87,7 +87,8 @@ def evaluate(
     images = images_needed(estimator, input_sets)
     samples = choose(index, images, robustness_samples) if robustness else None
     if accelerator.is_main_process:
-        result_folder(out, ())  # before hours of estimating
+        require_replaceable(out, RESULT_FILES)  # before hours of estimating
+        result_folder(out, ())
     columns = _estimate(estimator, index, accelerator, input_sets, batch, workers)
     level = estimator.card.calibration.get("level")
     summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}

@@ -43,7 +43,7 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
         figures: format of the plots' files: png, pdf or svg.
 
     Raises:
-        UserError: a folder holds no log, or none of a step; or ``out`` cannot be written.
+        UserError: a folder holds no log, or none of a step; ``out`` holds other results, or cannot be written.
     """
     out = Path(out)
     labels = distinct_labels([str(folder) for folder in folders]) if len(folders) > 1 else [Path(folders[0]).name]

@@ -59,14 +59,14 @@ def find_faces(
         delimiter: what separates a CSV's cells.
 
     Raises:
-        UserError: the table cannot be read or has boxes already, or no photo of it shows a face.
+        UserError: the table cannot be read, has boxes already or would be replaced, or no photo of it shows a face.
     """
     check_folder(images)
     table = read_table(labels, delimiter)
     name_column = find_columns(table, {IMAGE: path})[IMAGE]
     if boxes := [column for column in (*FACE_COLUMNS, *BODY_COLUMNS, CORNERS) if column in table.columns]:
         raise UserError(f"{table.location}: has boxes already ({', '.join(boxes)}); give it to `pack csv` as it is")
-    result_folder(out, [LABELS_FILE, REJECTED_FILE])
+    result_folder(out, [LABELS_FILE, REJECTED_FILE], [labels])
     found = Found()
     with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*table.columns, *FACE_COLUMNS])

@@ -233,12 +233,12 @@ def predict(
         the numbers of rows and of rejected items; None from all processes but the first.
 
     Raises:
-        UserError: ``out`` cannot be written, or the model's answers are no numbers.
+        UserError: ``out`` holds other results, or cannot be written; or the model's answers are no numbers.
         Interrupted: after Ctrl-C, of a single process; what was estimated by then is written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
     if rank == 0:
-        result_folder(out, RESULT_FILES)
+        result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
     wait()

@@ -59,7 +59,7 @@ def test_columns_that_a_user_added_are_passed_over(tmp_path):
 def test_out_is_no_folder_of_an_evaluation(tmp_path):
     folders = [saved(tmp_path / name, people(40)) for name in "ab"]
     (folders[0] / "report.html").write_text("of the evaluation")
-    with pytest.raises(UserError, match="holds an evaluation, whose report would be overwritten"):
+    with pytest.raises(UserError, match="holds an evaluation, whose report.html would be replaced"):
         write_comparison(folders, folders[0])
     assert (folders[0] / "report.html").read_text() == "of the evaluation"
 

@@ -52,6 +52,13 @@ def test_labels_go_to_the_main_face_and_what_has_none_is_named(photos, tmp_path,
     assert "2 photos with a face" in printed and "1 of them show several" in printed and "3 photos left out" in printed
 
 
+def test_the_table_itself_is_not_replaced(photos, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["find-faces", "--images", str(photos), "--csv", f"{tmp_path}/labels.csv", "--out", str(tmp_path)])
+    assert "labels.csv is there, and its results would replace it" in capsys.readouterr().err
+    assert (tmp_path / "labels.csv").read_text() == LABELS
+
+
 def test_the_table_is_packed_as_faces(photos, tmp_path):
     find_faces(tmp_path)
     main(["pack", "csv", "--images", str(photos), "--csv", f"{tmp_path}/found/labels.csv", "--face-square", "1",

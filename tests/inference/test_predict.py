@@ -201,6 +201,9 @@ def test_a_predicted_table_gives_the_same_ages_again(photos, checkpoint, tmp_pat
     words = [photos, "--checkpoint", checkpoint, "--boxes", tmp_path / "first" / "predictions.csv"]
     again = predict(*words, out=tmp_path / "again")
     assert [row.get("age") for row in again] == pytest.approx([row.get("age") for row in first], abs=1e-3)
+    with pytest.raises(SystemExit):  # the table, which may be corrected by hand, would be replaced
+        predict(*words, out=tmp_path / "first")
+    assert rows(tmp_path / "first") == first
 
 
 @pytest.mark.slow
