@@ -98,7 +98,7 @@ class Heartbeat:
         self._explaining = True
         explained = in_one_line(error)
         if self._store is not None and explained is None and _is_communication_error(error):
-            self._wait(lambda: self._lost)
+            _wait(lambda: self._lost)
             text = one_line(error).rpartition(".cc:")[2].partition("] ")[2] or str(error)
             reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
             self._wait_for_the_others(self._store)
@@ -123,14 +123,9 @@ class Heartbeat:
             ended = store.add(_ENDED, 1)
             if self.rank == 0 and ended < self.world_size:
                 # A rank that waits for a beat looks for the reason up to two intervals later.
-                self._wait(lambda: store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
+                _wait(lambda: store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
         except DistError:
             pass
-
-    def _wait(self, done: Callable[[], object], seconds: float = INTERVAL + 2) -> None:
-        end = time.monotonic() + seconds
-        while not done() and time.monotonic() < end:
-            time.sleep(0.1)
 
     def _stop_beating(self) -> None:
         # A thread that is in the store when Python ends aborts the process, and hides its exit code.
@@ -193,6 +188,12 @@ def ending_together() -> Iterator[None]:
         if explained is None:
             raise
         raise explained from None
+
+
+def _wait(done: Callable[[], object], seconds: float = INTERVAL + 2) -> None:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _is_communication_error(error: Exception) -> bool:

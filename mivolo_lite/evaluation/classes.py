@@ -50,13 +50,12 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
 
 
 def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
-    ranges = set(zip(lo.tolist(), hi.tolist(), strict=True))
-    starts = next((starts for groups, starts in MIVOLO_STARTS.items() if ranges <= set(groups)), None)
-    if starts is None:
+    ranges = list(zip(lo.tolist(), hi.tolist(), strict=True))
+    groups = next((groups for groups in MIVOLO_STARTS if set(ranges) <= set(groups)), None)
+    if groups is None:
         return None
-    groups = next(groups for groups, group_starts in MIVOLO_STARTS.items() if group_starts is starts)
-    true = np.array([groups.index(pair) for pair in zip(lo.tolist(), hi.tolist(), strict=True)])
-    away = np.abs(np.searchsorted(starts, np.round(age), side="right") - 1 - true)
+    true = np.array([groups.index(pair) for pair in ranges])
+    away = np.abs(np.searchsorted(MIVOLO_STARTS[groups], np.round(age), side="right") - 1 - true)
     row = _row(away, np.zeros(len(away)))
     return {name: value for name, value in row.items() if name != "distance"}
 

@@ -142,7 +142,6 @@ def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: boo
         passes, reached: what to count, and of whom.
     """
     side = _side(thresholds)
-
     table, counts = table.reshape(side, side), []
     for place in range(len(thresholds)):
         of = table[:, place + 1 if reached else 0 :]

@@ -37,7 +37,7 @@ class StreamSource:
 
     def __init__(self, urls: str):
         self.urls = expand_urls(urls)
-        self._since, self._bytes, self._shards = time.monotonic(), 0, 0  # since the latest sample
+        self._reset_limits()
 
     def __iter__(self) -> Iterator[dict]:
         """Raises UserError for a shard that cannot be opened or is damaged, and where no samples come."""
@@ -48,6 +48,7 @@ class StreamSource:
             self._reset_limits()  # the time that its user took does not count
 
     def _reset_limits(self) -> None:
+        """What is counted since the latest sample."""
         self._since, self._bytes, self._shards = time.monotonic(), 0, 0
 
     def _members(self) -> Iterator[dict]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.kind import HEAD, kind_of
 from mivolo_lite.old_names import current_tensors
+from mivolo_lite.wording import first_few
 
 StateDict = dict[str, Tensor]
 
@@ -153,7 +154,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
         "wrong shape": shapes,
         "wrong type": wrong_types,
     }
-    messages = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
+    messages = [f"{kind}: {first_few(names, SHOWN)}" for kind, names in problems.items() if names]
     if messages:
         raise UserError(f"{source}: these weights do not fit the model; " + "; ".join(messages))
 
@@ -165,9 +166,3 @@ def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
             raise UserError(
                 f"{source}: {name} is not finite, as after a training that diverged; use another checkpoint"
             )
-
-
-def listed(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    remainder = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + remainder

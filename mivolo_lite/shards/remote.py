@@ -73,9 +73,9 @@ class RemoteFolder:
         while True:
             try:
                 return self._request(name, start, end, check)
+            except UserError:
+                raise
             except Exception as error:  # each storage has exceptions of its own
-                if isinstance(error, UserError):
-                    raise
                 if _is_final(error) or attempt == TRIES - 1 or time.monotonic() - begun > self.patience:
                     tried = f" (tried {attempt + 1} times)" if attempt else ""
                     advice = self.advice if isinstance(error, FileNotFoundError) else ""
@@ -137,7 +137,7 @@ class RemoteFolder:
 
 
 def _is_final(error: Exception) -> bool:
-    if isinstance(error, UserError | FileNotFoundError | PermissionError | ImportError):
+    if isinstance(error, FileNotFoundError | PermissionError | ImportError):
         return True
     status = getattr(error, "status", None)
     return isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_ANOTHER_TRY
