@@ -72,13 +72,13 @@ def has_teachers(config: RunConfig) -> bool:
 
 
 def taught(config: RunConfig) -> set[str]:
-    """The labels that teachers answer for every image: their ages, and the gender where all of them estimate it."""
+    """The labels that teachers answer for every image: their ages, and the gender where one of them estimates it."""
     if not has_teachers(config):
         return set()
     folders = [locate(teacher) for teacher in config.optim.teachers]
     for folder in folders:
         require_files(folder, CARD_FILE)
-    return {"age", "gender"} if all(Card.load(folder).gender for folder in folders) else {"age"}
+    return {"age", "gender"} if any(Card.load(folder).gender for folder in folders) else {"age"}
 
 
 def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:

@@ -36,7 +36,8 @@ class Answers:
         share: (T, B) each teacher's part of a sample's answer; 0 for all where none sees it.
         age: (B,) mean age in years.
         probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
-        gender: (B, 2) probabilities; None where a teacher does not estimate the gender.
+        gender: (B, 2) probabilities of the teachers that estimate the gender, 0 for samples that none of these sees;
+            None where none estimates it.
         features: (B, P) of all teachers, side by side; None where they are not learnt.
     """
 
@@ -97,13 +98,14 @@ class Teachers:
             for teacher, (age, _) in zip(self.teachers, estimates, strict=True)
         ]
         seen = torch.stack([_sees(teacher, images) for teacher in self.teachers])
-        share = seen / seen.sum(0).clamp(min=1)
+        share = _shares(seen)
+        all_have_distributions = all(probability is not None for probability in probabilities)
         return Answers(
             seen,
             share,
             (share * torch.stack([age.mean for age, _ in estimates])).sum(0),
-            _mean(probabilities, share),
-            _mean([gender for _, gender in estimates], share),
+            _mean(probabilities, seen) if all_have_distributions else None,
+            _mean([gender for _, gender in estimates], seen),
             torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
         )
 
@@ -148,9 +150,18 @@ def _on_span(probability: Tensor, own: AgeSpan, span: AgeSpan) -> Tensor:
     return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
 
 
-def _mean(answers: Sequence[Tensor | None], share: Tensor) -> Tensor | None:
+def _shares(seen: Tensor) -> Tensor:
+    """(T, B) each teacher's part of a sample's answer, from which samples (T, B) each sees."""
+    return seen / seen.sum(0).clamp(min=1)
+
+
+def _mean(answers: Sequence[Tensor | None], seen: Tensor) -> Tensor | None:
+    """(B, K) mean of the (B, K) answers that there are, over the teachers that see the sample; None without any."""
     known = [answer for answer in answers if answer is not None]
-    return (share[..., None] * torch.stack(known)).sum(0) if len(known) == len(answers) else None
+    if not known:
+        return None
+    share = _shares(seen[[answer is not None for answer in answers]])
+    return (share[..., None] * torch.stack(known)).sum(0)
 
 
 def _sees(teacher: Estimator, images: Mapping[str, Any]) -> Tensor:

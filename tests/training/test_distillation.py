@@ -80,6 +80,19 @@ def test_several_teachers_answer_their_mean_on_the_students_span(tmp_path):
     assert both.probability.shape == (4, 81) and torch.allclose(both.probability.sum(1), torch.ones(4))
 
 
+def test_the_gender_is_of_the_teachers_that_estimate_it(tmp_path):
+    for number in range(3):
+        taught = estimator(number)
+        taught.card.gender = number < 2
+        taught.save(tmp_path / str(number))
+    student, images = estimator(3), batch_of(4).images()
+    three, two, none = (
+        Teachers([tmp_path / name for name in names], student).answers(images) for names in ("012", "01", "2")
+    )
+    assert torch.equal(three.gender, two.gender) and none.gender is None
+    assert not torch.allclose(three.age, two.age, atol=1e-3)
+
+
 def test_a_regression_teacher_gives_its_mean_age(tmp_path):
     estimator(1, "regression").save(tmp_path / "a")
     student = estimator(2)
