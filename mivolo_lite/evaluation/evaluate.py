@@ -96,7 +96,7 @@ def evaluate(
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
     described = _describe_data(data, index, folds, exclude)
-    if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
+    if was_trained_on(checkpoint, data, index.digest, folds):
         described["trained_on"] = True
     if "face" in images and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
         described["framing"] = caution

@@ -11,6 +11,7 @@ import numpy as np
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Tta
+from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.compare import METRICS
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
@@ -55,7 +56,8 @@ def cross_validate(
 
     Raises:
         UserError: the configuration is invalid, it names several data sets, has another number of folds, lets the
-            error on ``data.val`` decide on the training; or a training failed.
+            error on ``data.val`` decide on the training, begins with a model that was trained on the data set, or has
+            such a teacher; or a training failed.
     """
     # Every fold has a data.val of its own, so none need be given: here any value will do.
     config = read_run_config([*words, "--data.val", "-"])
@@ -69,9 +71,13 @@ def cross_validate(
             "set train.patience to null, and take another schedule"
         )
     folder, path = Path(config.run), config.data.train_sets[0].path
-    there = fold_numbers(ShardIndex.load(path, config.data.cache))
+    index = ShardIndex.load(path, config.data.cache)
+    there = fold_numbers(index)
     if there != list(range(folds)):
         raise UserError(f"crossval: --folds {folds}: {path} has the folds {', '.join(f'{fold:g}' for fold in there)}")
+    for parent in filter(None, (config.init_from, *config.optim.teachers)):
+        if was_trained_on(parent, path, index.digest, None):
+            raise UserError(f"crossval: {parent} was trained on {path}, so no fold is new to it; begin with another")
     evaluations = []
     for fold in range(folds):
         rest = [other for other in range(folds) if other != fold]

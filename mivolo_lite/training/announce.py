@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.wording import first_few
 
@@ -46,6 +47,10 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
+    val = trainer.config.data.val_set
+    for parent in filter(None, (trainer.config.init_from, *trainer.config.optim.teachers)):
+        if was_trained_on(parent, val.path, validation.digest, val.folds):
+            yield f"careful: {parent} was trained on data.val {val}, so errors on other images are larger"
     span, size = trainer.estimator.method.span, trainer.config.data.image_size
     for index in (training | {validation.digest: validation}).values():
         lowest, highest = index.columns["age_lo"], index.columns["age_hi"]

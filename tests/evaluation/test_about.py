@@ -1,9 +1,12 @@
 """What a page says of a model and of data."""
 
+from dataclasses import replace
+
 import pytest
+import yaml
 
 from mivolo_lite.card import Card
-from mivolo_lite.evaluation.about import about_data, about_model, training_data
+from mivolo_lite.evaluation.about import about_data, about_model, lineage, training_data, was_trained_on
 
 CARD = Card({"name": "single", "backbone": "b"}, {"name": "coral"}, {}, 112, data_digest="0123456789abcdef")
 
@@ -31,6 +34,27 @@ def test_a_configuration_that_lies_near_by_chance_is_not_read(tmp_path):
     (tmp_path / "config.yaml").write_text("data: {train: data/x}\n")
     (tmp_path / "converted").mkdir()
     assert training_data(tmp_path / "converted", CARD) == "digest 0123456789ab"
+
+
+def saved(run, train, digest="", **config):
+    (run / "best").mkdir(parents=True)
+    replace(CARD, data_digest=digest).save(run / "best")
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"train": str(train)}, **config}))
+    return str(run / "best")
+
+
+def test_what_a_model_began_with_and_its_teachers_were_trained_on_counts_as_its_own(tmp_path):
+    old = saved(tmp_path / "old", tmp_path / "a", "1" * 64)
+    taught = saved(tmp_path / "taught", tmp_path / "b", optim={"teachers": [f"{tmp_path}/gone/best", old]})
+    tuned = saved(tmp_path / "tuned", tmp_path / "c", init_from=taught)
+    assert [folder.parent.name for folder in lineage(tuned)] == ["tuned", "taught", "old"]
+    for name, is_known in zip("abcd", (True, True, True, False), strict=True):
+        assert was_trained_on(tuned, tmp_path / name, "2" * 64, None) == is_known
+    assert was_trained_on(tuned, "elsewhere", "1" * 64, None) and not was_trained_on(
+        old, tmp_path / "c", "2" * 64, None
+    )
+    (tmp_path / "old/config.yaml").write_text(yaml.safe_dump({"init_from": tuned, "optim": 3}))  # no endless circle
+    assert len(lineage(tuned)) == 3
 
 
 def test_a_model_in_a_few_words(tmp_path):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.crossval import cross_validate
@@ -59,6 +60,17 @@ def test_the_error_on_the_fold_decides_nothing(tmp_path):
 def test_some_of_the_folds_are_one_line(tmp_path):
     with pytest.raises(UserError, match="crossval: data.train a, folds 0, 1: takes all of them; name the folder alone"):
         cross_validate(["--run", f"{tmp_path}/run", "--data.train", "[{path: a, folds: [0, 1]}]"], 3)
+
+
+@pytest.mark.parametrize("option", ["--init_from {}", "--optim.teachers [{}]"])
+def test_no_fold_is_new_to_a_model_that_was_trained_on_them_all(tmp_path, option):
+    main(["pack", "people", "--count", "12", "--folds", "2", "--out", f"{tmp_path}/data", "--workers", "1"])
+    (data,) = (path for path in (tmp_path / "data").iterdir() if path.is_dir())
+    (before := tmp_path / "before").mkdir()
+    Card({"name": "single"}, {"name": "dldl"}, {}, 64, data_digest=ShardIndex.load(data).digest).save(before)
+    words = ["--run", f"{tmp_path}/run", "--data.train", f"{data}", *option.format(before).split()]
+    with pytest.raises(UserError, match=f"crossval: {before} was trained on {data}, so no fold is new to it"):
+        cross_validate(words, 2)
 
 
 def test_several_data_sets_have_no_folds_in_common(tmp_path):

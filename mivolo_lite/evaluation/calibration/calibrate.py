@@ -56,7 +56,7 @@ def calibrate(
         raise UserError(f"calibrate {checkpoint}: is part of the package; give --out FOLDER for a calibrated copy")
     estimator, accelerator = Estimator.load(checkpoint), join_processes()
     index = load_selected(data, None, folds, exclude)
-    if was_trained_on(checkpoint, estimator.card, data, index.digest, folds):
+    if was_trained_on(checkpoint, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if accelerator.is_main_process:  # before the work
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
