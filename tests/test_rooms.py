@@ -23,12 +23,15 @@ ALLOWED = {
     "cosface": set(),
     "tasks": {"cosface", "models"},
     "card": set(),
+    "lineage": {"card"},
     "estimator": {"card", "images", "methods", "models", "tasks"},
-    "convert": {"card", "estimator", "methods", "models", "shards", "tasks"},
+    "convert": {"card", "estimator", "lineage", "methods", "models", "shards", "tasks"},
     "distributed": {"estimator", "images"},
     "loading": {"distributed", "images", "shards"},
     "reporting": set(),
-    "evaluation": {"card", "distributed", "estimator", "images", "loading", "methods", "reporting", "shards", "tasks"},
+    "evaluation": {
+        "card", "distributed", "estimator", "images", "lineage", "loading", "methods", "reporting", "shards", "tasks",
+    },
     "training": {
         "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
     },

@@ -1,6 +1,7 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import new_path
+from mivolo_lite.lineage import data_digests
 from mivolo_lite.output import complain
 from mivolo_lite.shards.framing import is_cut_alike, policies_of
 
@@ -52,12 +54,15 @@ def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     return len(policies) == len(others) and all(map(is_cut_alike, policies, others))
 
 
-def joined_terms(cards: Sequence[Card]) -> dict[str, Any]:
-    """Licence and attribution of all sources, each once, as "mit and apache-2.0": each holds for the result."""
-    return {
+def joined_sources(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> dict[str, Any]:
+    """What holds for the result of all sources, each once: licences and attributions, as "mit and apache-2.0", and the
+    data that they and their lineage were trained on."""
+    terms = {
         name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))
         for name in ("licence", "attribution")
     }
+    digests = chain.from_iterable(map(data_digests, checkpoints))
+    return {**terms, "data_digest": " + ".join(dict.fromkeys(digests))}
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

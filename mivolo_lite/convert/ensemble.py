@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import joined_terms, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_sources, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
@@ -21,7 +21,7 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose raw outputs are the mean of those of the checkpoints.
 
     The models may differ (backbones, sizes); the method, the ages, the image size and the tasks may not. The card is
-    that of the first with the licences of all, without its metrics and calibration, which are another model's.
+    that of the first with the licences and data of all, without its metrics and calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``.
@@ -36,8 +36,8 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
         _require_same(members[0], member, folder)
     note_differences([member.card for member in members], checkpoints)
     model = {"name": "ensemble", "members": [member.card.model for member in members]}
-    terms = joined_terms([member.card for member in members])
-    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, **terms))
+    sources = joined_sources([member.card for member in members], checkpoints)
+    estimator = Estimator(replace(members[0].card, model=model, metrics={}, calibration={}, **sources))
     states = [member.state_dict() for member in members]
     estimator.save(out, {name: _weight(name, states) for name in estimator.state_dict()})
     return out

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import joined_terms, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import joined_sources, mean, note_differences, require_equal, require_new_folder
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
@@ -20,7 +20,7 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
 
     The models must have started from the same weights; the mean of others answers nothing. Batch statistics are
     averaged like weights; what a method keeps for its loss alone begins anew. The card is that of the first with the
-    licences of all, without its metrics and calibration, which are another model's.
+    licences and data of all, without its metrics and calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``, trained with the same options of model and method.
@@ -48,7 +48,7 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
         name: tensor if name in loss_buffers else mean([state[name] for state in states])
         for name, tensor in states[0].items()
     }
-    estimators[0].card = replace(cards[0], metrics={}, calibration={}, **joined_terms(cards))
+    estimators[0].card = replace(cards[0], metrics={}, calibration={}, **joined_sources(cards, checkpoints))
     estimators[0].save(out, weights)
     return out
 

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.card import CARD_FILE, Card, locate
+from mivolo_lite.card import Card, locate
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.errors import UserError
-from mivolo_lite.hub import is_hub_address
+from mivolo_lite.lineage import data_digests, lineage, run_config
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
-from mivolo_lite.yaml_file import read_yaml_file
 
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
 
@@ -55,45 +53,12 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
         digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
         folds: which are read; None for all.
     """
-    return any(
-        digest in _digest(folder)
-        or any(
-            _real(train_set.path) == _real(str(data))
-            and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
-            for train_set in training_sets(folder)
-        )
+    return any(digest in learnt for learnt in data_digests(checkpoint)) or any(
+        _real(train_set.path) == _real(str(data))
+        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
         for folder in lineage(checkpoint)
+        for train_set in training_sets(folder)
     )
-
-
-def lineage(checkpoint: Path | str) -> list[Path]:
-    """The folders of a checkpoint, of what its training began with and of its teachers, of what theirs did, and so on.
-
-    Those that are not on this machine are left out.
-    """
-    found: list[Path] = []
-    pending = [checkpoint]
-    while pending:
-        folder = locate(pending.pop())
-        if (folder / CARD_FILE).is_file() and folder not in found:
-            found.append(folder)
-            pending += [parent for parent in _parents(folder) if not is_hub_address(parent)]
-    return found
-
-
-def _parents(folder: Path) -> list[str]:
-    """Of a checkpoint, as the configuration in ``RUN`` says: what its training began with, and its teachers."""
-    config = _run_config(folder)
-    optim = config.get("optim")
-    teachers = optim.get("teachers") if isinstance(optim, dict) else None
-    return [str(parent) for parent in (config.get("init_from"), *(teachers or ())) if parent]
-
-
-def _digest(folder: Path) -> str:
-    try:
-        return Card.load(folder).data_digest
-    except UserError:
-        return ""
 
 
 def cautions(data: Mapping[str, Any]) -> list[str]:
@@ -132,17 +97,7 @@ def training_sets(folder: Path) -> list[TrainSet]:
     Nothing of other folders, or where the configuration cannot be read.
     """
     try:
-        train = _run_config(folder)["data"]["train"]
+        train = run_config(folder)["data"]["train"]
         return [TrainSet.read(entry) for entry in (train if isinstance(train, list) else [train])]
     except (LookupError, TypeError, ValueError):
         return []
-
-
-def _run_config(folder: Path) -> dict[str, Any]:
-    """The configuration in ``RUN`` of ``RUN/best`` or ``RUN/checkpoints/NAME``; empty where there is none."""
-    folder = folder.absolute()
-    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
-    try:
-        return {} if run is None else read_yaml_file(run / "config.yaml", "")
-    except UserError:
-        return {}

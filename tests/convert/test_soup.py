@@ -10,6 +10,7 @@ from mivolo_lite.convert.ensemble import ensemble
 from mivolo_lite.convert.soup import soup
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import was_trained_on
 
 SPAN = {"min_age": 0, "max_age": 100}
 
@@ -53,11 +54,13 @@ def test_a_soup_of_one_model_twice_is_that_model(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("command", [soup, ensemble])
-def test_the_licences_of_all_models_hold(tmp_path, command, licences, joined):
+def test_the_licences_and_the_data_of_all_models_hold(tmp_path, command, licences, joined):
     for seed, licence in enumerate(licences):
-        saved(tmp_path / str(seed), seed, card={"licence": licence, "attribution": f"author {seed}"})
+        terms = {"licence": licence, "attribution": f"author {seed}", "data_digest": "ab"[seed] * 64}
+        saved(tmp_path / str(seed), seed, card=terms)
     card = Estimator.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out")).card
     assert card.licence == joined and card.attribution == "author 0 and author 1"
+    assert all(was_trained_on(tmp_path / "out", "data", digest * 64, None) for digest in "ab")
 
 
 def test_forests_may_have_kept_other_numbers_of_samples_for_their_leaves(tmp_path):

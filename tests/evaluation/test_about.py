@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from mivolo_lite.card import Card
-from mivolo_lite.evaluation.about import about_data, about_model, lineage, training_data, was_trained_on
+from mivolo_lite.evaluation.about import about_data, about_model, training_data, was_trained_on
+from mivolo_lite.lineage import lineage
 
 CARD = Card({"name": "single", "backbone": "b"}, {"name": "coral"}, {}, 112, data_digest="0123456789abcdef")
 

@@ -1,0 +1,54 @@
+"""What a checkpoint learnt from beside its own data: the one that its training began with, and its teachers."""
+
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.card import CARD_FILE, Card, locate
+from mivolo_lite.errors import UserError
+from mivolo_lite.hub import is_hub_address
+from mivolo_lite.yaml_file import read_yaml_file
+
+
+def lineage(checkpoint: Path | str) -> list[Path]:
+    """The folders of a checkpoint, of what its training began with and of its teachers, of what theirs did, and so on.
+
+    Those that are not on this machine are left out.
+    """
+    found: list[Path] = []
+    pending = [checkpoint]
+    while pending:
+        folder = locate(pending.pop())
+        if (folder / CARD_FILE).is_file() and folder not in found:
+            found.append(folder)
+            pending += [parent for parent in _parents(folder) if not is_hub_address(parent)]
+    return found
+
+
+def data_digests(checkpoint: Path | str) -> list[str]:
+    """What names the shards that a checkpoint and its lineage were trained on, each once."""
+    return list(dict.fromkeys(filter(None, map(_digest, lineage(checkpoint)))))
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The configuration in ``RUN`` of ``RUN/best`` or ``RUN/checkpoints/NAME``; empty where there is none."""
+    folder = folder.absolute()
+    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
+    try:
+        return {} if run is None else read_yaml_file(run / "config.yaml", "")
+    except UserError:
+        return {}
+
+
+def _parents(folder: Path) -> list[str]:
+    """What the training of a checkpoint began with, and its teachers, as its run's configuration says."""
+    config = run_config(folder)
+    optim = config.get("optim")
+    teachers = optim.get("teachers") if isinstance(optim, dict) else None
+    return [str(parent) for parent in (config.get("init_from"), *(teachers or ())) if parent]
+
+
+def _digest(folder: Path) -> str:
+    try:
+        return Card.load(folder).data_digest
+    except UserError:
+        return ""
