@@ -106,8 +106,10 @@ def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
     if card.tta != "none":
         yield "test-time augmentation", card.tta
     if card.calibration:
-        level, radius = card.calibration["level"], card.calibration["radius"]
-        yield "age intervals", f"{level:.0%} of true ages, within {radius:.1f} years of the estimate"
+        level, radii = card.calibration["level"], sorted(card.calibration["radii"].values())
+        years = f"{radii[0]:.1f} to {radii[-1]:.1f}" if radii else f"{card.calibration['radius']:.1f}"
+        by = f", by {card.calibration['by']}" if radii else ""
+        yield "age intervals", f"{level:.0%} of true ages, within {years} years of the estimate{by}"
     yield "licence of the weights", licence or UNKNOWN
 
 

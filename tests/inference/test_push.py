@@ -174,6 +174,8 @@ def test_a_page_says_what_is_known_and_what_is_not():
     assert "| everybody | 1,200 | 4.50 (4.25 to 4.75) | -0.25 (-0.50 to 0.00) | 70% |" in page
     assert "| group Black | 12 | 6.00 | -1.00 | 50% |" in page and "Gender: 91.2% (90.0 to 92.5) of 1,100" in page
     assert "90% of true ages, within 7.5 years" in page and "no proof of age" in " ".join(page.split())
+    card.calibration |= {"by": "age", "radii": {"0-9": 4.0, "10-19": 9.0}}
+    assert "within 4.0 to 9.0 years of the estimate, by age" in model_card(card, "me/first", [])
     unknown = model_card(card, "me/first", [])
     assert unknown.count(UNKNOWN) == 3 and "Not measured." in unknown and "license" not in unknown.split("---")[1]
     stated = model_card(card, "me/first", ["data/mine"], None, "", ["Mine: CC0"])
