@@ -157,11 +157,12 @@ def _shares(seen: Tensor) -> Tensor:
 
 def _mean(answers: Sequence[Tensor | None], seen: Tensor) -> Tensor | None:
     """(B, K) mean of the (B, K) answers that there are, over the teachers that see the sample; None without any."""
-    known = [answer for answer in answers if answer is not None]
+    known = [pair for pair in zip(seen, answers, strict=True) if pair[1] is not None]
     if not known:
         return None
-    share = _shares(seen[[answer is not None for answer in answers]])
-    return (share[..., None] * torch.stack(known)).sum(0)
+    # No mask as an index: it would be copied to the GPU and waited for in every step.
+    seen, answer = map(torch.stack, zip(*known, strict=True))
+    return (_shares(seen)[..., None] * answer).sum(0)
 
 
 def _sees(teacher: Estimator, images: Mapping[str, Any]) -> Tensor:
