@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from mivolo_lite.card import DEFAULT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
+from mivolo_lite.lineage import RUN_FILE
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
@@ -30,9 +31,6 @@ from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
-
-RUN_FILE = "config.yaml"
-"""A run's own configuration, in its folder."""
 
 _MOST_DOTS = 10
 _NAMED = (*REGISTRIES, "data.augment")

@@ -8,6 +8,9 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.yaml_file import read_yaml_file
 
+RUN_FILE = "config.yaml"
+"""A run's own configuration, in its folder."""
+
 
 def lineage(checkpoint: Path | str) -> list[Path]:
     """The folders of a checkpoint, of what its training began with and of its teachers, of what theirs did, and so on.
@@ -24,9 +27,12 @@ def lineage(checkpoint: Path | str) -> list[Path]:
     return found
 
 
-def data_digests(checkpoint: Path | str) -> list[str]:
-    """What names the shards that a checkpoint and its lineage were trained on, each once."""
-    return list(dict.fromkeys(filter(None, map(_digest, lineage(checkpoint)))))
+def data_digest(folder: Path) -> str:
+    """What names the shards that a checkpoint was trained on; nothing where its card cannot be read."""
+    try:
+        return Card.load(folder).data_digest
+    except UserError:
+        return ""
 
 
 def run_config(folder: Path) -> dict[str, Any]:
@@ -34,7 +40,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     folder = folder.absolute()
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
     try:
-        return {} if run is None else read_yaml_file(run / "config.yaml", "")
+        return {} if run is None else read_yaml_file(run / RUN_FILE, "")
     except UserError:
         return {}
 
@@ -45,10 +51,3 @@ def _parents(folder: Path) -> list[str]:
     optim = config.get("optim")
     teachers = optim.get("teachers") if isinstance(optim, dict) else None
     return [str(parent) for parent in (config.get("init_from"), *(teachers or ())) if parent]
-
-
-def _digest(folder: Path) -> str:
-    try:
-        return Card.load(folder).data_digest
-    except UserError:
-        return ""

@@ -33,9 +33,10 @@ ALLOWED = {
         "card", "distributed", "estimator", "images", "lineage", "loading", "methods", "reporting", "shards", "tasks",
     },
     "training": {
-        "card", "distributed", "estimator", "evaluation", "images", "loading", "methods", "models", "shards", "tasks",
+        "card", "distributed", "estimator", "evaluation", "images", "lineage", "loading", "methods", "models", "shards",
+        "tasks",
     },
-    "config": {"card", "loading", "methods", "models", "tasks", "training"},
+    "config": {"card", "lineage", "loading", "methods", "models", "tasks", "training"},
     "experiments": {"card", "config", "distributed", "estimator", "evaluation", "reporting", "shards", "training"},
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",

@@ -1,7 +1,6 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import new_path
-from mivolo_lite.lineage import data_digests
+from mivolo_lite.lineage import data_digest, lineage
 from mivolo_lite.output import complain
 from mivolo_lite.shards.framing import is_cut_alike, policies_of
 
@@ -61,8 +60,8 @@ def joined_sources(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> 
         name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))
         for name in ("licence", "attribution")
     }
-    digests = chain.from_iterable(map(data_digests, checkpoints))
-    return {**terms, "data_digest": " + ".join(dict.fromkeys(digests))}
+    digests = dict.fromkeys(data_digest(folder) for checkpoint in checkpoints for folder in lineage(checkpoint))
+    return {**terms, "data_digest": " + ".join(filter(None, digests))}
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

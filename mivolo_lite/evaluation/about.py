@@ -7,7 +7,7 @@ from typing import Any
 
 from mivolo_lite.card import Card, locate
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.lineage import data_digests, lineage, run_config
+from mivolo_lite.lineage import data_digest, lineage, run_config
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 
@@ -53,11 +53,14 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
         digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
         folds: which are read; None for all.
     """
-    return any(digest in learnt for learnt in data_digests(checkpoint)) or any(
-        _real(train_set.path) == _real(str(data))
-        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+    return any(
+        digest in data_digest(folder)
+        or any(
+            _real(train_set.path) == _real(str(data))
+            and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+            for train_set in training_sets(folder)
+        )
         for folder in lineage(checkpoint)
-        for train_set in training_sets(folder)
     )
 
 

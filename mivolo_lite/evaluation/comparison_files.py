@@ -36,7 +36,7 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
         What ``compare`` returns.
 
     Raises:
-        UserError: as ``compare``; ``out`` holds an evaluation, or cannot be written.
+        UserError: as ``compare``; ``out`` holds other results, or cannot be written.
     """
     out, runs = Path(out), read_runs(folders)
     comparison = compare_runs(runs)

@@ -75,7 +75,7 @@ def cross_validate(
     there = fold_numbers(index)
     if there != list(range(folds)):
         raise UserError(f"crossval: --folds {folds}: {path} has the folds {', '.join(f'{fold:g}' for fold in there)}")
-    for parent in filter(None, (config.init_from, *config.optim.teachers)):
+    for parent in config.parents:
         if was_trained_on(parent, path, index.digest, None):
             raise UserError(f"crossval: {parent} was trained on {path}, so no fold is new to it; begin with another")
     evaluations = []

@@ -48,7 +48,7 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
-    for parent in filter(None, (trainer.config.init_from, *trainer.config.optim.teachers)):
+    for parent in trainer.config.parents:
         if was_trained_on(parent, val.path, validation.digest, val.folds):
             yield f"careful: {parent} was trained on data.val {val}, so errors on other images are larger"
     span, size = trainer.estimator.method.span, trainer.config.data.image_size

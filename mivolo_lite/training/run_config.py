@@ -44,6 +44,11 @@ class RunConfig:
     train: TrainConfig
     tasks: list[Task] = field(default_factory=list)
 
+    @property
+    def parents(self) -> list[str]:
+        """The checkpoints that the run learns from: what it begins with, and its teachers."""
+        return [parent for parent in (self.init_from, *self.optim.teachers) if parent]
+
 
 def dump_run_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
