@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from timing import processor
 from torch import nn
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.forest import Forest
 from mivolo_lite.methods.interface import AgeSpan

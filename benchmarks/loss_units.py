@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeMethod, AgeSpan
 

@@ -1,17 +1,10 @@
 """The vocabulary of labels, shared by shards, batches, methods and metrics."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
 GENDERS = ("M", "F")
 """Gender classes in logit order; male first, as in MiVOLO's published checkpoints."""
 
 MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
-
 
 IDENTITY = "identity"
 """The field of a sample's JSON that names the person in the image."""
@@ -24,57 +17,3 @@ FOLD = "fold"
 
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
-
-
-@dataclass(frozen=True)
-class AgeRange:
-    """Ages of a batch, each known exactly (``lo == hi``), as a closed range, or not at all.
-
-    Attributes:
-        lo: (B,) float32, youngest possible age in years.
-        hi: (B,) float32, oldest possible age in years.
-        known: (B,) bool. Where it is False, ``lo`` and ``hi`` hold finite filler that no one may learn from.
-        std: (B,) float32, standard deviation in years of several people's opinions, 0 where it is not known; None where
-            the data has none at all.
-    """
-
-    lo: Tensor
-    hi: Tensor
-    known: Tensor
-    std: Tensor | None = None
-
-    @classmethod
-    def exact(cls, age: Tensor) -> "AgeRange":
-        """Ages (B,) in years that are all known to the year."""
-        age = age.float()
-        return cls(age, age, torch.ones_like(age, dtype=torch.bool))
-
-    @classmethod
-    def concatenate(cls, ages: Sequence["AgeRange"]) -> "AgeRange":
-        """Ages of several batches, one after the other."""
-        lo, hi, known = (torch.cat([getattr(age, name) for age in ages]) for name in ("lo", "hi", "known"))
-        stds = [torch.zeros_like(age.lo) if age.std is None else age.std for age in ages]
-        return cls(lo, hi, known, None if all(age.std is None for age in ages) else torch.cat(stds))
-
-    def map(self, function: Callable) -> "AgeRange":
-        """The same with a function of each tensor."""
-        std = None if self.std is None else function(self.std)
-        return AgeRange(function(self.lo), function(self.hi), function(self.known), std)
-
-    @property
-    def middle(self) -> Tensor:
-        """(B,) the middle of each range, which for an exact age is the age."""
-        return (self.lo + self.hi) / 2
-
-
-@dataclass(frozen=True)
-class TaskLabel:
-    """A batch's labels of one task in addition to age and gender.
-
-    Attributes:
-        value: (B,) float32, the place of the class, the number, or the number of the person; 0 where unknown.
-        known: (B,) bool.
-    """
-
-    value: Tensor
-    known: Tensor

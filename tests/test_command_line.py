@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -51,6 +52,24 @@ def test_help_and_version_import_no_torch_and_take_less_than_a_second(word):
         assert python("-c", script).stdout.splitlines()[-1] == "False"
         seconds.append(seconds_of_children() - start)
     assert min(seconds) < 1
+
+
+TRAINING = {"train", "find-lr"}
+"""Commands whose options stand next to the modules of torch that they build."""
+
+
+def test_the_help_of_every_other_command_imports_no_torch():
+    script = f"""
+        import sys
+        from mivolo_lite.cli import main
+        for command in {sorted(set(COMMANDS) - TRAINING)}:
+            try:
+                main([command, "--help"])
+            except SystemExit as end:
+                assert end.code == 0, command
+            assert "torch" not in sys.modules, command
+    """
+    python("-c", dedent(script))
 
 
 @pytest.mark.parametrize("words", [["-m", "mivolo_lite"], ["-c", "from mivolo_lite.cli import main; main()"]])

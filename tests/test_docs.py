@@ -16,13 +16,13 @@ from PIL import Image
 from torch import nn
 from torch.distributed.run import get_args_parser as torchrun_parser
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference import detect
 from mivolo_lite.inference.frames import VideoWriter
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models import MODELS

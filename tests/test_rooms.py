@@ -8,8 +8,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
 
 SMALL = {
-    "connected", "credentials", "errors", "files", "hub", "labels", "old_names", "option_help", "option_values",
-    "output", "package_files", "paths", "process_pool", "processes", "randomness", "ranges", "wording", "yaml_file",
+    "batch_labels", "connected", "credentials", "errors", "files", "hub", "labels", "old_names", "option_help",
+    "option_values", "output", "package_files", "paths", "process_pool", "processes", "randomness", "ranges", "wording",
+    "yaml_file",
 }  # fmt: skip
 """Modules at the bottom that every room may use; among themselves they are ordered as well."""
 
@@ -37,14 +38,14 @@ ALLOWED = {
         "tasks",
     },
     "config": {"card", "lineage", "loading", "methods", "models", "tasks", "training"},
-    "experiments": {"card", "config", "distributed", "estimator", "evaluation", "reporting", "shards", "training"},
+    "experiments": {"card", "config", "distributed", "evaluation", "reporting", "shards", "training"},
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
         "tasks",
     },
     "__init__": {"inference"},
     "cli": {
-        "audit", "config", "convert", "distributed", "estimator", "evaluation", "experiments", "inference", "packing",
+        "audit", "card", "config", "convert", "distributed", "evaluation", "experiments", "inference", "packing",
         "reporting", "shards", "training",
     },
     "__main__": {"cli"},

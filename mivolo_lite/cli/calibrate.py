@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.estimator import Tta
-from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
 from mivolo_lite.evaluation.calibration.conformal import BY
 from mivolo_lite.ranges import float_range, int_range
 
@@ -35,5 +34,8 @@ def run(argv: Sequence[str]) -> None:
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )
     options = parse(parser, argv)
+    # torch and timm take seconds to import, and --help needs none
+    from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
+
     print(calibration_table(calibrate(**options)))
     print(f"\nwritten to {card_path(options['checkpoint'], options['out'])}")

@@ -6,20 +6,21 @@ from pathlib import Path
 from mivolo_lite.cli.options import parse, parser_of
 
 
-def combine(
-    argv: Sequence[str], command: str, run: Callable, make: Callable[[Sequence[str], str], Path], which: str
-) -> None:
-    """Parse the checkpoints and ``--out``, make the one, and print what to do next.
+def checkpoints_and_out(argv: Sequence[str], command: str, run: Callable, which: str) -> tuple[list[str], str]:
+    """The checkpoints of a command line, and its ``--out``.
 
     Args:
         argv: the command's words.
         command, run: its name and its function, for the help.
-        make: writes it.
         which: checkpoints may be given, for the help.
     """
     parser = parser_of(command, run)
     parser.add_argument("checkpoints", type=str, nargs="+", help=which)
     parser.add_argument("--out", type=str, required=True, help="the folder to write; must not exist")
     options = parse(parser, argv)
-    out = make(options["checkpoints"], options["out"])
+    return options["checkpoints"], options["out"]
+
+
+def tell_next_step(out: Path) -> None:
+    """Print where the one is, and how it is evaluated."""
     print(f"written to {out}; next: mivolo-lite evaluate --checkpoint {out} --data DIR --out DIR")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.evaluation.compare import compare, comparison_table
 from mivolo_lite.reporting.plot_folder import FORMATS
 
 
@@ -17,6 +16,9 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--figures", type=Literal[FORMATS], default="png", help="format of the curves' files")
     options = parse(parser, argv)
+    # torch and timm take seconds to import, and --help needs none
+    from mivolo_lite.evaluation.compare import compare, comparison_table
+
     if options["out"] is None:
         print(comparison_table(compare(options["folders"])))
         return

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.convert.convert import convert, licence_line
 
 
 def run(argv: Sequence[str]) -> None:
@@ -14,6 +13,9 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = parse(parser, argv)
+    # torch and timm take seconds to import, and --help needs none
+    from mivolo_lite.convert.convert import convert, licence_line
+
     out = convert(**options)
     if out.is_dir():
         print(licence_line(options["source"]))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse_known, parser_of
 from mivolo_lite.cli.training_options import TRAINING_OPTIONS, add_training_options
-from mivolo_lite.experiments.crossval import cross_validate, crossval_table
 from mivolo_lite.ranges import int_range
 
 
@@ -14,4 +13,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--folds", type=int_range(2, 1000), default=5, help="folds that `pack --folds` made")
     add_training_options(parser)
     options, words = parse_known(parser, argv, ["folds", *TRAINING_OPTIONS])
+    # torch and timm take seconds to import, and --help needs none
+    from mivolo_lite.experiments.crossval import cross_validate, crossval_table
+
     print(crossval_table(cross_validate(words, **options)))

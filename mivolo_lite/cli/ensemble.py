@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from mivolo_lite.cli.combining import combine
-from mivolo_lite.convert.ensemble import ensemble
+from mivolo_lite.cli.combining import checkpoints_and_out, tell_next_step
 
 
 def run(argv: Sequence[str]) -> None:
     """``ensemble RUN/best RUN/best [...] --out DIR``: one checkpoint that answers with the mean of several models."""
-    combine(argv, "ensemble", run, ensemble, "two or more of one method and one image size")
+    checkpoints, out = checkpoints_and_out(argv, "ensemble", run, "two or more of one method and one image size")
+    from mivolo_lite.convert.ensemble import ensemble  # torch and timm take seconds to import, and --help needs none
+
+    tell_next_step(ensemble(checkpoints, out))

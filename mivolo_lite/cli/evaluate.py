@@ -1,25 +1,20 @@
 """``mivolo-lite evaluate``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from accelerate import PartialState
 from jsonargparse import ArgumentParser
 
+from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Tta
-from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.option_help import describe_section
 from mivolo_lite.ranges import checked_options, checked_type, int_range
 from mivolo_lite.reporting.plot_folder import FORMATS
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.training.trackers import log_report, tracked_run
 
 
 def run(argv: Sequence[str]) -> None:
@@ -28,19 +23,9 @@ def run(argv: Sequence[str]) -> None:
     _add_options(parser)
     options = parse(parser, argv)
     options["cache"] = CacheConfig(**vars(options["cache"]))
-    checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
-    is_pair = len(checkpoints) == len(data) == 1
-    if to_trackers and not is_pair:
+    if options["to_trackers"] and not len(options["checkpoint"]) == len(options["data"]) == 1:
         raise UserError("--to_trackers: give one checkpoint and one data set")
-    tracked = tracked_run(Path(checkpoints[0])) if to_trackers else None  # before hours of evaluation
-    if is_pair:
-        metrics = evaluate(*checkpoints, *data, **options)
-        table, sets = metrics_table(metrics), [metrics["data"]]
-    else:
-        matrix = evaluate_all(checkpoints, data, **options)
-        table, sets = matrix_table(matrix), matrix["data"].values()
-    if PartialState().is_main_process:
-        _report(table, sets if options["exclude"] else (), options, tracked)
+    _evaluate(options)
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -102,11 +87,31 @@ def _add_options(parser: ArgumentParser) -> None:
     describe_section(parser._option_string_actions["--cache"])
 
 
-def _report(table: str, selected: Iterable[dict], options: dict, tracked: Path | None) -> None:
+def _evaluate(options: dict) -> None:
+    from accelerate import PartialState  # torch and timm take seconds to import, and --help needs none
+
+    from mivolo_lite.evaluation.evaluate import evaluate
+    from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
+    from mivolo_lite.evaluation.table import metrics_table
+    from mivolo_lite.training.trackers import log_report, tracked_run
+
+    checkpoints, data, to_trackers = (options.pop(name) for name in ("checkpoint", "data", "to_trackers"))
+    tracked = tracked_run(Path(checkpoints[0])) if to_trackers else None  # before hours of evaluation
+    if len(checkpoints) == len(data) == 1:
+        metrics = evaluate(*checkpoints, *data, **options)
+        table, sets = metrics_table(metrics), [metrics["data"]]
+    else:
+        matrix = evaluate_all(checkpoints, data, **options)
+        table, sets = matrix_table(matrix), list(matrix["data"].values())
+    if PartialState().is_main_process:
+        _report(table, sets if options["exclude"] else [], options)
+        if tracked is not None:
+            print(f"given to {' and '.join(log_report(tracked, Path(options['out'])))}")
+
+
+def _report(table: str, selected: Sequence[dict], options: dict) -> None:
     """Print the table, how many samples of the selected data sets were left out, and where the files are."""
     print(table)
     for data in selected:
         print(f"{data['folder']}: {data['excluded']} samples left out, as {options['exclude']} says")
-    if tracked is not None:
-        print(f"given to {' and '.join(log_report(tracked, Path(options['out'])))}")
     print(f"\nwritten to {options['out']}: {', '.join(sorted(path.name for path in Path(options['out']).iterdir()))}")

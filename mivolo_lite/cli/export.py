@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Tta
-from mivolo_lite.inference.export import Precision, export
-from mivolo_lite.inference.timm_weights import export_backbone
 
 
 def run(argv: Sequence[str]) -> None:
@@ -27,7 +25,12 @@ def run(argv: Sequence[str]) -> None:
         default="onnx",
         help="`torch` is torch.export's file; `timm` is the backbone's plain weights, without heads",
     )
-    parser.add_argument("--precision", type=Precision, default="fp32", help="of the backbone; heads stay in float32")
+    parser.add_argument(
+        "--precision",
+        type=Literal["fp32", "fp16"],
+        default="fp32",
+        help="of the backbone; heads stay in float32",
+    )
     parser.add_argument(
         "--input",
         type=Literal["face", "body"] | None,
@@ -41,6 +44,9 @@ def run(argv: Sequence[str]) -> None:
         help="`flip` also estimates from the mirror images, inside; by default what model.yaml says",
     )
     options = parse(parser, argv)
+    from mivolo_lite.inference.export import export  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.timm_weights import export_backbone
+
     which = options.pop("input")
     if options["format"] == "timm":
         if options["tta"] is not None:

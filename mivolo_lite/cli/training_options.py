@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser
 
-from mivolo_lite.estimator import Tta
+from mivolo_lite.card import Tta
 from mivolo_lite.ranges import int_range
 
 TRAINING_OPTIONS = ("launcher", "workers", "tta")

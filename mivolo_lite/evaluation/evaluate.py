@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from mivolo_lite.card import Tta
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, Tta
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import about_data, about_model, cautions, framed_otherwise, was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mivolo_lite.card import Tta
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.compare import METRICS
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE

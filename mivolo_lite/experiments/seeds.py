@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.card import Tta
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
 from mivolo_lite.experiments.spread import Spread, spread
 from mivolo_lite.experiments.training_runs import train_and_evaluate

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from mivolo_lite.card import Card
+from mivolo_lite.card import Card, Tta
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE, run_training
 from mivolo_lite.errors import MachineError, UserError
-from mivolo_lite.estimator import Tta
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
 from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig, changed_options

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from mivolo_lite.estimator import Estimator, Tta
+from mivolo_lite.card import Tta
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path, written_aside
 from mivolo_lite.inference.graph import Graph, describe, trace
 from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx

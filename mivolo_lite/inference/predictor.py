@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mivolo_lite.card import DEFAULT
+from mivolo_lite.card import DEFAULT, Tta
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError, first_line, one_line
-from mivolo_lite.estimator import Estimator, Tta
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
 from mivolo_lite.inference.cutting import Cutter

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mivolo_lite.batch_labels import AgeRange, TaskLabel
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AGE_STD, NO_CODE, AgeRange, TaskLabel
+from mivolo_lite.labels import AGE_STD, NO_CODE
 
 INPUTS = ("face", "body")
 

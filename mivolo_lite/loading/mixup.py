@@ -20,9 +20,9 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch, Mixing
 from mivolo_lite.randomness import uniform_of
 from mivolo_lite.ranges import Probability, float_range, int_range

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds, log_mass
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.prior import smoothed_counts
 

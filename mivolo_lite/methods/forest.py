@@ -9,8 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.options import require_positive

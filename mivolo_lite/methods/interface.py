@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mivolo_lite.labels import MAX_AGE, MIN_AGE, AgeRange
+from mivolo_lite.batch_labels import AgeRange
+from mivolo_lite.labels import MAX_AGE, MIN_AGE
 from mivolo_lite.ranges import int_range
 
 MakeHead = Callable[..., nn.Module]

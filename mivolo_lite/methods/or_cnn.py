@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.distribution import DistributionMethod
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models.head import Head

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.training.subgroups import By, subgroups_of
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.distributed.flat_reduce import FlatReduce
 from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.mixup import mixed
 from mivolo_lite.models.missing import uncounted_batches

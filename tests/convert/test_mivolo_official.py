@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.convert import mivolo as mivolo_official
 from mivolo_lite.convert.mivolo import (
     from_checkpoint,
@@ -14,7 +15,6 @@ from mivolo_lite.convert.mivolo import (
     to_estimator,
 )
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import mivolo

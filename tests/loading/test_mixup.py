@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.special import betainc, kolmogorov
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.loader import DataConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mivolo_lite.labels import AgeRange
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.classification import Classification
 from mivolo_lite.methods.distribution import class_bounds, log_mass, mean_and_variance, median, spread
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.mean_residue import residue

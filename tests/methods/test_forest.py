@@ -5,10 +5,10 @@ from scipy.special import ndtr
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.forest import Forest, cluster_ages, normal_mass, refit_leaves
 from mivolo_lite.methods.interface import AgeSpan
 from tests.training.launching import run_ranks

@@ -4,8 +4,8 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.lds import kernel_window, smoothed_weights
 from mivolo_lite.methods.regression import Regression

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from torch._dynamo.utils import counters
 from torch.optim import SGD
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.data_parallel import DataParallel
@@ -20,7 +21,6 @@ from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.optim import OptimConfig

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.convert.ensemble import ensemble
@@ -15,7 +16,6 @@ from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.distillation import Answers, Teachers
 from mivolo_lite.training.optim import OptimConfig

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import NO_CODE, AgeRange
+from mivolo_lite.labels import NO_CODE
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from tests.training.test_balance import columns_of
 

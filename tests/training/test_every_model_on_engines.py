@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.optim import OptimConfig

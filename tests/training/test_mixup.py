@@ -8,9 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.dro import DroConfig, GroupDro

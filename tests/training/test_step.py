@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 
+from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.optim import OptimConfig

@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mivolo_lite.batch_labels import AgeRange, TaskLabel
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.labels import AgeRange, TaskLabel
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
 from mivolo_lite.training.optim import OptimConfig
