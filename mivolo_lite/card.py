@@ -19,6 +19,8 @@ from mivolo_lite.yaml_file import parse_yaml
 DEFAULT = "default"
 """The address of the package's own checkpoint."""
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+JOINT = " + "
+"""Between the digests of several data sets."""
 Tta = Literal["none", "flip"]
 """Test-time augmentation, see ``Estimator.tta``."""
 HUB_CONFIG_FILE = "config.json"
@@ -78,9 +80,8 @@ class Card:
         for name, rules in self.crop_policy.items():
             short = short_folder(name) if isinstance(rules, dict) else name
             policy[f"{short} {len(policy) + 1}" if short in policy else short] = rules
-        kind, stream, address = self.data_digest.partition("stream:")
-        digest = kind + stream + short_folder(address) if stream else self.data_digest
-        return replace(self.from_nothing(), crop_policy=policy, data_digest=digest)
+        digests = JOINT.join(_without_address(digest) for digest in self.data_digest.split(JOINT))
+        return replace(self.from_nothing(), crop_policy=policy, data_digest=digests)
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.yaml``, whole or not at all."""
@@ -101,6 +102,12 @@ class Card:
             if name in values and not fits(values[name]):
                 raise UserError(f"{path}: {name} must be {expected}, not {str(values[name])[:50]!r}")
         return cls(**values)
+
+
+def _without_address(digest: str) -> str:
+    """The same; of a stream, which its address stands for, with the ``short_folder`` alone."""
+    kind, stream, address = digest.partition("stream:")
+    return kind + stream + short_folder(address) if stream else digest
 
 
 def short_folder(folder: str) -> str:

@@ -1,9 +1,10 @@
 """What a checkpoint learnt from beside its own data: the one that its training began with, and its teachers."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.card import CARD_FILE, Card, locate
+from mivolo_lite.card import CARD_FILE, JOINT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.yaml_file import read_yaml_file
@@ -33,6 +34,17 @@ def data_digest(folder: Path) -> str:
         return Card.load(folder).data_digest
     except UserError:
         return ""
+
+
+def joined_digests(own: str, checkpoints: Iterable[Path | str]) -> str:
+    """What names all data behind a new checkpoint, each once, as ``A + B``: its card keeps it when its run is gone.
+
+    Args:
+        own: digest of the data that it was trained on itself, or nothing.
+        checkpoints: those that it was made from, with their lineage.
+    """
+    digests = [own, *(data_digest(folder) for checkpoint in checkpoints for folder in lineage(checkpoint))]
+    return JOINT.join(dict.fromkeys(name for digest in digests for name in digest.split(JOINT) if name))
 
 
 def run_config(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import new_path
-from mivolo_lite.lineage import data_digest, lineage
+from mivolo_lite.lineage import joined_digests
 from mivolo_lite.output import complain
 from mivolo_lite.shards.framing import is_cut_alike, policies_of
 
@@ -60,8 +60,7 @@ def joined_sources(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> 
         name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))
         for name in ("licence", "attribution")
     }
-    digests = dict.fromkeys(data_digest(folder) for checkpoint in checkpoints for folder in lineage(checkpoint))
-    return {**terms, "data_digest": " + ".join(filter(None, digests))}
+    return {**terms, "data_digest": joined_digests("", checkpoints)}
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
+from mivolo_lite.lineage import joined_digests
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.training.run_config import RunConfig, named_options
 
@@ -34,7 +35,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
         span=asdict(config.ages),
         image_size=config.data.image_size,
         crop_policy=reader.crop_policy,
-        data_digest=reader.digest,
+        data_digest=joined_digests(reader.digest, filter(None, (weights_from, *config.optim.teachers))),
         tasks=[asdict(task) for task in config.tasks],
     )
     estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)

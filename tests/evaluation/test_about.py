@@ -7,7 +7,7 @@ import yaml
 
 from mivolo_lite.card import Card
 from mivolo_lite.evaluation.about import about_data, about_model, training_data, was_trained_on
-from mivolo_lite.lineage import lineage
+from mivolo_lite.lineage import joined_digests, lineage
 
 CARD = Card({"name": "single", "backbone": "b"}, {"name": "coral"}, {}, 112, data_digest="0123456789abcdef")
 
@@ -56,6 +56,13 @@ def test_what_a_model_began_with_and_its_teachers_were_trained_on_counts_as_its_
     )
     (tmp_path / "old/config.yaml").write_text(yaml.safe_dump({"init_from": tuned, "optim": 3}))  # no endless circle
     assert len(lineage(tuned)) == 3
+
+
+def test_a_card_keeps_the_digests_of_what_it_was_made_from_each_once(tmp_path):
+    old = saved(tmp_path / "old", tmp_path / "a", "12 x a + b")
+    tuned = saved(tmp_path / "tuned", tmp_path / "b", "c + 12 x a", init_from=old)
+    assert joined_digests("d", [tuned, f"{tmp_path}/gone/best", old]) == "d + c + 12 x a + b"
+    assert joined_digests("", []) == "" and joined_digests("d", []) == "d"
 
 
 def test_a_model_in_a_few_words(tmp_path):

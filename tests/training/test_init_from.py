@@ -12,7 +12,9 @@ from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.methods.lds import smoothed_weights
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.loop import Trainer
 
 
@@ -48,6 +50,19 @@ def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
     state = second.estimator.state_dict()
     assert state.keys() == learnt.keys() and all(state[name].equal(learnt[name]) for name in learnt)
     assert second.state.step == 0
+
+
+@pytest.mark.slow
+def test_its_card_also_names_the_data_of_what_it_started_from(words, people, tmp_path):
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    (tmp_path / "first" / "best").rename(tmp_path / "moved")  # away from its run, as to another machine
+    start = ["--run", tmp_path / "second", "--init_from", tmp_path / "moved", *words, "--data.train", f"{people}/val"]
+    second = started(*start)
+    digests = second.estimator.card.data_digest
+    assert digests == f"{second.reader.digest} + {Card.load(tmp_path / 'moved').data_digest}"
+    second.estimator.save(tmp_path / "tuned")
+    train = ShardIndex.load(f"{people}/train")
+    assert was_trained_on(tmp_path / "tuned", "elsewhere", train.digest, None)
 
 
 @pytest.mark.slow
