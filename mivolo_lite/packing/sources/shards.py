@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
-from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
 from mivolo_lite.packing.sources.columns import usual_names
-from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, usual_part
+from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_part
 from mivolo_lite.packing.sources.table import cell_of
+from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.framing import is_cut_alike
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
 from mivolo_lite.shards.tars import Member, members_by_key
@@ -33,7 +30,7 @@ _UNREAD = (
 _MEANINGS = ("age", "gender", "group", IDENTITY)
 
 
-class ShardsSource(Source):
+class ShardsSource(WholeImageSource):
     """Tars of any tool become shards of this package: JPEGs that need no change byte for byte, others as JPEGs.
 
     A sample is the members of one key: ``.face.*`` and ``.body.*``, or one image, which is the face; and ``.json`` or
@@ -47,8 +44,7 @@ class ShardsSource(Source):
         group: field with the group.
         identity: field that says who it is: a person's images come into the same split.
         gender_codes: what other values of the gender mean, such as 0=M,1=F. Without it numbers are rejected.
-        max_megapixels: larger images are rejected before they are decoded.
-        crops: see ``CropRules``.
+        options: see ``WholeImageSource``.
     """
 
     def __init__(
@@ -59,12 +55,9 @@ class ShardsSource(Source):
         group: str = "",
         identity: str = "",
         gender_codes: str = "",
-        max_megapixels: float = MAX_MEGAPIXELS,
-        **crops: Any,
+        **options: Any,
     ):
-        check_limit(max_megapixels)
-        self.images, self.max_megapixels, self.rules = Path(folder), max_megapixels, CropRules(**crops)
-        check_cuts_nothing(self.rules)
+        super().__init__(folder, **options)
         self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
         self.gender_of = GenderCodes(gender_codes)
         self.tars = _tars(self.images)
@@ -107,8 +100,7 @@ class ShardsSource(Source):
             record = _record(file, label)
             data = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
         labels = self._labels(record, item)
-        jpegs = (None if image is None else whole_jpeg(image, self.rules, self.max_megapixels) for image in data)
-        face_jpeg, body_jpeg = jpegs
+        face_jpeg, body_jpeg = (None if image is None else self.jpeg(image) for image in data)
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
         part = _folder_part(tar) if self.splits else None
