@@ -9,6 +9,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.paths import is_url
+from mivolo_lite.shards.concat import concat_labels
 from mivolo_lite.shards.index import ShardIndex
 
 IMAGES = ("face", "body")
@@ -42,9 +43,9 @@ class Samples:
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
         self.folder = np.repeat(np.arange(len(sizes)), sizes)
-        self.groups = sorted({name for index in self.indexes for name in index.groups})
-        self.age_lo, self.age_hi, self.gender = (self._column(name) for name in ("age_lo", "age_hi", "gender"))
-        self.group = np.concatenate([self._group_codes(index) for index in self.indexes])
+        columns, self.groups = concat_labels(self.indexes)
+        self.age_lo, self.age_hi = columns["age_lo"], columns["age_hi"]
+        self.gender, self.group = columns["gender"], columns["group"]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -66,12 +67,4 @@ class Samples:
 
     def present(self, image: str) -> np.ndarray:
         """Numbers of the samples that have a ``face`` or ``body``."""
-        return np.flatnonzero(self._column(f"{image}_size") > 0)
-
-    def _column(self, name: str) -> np.ndarray:
-        return np.concatenate([index.columns[name] for index in self.indexes])
-
-    def _group_codes(self, index: ShardIndex) -> np.ndarray:
-        codes = np.full(NO_CODE + 1, NO_CODE, dtype=np.int64)
-        codes[: len(index.groups)] = [self.groups.index(name) for name in index.groups]
-        return codes[index.columns["group"]]
+        return np.flatnonzero(np.concatenate([index.has_image([image]) for index in self.indexes]))

@@ -23,6 +23,7 @@ from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.shards.concat import concat_labels
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
@@ -52,7 +53,7 @@ from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
-from mivolo_lite.training.subgroups import concat_labels, frequencies
+from mivolo_lite.training.subgroups import frequencies
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
 from mivolo_lite.training.train_state import TrainState
