@@ -176,6 +176,13 @@ class MivoloModel(AgeModel):
         """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
+    @torch.no_grad()
+    def keep_black_cells(self) -> None:
+        """Compute the cells of a black image once, for weights that are final."""
+        if len(self.inputs) > 1:
+            for name in self.inputs:
+                setattr(self, f"black_{name}", self.black_cells(name))
+
     def pooled(self, features: Tensor) -> Tensor:
         """The class token."""
         return features[:, 0]
