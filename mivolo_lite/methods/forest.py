@@ -13,7 +13,6 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
-from mivolo_lite.methods.options import require_positive
 from mivolo_lite.ranges import float_range, int_range
 
 YEARS = 100.0
@@ -164,12 +163,11 @@ class Forest(AgeMethod):
         seed: Annotated[int, int_range(0, 2**32 - 1)] = 0
 
         def __post_init__(self) -> None:
-            require_positive(self, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")
             splits = 2 ** (self.depth - 1) - 1
-            if not 1 <= splits <= self.outputs:
+            if splits > self.outputs:
                 raise UserError(
-                    f"depth={self.depth}, outputs={self.outputs}: a tree needs 1 to outputs={self.outputs} splits, "
-                    f"and this depth makes {splits:.0f}"
+                    f"depth={self.depth}, outputs={self.outputs}: a tree of this depth has {splits} splits; "
+                    "give so many outputs, or less depth"
                 )
             if self.refit_samples * self.outputs > _MOST_KEPT:
                 raise UserError(
