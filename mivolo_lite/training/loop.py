@@ -23,12 +23,10 @@ from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.workers import BatchLoader
-from mivolo_lite.shards.concat import concat_labels
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
-from mivolo_lite.training.averaging import ModelEma, ModelSwa
-from mivolo_lite.training.balance import balanced_weights
+from mivolo_lite.training.averaging import ModelEma, build_average
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.checks import (
@@ -41,7 +39,6 @@ from mivolo_lite.training.checks import (
     unlearnt,
 )
 from mivolo_lite.training.distillation import Teachers
-from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.new_estimator import init_from, new_estimator
@@ -53,10 +50,10 @@ from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
-from mivolo_lite.training.subgroups import frequencies
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
 from mivolo_lite.training.train_state import TrainState
+from mivolo_lite.training.weighting import build_weighting
 
 
 class Trainer:
@@ -203,9 +200,10 @@ class Trainer:
         self._measure()
         self.estimator.to(device)
         self._build_engine()
-        weights, self.dro = self._weighting()
+        shares = [train_set.weight for train_set in self.data.train_sets]
+        weights, self.dro = build_weighting(config.optim, self.reader.indexes, shares, device)
         self.step = OptimizerStep(self.engine, config.optim, config.train.seed, weights, self.dro, teachers)
-        self.average = self._averaging()
+        self.average = build_average(self.engine, config.optim)
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
 
@@ -251,27 +249,6 @@ class Trainer:
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         self.engine.is_compiled = config.train.compile
-
-    def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
-        """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
-        balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
-        if balance.by == dro.by == "none":
-            return None, None
-        if not self.reader.indexes:
-            raise UserError(
-                "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh "
-                "it; set their `by` to none, or index the shards"
-            )
-        columns, groups = concat_labels(self.reader.indexes)
-        frequency = frequencies(self.reader.indexes, [train_set.weight for train_set in self.data.train_sets])
-        weights = None if balance.by == "none" else balanced_weights(columns, balance, frequency).to(device)
-        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device, frequency)
-
-    def _averaging(self) -> ModelEma | ModelSwa | None:
-        optim = self.config.optim
-        if optim.swa_start is not None:
-            return ModelSwa(self.engine)
-        return ModelEma(self.engine, optim.ema_decay) if optim.ema_decay else None
 
     def _resume(self) -> None:
         if self.resumed is not None:
