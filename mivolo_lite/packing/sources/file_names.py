@@ -42,7 +42,7 @@ class FileNameSource(WholeImageSource):
         """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
         raise NotImplementedError
 
-    def part(self, item: str) -> str | None:
+    def split(self, item: str) -> str | None:
         """The split that the data set itself puts an image into, None where it has none."""
         return None
 
@@ -59,13 +59,13 @@ class FileNameSource(WholeImageSource):
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
-        labels, part = replace(labels, extra={"source": item} | labels.extra), self.part(item)
+        labels, split = replace(labels, extra={"source": item} | labels.extra), self.split(item)
         data = read_or_reject_bytes(self.images / item)
         ending = name.groupdict().get("ending") or Path(item).suffix
         sample = Sample(key_of(item.removesuffix(ending)), self.jpeg(data), None, labels)
         person = labels.extra.get(IDENTITY)
         together = None if person is None else os.fsencode(person)
-        return SourceImage(data, [sample], together, split=part)
+        return SourceImage(data, [sample], together, split=split)
 
 
 def exact_age(text: str) -> tuple[float, float]:

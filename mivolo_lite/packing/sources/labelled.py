@@ -42,7 +42,7 @@ from mivolo_lite.packing.sources.cutting import (
 )
 from mivolo_lite.packing.sources.notes import RowNotes
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, split_name
 from mivolo_lite.packing.sources.table import Table
 from mivolo_lite.packing.sources.together import people_together
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -126,7 +126,7 @@ class TableSource(Source):
 
     def _splits(self) -> tuple[str, ...]:
         cells = set(self.table.columns.get(SPLIT, ())) - {""}
-        return tuple(sorted({part_name(cell, self.table.location) for cell in cells}))
+        return tuple(sorted({split_name(cell, self.table.location) for cell in cells}))
 
     def _find_people(self, names: list[str]) -> None:
         """Note which rows are samples, which people come together, and what is left out."""
@@ -207,7 +207,7 @@ class TableSource(Source):
             return None
         if not cells[SPLIT]:
             raise Rejected("its row names no split")
-        return part_name(cells[SPLIT], self.table.location)
+        return split_name(cells[SPLIT], self.table.location)
 
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
         """A person's labels. Raises Rejected where they are invalid."""

@@ -13,7 +13,7 @@ from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
 from mivolo_lite.packing.sources.columns import usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
-from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_part
+from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
 from mivolo_lite.packing.sources.table import cell_of
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.framing import is_cut_alike
@@ -22,7 +22,7 @@ from mivolo_lite.shards.tars import Member, members_by_key
 
 _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
-_PARTS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 _MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
 _UNREAD = (
     "{} images are not read, such as {}: a sample has one face and one body, and a key ends at the first dot of a name"
@@ -70,10 +70,10 @@ class ShardsSource(WholeImageSource):
         elif policies[0]:
             sizes = [size for size in (policies[0].get("crop_size"),) if isinstance(size, int)]
             self.crop_policy = policies[0] | {"crop_size": min([self.rules.crop_size, *sizes])}
-        self.splits = tuple(sorted({_folder_part(tar) for tar in self.tars} & set(_PARTS)))
+        self.splits = tuple(sorted({_folder_split(tar) for tar in self.tars} & set(_SPLITS)))
 
     def items(self) -> list[str]:
-        outside = [tar for tar in self.tars if self.splits and _folder_part(tar) not in self.splits]
+        outside = [tar for tar in self.tars if self.splits and _folder_split(tar) not in self.splits]
         if outside:
             raise UserError(
                 f"--in {self.images}: {', '.join(self.splits)} are folders of splits, and {outside[0]} lies in none of "
@@ -103,9 +103,11 @@ class ShardsSource(WholeImageSource):
         face_jpeg, body_jpeg = (None if image is None else self.jpeg(image) for image in data)
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
-        part = _folder_part(tar) if self.splits else None
+        split = _folder_split(tar) if self.splits else None
         identity_of_image = next(image for image in data if image is not None)
-        return SourceImage(identity_of_image, [Sample(key_of(key), face_jpeg, body_jpeg, labels)], together, split=part)
+        return SourceImage(
+            identity_of_image, [Sample(key_of(key), face_jpeg, body_jpeg, labels)], together, split=split
+        )
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""
@@ -142,10 +144,10 @@ def _tars(folder: Path) -> list[str]:
     return names
 
 
-def _folder_part(tar: str) -> str:
+def _folder_split(tar: str) -> str:
     """The split that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
     folder, slash, _ = tar.partition("/")
-    return usual_part(folder) if slash else ""
+    return usual_split(folder) if slash else ""
 
 
 @lru_cache(maxsize=2)
