@@ -87,7 +87,7 @@ def _near_pairs(
     for first, second, mirrored in candidates(hashes, distance):
         for is_alike in thumbnails_alike(prints.thumbnails, rows[first], rows[second], mirrored):
             size = len(is_alike)
-            chunks.append(np.stack([part[:size][is_alike] for part in (first, second, mirrored)], axis=1))
+            chunks.append(np.stack([column[:size][is_alike] for column in (first, second, mirrored)], axis=1))
             first, second, mirrored = first[size:], second[size:], mirrored[size:]
     alike = np.concatenate(chunks)
     first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0

@@ -83,8 +83,8 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     for number, run in enumerate(runs):
         row: dict[str, Any] = {"name": run.name}
         for metric in METRICS:
-            own, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
-            row[metric] = _mean(losses[number][metric], 0.95, own)
+            interval, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
+            row[metric] = _mean(losses[number][metric], 0.95, interval)
             if number and row[metric] and rows[0][metric]:
                 difference = _mean(losses[number][metric] - losses[0][metric], level, paired)
                 if difference:

@@ -93,13 +93,13 @@ class Tracker:
         ended = [track for track in self.tracks if frame - track.last > self.patience]
         self.tracks = [track for track in self.tracks if frame - track.last <= self.patience]
         matches = self._match(people)
-        found: list[Track | None] = []
+        assigned: list[Track | None] = []
         for number, person in enumerate(people):
             track = matches.get(number) or self._begin(person, frame) if person.face or person.body else None
             if track is not None:
                 track.add(person, frame)
-            found.append(track)
-        return found, ended
+            assigned.append(track)
+        return assigned, ended
 
     def end(self) -> list[Track]:
         """The tracks that the last frame leaves."""

@@ -111,10 +111,10 @@ class ShardsSource(WholeImageSource):
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""
-        found = usual_names(record, self.names)
-        age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
+        fields = usual_names(record, self.names)
+        age, gender, group, identity = (record.get(fields.get(meaning, "")) for meaning in _MEANINGS)
         # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
-        extra = {name: value for name, value in record.items() if name not in (*found.values(), *_MEANINGS)}
+        extra = {name: value for name, value in record.items() if name not in (*fields.values(), *_MEANINGS)}
         if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
