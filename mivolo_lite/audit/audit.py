@@ -274,5 +274,5 @@ def _write_flagged(path: Path, result: Audit) -> None:
         writer.writerow(["image", "flag", "value", "reason", "folder", "key"])
         for flag in result.flagged:
             value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"
-            location = [result.samples.names[result.samples.folder[flag.number]], result.samples.key(flag.number)]
+            location = [result.samples.names[result.samples.folder[flag.sample]], result.samples.key(flag.sample)]
             writer.writerow([flag.image, flag.flag, value, flag.reason, *location])

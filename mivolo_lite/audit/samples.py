@@ -50,18 +50,18 @@ class Samples:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def place(self, number: int) -> tuple[int, int]:
+    def place(self, sample: int) -> tuple[int, int]:
         """A sample's folder, and its number there."""
-        folder = int(self.folder[number])
-        return folder, int(number - self.starts[folder])
+        folder = int(self.folder[sample])
+        return folder, int(sample - self.starts[folder])
 
-    def key(self, number: int) -> str:
-        folder, sample = self.place(number)
-        return self.indexes[folder].key(sample)
+    def key(self, sample: int) -> str:
+        folder, local_sample = self.place(sample)
+        return self.indexes[folder].key(local_sample)
 
-    def label_texts(self, number: int) -> tuple[str, str, str]:
+    def label_texts(self, sample: int) -> tuple[str, str, str]:
         """A sample's age (a range as ``lo;hi``), gender and group, each empty where unknown."""
-        lo, hi, gender, group = (column[number] for column in (self.age_lo, self.age_hi, self.gender, self.group))
+        lo, hi, gender, group = (column[sample] for column in (self.age_lo, self.age_hi, self.gender, self.group))
         age = "" if np.isnan(lo) else f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
         return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
 

@@ -63,5 +63,5 @@ def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:
     module, marker, rest = name.partition(_MEMBERS)
     if not marker:
         return mean([state[name] for state in states])
-    number, _, weight = rest.partition(".")
-    return states[int(number)][module + weight]
+    index, _, weight = rest.partition(".")
+    return states[int(index)][module + weight]

@@ -80,13 +80,13 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     level = 1 - 0.05 / (len(runs) - 1)
     losses = [image_losses(run.predictions) for run in runs]
     rows: list[dict[str, Any]] = []
-    for number, run in enumerate(runs):
+    for index, run in enumerate(runs):
         row: dict[str, Any] = {"name": run.name}
         for metric in METRICS:
             interval, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
-            row[metric] = _mean(losses[number][metric], 0.95, interval)
-            if number and row[metric] and rows[0][metric]:
-                difference = _mean(losses[number][metric] - losses[0][metric], level, paired)
+            row[metric] = _mean(losses[index][metric], 0.95, interval)
+            if index and row[metric] and rows[0][metric]:
+                difference = _mean(losses[index][metric] - losses[0][metric], level, paired)
                 if difference:
                     lower, upper = difference["interval"] or (0, 0)
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}

@@ -78,8 +78,8 @@ class Splitting:
             shares = self.shares or (_UNDIVIDED if self.folds or source.has_folds else _USUAL)
             mend = "give it a larger share"
             splits = {name: [] for name in shares}
-            for sample, number in zip(ordered, self._assign(ordered, list(shares.values())), strict=True):
-                splits[list(shares)[number]].append(sample)
+            for sample, index in zip(ordered, self._assign(ordered, list(shares.values())), strict=True):
+                splits[list(shares)[index]].append(sample)
         for name, chosen in splits.items():
             if not chosen:
                 raise UserError(f"--split: no sample of {len(samples)} comes into {name}; {mend}")
