@@ -99,7 +99,12 @@ def _near_pairs(
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows ``first < second`` of hashes near each other, and whether the second must be mirrored for it, in parts."""
+    """In parts, (n,) each: rows ``first < second`` of hashes near each other, and whether that takes a mirrored second.
+
+    Args:
+        hashes: (N,) uint64.
+        distance: most bits in which near ones differ.
+    """
     views = np.concatenate([hashes, hashes ^ MIRROR])
     order = np.argsort(views)
     values, starts, counts = np.unique(views[order], return_index=True, return_counts=True)

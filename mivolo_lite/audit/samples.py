@@ -66,5 +66,5 @@ class Samples:
         return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
 
     def present(self, image: str) -> np.ndarray:
-        """Numbers of the samples that have a ``face`` or ``body``."""
+        """(n,) numbers of the samples that have a ``face`` or ``body``."""
         return np.flatnonzero(np.concatenate([index.has_image([image]) for index in self.indexes]))

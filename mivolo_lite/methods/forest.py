@@ -23,12 +23,13 @@ _MOST_KEPT = 1e8
 
 
 def log_normal(age: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Log density, per year, of ages under Gaussians."""
+    """Log density, per year, of ages under Gaussians; the shapes broadcast."""
     return -0.5 * ((age - mean).square() / variance + variance.log() + math.log(2 * math.pi))
 
 
 def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not)."""
+    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not); the
+    shapes broadcast."""
     width = (2 * variance).sqrt()
     start, end = (lo - mean) / width, (hi - mean) / width
     above = start > 0
@@ -232,7 +233,7 @@ class Forest(AgeMethod):
         return path
 
     def year_edges(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the whole years of the classes first..last begin and end; the span's own ends are open."""
+        """(B,) years in which the classes first..last (B,) begin and end; the span's own ends are open."""
         lo, hi = first + self.span.min_age - 0.5, last + self.span.min_age + 0.5
         return (
             torch.where(first == 0, -torch.inf, lo),
