@@ -18,6 +18,7 @@ from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predict import Interrupted, predict
+from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
@@ -354,26 +355,30 @@ class Trainer:
                 predictions = predict(
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
-                metrics = evaluate_predictions(predictions)
-                error = validation_error(metrics, self.unlearnt)
-                is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
-                self.logger.log_metrics(
-                    "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
-                )
-                if predictions.unreadable:
-                    count, first = len(predictions.unreadable), predictions.unreadable[0]
-                    self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-                self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
-                self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
-                if is_best:
-                    self.state.best_mae = error
-                    self._save_best(metrics)
+                self._compare_with_best(predictions)
         except Interrupted:
             self.logger.log(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
             return False
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
         return True
+
+    def _compare_with_best(self, predictions: Predictions) -> None:
+        """Log the error, count evaluations without progress, and save the present weights where they are the best."""
+        metrics = evaluate_predictions(predictions)
+        error = validation_error(metrics, self.unlearnt)
+        is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
+        self.logger.log_metrics(
+            "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
+        )
+        if predictions.unreadable:
+            count, first = len(predictions.unreadable), predictions.unreadable[0]
+            self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
+        self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
+        self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
+        if is_best:
+            self.state.best_mae = error
+            self._save_best(metrics)
 
     def _is_stale(self) -> bool:
         """Whether so many evaluations brought no new best that the run ends early."""
