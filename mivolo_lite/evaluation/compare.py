@@ -162,18 +162,18 @@ def _about(path: Path) -> dict:
 
 def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:
     """The predictions in the order of the first's keys. Raises UserError where they are not of the same images."""
-    place = {key: row for row, key in enumerate(predictions.key)}
-    if len(place) < len(predictions.key):
+    row_of = {key: row for row, key in enumerate(predictions.key)}
+    if len(row_of) < len(predictions.key):
         raise UserError(f"{name}: a key occurs more than once in its {PREDICTIONS_FILE}; evaluate again")
-    alone = [key for key in first.key if key not in place]
-    other = place.keys() - set(first.key)
+    alone = [key for key in first.key if key not in row_of]
+    other = row_of.keys() - set(first.key)
     if alone or other:
         example = alone[0] if alone else min(other)
         raise UserError(
             f"{first_name} and {name} are of different images: {len(alone)} only in the first and {len(other)} only "
             f"in the second, as {example}; evaluate both on the same data"
         )
-    rows = np.array([place[key] for key in first.key], dtype=np.int64)
+    rows = np.array([row_of[key] for key in first.key], dtype=np.int64)
     same = all(
         np.array_equal(getattr(predictions, field)[rows], getattr(first, field), equal_nan=True)
         for field in ("age_lo", "age_hi")
