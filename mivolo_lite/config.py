@@ -228,8 +228,8 @@ def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
     if values.get("resume") == "auto" and os.path.isfile(run):  # its checkpoint may be gone by now
         config = read_yaml_file(Path(run), "--run")
         data = config.get("data")
-        kept = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
-        return kept | (
+        sections = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
+        return sections | (
             {"data": {"image_size": data["image_size"]}} if isinstance(data, dict) and "image_size" in data else {}
         )
     if not (address == DEFAULT or is_hub_address(address) or os.path.isdir(address)):  # the trainer reports it

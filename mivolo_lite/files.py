@@ -136,13 +136,15 @@ def result_folder(folder: Path, names: Collection[str], inputs: Iterable[Path] =
 
 def require_replaceable(folder: Path, names: Collection[str], inputs: Iterable[Path] = ()) -> None:
     """Raise UserError where a file that is to be written would replace an input, or the result of another command."""
-    there = [name for name in names if (folder / name).exists()]
-    for name, read in product(there, inputs):
+    existing = [name for name in names if (folder / name).exists()]
+    for name, read in product(existing, inputs):
         if read.exists() and read.samefile(folder / name):
             raise UserError(f"--out {folder}: {read} is there, and its results would replace it; give another folder")
-    others = [what for name, what in _RESULTS.items() if name not in names and (folder / name).exists()]
-    if there and others:
-        raise UserError(f"--out {folder}: holds {others[0]}, whose {there[0]} would be replaced; give another folder")
+    others = [result for name, result in _RESULTS.items() if name not in names and (folder / name).exists()]
+    if existing and others:
+        raise UserError(
+            f"--out {folder}: holds {others[0]}, whose {existing[0]} would be replaced; give another folder"
+        )
 
 
 def new_path(path: Path | str) -> Path:

@@ -18,14 +18,14 @@ def lineage(checkpoint: Path | str) -> list[Path]:
 
     Those that are not on this machine are left out.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     pending = [checkpoint]
     while pending:
         folder = locate(pending.pop())
-        if (folder / CARD_FILE).is_file() and folder not in found:
-            found.append(folder)
+        if (folder / CARD_FILE).is_file() and folder not in folders:
+            folders.append(folder)
             pending += [parent for parent in _parents(folder) if not is_hub_address(parent)]
-    return found
+    return folders
 
 
 def data_digest(folder: Path) -> str:

@@ -25,6 +25,13 @@ def pytest_configure(config):
         os.sched_setaffinity(0, {allowed[int(worker.removeprefix("gw")) % len(allowed)]})
 
 
+def pytest_make_parametrize_id(val):
+    """Bytes and long texts by their length, so that a test's name is one line that a terminal can show."""
+    if isinstance(val, bytes):
+        return f"{len(val)} bytes"
+    return f"{len(val)} characters" if isinstance(val, str) and len(val) > 100 else None
+
+
 def pytest_collection_modifyitems(items):
     """The files with the most slow tests come first: one that is begun last would be waited for alone."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

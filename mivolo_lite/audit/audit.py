@@ -153,8 +153,8 @@ def facts(result: Audit, prints: dict[str, Fingerprints]) -> dict:
 
 
 def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
-    """Whipple's index of ages that end in 0 or 5, from 23 to 62 years: 100 where all endings are as common, 500 where
-    there are no others. None without such ages."""
+    """Whipple's index of ages (N,) that end in 0 or 5, from 23 to 62 years: 100 where all endings are as common, 500
+    where there are no others. Ranges do not count. None without such ages."""
     ages = np.rint(age_lo[age_lo == age_hi])
     ages = ages[(ages >= 23) & (ages <= 62)]
     return round(500 * float((ages % 5 == 0).mean()), 1) if len(ages) else None
@@ -274,5 +274,5 @@ def _write_flagged(path: Path, result: Audit) -> None:
         writer.writerow(["image", "flag", "value", "reason", "folder", "key"])
         for flag in result.flagged:
             value = "" if np.isnan(flag.value) else f"{flag.value:.4g}"
-            location = [result.samples.names[result.samples.folder[flag.number]], result.samples.key(flag.number)]
+            location = [result.samples.names[result.samples.folder[flag.sample]], result.samples.key(flag.sample)]
             writer.writerow([flag.image, flag.flag, value, flag.reason, *location])

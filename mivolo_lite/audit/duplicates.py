@@ -87,7 +87,7 @@ def _near_pairs(
     for first, second, mirrored in candidates(hashes, distance):
         for is_alike in thumbnails_alike(prints.thumbnails, rows[first], rows[second], mirrored):
             size = len(is_alike)
-            chunks.append(np.stack([part[:size][is_alike] for part in (first, second, mirrored)], axis=1))
+            chunks.append(np.stack([column[:size][is_alike] for column in (first, second, mirrored)], axis=1))
             first, second, mirrored = first[size:], second[size:], mirrored[size:]
     alike = np.concatenate(chunks)
     first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
@@ -99,7 +99,12 @@ def _near_pairs(
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows ``first < second`` of hashes near each other, and whether the second must be mirrored for it, in parts."""
+    """In parts, (n,) each: rows ``first < second`` of hashes near each other, and whether that takes a mirrored second.
+
+    Args:
+        hashes: (N,) uint64.
+        distance: most bits in which near ones differ.
+    """
     views = np.concatenate([hashes, hashes ^ MIRROR])
     order = np.argsort(views)
     values, starts, counts = np.unique(views[order], return_index=True, return_counts=True)

@@ -19,14 +19,14 @@ class Flag:
     """An image that shows little or nothing.
 
     Attributes:
-        number: the sample.
+        sample: its number.
         image: ``face`` or ``body``.
         flag: one of ``FLAGS``.
         value: its contrast, its shorter side in pixels or its blur; NaN where it is unreadable.
         reason: in words.
     """
 
-    number: int
+    sample: int
     image: str
     flag: str
     value: float
@@ -127,9 +127,9 @@ def exclusions(
     Of copies one stays: in the folder named first, then the largest, then the sharpest. Where their labels contradict
     each other none stays. Blurred and tiny crops stay: they are poor, not wrong.
     """
-    broken = {flag.number: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
+    broken = {flag.sample: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
     excluded = set(broken)
-    yield from ((flag.number, f"{flag.flag} {flag.image}: {flag.reason}") for flag in broken.values())
+    yield from ((flag.sample, f"{flag.flag} {flag.image}: {flag.reason}") for flag in broken.values())
     for group in groups:
         members = [sample for sample in group.members if sample not in excluded]
         if group.contradicts(age_tolerance):

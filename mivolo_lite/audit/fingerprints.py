@@ -65,7 +65,7 @@ def read_fingerprints(samples: Samples, name: str, map_tasks: Map, folder: Path)
     thumbnails = _mapped((len(present), THUMBNAIL, THUMBNAIL), folder)
     reasons: dict[int, str] = {}
     done = 0
-    tasks = [(name, [(number, *samples.place(number)) for number in chunk.tolist()]) for chunk in chunks]
+    tasks = [(name, [(sample, *samples.place(sample)) for sample in chunk.tolist()]) for chunk in chunks]
     with tqdm(total=len(present), desc=name, unit="", disable=None) as bar:
         for chunk_records, chunk_thumbnails, chunk_reasons in map_tasks(_read_chunk, tasks):
             rows = slice(done, done + len(chunk_records))
@@ -89,14 +89,14 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
 def _read_chunk(
     files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Records, thumbnails and reasons of (number, folder, sample in it)."""
+    """Records, thumbnails and reasons of (sample, folder, sample in it)."""
     name, places = task
     records = np.zeros(len(places), FINGERPRINT)
     thumbnails = np.zeros((len(places), THUMBNAIL, THUMBNAIL), np.uint8)
     reasons: dict[int, str] = {}
-    for row, (number, folder, sample) in enumerate(places):
-        records["sample"][row] = number
-        data = files[folder].read(name, sample)
+    for row, (sample, folder, local_sample) in enumerate(places):
+        records["sample"][row] = sample
+        data = files[folder].read(name, local_sample)
         records["bytes"][row] = _digest(data)
         try:
             image = decode(data)
@@ -106,7 +106,7 @@ def _read_chunk(
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         height, width = grey.shape
         pixels = _digest(b"%dx%d:" % (width, height) + image.tobytes())
-        records[row] = (number, True, records["bytes"][row], pixels, width, height, grey.std(), blur(grey))
+        records[row] = (sample, True, records["bytes"][row], pixels, width, height, grey.std(), blur(grey))
         thumbnails[row] = resize(grey, THUMBNAIL, THUMBNAIL)
     return records, thumbnails, reasons
 

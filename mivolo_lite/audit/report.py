@@ -79,13 +79,13 @@ class _Thumbnails:
         self.samples = samples
         self.files = [ShardFiles(index) for index in samples.indexes]
 
-    def __call__(self, number: int, name: str | None = None) -> str:
+    def __call__(self, sample: int, name: str | None = None) -> str:
         """A sample's image, empty where it cannot be decoded; without a name the face, or else the body."""
-        folder, sample = self.samples.place(number)
+        folder, local_sample = self.samples.place(sample)
         columns = self.samples.indexes[folder].columns
-        name = name or next(name for name in IMAGES if columns[f"{name}_size"][sample] > 0)
+        name = name or next(name for name in IMAGES if columns[f"{name}_size"][local_sample] > 0)
         try:
-            pixels = decode(self.files[folder].read(name, sample))
+            pixels = decode(self.files[folder].read(name, local_sample))
         except BrokenJpeg:
             return ""
         height, width = pixels.shape[:2]
@@ -168,12 +168,12 @@ def _copies(numbers: dict, samples: Samples, groups: Sequence[Group], thumbnail:
 
 
 def _card(group: Group, samples: Samples, thumbnail: _Thumbnails) -> Card:
-    labels = [samples.label_texts(number) for number in group.members]
+    labels = [samples.label_texts(sample) for sample in group.members]
     differs = [len({label[place] for label in labels if label[place]}) > 1 for place in range(3)]
     images = []
-    for number, label in list(zip(group.members, labels, strict=True))[:_MEMBERS]:
+    for sample, label in list(zip(group.members, labels, strict=True))[:_MEMBERS]:
         words = [Mark(text) if differ else text for text, differ in zip(label, differs, strict=True) if text]
-        images.append(Image(thumbnail(number), words, _name(number, samples), "unreadable"))
+        images.append(Image(thumbnail(sample), words, _name(sample, samples), "unreadable"))
     types = [name for code, name in enumerate(COPY_TYPES) if code in group.pairs["kind"]]
     alike = " and ".join({"bytes": "same bytes", "pixels": "same pixels"}.get(name, name) for name in types)
     gap = f" · {group.age_gap:g} years apart" if group.age_gap else ""
@@ -187,7 +187,7 @@ def _poor(numbers: dict, samples: Samples, flagged: Sequence[Flag], thumbnail: _
         shown = listed[: numbers["options"]["show"]]
         if shown:
             images = [
-                Image(thumbnail(flag.number, flag.image), [flag.reason], _name(flag.number, samples), "unreadable")
+                Image(thumbnail(flag.sample, flag.image), [flag.reason], _name(flag.sample, samples), "unreadable")
                 for flag in shown
             ]
             lead, more = _LEADS[name].format(**numbers["options"]), _more(len(listed), len(shown), "flagged.csv")
@@ -251,8 +251,8 @@ def _more(total: int, shown: int, file: str) -> str:
     return f"{total - shown:,} more in {file}" if total > shown else ""
 
 
-def _name(number: int, samples: Samples) -> str:
-    return f"{samples.short_names[samples.folder[number]]}/{samples.key(number)}"
+def _name(sample: int, samples: Samples) -> str:
+    return f"{samples.short_names[samples.folder[sample]]}/{samples.key(sample)}"
 
 
 def _percent(count: int, total: int) -> str:

@@ -9,6 +9,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.paths import is_url
+from mivolo_lite.shards.concat import concat_labels
 from mivolo_lite.shards.index import ShardIndex
 
 IMAGES = ("face", "body")
@@ -42,36 +43,28 @@ class Samples:
         sizes = [len(index) for index in self.indexes]
         self.starts = np.cumsum([0, *sizes])
         self.folder = np.repeat(np.arange(len(sizes)), sizes)
-        self.groups = sorted({name for index in self.indexes for name in index.groups})
-        self.age_lo, self.age_hi, self.gender = (self._column(name) for name in ("age_lo", "age_hi", "gender"))
-        self.group = np.concatenate([self._group_codes(index) for index in self.indexes])
+        columns, self.groups = concat_labels(self.indexes)
+        self.age_lo, self.age_hi = columns["age_lo"], columns["age_hi"]
+        self.gender, self.group = columns["gender"], columns["group"]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def place(self, number: int) -> tuple[int, int]:
+    def place(self, sample: int) -> tuple[int, int]:
         """A sample's folder, and its number there."""
-        folder = int(self.folder[number])
-        return folder, int(number - self.starts[folder])
+        folder = int(self.folder[sample])
+        return folder, int(sample - self.starts[folder])
 
-    def key(self, number: int) -> str:
-        folder, sample = self.place(number)
-        return self.indexes[folder].key(sample)
+    def key(self, sample: int) -> str:
+        folder, local_sample = self.place(sample)
+        return self.indexes[folder].key(local_sample)
 
-    def label_texts(self, number: int) -> tuple[str, str, str]:
+    def label_texts(self, sample: int) -> tuple[str, str, str]:
         """A sample's age (a range as ``lo;hi``), gender and group, each empty where unknown."""
-        lo, hi, gender, group = (column[number] for column in (self.age_lo, self.age_hi, self.gender, self.group))
+        lo, hi, gender, group = (column[sample] for column in (self.age_lo, self.age_hi, self.gender, self.group))
         age = "" if np.isnan(lo) else f"{lo:g}" if lo == hi else f"{lo:g};{hi:g}"
         return age, "" if gender == NO_CODE else GENDERS[gender], "" if group == NO_CODE else self.groups[group]
 
     def present(self, image: str) -> np.ndarray:
-        """Numbers of the samples that have a ``face`` or ``body``."""
-        return np.flatnonzero(self._column(f"{image}_size") > 0)
-
-    def _column(self, name: str) -> np.ndarray:
-        return np.concatenate([index.columns[name] for index in self.indexes])
-
-    def _group_codes(self, index: ShardIndex) -> np.ndarray:
-        codes = np.full(NO_CODE + 1, NO_CODE, dtype=np.int64)
-        codes[: len(index.groups)] = [self.groups.index(name) for name in index.groups]
-        return codes[index.columns["group"]]
+        """(n,) numbers of the samples that have a ``face`` or ``body``."""
+        return np.flatnonzero(np.concatenate([index.has_image([image]) for index in self.indexes]))

@@ -25,15 +25,15 @@ def run(argv: Sequence[str]) -> None:
 
     out = Path(options["out"])
     detector = open_detector(options["detector"], options["min_score"])
-    found = find_faces(
+    result = find_faces(
         Path(options["images"]), Path(options["csv"]), out, detector, options["path"], options["delimiter"]
     )
-    print(f"{found.faces} photos with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
-    if found.several:
-        print(f"{found.several} of them show several faces; the labels went to the largest and most central")
-    if found.rejected:
-        first = found.rejected[0]
+    print(f"{result.faces} photos with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
+    if result.several:
+        print(f"{result.several} of them show several faces; the labels went to the largest and most central")
+    if result.rejected:
+        first = result.rejected[0]
         print(
-            f"{len(found.rejected)} photos left out, listed in {out / REJECTED_FILE}; "
+            f"{len(result.rejected)} photos left out, listed in {out / REJECTED_FILE}; "
             f"the first is {first['image']}: {first['reason']}"
         )

@@ -85,16 +85,16 @@ def _values(words: Sequence[str], option: str) -> Iterator[str]:
 
 def parse_known(parser: ArgumentParser, argv: Sequence[str], known: Sequence[str]) -> tuple[dict, list[str]]:
     """The options that are ``known`` by name, as ``parse`` gives them, and the words that are left, such as train's."""
-    own: list[str] = []
+    matched: list[str] = []
     rest: list[str] = []
     words = iter(argv)
     for word in words:
         name = _underscored(word).removeprefix("--").partition("=")[0] if word.startswith("--") else ""
         mine = name in known or word in ("-h", "--help")
-        (own if mine else rest).append(word)
+        (matched if mine else rest).append(word)
         if name and "=" not in word and (value := next(words, None)) is not None:
-            (own if mine else rest).append(value)
-    return parse(parser, own), rest
+            (matched if mine else rest).append(value)
+    return parse(parser, matched), rest
 
 
 def _read(name: str, value: Any, option: str) -> Any:

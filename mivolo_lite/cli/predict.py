@@ -75,8 +75,8 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     from mivolo_lite.inference.predict import ANNOTATED
     from mivolo_lite.inference.sources import find_items
 
-    (found, others), annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
-    items = [item for item in found if os.path.dirname(os.path.realpath(item.address)) != annotated]
+    (candidates, others), annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
+    items = [item for item in candidates if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
     if all(item.kind == "shards" for item in items):
@@ -84,7 +84,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
             if options[name]:
                 raise UserError(f"predict: --{name} does nothing for shards, which hold crops; leave it out")
     notes = []
-    if left_out := len(found) - len(items):
+    if left_out := len(candidates) - len(items):
         notes.append(f"left out: {left_out} results of an earlier run in {annotated}")
     if options["draw"] and os.path.isdir(annotated) and os.listdir(annotated):
         notes.append(f"{annotated} holds files of an earlier run; those of other names stay there")

@@ -60,8 +60,8 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:
     """A member's own weight, or the mean of what all have: biases and starting points, in which answers are linear."""
-    module, found, rest = name.partition(_MEMBERS)
-    if not found:
+    module, marker, rest = name.partition(_MEMBERS)
+    if not marker:
         return mean([state[name] for state in states])
-    number, _, weight = rest.partition(".")
-    return states[int(number)][module + weight]
+    index, _, weight = rest.partition(".")
+    return states[int(index)][module + weight]

@@ -34,8 +34,8 @@ def for_numbers_of(images: Mapping[str, Images | int]) -> AbstractContextManager
         images: a batch's ``images()``, whose tensors are marked.
     """
     packed = [value for value in images.values() if isinstance(value, Images)]
-    if any(len(each.rows) < _FEWEST for each in packed):
+    if any(len(of_input.rows) < _FEWEST for of_input in packed):
         return without_compilation()
-    for tensor in (tensor for each in packed for tensor in each):
+    for tensor in (tensor for of_input in packed for tensor in of_input):
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     return nullcontext()

@@ -24,9 +24,9 @@ def rank_cpus() -> float:
     return min(shared_cpus(own[1], local), cpu_quota(_own_cgroups()) / len(local))
 
 
-def shared_cpus(own: Set[int], local: Sequence[Set[int]]) -> float:
+def shared_cpus(process: Set[int], local: Sequence[Set[int]]) -> float:
     """CPUs of a process among those of its machine, itself included: one that three of them may use is a third."""
-    return sum(1 / sum(cpu in cpus for cpus in local) for cpu in own)
+    return sum(1 / sum(cpu in cpus for cpus in local) for cpu in process)
 
 
 def cpu_quota(cgroups: Iterable[Path]) -> float:
@@ -49,5 +49,5 @@ def _own_cgroups() -> list[Path]:
     except OSError:
         return []
     path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    own = _CGROUPS / path
-    return [own, *(parent for parent in own.parents if parent.is_relative_to(_CGROUPS))]
+    cgroup = _CGROUPS / path
+    return [cgroup, *(parent for parent in cgroup.parents if parent.is_relative_to(_CGROUPS))]

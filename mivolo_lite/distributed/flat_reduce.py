@@ -27,4 +27,4 @@ class FlatReduce:
         if self.work is not None:
             self.work.wait()
         sums = self.flat.split([shape.numel() for shape in self.shapes])
-        return [part.view(shape) for part, shape in zip(sums, self.shapes, strict=True)]
+        return [values.view(shape) for values, shape in zip(sums, self.shapes, strict=True)]

@@ -102,9 +102,9 @@ def own_flags(accelerator: "Accelerator", save: bool = False) -> "Tensor":
     """
     import torch
 
-    own = (bool(_received), save and accelerator.is_main_process)
+    flags = (bool(_received), save and accelerator.is_main_process)
     # Not torch.tensor: to copy a list to a GPU waits for the work queued there.
-    return torch.stack([torch.full((), float(flag), device=accelerator.device) for flag in own])
+    return torch.stack([torch.full((), float(flag), device=accelerator.device) for flag in flags])
 
 
 class Preemption:

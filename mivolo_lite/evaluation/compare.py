@@ -80,13 +80,13 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     level = 1 - 0.05 / (len(runs) - 1)
     losses = [image_losses(run.predictions) for run in runs]
     rows: list[dict[str, Any]] = []
-    for number, run in enumerate(runs):
+    for index, run in enumerate(runs):
         row: dict[str, Any] = {"name": run.name}
         for metric in METRICS:
-            own, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
-            row[metric] = _mean(losses[number][metric], 0.95, own)
-            if number and row[metric] and rows[0][metric]:
-                difference = _mean(losses[number][metric] - losses[0][metric], level, paired)
+            interval, paired = (_mean_interval,) * 2 if metric == "mae" else (share_interval, paired_share_interval)
+            row[metric] = _mean(losses[index][metric], 0.95, interval)
+            if index and row[metric] and rows[0][metric]:
+                difference = _mean(losses[index][metric] - losses[0][metric], level, paired)
                 if difference:
                     lower, upper = difference["interval"] or (0, 0)
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
@@ -162,18 +162,18 @@ def _about(path: Path) -> dict:
 
 def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:
     """The predictions in the order of the first's keys. Raises UserError where they are not of the same images."""
-    place = {key: row for row, key in enumerate(predictions.key)}
-    if len(place) < len(predictions.key):
+    row_of = {key: row for row, key in enumerate(predictions.key)}
+    if len(row_of) < len(predictions.key):
         raise UserError(f"{name}: a key occurs more than once in its {PREDICTIONS_FILE}; evaluate again")
-    alone = [key for key in first.key if key not in place]
-    other = place.keys() - set(first.key)
+    alone = [key for key in first.key if key not in row_of]
+    other = row_of.keys() - set(first.key)
     if alone or other:
         example = alone[0] if alone else min(other)
         raise UserError(
             f"{first_name} and {name} are of different images: {len(alone)} only in the first and {len(other)} only "
             f"in the second, as {example}; evaluate both on the same data"
         )
-    rows = np.array([place[key] for key in first.key], dtype=np.int64)
+    rows = np.array([row_of[key] for key in first.key], dtype=np.int64)
     same = all(
         np.array_equal(getattr(predictions, field)[rows], getattr(first, field), equal_nan=True)
         for field in ("age_lo", "age_hi")

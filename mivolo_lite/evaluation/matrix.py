@@ -71,16 +71,16 @@ def evaluate_all(
         result_folder(out, RESULT_FILES)
         clear_plots(out)
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        found: dict[str | None, dict[str, Any]] = {}
+        cells_by_inputs: dict[str | None, dict[str, Any]] = {}
         for other, folder in zip(sets, data, strict=True):
             pair = f"{name}_on_{other}"
             metrics = evaluate(checkpoint, folder, out / pair, cache=cache, **options)
             trained_on = {"trained_on": True} if metrics["data"].get("trained_on") else {}
             for inputs, section in metrics.get("inputs", {None: metrics}).items():
-                found.setdefault(inputs, {})[other] = _cell(section) | trained_on | {"folder": pair}
+                cells_by_inputs.setdefault(inputs, {})[other] = _cell(section) | trained_on | {"folder": pair}
         rows += [
             {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
-            for inputs, cells in found.items()
+            for inputs, cells in cells_by_inputs.items()
         ]
     described = {
         name: {"folder": without_credentials(str(folder)), "digest": index.digest, "samples": len(index)}
@@ -138,7 +138,7 @@ def _row_name(row: dict) -> str:
 
 def _write_csv(matrix: dict, path: Path) -> None:
     with written_csv(path) as writer:
-        writer.writerow(["checkpoint", *(f"{name} {what}" for name in matrix["data"] for what in ("mae", "n"))])
+        writer.writerow(["checkpoint", *(f"{name} {figure}" for name in matrix["data"] for figure in ("mae", "n"))])
         for row in matrix["rows"]:
             cells = (row["cells"][name] for name in matrix["data"])
             figures = (("" if cell["mae"] is None else f"{cell['mae']:.4f}", cell["n"]) for cell in cells)
@@ -161,7 +161,8 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
         ["", *(fact.lower() for fact in facts)], [[name, *model.values()] for name, model in models.items()]
     )
     sets = [
-        [name, each["folder"], f"{each['samples']:,}", each["digest"][:12]] for name, each in matrix["data"].items()
+        [name, data_set["folder"], f"{data_set['samples']:,}", data_set["digest"][:12]]
+        for name, data_set in matrix["data"].items()
     ]
     sections += [
         Section("Checkpoints", [checkpoints]),

@@ -149,12 +149,12 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
     """Points with intervals, connected; those of several evaluations beside each other."""
     if metric == "bias":
         reference(ax, [-0.5, len(bins) - 0.5], [0, 0])
-    for number, (name, rows) in enumerate(decades.items()):
-        shift = 0.12 * (number - (len(decades) - 1) / 2)
+    for index, (name, rows) in enumerate(decades.items()):
+        shift = 0.12 * (index - (len(decades) - 1) / 2)
         places = [place for place, bin in enumerate(bins) if bin in rows and rows[bin]["n"] >= LIMIT]
         values = [rows[bins[place]][metric] for place in places]
         lower, upper = np.array([rows[bins[place]][f"{metric}_interval"] for place in places]).T
-        colour, x = COLOURS[number % len(COLOURS)], np.array(places) + shift
+        colour, x = COLOURS[index % len(COLOURS)], np.array(places) + shift
         ax.vlines(x, lower, upper, color=colour, linewidth=2, alpha=0.6)
         ax.plot(x, values, "o-", color=colour, markersize=4, linewidth=1, label=name)
     labels = bins
@@ -169,8 +169,8 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
 
 
 def _cs(ax: Axes, scores: dict[str, list[float]]) -> None:
-    for number, (name, cs) in enumerate(scores.items()):
-        ax.plot(range(len(cs)), cs, "o-", color=COLOURS[number % len(COLOURS)], markersize=3, label=name)
+    for index, (name, cs) in enumerate(scores.items()):
+        ax.plot(range(len(cs)), cs, "o-", color=COLOURS[index % len(COLOURS)], markersize=3, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="n in years", ylabel="CS(n)", ylim=(0, 1))
     _legend(ax, scores)

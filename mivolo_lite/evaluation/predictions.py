@@ -1,7 +1,7 @@
 """The predictions of a model for every sample of a data set, and the CSV that holds them."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -135,14 +135,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
 
 def read_csv(path: Path) -> dict[str | None, Predictions]:
     """Read a file of ``write_csv``, to the digits that it has. Raises UserError for any other file."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel adds a mark when it saves one
-            reader = csv.DictReader(file)
-            rows, titles = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV in UTF-8 ({error}); evaluate again") from None
+    rows, titles = _read_rows(path)
     names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
     needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
     if not names or not needed <= set(titles):
@@ -171,6 +164,18 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         )
         for name in names
     }  # fmt: skip
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
+    """The rows of a CSV by their columns, and the names of these."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel adds a mark when it saves one
+            reader = csv.DictReader(file)
+            return list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV in UTF-8 ({error}); evaluate again") from None
 
 
 def _are_possible(lo: np.ndarray, hi: np.ndarray, columns: Mapping[str, np.ndarray]) -> bool:

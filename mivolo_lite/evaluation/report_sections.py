@@ -56,7 +56,7 @@ class Result:
 
 
 def worst_rows(predictions: Predictions, count: int = WORST) -> np.ndarray:
-    """Rows with the largest age errors, the worst first."""
+    """(n,) at most ``count`` rows with the largest age errors, the worst first."""
     distance = np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
     order = np.argsort(-distance, kind="stable")  # NaN sorts to the end
     return order[: min(count, int((~np.isnan(distance)).sum()))]

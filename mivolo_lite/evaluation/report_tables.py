@@ -74,8 +74,8 @@ def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
     if gap:
         both = gap["raw"], gap["standardised"]
         rest = ["", ""] if has_bias else []
-        lines.append(["gap", "", *(figure(each["gap"], each["interval"]) for each in both), *rest])
-        lines.append(["expected gap", "", *(figure(each["by_chance"], None) for each in both), *rest])
+        lines.append(["gap", "", *(figure(measure["gap"], measure["interval"]) for measure in both), *rest])
+        lines.append(["expected gap", "", *(figure(measure["by_chance"], None) for measure in both), *rest])
         notes = _notes(gap)
     head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if has_bias else ()))
     return Table(head, lines, f"By {subgroup}", notes)

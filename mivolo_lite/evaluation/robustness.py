@@ -104,7 +104,7 @@ class SubsetSampler(EvalSampler):
 
 
 def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.ndarray:
-    """The numbers of ``count`` samples of known age that have any of the inputs, sampled at random but always the same.
+    """(count,) samples of known age that have any of the inputs, sampled at random but always the same, rising.
 
     All of them where ``count`` is None or there are fewer. Raises UserError where there is none.
     """

@@ -8,9 +8,9 @@ from mivolo_lite.errors import UserError
 
 def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
     """A name for each folder: its last two parts, or as many more as it takes to tell them apart."""
-    parts = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
-    for depth in range(2, max(map(len, parts)) + 2):
-        names = ["-".join(part[-depth:]) for part in parts]
+    paths = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
+    for depth in range(2, max(map(len, paths)) + 2):
+        names = ["-".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
     raise UserError(f"{option} {' '.join(folders)}: one of them is given twice")
@@ -22,9 +22,9 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
     Args:
         names: different ones, of folders, each with an input in parentheses behind it or without.
     """
-    parts = [re.findall(r"[^/\s()]+", name) for name in names]
-    shortest = min(map(len, parts))
-    first = next((place for place in range(shortest) if len({part[place] for part in parts}) > 1), shortest)
-    last = next((place for place in range(shortest - first) if len({part[-1 - place] for part in parts}) > 1), 0)
-    labels = [" ".join(part[first : len(part) - last]) for part in parts]
+    paths = [re.findall(r"[^/\s()]+", name) for name in names]
+    shortest = min(map(len, paths))
+    first = next((place for place in range(shortest) if len({path[place] for path in paths}) > 1), shortest)
+    last = next((place for place in range(shortest - first) if len({path[-1 - place] for path in paths}) > 1), 0)
+    labels = [" ".join(path[first : len(path) - last]) for path in paths]
     return labels if all(labels) and len(set(labels)) == len(labels) else list(names)

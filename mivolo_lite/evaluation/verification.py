@@ -117,7 +117,7 @@ def fold_accuracies(cosine: np.ndarray, same: np.ndarray, rng: np.random.Generat
 
 
 def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
-    """Above which pairs are best taken for one person: in the middle between two cosines, or beyond all of them."""
+    """Above which cosine (n,) pairs are best taken for one person: in the middle between two of them, or beyond all."""
     accepted, (true, false) = _accepted(cosine, same)
     best = int(np.argmax(true - false))
     limits = np.concatenate([[np.inf], accepted, [-np.inf]])
@@ -128,13 +128,13 @@ def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
 
 
 def roc(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true accept rates, from (0, 0) to (1, 1), at every threshold that makes a difference."""
+    """False and true accept rates, (t,) each, from 0 to 1, at every threshold that makes a difference."""
     _, (true, false) = _accepted(cosine, same)
     return false / false[-1], true / true[-1]
 
 
 def tar_at(rate: float, far: np.ndarray, tar: np.ndarray) -> float:
-    """The largest true accept rate whose false accept rate is not above ``rate``."""
+    """The largest true accept rate ``tar`` (t,) whose false accept rate ``far`` (t,) is not above ``rate``."""
     return float(tar[np.searchsorted(far, rate, side="right") - 1])
 
 

@@ -22,6 +22,7 @@ from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.subset import fold_numbers
+from mivolo_lite.training.run_config import RunConfig
 
 CROSSVAL_FILE, POOLED = "crossval.json", "evaluation"
 
@@ -61,72 +62,86 @@ def cross_validate(
     """
     # Every fold has a data.val of its own, so none need be given: here any value will do.
     config = read_run_config([*words, "--data.val", "-"])
+    _check(config, folds)
+    folder, path = Path(config.run), config.data.train_sets[0].path
+    evaluations = [
+        train_and_evaluate(
+            [*words, *_without_fold(path, fold, folds)], folder / f"fold-{fold}", "last", launcher, workers, tta
+        )
+        for fold in range(folds)
+    ]
+    predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
+    metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
+    result = CrossValidation(
+        [{name: of_fold[name] for name in METRICS} for of_fold in metrics],
+        {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),
+    )
+    _write(result, predictions, folder)
+    return result
+
+
+def _check(config: RunConfig, folds: int) -> None:
+    """Raise UserError where the folds are not all of one data set, or where a model would know the one left out."""
     if len(config.data.train_sets) != 1:
         raise UserError("crossval: data.train names several data sets; pack one with --folds")
-    if config.data.train_sets[0].folds is not None:
-        raise UserError(f"crossval: data.train {config.data.train_sets[0]}: takes all of them; name the folder alone")
+    (train_set,) = config.data.train_sets
+    if train_set.folds is not None:
+        raise UserError(f"crossval: data.train {train_set}: takes all of them; name the folder alone")
     if config.train.patience is not None or config.optim.schedule == "plateau":
         raise UserError(
             "crossval: train.patience and optim.schedule plateau go by the error on the fold that is left out; "
             "set train.patience to null, and take another schedule"
         )
-    folder, path = Path(config.run), config.data.train_sets[0].path
-    index = ShardIndex.load(path, config.data.cache)
-    there = fold_numbers(index)
-    if there != list(range(folds)):
-        raise UserError(f"crossval: --folds {folds}: {path} has the folds {', '.join(f'{fold:g}' for fold in there)}")
+    path, index = train_set.path, ShardIndex.load(train_set.path, config.data.cache)
+    numbers = fold_numbers(index)
+    if numbers != list(range(folds)):
+        listed = ", ".join(f"{fold:g}" for fold in numbers)
+        raise UserError(f"crossval: --folds {folds}: {path} has the folds {listed}")
     for parent in config.parents:
         if was_trained_on(parent, path, index.digest, None):
             raise UserError(f"crossval: {parent} was trained on {path}, so no fold is new to it; begin with another")
-    evaluations = []
-    for fold in range(folds):
-        rest = [other for other in range(folds) if other != fold]
-        options = [
-            *words,
-            *("--data.train", json.dumps([{"path": path, "folds": rest}])),
-            *("--data.val", json.dumps({"path": path, "folds": [fold]})),
-        ]
-        run = folder / f"fold-{fold}"
-        evaluations.append(train_and_evaluate(options, run, "last", launcher, workers, tta))
-    predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
-    metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
-    found = CrossValidation(
-        [{name: each[name] for name in METRICS} for each in metrics],
-        {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),
-    )
-    _write(found, predictions, folder)
-    return found
 
 
-def crossval_table(found: CrossValidation) -> str:
+def _without_fold(path: str, fold: int, folds: int) -> list[str]:
+    """Options of ``train`` that leave a fold to ``data.val``."""
+    rest = [other for other in range(folds) if other != fold]
+    return [
+        *("--data.train", json.dumps([{"path": path, "folds": rest}])),
+        *("--data.val", json.dumps({"path": path, "folds": [fold]})),
+    ]
+
+
+def crossval_table(result: CrossValidation) -> str:
     """Mean, spread and pooled value of each metric as text."""
     lines = [f"{'':17}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
     for name, (title, form) in METRICS.items():
-        values = [value for fold in found.folds if (value := fold[name]) is not None]
-        if len(values) < len(found.folds):
+        values = [value for fold in result.folds if (value := fold[name]) is not None]
+        if len(values) < len(result.folds):
             continue
-        each = ", ".join(f"{value:{form}}" for value in values)
+        listed = ", ".join(f"{value:{form}}" for value in values)
         mean, deviation = np.mean(values), np.std(values, ddof=1)
-        lines.append(f"{title:17}{found.pooled[name]:>8{form}}{mean:>8{form}}{deviation:>8{form}}  {each}")
-    return "\n".join([*lines, "", f"pooled: {found.pooled['n']} images, each estimated by the model that never saw it"])
+        lines.append(f"{title:17}{result.pooled[name]:>8{form}}{mean:>8{form}}{deviation:>8{form}}  {listed}")
+    return "\n".join(
+        [*lines, "", f"pooled: {result.pooled['n']} images, each estimated by the model that never saw it"]
+    )
 
 
-def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+def _concatenate(predictions: Sequence[Predictions]) -> Predictions:
     columns: dict[str, Any] = {}
     for field in fields(Predictions):
-        values = [getattr(part, field.name) for part in parts]
+        values = [getattr(of_fold, field.name) for of_fold in predictions]
         if isinstance(values[0], np.ndarray):
             columns[field.name] = np.concatenate(values)
         elif isinstance(values[0], list):
             columns[field.name] = [item for value in values for item in value]
-    return replace(parts[0], **columns)
+    return replace(predictions[0], **columns)
 
 
-def _write(found: CrossValidation, predictions: Predictions, folder: Path) -> None:
+def _write(result: CrossValidation, predictions: Predictions, folder: Path) -> None:
     out = folder / POOLED
     result_folder(out, (METRICS_FILE, PREDICTIONS_FILE))
     write_csv({None: predictions}, out / PREDICTIONS_FILE)
-    about = {"Cross-validation": f"{len(found.folds)} folds of {found.pooled['data']['folder']}"}
-    write_report([Result(None, found.pooled, predictions)], about, out, (METRICS_FILE, PREDICTIONS_FILE))
-    write_json(out / METRICS_FILE, found.pooled)
-    write_json(folder / CROSSVAL_FILE, {"folds": found.folds})
+    about = {"Cross-validation": f"{len(result.folds)} folds of {result.pooled['data']['folder']}"}
+    write_report([Result(None, result.pooled, predictions)], about, out, (METRICS_FILE, PREDICTIONS_FILE))
+    write_json(out / METRICS_FILE, result.pooled)
+    write_json(folder / CROSSVAL_FILE, {"folds": result.folds})

@@ -84,8 +84,8 @@ def _points(records: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float
 
 
 def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bool, ax: Axes) -> None:
-    for number, (label, points) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    for index, (label, points) in enumerate(curves.items()):
+        colour = COLOURS[index % len(COLOURS)]
         steps, values = [step for step, _ in points], [value for _, value in points]
         if noisy:
             ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)

@@ -49,8 +49,8 @@ def train_seeds(
         for seed in range(seeds)
     ]
     losses = [image_losses(run.predictions) for run in read_runs(evaluations)]
-    found = {metric: spread([of_run[metric] for of_run in losses], LIMITS[metric]) for metric in METRICS}
-    spreads = {metric: values for metric, values in found.items() if values is not None}
+    all_spreads = {metric: spread([of_run[metric] for of_run in losses], LIMITS[metric]) for metric in METRICS}
+    spreads = {metric: values for metric, values in all_spreads.items() if values is not None}
     if not spreads:
         raise UserError(f"seeds: the validation data has no ages and no genders; {folder} has the trainings")
     contents = {"seeds": list(range(seeds)), "metrics": {name: asdict(values) for name, values in spreads.items()}}
@@ -64,7 +64,7 @@ def seeds_table(spreads: dict[str, Spread]) -> str:
     for metric, values in spreads.items():
         title, form = METRICS[metric]
         trainings, both = (f"[{low:{form}}, {high:{form}}]" for low, high in (values.over_trainings, values.over_both))
-        each = ", ".join(f"{value:{form}}" for value in values.values)
-        lines.append(f"{title:17}{values.mean:>8{form}}{values.deviation:>8{form}}  {trainings:20}{both:18}{each}")
+        listed = ", ".join(f"{value:{form}}" for value in values.values)
+        lines.append(f"{title:17}{values.mean:>8{form}}{values.deviation:>8{form}}  {trainings:20}{both:18}{listed}")
     images = next(iter(spreads.values())).n
     return "\n".join([*lines, "", f"{images} images; `over both`: over trainings and images"])

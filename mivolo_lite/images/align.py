@@ -64,6 +64,11 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 def align(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     """A face turned and scaled to ArcFace's template, as a square of at most ``size``; a small face is not enlarged.
 
+    Args:
+        image: (H, W, 3) uint8.
+        landmarks: (5, 2) x and y in pixels: eyes, nose and corners of the mouth.
+        size: largest side in pixels.
+
     Raises:
         ValueError: impossible landmarks.
     """

@@ -30,10 +30,10 @@ def colour_cast(image: np.ndarray, gains: Sequence[float]) -> np.ndarray:
     return table_lookup(image, as_pixels(np.array(gains, np.float32)[:, None] * LEVELS))
 
 
-def contrast(image: np.ndarray, kept: float) -> np.ndarray:
-    """The distance to the mean grey, times ``kept``."""
+def contrast(image: np.ndarray, share: float) -> np.ndarray:
+    """The distance to the mean grey, times ``share``."""
     mean = (image @ _LUMA).mean()
-    return table_lookup(image, as_pixels(mean + np.float32(kept) * (LEVELS - mean)))
+    return table_lookup(image, as_pixels(mean + np.float32(share) * (LEVELS - mean)))
 
 
 def grey(image: np.ndarray, share: float) -> np.ndarray:

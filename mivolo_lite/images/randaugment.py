@@ -96,8 +96,8 @@ def _blend(image: np.ndarray, factor: float, other: np.ndarray) -> np.ndarray:
 
 def _translate(image: np.ndarray, x: int, y: int) -> np.ndarray:
     top, bottom, left, right = max(y, 0), max(-y, 0), max(x, 0), max(-x, 0)  # borders that become black
-    kept = image[bottom : image.shape[0] - top, right : image.shape[1] - left]
-    return cv2.copyMakeBorder(kept, top, bottom, left, right, cv2.BORDER_CONSTANT)
+    visible = image[bottom : image.shape[0] - top, right : image.shape[1] - left]
+    return cv2.copyMakeBorder(visible, top, bottom, left, right, cv2.BORDER_CONSTANT)
 
 
 def _warp(image: np.ndarray, matrix: list[list[float]]) -> np.ndarray:

@@ -36,8 +36,8 @@ class Batcher:
             while len(batch) < self.most and not self.queue.empty():
                 batch.append(self.queue.get_nowait())
             self.watch(len(batch))
-            found = await asyncio.to_thread(self._estimate, [image for image, _ in batch])
-            for (_, answer), people in zip(batch, found, strict=True):
+            results = await asyncio.to_thread(self._estimate, [image for image, _ in batch])
+            for (_, answer), people in zip(batch, results, strict=True):
                 if answer.done():  # whoever asked has gone
                     continue
                 if isinstance(people, Exception):

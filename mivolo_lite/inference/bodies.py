@@ -41,10 +41,11 @@ class BodyDetector:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """The bodies in a photo (H, W, 3) uint8 RGB, the surest first."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(self.device).float() / 255
-        (found,) = self.network([pixels])
+        (output,) = self.network([pixels])
+        boxes, scores, labels = (output[name].tolist() for name in ("boxes", "scores", "labels"))
         return [
             Detection((box[0], box[1], box[2], box[3]), score)
-            for box, score, label in zip(*(found[name].tolist() for name in ("boxes", "scores", "labels")), strict=True)
+            for box, score, label in zip(boxes, scores, labels, strict=True)
             if label == _PERSON and score >= _MIN_SCORE
         ]
 

@@ -70,9 +70,9 @@ class BoxesFile:
 
     def name_of(self, source: str) -> str | None:
         """The name that the table has for an image or a video; None where it has none."""
-        given = os.path.normpath(source)
-        parts = Path(given if is_url(source) else os.path.abspath(source)).parts
-        names = (given, *(str(Path(*parts[start:])) for start in range(len(parts))))
+        address = os.path.normpath(source)
+        parts = Path(address if is_url(source) else os.path.abspath(source)).parts
+        names = (address, *(str(Path(*parts[start:])) for start in range(len(parts))))
         return next((name for name in names if name in self._lines), None)
 
     def check(self, sources: Iterable[str]) -> str | None:

@@ -90,11 +90,11 @@ def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: 
             "times the detector's boxes, as those images are framed"
         )
     elif "crop_size" not in first:
-        said = "; ".join(f"{name}: {value}" for name, value in first.items())
-        notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
+        recorded = "; ".join(f"{name}: {value}" for name, value in first.items())
+        notes.append(f"the training images were not cut out of photos ({recorded}); crops are the detector's boxes")
     elif isinstance(first.get("face"), str) or first.get("whole") in ("face", "body"):
-        said = first["face"] if isinstance(first.get("face"), str) else f"whole images are the {first['whole']}"
-        notes.append(f"the training images were not cut out of photos ({said}); crops are the detector's boxes")
+        recorded = first["face"] if isinstance(first.get("face"), str) else f"whole images are the {first['whole']}"
+        notes.append(f"the training images were not cut out of photos ({recorded}); crops are the detector's boxes")
     elif any(CropRules.of_policy(policy) != CropRules.of_policy(first) for policy in policies[1:]):
         notes.append("the model was trained on sets that were cut by different rules; the first set's are taken")
     if first.get("align") and detector not in GIVES_LANDMARKS:

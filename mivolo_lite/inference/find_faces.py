@@ -67,27 +67,27 @@ def find_faces(
     if boxes := [column for column in (*FACE_COLUMNS, *BODY_COLUMNS, CORNERS) if column in table.columns]:
         raise UserError(f"{table.location}: has boxes already ({', '.join(boxes)}); give it to `pack csv` as it is")
     result_folder(out, [LABELS_FILE, REJECTED_FILE], [labels])
-    found = Found()
+    result = Found()
     with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*table.columns, *FACE_COLUMNS])
         writer.writeheader()
-        for cells in tqdm(_rows_of_photos(table, name_column, found), desc="finding faces", leave=False, disable=None):
-            writer.writerows(_with_boxes(cells, name_column, images, detector, found))
-        if not found.faces:
-            first = found.rejected[0] if found.rejected else {"image": "no row", "reason": "the table is empty"}
+        for cells in tqdm(_rows_of_photos(table, name_column, result), desc="finding faces", leave=False, disable=None):
+            writer.writerows(_with_boxes(cells, name_column, images, detector, result))
+        if not result.faces:
+            first = result.rejected[0] if result.rejected else {"image": "no row", "reason": "the table is empty"}
             raise UserError(f"{table.location}: no face in any photo; the first: {first['image']}: {first['reason']}")
-    write_rejected(out / REJECTED_FILE, found.rejected)
-    return found
+    write_rejected(out / REJECTED_FILE, result.rejected)
+    return result
 
 
-def _rows_of_photos(table: Table, name_column: str, found: Found) -> list[dict[str, str]]:
+def _rows_of_photos(table: Table, name_column: str, result: Found) -> list[dict[str, str]]:
     """The row of each photo. Photos of several rows are left out: which face is whose, only boxes could say."""
     rows: dict[str, list[dict[str, str]]] = {}
     for line in table:
         rows.setdefault(line.cells[name_column], []).append(line.cells)
     for name, of_photo in rows.items():
         if len(of_photo) > 1:
-            found.rejected.append({"image": name, "reason": f"{len(of_photo)} rows name it: which face is whose?"})
+            result.rejected.append({"image": name, "reason": f"{len(of_photo)} rows name it: which face is whose?"})
     return [of_photo[0] for of_photo in rows.values() if len(of_photo) == 1]
 
 
@@ -96,21 +96,21 @@ def _with_boxes(
     name_column: str,
     images: Path,
     detector: Callable[[np.ndarray], Sequence[Detection]],
-    found: Found,
+    result: Found,
 ) -> Iterator[dict[str, str]]:
     """The row with its face's box, then a row for each other face; none where there is no face."""
     name = cells[name_column]
     try:
         image = read_photo(images / name).image
     except UnusablePhoto as reason:
-        found.rejected.append({"image": name, "reason": str(reason)})
+        result.rejected.append({"image": name, "reason": str(reason)})
         return
     faces = by_prominence((face.box for face in detector(image)), image.shape[1], image.shape[0])
     if not faces:
-        found.rejected.append({"image": name, "reason": "no face found"})
+        result.rejected.append({"image": name, "reason": "no face found"})
         return
-    found.faces += 1
-    found.several += len(faces) > 1
+    result.faces += 1
+    result.several += len(faces) > 1
     yield cells | _box_cells(faces[0])
     yield from ({name_column: name} | _box_cells(face) for face in faces[1:])
 

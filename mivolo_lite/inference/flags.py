@@ -29,13 +29,13 @@ def flags_of(image: np.ndarray, person: Located) -> tuple[str, ...]:
     left, top, right, bottom = clip_box(box, image)
     if right <= left or bottom <= top:
         return (CUT_OFF,)
-    found = {
+    applies = {
         TOO_SMALL: min(right - left, bottom - top) < SAFE_SIDE,
         BLURRED: blur(cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)) >= _SOFT,
         CUT_OFF: _share_outside(box, image) >= _BEYOND,
         TURNED: person.landmarks is not None and _is_turned(person.landmarks),
     }
-    return tuple(flag for flag, is_so in found.items() if is_so)
+    return tuple(flag for flag, is_on in applies.items() if is_on)
 
 
 def _share_outside(box: Box, image: np.ndarray) -> float:

@@ -121,8 +121,8 @@ def _duration(stream: Any) -> float:
     """The seconds of a video as its file says them; 0 where it does not."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    parts = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
-    return sum(float(part) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
+    clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
+    return sum(float(value) * unit for value, unit in zip(clock.groups(), (3600, 60, 1), strict=True)) if clock else 0.0
 
 
 def _shown_width(width: int, stream: Any) -> int:

@@ -73,10 +73,10 @@ def measure_framing(faces: Sequence[np.ndarray], detector: FaceDetector) -> dict
         ``face_square`` and ``face_shift`` as in ``CropRules``, medians, and the detector's name; None where it finds a
         face in less than half of the images, or in fewer than ``FEWEST``.
     """
-    found = np.array([framing for face in faces if (framing := _framing(face, detector)) is not None])
-    if len(found) < max(FEWEST, len(faces) / 2):
+    framings = np.array([framing for face in faces if (framing := _framing(face, detector)) is not None])
+    if len(framings) < max(FEWEST, len(faces) / 2):
         return None
-    square, shift = np.median(found, axis=0).round(2).tolist()
+    square, shift = np.median(framings, axis=0).round(2).tolist()
     return {"face_square": square, "face_shift": shift, DETECTOR_KEY: detector.name}
 
 
@@ -87,7 +87,7 @@ def _framing(face: np.ndarray, detector: Callable) -> tuple[float, float] | None
     height, width = image.shape[:2]
     border = round(_BORDER * _SIDE)
     framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    boxes = by_prominence((found.box for found in detector(framed)), framed.shape[1], framed.shape[0])
+    boxes = by_prominence((detection.box for detection in detector(framed)), framed.shape[1], framed.shape[0])
     if not boxes:
         return None
     left, top, right, bottom = boxes[0]

@@ -87,9 +87,9 @@ class Graph(nn.Module):
 def answers(estimator: Estimator, output: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an estimator's raw outputs mean, by the names of a graph's outputs, in float32."""
     age, gender = estimator.estimate(output)
-    found = {AGE: age.age, PROBABILITY: age.probability, GENDER: gender}
-    found |= {task.name: _answer(task, output[task.name].float()) for task in estimator.tasks}
-    return {name: answer for name, answer in found.items() if answer is not None}
+    named = {AGE: age.age, PROBABILITY: age.probability, GENDER: gender}
+    named |= {task.name: _answer(task, output[task.name].float()) for task in estimator.tasks}
+    return {name: answer for name, answer in named.items() if answer is not None}
 
 
 def _answer(task: Task, output: Tensor) -> Tensor:

@@ -45,9 +45,9 @@ def require_parity(estimator: Estimator, graph: Graph, run: Run, precision: str)
     lines = []
     for batch, absent in _cases(estimator):
         inputs = graph.example(batch, absent)
-        found = dict(zip(graph.output_names, run(inputs), strict=True))
+        exported = dict(zip(graph.output_names, run(inputs), strict=True))
         case = f"batch {batch}{CASES.get(absent, f' without {absent}')}"
-        differences = _differences(estimator, _expected(estimator, inputs), found)
+        differences = _differences(estimator, _expected(estimator, inputs), exported)
         lines.append(f"{case}: " + ", ".join(f"{name} {value:.1e}" for name, (value, _) in differences.items()))
         for name, (value, kind) in differences.items():
             if not value <= (bound := kind[precision]):
@@ -75,24 +75,24 @@ def _expected(estimator: Estimator, inputs: Sequence[Tensor]) -> dict[str, Tenso
 
 
 def _differences(
-    estimator: Estimator, expected: dict[str, Tensor], found: dict[str, Tensor]
+    estimator: Estimator, expected: dict[str, Tensor], exported: dict[str, Tensor]
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """The largest difference of each answer, and its bounds by precision.
 
     Ages in whole years, as of a median, jump where rounding decides. Of such, the mean must be within the bound, the
     answer within a year more.
     """
-    differences = {name: (_largest(value, found[name]), OTHERS) for name, value in expected.items() if name != AGE}
-    age, years = float((expected[AGE] - found[AGE]).abs().max()), YEARS
+    differences = {name: (_largest(value, exported[name]), OTHERS) for name, value in expected.items() if name != AGE}
+    age, years = float((expected[AGE] - exported[AGE]).abs().max()), YEARS
     if getattr(estimator.method.config, "decode", "expectation") != "expectation":
         ages = estimator.method.span.ages()
-        means = [(answer[PROBABILITY] * ages).sum(dim=1) for answer in (expected, found)]
+        means = [(answer[PROBABILITY] * ages).sum(dim=1) for answer in (expected, exported)]
         differences["age_mean"] = float((means[0] - means[1]).abs().max()), YEARS
         years = {precision: bound + STEP for precision, bound in YEARS.items()}
     return {AGE: (age, years)} | differences
 
 
-def _largest(expected: Tensor, found: Tensor) -> float:
+def _largest(expected: Tensor, exported: Tensor) -> float:
     """NaN where a found one is."""
     scale = max(1.0, float(expected.abs().max()))
-    return float((expected - found).abs().max()) / scale
+    return float((expected - exported).abs().max()) / scale

@@ -105,11 +105,11 @@ def _images(
 def _estimated(
     predictor: Predictor, photos: Sequence[tuple[int, Item, np.ndarray, list[Located]]], options: PredictOptions
 ) -> Iterator[tuple[int, Result]]:
-    people = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
-    for (number, item, image, _), found in zip(photos, people, strict=True):
+    estimates = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
+    for (number, item, image, _), people in zip(photos, estimates, strict=True):
         if options.annotated is not None:
-            write_bytes(options.annotated / item.annotated_name(number, ".jpg"), _annotated_jpeg(image, found))
-        yield number, Result([row_of(person, item.name) for person in found] or [row_of(None, item.name)])
+            write_bytes(options.annotated / item.annotated_name(number, ".jpg"), _annotated_jpeg(image, people))
+        yield number, Result([row_of(person, item.name) for person in people] or [row_of(None, item.name)])
 
 
 def _annotated_jpeg(image: np.ndarray, people: Sequence[Person]) -> bytes:

@@ -130,16 +130,16 @@ class Predictor:
         """
         if isinstance(images, _ONE) or not isinstance(images, Iterable):
             images = [images]
-        found: list[list[Person]] = []
+        people: list[list[Person]] = []
         held: list[np.ndarray] = []
         held_bytes = 0
         for image in images:
             held.append(as_array(image))
             held_bytes += held[-1].nbytes
             if held_bytes > _HELD_BYTES:
-                found += self._people_of(held)
+                people += self._people_of(held)
                 held, held_bytes = [], 0
-        return found + self._people_of(held)
+        return people + self._people_of(held)
 
     def _people_of(self, images: Sequence[np.ndarray]) -> list[list[Person]]:
         return self.estimate(images, [self.locate(image) for image in images])
@@ -222,9 +222,9 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        one = torch.ones(1, device=name)
-        one.item()  # of a device that computes nothing, such as meta, an error
-        return one.device
+        probe = torch.ones(1, device=name)
+        probe.item()  # of a device that computes nothing, such as meta, an error
+        return probe.device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"--device {name}: not usable here ({one_line(error)[:100]}); try cpu") from None
 

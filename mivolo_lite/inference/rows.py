@@ -115,9 +115,9 @@ def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], folder: P
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     cells = {name: value for name, value in row.items() if value is not None}
-    for part in ("face", "body"):
-        if box := cells.pop(part, None):
-            cells |= {f"{part}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
+    for name in ("face", "body"):
+        if box := cells.pop(name, None):
+            cells |= {f"{name}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
     for task, answer in cells.pop("tasks", {}).items():
         cells |= {task: answer["value"], f"{task}_probability": answer.get("probability", "")}
     return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags") if name in row}

@@ -249,8 +249,8 @@ class AdmissionControl:
         most, data = int(self.limits.megabytes * 1e6), bytearray()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                async for part in request.stream():
-                    data += part
+                async for chunk in request.stream():
+                    data += chunk
                     if len(data) > most:
                         raise HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
         except TimeoutError:
@@ -265,8 +265,8 @@ async def _drain(request: Request) -> None:
     left = _DRAINED_BYTES
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
         async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                left -= len(part)
+            async for chunk in request.stream():
+                left -= len(chunk)
                 if left < 0:
                     return
 

@@ -57,8 +57,9 @@ def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
     Raises:
         UserError: there is nothing at one of them.
     """
-    found = [each for source in sources for each in _found_at(source)]
-    return [each for each in found if isinstance(each, Item)], [each for each in found if isinstance(each, str)]
+    entries = [entry for source in sources for entry in _found_at(source)]
+    items = [entry for entry in entries if isinstance(entry, Item)]
+    return items, [entry for entry in entries if isinstance(entry, str)]
 
 
 def _found_at(source: str) -> Iterator[Item | str]:
@@ -80,10 +81,10 @@ def _found_at(source: str) -> Iterator[Item | str]:
 
 def _folder(folder: Path) -> list[Item | str]:
     files = sorted(files_below(folder), key=Path.as_posix)
-    found = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
-    if all(isinstance(each, str) for each in found):
+    entries = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
+    if all(isinstance(entry, str) for entry in entries):
         raise UserError(f"{folder}: holds no image, no video and no packed shards")
-    return found
+    return entries
 
 
 def _file(address: str) -> Item:

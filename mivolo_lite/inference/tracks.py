@@ -93,13 +93,13 @@ class Tracker:
         ended = [track for track in self.tracks if frame - track.last > self.patience]
         self.tracks = [track for track in self.tracks if frame - track.last <= self.patience]
         matches = self._match(people)
-        found: list[Track | None] = []
-        for number, person in enumerate(people):
-            track = matches.get(number) or self._begin(person, frame) if person.face or person.body else None
+        assigned: list[Track | None] = []
+        for index, person in enumerate(people):
+            track = matches.get(index) or self._begin(person, frame) if person.face or person.body else None
             if track is not None:
                 track.add(person, frame)
-            found.append(track)
-        return found, ended
+            assigned.append(track)
+        return assigned, ended
 
     def end(self) -> list[Track]:
         """The tracks that the last frame leaves."""
@@ -110,7 +110,7 @@ class Tracker:
         overlap = np.array([track.overlap(person) for person in people for track in self.tracks])
         overlap = overlap.reshape(len(people), len(self.tracks))
         pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
-        return {int(number): self.tracks[place] for number, place in pairs if overlap[number, place] >= _LEAST_OVERLAP}
+        return {int(index): self.tracks[place] for index, place in pairs if overlap[index, place] >= _LEAST_OVERLAP}
 
     def _begin(self, person: Person, frame: int) -> Track:
         self.tracks.append(Track(self._next, person.face, person.body, frame, frame))

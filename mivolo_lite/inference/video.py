@@ -51,13 +51,13 @@ def _results(
     writer: VideoWriter | None,
 ) -> Iterator[Result]:
     tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
-    rejected, found = [], False
+    rejected, has_people = [], False
     try:
         while True:
             chunk, reason = _take(frames)
             if chunk:
                 result = _of_frames(predictor, item, chunk, tracker, options, writer)
-                found = found or bool(result.rows)
+                has_people = has_people or bool(result.rows)
                 yield result
             if reason:
                 rejected = [{"image": item.name, "reason": reason}]
@@ -66,7 +66,7 @@ def _results(
     finally:
         if writer is not None:
             writer.close()
-    nobody = [] if found or rejected else [row_of(None, item.name)]
+    nobody = [] if has_people or rejected else [row_of(None, item.name)]
     yield Result(nobody, [track_row(track, item.name) for track in tracker.end()], rejected)
 
 

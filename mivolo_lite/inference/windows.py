@@ -87,11 +87,11 @@ def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + size) for start in starts]
 
 
-def to_photo(window: Window, found: Sequence[Detection]) -> list[Detection]:
+def to_photo(window: Window, detections: Sequence[Detection]) -> list[Detection]:
     """What was found in a window, in pixels of the photo, without boxes that its inner edges cut."""
     return [
         _moved(detection, window)
-        for detection in found
+        for detection in detections
         if _longer_side(detection.box) <= window.largest and not _is_cut(detection.box, window)
     ]
 
@@ -109,13 +109,13 @@ def _moved(detection: Detection, window: Window) -> Detection:
     return Detection((corners[0], corners[1], corners[2], corners[3]), detection.score, landmarks)
 
 
-def merge(found: Sequence[Detection]) -> list[Detection]:
+def merge(detections: Sequence[Detection]) -> list[Detection]:
     """One detection for each face, the surest first (greedy non-maximum suppression)."""
-    kept: list[Detection] = []
-    for detection in sorted(found, key=lambda one: -one.score):
-        if not any(_is_same(detection.box, other.box) for other in kept):
-            kept.append(detection)
-    return kept
+    merged: list[Detection] = []
+    for detection in sorted(detections, key=lambda detection: -detection.score):
+        if not any(_is_same(detection.box, other.box) for other in merged):
+            merged.append(detection)
+    return merged
 
 
 def _is_same(box: Box, surer: Box) -> bool:

@@ -84,8 +84,8 @@ class Batch:
         """
         # A sample without any image has nothing to learn from.
         seen = np.zeros(len(sample), dtype=bool)
-        for each in images.values():
-            seen[np.asarray(each.rows)] = True
+        for packed in images.values():
+            seen[np.asarray(packed.rows)] = True
         age_known = ~np.isnan(labels["age_lo"]) & seen
         gender_known = (labels["gender"] != NO_CODE) & seen
         lo, hi = (np.where(age_known, labels[end], 0).astype(np.float32) for end in ("age_lo", "age_hi"))

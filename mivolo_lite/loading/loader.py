@@ -52,7 +52,7 @@ class TrainSet:
 
     def shares_samples_with(self, other: "TrainSet") -> bool:
         """Whether both are of one folder, and one has a fold of the other."""
-        folds = [set(each.folds) for each in (self, other) if each.folds is not None]
+        folds = [set(data_set.folds) for data_set in (self, other) if data_set.folds is not None]
         same = os.path.realpath(self.path) == os.path.realpath(other.path)  # of a URL, compared as if it were a path
         return same and bool(folds) and bool(set.intersection(*folds))
 

@@ -99,8 +99,8 @@ class Mixup:
             return batch
         partner = torch.from_numpy(np.where(is_mixed, nearest, np.arange(len(batch))))
         weight, box = self._shapes(chance, is_mixed, batch.image_size)
-        own = 1 - weight * ((box[1] - box[0]) * (box[3] - box[2]) / batch.image_size**2)
-        share = torch.from_numpy(own.astype(np.float32))
+        own_share = 1 - weight * ((box[1] - box[0]) * (box[3] - box[2]) / batch.image_size**2)
+        share = torch.from_numpy(own_share.astype(np.float32))
         age = None if self.config.bandwidth is None else interpolated(batch.age, partner, share)
         boxes = torch.from_numpy(box.T.astype(np.int64))
         return replace(batch, mixing=Mixing(partner, share, torch.from_numpy(weight.astype(np.float32)), boxes, age))
@@ -156,7 +156,7 @@ def mixed(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
     images: dict[str, Any] = {name: _mixed_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
     labels, partner = batch, batch.labels(mixing.partner)
     if mixing.age is not None:
-        labels, partner = (replace(each, age=mixing.age) for each in (labels, partner))
+        labels, partner = (replace(of_image, age=mixing.age) for of_image in (labels, partner))
     return replace(batch, **images), [(labels, mixing.share), (partner, 1 - mixing.share)]
 
 

@@ -41,12 +41,15 @@ def identities(index: ShardIndex) -> np.ndarray:
 def age_stds(index: ShardIndex | ConcatIndex) -> np.ndarray | None:
     """(N,) float32 standard deviations of the ages in years, NaN where unknown; None where no sample has one."""
     indexes = index.indexes if isinstance(index, ConcatIndex) else [index]
-    columns = [None if AGE_STD in each.info.get("words", {}) else each.columns.get(EXTRA + AGE_STD) for each in indexes]
+    columns = [
+        None if AGE_STD in data_set.info.get("words", {}) else data_set.columns.get(EXTRA + AGE_STD)
+        for data_set in indexes
+    ]
     if all(column is None for column in columns):
         return None
     if len(columns) == 1:
         return columns[0]
-    unknown = (np.full(len(each), np.nan, dtype=np.float32) for each in indexes)
+    unknown = (np.full(len(data_set), np.nan, dtype=np.float32) for data_set in indexes)
     return np.concatenate([nans if column is None else column for column, nans in zip(columns, unknown, strict=True)])
 
 

@@ -170,10 +170,10 @@ def _occlude(image: np.ndarray, random: Random) -> np.ndarray:
     """A block, or a band over the whole width as of glasses or a mask, of one colour or noisy."""
     height, width = _between(0.15, 0.5, random), _between(0.15, 0.5, random)
     band, noisy = _chance(0.5, random), _chance(0.5, random)
-    part = _somewhere(image, height, 1 if band else width, random)
+    area = _somewhere(image, height, 1 if band else width, random)
     if noisy:
-        return occlusion(image, *part, _generator(random).integers(0, 256, image[part].shape, np.uint8))
-    return occlusion(image, *part, [_up_to(255, random) for _ in range(3)])
+        return occlusion(image, *area, _generator(random).integers(0, 256, image[area].shape, np.uint8))
+    return occlusion(image, *area, [_up_to(255, random) for _ in range(3)])
 
 
 def _degrade(image: np.ndarray, random: Random) -> np.ndarray:

@@ -47,7 +47,7 @@ class Corn(OrdinalMethod):
         return age_counts[:-1]
 
     def count_questions(self, age_counts: Tensor) -> None:
-        """Set how many questions a sample with one of these ages is asked on average."""
+        """Set how many questions a sample of these ages, counts (A,), is asked on average."""
         counts = age_counts.float()
         questions = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
         self.questions_asked.copy_((counts * questions).sum() / counts.sum())

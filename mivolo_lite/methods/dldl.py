@@ -2,13 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import Tensor
 
 from mivolo_lite.methods.distribution import Decode, DistributionMethod, cross_entropy, widths
-from mivolo_lite.methods.interface import AgeSpan, MakeHead
-from mivolo_lite.methods.options import require_positive
 from mivolo_lite.ranges import float_range
 
 
@@ -36,10 +34,6 @@ class Dldl(DistributionMethod):
 
         decode: Decode = "median"
         sigma: Annotated[float, float_range(0.01, 1000)] = 2.0
-
-    def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
-        super().__init__(make_head, span, config)
-        require_positive(config, "sigma")
 
     @property
     def loss_unit(self) -> float:

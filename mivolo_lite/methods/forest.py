@@ -13,7 +13,6 @@ from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
-from mivolo_lite.methods.options import require_positive
 from mivolo_lite.ranges import float_range, int_range
 
 YEARS = 100.0
@@ -24,12 +23,13 @@ _MOST_KEPT = 1e8
 
 
 def log_normal(age: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Log density, per year, of ages under Gaussians."""
+    """Log density, per year, of ages under Gaussians; the shapes broadcast."""
     return -0.5 * ((age - mean).square() / variance + variance.log() + math.log(2 * math.pi))
 
 
 def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not)."""
+    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not); the
+    shapes broadcast."""
     width = (2 * variance).sqrt()
     start, end = (lo - mean) / width, (hi - mean) / width
     above = start > 0
@@ -164,12 +164,11 @@ class Forest(AgeMethod):
         seed: Annotated[int, int_range(0, 2**32 - 1)] = 0
 
         def __post_init__(self) -> None:
-            require_positive(self, "trees", "refit_every", "refit_iterations", "refit_samples", "variance_floor")
             splits = 2 ** (self.depth - 1) - 1
-            if not 1 <= splits <= self.outputs:
+            if splits > self.outputs:
                 raise UserError(
-                    f"depth={self.depth}, outputs={self.outputs}: a tree needs 1 to outputs={self.outputs} splits, "
-                    f"and this depth makes {splits:.0f}"
+                    f"depth={self.depth}, outputs={self.outputs}: a tree of this depth has {splits} splits; "
+                    "give so many outputs, or less depth"
                 )
             if self.refit_samples * self.outputs > _MOST_KEPT:
                 raise UserError(
@@ -234,7 +233,7 @@ class Forest(AgeMethod):
         return path
 
     def year_edges(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the whole years of the classes first..last begin and end; the span's own ends are open."""
+        """(B,) years in which the classes first..last (B,) begin and end; the span's own ends are open."""
         lo, hi = first + self.span.min_age - 0.5, last + self.span.min_age + 0.5
         return (
             torch.where(first == 0, -torch.inf, lo),

@@ -12,7 +12,6 @@ from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
 from mivolo_lite.methods.interface import AgeEstimate, AgeMethod, AgeSpan, MakeHead
 from mivolo_lite.methods.lds import Kernel, Reweight, smoothed_weights
-from mivolo_lite.methods.options import require_positive
 from mivolo_lite.ranges import float_range, int_range
 
 
@@ -86,7 +85,6 @@ class Regression(AgeMethod):
     age_weight: Tensor
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
-        require_positive(config, "huber_beta", "annealed_sigma", "lds_sigma")
         super().__init__(make_head, span, config)
         self.head = make_head(1)
         self.scale = float(span.max_age - span.min_age) if config.normalise else 1.0

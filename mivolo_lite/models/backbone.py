@@ -120,7 +120,7 @@ class Tokens(nn.Module):
         return self.flat(self.backbone(image))
 
     def flat(self, features: Tensor) -> Tensor:
-        """A map, or tokens, as tokens."""
+        """(B, N, D) of tokens, or of a map (B, D, H, W) or (B, H, W, D)."""
         if features.ndim == 3:
             return features
         return rearrange(features, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")

@@ -32,7 +32,7 @@ class Members(nn.Module):
 
     def forward(self, features: Sequence[Any]) -> Any:
         """The mean (B, outputs) of the heads, or the list of what the members give."""
-        outputs = [member(own) for member, own in zip(self.members, features, strict=True)]
+        outputs = [member(member_features) for member, member_features in zip(self.members, features, strict=True)]
         return torch.stack(outputs).mean(dim=0) if self.is_head else outputs
 
 

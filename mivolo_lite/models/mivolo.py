@@ -173,11 +173,18 @@ class MivoloModel(AgeModel):
         return cells.flatten(2)[..., positions.cell].unflatten(2, (positions.side, positions.side))
 
     def black_cells(self, name: str) -> Tensor:
-        """What a stem maps black to. Three cells a side do: the border's padding is not felt beyond the first cell."""
+        """(1, C, 3, 3) of a black image by a stem: the border's padding is not felt beyond the first cell of a side."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
+    @torch.no_grad()
+    def keep_black_cells(self) -> None:
+        """Compute the cells of a black image once, for weights that are final."""
+        if len(self.inputs) > 1:
+            for name in self.inputs:
+                setattr(self, f"black_{name}", self.black_cells(name))
+
     def pooled(self, features: Tensor) -> Tensor:
-        """The class token."""
+        """(m, D) the class token."""
         return features[:, 0]
 
     def for_inference(self) -> "MivoloModel":

@@ -18,10 +18,7 @@ def for_export(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, volo.OutlookAttention):
             module.__class__ = UnfoldedOutlook
-    if len(model.inputs) > 1:
-        with torch.no_grad():
-            for name in model.inputs:
-                setattr(model, f"black_{name}", model.black_cells(name))
+    model.keep_black_cells()
     return model
 
 

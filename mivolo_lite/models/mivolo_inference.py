@@ -18,18 +18,16 @@ from mivolo_lite.models import mivolo_enhancer
 from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, RelativePositions, VolumeNorm
 
 
+@torch.no_grad()
 def for_inference(model: Any) -> Any:
     """A frozen copy of a :class:`MivoloModel` with its slow parts replaced by faster ones of the same outputs."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    with torch.no_grad():
-        stems = model.volo.patch_embed
-        for name, stem in list(stems.named_children()):
-            if name.startswith("conv"):
-                setattr(stems, name, fold_batch_norms(stem))
-        replace(model)
-        if len(model.inputs) > 1:
-            for name in model.inputs:
-                setattr(model, f"black_{name}", model.black_cells(name))
+    stems = model.volo.patch_embed
+    for name, stem in list(stems.named_children()):
+        if name.startswith("conv"):
+            setattr(stems, name, fold_batch_norms(stem))
+    replace(model)
+    model.keep_black_cells()
     return model
 
 

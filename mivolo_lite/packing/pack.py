@@ -109,7 +109,7 @@ def as_splitting(split: Splitting | dict[str, float] | None, source: Source) -> 
     splitting = split if isinstance(split, Splitting) else Splitting(split)
     splitting.check(source)
     if splitting.shares is not None:
-        source.ignore_parts()
+        source.ignore_splits()
     return splitting
 
 

@@ -72,19 +72,18 @@ class Splitting:
         """The samples of every split, in their final order. Raises UserError where a split or a fold stays empty."""
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
         if self.shares is None and source.splits:
-            by_part = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
+            splits = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
             mend = "give shares, as in --split train=0.9,val=0.1, to divide all anew"
         else:
             shares = self.shares or (_UNDIVIDED if self.folds or source.has_folds else _USUAL)
             mend = "give it a larger share"
-            names = self._assign(ordered, list(shares.values()))
-            by_part = {name: [] for name in shares}
-            for sample, number in zip(ordered, names, strict=True):
-                by_part[list(shares)[number]].append(sample)
-        for name, part in by_part.items():
-            if not part:
+            splits = {name: [] for name in shares}
+            for sample, index in zip(ordered, self._assign(ordered, list(shares.values())), strict=True):
+                splits[list(shares)[index]].append(sample)
+        for name, chosen in splits.items():
+            if not chosen:
                 raise UserError(f"--split: no sample of {len(samples)} comes into {name}; {mend}")
-        return {name: self._with_folds(name, part) for name, part in by_part.items()}
+        return {name: self._with_folds(name, chosen) for name, chosen in splits.items()}
 
     def _with_folds(self, name: str, samples: list[TemporarySample]) -> list[TemporarySample]:
         if not self.folds:
@@ -102,8 +101,8 @@ class Splitting:
         lots = _lots_of_people(samples) if self.by == "person" else [sample.rank for sample in samples]
         lots = [hashlib.sha256(salt + lot).digest()[:8] for lot in lots] if salt else lots
         if self.stratify == "age":
-            part_of = _stratified(samples, lots, shares)
-            return [part_of[lot] for lot in lots]
+            split_of = _stratified(samples, lots, shares)
+            return [split_of[lot] for lot in lots]
         ends = [*list(accumulate(shares))[:-1], np.inf]
         return np.searchsorted(ends, [int.from_bytes(lot, "big") / 2**64 for lot in lots], side="right").tolist()
 
@@ -121,19 +120,19 @@ def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], share
     ages: dict[bytes, list[float]] = defaultdict(list)
     for sample, lot in zip(samples, lots, strict=True):
         ages[lot].append(np.inf if sample.labels.age is None else sum(sample.labels.age) / 2)
-    part_of, counts, total = {}, [0] * len(shares), 0
+    split_of, counts, total = {}, [0] * len(shares), 0
     for lot in sorted(ages, key=lambda lot: (round(sum(ages[lot]) / len(ages[lot]), 0), lot)):
         total += len(ages[lot])
-        part = max(range(len(shares)), key=lambda part: shares[part] * total - counts[part])
-        part_of[lot] = part
-        counts[part] += len(ages[lot])
-    return part_of
+        split = max(range(len(shares)), key=lambda split: shares[split] * total - counts[split])
+        split_of[lot] = split
+        counts[split] += len(ages[lot])
+    return split_of
 
 
-def people_in_several(by_part: Mapping[str, Sequence[TemporarySample]], identity: str) -> str | None:
+def people_in_several(splits: Mapping[str, Sequence[TemporarySample]], identity: str) -> str | None:
     """How many people are in more than one split, in words; None where nobody's identity or only one split is known."""
-    people = {name: {sample.labels.extra.get(identity) for sample in part} - {None} for name, part in by_part.items()}
-    if len(people) < 2 or not any(people.values()):
+    people = [{sample.labels.extra.get(identity) for sample in samples} - {None} for samples in splits.values()]
+    if len(people) < 2 or not any(people):
         return None
-    counts = Counter(person for part in people.values() for person in part)
+    counts = Counter(person for of_split in people for person in of_split)
     return f"{sum(count > 1 for count in counts.values())} people are in two splits, of {len(counts)}"

@@ -169,10 +169,10 @@ def _check_headers(folders: list[Path], header: dict) -> None:
     """Raise UserError where worker shards that are there do not belong to this command."""
     for folder in folders:
         try:
-            there = json.loads((folder / _HEADER).read_text())
+            recorded = json.loads((folder / _HEADER).read_text())
         except FileNotFoundError:  # not read yet, or merged by another command meanwhile
             continue
-        if there != json.loads(json.dumps(header)):
+        if recorded != json.loads(json.dumps(header)):
             raise UserError(
                 f"{folder}: read from other images or labels, or with other options; give the same ones here, or "
                 "remove it, and read it again"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mivolo_lite.labels import NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 
 
@@ -47,3 +48,22 @@ class ConcatIndex:
         """Its set's folder and its key there: two data sets may have the same keys."""
         data_set, local_sample = self.locate(sample)
         return f"{self.indexes[data_set].folder}/{self.indexes[data_set].key(local_sample)}"
+
+
+def concat_labels(indexes: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The labels of several indexes, one after the other, as one.
+
+    Returns:
+        Columns ``age_lo``, ``age_hi``, ``gender`` and ``group``, each (N,), and the names of the groups by their codes.
+    """
+    names = "age_lo", "age_hi", "gender"
+    columns = {name: np.concatenate([index.columns[name] for index in indexes]) for name in names}
+    groups = sorted({group for index in indexes for group in index.groups})
+    return columns | {"group": np.concatenate([_group_codes(index, groups) for index in indexes])}, groups
+
+
+def _group_codes(index: ShardIndex, groups: Sequence[str]) -> np.ndarray:
+    """(N,) int64 codes into ``groups`` of an index's samples, whose own are codes into the groups of its data set."""
+    codes = np.full(NO_CODE + 1, NO_CODE, dtype=np.int64)
+    codes[: len(index.groups)] = [groups.index(group) for group in index.groups]
+    return codes[index.columns["group"]]

@@ -158,13 +158,9 @@ class ShardIndex:
         return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
 
 
-def _load_again(address: str, cache: CacheConfig | None) -> ShardIndex:
+def _load_again(address: str, cache: CacheConfig) -> ShardIndex:
     """In a process of one that has loaded the index, and so has compared it with its digest."""
-    return (
-        _load_remote(address, cache or CacheConfig())
-        if is_url(address)
-        else _load_local(Path(address), check_digest=False)
-    )
+    return _load_remote(address, cache) if is_url(address) else _load_local(Path(address), check_digest=False)
 
 
 def _is_indexed(folder: Path) -> bool:

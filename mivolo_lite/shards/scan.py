@@ -113,9 +113,7 @@ def index_shards(
     check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
     labels = [sample.labels for scan in scans for sample in scan.samples]
     earlier_policy, earlier_groups = _earlier_info(folder)
-    if not groups:
-        group_names = {label.group for label in labels if label.group is not None}
-        groups = earlier_groups + sorted(group_names - set(earlier_groups))
+    groups = groups or _group_names(labels, earlier_groups)
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
     extra, words, mixed = extra_columns(labels)
@@ -141,6 +139,11 @@ def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     named = isinstance(groups, list) and all(isinstance(group, str) for group in groups)
     return policy if isinstance(policy, dict) else {}, list(dict.fromkeys(groups)) if named else []
+
+
+def _group_names(labels: list[Labels], earlier: list[str]) -> list[str]:
+    """The groups in code order: those of an earlier index, then others, sorted."""
+    return earlier + sorted({label.group for label in labels if label.group is not None} - set(earlier))
 
 
 def _shard_paths(folder: Path) -> tuple[list[Path], list[str]]:

@@ -20,13 +20,13 @@ class SubsetIndex(ShardIndex):
 
     Args:
         full_index: the index.
-        kept: (N,) bool, which of its samples.
+        is_included: (N,) bool, which of its samples.
         subset: names them, as JSON; part of the digest.
     """
 
-    def __init__(self, full_index: ShardIndex, kept: np.ndarray, subset: Any):
-        columns = {name: column[kept] for name, column in full_index.columns.items() if name != "keys"}
-        super().__init__(full_index.folder, full_index.info, columns | _keys(full_index, kept), full_index.cache)
+    def __init__(self, full_index: ShardIndex, is_included: np.ndarray, subset: Any):
+        columns = {name: column[is_included] for name, column in full_index.columns.items() if name != "keys"}
+        super().__init__(full_index.folder, full_index.info, columns | _keys(full_index, is_included), full_index.cache)
         self.full_index = full_index
         self.info = self._info(subset)
 
@@ -65,10 +65,10 @@ class FoldIndex(SubsetIndex):
     """
 
     def __init__(self, full_index: ShardIndex, folds: Sequence[int]):
-        there = fold_numbers(full_index)
-        if missing := set(folds) - set(there):
+        known = fold_numbers(full_index)
+        if missing := set(folds) - set(known):
             raise UserError(
-                f"{full_index.folder}: has no fold {min(missing)}; there are {', '.join(f'{fold:g}' for fold in there)}"
+                f"{full_index.folder}: has no fold {min(missing)}; there are {', '.join(f'{fold:g}' for fold in known)}"
             )
         self.folds = tuple(folds)
         super().__init__(full_index, np.isin(full_index.columns[EXTRA + FOLD], folds), {"folds": sorted(folds)})
@@ -90,7 +90,7 @@ def select_folds(index: ShardIndex, folds: Sequence[int] | None) -> ShardIndex:
     return index if folds is None else FoldIndex(index, folds)
 
 
-def _keys(index: ShardIndex, kept: np.ndarray) -> dict[str, np.ndarray]:
+def _keys(index: ShardIndex, is_included: np.ndarray) -> dict[str, np.ndarray]:
     ends = index.columns["key_end"]
     lengths = np.diff(ends, prepend=0)
-    return {"keys": index.columns["keys"][np.repeat(kept, lengths)], "key_end": np.cumsum(lengths[kept])}
+    return {"keys": index.columns["keys"][np.repeat(is_included, lengths)], "key_end": np.cumsum(lengths[is_included])}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mivolo_lite.distributed.data_parallel import DataParallel
+from mivolo_lite.training.optim import OptimConfig
 
 
 class AveragedModel:
@@ -113,6 +114,13 @@ class ModelSwa(AveragedModel):
         """Add the present weights to the average."""
         self.count += 1
         self.lerp(1 / self.count)
+
+
+def build_average(engine: DataParallel, optim: OptimConfig) -> ModelEma | ModelSwa | None:
+    """The average that the options ask for."""
+    if optim.swa_start is not None:
+        return ModelSwa(engine)
+    return ModelEma(engine, optim.ema_decay) if optim.ema_decay else None
 
 
 def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], str]]:

@@ -145,13 +145,13 @@ class Checkpointer:
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        found, problem = None, None
+        checkpoint, problem = None, None
         if self.accelerator.is_main_process:
-            found, problem = self._newest_readable()
-        found, problem = self._agreed((found, problem))
+            checkpoint, problem = self._newest_readable()
+        checkpoint, problem = self._agreed((checkpoint, problem))
         if problem:
             raise UserError(problem)
-        return found
+        return checkpoint
 
     def _newest_readable(self) -> tuple[Path | None, str | None]:
         finished = self.finished()
@@ -234,8 +234,9 @@ def damage_of(checkpoint: Path) -> str | None:
     All tensors are read: what a disk lost keeps its length, and NaN of an older version would diverge again.
     """
     damages = (_damage_of_tensors(current_file(checkpoint, name), optional=name == EMA_FILE) for name in _TENSOR_FILES)
-    found = [damage for damage in damages if damage is not None]
-    return next(iter(found), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
+    return (
+        next(filter(None, damages), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
+    )
 
 
 def _damage_of_tensors(path: Path, optional: bool) -> str | None:
@@ -275,10 +276,10 @@ def _damage_by_checks(checkpoint: Path) -> str | None:
         expected = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError):
         return f"{path} is damaged"
-    found = _checks(checkpoint)
-    if not isinstance(expected, dict) or set(expected) != set(found):
+    actual = _checks(checkpoint)
+    if not isinstance(expected, dict) or set(expected) != set(actual):
         return f"{path} is damaged, or a file beside it is missing"
-    changed = [name for name in found if found[name] != expected[name]]
+    changed = [name for name in actual if actual[name] != expected[name]]
     return f"{checkpoint / changed[0]} is not what was written" if changed else None
 
 
@@ -288,11 +289,11 @@ def _checks(checkpoint: Path) -> dict[str, int]:
 
 
 def _crc32_of(path: Path) -> int:
-    found = 0
+    crc = 0
     with open(path, "rb") as file:
         while data := file.read(1 << 22):
-            found = crc32(data, found)
-    return found
+            crc = crc32(data, crc)
+    return crc
 
 
 def _name_of(step: int) -> str:

@@ -135,7 +135,7 @@ class Teachers:
     def _feature_distance(self, projection: Tensor, features: Tensor, share: Tensor) -> Tensor:
         """(B,) 1 minus the cosine of the angle between (B, P) projection and features, on average over the teachers."""
         pairs = zip(projection.float().split(self.widths, 1), features.split(self.widths, 1), strict=True)
-        return 1 - (share * torch.stack([F.cosine_similarity(own, teachers) for own, teachers in pairs])).sum(0)
+        return 1 - (share * torch.stack([F.cosine_similarity(student, teacher) for student, teacher in pairs])).sum(0)
 
 
 def _divergence(target: Tensor, probability: Tensor) -> Tensor:
@@ -144,9 +144,9 @@ def _divergence(target: Tensor, probability: Tensor) -> Tensor:
     return (target * (target.clamp(min=tiny).log() - probability.clamp(min=tiny).log())).sum(-1)
 
 
-def _on_span(probability: Tensor, own: AgeSpan, span: AgeSpan) -> Tensor:
+def _on_span(probability: Tensor, teacher_span: AgeSpan, span: AgeSpan) -> Tensor:
     """(B, A) probabilities over the ages of another span: what lies outside it is at its ends."""
-    index = (own.ages(probability.device).clamp(span.min_age, span.max_age) - span.min_age).long()
+    index = (teacher_span.ages(probability.device).clamp(span.min_age, span.max_age) - span.min_age).long()
     return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
 
 

@@ -18,6 +18,7 @@ from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
 from mivolo_lite.evaluation.predict import Interrupted, predict
+from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
 from mivolo_lite.loading.loader import eval_loader
@@ -26,8 +27,7 @@ from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start
 from mivolo_lite.training.auto_workers import with_workers
-from mivolo_lite.training.averaging import ModelEma, ModelSwa
-from mivolo_lite.training.balance import balanced_weights
+from mivolo_lite.training.averaging import ModelEma, build_average
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.checks import (
@@ -40,7 +40,6 @@ from mivolo_lite.training.checks import (
     unlearnt,
 )
 from mivolo_lite.training.distillation import Teachers
-from mivolo_lite.training.dro import GroupDro
 from mivolo_lite.training.flops import model_flops
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.new_estimator import init_from, new_estimator
@@ -52,10 +51,10 @@ from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
-from mivolo_lite.training.subgroups import concat_labels, frequencies
 from mivolo_lite.training.throughput import Throughput, in_words
 from mivolo_lite.training.trackers import require_trackers, start_trackers
 from mivolo_lite.training.train_state import TrainState
+from mivolo_lite.training.weighting import build_weighting
 
 
 class Trainer:
@@ -202,9 +201,10 @@ class Trainer:
         self._measure()
         self.estimator.to(device)
         self._build_engine()
-        weights, self.dro = self._weighting()
+        shares = [train_set.weight for train_set in self.data.train_sets]
+        weights, self.dro = build_weighting(config.optim, self.reader.indexes, shares, device)
         self.step = OptimizerStep(self.engine, config.optim, config.train.seed, weights, self.dro, teachers)
-        self.average = self._averaging()
+        self.average = build_average(self.engine, config.optim)
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
 
@@ -250,27 +250,6 @@ class Trainer:
         optimizer = build_optimizer(self.estimator, config.optim, self.freeze.names)
         self.engine = ENGINES[self.launch.engine](self.accelerator, self.estimator, optimizer, config.optim.clip_norm)
         self.engine.is_compiled = config.train.compile
-
-    def _weighting(self) -> tuple[torch.Tensor | None, GroupDro | None]:
-        """How much the samples count, once and for all and by what the model does badly on, where that is asked for."""
-        balance, dro, device = self.config.optim.balance, self.config.optim.dro, self.accelerator.device
-        if balance.by == dro.by == "none":
-            return None, None
-        if not self.reader.indexes:
-            raise UserError(
-                "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh "
-                "it; set their `by` to none, or index the shards"
-            )
-        columns, groups = concat_labels(self.reader.indexes)
-        frequency = frequencies(self.reader.indexes, [train_set.weight for train_set in self.data.train_sets])
-        weights = None if balance.by == "none" else balanced_weights(columns, balance, frequency).to(device)
-        return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device, frequency)
-
-    def _averaging(self) -> ModelEma | ModelSwa | None:
-        optim = self.config.optim
-        if optim.swa_start is not None:
-            return ModelSwa(self.engine)
-        return ModelEma(self.engine, optim.ema_decay) if optim.ema_decay else None
 
     def _resume(self) -> None:
         if self.resumed is not None:
@@ -376,26 +355,30 @@ class Trainer:
                 predictions = predict(
                     estimator, self.val_loader, self.val_index, self.accelerator, self._preempted_while_evaluating
                 )
-                metrics = evaluate_predictions(predictions)
-                error = validation_error(metrics, self.unlearnt)
-                is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
-                self.logger.log_metrics(
-                    "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
-                )
-                if predictions.unreadable:
-                    count, first = len(predictions.unreadable), predictions.unreadable[0]
-                    self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-                self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
-                self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
-                if is_best:
-                    self.state.best_mae = error
-                    self._save_best(metrics)
+                self._compare_with_best(predictions)
         except Interrupted:
             self.logger.log(f"preempted while evaluating: resumes with the evaluation after step {self.state.step}")
             return False
         self.state.evaluated = self.state.step
         self.checkpointer.save_state(self.state)
         return True
+
+    def _compare_with_best(self, predictions: Predictions) -> None:
+        """Log the error, count evaluations without progress, and save the present weights where they are the best."""
+        metrics = evaluate_predictions(predictions)
+        error = validation_error(metrics, self.unlearnt)
+        is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
+        self.logger.log_metrics(
+            "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
+        )
+        if predictions.unreadable:
+            count, first = len(predictions.unreadable), predictions.unreadable[0]
+            self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
+        self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
+        self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
+        if is_best:
+            self.state.best_mae = error
+            self._save_best(metrics)
 
     def _is_stale(self) -> bool:
         """Whether so many evaluations brought no new best that the run ends early."""

@@ -165,10 +165,10 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
 def _require_own(name: str, options: Collection[str]) -> None:
     """Raise ValueError for an option that the optimizer does not have: timm's factory drops some, and has its own."""
     parameters = signature(get_optimizer_class(name, bind_defaults=False)).parameters
-    own = [option for option in parameters if option not in ("params", "lr", "weight_decay")]
+    available = [option for option in parameters if option not in ("params", "lr", "weight_decay")]
     for option in options:
-        if option not in own:
-            hint = did_you_mean(option, own, "those are " + ", ".join(own))
+        if option not in available:
+            hint = did_you_mean(option, available, "those are " + ", ".join(available))
             raise ValueError(f"{option} is none of its own{hint}")
 
 

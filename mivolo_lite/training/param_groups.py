@@ -72,15 +72,15 @@ def _names_of(estimator: Estimator, parts: Sequence[Part]) -> set[str]:
     by_part |= {"backbone": set(layers), "stem": {name for name, layer in layers.items() if not layer}}
     for part in parts:
         if not by_part[part]:
-            there = ", ".join(name for name, found in by_part.items() if found)
-            raise UserError(f"train.freeze: this model has no {part}; it has {there}")
+            listed = ", ".join(name for name, parameters in by_part.items() if parameters)
+            raise UserError(f"train.freeze: this model has no {part}; it has {listed}")
     return set().union(*(by_part[part] for part in parts))
 
 
 def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Iterator[nn.Module]:
     """The largest modules all of whose parameters are among these."""
-    own = [prefix + name for name, _ in module.named_parameters()]
-    if own and names.issuperset(own):
+    parameters = [prefix + name for name, _ in module.named_parameters()]
+    if parameters and names.issuperset(parameters):
         yield module
         return
     for name, child in module.named_children():

@@ -101,8 +101,8 @@ class OptimizerStep:
             3 + len(self.tasks), device=self.accelerator.device
         )
         outputs = []
-        for number, (batch, parts) in enumerate(map(mixed, batches)):
-            last = number == len(batches) - 1
+        for index, (batch, parts) in enumerate(map(mixed, batches)):
+            last = index == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
                 losses = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)

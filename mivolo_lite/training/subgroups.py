@@ -14,23 +14,6 @@ By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
 UNKNOWN = -1
 
 
-def concat_labels(indexes: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The labels of several indexes, one after the other, as one.
-
-    Returns:
-        Columns ``age_lo``, ``age_hi``, ``gender`` and ``group``, each (N,), and the names of the groups by their codes.
-    """
-    names = "age_lo", "age_hi", "gender"
-    columns = {name: np.concatenate([index.columns[name] for index in indexes]) for name in names}
-    groups = sorted({group for index in indexes for group in index.groups})
-    lookups = [
-        np.array([*(groups.index(group) for group in index.groups), *[NO_CODE] * (NO_CODE + 1 - len(index.groups))])
-        for index in indexes
-    ]
-    codes = [lookup[index.columns["group"]] for lookup, index in zip(lookups, indexes, strict=True)]
-    return columns | {"group": np.concatenate(codes)}, groups
-
-
 def frequencies(indexes: Sequence[ShardIndex], weights: Sequence[float]) -> np.ndarray:
     """(N,) how often the samples of several data sets come, 1 on average: a set of more weight has more passes."""
     sizes = np.array([len(index) for index in indexes])

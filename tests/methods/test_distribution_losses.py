@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from mivolo_lite.batch_labels import AgeRange
-from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.mean_residue import residue
@@ -182,11 +181,6 @@ def test_published_answers():
     for name in ("dldl", "sord", "mean_variance", "unimodal"):
         answer = build("classification", decode="median").estimate(logits).age
         assert torch.equal(build(name).estimate(logits).age, answer)
-
-
-def test_a_width_must_be_positive():
-    with pytest.raises(UserError, match="sigma=0"):
-        build("dldl", sigma=0.0)
 
 
 @pytest.mark.parametrize("name, options", [("dldl", {}), ("dldl_v2", {}), ("sord", {}), ("sord", {"squared": True})])

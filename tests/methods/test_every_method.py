@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mivolo_lite import option_values
 from mivolo_lite.batch_labels import AgeRange
+from mivolo_lite.errors import UserError
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeSpan
 
@@ -221,3 +223,16 @@ def test_age_and_gender_pull_alike_at_the_start(name, span, width, even):
     }
     pull = {what: torch.autograd.grad(loss, features)[0].norm() for what, loss in losses.items()}
     assert 1 / 3 < pull["age"] / pull["gender"] < 3
+
+
+@pytest.mark.parametrize(
+    "method, option",
+    [
+        ("dldl", "sigma"),
+        *(("regression", option) for option in ("huber_beta", "annealed_sigma", "lds_sigma")),
+        *(("forest", option) for option in ("trees", "depth", "refit_every", "refit_samples", "variance_floor")),
+    ],
+)
+def test_a_nought_that_means_nothing_is_one_line(method, option):
+    with pytest.raises(UserError, match=rf"^method.{option}: 0 is not [^\n]+ from [^\n]+$"):
+        option_values.build(METHODS, {"name": method, option: 0}, "method", METHODS[method])

@@ -7,11 +7,12 @@ import pytest
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
+from mivolo_lite.labels import NO_CODE
 from mivolo_lite.loading.loader import DataConfig, TrainSet
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.cache import CacheConfig
-from mivolo_lite.shards.concat import ConcatIndex
+from mivolo_lite.shards.concat import ConcatIndex, concat_labels
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.scan import index_shards
 from mivolo_lite.shards.storage import open_shards
@@ -21,6 +22,7 @@ from tests.shards.servers import RangeServer, serving
 from tests.shards.tiny_shards import damage, make_shards, sample, write_shard
 
 CLASSES = {"group": ["x", "y", "z"], "number": ()}
+LABEL_COLUMNS = ("age_lo", "age_hi", "gender", "group")
 PLAIN = AugmentConfig(flip=0, crop_scale=1, randaugment_ops=0, erase=0)
 
 
@@ -132,6 +134,17 @@ def test_its_data_sets_share_the_open_files(folders, monkeypatch):
     for number in range(len(concatenated.index)):
         concatenated.read("face", number)
     assert open_files_under(folders) == 3
+
+
+def test_groups_of_several_indexes_are_told_apart_by_their_names(tmp_path):
+    groups_and_codes = [(["b", "c"], [0, 1, NO_CODE]), ([], [NO_CODE]), (["a", "c"], [1, 0])]
+    indexes = [
+        ShardIndex(tmp_path, {"groups": groups}, {name: np.uint8(codes) for name in LABEL_COLUMNS})
+        for groups, codes in groups_and_codes
+    ]
+    columns, groups = concat_labels(indexes)
+    assert [None if code == NO_CODE else groups[code] for code in columns["group"]] == ["b", "c", None, None, "c", "a"]
+    assert columns["gender"].tolist() == columns["age_lo"].tolist() == [0, 1, NO_CODE, NO_CODE, 1, 0]
 
 
 def test_a_broken_image_is_named_with_its_folder(folders, tmp_path):

@@ -7,9 +7,8 @@ import torch
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
-from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.balance import BalanceConfig, balanced_weights, capped
-from mivolo_lite.training.subgroups import UNKNOWN, concat_labels, frequencies, subgroups_of
+from mivolo_lite.training.subgroups import UNKNOWN, frequencies, subgroups_of
 
 
 def columns_of(ages, gender=0, group=0):
@@ -103,17 +102,6 @@ def test_subgroups_have_names_and_the_small_ones_are_none():
     subgroup, names = subgroups_of(columns, ["Asian", "Black"], "age_group", fewest=2)
     assert names == ["0-9 Asian", "10-19 Black"] and subgroup.tolist() == [0, 0, 1, 1, 1, UNKNOWN, UNKNOWN]
     assert subgroups_of(columns, ["Asian", "Black"], "gender")[1] == ["M"]
-
-
-def test_groups_of_several_indexes_are_told_apart_by_their_names(tmp_path):
-    first = columns_of([1, 2, 3], gender=1, group=[0, 1, NO_CODE])
-    parts = [ShardIndex(tmp_path, {"groups": ["b", "c"]}, first), ShardIndex(tmp_path, {"groups": []}, columns_of([4]))]
-    parts.append(ShardIndex(tmp_path, {"groups": ["a", "c"]}, columns_of([5, 6], group=[1, 0])))
-    parts[1].columns["group"] = np.array([NO_CODE], dtype=np.uint8)
-    columns, groups = concat_labels(parts)
-    names = [None if code == NO_CODE else groups[code] for code in columns["group"]]
-    assert names == ["b", "c", None, None, "c", "a"]
-    assert columns["age_lo"].tolist() == [1, 2, 3, 4, 5, 6] and columns["gender"].tolist() == [1, 1, 1, 0, 0, 0]
 
 
 def test_what_cannot_be_balanced_is_one_line():

@@ -96,7 +96,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(
-    "name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents], ids=repr
+    "name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents]
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, words, tmp_path, capsys, name, content):
     copy = shutil.copytree(run, tmp_path / "run")

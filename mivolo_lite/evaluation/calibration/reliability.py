@@ -102,6 +102,10 @@ def interval_coverage(
 
     An age known as a range counts by the share of its years that lie inside, see ``years_of``. Subgroups of fewer than
     ``LIMIT`` have only their ``n``.
+
+    Args:
+        lower, upper, age_lo, age_hi: (N,) years, NaN where unknown.
+        subgroups: (N,) names of each kind of subgroup, None where unknown.
     """
     is_known = ~np.isnan(lower) & ~np.isnan(age_lo)
     row_of, year, share = years_of(age_lo[is_known], age_hi[is_known])

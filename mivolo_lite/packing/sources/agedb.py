@@ -9,7 +9,7 @@ from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, SPLIT
 from mivolo_lite.packing.sources.columns import find_columns
 from mivolo_lite.packing.sources.file_names import FileNameSource, exact_age
-from mivolo_lite.packing.sources.source import Rejected, part_name
+from mivolo_lite.packing.sources.source import Rejected, split_name
 from mivolo_lite.packing.sources.table import read_table
 from mivolo_lite.shards.sample import Labels
 
@@ -33,15 +33,15 @@ class AgeDBSource(FileNameSource):
         if csv is not None:
             table = read_table(Path(csv))
             table = table.renamed(find_columns(table, {}, required=(SPLIT,)))
-            for name, part in zip(table.columns[IMAGE], table.columns[SPLIT], strict=True):
-                self.parts[_composed(Path(name).name)] = part_name(part, table.location)
+            for name, split in zip(table.columns[IMAGE], table.columns[SPLIT], strict=True):
+                self.parts[_composed(Path(name).name)] = split_name(split, table.location)
             self.splits = tuple(sorted(set(self.parts.values())))
 
     def labels(self, name: re.Match[str]) -> Labels:
         person = _composed(name["name"])
         return Labels(exact_age(name["age"]), name["gender"].upper(), extra={IDENTITY: person})
 
-    def part(self, item: str) -> str | None:
+    def split(self, item: str) -> str | None:
         if not self.splits:
             return None
         try:

@@ -11,7 +11,7 @@ from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
 
-PARTS = {"train": "train", "valid": "val", "test": "test"}
+SPLITS = {"train": "train", "valid": "val", "test": "test"}
 
 
 class AppaRealSource(TableSource):
@@ -26,13 +26,13 @@ class AppaRealSource(TableSource):
 
     def __init__(self, images: Path, age: Literal["apparent", "real"] = "apparent", face: bool = True, **options: Any):
         root = Path(images)
-        tables = [(part, read_table(first_there(root, [f"gt_avg_{part}.csv"], "labels"))) for part in PARTS]
-        rows = (cells for part, table in tables for cells in _cells(part, table, age, "_face.jpg" if face else ""))
+        tables = [(folder, read_table(first_there(root, [f"gt_avg_{folder}.csv"], "labels"))) for folder in SPLITS]
+        rows = (cells for folder, table in tables for cells in _cells(folder, table, age, "_face.jpg" if face else ""))
         table = Table.of(f"--images {root}", enumerate(rows, 1))
         super().__init__(root, table, GenderCodes(""), whole="face", **options)
 
 
-def _cells(part: str, table: Table, age: str, ending: str) -> Iterator[dict[str, str]]:
+def _cells(folder: str, table: Table, age: str, ending: str) -> Iterator[dict[str, str]]:
     needed = {"file_name", "apparent_age_avg", "apparent_age_std", "real_age"}
     if missing := needed - table.columns.keys():
         raise UserError(f"{table.location}: column {min(missing)} is missing; is it APPA-REAL's?")
@@ -43,4 +43,4 @@ def _cells(part: str, table: Table, age: str, ending: str) -> Iterator[dict[str,
             if age == "apparent"
             else {"age": real, "apparent_age": apparent}
         )
-        yield {IMAGE: f"{part}/{cells['file_name']}{ending}", SPLIT: PARTS[part]} | labels
+        yield {IMAGE: f"{folder}/{cells['file_name']}{ending}", SPLIT: SPLITS[folder]} | labels

@@ -11,7 +11,7 @@ from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_or_none, first_there, pairs, words
 from mivolo_lite.packing.sources.table import Table
 
-PARTS = {"0": "train", "1": "val", "2": "test"}
+SPLITS = {"0": "train", "1": "val", "2": "test"}
 _FOLDERS = ("", "Anno/", "Eval/")
 
 
@@ -46,7 +46,7 @@ def _names(stem: str) -> list[str]:
 def _rows(
     attributes: Path, identities: Path | None, partition: Path | None, landmarks: Path | None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    people, parts = (pairs(path) if path else {} for path in (identities, partition))
+    people, splits = (pairs(path) if path else {} for path in (identities, partition))
     points = dict(_listed(landmarks)) if landmarks else {}
     for number, (image, values) in enumerate(_listed(attributes), 1):
         if "Male" not in values:
@@ -54,7 +54,7 @@ def _rows(
         cells = {name: "1" if value == "1" else "0" for name, value in values.items()}
         cells |= {IMAGE: image, "gender": "M" if cells.pop("Male") == "1" else "F"}
         cells |= {IDENTITY: people.get(image, "")} if people else {}
-        cells |= {SPLIT: PARTS.get(parts.get(image, ""), "")} if parts else {}
+        cells |= {SPLIT: SPLITS.get(splits.get(image, ""), "")} if splits else {}
         cells |= {name: points.get(image, {}).get(name, "") for name in LANDMARK_COLUMNS} if points else {}
         yield number, cells
 

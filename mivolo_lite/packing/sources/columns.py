@@ -70,14 +70,14 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
 def usual_names(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
     """``{meaning: name}`` of the names that are chosen, or else usual; of several usual ones the surest."""
     by_small = {name.lower().replace(" ", "_"): name for name in reversed(list(names))}
-    found = {}
+    names_by_meaning = {}
     for meaning, usual in USUAL_NAMES.items():
         candidates = (
             [chosen[meaning]] if chosen.get(meaning) else [by_small[name] for name in usual if name in by_small]
         )
         if candidates:
-            found[meaning] = candidates[0]
-    return found
+            names_by_meaning[meaning] = candidates[0]
+    return names_by_meaning
 
 
 def _option(meaning: str) -> str:

@@ -61,7 +61,7 @@ def aligned_jpeg(image: np.ndarray, landmarks: np.ndarray, rules: CropRules) -> 
 
 @rejecting(ValueError)
 def rotated_jpeg(image: np.ndarray, corners: Sequence[float], rules: CropRules) -> bytes:
-    """The face in a rotated box. Raises Rejected where that has no area."""
+    """The face in a rotated box, see ``cut_corners``. Raises Rejected where that has no area."""
     return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)
 
 

@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
-from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
+from mivolo_lite.packing.sources.cutting import read_or_reject_bytes
 from mivolo_lite.packing.sources.files import image_files
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
+from mivolo_lite.packing.sources.source import Rejected, SourceImage
+from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.sample import Labels, Sample, key_of, parse_age
 
 
-class FileNameSource(Source):
+class FileNameSource(WholeImageSource):
     """Images that are faces, with their labels in their names. All images of a person come into the same split.
 
     A subclass gives the form of the names and says what they mean.
 
     Args:
         images: folder with the images, nested folders included.
-        max_megapixels: larger images are rejected before they are decoded.
-        crops: see ``CropRules``.
+        options: see ``WholeImageSource``.
 
     Attributes:
         form: how names are written, for messages.
@@ -36,10 +33,8 @@ class FileNameSource(Source):
     pattern: ClassVar[re.Pattern[str]]
     whole_path: ClassVar[bool] = False
 
-    def __init__(self, images: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
-        check_limit(max_megapixels)
-        self.images, self.max_megapixels, self.rules = Path(images), max_megapixels, CropRules(**crops)
-        check_cuts_nothing(self.rules)
+    def __init__(self, images: Path, **options: Any):
+        super().__init__(images, **options)
         face = "the data set's own image, byte for byte where it is an upright JPEG"
         self.crop_policy = self.rules.policy() | {"face": face}
 
@@ -47,7 +42,7 @@ class FileNameSource(Source):
         """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
         raise NotImplementedError
 
-    def part(self, item: str) -> str | None:
+    def split(self, item: str) -> str | None:
         """The split that the data set itself puts an image into, None where it has none."""
         return None
 
@@ -64,14 +59,13 @@ class FileNameSource(Source):
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
-        labels, part = replace(labels, extra={"source": item} | labels.extra), self.part(item)
+        labels, split = replace(labels, extra={"source": item} | labels.extra), self.split(item)
         data = read_or_reject_bytes(self.images / item)
-        face = whole_jpeg(data, self.rules, self.max_megapixels)
         ending = name.groupdict().get("ending") or Path(item).suffix
-        sample = Sample(key_of(item.removesuffix(ending)), face, None, labels)
+        sample = Sample(key_of(item.removesuffix(ending)), self.jpeg(data), None, labels)
         person = labels.extra.get(IDENTITY)
         together = None if person is None else os.fsencode(person)
-        return SourceImage(data, [sample], together, split=part)
+        return SourceImage(data, [sample], together, split=split)
 
 
 def exact_age(text: str) -> tuple[float, float]:

@@ -6,33 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
-from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import read_or_reject_bytes, whole_jpeg
+from mivolo_lite.packing.sources.cutting import read_or_reject_bytes
 from mivolo_lite.packing.sources.files import image_files
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
+from mivolo_lite.packing.sources.source import Rejected, SourceImage
+from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 
-class IdentitySource(Source):
+class IdentitySource(WholeImageSource):
     """``<person>/<image>.jpg``, cut to the face already. All images of a person come into the same split.
 
     Args:
         images: the folder of folders; a person's may have folders of its own.
         min_images: people of whom there are fewer images are rejected.
-        max_megapixels: larger images are rejected before they are decoded.
-        crops: see ``CropRules``; smaller images are stored byte for byte.
+        options: see ``WholeImageSource``.
     """
 
-    def __init__(self, images: Path, min_images: int = 1, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
+    def __init__(self, images: Path, min_images: int = 1, **options: Any):
         if min_images < 1:
             raise UserError(f"--min_images {min_images}: give 1 or more")
-        check_limit(max_megapixels)
-        self.images = Path(images)
-        self.min_images, self.max_megapixels, self.rules = min_images, max_megapixels, CropRules(**crops)
-        check_cuts_nothing(self.rules)
+        self.min_images = min_images
+        super().__init__(images, **options)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")
@@ -51,10 +46,9 @@ class IdentitySource(Source):
         if self.image_count[person] < self.min_images:
             raise Rejected(f"{self.image_count[person]} of this person, fewer than --min_images {self.min_images}")
         data = read_or_reject_bytes(self.images / item)
-        face = whole_jpeg(data, self.rules, self.max_megapixels)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
-        sample = Sample(key, face, None, labels)
+        sample = Sample(key, self.jpeg(data), None, labels)
         return SourceImage(data, [sample], together=os.fsencode(person))
 
 

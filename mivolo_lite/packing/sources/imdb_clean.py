@@ -12,7 +12,7 @@ from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
 
-PARTS = {"train": "train", "valid": "val", "test": "test"}
+SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _BOX = ("x_min", "y_min", "x_max", "y_max")
 _PERSON = re.compile(r"nm\d+")
 
@@ -35,13 +35,14 @@ class ImdbCleanSource(TableSource):
             ["imdb", "imdb_crop"] if original else ["imdb-clean-1024/imdb-clean-1024", "imdb-clean-1024"],
             "folder of photos",
         )
-        names = {part: [f"{sub}imdb_{part}_new{ending}.csv" for sub in ("", "csvs/")] for part in PARTS}
-        tables = [(PARTS[part], read_table(first_there(root, found, "CSV"))) for part, found in names.items()]
-        table = Table.of(f"--images {root}", enumerate((cells for each in tables for cells in _cells(*each)), 1))
+        names = {name: [f"{sub}imdb_{name}_new{ending}.csv" for sub in ("", "csvs/")] for name in SPLITS}
+        tables = {SPLITS[name]: read_table(first_there(root, files, "CSV")) for name, files in names.items()}
+        rows = (cells for split, table in tables.items() for cells in _cells(split, table))
+        table = Table.of(f"--images {root}", enumerate(rows, 1))
         super().__init__(folder, table, GenderCodes(""), **options)
 
 
-def _cells(part: str, table: Table) -> Iterator[dict[str, str]]:
+def _cells(split: str, table: Table) -> Iterator[dict[str, str]]:
     if missing := {"filename", "age", "gender", *_BOX} - table.columns.keys():
         raise UserError(f"{table.location}: column {min(missing)} is missing; is it IMDB-clean's?")
     for line in table:
@@ -49,4 +50,4 @@ def _cells(part: str, table: Table) -> Iterator[dict[str, str]]:
         name = cells.pop("filename")
         person = _PERSON.search(name)
         box = {column: cells.pop(old) for column, old in zip(FACE_COLUMNS, _BOX, strict=True)}
-        yield cells | box | {IMAGE: name, SPLIT: part, IDENTITY: person[0] if person else ""}
+        yield cells | box | {IMAGE: name, SPLIT: split, IDENTITY: person[0] if person else ""}

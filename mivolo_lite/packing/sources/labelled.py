@@ -42,7 +42,7 @@ from mivolo_lite.packing.sources.cutting import (
 )
 from mivolo_lite.packing.sources.notes import RowNotes
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, part_name
+from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, split_name
 from mivolo_lite.packing.sources.table import Table
 from mivolo_lite.packing.sources.together import people_together
 from mivolo_lite.shards.sample import Labels, Sample, key_of
@@ -95,24 +95,29 @@ class TableSource(Source):
         self.body_from_face, self.max_megapixels, self.age_offset = body_from_face, max_megapixels, age_offset
         self.whole = whole if whole != "auto" else self._usual_whole()
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
-        if self.rules.face_square and self.whole != "no":
-            raise UserError(
-                f"{table.location}: --face_square needs the faces' boxes, and whole images have none; "
-                "`mivolo-lite find-faces` finds them"
-            )
-        if self.rules.face_square and (self.rules.align or CORNERS in table.columns):
-            framed_by = "--align" if self.rules.align else f"the column {CORNERS}"
-            raise UserError(f"{table.location}: {framed_by} frames the faces; leave --face_square out")
-        if not self._cuts():
-            check_cuts_nothing(self.rules)
-        if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
-            raise UserError(f"{table.location}: --align needs landmarks; name their ten columns with --landmarks")
+        self._check_rules()
         names = list(table.columns[IMAGE])
         self.order = np.array(sorted(range(len(table)), key=names.__getitem__), dtype=np.int64)
         self.place = np.argsort(self.order)
         self.splits = self._splits()
         self.only_others = not {"age", "gender"} & table.columns.keys()
         self._find_people(names)
+
+    def _check_rules(self) -> None:
+        """Raise UserError for a rule that the table has no columns for, or that does nothing."""
+        location, columns = self.table.location, self.table.columns
+        if self.rules.face_square and self.whole != "no":
+            raise UserError(
+                f"{location}: --face_square needs the faces' boxes, and whole images have none; "
+                "`mivolo-lite find-faces` finds them"
+            )
+        if self.rules.face_square and (self.rules.align or CORNERS in columns):
+            framed_by = "--align" if self.rules.align else f"the column {CORNERS}"
+            raise UserError(f"{location}: {framed_by} frames the faces; leave --face_square out")
+        if not self._cuts():
+            check_cuts_nothing(self.rules)
+        if self.rules.align and not set(LANDMARK_COLUMNS) <= columns.keys():
+            raise UserError(f"{location}: --align needs landmarks; name their ten columns with --landmarks")
 
     def _usual_whole(self) -> Whole:
         return "no" if self._has_boxes() else "face"
@@ -126,7 +131,7 @@ class TableSource(Source):
 
     def _splits(self) -> tuple[str, ...]:
         cells = set(self.table.columns.get(SPLIT, ())) - {""}
-        return tuple(sorted({part_name(cell, self.table.location) for cell in cells}))
+        return tuple(sorted({split_name(cell, self.table.location) for cell in cells}))
 
     def _find_people(self, names: list[str]) -> None:
         """Note which rows are samples, which people come together, and what is left out."""
@@ -207,7 +212,7 @@ class TableSource(Source):
             return None
         if not cells[SPLIT]:
             raise Rejected("its row names no split")
-        return part_name(cells[SPLIT], self.table.location)
+        return split_name(cells[SPLIT], self.table.location)
 
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
         """A person's labels. Raises Rejected where they are invalid."""

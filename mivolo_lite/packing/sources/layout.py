@@ -26,8 +26,8 @@ def words(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                if found := line.replace(",", " ").split():
-                    yield number, found
+                if line_words := line.replace(",", " ").split():
+                    yield number, line_words
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -44,8 +44,8 @@ class PaplhjakSource(TableSource):
         if missing := {"img_path", "age", "folder"} - table.columns.keys():
             raise UserError(f"{table.location}: {min(missing)} is missing; give a JSON of the benchmark")
         folders = {_number(cell) for cell in table.columns["folder"]}
-        part_of = PUBLISHED if folders <= PUBLISHED.keys() else _parts(protocol)
-        rows = ((line.number, _cells(line.cells, part_of)) for line in table)
+        split_of = PUBLISHED if folders <= PUBLISHED.keys() else _splits(protocol)
+        rows = ((line.number, _cells(line.cells, split_of)) for line in table)
         table = Table.of(table.location, rows)
         if "gender" in table.columns:
             gender_of.check(table.columns["gender"], table.location)
@@ -53,13 +53,13 @@ class PaplhjakSource(TableSource):
         super().__init__(images, table, gender_of, whole=whole, **options)
 
 
-def _parts(protocol: int | None) -> dict[int, str]:
+def _splits(protocol: int | None) -> dict[int, str]:
     if protocol is None:
         return {}
-    return {folder: part for part, folders in PROTOCOL[protocol].items() for folder in folders}
+    return {folder: split for split, folders in PROTOCOL[protocol].items() for folder in folders}
 
 
-def _cells(record: Mapping[str, str], part_of: Mapping[int, str]) -> dict[str, str]:
+def _cells(record: Mapping[str, str], split_of: Mapping[int, str]) -> dict[str, str]:
     folder = _number(record["folder"])
     cells = {IMAGE: record["img_path"], "age": record["age"], FOLD: str(folder)}
     cells |= {"gender": record["gender"]} if "gender" in record else {}
@@ -67,7 +67,7 @@ def _cells(record: Mapping[str, str], part_of: Mapping[int, str]) -> dict[str, s
         cells[IDENTITY] = person
     cells |= {AGE_STD: record["std_age"]} if "std_age" in record else {}
     cells |= {CORNERS: record["aligned_bbox"]} if record.get("aligned_bbox") else {}
-    return cells | ({SPLIT: part_of.get(folder, "")} if part_of else {})
+    return cells | ({SPLIT: split_of.get(folder, "")} if split_of else {})
 
 
 def _number(cell: str) -> int:

@@ -44,9 +44,9 @@ def _cells(root: Path, path: Path) -> Iterator[dict[str, str]]:
     attributes = {_person(line[0]): line[1:] for _, line in words(path)}
     folder = path.parent
     for name in image_files(folder):
-        person = next((one for one in _people(name) if one in attributes), _people(name)[0])
-        found = attributes.get(person, [])
-        ages, genders = ([names[word] for word in found if word in names] for names in (AGES, GENDERS))
+        person = next((candidate for candidate in _people(name) if candidate in attributes), _people(name)[0])
+        of_person = attributes.get(person, [])
+        ages, genders = ([names[word] for word in of_person if word in names] for names in (AGES, GENDERS))
         where = folder.relative_to(root).as_posix()
         yield {
             IMAGE: f"{where}/{name}",

@@ -14,12 +14,9 @@ from struct import Struct, error
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
-from mivolo_lite.packing.decode import check_limit
-from mivolo_lite.packing.sources.cutting import whole_jpeg
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
+from mivolo_lite.packing.sources.source import Rejected, SourceImage
+from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.sample import Labels, Sample
 
 _MAGIC = b"\x0a\x23\xd7\xce"
@@ -28,18 +25,16 @@ _LENGTH_BITS, _MOST_LABELS, _MOST_PARTS = 29, 1000, 1000
 _WHOLE, _LAST = 0, 3
 
 
-class RecSource(Source):
+class RecSource(WholeImageSource):
     """Faces of identities, cut and aligned already, byte for byte. All images of a person come into one split.
 
     Args:
         rec: ``train.rec``; ``train.idx`` lies next to it. ``.bin`` files are pickles and raise an error.
-        crops: see ``CropRules``.
+        options: see ``WholeImageSource``.
     """
 
-    def __init__(self, rec: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
-        check_limit(max_megapixels)
-        self.images, self.max_megapixels, self.rules = Path(rec), max_megapixels, CropRules(**crops)
-        check_cuts_nothing(self.rules)
+    def __init__(self, rec: Path, **options: Any):
+        super().__init__(rec, **options)
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if self.images.suffix.lower() in (".bin", ".pkl", ".pickle"):
             raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
@@ -59,8 +54,7 @@ class RecSource(Source):
         person = f"{labels[0]:.9g}"  # WebFace42M has two million people; six digits would merge ten of them
         if labels[0] < 0:
             raise Rejected(f"identity {person} stands for no one")
-        face = whole_jpeg(image, self.rules, self.max_megapixels)
-        sample = Sample(f"{int(item):09d}", face, None, Labels(extra={IDENTITY: person}))
+        sample = Sample(f"{int(item):09d}", self.jpeg(image), None, Labels(extra={IDENTITY: person}))
         return SourceImage(image, [sample], together=person.encode())
 
 

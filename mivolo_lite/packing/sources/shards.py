@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
-from mivolo_lite.packing.decode import check_limit
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
 from mivolo_lite.packing.sources.columns import usual_names
-from mivolo_lite.packing.sources.cutting import whole_jpeg
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, usual_part
+from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
 from mivolo_lite.packing.sources.table import cell_of
+from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.framing import is_cut_alike
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
 from mivolo_lite.shards.tars import Member, members_by_key
 
 _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
-_PARTS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 _MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
 _UNREAD = (
     "{} images are not read, such as {}: a sample has one face and one body, and a key ends at the first dot of a name"
@@ -33,7 +30,7 @@ _UNREAD = (
 _MEANINGS = ("age", "gender", "group", IDENTITY)
 
 
-class ShardsSource(Source):
+class ShardsSource(WholeImageSource):
     """Tars of any tool become shards of this package: JPEGs that need no change byte for byte, others as JPEGs.
 
     A sample is the members of one key: ``.face.*`` and ``.body.*``, or one image, which is the face; and ``.json`` or
@@ -47,8 +44,7 @@ class ShardsSource(Source):
         group: field with the group.
         identity: field that says who it is: a person's images come into the same split.
         gender_codes: what other values of the gender mean, such as 0=M,1=F. Without it numbers are rejected.
-        max_megapixels: larger images are rejected before they are decoded.
-        crops: see ``CropRules``.
+        options: see ``WholeImageSource``.
     """
 
     def __init__(
@@ -59,12 +55,9 @@ class ShardsSource(Source):
         group: str = "",
         identity: str = "",
         gender_codes: str = "",
-        max_megapixels: float = MAX_MEGAPIXELS,
-        **crops: Any,
+        **options: Any,
     ):
-        check_limit(max_megapixels)
-        self.images, self.max_megapixels, self.rules = Path(folder), max_megapixels, CropRules(**crops)
-        check_cuts_nothing(self.rules)
+        super().__init__(folder, **options)
         self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
         self.gender_of = GenderCodes(gender_codes)
         self.tars = _tars(self.images)
@@ -77,10 +70,10 @@ class ShardsSource(Source):
         elif policies[0]:
             sizes = [size for size in (policies[0].get("crop_size"),) if isinstance(size, int)]
             self.crop_policy = policies[0] | {"crop_size": min([self.rules.crop_size, *sizes])}
-        self.splits = tuple(sorted({_folder_part(tar) for tar in self.tars} & set(_PARTS)))
+        self.splits = tuple(sorted({_folder_split(tar) for tar in self.tars} & set(_SPLITS)))
 
     def items(self) -> list[str]:
-        outside = [tar for tar in self.tars if self.splits and _folder_part(tar) not in self.splits]
+        outside = [tar for tar in self.tars if self.splits and _folder_split(tar) not in self.splits]
         if outside:
             raise UserError(
                 f"--in {self.images}: {', '.join(self.splits)} are folders of splits, and {outside[0]} lies in none of "
@@ -107,20 +100,21 @@ class ShardsSource(Source):
             record = _record(file, label)
             data = [None if member is None else _bytes(file, member, "image") for member in (face, body)]
         labels = self._labels(record, item)
-        jpegs = (None if image is None else whole_jpeg(image, self.rules, self.max_megapixels) for image in data)
-        face_jpeg, body_jpeg = jpegs
+        face_jpeg, body_jpeg = (None if image is None else self.jpeg(image) for image in data)
         identity = labels.extra.get(IDENTITY)
         together = None if identity is None else str(identity).encode(errors="surrogatepass")
-        part = _folder_part(tar) if self.splits else None
+        split = _folder_split(tar) if self.splits else None
         identity_of_image = next(image for image in data if image is not None)
-        return SourceImage(identity_of_image, [Sample(key_of(key), face_jpeg, body_jpeg, labels)], together, split=part)
+        return SourceImage(
+            identity_of_image, [Sample(key_of(key), face_jpeg, body_jpeg, labels)], together, split=split
+        )
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""
-        found = usual_names(record, self.names)
-        age, gender, group, identity = (record.get(found.get(meaning, "")) for meaning in _MEANINGS)
+        fields = usual_names(record, self.names)
+        age, gender, group, identity = (record.get(fields.get(meaning, "")) for meaning in _MEANINGS)
         # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
-        extra = {name: value for name, value in record.items() if name not in (*found.values(), *_MEANINGS)}
+        extra = {name: value for name, value in record.items() if name not in (*fields.values(), *_MEANINGS)}
         if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
@@ -150,10 +144,10 @@ def _tars(folder: Path) -> list[str]:
     return names
 
 
-def _folder_part(tar: str) -> str:
+def _folder_split(tar: str) -> str:
     """The split that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
     folder, slash, _ = tar.partition("/")
-    return usual_part(folder) if slash else ""
+    return usual_split(folder) if slash else ""
 
 
 @lru_cache(maxsize=2)

@@ -52,7 +52,7 @@ class Source:
     splits: Sequence[str] = ()
     has_folds: bool = False
 
-    def ignore_parts(self) -> None:
+    def ignore_splits(self) -> None:
         """Leave the data set's own splits aside, so that an image of which they say nothing is no fault."""
         self.splits = ()
 
@@ -65,17 +65,17 @@ class Source:
         raise NotImplementedError
 
 
-_USUAL_PARTS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+_USUAL_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
-def usual_part(text: str) -> str:
+def usual_split(text: str) -> str:
     """``val`` for ``Validation``, and any other name in small letters."""
-    return _USUAL_PARTS.get(text.lower(), text.lower())
+    return _USUAL_SPLITS.get(text.lower(), text.lower())
 
 
-def part_name(text: str, location: str) -> str:
+def split_name(text: str, location: str) -> str:
     """The name of a split of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
-    name = usual_part(text)
+    name = usual_split(text)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"{location}: split {text!r:.50} cannot name a folder; use letters and digits")
     return name

@@ -1,0 +1,29 @@
+"""Data sets whose images are faces or bodies already, so that nothing is cut."""
+
+from pathlib import Path
+from typing import Any
+
+from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
+from mivolo_lite.packing.crops import CropRules, check_cuts_nothing
+from mivolo_lite.packing.decode import check_limit
+from mivolo_lite.packing.sources.cutting import whole_jpeg
+from mivolo_lite.packing.sources.source import Source
+
+
+class WholeImageSource(Source):
+    """Images that are stored byte for byte where they are small upright JPEGs, and as new JPEGs otherwise.
+
+    Args:
+        images: where they lie.
+        max_megapixels: larger images are rejected before they are decoded.
+        crops: see ``CropRules``.
+    """
+
+    def __init__(self, images: Path, max_megapixels: float = MAX_MEGAPIXELS, **crops: Any):
+        check_limit(max_megapixels)
+        self.images, self.max_megapixels, self.rules = Path(images), max_megapixels, CropRules(**crops)
+        check_cuts_nothing(self.rules)
+
+    def jpeg(self, image: bytes) -> bytes:
+        """The JPEG to store of an image file's bytes. Raises Rejected where it cannot be used."""
+        return whole_jpeg(image, self.rules, self.max_megapixels)

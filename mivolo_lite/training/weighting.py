@@ -1,0 +1,42 @@
+"""How much each training sample counts in the losses."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mivolo_lite.errors import UserError
+from mivolo_lite.shards.concat import concat_labels
+from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.training.balance import balanced_weights
+from mivolo_lite.training.dro import GroupDro
+from mivolo_lite.training.optim import OptimConfig
+from mivolo_lite.training.subgroups import frequencies
+
+
+def build_weighting(
+    optim: OptimConfig, indexes: Sequence[ShardIndex], shares: Sequence[float], device: torch.device
+) -> tuple[Tensor | None, GroupDro | None]:
+    """(N,) weights by the labels, and weights by what the model does badly on; None for what is not asked for.
+
+    Args:
+        optim: the options.
+        indexes: of the training data sets, N samples together; none of a stream.
+        shares: how often each data set comes, against the others.
+        device: where the losses are.
+
+    Raises:
+        UserError: the data is a stream, or no sample has the labels.
+    """
+    balance, dro = optim.balance, optim.dro
+    if balance.by == dro.by == "none":
+        return None, None
+    if not indexes:
+        raise UserError(
+            "data.reader stream: no label is known before it is read, so optim.balance and optim.dro cannot weigh "
+            "it; set their `by` to none, or index the shards"
+        )
+    columns, groups = concat_labels(indexes)
+    frequency = frequencies(indexes, shares)
+    weights = None if balance.by == "none" else balanced_weights(columns, balance, frequency).to(device)
+    return weights, None if dro.by == "none" else GroupDro(columns, groups, weights, dro, device, frequency)
