@@ -106,7 +106,10 @@ class TableSource(Source):
         if not self._cuts():
             check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= table.columns.keys():
-            raise UserError(f"{table.location}: --align needs landmarks; name their ten columns with --landmarks")
+            raise UserError(
+                f"{table.location}: --align needs the columns {LANDMARK_COLUMNS[0]} to {LANDMARK_COLUMNS[-1]} of the "
+                "landmarks; `pack csv --landmarks` takes other names"
+            )
         names = list(table.columns[IMAGE])
         self.order = np.array(sorted(range(len(table)), key=names.__getitem__), dtype=np.int64)
         self.place = np.argsort(self.order)
