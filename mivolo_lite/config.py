@@ -13,11 +13,14 @@ from jsonargparse import ArgumentParser
 from mivolo_lite.card import DEFAULT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
+from mivolo_lite.interfaces import require_interface
 from mivolo_lite.lineage import RUN_FILE
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
+from mivolo_lite.methods.interface import AgeMethod
 from mivolo_lite.models import MODELS
+from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.old_names import current_key
 from mivolo_lite.option_help import TypesInWords, describe_section
 from mivolo_lite.option_values import check_value
@@ -30,6 +33,7 @@ from mivolo_lite.wording import did_you_mean
 from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
+INTERFACES: dict[str, type] = {"model": AgeModel, "method": AgeMethod}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
 _MOST_DOTS = 10
@@ -264,6 +268,7 @@ def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], o
         raise UserError(
             f"{_source_of(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}"
         )
+    require_interface(kind, name, registry[name], INTERFACES[kind])
     config = registry[name].Config
     named = make_dataclass(
         config.__name__,
@@ -283,7 +288,12 @@ def _check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str
             raise UserError(
                 f"{source}: {key}: dots are for the command line; in a file, write `{group}: {{{option}: ...}}`"
             )
-        raise UserError(f"{source}: {key:.80} is not an option{_suggest(key, options)}")
+        raise UserError(f"{source}: {key:.80} is not an option{_of_named(group, values)}{_suggest(key, options)}")
+
+
+def _of_named(group: str, values: dict[str, Any]) -> str:
+    """`` of coral`` where the group is a model or a method, which have options of their own."""
+    return f" of {values[group].get('name') or DEFAULT_NAMES[group]}" if group in REGISTRIES else ""
 
 
 def _unknown_keys(values: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -307,10 +317,12 @@ def _types(group: Any) -> dict[str, Any]:
 
 
 def _suggest(word: Any, choices: Iterable[str]) -> str:
-    names, last = list(choices), str(word).rpartition(".")[2]
+    names = list(choices)
+    group, _, last = str(word).rpartition(".")
     # the right option in the wrong group is a common slip
     elsewhere = next((f"did you mean {name}?" for name in names if name.rpartition(".")[2] == last), "")
-    return did_you_mean(str(word), names, elsewhere or f"there are {', '.join(names)}")
+    of_group = [name for name in names if group and name.rpartition(".")[0] == group]
+    return did_you_mean(str(word), of_group or names, elsewhere or f"there are {', '.join(of_group or names)}")
 
 
 def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:

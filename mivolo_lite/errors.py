@@ -1,9 +1,12 @@
 """The exceptions for bad input and failing machines, and other errors in one line."""
 
 import re
+import traceback
+from pathlib import Path
 
 from mivolo_lite.credentials import without_credentials
 
+_ROOT = Path(__file__).parent
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -35,6 +38,8 @@ def in_one_line(error: Exception) -> UserError | None:
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return MachineError(": ".join([*names, error.strerror or one_line(error)]))
+    if isinstance(error, ImportError | SyntaxError):  # as of a method of the user's own
+        return UserError(where_raised(error))
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         # what torch raises, wherever the main thread is, when one of its workers died
         return worker_died(one_line(error).rstrip("."))
@@ -56,3 +61,12 @@ def one_line(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error, without terminal codes; its type where it says nothing."""
     return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def where_raised(error: Exception) -> str:
+    """In one line, what an error says, after the file and line of the package where it was raised."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _ROOT in Path(frame.filename).parents]
+    place = f"{Path(frames[-1].filename).relative_to(_ROOT.parent)}, line {frames[-1].lineno}: " if frames else ""
+    return f"{place}{type(error).__name__}: {one_line(error)}"

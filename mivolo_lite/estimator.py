@@ -52,6 +52,7 @@ class Estimator(nn.Module):
         self.card = card
         self.tta: Tta = card.tta
         self.model = build(BUILDERS, card.model, "model", lambda cls, config: cls(config, card.image_size))
+        self.model.require_attributes()
         card.model = {option: _plain_name(value) for option, value in card.model.items()}
         span = AgeSpan(**card.span)
         self.method = build(METHODS, card.method, "method", lambda cls, config: cls(self.model.make_head, span, config))
@@ -123,8 +124,13 @@ class Estimator(nn.Module):
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
         """Ages in years and (B, 2) probabilities over ``GENDERS``, None where the card has no gender."""
-        logits = self.gender_logits(output)
-        return self.method.estimate(output["age"]), None if logits is None else logits.softmax(dim=1)
+        logits, estimate = self.gender_logits(output), self.method.estimate(output["age"])
+        if not isinstance(estimate, AgeEstimate) or estimate.age.ndim != 1:
+            raise UserError(
+                f"{type(self.method).__name__}.estimate gives no AgeEstimate of one age a sample, (B,): docs/adding.md "
+                "shows how"
+            )
+        return estimate, None if logits is None else logits.softmax(dim=1)
 
     def gender_logits(self, output: dict[str, Tensor]) -> Tensor | None:
         """(B, 2) float32 logits over ``GENDERS``, by the calibrated temperature; None where the card has none."""

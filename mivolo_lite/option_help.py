@@ -16,6 +16,9 @@ _YES_NO = {"True": "yes", "False": "no"}
 class TypesInWords(DefaultHelpFormatter):
     """The help, with ``yes`` and ``no`` in place of Python's ``bool | null``; text needs no type."""
 
+    def format_help(self) -> str:
+        return super().format_help().replace("``", "`")  # docstrings are reStructuredText
+
     def _get_type_str(self, action: Action) -> str | None:
         kind = type_of(action)
         return None if kind in (None, str, Path) else describe(kind)

@@ -1,6 +1,7 @@
 """Parts of sentences that many messages have: counts, lists of names, and guesses at a name that is not known."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 
 _LONGEST = 100  # characters of a name
@@ -19,6 +20,10 @@ def first_few(names: Sequence[str], limit: int = 3) -> str:
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str = "", most: int = 1) -> str:
     """The end of an error about an unknown name: the names closest to it, or ``otherwise`` where none is close."""
-    close = difflib.get_close_matches(word[:_LONGEST], list(names), n=most)
+    names = list(names)
+    group = os.path.commonprefix([word, *names]).rpartition(".")[0]  # which would make all of its options close
+    cut = len(group) + 1 if group else 0
+    close = difflib.get_close_matches(word[cut : cut + _LONGEST], [name[cut:] for name in names], n=most)
+    close = [word[:cut] + name for name in close]
     hint = f"did you mean {', '.join(close)}?" if close else otherwise
     return f"; {hint}" if hint else ""

@@ -96,7 +96,14 @@ def test_the_help_of_train_says_what_train_takes():
     text = " ".join(help_text([]).split())
     assert "--data.augment OPTIONS a name, or options as in" in text and "(type: yes or no, default: no)" in text
     assert not any(word in text for word in ("null)", "Literal", "type: str", "CONFIG Path", ".help", "+ ["))
-    assert not any(word in text for word in ("{true", "default: True", "default: False"))
+    assert not any(word in text for word in ("{true", "default: True", "default: False", "``"))
+
+
+def test_the_help_of_a_source_has_no_marks_of_a_docstring(capsys):
+    with pytest.raises(SystemExit):
+        main(["pack", "peta", "--help"])
+    said = capsys.readouterr().out
+    assert "`Label.txt`" in said and "``" not in said
 
 
 def test_a_section_of_a_command_takes_options(capsys):

@@ -88,6 +88,12 @@ def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
         ("", ["--optim.global_batch", "3.5"], ["command line", "optim.global_batch", "3.5"]),
         ("", ["--train.precision", "fp8"], ["command line", "train.precision", "fp8"]),
         ("", ["--method", "corall"], ["command line", "corall", "did you mean coral?"]),
+        (
+            "method: coral",
+            ["--method.sigma", "3"],
+            ["command line: method.sigma is not an option of coral", "there are method.decode, method.importance"],
+        ),
+        ("method: dldl", ["--method.sigm", "3"], ["method.sigm is not an option of dldl; did you mean method.sigma?"]),
         ("model: {name: dul}", [], ["a.yaml", "dul", "dual"]),
         ("method: {name: regression, decode: median}", [], ["a.yaml", "method.decode"]),
         ("ages: {min_age: 50, max_age: 20}", [], ["a.yaml", "ages", "50", "20"]),

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.inference.framing import record_framing
+from mivolo_lite.interfaces import require_interface
 from mivolo_lite.packing.pack import Packed, pack
 from mivolo_lite.packing.sources import SOURCES, summary_of
 from mivolo_lite.packing.sources.source import Source
@@ -63,6 +64,7 @@ def _sources() -> str:
 
 def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     """The parser of a source's command, and the names of the source's own options."""
+    require_interface("source", name, SOURCES[name], Source)
     parser = parser_of(f"pack {name}", run)
     parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
     parser.add_argument(
@@ -85,7 +87,10 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
-    own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
+    try:
+        own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
+    except ValueError as error:  # a parameter without a type
+        raise UserError(f"source {name}: {one_line(error)}") from None
     _name_in(parser)
     return parser, own_options
 

@@ -36,7 +36,10 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
 
 
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
-    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken."""
+    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken.
+
+    And one where a calibration is left out.
+    """
     for name, words, is_alike in (
         ("crop_policy", "cuts crops by other rules", _cut_alike),
         ("tta", "has another tta", eq),
@@ -45,6 +48,9 @@ def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -
             if not is_alike(getattr(card, name), getattr(cards[0], name)):
                 complain(f"note: {folder} {words} than {checkpoints[0]}, whose {name} is taken")
                 break
+    calibrated = next((folder for card, folder in zip(cards, checkpoints, strict=True) if card.calibration), None)
+    if calibrated is not None:
+        complain(f"note: the calibration of {calibrated} is left out, as another model's; calibrate the result")
 
 
 def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

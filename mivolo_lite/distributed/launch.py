@@ -6,6 +6,7 @@ trains one, a precision in one file overrules that of another. Here each of thes
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -154,6 +155,8 @@ class Launch:
         _forget(os.environ)
         forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
+        # its new name is torch 2.13's; 2.11 and 2.12 have this one alone
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))

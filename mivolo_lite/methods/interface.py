@@ -69,6 +69,7 @@ class AgeMethod(nn.Module):
 
     Attributes:
         span: the ages the method covers.
+        required: what a subclass has to define.
         defining: names of the options that say what an output means, beside those that shape the weights.
         progress: share of the training done, from 0 to 1; the trainer sets it before every step.
         averages: whether the mean of several models' raw outputs, read with the mean of their biases, is an answer.
@@ -77,6 +78,7 @@ class AgeMethod(nn.Module):
     """
 
     Config: ClassVar[Any]
+    required: ClassVar[tuple[str, ...]] = ("forward", "loss", "estimate")
     defining: ClassVar[tuple[str, ...]] = ()
     averages: ClassVar[bool] = True
     loss_buffers: ClassVar[tuple[str, ...]] = ()

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mivolo_lite.errors import UserError
+
 
 class Head(nn.Linear):
     """A linear layer in float32, also under autocast.
@@ -14,7 +16,12 @@ class Head(nn.Linear):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., outputs) float32 from features (..., D) of any precision."""
+        """(..., outputs) float32 from features (..., D) of any precision. Raises UserError for another width."""
+        if features.ndim == 0 or features.shape[-1] != self.in_features:
+            raise UserError(
+                f"a model's features are {tuple(features.shape)}, its num_features {self.in_features}; give features "
+                f"(B, {self.in_features}): docs/adding.md shows how"
+            )
         with torch.autocast(features.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             return F.linear(features.float(), self.weight.float(), bias)

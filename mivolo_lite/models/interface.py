@@ -20,6 +20,7 @@ class AgeModel(nn.Module):
     A subclass has a nested dataclass ``Config`` with its options and one line in ``MODELS``.
 
     Attributes:
+        required: what a subclass has to define.
         inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
         num_features: width D of what the heads read, behind a subnet where the model has them.
         grad_checkpointing: whether the backward pass computes activations again instead of keeping them.
@@ -31,6 +32,7 @@ class AgeModel(nn.Module):
     branches: ClassVar[Mapping[str, tuple[str, ...]]] = {"face": ("face",), "body": ("body",)}
     fusion: ClassVar[tuple[str, ...]] = ()
     Config: ClassVar[Any]
+    required: ClassVar[tuple[str, ...]] = ("forward",)
     inputs: tuple[str, ...]
     num_features: int
     grad_checkpointing = False
@@ -54,6 +56,20 @@ class AgeModel(nn.Module):
             batch: B, how many samples it has.
         """
         raise NotImplementedError
+
+    def require_attributes(self) -> None:
+        """Raise UserError where a subclass does not say what it looks at, or how wide its features are."""
+        inputs, width = getattr(self, "inputs", None), getattr(self, "num_features", None)
+        if inputs not in (("face",), ("body",), ("face", "body")):
+            raise UserError(
+                f"{type(self).__name__}.inputs is {inputs!r}; give ('face',), ('body',) or ('face', 'body'): "
+                "docs/adding.md shows how"
+            )
+        if not isinstance(width, int):
+            raise UserError(
+                f"{type(self).__name__}.num_features is {width!r}; give the width of its features, a whole number: "
+                "docs/adding.md shows how"
+            )
 
     def pooled(self, features: Any) -> Tensor:
         """(m, num_features) a vector for each sample, of what the heads read."""

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import cv2
 from tqdm import tqdm
 
+from mivolo_lite.errors import UserError, where_raised
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
 from mivolo_lite.process_pool import worker_pool
 from mivolo_lite.shards.sample import Labels, Sample
@@ -110,6 +111,10 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
             except Rejected as reason:
                 reading.rejected.append({"image": item, "reason": str(reason)})
                 continue
+            except (UserError, OSError, MemoryError):
+                raise
+            except Exception as error:  # a mistake in a source: say at which image it shows
+                raise UserError(f"{item}: cannot be read: {where_raised(error)}") from error
             reading.missing.update(image.missing)
             rank = _rank(image.identity, _Worker.seed)
             lot = rank if image.together is None else _rank(image.together, _Worker.seed)

@@ -2,11 +2,12 @@
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.shards.exclude import count_left_out
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
         is_left_out = name == "gender" and not trainer.estimator.card.gender
         answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
+    yield from _unseen_inputs(trainer.estimator.inputs, list(training.values()))
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
@@ -59,6 +61,13 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
             yield f"careful: {index.folder}: {outside} ages that the model cannot estimate; {ages}"
         if (crop_size := index.info["crop_policy"].get("crop_size", size)) < size:
             yield f"careful: {index.folder}: crops of at most {crop_size} px, which data.image_size {size} enlarges"
+
+
+def _unseen_inputs(inputs: Sequence[str], indexes: Sequence[ShardIndex]) -> Iterator[str]:
+    """A model of two inputs learns nothing of the one that no training sample has; a stream's are not known."""
+    for name in inputs:
+        if indexes and not any(index.has_image([name]).any() for index in indexes):
+            yield f"careful: no training sample has a {name}, so the model does not learn to estimate from one"
 
 
 def _in_one_line(trainer: "Trainer") -> str:

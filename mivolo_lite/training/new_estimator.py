@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import UserError, where_raised
 from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, require_same_model
 from mivolo_lite.lineage import joined_digests
 from mivolo_lite.loading.readers import IndexReader, StreamReader
@@ -38,7 +38,12 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
         data_digest=joined_digests(reader.digest, filter(None, (weights_from, *config.optim.teachers))),
         tasks=[asdict(task) for task in config.tasks],
     )
-    estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
+    try:
+        estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
+    except (AttributeError, NameError, TypeError) as error:  # mistakes in a model or a method of the user's own
+        raise UserError(
+            f"{config.model.name} with {config.method.name} cannot be built: {where_raised(error)}"
+        ) from error
     if isinstance(reader, StreamReader) and estimator.method.balancing_option:
         raise UserError(
             f"method.{estimator.method.balancing_option}: how many samples of a stream have an age is not known before "

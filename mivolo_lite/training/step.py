@@ -172,6 +172,11 @@ class OptimizerStep:
     def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
         """(B,) as the method gives it, or by the weight of each sample's subgroup."""
         loss = self.method.loss(output, batch.age)
+        if loss.shape != batch.age.known.shape:  # it would be broadcast
+            raise UserError(
+                f"{type(self.method).__name__}.loss gives {tuple(loss.shape)} for {len(batch)} samples; give "
+                f"({len(batch)},), one loss a sample, without a mean: docs/adding.md shows how"
+            )
         if self.dro is None:
             return loss
         self.dro.observe(loss, batch.age, batch.sample, share)

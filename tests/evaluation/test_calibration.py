@@ -194,6 +194,7 @@ def test_few_old_people_have_the_radius_of_the_nearest_in_age():
     assert np.mean(covered["all"]) < 0.55 and np.mean(covered["age"]) > 0.8
     assert calibration["few"] and set(calibration["radii"]) == set(DECADES)
     assert "so with the nearest in age" in calibration_table(calibration)
+    assert calibration["few"]["120-129"] == 0, "a bin without an image has the radius of others as well"
 
 
 def test_ten_years_have_the_radius_of_their_own_estimates_also_where_those_are_whole_years():

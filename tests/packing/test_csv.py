@@ -183,7 +183,7 @@ def test_a_bad_table_is_one_clear_line(source, tmp_path):
     for make, message in (
         (lambda: source("path", "0.jpg"), "holds one column"),
         (lambda: source("path,age", "0.jpg,-1"), "nobody in it has an age or a gender"),
-        (lambda: source("path,age", "0.jpg,1", align=True), "--align needs landmarks"),
+        (lambda: source("path,age", "0.jpg,1", align=True), "--align needs the columns lefteye_x to rightmouth_y"),
         (lambda: source("path,age", "0.jpg,1", min_body=0), "--min_body 0"),
         (lambda: source("path,age", "0.jpg,1", min_face=50), "--min_face 50: the images are taken whole"),
         (lambda: source("path,age,face_corners", "0.jpg,1,", face_square=1.0), "face_corners frames the faces"),

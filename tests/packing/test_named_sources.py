@@ -254,3 +254,17 @@ def test_rules_of_cutting_are_refused_where_nothing_is_cut(tmp_path):
     for name in ("utkface", "fgnet", "adience"):
         with pytest.raises(UserError, match="--face_shift 0.1: the images are taken whole"):
             made(name, tmp_path / name, face_shift=0.1)
+
+
+def test_morphs_images_without_a_row_are_counted_and_a_csv_of_other_images_is_an_error(tmp_path):
+    layout, source = made("morph", tmp_path / "set")
+    assert source.notes == ["groups are unknown of 1 of 3 images, which the CSV does not name"]
+    text(tmp_path / "other.csv", "photo,race\n000001_00M20.JPG,W\n")
+    with pytest.raises(UserError, match="other.csv: names none of the 3 images, such as .*; give MORPH's CSV"):
+        SOURCES["morph"](layout.options["images"], csv=tmp_path / "other.csv")
+
+
+def test_aligning_celeba_without_its_landmarks_names_the_file(tmp_path):
+    layout = LAYOUTS["celeba (Kaggle)"](tmp_path)
+    with pytest.raises(UserError, match="has no list_landmarks_align_celeba.txt, which --align needs"):
+        SOURCES["celeba"](**layout.options, align=True)

@@ -111,7 +111,10 @@ def test_what_is_no_rec_is_one_clear_line(rec, tmp_path):
         (lambda: RecSource(tmp_path / "lfw.bin"), "a pickle can run any program"),
         (lambda: RecSource(tmp_path), "is no .rec file; give train.rec"),
         (lambda: RecSource(tmp_path / "train.idx"), "is no .rec file; give train.rec"),
-        (lambda: RecSource(tmp_path / "gone.rec"), "gone.idx cannot be read: No such file"),
+        (
+            lambda: RecSource(tmp_path / "gone.rec"),
+            "gone.idx cannot be read: No such file or directory; train.rec and train.idx lie together",
+        ),
         (lambda: _with_index(rec, b"\xff\xfe\n"), "train.idx or the first record is damaged"),
         (lambda: _with_index(rec, b"1\t99999999\n"), "train.idx or the first record is damaged"),
         (lambda: _with_index(rec, b""), "train.idx or the first record is damaged"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mivolo_lite.package_files import copy_launch_files
+
 LAUNCH = Path(__file__).parents[2] / "launch" / "slurm"
 ARRAY = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "2"}
 
@@ -17,6 +19,11 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_T
         ("train.sbatch", {"SLURM_STEP_ID": "0"}, "train.sbatch: started by srun; start it with sbatch"),
         ("pack.sbatch", {}, "pack.sbatch: no array; as in: sbatch --array=0-15 launch/slurm/pack.sbatch utkface"),
         ("pack.sbatch", ARRAY | {"SLURM_ARRAY_TASK_COUNT": "2"}, "pack.sbatch: the tasks of the array have gaps"),
+        (
+            "pack.sbatch",
+            ARRAY | {"SLURM_ARRAY_TASK_COUNT": "3", "PYTHON": "no-such-program exec python"},
+            "pack.sbatch: PYTHON=no-such-program exec python: no-such-program is not found on",
+        ),
     ],
 )
 def test_a_wrong_start_is_one_line_that_says_the_right_one(file, environment, message, tmp_path):
@@ -29,6 +36,15 @@ def test_a_wrong_start_is_one_line_that_says_the_right_one(file, environment, me
     )
     assert done.returncode == 2 and done.stderr.startswith(message.format(folder=tmp_path)), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_program_of_train_sbatch_that_is_not_installed_is_named(tmp_path):
+    copy_launch_files(tmp_path / "launch")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment |= {"SLURM_SUBMIT_DIR": str(tmp_path), "PYTHON": "no-such-program exec python"}
+    done = subprocess.run(["bash", LAUNCH / "train.sbatch", "a.yaml"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "train.sbatch: PYTHON=no-such-program exec python: no-such-program is not found on" in done.stderr
 
 
 def test_a_shell_of_srun_in_which_a_job_was_submitted_is_no_step_of_it(tmp_path):

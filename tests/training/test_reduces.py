@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def work(rank, port, folder):
     os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message="`broadcast_buffers`", category=FutureWarning)  # no user can mend it
     launch = Launch.from_environment(os.environ, gpus=0)
     accelerator = launch.setup("no", BatchPlan.resolve(2 * SIZE, None, 2), clip_norm=1.0)
     torch.manual_seed(0)

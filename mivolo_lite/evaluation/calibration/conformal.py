@@ -90,7 +90,7 @@ def _radii(
     else:
         used = {name: names == name for name in sorted(count) if count[name] >= enough}
     radii = ((name, conformal_radius(age[use], lo[use], hi[use], level)) for name, use in used.items())
-    few = {name: count[name] for name in (DECADES if by == "age" else sorted(count)) if 0 < count[name] < enough}
+    few = {name: count[name] for name in (DECADES if by == "age" else sorted(count)) if count[name] < enough}
     return {name: radius for name, radius in radii if radius is not None}, few
 
 

@@ -43,7 +43,9 @@ class AdienceSource(TableSource):
         self, images: Path, crops_of: Literal["aligned", "faces"] = "aligned", frontal: bool = False, **options: Any
     ):
         root, name = Path(images), "fold_frontal_{}_data.txt" if frontal else "fold_{}_data.txt"
-        files = [first_there(root, [name.format(fold), f"folds/{name.format(fold)}"], "fold") for fold in range(5)]
+        files = [
+            first_there(root, [name.format(fold), f"folds/{name.format(fold)}"], "list of a fold") for fold in range(5)
+        ]
         strays: Counter[str] = Counter()
         folder = first_there(root, [crops_of], "folder of faces")
         rows = (cells for fold, path in enumerate(files) for cells in _cells(path, fold, folder.name, strays))

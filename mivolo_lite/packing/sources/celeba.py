@@ -24,9 +24,10 @@ class CelebASource(TableSource):
 
     Args:
         images: the folder with ``Img``, ``Anno`` and ``Eval``, or Kaggle's copy, whose lists are CSVs.
+        align: turn and scale the faces by their landmarks, of ``list_landmarks_align_celeba``, to ArcFace's template.
     """
 
-    def __init__(self, images: Path, **options: Any):
+    def __init__(self, images: Path, align: bool = False, **options: Any):
         root = Path(images)
         folders = ["Img/img_align_celeba", "img_align_celeba/img_align_celeba", "img_align_celeba"]
         folder = first_there(root, folders, "folder of faces")
@@ -35,8 +36,10 @@ class CelebASource(TableSource):
             first_or_none(root, _names(name))
             for name in ("identity_CelebA", "list_eval_partition", "list_landmarks_align_celeba")
         ]
+        if align and lists[-1] is None:
+            raise UserError(f"--images {root}: has no {_names('list_landmarks_align_celeba')[0]}, which --align needs")
         table = Table.of(f"--images {root}", _rows(attributes, *lists))
-        super().__init__(folder, table, GenderCodes(""), whole="face", **options)
+        super().__init__(folder, table, GenderCodes(""), whole="face", align=align, **options)
 
 
 def _names(stem: str) -> list[str]:

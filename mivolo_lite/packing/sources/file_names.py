@@ -29,6 +29,7 @@ class FileNameSource(WholeImageSource):
         pattern: what a name, or with ``whole_path`` the path in the folder, matches from its beginning to its end.
     """
 
+    required: ClassVar[tuple[str, ...]] = ("form", "pattern", "labels")
     form: ClassVar[str]
     pattern: ClassVar[re.Pattern[str]]
     whole_path: ClassVar[bool] = False

@@ -117,7 +117,10 @@ class TableSource(Source):
         if not self._cuts():
             check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= columns.keys():
-            raise UserError(f"{location}: --align needs landmarks; name their ten columns with --landmarks")
+            raise UserError(
+                f"{location}: --align needs the columns {LANDMARK_COLUMNS[0]} to {LANDMARK_COLUMNS[-1]} of the landmarks; "
+                "`pack csv --landmarks` takes other names"
+            )
 
     def _usual_whole(self) -> Whole:
         return "no" if self._has_boxes() else "face"

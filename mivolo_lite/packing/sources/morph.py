@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE
 from mivolo_lite.packing.sources.columns import find_columns
@@ -33,6 +34,16 @@ class MorphSource(FileNameSource):
             table = table.renamed(find_columns(table, chosen, required=("group",)))
             for photo, race in zip(table.columns[IMAGE], table.columns["group"], strict=True):
                 self.groups[_stem(photo)] = GROUPS.get(race.upper(), race)
+            self._count_images_without_row(table.location)
+
+    def _count_images_without_row(self, location: str) -> None:
+        """Note how many images get no group. Raises UserError where that is all of them."""
+        names = [name for name in self.items() if self.pattern.fullmatch(Path(name).name)]
+        missing = [name for name in names if _stem(name) not in self.groups]
+        if names and len(missing) == len(names):
+            raise UserError(f"{location}: names none of the {len(names)} images, such as {names[0]}; give MORPH's CSV")
+        if missing:
+            self.notes = [f"groups are unknown of {len(missing)} of {len(names)} images, which the CSV does not name"]
 
     def labels(self, name: re.Match[str]) -> Labels:
         group = self.groups.get(_stem(name.string)) or None

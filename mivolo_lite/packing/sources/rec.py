@@ -66,7 +66,9 @@ def _index(rec: Path) -> tuple[array, array]:
             rows = sorted((int(key), int(offset)) for key, offset in (line.split() for line in file if line.strip()))
         labels, image = _labels_and_image(_record(rec, rows[0][1]))
     except OSError as reason:
-        raise UserError(f"--rec {rec}: {reason.filename} cannot be read: {reason.strerror}") from None
+        raise UserError(
+            f"--rec {rec}: {reason.filename} cannot be read: {reason.strerror}; train.rec and train.idx lie together"
+        ) from None
     except (ValueError, IndexError, error):  # of bytes that are no text as well
         raise UserError(f"--rec {rec}: {idx.name} or the first record is damaged; copy both again") from None
     if not image and len(labels) > 1:  # the first record says where the images end and lists of identities begin

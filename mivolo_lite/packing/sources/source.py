@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.shards.sample import Sample
@@ -39,6 +39,7 @@ class Source:
     on the number of workers.
 
     Attributes:
+        required: what a subclass has to define.
         crop_policy: how the crops were made, for ``dataset.json``.
         preface: what the labels are taken for, in lines to print before anything is packed.
         notes: what of the data set is left out before any image is read, counted, for the command's summary.
@@ -46,6 +47,7 @@ class Source:
         has_folds: whether its samples say their fold, so that dividing them is left to training.
     """
 
+    required: ClassVar[tuple[str, ...]] = ("items", "read")
     crop_policy: dict[str, Any] = {}
     preface: Sequence[str] = ()
     notes: Sequence[str] = ()
