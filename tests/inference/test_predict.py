@@ -295,6 +295,13 @@ def test_names_that_are_no_unicode_or_move_the_cursor_are_written(checkpoint, tm
     assert "/a\\x1b[2J.png: nobody" in capsys.readouterr().out
 
 
+def test_a_long_name_of_a_photo_or_a_video_fits_a_file_system(tmp_path):
+    for name in ("a" * 251, "人" * 83, "é" * 120):
+        annotated = sources.Item("image", f"{name}.mp4").annotated_name(1, ".mp4")
+        (tmp_path / f"{annotated}.partial").touch()  # under which it is written at first
+        assert annotated.startswith(f"000001-{name[:30]}")
+
+
 def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("mivolo_lite.inference.predict.row_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
