@@ -23,7 +23,7 @@ from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.serve import AdmissionControl, Limits, make_app
+from mivolo_lite.inference.serve import AdmissionControl, Limits, Server, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
 
@@ -200,16 +200,43 @@ def test_more_photos_than_there_is_room_for_are_sent_away(predictor, monkeypatch
 
 
 @pytest.fixture
-def address(predictor):
-    """Of a server in a thread of this process."""
+def served(predictor):
+    """A server in a thread of this process, its thread and its port."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(predictor, Limits(megapixels=1))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = Server(uvicorn.Config(make_app(predictor, Limits(megapixels=1)), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    yield server, thread, listening.getsockname()[1]
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture
+def address(served):
+    return f"http://127.0.0.1:{served[2]}/"
+
+
+STALLED = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nthe first bytes"
+
+
+@pytest.mark.parametrize("size, status", [(1000, b"408"), (10**9, b"413")])
+def test_a_server_that_stops_waits_for_no_sender_that_stalls(size, status, served, caplog):
+    server, thread, port = served
+    with socket.create_connection(("127.0.0.1", port)) as sender:
+        sender.sendall(STALLED % size)
+        while not server.server_state.tasks:
+            time.sleep(0.01)
+        server.should_exit = True
+        thread.join(15)  # of the 30 seconds that the photo may take
+        assert not thread.is_alive() and sender.recv(12) == b"HTTP/1.1 " + status
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_file_that_says_it_is_too_large_is_not_read(client):
+    answer = client.post(
+        "/predict", content=b"\xff\xd8", headers={"Content-Length": "1000001", "Expect": "100-continue"}
+    )
+    assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("status, reason", [(413, "larger than 16 MB"), (503, "too many photos")])
@@ -272,6 +299,23 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         assert "Not estimated" in browser.value("document.getElementById('message').textContent")
         assert browser.value("document.getElementById('photo').hidden") and browser.value(FITS)
         assert [line for line in browser.complaints if "422" not in line] == []
+
+
+@pytest.mark.slow
+def test_the_second_ctrl_c_waits_for_nothing(tmp_path):
+    tiny_estimator().save(tmp_path / "best")
+    words = [sys.executable, "-m", "mivolo_lite", "serve", "--checkpoint", f"{tmp_path}/best", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[2].rstrip(";")
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as sender:
+            sender.sendall(STALLED % 1000)
+            while "photos_in_work 1.0" not in urllib.request.urlopen(f"{address}/metrics").read().decode():
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert line == "answering 1 photo first; Ctrl-C again stops at once\n" and process.stderr.read() == ""
 
 
 @pytest.mark.slow
