@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
@@ -271,6 +271,9 @@ _DROP = """(async () => {
 def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path, width, dark):
     (tmp_path / "two.png").write_bytes(file_of(TWO))
     (tmp_path / "text.jpg").write_text("no photo")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # of which browsers do not turn a WebP
+    (tmp_path / "turned.webp").write_bytes(file_of(np.rot90(TWO), "WEBP", lossless=True, exif=exif))
     (expected,) = predictor.predict([TWO])
     with Browser(tmp_path / "profile") as browser:
         browser.open(address, width, 900, dark)
@@ -280,6 +283,10 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
         browser.choose_file("#file", tmp_path / "two.png")
         browser.wait_for("!document.getElementById('photo').hidden && document.querySelectorAll('.box').length === 2")
+        assert not browser.value("document.getElementById('boxes').hidden")
+        assert (
+            browser.value("getComputedStyle(document.querySelector('th:nth-child(5)')).display") == "none"
+        )  # no tasks
         assert browser.value("document.getElementById('message').textContent") == "2 people found."
         labels = browser.value("[...document.querySelectorAll('.box b')].map(label => label.textContent)")
         assert labels == [f"{number + 1}: {one.age + 1e-9:.0f}" for number, one in enumerate(expected)]
@@ -294,6 +301,11 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         browser.wait_for("document.getElementById('message').textContent.includes('Only a.png, the first of 2 files')")
         browser.value(_DROP % "dropped.items.add('https://a.page/photo.jpg', 'text/uri-list')")
         assert "no file was dropped" in browser.value("document.getElementById('message').textContent")
+        browser.choose_file("#file", tmp_path / "turned.webp")
+        browser.wait_for("document.getElementById('message').textContent.includes('lying on its side')")
+        assert browser.value(
+            "document.getElementById('boxes').hidden && document.querySelectorAll('tbody tr').length === 2"
+        )
         browser.choose_file("#file", tmp_path / "text.jpg")
         browser.wait_for("document.getElementById('message').classList.contains('alert')")
         assert "Not estimated" in browser.value("document.getElementById('message').textContent")
