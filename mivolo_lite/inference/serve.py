@@ -44,6 +44,8 @@ _BODY_SECONDS, _LAST_SECONDS = 30, 2
 """In which a photo must have arrived, and after Ctrl-C."""
 _DRAINED_BYTES = 1 << 28
 """Of a photo that is refused, which are read before the answer."""
+_LEAST_BYTES = 2000
+"""Of a photo, from which on each byte is somewhere in it."""
 _KINDS = {"multipart/": "a form", "application/json": "JSON"}
 """Bodies that hold no photo's file, by how their kind begins."""
 _ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
@@ -225,7 +227,7 @@ class Service:
         try:
             return (await asyncio.to_thread(photo_of, data, self.limits.megapixels)).image
         except UnusablePhoto as error:
-            raise HTTPException(422, str(error)) from None
+            raise HTTPException(422, f"{error}; {_ADVICE}" if _was_sent_as_text(data) else str(error)) from None
 
     async def _estimated(self, image: np.ndarray) -> list[Person]:
         try:
@@ -321,6 +323,11 @@ class AdmissionControl:
         except ClientDisconnect:
             raise HTTPException(400, "the photo did not arrive whole") from None
         return bytes(data)
+
+
+def _was_sent_as_text(data: bytes) -> bool:
+    """Whether a file has no line break and no zero, of which chance would have many: ``curl -d`` leaves them out."""
+    return len(data) >= _LEAST_BYTES and not any(byte in data for byte in b"\r\n\0")
 
 
 async def _add_headers(request: Request, proceed: Any) -> Response:

@@ -258,6 +258,14 @@ def test_a_form_and_json_are_told_what_to_send(client):
     assert all(answer.status_code == 422 and "--data-binary" in answer.json()["detail"] for answer in answers)
 
 
+def test_a_photo_that_curl_sent_as_text_is_told_how_to_be_sent(client):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    sent = file_of(noise, "JPEG").translate(None, b"\r\n\0")  # as curl -d @photo.jpg does
+    answers = [client.post("/predict", content=content) for content in (sent, file_of(noise, "JPEG")[:9000])]
+    assert ["--data-binary" in answer.json()["detail"] for answer in answers] == [True, False]
+    assert {answer.status_code for answer in answers} == {422}
+
+
 _DROP = """(async () => {
   const blank = await new Promise(done => document.createElement('canvas').toBlob(done)), dropped = new DataTransfer();
   %s;
