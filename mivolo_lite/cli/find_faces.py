@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.output import printable
 from mivolo_lite.ranges import float_range
+from mivolo_lite.wording import count_of
 
 
 def run(argv: Sequence[str]) -> None:
@@ -28,12 +30,12 @@ def run(argv: Sequence[str]) -> None:
     result = find_faces(
         Path(options["images"]), Path(options["csv"]), out, detector, options["path"], options["delimiter"]
     )
-    print(f"{result.faces} photos with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
+    print(f"{count_of(result.faces, 'photo')} with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
     if result.several:
         print(f"{result.several} of them show several faces; the labels went to the largest and most central")
     if result.rejected:
         first = result.rejected[0]
         print(
-            f"{len(result.rejected)} photos left out, listed in {out / REJECTED_FILE}; "
-            f"the first is {first['image']}: {first['reason']}"
+            f"{count_of(len(result.rejected), 'photo')} left out, listed in {out / REJECTED_FILE}; "
+            + printable(f"the first is {first['image']}: {first['reason']}")
         )

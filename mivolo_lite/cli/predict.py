@@ -120,7 +120,7 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     reading = PredictOptions(boxes, annotated, options["stride"], options["batch"])
     if rank == 0:
         for note in [*notes, *predictor.notes]:
-            complain(f"note: {note}")
+            complain(printable(f"note: {note}"))
     try:
         counts = predict(predictor, items, out, reading, rank, world_size, wait)
     except Interrupted as interrupted:

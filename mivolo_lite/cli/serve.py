@@ -36,7 +36,7 @@ def _serve(options: dict) -> None:
     try:
         import uvicorn
 
-        from mivolo_lite.inference.serve import LOCAL, Limits, make_app
+        from mivolo_lite.inference.serve import LOCAL, Limits, Server, make_app
     except ImportError as error:
         raise UserError(f"serve: {error.name} is not installed; pip install 'mivolo-lite[serve]'") from None
     from mivolo_lite.inference.predictor import Predictor
@@ -51,7 +51,7 @@ def _serve(options: dict) -> None:
     host = f"[{address}]" if ":" in address else address
     print(f"serving on http://{host}:{port}; stop with Ctrl-C", flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=5)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

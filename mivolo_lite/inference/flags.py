@@ -13,6 +13,7 @@ SAFE_SIDE = 32
 """Pixels of a face's shorter side, below which errors grow by a quarter and more: benchmarks/results/predict.md."""
 _SOFT = 0.6  # the blur effect of 2 % of UTKFace's images, which look soft
 _BEYOND = 0.1  # share of a box's side that lies outside the photo
+_AT_EDGE = 0.15  # of a face's side; chips, whose faces fill them, have more between the landmarks and their edges
 _ASIDE = 0.8  # how far the nose may lie from the middle of the eyes, in half distances of the eyes: half profile
 
 
@@ -32,7 +33,7 @@ def flags_of(image: np.ndarray, person: Located) -> tuple[str, ...]:
     applies = {
         TOO_SMALL: min(right - left, bottom - top) < SAFE_SIDE,
         BLURRED: blur(cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)) >= _SOFT,
-        CUT_OFF: _share_outside(box, image) >= _BEYOND,
+        CUT_OFF: _share_outside(box, image) >= _BEYOND or _is_cut_through(box, person.landmarks, image),
         TURNED: person.landmarks is not None and _is_turned(person.landmarks),
     }
     return tuple(flag for flag, is_on in applies.items() if is_on)
@@ -44,6 +45,15 @@ def _share_outside(box: Box, image: np.ndarray) -> float:
     across = max(-box[0], 0) + max(box[2] - width, 0)
     down = max(-box[1], 0) + max(box[3] - height, 0)
     return max(across / (box[2] - box[0]), down / (box[3] - box[1]))
+
+
+def _is_cut_through(box: Box, landmarks: np.ndarray | None, image: np.ndarray) -> bool:
+    """Whether an eye, the nose or the mouth lies at the photo's edge, where detectors end a box of half a face."""
+    if landmarks is None:
+        return False
+    height, width = image.shape[:2]
+    near = _AT_EDGE * np.array([box[2] - box[0], box[3] - box[1]])
+    return bool((landmarks < near).any() or (landmarks > (width, height) - near).any())
 
 
 def _is_turned(landmarks: np.ndarray) -> bool:

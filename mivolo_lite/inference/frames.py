@@ -58,6 +58,8 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
         stream = container.streams.best("video")  # no cover, where there is more than that
         if stream is None:
             raise UnusableVideo("holds no video")
+        if stream.codec_context is None:
+            raise UnusableVideo("unreadable video: damaged, or of a codec that this PyAV has no decoder for")
         stream.thread_type = "AUTO"
         try:
             check_size(_shown_width(stream.width or 1, stream), stream.height or 1, MAX_MEGAPIXELS)
@@ -101,9 +103,10 @@ def _reason(error: Exception) -> str:
 
 def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     rate, start = float(stream.average_rate or 25), (container.start_time or 0) / av.time_base
-    seconds, end, longest = 0.0, 0.0, 0.5
+    seconds, end, longest, damaged = 0.0, 0.0, 0.5, 0
     try:
         for number, frame in enumerate(container.decode(stream)):
+            damaged += frame.is_corrupt
             width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
             image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
             turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
@@ -115,6 +118,8 @@ def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     duration = _duration(stream)
     if duration - end > 2 * longest:  # FFmpeg takes the end of some files for the end of the video
         raise UnusableVideo(f"cut off after {end:.1f} of {duration:.1f} seconds")
+    if damaged:
+        raise UnusableVideo(f"damaged frames: {damaged} of {number + 1}; the file is damaged or cut off")
 
 
 def _duration(stream: Any) -> float:

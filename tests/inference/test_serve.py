@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.serve import AdmissionControl, Limits, make_app
+from mivolo_lite.inference.serve import AdmissionControl, Limits, Server, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
 
@@ -200,16 +200,43 @@ def test_more_photos_than_there_is_room_for_are_sent_away(predictor, monkeypatch
 
 
 @pytest.fixture
-def address(predictor):
-    """Of a server in a thread of this process."""
+def served(predictor):
+    """A server in a thread of this process, its thread and its port."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(predictor, Limits(megapixels=1))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = Server(uvicorn.Config(make_app(predictor, Limits(megapixels=1)), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    yield server, thread, listening.getsockname()[1]
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture
+def address(served):
+    return f"http://127.0.0.1:{served[2]}/"
+
+
+STALLED = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nthe first bytes"
+
+
+@pytest.mark.parametrize("size, status", [(1000, b"408"), (10**9, b"413")])
+def test_a_server_that_stops_waits_for_no_sender_that_stalls(size, status, served, caplog):
+    server, thread, port = served
+    with socket.create_connection(("127.0.0.1", port)) as sender:
+        sender.sendall(STALLED % size)
+        while not server.server_state.tasks:
+            time.sleep(0.01)
+        server.should_exit = True
+        thread.join(15)  # of the 30 seconds that the photo may take
+        assert not thread.is_alive() and sender.recv(12) == b"HTTP/1.1 " + status
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_file_that_says_it_is_too_large_is_not_read(client):
+    answer = client.post(
+        "/predict", content=b"\xff\xd8", headers={"Content-Length": "1000001", "Expect": "100-continue"}
+    )
+    assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("status, reason", [(413, "larger than 16 MB"), (503, "too many photos")])
@@ -231,6 +258,14 @@ def test_a_form_and_json_are_told_what_to_send(client):
     assert all(answer.status_code == 422 and "--data-binary" in answer.json()["detail"] for answer in answers)
 
 
+def test_a_photo_that_curl_sent_as_text_is_told_how_to_be_sent(client):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    sent = file_of(noise, "JPEG").translate(None, b"\r\n\0")  # as curl -d @photo.jpg does
+    answers = [client.post("/predict", content=content) for content in (sent, file_of(noise, "JPEG")[:9000])]
+    assert ["--data-binary" in answer.json()["detail"] for answer in answers] == [True, False]
+    assert {answer.status_code for answer in answers} == {422}
+
+
 _DROP = """(async () => {
   const blank = await new Promise(done => document.createElement('canvas').toBlob(done)), dropped = new DataTransfer();
   %s;
@@ -244,6 +279,9 @@ _DROP = """(async () => {
 def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path, width, dark):
     (tmp_path / "two.png").write_bytes(file_of(TWO))
     (tmp_path / "text.jpg").write_text("no photo")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # of which browsers do not turn a WebP
+    (tmp_path / "turned.webp").write_bytes(file_of(np.rot90(TWO), "WEBP", lossless=True, exif=exif))
     (expected,) = predictor.predict([TWO])
     with Browser(tmp_path / "profile") as browser:
         browser.open(address, width, 900, dark)
@@ -253,6 +291,10 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         assert browser.value(FITS) and browser.value(CONTRAST) >= 4.5
         browser.choose_file("#file", tmp_path / "two.png")
         browser.wait_for("!document.getElementById('photo').hidden && document.querySelectorAll('.box').length === 2")
+        assert not browser.value("document.getElementById('boxes').hidden")
+        assert (
+            browser.value("getComputedStyle(document.querySelector('th:nth-child(5)')).display") == "none"
+        )  # no tasks
         assert browser.value("document.getElementById('message').textContent") == "2 people found."
         labels = browser.value("[...document.querySelectorAll('.box b')].map(label => label.textContent)")
         assert labels == [f"{number + 1}: {one.age + 1e-9:.0f}" for number, one in enumerate(expected)]
@@ -267,11 +309,33 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         browser.wait_for("document.getElementById('message').textContent.includes('Only a.png, the first of 2 files')")
         browser.value(_DROP % "dropped.items.add('https://a.page/photo.jpg', 'text/uri-list')")
         assert "no file was dropped" in browser.value("document.getElementById('message').textContent")
+        browser.choose_file("#file", tmp_path / "turned.webp")
+        browser.wait_for("document.getElementById('message').textContent.includes('lying on its side')")
+        assert browser.value(
+            "document.getElementById('boxes').hidden && document.querySelectorAll('tbody tr').length === 2"
+        )
         browser.choose_file("#file", tmp_path / "text.jpg")
         browser.wait_for("document.getElementById('message').classList.contains('alert')")
         assert "Not estimated" in browser.value("document.getElementById('message').textContent")
         assert browser.value("document.getElementById('photo').hidden") and browser.value(FITS)
         assert [line for line in browser.complaints if "422" not in line] == []
+
+
+@pytest.mark.slow
+def test_the_second_ctrl_c_waits_for_nothing(tmp_path):
+    tiny_estimator().save(tmp_path / "best")
+    words = [sys.executable, "-m", "mivolo_lite", "serve", "--checkpoint", f"{tmp_path}/best", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[2].rstrip(";")
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as sender:
+            sender.sendall(STALLED % 1000)
+            while "photos_in_work 1.0" not in urllib.request.urlopen(f"{address}/metrics").read().decode():
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert line == "answering 1 photo first; Ctrl-C again stops at once\n" and process.stderr.read() == ""
 
 
 @pytest.mark.slow

@@ -187,21 +187,45 @@ def test_a_file_without_pictures_is_no_video(tmp_path):
         pass
 
 
-def test_a_video_that_ends_before_its_length_is_said(tmp_path):
+def encoded(path: Path, codec: str) -> bytes:
+    """The bytes of a video of four seconds, which is written to ``path``."""
     av = pytest.importorskip("av")
-    with av.open(str(tmp_path / "walk.mkv"), "w") as container:
-        stream = container.add_stream("libx264", rate=25, width=320, height=240, pix_fmt="yuv420p")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=320, height=240, pix_fmt="yuv420p")
         for image in moving(100):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    whole = (tmp_path / "walk.mkv").read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    seen = []
-    with pytest.raises(UnusableVideo, match=r"cut off after \d\.\d of 4\.0 seconds"):
-        with open_video(str(tmp_path / "cut.mkv")) as (_, frames):
-            seen += frames
-    with open_video(str(tmp_path / "walk.mkv")) as (_, frames):
-        assert 20 < len(seen) < 80 and len(list(frames)) == 100
+    return path.read_bytes()
+
+
+def read(path: Path, seen: list) -> None:
+    """Append the frames of a video."""
+    with open_video(str(path)) as (_, frames):
+        seen += frames
+
+
+@pytest.mark.parametrize(
+    "ending, codec, reason",
+    [
+        ("mkv", "libx264", r"cut off after \d\.\d of 4\.0 seconds"),
+        ("ts", "libx264", r"damaged frames: \d+ of \d\d; the file is damaged or cut off"),
+        ("flv", "flv", r"damaged frames: 1 of \d\d; the file is damaged or cut off"),
+    ],
+)
+def test_a_video_that_ends_before_its_length_is_said(ending, codec, reason, tmp_path):
+    whole, seen = encoded(tmp_path / f"walk.{ending}", codec), []
+    (tmp_path / f"cut.{ending}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableVideo, match=reason):
+        read(tmp_path / f"cut.{ending}", seen)
+    assert 20 < len(seen) < 80
+    read(tmp_path / f"walk.{ending}", whole_video := [])
+    assert len(whole_video) == 100
+
+
+def test_a_codec_without_a_decoder_is_a_reason(video):
+    video.write_bytes(video.read_bytes().replace(b"avc1", b"none").replace(b"mp4v", b"none"))
+    with pytest.raises(UnusableVideo, match="of a codec that this PyAV has no decoder for"):
+        read(video, [])
 
 
 def test_a_signed_url_is_read_and_its_signature_not_told(video):

@@ -75,12 +75,17 @@ async function ask(files) {
     say(`Not estimated: ${answer.detail}`, true);
     return;
   }
-  image.onload = () => { photo.hidden = false; };
+  image.onload = () => {
+    photo.hidden = false;
+    boxes.hidden = (image.naturalWidth > image.naturalHeight) !== (answer.width > answer.height);
+    if (boxes.hidden) say(`${message.textContent} This browser shows the photo lying on its side, and so without boxes.`);
+  };
   image.onerror = () => say(`${message.textContent} This browser cannot show the photo's format.`);
   image.src = URL.createObjectURL(chosen);
   const count = answer.people.length;
   const found = count ? `${count} ${count === 1 ? "person" : "people"} found.` : "Nobody found.";
   say(files.length === 1 ? found : `${found} Only ${chosen.name}, the first of ${files.length} files, was estimated; for many, use mivolo-lite predict.`);
+  table.classList.toggle("ages-alone", answer.people.every((person) => !Object.keys(person.tasks).length));
   answer.people.forEach((person, index) => {
     drawBox(person, index + 1, answer.width, answer.height);
     addRow(person, index + 1);

@@ -118,8 +118,8 @@ class TableSource(Source):
             check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= columns.keys():
             raise UserError(
-                f"{location}: --align needs the columns {LANDMARK_COLUMNS[0]} to {LANDMARK_COLUMNS[-1]} of the landmarks; "
-                "`pack csv --landmarks` takes other names"
+                f"{location}: --align needs the columns {LANDMARK_COLUMNS[0]} to {LANDMARK_COLUMNS[-1]} of the "
+                "landmarks; `pack csv --landmarks` takes other names"
             )
 
     def _usual_whole(self) -> Whole:
