@@ -159,6 +159,8 @@ class Trainer:
             # After saving: whatever goes wrong in it loses no step.
             if evaluation_due and (not self._evaluate() or self._is_stale()):
                 break
+        if results:  # it ends early
+            self._log(results)
         trace.close()
 
     def _check_options(self) -> None:

@@ -267,3 +267,11 @@ def test_a_damaged_csv_is_one_line(change, tmp_path):
     with pytest.raises(UserError, match="predictions.csv: ") as error:
         read_csv(folder / "predictions.csv")
     assert str(error.value).isprintable()
+
+
+def test_semicolons_between_the_columns_are_named(tmp_path):
+    folder = saved(tmp_path / "a", people(20))
+    text = (folder / "predictions.csv").read_text()
+    (folder / "predictions.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(UserError, match="predictions.csv: its columns are separated by semicolons, as Excel saves"):
+        read_csv(folder / "predictions.csv")
