@@ -14,6 +14,8 @@ from mivolo_lite.files import new_path
 from mivolo_lite.lineage import data_digest, lineage
 from mivolo_lite.output import complain
 from mivolo_lite.shards.framing import is_cut_alike, policies_of
+from mivolo_lite.tasks import Task
+from mivolo_lite.wording import first_few
 
 
 def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -35,8 +37,20 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
             raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
 
 
+def tasks_in_words(tasks: Sequence[Task]) -> str:
+    """What tasks answer, as "smiling (no, yes), yaw (regression)": options of their training alone are left out."""
+    return ", ".join(f"{task.name} ({', '.join(_answer_of(task))})" for task in tasks) or "none"
+
+
+def _answer_of(task: Task) -> list[str]:
+    subnet = [] if task.subnet_name == task.name else [f"subnet {task.subnet_name}"]
+    mirror = [] if task.mirror == "keep" else [f"mirror {task.mirror}"]
+    return [*(task.classes or [task.kind]), *subnet, *mirror]
+
+
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
-    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken."""
+    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken. And
+    one for what was calibrated."""
     for name, words, is_alike in (
         ("crop_policy", "cuts crops by other rules", _cut_alike),
         ("tta", "has another tta", eq),
@@ -45,6 +59,9 @@ def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -
             if not is_alike(getattr(card, name), getattr(cards[0], name)):
                 complain(f"note: {folder} {words} than {checkpoints[0]}, whose {name} is taken")
                 break
+    calibrated = [str(folder) for card, folder in zip(cards, checkpoints, strict=True) if card.calibration]
+    if calibrated:
+        complain(f"note: what {first_few(calibrated)} was calibrated to does not hold here; calibrate the result")
 
 
 def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -5,7 +5,11 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mivolo_lite.evaluation.about import was_trained_on
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.wording import first_few
 
@@ -45,6 +49,13 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
         is_left_out = name == "gender" and not trainer.estimator.card.gender
         answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
+    for name, classes in _without_sample(trainer):
+        yield f"careful: {name}: no training sample is {first_few(classes)}"
+    if trainer.plan.global_batch > trainer.reader.samples:
+        yield (
+            f"careful: each step of {trainer.plan.global_batch} has the {trainer.reader.samples} training samples more "
+            "than once; give a smaller optim.global_batch"
+        )
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
@@ -59,6 +70,19 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
             yield f"careful: {index.folder}: {outside} ages that the model cannot estimate; {ages}"
         if (crop_size := index.info["crop_policy"].get("crop_size", size)) < size:
             yield f"careful: {index.folder}: crops of at most {crop_size} px, which data.image_size {size} enlarges"
+
+
+def _without_sample(trainer: "Trainer") -> Iterator[tuple[str, list[str]]]:
+    """The genders, and the classes of each task, that no sample has, where others are known."""
+    reader = trainer.reader
+    if isinstance(reader, StreamReader):  # of which nothing is known before it is read
+        return
+    columns = reader.tasks | {"gender": np.concatenate([index.columns["gender"] for index in reader.indexes])}
+    classes = {"gender": list(GENDERS)} | {task.name: task.classes for task in trainer.config.tasks}
+    for name, labels in classes.items():
+        absent = [label for place, label in enumerate(labels) if not (columns[name] == place).any()]
+        if 0 < len(absent) < len(labels) and name not in trainer.unlearnt:
+            yield name, absent
 
 
 def _in_one_line(trainer: "Trainer") -> str:

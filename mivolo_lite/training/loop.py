@@ -232,9 +232,9 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
         elif self.config.init_from:
-            line = init_from(self.estimator, self.config.init_from)
-            if line and self.accelerator.is_main_process:
-                print(line, flush=True)
+            lines = init_from(self.estimator, self.config.init_from)
+            if self.accelerator.is_main_process:
+                print(*lines, sep="\n", end="\n" if lines else "", flush=True)
 
     def _measure(self) -> None:
         """How large the model is, and what a checkpoint of it will take."""

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from mivolo_lite.cli import main
+from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.announce import announce_end
 
 
@@ -32,3 +35,21 @@ def test_the_report_is_of_the_samples_that_chose_the_weights(val, exclude, rest)
     announce_end(trainer)
     command = ["mivolo-lite", "evaluate", "--checkpoint", "my run/best", "--data", "a", "--out", "my run/evaluation"]
     assert shlex.split(lines[-1]) == [*command, *rest]
+
+
+@pytest.mark.slow
+def test_classes_without_a_sample_and_a_step_of_more_than_all_samples_are_named(people, tmp_path, capsys):
+    index = ShardIndex.load(f"{people}/train")
+    women = [index.key(int(row)) for row in (index.columns["gender"] == GENDERS.index("F")).nonzero()[0]]
+    (tmp_path / "women.txt").write_text("\n".join(women))
+    classes = [*index.groups, "Martian"]
+    main([
+        "train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val",
+        "--data.exclude", f"{tmp_path}/women.txt", "--tasks", str([{"name": "group", "classes": classes}]),
+        "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0", "--optim.epochs", "1",
+        "--optim.global_batch", "500",
+    ])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "careful: gender: no training sample is F\n" in said
+    assert "careful: group: no training sample is Martian\n" in said
+    assert f"careful: each step of 500 has the {len(index) - len(women)} training samples more than once" in said
