@@ -56,6 +56,8 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
             f"careful: each step of {trainer.plan.global_batch} has the {trainer.reader.samples} training samples more "
             "than once; give a smaller optim.global_batch"
         )
+    if (optim := trainer.config.optim).warmup_epochs >= optim.epochs:
+        yield f"careful: optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set

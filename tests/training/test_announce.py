@@ -38,7 +38,7 @@ def test_the_report_is_of_the_samples_that_chose_the_weights(val, exclude, rest)
 
 
 @pytest.mark.slow
-def test_classes_without_a_sample_and_a_step_of_more_than_all_samples_are_named(people, tmp_path, capsys):
+def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
     index = ShardIndex.load(f"{people}/train")
     women = [index.key(int(row)) for row in (index.columns["gender"] == GENDERS.index("F")).nonzero()[0]]
     (tmp_path / "women.txt").write_text("\n".join(women))
@@ -47,9 +47,10 @@ def test_classes_without_a_sample_and_a_step_of_more_than_all_samples_are_named(
         "train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val",
         "--data.exclude", f"{tmp_path}/women.txt", "--tasks", str([{"name": "group", "classes": classes}]),
         "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0", "--optim.epochs", "1",
-        "--optim.global_batch", "500",
+        "--optim.global_batch", "500", "--optim.warmup_epochs", "2",
     ])  # fmt: skip
     said = capsys.readouterr().out
     assert "careful: gender: no training sample is F\n" in said
     assert "careful: group: no training sample is Martian\n" in said
     assert f"careful: each step of 500 has the {len(index) - len(women)} training samples more than once" in said
+    assert "careful: optim.warmup_epochs 2: all 1 epochs are in the warm-up\n" in said
