@@ -129,6 +129,8 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         compare([a, tmp_path])
     with pytest.raises(UserError, match="at least two"):
         compare([a])
+    with pytest.raises(UserError, match="/a .*/b/../a: one of them is given twice"):
+        compare([a, tmp_path / "b" / ".." / "a"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "predictions.csv").write_text("key,age\nx,3\n")
     with pytest.raises(UserError, match="its columns are 'key, age'"):
