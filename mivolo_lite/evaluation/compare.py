@@ -59,8 +59,8 @@ def compare(folders: Sequence[Path | str]) -> dict:
         such a difference is not called more than noise.
 
     Raises:
-        UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or there is only
-            one.
+        UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or
+            there is only one.
     """
     return compare_runs(read_runs(folders))
 
