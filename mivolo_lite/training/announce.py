@@ -56,6 +56,9 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
             f"careful: each step of {trainer.plan.global_batch} has the {trainer.reader.samples} training samples more "
             "than once; give a smaller optim.global_batch"
         )
+    for option in ("drop_face", "drop_body"):
+        if getattr(trainer.config.data, option) and len(trainer.estimator.inputs) == 1:
+            yield f"careful: data.{option}: nothing is hidden from a model with one input"
     if (optim := trainer.config.optim).warmup_epochs >= optim.epochs:
         yield f"careful: optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
     if validation.digest in training:
