@@ -37,6 +37,7 @@ INTERFACES: dict[str, type] = {"model": AgeModel, "method": AgeMethod}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
 _MOST_DOTS = 10
+_COMMAND_LINE = "command line"
 _NAMED = (*REGISTRIES, "data.augment")
 """Sections for which a name may stand."""
 
@@ -75,6 +76,11 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
     return config
 
 
+def is_on_command_line(option: str, argv: Sequence[str]) -> bool:
+    """Whether a command line itself, and not a file that it names, says the value of an option."""
+    return _gather(argv)[1].get(option) == _COMMAND_LINE
+
+
 def help_text(argv: Sequence[str]) -> str:
     """Every option with its meaning and default, for the chosen model and method."""
     values, origin = _gather(argv)
@@ -108,7 +114,7 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         layers = (
             _read_files(_config_path(value, "--config"))
             if key == "config"
-            else [(_override(key, value), "command line")]
+            else [(_override(key, value), _COMMAND_LINE)]
         )
         for layer, source in layers:
             layer = _sections(layer, source)

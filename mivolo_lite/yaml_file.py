@@ -1,8 +1,10 @@
 """YAML of configurations: one mapping of plain values with unique keys.
 
-PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean, and expands references without a bound.
+PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean and 070 as 56, and expands references without a
+bound.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from mivolo_lite.files import read_file
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 50_000, 50
 """Of a file, and of its values once references (``*name``, ``<<``) are expanded."""
 
-_TEXT, _MERGE, _BOOL, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "bool", "timestamp"))
+_TEXT, _MERGE, _BOOL, _DATE, _INT, _FLOAT = (
+    f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "bool", "timestamp", "int", "float")
+)
+_OF_YAML_1_1 = re.compile(r"[-+]?0[0-7_]+$|.*:")
+"""Numbers of base 8 and 60, such as 070 and 1:30."""
 
 
 class _Refused(yaml.YAMLError):
@@ -27,12 +33,17 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, with YAML 1.2's booleans: ``no``, ``off`` and dates are text, for options to read as they need."""
+    """Plain values, with YAML 1.2's booleans and numbers: ``no``, ``off``, dates, 070 and 1:30 are text, for options to
+    read as they need, and as they read it on the command line."""
 
     yaml_implicit_resolvers = {
         start: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE and (tag != _BOOL or start in "tTfF")]
         for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        return _TEXT if tag in (_INT, _FLOAT) and _OF_YAML_1_1.match(value) else tag
 
 
 def read_yaml_file(path: Path, option: str) -> dict[str, Any]:

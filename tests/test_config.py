@@ -410,3 +410,13 @@ def test_augmentation_by_the_name_of_a_preset(tmp_path):
     assert read_run_config(["--config", str(file), "--data.augment.flip", "0"]).data.augment.flip == 0
     with pytest.raises(UserError, match="command line: data.augment: 'strog' is no preset; did you mean strong"):
         read_run_config(["--config", str(file), "--data.augment", "strog"])
+
+
+@pytest.mark.parametrize("written, age", [("070", 70), ("0x10", 16), ("1_00", 100), ("90.0", 90)])
+def test_a_number_means_the_same_in_a_file_and_on_the_command_line(written, age, tmp_path):
+    """YAML 1.1 reads 070 as 56."""
+    (tmp_path / "a.yaml").write_text(f"run: r\ndata: {{train: t, val: v}}\nages: {{max_age: {written}}}\n")
+    assert read_run_config(["--config", f"{tmp_path}/a.yaml"]).ages.max_age == age
+    (tmp_path / "b.yaml").write_text("run: r\ndata: {train: t, val: v}\noptim: {epochs: 1:30}\n")
+    with pytest.raises(UserError, match="optim.epochs: '1:30' is not a number"):
+        read_run_config(["--config", f"{tmp_path}/b.yaml"])

@@ -14,6 +14,7 @@ from mivolo_lite.files import new_path
 from mivolo_lite.lineage import joined_digests
 from mivolo_lite.output import complain
 from mivolo_lite.shards.framing import is_cut_alike, policies_of
+from mivolo_lite.tasks import Task
 
 
 def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -33,6 +34,17 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
     for name, (first, other) in options.items():
         if first != other:
             raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
+
+
+def tasks_in_words(tasks: Sequence[Task]) -> str:
+    """What tasks answer, as "smiling (no, yes), yaw (regression)": options of their training alone are left out."""
+    return ", ".join(f"{task.name} ({', '.join(_answer_of(task))})" for task in tasks) or "none"
+
+
+def _answer_of(task: Task) -> list[str]:
+    subnet = [] if task.subnet_name == task.name else [f"subnet {task.subnet_name}"]
+    mirror = [] if task.mirror == "keep" else [f"mirror {task.mirror}"]
+    return [*(task.classes or [task.kind]), *subnet, *mirror]
 
 
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:

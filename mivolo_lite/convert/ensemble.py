@@ -6,12 +6,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mivolo_lite.convert.averages import joined_sources, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import (
+    joined_sources,
+    mean,
+    note_differences,
+    require_equal,
+    require_new_folder,
+    tasks_in_words,
+)
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
-_SAME = ("span", "image_size", "normalisation", "tasks", "gender")
-"""What the members' cards must agree in, beside what defines their method."""
+_SAME = ("span", "image_size", "normalisation", "gender")
+"""What the members' cards must agree in, beside what defines their method and what their tasks answer."""
 
 _MEMBERS = "members."
 """What stands in a weight's name before the member's number, see ``models.ensemble``."""
@@ -55,6 +62,7 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
     defining = ("name", *member.method.defining)
     same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
     same |= {name: (getattr(first_card, name), getattr(card, name)) for name in _SAME}
+    same["tasks"] = tasks_in_words(first.tasks), tasks_in_words(member.tasks)
     require_equal(same, folder)
 
 

@@ -7,12 +7,19 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import joined_sources, mean, note_differences, require_equal, require_new_folder
+from mivolo_lite.convert.averages import (
+    joined_sources,
+    mean,
+    note_differences,
+    require_equal,
+    require_new_folder,
+    tasks_in_words,
+)
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
-_SAME = ("image_size", "normalisation", "tasks")
-"""What the checkpoints' cards must agree in, beside what defines their model and method."""
+_SAME = ("image_size", "normalisation")
+"""What the checkpoints' cards must agree in, beside what defines their model and method and what their tasks answer."""
 
 
 def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
@@ -37,7 +44,9 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     # Those of the estimators: a file may leave the normalisation to its model.
     first = estimators[0].card
     for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
-        require_equal({name: (getattr(first, name), getattr(estimator.card, name)) for name in _SAME}, folder)
+        same = {name: (getattr(first, name), getattr(estimator.card, name)) for name in _SAME}
+        same["tasks"] = tasks_in_words(estimators[0].tasks), tasks_in_words(estimator.tasks)
+        require_equal(same, folder)
     note_differences(cards, checkpoints)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):

@@ -59,13 +59,16 @@ def compare(folders: Sequence[Path | str]) -> dict:
         such a difference is not called more than noise.
 
     Raises:
-        UserError: a folder holds no evaluation, the evaluations are of different images, or there is only one.
+        UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or
+            there is only one.
     """
     return compare_runs(read_runs(folders))
 
 
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     """The evaluations in these folders, their samples in the order of the first's. Raises UserError as ``compare``."""
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise UserError(f"compare: {' '.join(map(str, folders))}: one of them is given twice")
     runs = [run for folder in folders for run in _read(Path(folder))]
     if len(runs) < 2:
         raise UserError(f"compare: {folders[0]} is one evaluation; give at least two")

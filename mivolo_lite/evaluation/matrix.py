@@ -9,10 +9,12 @@ from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import TRAINED_ON, about_model
 from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
+from mivolo_lite.evaluation.predict import no_image
 from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.files import result_folder, write_json, write_text, written_csv
 from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
@@ -20,6 +22,7 @@ from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 
 PAGE_FILE = "report.html"
@@ -58,15 +61,15 @@ def evaluate_all(
 
     Raises:
         UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint does not take
-            the ``inputs``; and as ``evaluate``.
+            the ``inputs``, or finds no image in a data set; and as ``evaluate``.
     """
     out, rows = Path(out), []
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
-        if options.get("inputs") is not None:
-            columns_of(options["inputs"], Estimator.load(folder).inputs, folder)
     indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
+    for folder in checkpoints:
+        _require_images(folder, indices, options.get("inputs"))
     if PartialState().is_main_process:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
@@ -95,6 +98,15 @@ def evaluate_all(
         write_text(out / PAGE_FILE, _page(matrix, cards, has_reports).html())
         write_json(out / MATRIX_FILE, matrix)
     return matrix
+
+
+def _require_images(checkpoint: str, indices: Sequence[ShardIndex], inputs: str | None) -> None:
+    """Raise UserError where a checkpoint does not take the ``inputs``, or finds nothing to look at in a data set."""
+    model_inputs = Estimator.load(checkpoint).inputs
+    columns_of(inputs, model_inputs, checkpoint)
+    for index in indices:
+        if inputs is None and not index.has_image(model_inputs).any():
+            raise UserError(f"{no_image(index, model_inputs, checkpoint)}; evaluate that checkpoint on other data")
 
 
 def matrix_table(matrix: dict) -> str:

@@ -44,9 +44,13 @@ def predict(
     predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs}, should_stop)[None]
     if predictions.missing == len(predictions.key):
         why = f"; {len(predictions.unreadable)} images cannot be decoded" if predictions.unreadable else ""
-        inputs = " or a ".join(estimator.inputs)
-        raise UserError(f"{index.folder}: no sample has a {inputs}, which is all that the model looks at{why}")
+        raise UserError(f"{no_image(index, estimator.inputs)}{why}")
     return predictions
+
+
+def no_image(index: ShardIndex, inputs: Sequence[str], model: str = "the model") -> str:
+    """An error of a data set in which no sample has an image that a model looks at."""
+    return f"{index.folder}: no sample has a {' or a '.join(inputs)}, which is all that {model} looks at"
 
 
 @torch.inference_mode()

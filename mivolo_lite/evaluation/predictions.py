@@ -138,6 +138,8 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
     rows, titles = _read_rows(path)
     names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
     needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
+    if len(titles) == 1 and titles[0].startswith("key;"):
+        raise UserError(f"{path}: its columns are separated by semicolons, as Excel saves them; evaluate again")
     if not names or not needed <= set(titles):
         raise UserError(
             f"{path}: not the predictions.csv of an evaluation: its columns are {', '.join(titles)[:200]!r}"

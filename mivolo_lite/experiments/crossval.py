@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mivolo_lite.card import Tta
-from mivolo_lite.config import read_run_config
+from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.compare import METRICS
@@ -60,6 +60,8 @@ def cross_validate(
             error on ``data.val`` decide on the training, begins with a model that was trained on the data set, or has
             such a teacher; or a training failed.
     """
+    if is_on_command_line("data.val", words):
+        raise UserError("crossval: --data.val: each model is evaluated on the fold that it left out; leave it out")
     # Every fold has a data.val of its own, so none need be given: here any value will do.
     config = read_run_config([*words, "--data.val", "-"])
     _check(config, folds)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.card import Tta
-from mivolo_lite.config import read_run_config
+from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
 from mivolo_lite.experiments.spread import Spread, spread
@@ -41,7 +41,7 @@ def train_seeds(
     """
     if seeds < 2:
         raise UserError(f"seeds: --seeds {seeds}: the spread needs two trainings or more")
-    if any(word.replace("-", "_").startswith("__train.seed") for word in words):
+    if is_on_command_line("train.seed", words):
         raise UserError("seeds: --train.seed: the trainings have seeds 0, 1, and so on; leave it out")
     folder = Path(read_run_config(words).run)
     evaluations = [

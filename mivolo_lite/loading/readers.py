@@ -1,6 +1,7 @@
 """The two readers of training data, with one interface: an index and its exact order, or stock webdataset."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,14 @@ class IndexReader:
         return np.rint(sum(counts)).astype(np.int64)
 
     def passes(self, samples_seen: int) -> dict[str, float]:
-        """The passes over each of several data sets, by its folder; nothing for one alone."""
+        """The passes over each of several data sets, by its folder and folds; nothing for one alone."""
         if not isinstance(self.order, MixedOrder):
             return {}
-        by_set = zip(self.indexes, self.order.before(samples_seen).tolist(), strict=True)
-        return {str(index.folder): samples / len(index) for index, samples in by_set}
+        by_set = zip(self.config.train_sets, self.indexes, self.order.before(samples_seen).tolist(), strict=True)
+        return {
+            str(replace(train_set, path=str(index.folder))): samples / len(index)
+            for train_set, index, samples in by_set
+        }
 
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int

@@ -5,7 +5,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mivolo_lite.evaluation.about import was_trained_on
+from mivolo_lite.labels import GENDERS
+from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.wording import first_few
@@ -47,6 +51,18 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
         answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
     yield from _unseen_inputs(trainer.estimator.inputs, list(training.values()))
+    for name, classes in _without_sample(trainer):
+        yield f"careful: {name}: no training sample is {first_few(classes)}"
+    if trainer.plan.global_batch > trainer.reader.samples:
+        yield (
+            f"careful: each step of {trainer.plan.global_batch} has the {trainer.reader.samples} training samples more "
+            "than once; give a smaller optim.global_batch"
+        )
+    for option in ("drop_face", "drop_body"):
+        if getattr(trainer.config.data, option) and len(trainer.estimator.inputs) == 1:
+            yield f"careful: data.{option}: nothing is hidden from a model with one input"
+    if (optim := trainer.config.optim).warmup_epochs >= optim.epochs:
+        yield f"careful: optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
@@ -68,6 +84,19 @@ def _unseen_inputs(inputs: Sequence[str], indexes: Sequence[ShardIndex]) -> Iter
     for name in inputs:
         if indexes and not any(index.has_image([name]).any() for index in indexes):
             yield f"careful: no training sample has a {name}, so the model does not learn to estimate from one"
+
+
+def _without_sample(trainer: "Trainer") -> Iterator[tuple[str, list[str]]]:
+    """The genders, and the classes of each task, that no sample has, where others are known."""
+    reader = trainer.reader
+    if isinstance(reader, StreamReader):  # of which nothing is known before it is read
+        return
+    columns = reader.tasks | {"gender": np.concatenate([index.columns["gender"] for index in reader.indexes])}
+    classes = {"gender": list(GENDERS)} | {task.name: task.classes for task in trainer.config.tasks}
+    for name, labels in classes.items():
+        absent = [label for place, label in enumerate(labels) if not (columns[name] == place).any()]
+        if 0 < len(absent) < len(labels) and name not in trainer.unlearnt:
+            yield name, absent
 
 
 def _in_one_line(trainer: "Trainer") -> str:

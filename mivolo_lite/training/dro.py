@@ -62,7 +62,7 @@ class GroupDro:
         log_weight: (K,) logarithms of what the losses of each subgroup are multiplied by: ``q / share``.
 
     Raises:
-        UserError: fewer than two subgroups are large enough.
+        UserError: fewer than two subgroups are large enough, or no age is known.
     """
 
     def __init__(
@@ -74,6 +74,10 @@ class GroupDro:
         device: torch.device | str,
         frequency: np.ndarray | None = None,
     ):
+        if np.isnan(columns["age_lo"]).all():
+            raise UserError(
+                f"optim.dro.by {config.by}: it weighs losses of ages, and no training sample has an age; set it to none"
+            )
         subgroup, self.names = subgroups_of(columns, groups, config.by, config.fewest)
         if len(self.names) < 2:
             raise UserError(

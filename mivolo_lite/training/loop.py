@@ -158,6 +158,8 @@ class Trainer:
             # After saving: whatever goes wrong in it loses no step.
             if evaluation_due and (not self._evaluate() or self._is_stale()):
                 break
+        if results:  # it ends early
+            self._log(results)
         trace.close()
 
     def _check_options(self) -> None:
@@ -230,9 +232,9 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load_weights(self.resumed, self.estimator)
         elif self.config.init_from:
-            line = init_from(self.estimator, self.config.init_from)
-            if line and self.accelerator.is_main_process:
-                print(line, flush=True)
+            lines = init_from(self.estimator, self.config.init_from)
+            if self.accelerator.is_main_process:
+                print(*lines, sep="\n", end="\n" if lines else "", flush=True)
 
     def _measure(self) -> None:
         """How large the model is, and what a checkpoint of it will take."""

@@ -11,6 +11,7 @@ from mivolo_lite.estimator import Estimator, fresh_weights, method_changes, requ
 from mivolo_lite.lineage import joined_digests
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.training.run_config import RunConfig, named_options
+from mivolo_lite.wording import first_few
 
 
 def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights_from: Path | None) -> Estimator:
@@ -56,7 +57,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     return estimator
 
 
-def init_from(estimator: Estimator, checkpoint: str) -> str:
+def init_from(estimator: Estimator, checkpoint: str) -> list[str]:
     """Load all weights of a checkpoint; heads of tasks that it did not learn, and of another method, begin anew.
 
     Args:
@@ -64,7 +65,7 @@ def init_from(estimator: Estimator, checkpoint: str) -> str:
         checkpoint: as ``locate`` takes it.
 
     Returns:
-        A line on the method's head where that begins anew, or nothing.
+        A line on the method's head where that begins anew, and one on the checkpoint's tasks that the run leaves out.
 
     Raises:
         UserError: it is not there, damaged, or of another model.
@@ -76,4 +77,8 @@ def init_from(estimator: Estimator, checkpoint: str) -> str:
     estimator.load_weights(source, fresh_weights(estimator.card, card))
     changes = method_changes(estimator.card, card)
     listed = ", ".join(f"{name} {value} ({trained})" for name, (value, trained) in changes.items())
-    return f"--init-from {checkpoint}: the head for ages begins anew: {listed}" if changes else ""
+    lines = [f"the head for ages begins anew: {listed}"] if changes else []
+    run_tasks = {task.name for task in estimator.tasks}
+    if left_out := [task["name"] for task in card.tasks if task["name"] not in run_tasks]:
+        lines.append(f"tasks that this run does not learn are left out: {first_few(left_out, 10)}")
+    return [f"--init-from {checkpoint}: {line}" for line in lines]

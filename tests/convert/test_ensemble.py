@@ -6,6 +6,7 @@ import torch
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.convert.ensemble import ensemble
+from mivolo_lite.convert.soup import soup
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
@@ -81,7 +82,7 @@ def test_models_that_cannot_answer_together_are_one_line(tmp_path):
     saved(tmp_path / "a", 0)
     for name, options, reason in (
         ("b", {"method": "coral"}, "method.name coral differs from the first's, dldl"),
-        ("c", {"tasks": TASKS}, "tasks .* differs"),
+        ("c", {"tasks": TASKS}, r"c: tasks smile \(regression\) differs from the first's, none; give models"),
         ("d", {"method": "forest"}, "forest has no mean"),
         ("e", {"model": {"name": "single", "input": "body", "backbone": "test_resnet"}}, "looks at body"),
     ):
@@ -125,3 +126,13 @@ def test_framings_that_were_measured_apart_are_no_other_rules(tmp_path, capsys):
         saved(tmp_path / name, 0, crop_policy={f"data/{name}": policy, "data/c": {"crop_size": 64}})
     main(["ensemble", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [ensemble, soup])
+def test_tasks_are_compared_by_what_they_answer(command, tmp_path):
+    smile = {"name": "smile", "classes": ["no", "yes"]}
+    for name, options in (("a", {}), ("b", {"weight": 0.5, "label_smoothing": 0.1}), ("c", {"classes": ["yes", "no"]})):
+        saved(tmp_path / name, 0, tasks=[smile | options])
+    command([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    with pytest.raises(UserError, match=r"c: tasks smile \(yes, no\) differs from the first's, smile \(no, yes\)"):
+        command([tmp_path / "a", tmp_path / "c"], tmp_path / "out")

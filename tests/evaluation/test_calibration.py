@@ -233,3 +233,14 @@ def test_an_age_known_as_a_range_is_covered_by_the_share_of_its_years():
     assert few["coverage"] is few["width"] is None and few["by"]["group"] == {
         "x": {"n": 5, "coverage": None, "interval": None, "width": None}
     }
+
+
+def test_ages_of_which_next_to_nothing_is_known_are_named():
+    """ "18+" would be each year to 100; "70+" of FairFace still says something."""
+    age, nobody = np.full(60, 30.0), [None] * 60
+    for lo, wide in ((18.0, 60), (70.0, 0)):
+        p = Predictions(["key"] * 60, age, np.full(60, NAN), np.full(60, lo), np.full(60, 116.0), nobody, nobody)
+        calibration = fit_calibration(p, 0.9)
+        assert calibration["wide"] == wide
+        named = "careful: 60 ages are ranges of more than 50 years" in calibration_table(calibration)
+        assert named == bool(wide)

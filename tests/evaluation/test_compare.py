@@ -129,6 +129,8 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         compare([a, tmp_path])
     with pytest.raises(UserError, match="at least two"):
         compare([a])
+    with pytest.raises(UserError, match="/a .*/b/../a: one of them is given twice"):
+        compare([a, tmp_path / "b" / ".." / "a"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "predictions.csv").write_text("key,age\nx,3\n")
     with pytest.raises(UserError, match="its columns are 'key, age'"):
@@ -267,3 +269,11 @@ def test_a_damaged_csv_is_one_line(change, tmp_path):
     with pytest.raises(UserError, match="predictions.csv: ") as error:
         read_csv(folder / "predictions.csv")
     assert str(error.value).isprintable()
+
+
+def test_semicolons_between_the_columns_are_named(tmp_path):
+    folder = saved(tmp_path / "a", people(20))
+    text = (folder / "predictions.csv").read_text()
+    (folder / "predictions.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(UserError, match="predictions.csv: its columns are separated by semicolons, as Excel saves"):
+        read_csv(folder / "predictions.csv")

@@ -14,6 +14,9 @@ from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.short_names import short_names
+from mivolo_lite.packing.crops import CropRules
+from mivolo_lite.packing.pack import pack
+from mivolo_lite.packing.sources.people import PeopleSource
 
 SIDE = 32
 
@@ -173,3 +176,14 @@ def test_what_is_missing_is_told_before_anything_is_evaluated(runs, people, tmp_
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and message in error
         assert not (tmp_path / "o").exists()
+
+
+def test_a_data_set_without_the_images_of_a_checkpoint_is_named_before_anything_is_evaluated(runs, tmp_path):
+    model = {"name": "single", "input": "body", "backbone": "test_resnet"}
+    Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)).save(tmp_path / "body")
+    faces = PeopleSource(count=4, crop_size=64)
+    faces.rules = CropRules(crop_size=64, min_body=10_000)
+    pack(faces, tmp_path / "faces", {"val": 1.0})
+    with pytest.raises(UserError, match=f"faces/val: no sample has a body, which is all that {tmp_path}/body looks at"):
+        evaluate_all([f"{runs}/x/best", f"{tmp_path}/body"], [f"{tmp_path}/faces/val"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

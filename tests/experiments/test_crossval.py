@@ -57,6 +57,11 @@ def test_the_error_on_the_fold_decides_nothing(tmp_path):
             cross_validate(["--run", f"{tmp_path}/run", "--data.train", "a", *words], 2)
 
 
+def test_a_validation_set_is_one_line():
+    with pytest.raises(UserError, match="--data.val: each model is evaluated on the fold that it left out"):
+        cross_validate(["--run", "r", "--data.train", "a", "--data", "{val: b}"], 2)
+
+
 def test_some_of_the_folds_are_one_line(tmp_path):
     with pytest.raises(UserError, match="crossval: data.train a, folds 0, 1: takes all of them; name the folder alone"):
         cross_validate(["--run", f"{tmp_path}/run", "--data.train", "[{path: a, folds: [0, 1]}]"], 3)

@@ -40,8 +40,11 @@ def test_each_seed_is_a_run_and_a_second_start_trains_none_again(people, tmp_pat
 def test_mistakes_are_one_line(capsys):
     with pytest.raises(UserError, match="two trainings or more"):
         train_seeds([], 1)
-    with pytest.raises(UserError, match="train.seed: the trainings have seeds 0, 1"):
-        train_seeds(["--run", "r", "--train.seed=7"], 2)
+    for seed in (["--train.seed=7"], ["--train", "{seed: 7}"], ["--train.seed", "7"]):
+        with pytest.raises(UserError, match="train.seed: the trainings have seeds 0, 1"):
+            train_seeds(["--run", "r", *seed], 2)
+    with pytest.raises(UserError, match="data.train is missing"):  # a value may begin as the option does
+        train_seeds(["--run", "--train.seed"], 2)
     with pytest.raises(SystemExit) as stop:
         main(["seeds", "--seeds", "1"])
     assert stop.value.code == 2 and "seeds" in capsys.readouterr().err

@@ -76,3 +76,9 @@ def test_folds_in_both_are_refused():
 def test_folds_are_numbers(folds):
     with pytest.raises(ValueError, match="a: folds .*: give a list such as"):
         TrainSet.read({"path": "a", "folds": folds})
+
+
+def test_folds_of_one_folder_have_their_own_passes(folder):
+    sets = [{"path": str(folder), "folds": [0]}, {"path": str(folder), "folds": [1, 2], "weight": 2}]
+    reader = IndexReader(DataConfig(train=sets), 0)
+    assert reader.passes(24) == {f"{folder}, folds 0": 1.0, f"{folder}, folds 1, 2": 1.0}

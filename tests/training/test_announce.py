@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mivolo_lite.cli import main
+from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.announce import _unseen_inputs, announce_end
@@ -48,3 +50,23 @@ def index_of(**sizes):
     index = object.__new__(ShardIndex)
     index.columns = {f"{name}_size": np.array(size) for name, size in sizes.items()}
     return index
+
+
+@pytest.mark.slow
+def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
+    index = ShardIndex.load(f"{people}/train")
+    women = [index.key(int(row)) for row in (index.columns["gender"] == GENDERS.index("F")).nonzero()[0]]
+    (tmp_path / "women.txt").write_text("\n".join(women))
+    classes = [*index.groups, "Martian"]
+    main([
+        "train", "--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val",
+        "--data.exclude", f"{tmp_path}/women.txt", "--tasks", str([{"name": "group", "classes": classes}]),
+        "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0", "--optim.epochs", "1",
+        "--optim.global_batch", "500", "--optim.warmup_epochs", "2", "--data.drop_face", "0.5",
+    ])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "careful: gender: no training sample is F\n" in said
+    assert "careful: group: no training sample is Martian\n" in said
+    assert f"careful: each step of 500 has the {len(index) - len(women)} training samples more than once" in said
+    assert "careful: optim.warmup_epochs 2: all 1 epochs are in the warm-up\n" in said
+    assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said

@@ -164,3 +164,6 @@ def test_fewer_than_two_subgroups_are_one_line():
     with pytest.raises(UserError, match="optim.dro.by group: 1 subgroups have 20 "):
         GroupDro(columns, NAMES, None, DroConfig("group", fewest=20), "cpu")
     assert GroupDro(columns, NAMES, None, DroConfig("group", fewest=19), "cpu").names == ["a", "b"]
+    columns = columns_of([None] * 60, gender=[0, 1] * 30)
+    with pytest.raises(UserError, match="optim.dro.by gender: it weighs losses of ages, and no training sample"):
+        GroupDro(columns, [], None, DroConfig("gender", fewest=20), "cpu")

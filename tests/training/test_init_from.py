@@ -242,3 +242,13 @@ def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(words
     for card in (Card.load(tmp_path / "second" / "best"), resumed.estimator.card):
         assert (card.normalisation, card.licence, card.attribution) == (other, "cc-by-nc-4.0", "Ann")
     assert resumed.state.step > 0
+
+
+@pytest.mark.slow
+def test_tasks_that_the_run_does_not_learn_are_named(words, people, tmp_path, capsys):
+    groups = ShardIndex.load(f"{people}/train").groups
+    main(["train", "--run", f"{tmp_path}/first", *words, "--tasks", str([{"name": "group", "classes": groups}])])
+    capsys.readouterr()
+    started("--run", tmp_path / "second", "--init_from", tmp_path / "first", *words)
+    line = f"--init-from {tmp_path}/first: tasks that this run does not learn are left out: group\n"
+    assert line in capsys.readouterr().out

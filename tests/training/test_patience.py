@@ -37,6 +37,8 @@ def test_it_ends_after_so_many_evaluations_without_a_new_best(people, tmp_path, 
     main(words)
     log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert sum(record["kind"] == "val" for record in log) == 6
+    ends = [max(record["step"] for record in log if record["kind"] == kind) for kind in ("train", "val")]
+    assert ends[0] == ends[1] and ends[0] % 10  # the losses after the last multiple of train.log_every are logged too
     text = capfd.readouterr().out
     assert (
         "train.patience 2: 2 evaluations without a new best" in text and "complete: lowest validation error 7" in text

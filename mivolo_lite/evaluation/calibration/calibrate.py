@@ -11,6 +11,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
+from mivolo_lite.evaluation.calibration.ranges import OLDEST, WIDEST
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.files import require_writable, result_folder
@@ -98,6 +99,11 @@ def calibration_table(calibration: dict) -> str:
         listed = ", ".join(f"{name} ({n})" for name, n in calibration["few"].items())
         instead = "with the nearest in age" if calibration["by"] == "age" else "the radius of all"
         lines.append(f"  too few ages of their own, so {instead}: {listed}")
+    if calibration["wide"]:
+        lines.append(
+            f"careful: {calibration['wide']} ages are ranges of more than {WIDEST} years, of which each year up to "
+            f"{OLDEST} counts as equally likely, so the intervals are too wide; leave these out with --exclude"
+        )
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"
     if calibration["gender_fitted"] and not np.isclose(temperature, 1):

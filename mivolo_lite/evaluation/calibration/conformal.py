@@ -16,7 +16,7 @@ from math import ceil
 
 import numpy as np
 
-from mivolo_lite.evaluation.calibration.ranges import years_of
+from mivolo_lite.evaluation.calibration.ranges import OLDEST, WIDEST, years_of
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import has_name, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
@@ -44,8 +44,8 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 
     Returns:
         ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
-        images by name of the subgroups that have too few, ``gender_temperature``, whether it is fitted
-        (``gender_fitted``), and ``gender_n``.
+        images by name of the subgroups that have too few, ``wide``, the number of ages that are ranges of more than
+        ``WIDEST`` years, ``gender_temperature``, whether it is fitted (``gender_fitted``), and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -67,6 +67,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "radius": radius,
         "radii": radii,
         "few": few,
+        "wide": int((np.minimum(hi, OLDEST) - lo > WIDEST).sum()),
         "gender_temperature": temperature if fitted is None else fitted,
         "gender_fitted": fitted is not None,
         "gender_n": int(gender_known.sum()),

@@ -6,6 +6,10 @@ OLDEST = 100
 """Where a range without an end, as "70+", is taken to end: hardly anybody is older."""
 
 
+WIDEST = 50
+"""Years of a range that says something of the age: "70+" has 31, "18+" has 83."""
+
+
 def years_of(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The years that each person may be old, all as likely.
 
