@@ -53,7 +53,7 @@ class TaskLabel:
     """A batch's labels of one task in addition to age and gender.
 
     Attributes:
-        value: (B,) float32, the place of the class, the number, or the number of the person; 0 where unknown.
+        value: (B,) float32, the index of the class, the number, or the number of the person; 0 where unknown.
         known: (B,) bool.
     """
 

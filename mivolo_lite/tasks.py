@@ -95,7 +95,7 @@ class Task:
 
         Args:
             output: (B, classes) logits, (B, 1), or (B, P) cosines of ``Centres``.
-            value: (B,) places of the classes, the numbers, or the people's numbers.
+            value: (B,) indexes of the classes, the numbers, or the people's numbers.
         """
         if self.kind == "embedding":
             return cosface(output, value.long(), self.margin, self.scale)
@@ -106,7 +106,7 @@ class Task:
         return error.abs() if self.loss == "l1" else error.square()
 
     def answer(self, output: Tensor) -> Tensor:
-        """(B,) float32 place of the likeliest class, or the number; (B, E) the vector of an embedding."""
+        """(B,) float32 index of the likeliest class, or the number; (B, E) the vector of an embedding."""
         if self.kind == "embedding":
             return output.float()
         return output.argmax(dim=1).float() if self.kind == "classification" else output.float().squeeze(-1)

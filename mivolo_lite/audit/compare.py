@@ -35,7 +35,7 @@ def thumbnails_alike(
 def similarities(files: Sequence[ShardFiles], task: tuple[str, list[tuple]]) -> list[float]:
     """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of one kind of image."""
     image, pairs = task
-    views = {place: _view(files[place[0]].read(image, place[1])) for pair in pairs for place in pair[:2]}
+    views = {location: _view(files[location[0]].read(image, location[1])) for pair in pairs for location in pair[:2]}
     ends = ((views[first], views[second], mirrored) for first, second, mirrored in pairs)
     return [similarity(first, second[:, ::-1] if mirrored else second) for first, second, mirrored in ends]
 

@@ -66,9 +66,10 @@ def _without(rows: np.ndarray, links: np.ndarray) -> np.ndarray:
     return np.setdiff1d(rows, links[:, 1], assume_unique=True)
 
 
-def _pairs(places: np.ndarray, kind: ArrayLike, distance: ArrayLike, similarity: ArrayLike) -> np.ndarray:
-    pairs = np.zeros(len(places), PAIR)
-    pairs["first"], pairs["second"] = places.min(axis=1, initial=np.iinfo(np.int64).max), places.max(axis=1, initial=-1)
+def _pairs(ends: np.ndarray, kind: ArrayLike, distance: ArrayLike, similarity: ArrayLike) -> np.ndarray:
+    pairs = np.zeros(len(ends), PAIR)
+    pairs["first"] = ends.min(axis=1, initial=np.iinfo(np.int64).max)
+    pairs["second"] = ends.max(axis=1, initial=-1)
     pairs["kind"], pairs["distance"], pairs["similarity"] = kind, distance, similarity
     return pairs
 
@@ -161,7 +162,7 @@ def _similarities(
     # Pairs of one image follow each other, so that it is read once.
     order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
     pairs = [
-        (samples.place(first), samples.place(second), flipped)
+        (samples.locate(first), samples.locate(second), flipped)
         for (first, second), flipped in zip(sample_pairs[order].tolist(), mirrored[order].tolist(), strict=True)
     ]
     tasks = [(image, pairs[start : start + _PAIRS_PER_TASK]) for start in range(0, len(pairs), _PAIRS_PER_TASK)]

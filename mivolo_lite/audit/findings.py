@@ -149,7 +149,7 @@ def _keeping_order(sample: int, prints: dict[str, Fingerprints], samples: Sample
         if row < len(fingerprints.records) and fingerprints.records["sample"][row] == sample:
             size += int(fingerprints.records["width"][row]) * int(fingerprints.records["height"][row])
             blurs += float(fingerprints.records["blur"][row])
-    return samples.place(sample)[0], -size, blurs, sample
+    return samples.locate(sample)[0], -size, blurs, sample
 
 
 def differences(group: Group, samples: Samples) -> str:

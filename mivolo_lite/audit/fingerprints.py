@@ -65,7 +65,7 @@ def read_fingerprints(samples: Samples, name: str, map_tasks: Map, folder: Path)
     thumbnails = _mapped((len(present), THUMBNAIL, THUMBNAIL), folder)
     reasons: dict[int, str] = {}
     done = 0
-    tasks = [(name, [(sample, *samples.place(sample)) for sample in chunk.tolist()]) for chunk in chunks]
+    tasks = [(name, [(sample, *samples.locate(sample)) for sample in chunk.tolist()]) for chunk in chunks]
     with tqdm(total=len(present), desc=name, unit="", disable=None) as bar:
         for chunk_records, chunk_thumbnails, chunk_reasons in map_tasks(_read_chunk, tasks):
             rows = slice(done, done + len(chunk_records))
@@ -90,11 +90,11 @@ def _read_chunk(
     files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Records, thumbnails and reasons of (sample, folder, sample in it)."""
-    name, places = task
-    records = np.zeros(len(places), FINGERPRINT)
-    thumbnails = np.zeros((len(places), THUMBNAIL, THUMBNAIL), np.uint8)
+    name, locations = task
+    records = np.zeros(len(locations), FINGERPRINT)
+    thumbnails = np.zeros((len(locations), THUMBNAIL, THUMBNAIL), np.uint8)
     reasons: dict[int, str] = {}
-    for row, (sample, folder, local_sample) in enumerate(places):
+    for row, (sample, folder, local_sample) in enumerate(locations):
         records["sample"][row] = sample
         data = files[folder].read(name, local_sample)
         records["bytes"][row] = _digest(data)

@@ -81,7 +81,7 @@ class _Thumbnails:
 
     def __call__(self, sample: int, name: str | None = None) -> str:
         """A sample's image, empty where it cannot be decoded; without a name the face, or else the body."""
-        folder, local_sample = self.samples.place(sample)
+        folder, local_sample = self.samples.locate(sample)
         columns = self.samples.indexes[folder].columns
         name = name or next(name for name in IMAGES if columns[f"{name}_size"][local_sample] > 0)
         try:
@@ -169,7 +169,7 @@ def _copies(numbers: dict, samples: Samples, groups: Sequence[Group], thumbnail:
 
 def _card(group: Group, samples: Samples, thumbnail: _Thumbnails) -> Card:
     labels = [samples.label_texts(sample) for sample in group.members]
-    differs = [len({label[place] for label in labels if label[place]}) > 1 for place in range(3)]
+    differs = [len({label[index] for label in labels if label[index]}) > 1 for index in range(3)]
     images = []
     for sample, label in list(zip(group.members, labels, strict=True))[:_MEMBERS]:
         words = [Mark(text) if differ else text for text, differ in zip(label, differs, strict=True) if text]

@@ -50,13 +50,13 @@ class Samples:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def place(self, sample: int) -> tuple[int, int]:
+    def locate(self, sample: int) -> tuple[int, int]:
         """A sample's folder, and its number there."""
         folder = int(self.folder[sample])
         return folder, int(sample - self.starts[folder])
 
     def key(self, sample: int) -> str:
-        folder, local_sample = self.place(sample)
+        folder, local_sample = self.locate(sample)
         return self.indexes[folder].key(local_sample)
 
     def label_texts(self, sample: int) -> tuple[str, str, str]:

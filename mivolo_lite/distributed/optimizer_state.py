@@ -28,13 +28,13 @@ def load_named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor], sta
     keepers = {name: optimizer.state[parameter] for name, parameter in parameters.items()}
     for path in state:
         key, _, name = path.partition(".")
-        owner, _, place = name.rpartition(".")
+        owner, _, index = name.rpartition(".")
         if path.startswith(_GROUPS):
             for group in optimizer.param_groups:
                 group["step"] = _value(optimizer, key, state[path], None)
         elif name in keepers:
             keepers[name][key] = _value(optimizer, key, state[path], parameters.get(name))
-        elif owner in keepers and place.isdigit():
+        elif owner in keepers and index.isdigit():
             keepers[owner].setdefault(key, []).append(_value(optimizer, key, state[path], parameters[owner]))
         else:
             raise KeyError(path)
@@ -44,8 +44,8 @@ def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from _tensors(f"{path}.{place}", item)
+        for index, item in enumerate(value):
+            yield from _tensors(f"{path}.{index}", item)
     elif value is not None:
         yield path, torch.tensor(value, dtype=_NUMBERS[type(value)])
 

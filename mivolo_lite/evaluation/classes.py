@@ -44,7 +44,7 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     away = np.abs(np.searchsorted(borders, age, side="right") - true)
     distance = np.abs(age_errors(age, lo, hi))
     names = [f"{lowest:g}-{highest:g}" for lowest, highest in classes]
-    by = {name: _row(away[true == place], distance[true == place], LIMIT) for place, name in enumerate(names)}
+    by = {name: _row(away[true == index], distance[true == index], LIMIT) for index, name in enumerate(names)}
     mivolo = _mivolo_row(age, lo, hi)
     return _row(away, distance) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
 

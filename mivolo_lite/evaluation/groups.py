@@ -207,8 +207,8 @@ def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:
 
 def _rows(names: Sequence[str], n: np.ndarray, mae: np.ndarray, interval: np.ndarray) -> dict[str, dict]:
     return {
-        name: {"n": int(n[place]), "mae": float(mae[place]), "interval": as_pair(interval[:, place])}
-        for place, name in enumerate(names)
+        name: {"n": int(n[index]), "mae": float(mae[index]), "interval": as_pair(interval[:, index])}
+        for index, name in enumerate(names)
     }
 
 

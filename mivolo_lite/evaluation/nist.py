@@ -110,16 +110,16 @@ def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
 
 def _average(value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, required: list | None) -> dict:
     """The mean over cells of the mean value in each; ``required`` cells must all occur; None for those that do."""
-    places = [place for place in np.flatnonzero(use).tolist() if cell[place] is not None]
-    names = [cell[place] for place in places]
+    rows = [row for row in np.flatnonzero(use).tolist() if cell[row] is not None]
+    names = [cell[row] for row in rows]
     cell_names = sorted(set(names), key=str)
-    result: dict[str, Any] = {"value": None, "interval": None, "n": len(places), "cells": len(cell_names)}
+    result: dict[str, Any] = {"value": None, "interval": None, "n": len(rows), "cells": len(cell_names)}
     if required is not None:
         result["cells_wanted"] = len(required)
-    if len(places) < LIMIT or (required is not None and len(cell_names) < len(required)):
+    if len(rows) < LIMIT or (required is not None and len(cell_names) < len(required)):
         return result
     code = {name: index for index, name in enumerate(cell_names)}
-    values = counted(value[places].astype(np.float64))
+    values = counted(value[rows].astype(np.float64))
     cells = np.array([code[name] for name in names])
     value, interval = _mean_of_means(cell_sums(values, cells))[0], bootstrap(values, _mean_of_means, cells)
     return result | {"value": float(value), "interval": as_pair(interval)}
@@ -143,9 +143,9 @@ def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: boo
     """
     side = _side(thresholds)
     table, counts = table.reshape(side, side), []
-    for place in range(len(thresholds)):
-        of = table[:, place + 1 if reached else 0 :]
-        counts.append((int((of[place + 1 :] if passes else of[: place + 1]).sum()), int(of.sum())))
+    for index in range(len(thresholds)):
+        of = table[:, index + 1 if reached else 0 :]
+        counts.append((int((of[index + 1 :] if passes else of[: index + 1]).sum()), int(of.sum())))
     return {
         "n": [n for _, n in counts],
         "rate": [hits / n if n >= LIMIT else None for hits, n in counts],

@@ -151,10 +151,10 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
         reference(ax, [-0.5, len(bins) - 0.5], [0, 0])
     for index, (name, rows) in enumerate(decades.items()):
         shift = 0.12 * (index - (len(decades) - 1) / 2)
-        places = [place for place, bin in enumerate(bins) if bin in rows and rows[bin]["n"] >= LIMIT]
-        values = [rows[bins[place]][metric] for place in places]
-        lower, upper = np.array([rows[bins[place]][f"{metric}_interval"] for place in places]).T
-        colour, x = COLOURS[index % len(COLOURS)], np.array(places) + shift
+        positions = [position for position, bin in enumerate(bins) if bin in rows and rows[bin]["n"] >= LIMIT]
+        values = [rows[bins[position]][metric] for position in positions]
+        lower, upper = np.array([rows[bins[position]][f"{metric}_interval"] for position in positions]).T
+        colour, x = COLOURS[index % len(COLOURS)], np.array(positions) + shift
         ax.vlines(x, lower, upper, color=colour, linewidth=2, alpha=0.6)
         ax.plot(x, values, "o-", color=colour, markersize=4, linewidth=1, label=name)
     labels = bins
@@ -223,8 +223,8 @@ def _reliability(ax: Axes, bins: list[dict]) -> None:
     reference(ax, [0.5, 1], [0.5, 1])
     ax.plot([row["confidence"] for row in bins], [row["accuracy"] for row in bins], "o-", color=BLUE, markersize=4)
     for row in bins:
-        place = (row["confidence"], row["accuracy"])
-        ax.annotate(f"{row['n']}", place, (0, 5), textcoords="offset points", fontsize=9)
+        point = (row["confidence"], row["accuracy"])
+        ax.annotate(f"{row['n']}", point, (0, 5), textcoords="offset points", fontsize=9)
     ax.set(xlabel="probability of the estimated gender", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.08))
 
 
@@ -248,9 +248,9 @@ def _coverage(ax: Axes, intervals: dict) -> None:
     for kind in ("age", "group"):
         rows |= {name: row for name, row in intervals["by"][kind].items() if row["coverage"] is not None}
     reference(ax, [intervals["nominal"]] * 2, [-0.5, len(rows) - 0.5])
-    for place, row in enumerate(rows.values()):
-        ax.hlines(place, *row["interval"], color=BLUE, linewidth=2)
-        ax.plot(row["coverage"], place, "o", color=BLUE, markersize=4)
+    for y, row in enumerate(rows.values()):
+        ax.hlines(y, *row["interval"], color=BLUE, linewidth=2)
+        ax.plot(row["coverage"], y, "o", color=BLUE, markersize=4)
     labels = [f"{name} ({row['width']:.0f} y wide)" for name, row in rows.items()]
     ax.set_yticks(range(len(rows)), labels, fontsize=9)
     ax.invert_yaxis()
@@ -279,11 +279,11 @@ def _threshold(ax: Axes, curve: dict) -> None:
 
 def _degradation(ax: Axes, robustness: dict, name: str, top: float) -> None:
     mae, strengths = robustness["mae"][name], robustness["strengths"][name]
-    places = list(range(1, len(mae) + 1))
+    severities = list(range(1, len(mae) + 1))
     reference(ax, [1, len(mae)], [robustness["clean_mae"]] * 2)
     if all(intervals := robustness["mae_interval"][name]):
         low, high = zip(*intervals, strict=True)
-        ax.fill_between(places, low, high, color=BLUE, alpha=0.2, linewidth=0)
-    ax.plot(places, mae, "o-", color=BLUE, markersize=3)
-    ax.set_xticks(places, [f"{strength:g}" for strength in strengths])
+        ax.fill_between(severities, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    ax.plot(severities, mae, "o-", color=BLUE, markersize=3)
+    ax.set_xticks(severities, [f"{strength:g}" for strength in strengths])
     ax.set(ylim=(0, top), ylabel="MAE in years")

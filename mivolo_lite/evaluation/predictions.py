@@ -23,7 +23,7 @@ class TaskAnswers:
 
     Attributes:
         kind: of the task.
-        answer: (N,) place of the likeliest class, or the number.
+        answer: (N,) index of the likeliest class, or the number.
         truth: (N,) likewise, NaN where unknown.
     """
 

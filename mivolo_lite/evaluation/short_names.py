@@ -24,7 +24,7 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
     """
     paths = [re.findall(r"[^/\s()]+", name) for name in names]
     shortest = min(map(len, paths))
-    first = next((place for place in range(shortest) if len({path[place] for path in paths}) > 1), shortest)
-    last = next((place for place in range(shortest - first) if len({path[-1 - place] for path in paths}) > 1), 0)
+    first = next((depth for depth in range(shortest) if len({path[depth] for path in paths}) > 1), shortest)
+    last = next((depth for depth in range(shortest - first) if len({path[-1 - depth] for path in paths}) > 1), 0)
     labels = [" ".join(path[first : len(path) - last]) for path in paths]
     return labels if all(labels) and len(set(labels)) == len(labels) else list(names)

@@ -106,7 +106,7 @@ def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
     if len(errors):
         ends = bootstrap_of_enough(counted(np.abs(errors), errors), means)[:, 0]
-        result |= {name: as_pair(ends[:, place]) for place, name in enumerate(("mae", "bias"))}
+        result |= {name: as_pair(ends[:, index]) for index, name in enumerate(("mae", "bias"))}
         result["cs5"] = as_pair(share_interval(within(errors, 5)))
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct))

@@ -140,6 +140,6 @@ def tar_at(rate: float, far: np.ndarray, tar: np.ndarray) -> float:
 
 def _accepted(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different cosines, falling, and (2, 1 + n) how many pairs of one and of two are accepted from each one on."""
-    values, place = np.unique(-cosine, return_inverse=True)
-    counts = np.stack([np.bincount(place, kind, len(values)) for kind in (same, ~same)])
+    values, inverse = np.unique(-cosine, return_inverse=True)
+    counts = np.stack([np.bincount(inverse, kind, len(values)) for kind in (same, ~same)])
     return -values, np.concatenate([np.zeros((2, 1)), counts.cumsum(axis=1)], axis=1)

@@ -106,7 +106,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, chance: tuple[int, int]
     Args:
         image: (S, S, 3) uint8; it stays as it is.
         name: of ``CORRUPTIONS``.
-        severity: place of the strength, 0 to 4.
+        severity: index of the strength, 0 to 4.
         chance: seed and number of the sample: face and body of a sample are made worse in the same direction.
         part: what may be covered where the corruption is the face's alone: ``all`` of a face; the ``head`` of a body,
             the middle third of its upper quarter; ``none`` of a body whose face was blacked out when it was cut.

@@ -119,6 +119,6 @@ def _task_answers(task: Task, output: Tensor) -> list[TaskAnswer]:
         return [TaskAnswer(value) for value in task.answer(output).tolist()]
     probability, likeliest = output.float().softmax(1).max(1)
     return [
-        TaskAnswer(task.classes[place], share)
-        for place, share in zip(likeliest.tolist(), probability.tolist(), strict=True)
+        TaskAnswer(task.classes[index], share)
+        for index, share in zip(likeliest.tolist(), probability.tolist(), strict=True)
     ]

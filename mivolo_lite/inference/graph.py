@@ -66,8 +66,8 @@ class Graph(nn.Module):
         pixels = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in self._inputs]
         rows = torch.arange(batch)
         present = [
-            rows % 3 != place if absent == MIXED else torch.full((batch,), name != absent)
-            for place, name in enumerate(self._inputs)
+            rows % 3 != index if absent == MIXED else torch.full((batch,), name != absent)
+            for index, name in enumerate(self._inputs)
         ]
         return (*pixels, *present)[: len(self.input_names)]
 

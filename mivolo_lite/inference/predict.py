@@ -191,9 +191,9 @@ class Parts:
         parts = [self.out / f".part-{rank:05d}.jsonl" for rank in range(count)]
         counts = {}
 
-        def rows(place: int) -> Iterator[dict[str, Any]]:
+        def rows(column: int) -> Iterator[dict[str, Any]]:
             for _, *columns in heapq.merge(*map(_lines, parts), key=lambda line: line[0]):
-                yield from columns[place]
+                yield from columns[column]
 
         with explain_write_errors(self.out), _removed(parts):
             counts["rows"] = write_rows(rows(0), columns_of(tasks), self.out, PREDICTIONS)

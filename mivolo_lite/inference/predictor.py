@@ -164,8 +164,8 @@ class Predictor:
         answers = iter(self.answers([crop for of_image in crops for crop in of_image]))
         return [
             [
-                _person(self.cutter.with_body(place), crop, flags_of(image, place), next(answers))
-                for place, crop in zip(located, of_image, strict=True)
+                _person(self.cutter.with_body(person), crop, flags_of(image, person), next(answers))
+                for person, crop in zip(located, of_image, strict=True)
             ]
             for image, located, of_image in zip(images, people, crops, strict=True)
         ]
@@ -239,14 +239,14 @@ def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Esti
     return estimator
 
 
-def _person(place: Located, crops: Crops, flags: tuple[str, ...], answer: Answer | None) -> Person:
+def _person(located: Located, crops: Crops, flags: tuple[str, ...], answer: Answer | None) -> Person:
     reasons = tuple(f"{name} {reason}".strip() for name, reason in crops.missing)
     if answer is None:
-        return Person(place.face, place.body, score=place.score, flags=flags + reasons)
+        return Person(located.face, located.body, score=located.score, flags=flags + reasons)
     gender, probability = answer.gender
     return Person(
-        place.face,
-        place.body,
+        located.face,
+        located.body,
         answer.age,
         answer.interval,
         answer.spread,
@@ -254,6 +254,6 @@ def _person(place: Located, crops: Crops, flags: tuple[str, ...], answer: Answer
         probability,
         answer.tasks,
         tuple(name for name in ("face", "body") if getattr(crops, name) is not None),
-        place.score,
+        located.score,
         flags + reasons,
     )

@@ -110,7 +110,7 @@ class Tracker:
         overlap = np.array([track.overlap(person) for person in people for track in self.tracks])
         overlap = overlap.reshape(len(people), len(self.tracks))
         pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
-        return {int(index): self.tracks[place] for index, place in pairs if overlap[index, place] >= _LEAST_OVERLAP}
+        return {int(person): self.tracks[track] for person, track in pairs if overlap[person, track] >= _LEAST_OVERLAP}
 
     def _begin(self, person: Person, frame: int) -> Track:
         self.tracks.append(Track(self._next, person.face, person.body, frame, frame))

@@ -91,11 +91,11 @@ def _of_frames(
 ) -> Result:
     images = [frame.image for frame in frames]
     if options.boxes is None:
-        places = [predictor.locate(image) for image in images]
+        located = [predictor.locate(image) for image in images]
     else:
-        places = [options.boxes(item.address, frame.number) for frame in frames]
+        located = [options.boxes(item.address, frame.number) for frame in frames]
     result = Result(frame=frames[-1].number)
-    for frame, people in zip(frames, predictor.estimate(images, places), strict=True):
+    for frame, people in zip(frames, predictor.estimate(images, located), strict=True):
         tracks, ended = tracker(people, frame.number)
         result.tracks += [track_row(track, item.name) for track in ended]
         of_frame = {"frame": frame.number, "seconds": round(frame.seconds, 3)}

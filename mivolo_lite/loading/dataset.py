@@ -108,8 +108,8 @@ class ShardDataset:
         present = {name: self.index.select(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
-        for place, name in enumerate(self.inputs):
-            chance = hash_of(self.changes.seed, epochs, samples, _DROP, place) / 2.0**64
+        for index, name in enumerate(self.inputs):
+            chance = hash_of(self.changes.seed, epochs, samples, _DROP, index) / 2.0**64
             others = np.logical_or.reduce([present[other] for other in self.inputs if other != name])
             present[name] = present[name] & ~(others & (chance < self.changes.drop.get(name, 0.0)))
         return present

@@ -77,5 +77,5 @@ def read_source(name: str) -> BackboneSource:
 
 
 def _file(name: str, file: str) -> Path:
-    kind, _, place = name.partition(":")
-    return local_copy(f"{PREFIX}{place}/{file}") if kind == "hf-hub" else Path(place).expanduser() / file
+    kind, _, address = name.partition(":")
+    return local_copy(f"{PREFIX}{address}/{file}") if kind == "hf-hub" else Path(address).expanduser() / file

@@ -36,8 +36,8 @@ class Members:
 
     def range(self, samples: range) -> tuple[int, int]:
         """The bytes of a shard, begin and end, from the first to the last member of neighbouring samples."""
-        places = [tuple(column[samples.start : samples.stop] for column in self._columns[name]) for name in self.names]
-        sizes, offsets = (np.concatenate(columns) for columns in zip(*places, strict=True))
+        spans = [tuple(column[samples.start : samples.stop] for column in self._columns[name]) for name in self.names]
+        sizes, offsets = (np.concatenate(columns) for columns in zip(*spans, strict=True))
         present = sizes > 0
         return int(offsets[present].min()), int((offsets + sizes)[present].max())
 
@@ -85,17 +85,17 @@ class Members:
         return pread(size(sample), offset(sample))
 
 
-def member_columns(places: Sequence[Sequence[tuple[int, int]]], crcs: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+def member_columns(spans: Sequence[Sequence[tuple[int, int]]], crcs: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
     """The columns of an index that ``Members`` reads.
 
     Args:
-        places: offset and size of each sample's face, body and labels.
+        spans: offset and size of each sample's face, body and labels.
         crcs: of the same.
     """
     columns = {}
     for member, name in enumerate((*IMAGES, LABELS)):
-        columns[f"{name}_offset"] = np.array([sample[member][0] for sample in places], dtype=np.int64)
-        columns[f"{name}_size"] = np.array([sample[member][1] for sample in places], dtype=np.int32)
+        columns[f"{name}_offset"] = np.array([sample[member][0] for sample in spans], dtype=np.int64)
+        columns[f"{name}_size"] = np.array([sample[member][1] for sample in spans], dtype=np.int32)
         columns[f"{name}_crc"] = np.array([sample[member] for sample in crcs], dtype=np.uint32)
     return columns
 

@@ -49,13 +49,13 @@ class ScannedSample(NamedTuple):
     Attributes:
         key: names it.
         labels: what is known of it.
-        places: offset and size of each of its ``Members``, size 0 without.
+        spans: offset and size of each of its ``Members``, size 0 without.
         crcs: of the same.
     """
 
     key: str
     labels: Labels
-    places: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int], ...]
     crcs: tuple[int, ...]
 
 
@@ -235,9 +235,9 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
         image, reason = f"{scan.name}:{key}"[:_LONGEST_NAME], str(error)
         scan.rejected.append({"image": _printable(image), "reason": _printable(reason)})
         return
-    places = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, label))
+    spans = tuple((member.offset, member.size) if member else (0, 0) for member in (face, body, label))
     crcs = tuple(map(crc32, (*images, label_bytes)))
-    scan.samples.append(ScannedSample(key, _plain(labels), places, crcs))
+    scan.samples.append(ScannedSample(key, _plain(labels), spans, crcs))
     scan.unread += [_printable(f"{scan.name}:{member.name}"[:_LONGEST_NAME]) for member in unread]
     scan.fields.update(_field_names(labels.extra) if len(scan.fields) < _MOST_FIELDS else ())
 
@@ -312,7 +312,7 @@ def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) ->
     keys = [sample.key.encode() for sample in samples]
     return {
         "shard": np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.samples) for scan in scans]),
-        **member_columns([sample.places for sample in samples], [sample.crcs for sample in samples]),
+        **member_columns([sample.spans for sample in samples], [sample.crcs for sample in samples]),
         **label_columns(labels),
         "group": np.array([codes.get(label.group, NO_CODE) for label in labels], dtype=np.uint8),
         "key_end": np.cumsum([len(key) for key in keys], dtype=np.int64),
@@ -363,7 +363,7 @@ def _statistics(scans: list[ShardScan], labels: list[Labels], groups: list[str])
         age["by_decade"] = {f"{lo}-{lo + 9}": int(n) for lo, n in zip(tens, counts, strict=True) if n}
     return {
         **{
-            name: sum(sample.places[member][1] > 0 for scan in scans for sample in scan.samples)
+            name: sum(sample.spans[member][1] > 0 for scan in scans for sample in scan.samples)
             for member, name in enumerate(IMAGES)
         },
         "age": age,

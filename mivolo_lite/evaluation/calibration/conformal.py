@@ -113,8 +113,8 @@ def conformal_radius(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: flo
     row, year, share = years_of(lo, hi)
     distance = np.abs(age[row] - year)
     order = np.argsort(distance)
-    place = np.searchsorted(np.cumsum(share[order]), (len(age) + 1) * level - _ROUNDING)
-    return float(distance[order][place]) if place < len(order) else None
+    rank = np.searchsorted(np.cumsum(share[order]), (len(age) + 1) * level - _ROUNDING)
+    return float(distance[order][rank]) if rank < len(order) else None
 
 
 def age_intervals(

@@ -32,10 +32,10 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
         return None
     answer = probability > 0.5
     confidence, is_correct = np.where(answer, probability, 1 - probability), answer == is_female
-    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    bin_of = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     bins = [
         {"n": int(use.sum()), "confidence": float(confidence[use].mean()), "accuracy": float(is_correct[use].mean())}
-        for use in (place == bin_index for bin_index in range(BINS))
+        for use in (bin_of == bin_index for bin_index in range(BINS))
         if use.any()
     ]
     truth = np.where(is_female, probability, 1 - probability)
@@ -57,8 +57,8 @@ def gender_accuracy_by(female: np.ndarray, gender: Names, subgroup: Names) -> di
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
     rows = {}
     for name in sorted({label for label in subgroup if label is not None}, key=by_number):
-        use = [place for place, label in enumerate(subgroup) if label == name]
-        probability, is_female = _where_known(female[use], [gender[place] for place in use])
+        use = [row for row, label in enumerate(subgroup) if label == name]
+        probability, is_female = _where_known(female[use], [gender[row] for row in use])
         is_correct = (probability > 0.5) == is_female
         enough = len(is_correct) >= LIMIT
         rows[name] = {

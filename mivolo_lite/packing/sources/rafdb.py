@@ -56,5 +56,5 @@ def _manual(path: Path) -> dict[str, str]:
 
 def _chosen(names: tuple[str, ...], code: str, first: int = 0) -> str:
     """The name of a code; nothing for one without, as 2, unsure, is of a gender."""
-    place = int(code) - first if code.isdecimal() else -1
-    return names[place] if 0 <= place < len(names) else ""
+    index = int(code) - first if code.isdecimal() else -1
+    return names[index] if 0 <= index < len(names) else ""

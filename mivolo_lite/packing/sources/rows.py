@@ -72,7 +72,7 @@ def people_in(
         return [Person(rows[0], lines[0].number, lines[0].cells, [], is_labelled(lines[0].cells))]
     people: list[tuple[Boxes, list[int]]] = []
     equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
-    for place, line in enumerate(lines):
+    for position, line in enumerate(lines):
         boxes = Boxes.of(line.cells)
         index = equal.get(boxes) if any(boxes) or one_without_boxes else len(people)
         if index is None:
@@ -81,15 +81,15 @@ def people_in(
         if index == len(people):
             people.append((boxes, []))
         equal[boxes] = index
-        people[index][1].append(place)
-    return [_person(places, rows, lines, is_labelled) for _, places in people]
+        people[index][1].append(position)
+    return [_person(positions, rows, lines, is_labelled) for _, positions in people]
 
 
 def _person(
-    places: list[int], rows: Sequence[int], lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]
+    positions: list[int], rows: Sequence[int], lines: Sequence[Line], is_labelled: Callable[[Mapping[str, str]], bool]
 ) -> Person:
-    chosen = next((place for place in places if is_labelled(lines[place].cells)), places[0])
-    again = [lines[place] for place in places if place != chosen]
+    chosen = next((position for position in positions if is_labelled(lines[position].cells)), positions[0])
+    again = [lines[position] for position in positions if position != chosen]
     cells = dict(lines[chosen].cells)
     for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
         if all(is_absent(cells.get(column, "")) for column in columns):
