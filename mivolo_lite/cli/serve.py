@@ -1,5 +1,6 @@
 """``mivolo-lite serve``."""
 
+import errno
 import socket
 from collections.abc import Sequence
 
@@ -63,5 +64,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen()  # from now on a request waits, and is not refused, while the model loads
     except OSError as error:
-        raise UserError(f"serve: --host {host} --port {port}: {error.strerror}; choose another port") from None
+        is_of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "choose another port" if is_of_port else "give a name or an address of this machine"
+        raise UserError(f"serve: --host {host} --port {port}: {error.strerror}; {remedy}") from None
     return listening

@@ -359,6 +359,15 @@ def test_the_command_serves_on_this_machine_alone_until_it_is_stopped(tmp_path):
         assert process.wait(60) in (0, 130)
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_one_line(host, capsys):
+    from mivolo_lite.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["serve", "--host", host, "--port", "0"])
+    assert capsys.readouterr().err.endswith("; give a name or an address of this machine\n")
+
+
 def test_without_fastapi_the_extra_is_named(monkeypatch, capsys):
     from mivolo_lite.cli import main
 
