@@ -55,8 +55,8 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
         yield f"careful: {name}: no training sample is {first_few(classes)}"
     if trainer.plan.global_batch > trainer.reader.samples:
         yield (
-            f"careful: each step of {trainer.plan.global_batch} has the {trainer.reader.samples} training samples more "
-            "than once; give a smaller optim.global_batch"
+            f"careful: each step of {trainer.plan.global_batch} has samples more than once, of "
+            f"{trainer.reader.samples} that there are; give a smaller optim.global_batch"
         )
     for option in ("drop_face", "drop_body"):
         if getattr(trainer.config.data, option) and len(trainer.estimator.inputs) == 1:
