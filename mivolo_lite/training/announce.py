@@ -94,7 +94,7 @@ def _without_sample(trainer: "Trainer") -> Iterator[tuple[str, list[str]]]:
     columns = reader.tasks | {"gender": np.concatenate([index.columns["gender"] for index in reader.indexes])}
     classes = {"gender": list(GENDERS)} | {task.name: task.classes for task in trainer.config.tasks}
     for name, labels in classes.items():
-        absent = [label for place, label in enumerate(labels) if not (columns[name] == place).any()]
+        absent = [label for index, label in enumerate(labels) if not (columns[name] == index).any()]
         if 0 < len(absent) < len(labels) and name not in trainer.unlearnt:
             yield name, absent
 
