@@ -19,6 +19,7 @@ from mivolo_lite.yaml_file import parse_yaml
 DEFAULT = "default"
 """The address of the package's own checkpoint."""
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
+NO_AGES = "The model learnt no ages: those that it gives are random."
 JOINT = " + "
 """Between the digests of several data sets."""
 Tta = Literal["none", "flip"]
@@ -48,6 +49,7 @@ class Card:
         tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
         tta: test-time augmentation, see ``Estimator``; where it is not said otherwise.
+        age: whether it learnt ages; a model of identities or genders alone answers with random ones.
         gender: whether it estimates the gender: not where it learnt none, nor as published age-only checkpoints.
         licence: of the weights, as their source states it; empty where nothing is known.
         attribution: whom to name where the weights, or others trained from them, are given on.
@@ -64,6 +66,7 @@ class Card:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
     tta: Tta = "none"
+    age: bool = True
     gender: bool = True
     licence: str = ""
     attribution: str = ""
@@ -216,6 +219,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "calibration": (_is_calibration, "what `mivolo-lite calibrate` writes"),
     "licence": (lambda value: isinstance(value, str), "text"),
     "attribution": (lambda value: isinstance(value, str), "text"),
+    "age": (lambda value: isinstance(value, bool), "true or false"),
     "gender": (lambda value: isinstance(value, bool), "true or false"),
     "tta": (lambda value: value in list(get_args(Tta)), "none or flip"),
 }

@@ -282,12 +282,13 @@ def _changes(kind: str, names: Iterable[str], options: Mapping, others: Mapping)
 
 
 def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
-    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, gender's, another method's."""
+    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, gender's, another method's, and
+    the method's where the start learnt no ages."""
     tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
     heads = {task.name for task in tasks} - {task.name for task in trained}
     subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}
     gender = () if start.gender else (_GENDER_HEAD,)  # published age-only checkpoints
-    method = ("method.",) if method_changes(card, start) else ()
+    method = ("method.",) if method_changes(card, start) or not start.age else ()
     return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender, *method
 
 

@@ -17,7 +17,7 @@ from mivolo_lite.convert.averages import (
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
-_SAME = ("span", "image_size", "normalisation", "gender")
+_SAME = ("span", "image_size", "normalisation", "age", "gender")
 """What the members' cards must agree in, beside what defines their method and what their tasks answer."""
 
 _MEMBERS = "members."

@@ -18,7 +18,7 @@ from mivolo_lite.convert.averages import (
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
 
-_SAME = ("image_size", "normalisation")
+_SAME = ("image_size", "normalisation", "age")
 """What the checkpoints' cards must agree in, beside what defines their model and method and what their tasks answer."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.card import Card, locate
+from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
 from mivolo_lite.loading.loader import TrainSet
@@ -66,9 +66,9 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
 
 def cautions(data: Mapping[str, Any]) -> list[str]:
     """What makes the errors on a data set no measure of the model, as ``metrics.json`` describes the data."""
-    return [
-        sentence for sentence in (TRAINED_ON if data.get("trained_on") else "", data.get("framing", "")) if sentence
-    ]
+    sentences = [NO_AGES] if data.get("no_ages") else []
+    sentences += [TRAINED_ON] if data.get("trained_on") else []
+    return sentences + ([data["framing"]] if data.get("framing") else [])
 
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:

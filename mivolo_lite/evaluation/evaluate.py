@@ -101,6 +101,8 @@ def evaluate(
         described["trained_on"] = True
     if "face" in images and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
         described["framing"] = caution
+    if not estimator.card.age:
+        described["no_ages"] = True
     metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index)
     metrics |= {"tasks_left_out": left_out} if left_out else {}
     if inputs is None:

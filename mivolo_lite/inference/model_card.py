@@ -64,7 +64,7 @@ def model_card(
 
 
 def _head(card: Card, licence: str, has_onnx: bool) -> str:
-    tags = ["age-estimation", *(["gender-estimation"] if card.gender else []), "face", "mivolo-lite"]
+    tags = [f"{name}-estimation" for name in ("age", "gender") if getattr(card, name)] + ["face", "mivolo-lite"]
     tags += ["onnx"] if has_onnx else []
     head: dict[str, Any] = {"library_name": "mivolo-lite", "pipeline_tag": "image-classification", "tags": tags}
     if licence:
@@ -79,7 +79,8 @@ def _images(card: Card) -> str:
 
 
 def _answers(card: Card) -> str:
-    names = ["the age", *(["the gender"] if card.gender else []), *(str(task["name"]) for task in card.tasks)]
+    names = [f"the {name}" for name in ("age", "gender") if getattr(card, name)]
+    names += [str(task["name"]) for task in card.tasks]
     return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
 
 

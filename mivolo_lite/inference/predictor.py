@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mivolo_lite.card import DEFAULT, Tta
+from mivolo_lite.card import DEFAULT, NO_AGES, Tta
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.credentials import without_credentials
@@ -69,7 +69,7 @@ class Predictor:
         detector = getattr(find_faces, "name", None)
         self.cutter = Cutter(estimator.card.crop_policy, estimator.inputs, persons == RULE, detector)
         self.answers = Answers(estimator, batch, half)
-        self.notes = list(self.cutter.notes)
+        self.notes = [*self.cutter.notes, *([] if estimator.card.age else [NO_AGES])]
         if not isinstance(persons, str) and not needs_bodies:
             self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 

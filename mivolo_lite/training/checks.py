@@ -72,7 +72,7 @@ def has_teachers(config: RunConfig) -> bool:
 
 
 def taught(config: RunConfig) -> set[str]:
-    """The labels that teachers answer for every image: their ages, and the gender where one of them estimates it."""
+    """The labels that teachers answer for every image: the age, and the gender where one of them estimates it."""
     if not has_teachers(config):
         return set()
     folders = [locate(teacher) for teacher in config.optim.teachers]

@@ -59,7 +59,7 @@ class Teachers:
         device: of the teachers; the student's by default.
 
     Raises:
-        UserError: a checkpoint is missing or damaged, or looks at none of the student's images.
+        UserError: a checkpoint is missing or damaged, learnt no ages, or looks at none of the student's images.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Teachers:
         device = student.device if device is None else device
         self.teachers = [Estimator.load(folder).to(device).requires_grad_(False) for folder in folders]
         for folder, teacher in zip(folders, self.teachers, strict=True):
+            if not teacher.card.age:
+                raise UserError(f"optim.teachers: {folder} learnt no ages, and would teach random ones; choose another")
             if not set(teacher.inputs) & set(student.inputs):
                 raise UserError(
                     f"optim.teachers: {folder} looks at {' and '.join(teacher.inputs)}, this model at "

@@ -194,6 +194,7 @@ class Trainer:
         self.unlearnt = unlearnt(config, self.labels)
         # The head stays for the losses and for resuming; without labels it would answer at random.
         self.estimator.card.gender |= "gender" not in self.unlearnt
+        self.estimator.card.age |= "age" not in self.unlearnt
         teachers = None
         if config.optim.teachers:
             teachers = Teachers(config.optim.teachers, self.estimator, config.optim.teacher_features, device)

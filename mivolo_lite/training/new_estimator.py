@@ -51,6 +51,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
             "they are read; set it to false, or index the shards and use reader: index"
         )
     estimator.card.gender = start.get("gender", False)
+    estimator.card.age = start.get("age", False) and not method_changes(estimator.card, Card(**start))
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)
@@ -78,6 +79,7 @@ def init_from(estimator: Estimator, checkpoint: str) -> list[str]:
     changes = method_changes(estimator.card, card)
     listed = ", ".join(f"{name} {value} ({trained})" for name, (value, trained) in changes.items())
     lines = [f"the head for ages begins anew: {listed}"] if changes else []
+    lines += [] if card.age or changes else ["it learnt no ages, so the head for them begins anew"]
     run_tasks = {task.name for task in estimator.tasks}
     if left_out := [task["name"] for task in card.tasks if task["name"] not in run_tasks]:
         lines.append(f"tasks that this run does not learn are left out: {first_few(left_out, 10)}")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mivolo_lite import Predictor
+from mivolo_lite.card import NO_AGES
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.align import align
 from mivolo_lite.images.jpeg import decode
@@ -72,6 +73,11 @@ def test_calibrated_checkpoints_give_intervals_and_the_gender_its_temperature():
     assert after.age == before.age
     assert after.age_interval == pytest.approx((max(0, after.age - 7), min(120, after.age + 7)))
     assert after.gender == before.gender and after.gender_probability < before.gender_probability
+
+
+def test_ages_of_a_model_that_learnt_none_come_with_a_note():
+    assert NO_AGES in Predictor(tiny_estimator(age=False), FaceDetector(RedSquares())).notes
+    assert NO_AGES not in Predictor(tiny_estimator(), FaceDetector(RedSquares())).notes
 
 
 def test_tasks_are_answered():

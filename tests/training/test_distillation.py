@@ -153,6 +153,14 @@ def test_the_teacher_learns_nothing(teacher):
     assert isinstance(teachers.answers(batch_of(4).images()), Answers)
 
 
+def test_a_teacher_that_learnt_no_ages_is_one_line(tmp_path):
+    recognition = estimator(1)
+    recognition.card.age = False
+    recognition.save(tmp_path / "recognition")
+    with pytest.raises(UserError, match="recognition learnt no ages, and would teach random ones"):
+        Teachers([tmp_path / "recognition"], estimator(2))
+
+
 def test_a_teacher_of_other_images_is_one_line(tmp_path):
     estimator(1, input="body").save(tmp_path / "body")
     with pytest.raises(UserError, match="optim.teachers: .*body looks at body, this model at face"):

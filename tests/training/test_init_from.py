@@ -114,6 +114,19 @@ def test_another_method_begins_with_a_new_head_and_says_so(words, tmp_path, caps
 
 
 @pytest.mark.slow
+def test_the_head_for_ages_of_a_checkpoint_that_learnt_none_begins_anew(words, tmp_path, capsys):
+    main(["train", "--run", f"{tmp_path}/first", *words])
+    first = Estimator.load(tmp_path / "first" / "best")
+    first.card.age = False
+    first.save(tmp_path / "recognition")
+    second = started("--run", tmp_path / "second", "--init_from", tmp_path / "recognition", *words)
+    assert "it learnt no ages, so the head for them begins anew" in capsys.readouterr().out
+    learnt, state = first.state_dict(), second.estimator.state_dict()
+    is_kept = {name: learnt[name].equal(state[name]) for name in learnt}
+    assert not is_kept["method.head.weight"] and is_kept["gender_head.weight"] and second.estimator.card.age
+
+
+@pytest.mark.slow
 def test_a_convolutional_model_may_begin_with_another_image_size(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")

@@ -8,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mivolo_lite.card import NO_AGES
 from mivolo_lite.cli import main
 from mivolo_lite.convert import swinface as swinface_official
 from mivolo_lite.estimator import Card, Estimator
@@ -59,6 +60,7 @@ def test_it_tells_people_apart_whom_it_never_saw(sampled, tmp_path, capsys):
     assert losses[-1] < 0.8 * losses[0] and log_of(run, "train")[0]["recognition_loss"] == losses[0]
     main(["evaluate", "--checkpoint", f"{run}/best", "--data", f"{sampled}/val", "--out", f"{out}", "--workers", "0"])
     metrics = json.loads((out / "metrics.json").read_text())
+    assert not Card.load(run / "best").age and metrics["data"]["no_ages"]
     found = metrics["verification"]["recognition"]
     # The colours of synthetic people are enough for 0.67 to 0.73 without learning.
     untrained = evaluate(save_untrained(tmp_path / "untrained"), sampled / "val", tmp_path / "nothing", report=False)
@@ -67,6 +69,7 @@ def test_it_tells_people_apart_whom_it_never_saw(sampled, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"recognition accuracy {found['accuracy']:.1%} of {found['pairs']}" in printed
     assert "recognition" in (out / "report.html").read_text() and (out / "plots" / "roc_recognition.png").exists()
+    assert NO_AGES in printed and NO_AGES in (out / "report.html").read_text()
 
 
 @pytest.mark.slow
