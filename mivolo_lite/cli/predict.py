@@ -5,8 +5,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.output import complain, printable
@@ -41,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
     parser.add_argument(
         "--tta",
-        type=Literal["none", "flip"] | None,
+        type=Tta | None,
         default=None,
         help="`flip` also estimates from the mirror images; by default what model.yaml says",
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mivolo_lite.card import Card
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path
 from mivolo_lite.lineage import joined_digests
 from mivolo_lite.output import complain
@@ -36,7 +37,13 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
             raise UserError(f"{folder}: {name} {other} differs from the first's, {first}; give models that share it")
 
 
-def tasks_in_words(tasks: Sequence[Task]) -> str:
+def shared_values(first: Estimator, other: Estimator, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """What two cards say under these names, and what their tasks answer, for ``require_equal``."""
+    values = {name: (getattr(first.card, name), getattr(other.card, name)) for name in names}
+    return values | {"tasks": (_in_words(first.tasks), _in_words(other.tasks))}
+
+
+def _in_words(tasks: Sequence[Task]) -> str:
     """What tasks answer, as "smiling (no, yes), yaw (regression)": options of their training alone are left out."""
     return ", ".join(f"{task.name} ({', '.join(_answer_of(task))})" for task in tasks) or "none"
 

@@ -12,7 +12,7 @@ from mivolo_lite.convert.averages import (
     note_differences,
     require_equal,
     require_new_folder,
-    tasks_in_words,
+    shared_values,
 )
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -61,9 +61,7 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
         raise UserError(f"{folder}: looks at {' and '.join(member.inputs)}, the first at {' and '.join(first.inputs)}")
     defining = ("name", *member.method.defining)
     same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
-    same |= {name: (getattr(first_card, name), getattr(card, name)) for name in _SAME}
-    same["tasks"] = tasks_in_words(first.tasks), tasks_in_words(member.tasks)
-    require_equal(same, folder)
+    require_equal(same | shared_values(first, member, _SAME), folder)
 
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:

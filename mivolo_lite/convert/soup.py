@@ -13,7 +13,7 @@ from mivolo_lite.convert.averages import (
     note_differences,
     require_equal,
     require_new_folder,
-    tasks_in_words,
+    shared_values,
 )
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator, method_changes, model_changes
@@ -42,11 +42,8 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
         require_equal(model_changes(cards[0], card) | method_changes(cards[0], card), folder)
     # Those of the estimators: a file may leave the normalisation to its model.
-    first = estimators[0].card
     for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
-        same = {name: (getattr(first, name), getattr(estimator.card, name)) for name in _SAME}
-        same["tasks"] = tasks_in_words(estimators[0].tasks), tasks_in_words(estimator.tasks)
-        require_equal(same, folder)
+        require_equal(shared_values(estimators[0], estimator, _SAME), folder)
     note_differences(cards, checkpoints)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):

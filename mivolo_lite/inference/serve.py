@@ -218,8 +218,8 @@ class Service:
         left = _DRAINED_BYTES
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
             async with self.arrivals.limited():
-                async for part in request.stream():
-                    left -= len(part)
+                async for chunk in request.stream():
+                    left -= len(chunk)
                     if left < 0:
                         return
 

@@ -26,11 +26,12 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     Raises:
         UserError: the method weighs ages by their counts, which a stream does not know.
     """
-    start = {}
+    start, inherited = None, {}
     if weights_from is not None and (weights_from / CARD_FILE).exists():
-        start = asdict(Card.load(weights_from))
+        start = Card.load(weights_from)
+        inherited = {name: getattr(start, name) for name in ("normalisation", "licence", "attribution")}
     card = Card(
-        **{name: start[name] for name in ("normalisation", "licence", "attribution") if name in start},
+        **inherited,
         model=named_options(config.model),
         method=named_options(config.method),
         span=asdict(config.ages),
@@ -50,8 +51,8 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
             f"method.{estimator.method.balancing_option}: how many samples of a stream have an age is not known before "
             "they are read; set it to false, or index the shards and use reader: index"
         )
-    estimator.card.gender = start.get("gender", False)
-    estimator.card.age = start.get("age", False) and not method_changes(estimator.card, Card(**start))
+    estimator.card.gender = start is not None and start.gender
+    estimator.card.age = start is not None and start.age and not method_changes(estimator.card, start)
     age_counts = torch.from_numpy(reader.age_counts(**asdict(config.ages)))
     if age_counts.any():
         estimator.method.fit_prior(age_counts)
