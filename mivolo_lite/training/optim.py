@@ -147,9 +147,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
     Raises:
         UserError: the optimizer does not take its options, cannot run here, or would move what is frozen.
     """
-    if frozen and config.name in _MOVES_FROZEN:
-        raise UserError(f"optim.name {config.name}: also moves what train.freeze holds; take another optimizer")
     groups = parameter_groups(module, config, frozen)
+    if config.name in _MOVES_FROZEN and any(group["can_freeze"] for group in groups):
+        raise UserError(f"optim.name {config.name}: also moves what train.freeze holds; take another optimizer")
     if config.name == ADAMW:
         is_fused = all(parameter.device.type in _FUSED for parameter in module.parameters())
         options = {"betas": (config.beta1, config.beta2), "fused": is_fused or None} | config.options

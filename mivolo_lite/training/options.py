@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from mivolo_lite.ranges import Minutes, float_range, int_range
-from mivolo_lite.training.param_groups import Part
 from mivolo_lite.training.trackers import TrackerName
 
 
@@ -21,9 +20,10 @@ class TrainConfig:
             and lets each layer of each step wait for its GPU.
         compile: compile the model's training call with ``torch.compile``, which may take minutes at the first step; not
             with ZeRO-3 and FSDP2.
-        freeze: parts of the model that do not learn at first: ``backbone``, ``stem``, and of a model with two inputs
-            ``face`` and ``body``.
-        freeze_epochs: passes over the data after which they learn as well; null for never.
+        freeze: parts of the model that do not learn: ``backbone``, ``stem``, of a model with two inputs ``face`` and
+            ``body``, or modules of the backbone by timm's names (``blocks.0``, ``layer1``).
+        freeze_epochs: passes over the data after which they learn as well; null for never, for which the backward pass
+            ends above them and takes less time and memory.
         grad_checkpointing: activation checkpointing: the backward pass computes the activations of each block of a
             backbone again instead of keeping them; less memory, about a third more time.
         eval_every: epochs between evaluations.
@@ -45,7 +45,7 @@ class TrainConfig:
     channels_last: bool = True
     sync_batchnorm: bool = False
     compile: bool = False
-    freeze: list[Part] = field(default_factory=list)
+    freeze: list[str] = field(default_factory=list)
     freeze_epochs: Annotated[float, float_range(0)] | None = None
     grad_checkpointing: bool = False
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0

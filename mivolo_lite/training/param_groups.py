@@ -1,13 +1,16 @@
 """How fast each parameter learns: layer-wise learning-rate decay, and freezing.
 
-Both are factors of the learning rate, functions of the parameter's name and the epoch. So a run resumes as exactly with
-them as without, at any world size and on any engine: a frozen parameter takes part in every step, with a learning rate
-of 0. Its gradient counts in the norm that ``optim.clip_norm`` bounds, on every engine alike: DeepSpeed's norm is that
-of all parameters. AdamW's decay is a factor of the learning rate as well, so that it stays as it is to the last bit.
+What is frozen for good has no gradient, so the backward pass ends above it: a step of efficientnet_lite0 at 160 px on a
+CPU takes 0.57 of the time where its stem and first two stages are frozen.
+
+What thaws is frozen by a learning rate of 0. So a run resumes as exactly with it as without, on any engine, and
+DistributedDataParallel knows from the start which gradients come. They count in the norm that ``optim.clip_norm``
+bounds. AdamW's decay is a factor of the learning rate as well, so that the parameter stays as it is.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from itertools import accumulate
 
 from timm.models import group_parameters
 from torch import nn
@@ -15,9 +18,7 @@ from torch import nn
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.models.interface import AgeModel
-
-Part = Literal["face", "body", "backbone", "stem"]
-"""Of a model: a branch of one with two inputs, all of its timm backbones, or their first layers."""
+from mivolo_lite.wording import did_you_mean
 
 
 def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
@@ -28,7 +29,7 @@ def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     square, and so on.
     """
     scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
-    for layers in _backbones(module):
+    for _, layers in _backbones(module):
         last = max(layers.values())
         scales |= {name: layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
     return scales
@@ -39,8 +40,9 @@ class Freeze:
 
     Args:
         estimator: the model with its heads.
-        parts: which; none for a model that learns as a whole.
-        epochs: passes over the data after which they learn as well; None for never.
+        parts: which: ``backbone`` for all timm backbones, ``stem`` for their first layers, a branch of a model with two
+            inputs (``face``, ``body``), or a module of a backbone by timm's name (``blocks.0``).
+        epochs: passes over the data after which they learn as well; None for never: then they need no gradient.
 
     Attributes:
         names: of the frozen parameters.
@@ -49,10 +51,12 @@ class Freeze:
         UserError: the model has no such part.
     """
 
-    def __init__(self, estimator: Estimator, parts: Sequence[Part], epochs: float | None):
+    def __init__(self, estimator: Estimator, parts: Sequence[str], epochs: float | None):
         self.epochs = epochs
         self.names = _names_of(estimator, parts)
         self._modules = list(_largest_within(estimator, self.names))
+        for name, parameter in estimator.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and (epochs is not None or name not in self.names))
 
     def is_on(self, epoch: float) -> bool:
         """Whether the parts are frozen after so many passes over the data."""
@@ -65,16 +69,33 @@ class Freeze:
             module.eval()
 
 
-def _names_of(estimator: Estimator, parts: Sequence[Part]) -> set[str]:
+def _names_of(estimator: Estimator, parts: Sequence[str]) -> set[str]:
+    """The parameters of these parts.
+
+    Raises:
+        UserError: the model has no such part.
+    """
     names = {name for name, _ in estimator.named_parameters()}
-    layers = {name: layer for of_backbone in _backbones(estimator) for name, layer in of_backbone.items()}
-    by_part = {part: _within(names, modules) for part, modules in estimator.model.branches.items()}
-    by_part |= {"backbone": set(layers), "stem": {name for name, layer in layers.items() if not layer}}
+    by_part = defaultdict(set, {part: _within(names, modules) for part, modules in estimator.model.branches.items()})
+    by_module: dict[str, set[str]] = defaultdict(set)
+    for prefix, layers in _backbones(estimator):
+        by_part["backbone"] |= set(layers)
+        by_part["stem"] |= {name for name, layer in layers.items() if not layer}
+        for name in layers:
+            for module in _modules_around(name.removeprefix(prefix)):
+                by_module[module].add(name)
+    listed = ", ".join(part for part, parameters in by_part.items() if parameters)
+    parameters_of = by_module | {part: parameters for part, parameters in by_part.items() if parameters}
     for part in parts:
-        if not by_part[part]:
-            listed = ", ".join(name for name, parameters in by_part.items() if parameters)
-            raise UserError(f"train.freeze: this model has no {part}; it has {listed}")
-    return set().union(*(by_part[part] for part in parts))
+        if part not in parameters_of:
+            hint = did_you_mean(part, parameters_of, f"it has {listed} and timm's modules, as {next(iter(by_module))}")
+            raise UserError(f"train.freeze: this model has no {part!r:.60}{hint}")
+    return set().union(*(parameters_of[part] for part in parts))
+
+
+def _modules_around(name: str) -> Iterator[str]:
+    """The modules that hold a parameter, from the outermost: of ``blocks.0.conv.weight`` blocks, blocks.0 and so on."""
+    return accumulate(name.split(".")[:-1], lambda path, module: f"{path}.{module}")
 
 
 def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Iterator[nn.Module]:
@@ -91,12 +112,14 @@ def _within(names: Iterable[str], modules: Sequence[str]) -> set[str]:
     return {name for name in names if not set(modules).isdisjoint(name.split("."))}
 
 
-def _backbones(module: nn.Module) -> Iterator[dict[str, int]]:
-    """Of every timm model in a module, the number of each parameter's layer by the whole name."""
+def _backbones(module: nn.Module) -> Iterator[tuple[str, dict[str, int]]]:
+    """Of every timm model in a module, what its parameters' names begin with, and the number of each one's layer by the
+    whole name."""
     fusion = [name for model in module.modules() if isinstance(model, AgeModel) for name in model.fusion]
     for path, submodule in module.named_modules():
         if hasattr(submodule, "group_matcher"):
+            prefix = f"{path}." if path else ""
             layers = group_parameters(submodule, submodule.group_matcher(coarse=False), reverse=True)
             named = {name for name, _ in submodule.named_parameters()}
             named -= _within(named, fusion)
-            yield {f"{path}.{name}" if path else name: layer for name, layer in layers.items() if name in named}
+            yield prefix, {f"{prefix}{name}": layer for name, layer in layers.items() if name in named}

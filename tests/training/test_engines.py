@@ -177,6 +177,14 @@ def test_killed_and_resumed_at_another_world_size(attempts, trained, one_process
     assert_same(trained(*attempts, **{"optim.micro_batch": 2}), one_process)  # accumulates over 2 or 4
 
 
+def test_what_is_frozen_for_good_on_one_engine_after_another(trained):
+    changed = {"train.freeze": "[stem, blocks.0]"}
+    alone = trained(("single", 1, STEPS), **changed)
+    assert_same(trained(("zero3", 1, 7), ("fsdp2", 2, 14), ("zero2", 2, 21), ("ddp", 2, STEPS), **changed), alone)
+    learnt = {name.removeprefix("exp_avg.") for name in alone.checkpoint("optimizer.safetensors")}
+    assert any("blocks.1." in name for name in learnt) and not any("blocks.0." in name for name in learnt)
+
+
 def test_several_data_sets_with_attention_to_levels_and_an_annealed_loss(trained, people):
     """The mixture, tasks with subnets of their own and the annealing resume where they stopped, by twice as many."""
     sets = [{"path": str(people / "train"), "weight": 2}, {"path": str(people / "val"), "weight": 1}]

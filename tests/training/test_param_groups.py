@@ -51,7 +51,7 @@ def test_a_residual_network_by_hand():
 @pytest.mark.parametrize("model", MODELS)
 def test_groups_hold_every_parameter_once_at_its_rate(model):
     module = estimator(model)
-    freeze = Freeze(module, ["stem"], None)
+    freeze = Freeze(module, ["stem"], 1)
     optimizer = build_optimizer(module, OptimConfig(layer_decay=0.5), freeze.names)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     set_learning_rate(optimizer, 2.0, frozen=True)
@@ -85,8 +85,25 @@ def test_mivolo_freezes_a_branch_and_never_what_joins_them():
 
 
 def test_a_part_that_the_model_lacks_is_one_line():
-    with pytest.raises(UserError, match="train.freeze: this model has no body; it has backbone, stem"):
+    with pytest.raises(UserError, match="train.freeze: this model has no 'body'; it has backbone, stem and timm's mod"):
         Freeze(estimator("single"), ["body"], None)
+    with pytest.raises(UserError, match="no 'layer1.5'; did you mean layer1.1"):
+        Freeze(estimator("single"), ["layer1.5"], None)
+
+
+def test_a_module_of_the_backbone_is_frozen_by_its_name():
+    names = Freeze(estimator("single"), ["layer1", "layer2.0"], None).names
+    assert {".".join(name.split(".")[2:4]) for name in names} == {"layer1.0", "layer1.1", "layer2.0"}
+    assert "model.backbone.layer2.1.conv1.weight" not in names
+
+
+def test_what_is_frozen_for_good_has_no_gradient_and_no_place_in_the_optimizer():
+    module = estimator("single")
+    freeze = Freeze(module, ["backbone"], None)
+    optimizer = build_optimizer(module, OptimConfig(name="madgrad"), freeze.names)
+    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert learning == {id(value) for name, value in module.named_parameters() if name not in freeze.names}
+    assert not any(value.requires_grad for name, value in module.named_parameters() if name in freeze.names)
 
 
 @pytest.mark.slow
