@@ -5,6 +5,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +111,25 @@ def _gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The nested values of files and overrides, later ones winning, and where each dotted key comes from."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for key, value in _options(argv):
-        layers = (
-            _read_files(_config_path(value, "--config"))
-            if key == "config"
-            else [(_override(key, value), _COMMAND_LINE)]
-        )
-        for layer, source in layers:
-            layer = _sections(layer, source)
-            _merge(values, layer)
-            origin.update((dotted, source) for dotted in _dotted(layer))
+    for layer, source in _layers(argv):
+        _merge(values, layer)
+        origin.update((dotted, source) for dotted in _dotted(layer))
     return values, origin
+
+
+def _layers(argv: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Files, and the options between them, each with where it stood. Options are one layer, so that it does not matter
+    whether ``--model`` or ``--model.backbone`` comes first."""
+    for is_file, options in groupby(_options(argv), lambda option: option[0] == "config"):
+        if is_file:
+            for _, path in options:
+                for layer, source in _read_files(_config_path(path, "--config")):
+                    yield _sections(layer, source), source
+        else:
+            overrides: dict[str, Any] = {}
+            for key, value in options:
+                _merge(overrides, _sections(_override(key, value), _COMMAND_LINE))
+            yield overrides, _COMMAND_LINE
 
 
 def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

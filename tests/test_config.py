@@ -72,6 +72,13 @@ def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
     assert read_run_config([*file, "--method", "regression"]).method.loss == "l1"
 
 
+def test_the_order_of_options_on_the_command_line_does_not_matter(tmp_path):
+    file = write(tmp_path / "a.yaml", "run: r\nmodel: {name: dual, face: resnet18}\n")
+    model = read_run_config([*file, "--model.backbone", "resnet34", "--model", "single"]).model
+    assert (model.name, model.backbone) == ("single", "resnet34")
+    assert read_run_config(["--model", "single", *file]).model.face == "resnet18"  # a later file still wins
+
+
 @pytest.mark.parametrize(
     "text, overrides, parts",
     [
@@ -80,6 +87,7 @@ def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
         ("optim: {epochs: three}", [], ["a.yaml", "optim.epochs", "three"]),
         ("optim: {lr: -1}", [], ["a.yaml", "optim.lr", "-1"]),
         ("optim: 3", [], ["a.yaml", "optim"]),
+        ("data: {val: {path: v, weight: 2}}", [], ["a.yaml", "data: val", "weight 2"]),
         ("data: {augment: {flip: 1.5}}", [], ["a.yaml", "data.augment.flip", "1.5"]),
         ("data: {augment: {erase: 2}}", [], ["a.yaml", "data.augment.erase", "2"]),
         ("data: {augment: {crop_scale: 0}}", [], ["a.yaml", "data.augment.crop_scale", "0"]),

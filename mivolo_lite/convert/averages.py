@@ -1,5 +1,6 @@
 """What averaging checkpoints needs, as weights or as answers."""
 
+import os
 from collections.abc import Mapping, Sequence
 from operator import eq
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mivolo_lite.card import Card
+from mivolo_lite.card import Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path
@@ -57,8 +58,12 @@ def _answer_of(task: Task) -> list[str]:
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
     """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken.
 
-    And one where a calibration is left out.
+    And one where a calibration is left out, or a checkpoint given twice.
     """
+    places = [os.path.realpath(locate(folder)) for folder in checkpoints]
+    for folder, place in dict(zip(checkpoints, places, strict=True)).items():
+        if places.count(place) > 1:
+            complain(f"note: {folder} is given more than once and counts so often")
     for name, words, is_alike in (
         ("crop_policy", "cuts crops by other rules", _cut_alike),
         ("tta", "has another tta", eq),

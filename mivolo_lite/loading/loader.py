@@ -116,6 +116,8 @@ class DataConfig:
             self.train = [TrainSet.read(entry) for entry in entries]
         if isinstance(self.val, dict):
             self.val = TrainSet.read(self.val)
+        if self.val_set.weight != 1:
+            raise ValueError(f"val: weight {self.val_set.weight:g}: is of several sets to train on; leave it out")
         for train_set in self.train_sets:
             if train_set.shares_samples_with(self.val_set):
                 raise ValueError(f"val: {self.val_set} shares samples with data.train, {train_set}; take other folds")

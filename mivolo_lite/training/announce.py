@@ -63,6 +63,8 @@ def _cautions(trainer: "Trainer") -> Iterator[str]:
             yield f"careful: data.{option}: nothing is hidden from a model with one input"
     if (optim := trainer.config.optim).warmup_epochs >= optim.epochs:
         yield f"careful: optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
+    for option in optim.unused_options():
+        yield f"careful: optim.{option}: optim.schedule {optim.schedule} has no such option"
     if validation.digest in training:
         yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set

@@ -23,6 +23,15 @@ ADAMW = "adamw"
 
 Schedule = Literal["cosine", "linear", "poly", "tanh", "step", "multistep", "plateau", "constant"]
 
+_OF_SCHEDULES: dict[str, tuple[Schedule, ...]] = {
+    "decay_epochs": ("step",),
+    "decay_milestones": ("multistep",),
+    "plateau_patience": ("plateau",),
+    "decay_rate": ("step", "multistep", "plateau"),
+    "power": ("poly",),
+}
+"""Options that some schedules alone have."""
+
 
 @dataclass
 class OptimConfig:
@@ -48,7 +57,7 @@ class OptimConfig:
         weight_decay: on weight matrices and kernels.
         beta1: AdamW's first moment decay; other optimizers have theirs in ``options``.
         beta2: AdamW's second moment decay.
-        clip_norm: largest gradient norm, of all parameters, frozen ones included; 0 for no clipping.
+        clip_norm: largest gradient norm, of all parameters that learn, or will; 0 for no clipping.
         gender_weight: weight of the gender loss against the age loss, which is in its method's own unit: at 1 both pull
             alike at the start; 0 to train age alone.
         gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.
@@ -109,6 +118,14 @@ class OptimConfig:
             raise UserError("optim.swa_start: optim.ema_decay averages the weights already; set one of the two")
         if self.swa_start is not None and self.swa_start >= self.epochs:
             raise UserError(f"optim.swa_start {self.swa_start:g}: the training ends after {self.epochs:g} epochs")
+
+    def unused_options(self) -> list[str]:
+        """Options that are set, and that ``schedule`` does not have."""
+        return [
+            option
+            for option, schedules in _OF_SCHEDULES.items()
+            if self.schedule not in schedules and getattr(self, option) != getattr(OptimConfig(), option)
+        ]
 
 
 _FUSED = ("cpu", "cuda")

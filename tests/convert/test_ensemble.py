@@ -109,6 +109,15 @@ def test_members_that_want_other_crops_or_another_augmentation_are_named(command
 
 
 @pytest.mark.parametrize("command", ["ensemble", "soup"])
+def test_a_checkpoint_given_twice_is_named(command, tmp_path, capsys):
+    saved(tmp_path / "a", 0)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    main([command, str(tmp_path / "a"), str(tmp_path / "link"), "--out", str(tmp_path / "out")])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"note: {tmp_path / name} is given more than once and counts so often" for name in ("a", "link")]
+
+
+@pytest.mark.parametrize("command", ["ensemble", "soup"])
 def test_a_calibration_that_is_left_out_is_named(command, tmp_path, capsys):
     saved(tmp_path / "a", 0)
     calibration = {"level": 0.9, "by": "all", "radius": 7.5, "radii": {}, "gender_temperature": 1.5}

@@ -63,10 +63,12 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
         "--data.exclude", f"{tmp_path}/women.txt", "--tasks", str([{"name": "group", "classes": classes}]),
         "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0", "--optim.epochs", "1",
         "--optim.global_batch", "500", "--optim.warmup_epochs", "2", "--data.drop_face", "0.5",
+        "--optim.power", "2",
     ])  # fmt: skip
     said = capsys.readouterr().out
     assert "careful: gender: no training sample is F\n" in said
     assert "careful: group: no training sample is Martian\n" in said
+    assert "careful: optim.power: optim.schedule cosine has no such option\n" in said
     assert f"careful: each step of 500 has samples more than once, of {len(index) - len(women)} that there are;" in said
     assert "careful: optim.warmup_epochs 2: all 1 epochs are in the warm-up\n" in said
     assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said
