@@ -87,7 +87,7 @@ def test_the_order_of_options_on_the_command_line_does_not_matter(tmp_path):
         ("optim: {epochs: three}", [], ["a.yaml", "optim.epochs", "three"]),
         ("optim: {lr: -1}", [], ["a.yaml", "optim.lr", "-1"]),
         ("optim: 3", [], ["a.yaml", "optim"]),
-        ("data: {val: {path: v, weight: 2}}", [], ["a.yaml", "data: val", "weight 2"]),
+        ("", ["--data.val", "{path: v, weight: 2}"], ["command line", "data: val", "weight 2"]),
         ("data: {augment: {flip: 1.5}}", [], ["a.yaml", "data.augment.flip", "1.5"]),
         ("data: {augment: {erase: 2}}", [], ["a.yaml", "data.augment.erase", "2"]),
         ("data: {augment: {crop_scale: 0}}", [], ["a.yaml", "data.augment.crop_scale", "0"]),
