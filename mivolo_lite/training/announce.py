@@ -24,6 +24,8 @@ def announce_start(trainer: "Trainer") -> None:
     log(_in_one_line(trainer))
     if config.train.channels_last and not trainer.estimator.channels_last:
         log("train.channels_last: off, since torch on CPUs fails at this model's convolutions in it")
+    if trainer.freeze.names:
+        log(_frozen_in_words(trainer))
     if config.data.workers == "auto":
         log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
@@ -41,6 +43,13 @@ def announce_start(trainer: "Trainer") -> None:
     if trainer.changed:
         changes = [f"{name} {now} (was {then})" for name, (then, now) in trainer.changed.items()]
         log(f"careful: options have changed since the last start: {first_few(changes, 10)}")
+
+
+def _frozen_in_words(trainer: "Trainer") -> str:
+    freeze = trainer.freeze
+    frozen, parameters = freeze.parameters / 1e6, trainer.parameters / 1e6
+    until = "" if freeze.epochs is None else f" before epoch {freeze.epochs:g}"
+    return f"train.freeze: {frozen:.2f} of {parameters:.2f} M parameters do not learn{until}"
 
 
 def _cautions(trainer: "Trainer") -> Iterator[str]:

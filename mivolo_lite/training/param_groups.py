@@ -46,6 +46,7 @@ class Freeze:
 
     Attributes:
         names: of the frozen parameters.
+        parameters: how many numbers they are.
 
     Raises:
         UserError: the model has no such part.
@@ -55,8 +56,11 @@ class Freeze:
         self.epochs = epochs
         self.names = _names_of(estimator, parts)
         self._modules = list(_largest_within(estimator, self.names))
-        for name, parameter in estimator.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and (epochs is not None or name not in self.names))
+        frozen = [parameter for name, parameter in estimator.named_parameters() if name in self.names]
+        self.parameters = sum(parameter.numel() for parameter in frozen)
+        if epochs is None:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
 
     def is_on(self, epoch: float) -> bool:
         """Whether the parts are frozen after so many passes over the data."""

@@ -1,5 +1,7 @@
 """Layer-wise learning-rate decay and freezing: laws on models, and real runs."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -107,21 +109,16 @@ def test_what_is_frozen_for_good_has_no_gradient_and_no_place_in_the_optimizer()
 
 
 @pytest.mark.slow
-def test_a_run_learns_the_heads_alone_until_it_thaws(people, tmp_path):
+def test_a_run_learns_the_heads_alone_until_it_thaws(people, tmp_path, capsys):
     words = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--optim.epochs", "2"]
     words += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0"]
-    words += [
-        "--optim.global_batch",
-        "16",
-        "--train.save_every",
-        "1",
-        "--train.keep",
-        "1000",
-        "--optim.layer_decay",
-        "0.7",
-    ]
+    words += ["--optim.global_batch", "16", "--train.save_every", "1", "--train.keep", "1000"]
+    words += ["--optim.layer_decay", "0.7"]
     words += ["--train.freeze", "[backbone]", "--train.freeze_epochs", "1", "--run", f"{tmp_path}/run"]
     main(words)
+    assert re.search(
+        r"train.freeze: 0.\d\d of 0.\d\d M parameters do not learn before epoch 1\n", capsys.readouterr().out
+    )
     states = [load_file(path / "model.safetensors") for path in sorted((tmp_path / "run/checkpoints").iterdir())]
     backbones = [{name: value for name, value in state.items() if name.startswith("model.")} for state in states]
     first, frozen, last = backbones[0], backbones[len(states) // 2 - 1], backbones[-1]
