@@ -34,7 +34,6 @@ def run(argv: Sequence[str]) -> None:
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )
     options = parse(parser, argv)
-    # torch and timm take seconds to import, and --help needs none
     from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
 
     print(calibration_table(calibrate(**options)))

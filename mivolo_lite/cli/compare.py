@@ -16,13 +16,12 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--figures", type=Literal[FORMATS], default="png", help="format of the curves' files")
     options = parse(parser, argv)
-    # torch and timm take seconds to import, and --help needs none
     from mivolo_lite.evaluation.compare import compare, comparison_table
 
     if options["out"] is None:
         print(comparison_table(compare(options["folders"])))
         return
-    from mivolo_lite.evaluation.comparison_files import write_comparison  # matplotlib takes a second to import
+    from mivolo_lite.evaluation.comparison_files import write_comparison
 
     print(comparison_table(write_comparison(options["folders"], options["out"], options["figures"])))
     print(f"\nwritten to {options['out']}")

@@ -13,7 +13,6 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("out", type=str, help="the folder, or the file, to write")
     options = parse(parser, argv)
-    # torch and timm take seconds to import, and --help needs none
     from mivolo_lite.convert.convert import convert, licence_line
 
     out = convert(**options)

@@ -13,7 +13,6 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--folds", type=int_range(2, 1000), default=5, help="folds that `pack --folds` made")
     add_training_options(parser)
     options, words = parse_known(parser, argv, ["folds", *TRAINING_OPTIONS])
-    # torch and timm take seconds to import, and --help needs none
     from mivolo_lite.experiments.crossval import cross_validate, crossval_table
 
     print(crossval_table(cross_validate(words, **options)))

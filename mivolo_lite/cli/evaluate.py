@@ -88,7 +88,7 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _evaluate(options: dict) -> None:
-    from accelerate import PartialState  # torch and timm take seconds to import, and --help needs none
+    from accelerate import PartialState
 
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table

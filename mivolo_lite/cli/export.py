@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
         help="`flip` also estimates from the mirror images, inside; by default what model.yaml says",
     )
     options = parse(parser, argv)
-    from mivolo_lite.inference.export import export  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.export import export
     from mivolo_lite.inference.timm_weights import export_backbone
 
     which = options.pop("input")

@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
     options = parse(parser, argv)
 
-    from mivolo_lite.inference.detect import open_detector  # OpenCV takes time to import, and --help needs none
+    from mivolo_lite.inference.detect import open_detector
     from mivolo_lite.inference.find_faces import LABELS_FILE, find_faces
     from mivolo_lite.shards.rejects import REJECTED_FILE
 

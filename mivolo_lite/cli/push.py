@@ -20,6 +20,6 @@ def run(argv: Sequence[str]) -> None:
         "--data_licences", type=str, nargs="+", default=[], help='as in "FairFace: CC BY 4.0", one for each data set'
     )
     options = parse(parser, argv)
-    from mivolo_lite.inference.push import push  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.push import push
 
     print(f"pushed: {push(**options)}")

@@ -13,7 +13,6 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int_range(2, 1000), default=3, help="trainings: seeds 0, 1, 2, ...")
     add_training_options(parser)
     options, words = parse_known(parser, argv, ["seeds", *TRAINING_OPTIONS])
-    # torch and timm take seconds to import, and --help needs none
     from mivolo_lite.experiments.seeds import seeds_table, train_seeds
 
     print(seeds_table(train_seeds(words, **options)))
