@@ -7,6 +7,7 @@ from typing import Literal
 from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference.formats import Format, Precision
 
 
 def run(argv: Sequence[str]) -> None:
@@ -21,13 +22,13 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, required=True, help="the file to write")
     parser.add_argument(
         "--format",
-        type=Literal["onnx", "torch", "timm"],
+        type=Format,
         default="onnx",
         help="`torch` is torch.export's file; `timm` is the backbone's plain weights, without heads",
     )
     parser.add_argument(
         "--precision",
-        type=Literal["fp32", "fp16"],
+        type=Precision,
         default="fp32",
         help="of the backbone; heads stay in float32",
     )

@@ -2,19 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from mivolo_lite.card import Tta
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path, written_aside
+from mivolo_lite.inference.formats import GraphFormat, Precision
 from mivolo_lite.inference.graph import Graph, describe, trace
 from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx
 from mivolo_lite.inference.parity import Run, require_parity
-
-Precision = Literal["fp32", "fp16"]
-GraphFormat = Literal["onnx", "torch"]
 
 DESCRIPTION = "description.json"
 """The extra file of a torch.export program with what ONNX files have as metadata."""

@@ -11,6 +11,7 @@ from mivolo_lite import __version__
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.formats import Precision
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.tasks import Task
 
@@ -115,7 +116,7 @@ def trace(graph: Graph) -> ExportedProgram:
         raise UserError(f"export: torch.export cannot trace this {name} model: {first_line(error)}") from error
 
 
-def describe(graph: Graph, precision: str) -> dict[str, Any]:
+def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
     """What a user of the file must know to give it images and to read its answers, as plain values."""
     card, size = graph.estimator.card.to_share(), graph.estimator.card.image_size
     images = {name: f"uint8 (batch, 3, {size}, {size})" for name in graph.input_names}

@@ -8,6 +8,7 @@ from torch import Tensor
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.formats import Precision
 from mivolo_lite.inference.graph import AGE, MIXED, PROBABILITY, Graph, answers
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -27,14 +28,14 @@ STEP = 1.0
 """Years between two answers of a method that answers in whole years; rounding decides where it changes over."""
 
 
-def require_parity(estimator: Estimator, graph: Graph, run: Run, precision: str) -> list[str]:
+def require_parity(estimator: Estimator, graph: Graph, run: Run, precision: Precision) -> list[str]:
     """Compare at batches of 1, 2 and 5, with all images and without each of them.
 
     Args:
         estimator: what was exported.
         graph: made of it.
         run: the exported file.
-        precision: ``fp32`` or ``fp16``, which sets the bounds.
+        precision: of the backbone, which sets the bounds.
 
     Returns:
         A line for each case, with the largest differences.

@@ -7,18 +7,19 @@ from torch import nn
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, new_path, save_tensors
+from mivolo_lite.inference.formats import Precision
 from mivolo_lite.models.backbone import create
 from mivolo_lite.models.weights import timm_config
 
 
-def export_backbone(checkpoint: Path | str, out: Path | str, which: str = "face", precision: str = "fp32") -> str:
+def export_backbone(checkpoint: Path | str, out: Path | str, which: str = "face", precision: Precision = "fp32") -> str:
     """Write the weights of a model's timm backbone as a safetensors file.
 
     Args:
         checkpoint: as for ``Estimator.load``.
         out: the file; must not exist.
         which: of a model with a backbone for each input, that of ``face`` or ``body``.
-        precision: ``fp32`` or ``fp16``, of the weights.
+        precision: of the weights.
 
     Returns:
         The Python that loads it.
