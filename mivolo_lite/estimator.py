@@ -15,6 +15,7 @@ from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import explain_write_errors, save_tensors
 from mivolo_lite.images.normalise import Normalise
 from mivolo_lite.images.packed import Images, scatter
+from mivolo_lite.interfaces import interface_error
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
@@ -126,9 +127,8 @@ class Estimator(nn.Module):
         """Ages in years and (B, 2) probabilities over ``GENDERS``, None where the card has no gender."""
         logits, estimate = self.gender_logits(output), self.method.estimate(output["age"])
         if not isinstance(estimate, AgeEstimate) or estimate.age.ndim != 1:
-            raise UserError(
-                f"{type(self.method).__name__}.estimate gives no AgeEstimate of one age a sample, (B,): docs/adding.md "
-                "shows how"
+            raise interface_error(
+                f"{type(self.method).__name__}.estimate gives no AgeEstimate of one age a sample, (B,)"
             )
         return estimate, None if logits is None else logits.softmax(dim=1)
 

@@ -18,7 +18,12 @@ def require_interface(kind: str, name: str, cls: Any, base: type) -> None:
         base: the interface. Its attribute ``required``, and those of the classes between, name what has to be there.
     """
     for fault in _faults(cls, base):
-        raise UserError(f"{kind} {name}: {getattr(cls, '__name__', cls)} {fault}; docs/adding.md shows how")
+        raise interface_error(f"{kind} {name}: {getattr(cls, '__name__', cls)} {fault}")
+
+
+def interface_error(fault: str) -> UserError:
+    """An error of a class that does not keep to its interface, with the page that shows how such a class is written."""
+    return UserError(f"{fault}; docs/adding.md shows how")
 
 
 def _faults(cls: Any, base: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mivolo_lite.errors import UserError
+from mivolo_lite.interfaces import interface_error
 
 
 class Head(nn.Linear):
@@ -18,9 +18,9 @@ class Head(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """(..., outputs) float32 from features (..., D) of any precision. Raises UserError for another width."""
         if features.ndim == 0 or features.shape[-1] != self.in_features:
-            raise UserError(
+            raise interface_error(
                 f"a model's features are {tuple(features.shape)}, its num_features {self.in_features}; give features "
-                f"(B, {self.in_features}): docs/adding.md shows how"
+                f"(B, {self.in_features})"
             )
         with torch.autocast(features.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()

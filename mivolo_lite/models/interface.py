@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.packed import Images
+from mivolo_lite.interfaces import interface_error
 from mivolo_lite.models.head import Head
 
 Channels = Sequence[float]
@@ -61,14 +62,12 @@ class AgeModel(nn.Module):
         """Raise UserError where a subclass does not say what it looks at, or how wide its features are."""
         inputs, width = getattr(self, "inputs", None), getattr(self, "num_features", None)
         if inputs not in (("face",), ("body",), ("face", "body")):
-            raise UserError(
-                f"{type(self).__name__}.inputs is {inputs!r}; give ('face',), ('body',) or ('face', 'body'): "
-                "docs/adding.md shows how"
+            raise interface_error(
+                f"{type(self).__name__}.inputs is {inputs!r}; give ('face',), ('body',) or ('face', 'body')"
             )
         if not isinstance(width, int):
-            raise UserError(
-                f"{type(self).__name__}.num_features is {width!r}; give the width of its features, a whole number: "
-                "docs/adding.md shows how"
+            raise interface_error(
+                f"{type(self).__name__}.num_features is {width!r}; give the width of its features, a whole number"
             )
 
     def pooled(self, features: Any) -> Tensor:

@@ -13,6 +13,7 @@ from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.distributed.flat_reduce import FlatReduce
 from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
+from mivolo_lite.interfaces import interface_error
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.mixup import mixed
 from mivolo_lite.models.missing import uncounted_batches
@@ -173,9 +174,9 @@ class OptimizerStep:
         """(B,) as the method gives it, or by the weight of each sample's subgroup."""
         loss = self.method.loss(output, batch.age)
         if loss.shape != batch.age.known.shape:  # it would be broadcast
-            raise UserError(
+            raise interface_error(
                 f"{type(self.method).__name__}.loss gives {tuple(loss.shape)} for {len(batch)} samples; give "
-                f"({len(batch)},), one loss a sample, without a mean: docs/adding.md shows how"
+                f"({len(batch)},), one loss a sample, without a mean"
             )
         if self.dro is None:
             return loss
