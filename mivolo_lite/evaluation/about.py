@@ -10,6 +10,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
 from mivolo_lite.loading.loader import TrainSet
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
+from mivolo_lite.shards.index import ShardIndex
 
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
 
@@ -64,8 +65,30 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
     )
 
 
+def doubts(
+    checkpoint: Path | str,
+    card: Card,
+    data: Path | str,
+    index: ShardIndex,
+    folds: Sequence[int] | None,
+    images: Sequence[str],
+) -> dict[str, Any]:
+    """What makes errors no measure of the model, by its names in ``metrics.json``.
+
+    Args:
+        checkpoint, card, images: the model, and what it is shown.
+        data, index, folds: the folder or URL of the data set, what is read of it, and which folds.
+    """
+    found = {
+        "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
+        "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
+        "no_ages": not card.age,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
 def cautions(data: Mapping[str, Any]) -> list[str]:
-    """What makes the errors on a data set no measure of the model, as ``metrics.json`` describes the data."""
+    """The ``doubts`` in a data set's description in ``metrics.json``, as sentences."""
     sentences = [NO_AGES] if data.get("no_ages") else []
     sentences += [TRAINED_ON] if data.get("trained_on") else []
     return sentences + ([data["framing"]] if data.get("framing") else [])

@@ -13,7 +13,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.about import about_data, about_model, cautions, framed_otherwise, was_trained_on
+from mivolo_lite.evaluation.about import about_data, about_model, cautions, doubts
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predict import images_needed, predict, predict_each
@@ -95,16 +95,10 @@ def evaluate(
     summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
-        summaries = {name: summaries[name] | {"robustness": measured[name]} for name in summaries}
+        summaries = {name: summary | {"robustness": measured[name]} for name, summary in summaries.items()}
     described = _describe_data(data, index, folds, exclude)
-    if was_trained_on(checkpoint, data, index.digest, folds):
-        described["trained_on"] = True
-    if "face" in images and (caution := framed_otherwise(estimator.card, index.info["crop_policy"])):
-        described["framing"] = caution
-    if not estimator.card.age:
-        described["no_ages"] = True
-    metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index)
-    metrics |= {"tasks_left_out": left_out} if left_out else {}
+    described |= doubts(checkpoint, estimator.card, data, index, folds, images)
+    metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index, left_out)
     if inputs is None:
         metrics |= summaries[None]
     else:
@@ -157,11 +151,13 @@ def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
     return reasons
 
 
-def _describe_estimator(estimator: Estimator, index: ShardIndex) -> dict[str, Any]:
-    """How the estimator was used, for the metrics: only what differs from the plain case."""
+def _describe_estimator(estimator: Estimator, index: ShardIndex, left_out: dict[str, str]) -> dict[str, Any]:
+    """How the estimator was used, for the metrics: only what differs from the plain case, all its tasks answered."""
     described: dict[str, Any] = {} if estimator.tta == "none" else {"tta": estimator.tta}
     if estimator.card.calibration:
         described["calibrated_on_these_images"] = estimator.card.calibration["data_digest"] == index.digest
+    if left_out:
+        described["tasks_left_out"] = left_out
     return described
 
 

@@ -60,31 +60,22 @@ def evaluate_all(
         that the evaluation has, ``trained_on`` where the checkpoint was, and the ``folder`` of its results.
 
     Raises:
-        UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint does not take
-            the ``inputs``, or finds no image in a data set; and as ``evaluate``.
+        UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint is damaged,
+            does not take the ``inputs``, or finds no image in a data set; and as ``evaluate``.
     """
-    out, rows = Path(out), []
+    out = Path(out)
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
     for folder in checkpoints:
         require_files(locate(folder), CARD_FILE)
     indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
     for folder in checkpoints:
-        _require_images(folder, indices, options.get("inputs"))
+        _require_usable(folder, indices, options.get("inputs"))
     if PartialState().is_main_process:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
+    rows: list[dict[str, Any]] = []
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        cells_by_inputs: dict[str | None, dict[str, Any]] = {}
-        for other, folder in zip(sets, data, strict=True):
-            pair = f"{name}_on_{other}"
-            metrics = evaluate(checkpoint, folder, out / pair, cache=cache, **options)
-            trained_on = {"trained_on": True} if metrics["data"].get("trained_on") else {}
-            for inputs, section in metrics.get("inputs", {None: metrics}).items():
-                cells_by_inputs.setdefault(inputs, {})[other] = _cell(section) | trained_on | {"folder": pair}
-        rows += [
-            {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
-            for inputs, cells in cells_by_inputs.items()
-        ]
+        rows += _rows(name, checkpoint, dict(zip(sets, data, strict=True)), out, cache=cache, **options)
     described = {
         name: {"folder": without_credentials(str(folder)), "digest": index.digest, "samples": len(index)}
         | ({"excluded": count_left_out(index)} if options.get("exclude") else {})
@@ -100,8 +91,26 @@ def evaluate_all(
     return matrix
 
 
-def _require_images(checkpoint: str, indices: Sequence[ShardIndex], inputs: str | None) -> None:
-    """Raise UserError where a checkpoint does not take the ``inputs``, or finds nothing to look at in a data set."""
+def _rows(name: str, checkpoint: str, data: Mapping[str, str], out: Path, **options: Any) -> list[dict[str, Any]]:
+    """Evaluate a checkpoint on every data set, by their names: a row for each of the inputs that it is shown."""
+    cells_by_inputs: dict[str | None, dict[str, Any]] = {}
+    for data_name, folder in data.items():
+        pair = f"{name}_on_{data_name}"
+        metrics = evaluate(checkpoint, folder, out / pair, **options)
+        trained_on = {"trained_on": True} if metrics["data"].get("trained_on") else {}
+        for inputs, section in metrics.get("inputs", {None: metrics}).items():
+            cells_by_inputs.setdefault(inputs, {})[data_name] = _cell(section) | trained_on | {"folder": pair}
+    return [
+        {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
+        for inputs, cells in cells_by_inputs.items()
+    ]
+
+
+def _require_usable(checkpoint: str, indices: Sequence[ShardIndex], inputs: str | None) -> None:
+    """Raise UserError where a checkpoint is damaged, does not take the ``inputs``, or finds no image in a data set.
+
+    It is loaded once more for this: seconds, where the last of several would fail hours later.
+    """
     model_inputs = Estimator.load(checkpoint).inputs
     columns_of(inputs, model_inputs, checkpoint)
     for index in indices:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -162,9 +163,12 @@ def test_names_tell_the_folders_apart(folders, names):
         assert short_names(folders, "--data") == names
 
 
-def test_what_is_missing_is_told_before_anything_is_evaluated(runs, people, tmp_path, capsys):
+def test_what_is_missing_or_damaged_is_told_before_anything_is_evaluated(runs, people, tmp_path, capsys):
+    damaged = shutil.copytree(f"{runs}/y/best", tmp_path / "damaged") / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
     for checkpoint, data, message in (
         (f"{runs}/z/best", f"{people}/val", "z/best: no model"),
+        (f"{damaged.parent}", f"{people}/val", "model.safetensors: damaged"),
         (f"{runs}/y/best", f"{people}/test", "test: no such folder"),
         (f"{runs}/x/best", f"{people}/val", "given twice"),
         (f"{runs}/y/best", f"{people}/val", "looks at the face alone"),
