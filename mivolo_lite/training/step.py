@@ -1,8 +1,9 @@
 """One optimizer step: the same number is minimised by 1 process and by 64."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +34,14 @@ class StepResult:
     """What a step did.
 
     Attributes:
-        age_loss, gender_loss, task_losses: this rank's share of the mean losses over all ranks.
-        teacher_loss: likewise of the distance to the teachers' answers, 0 without teachers.
+        losses: (3 + tasks,) this rank's share of the mean losses over all ranks: of age, gender, each task, and the
+            distance to the teachers' answers, 0 without teachers.
         grad_norm: of the gradient, before clipping.
         should_stop: whether any rank had been preempted when the step began; the same on all of them.
         save_asked: whether the main process asked for a checkpoint then.
     """
 
-    age_loss: Tensor
-    gender_loss: Tensor
-    task_losses: list[Tensor]
-    teacher_loss: Tensor
+    losses: Tensor
     grad_norm: Tensor | float
     should_stop: bool = False
     save_asked: bool = False
@@ -98,27 +96,21 @@ class OptimizerStep:
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
         known, flags = self._known_labels(batches, save)
         samples = sum(map(len, batches)) * self.accelerator.num_processes
-        age_loss, gender_loss, teacher_loss, *task_losses = torch.zeros(
-            3 + len(self.tasks), device=self.accelerator.device
-        )
+        total = torch.zeros(3 + len(self.tasks), device=self.accelerator.device)
         outputs = []
         for index, (batch, parts) in enumerate(map(mixed, batches)):
             last = index == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
-                losses = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)
-                age, gender, *tasks = losses / known
-                weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
-                teacher = self._teacher_loss(output, batch) / samples
-                weighted = weighted + self.optim.teacher_weight * teacher
-                teacher_loss = teacher_loss + teacher.detach()
-                age_loss, gender_loss = age_loss + age.detach(), gender_loss + gender.detach()
-                task_losses = [total + loss.detach() for total, loss in zip(task_losses, tasks, strict=True)]
+                of_labels = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)
+                of_teachers = self._teacher_loss(output, batch)
+                losses = torch.cat([of_labels / known, of_teachers[None] / samples])
+                total = total + losses.detach()
                 outputs.append(output["age"].detach())
                 if last:
-                    seen = self._begin_sharing(torch.stack([age_loss, gender_loss, teacher_loss, *task_losses]))
+                    seen = self._begin_sharing(total)
                 with uncounted_batches(self.model) if self.model.grad_checkpointing else nullcontext():
-                    self.engine.backward(age / self.method.loss_unit + self.optim.gender_weight * gender + weighted)
+                    self.engine.backward(self._weighted_sum(losses))
         finite, subgroups, *statistics = seen.wait()
         grad_norm = self._update(step, finite == self.accelerator.num_processes)
         self._set_statistics(statistics)
@@ -127,22 +119,21 @@ class OptimizerStep:
         age = AgeRange.concatenate([batch.age for batch in batches])  # of a mixed image, the larger part's
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
         # The update has waited for the step's work on the GPU, and the flags were copied long before that.
-        return StepResult(age_loss, gender_loss, task_losses, teacher_loss, grad_norm, *map(bool, flags))
+        return StepResult(total, grad_norm, *map(bool, flags))
 
     def mean_losses(self, results: Sequence[StepResult]) -> dict[str, float]:
         """The mean losses of some steps over all ranks, and ``loss``, their weighted sum, which training minimises."""
-        rows = [[result.age_loss, result.gender_loss, result.teacher_loss, *result.task_losses] for result in results]
-        losses = torch.stack([torch.stack(row) for row in rows]).mean(0)
-        age_loss, gender_loss, teacher_loss, *task_losses = self.accelerator.reduce(losses).tolist()
-        weighted = sum(task.weight * loss for task, loss in zip(self.tasks, task_losses, strict=True))
-        weighted += self.optim.gender_weight * gender_loss + self.optim.teacher_weight * teacher_loss
-        return {
-            "loss": age_loss / self.method.loss_unit + weighted,
-            "age_loss": age_loss,
-            "gender_loss": gender_loss,
-            **{f"{task.name}_loss": loss for task, loss in zip(self.tasks, task_losses, strict=True)},
-            **({} if self.teachers is None else {"teacher_loss": teacher_loss}),
-        }
+        losses = self.accelerator.reduce(torch.stack([result.losses for result in results]).mean(0)).tolist()
+        names = ["age", "gender", *(task.name for task in self.tasks), *(["teacher"] if self.teachers else [])]
+        named = {f"{name}_loss": loss for name, loss in zip(names, losses, strict=False)}
+        return {"loss": self._weighted_sum(losses), **named}
+
+    def _weighted_sum(self, losses: Iterable[Any]) -> Any:
+        """The loss that training minimises, from those of a ``StepResult``: tensors or numbers."""
+        age, gender, *tasks, teacher = losses
+        weighted = sum(task.weight * loss for task, loss in zip(self.tasks, tasks, strict=True))
+        weighted = weighted + self.optim.teacher_weight * teacher
+        return age / self.method.loss_unit + self.optim.gender_weight * gender + weighted
 
     def _update(self, step: int, finite: Tensor) -> Tensor | float:
         """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""

@@ -98,7 +98,7 @@ def test_every_model_takes_the_same_steps_in_whole_graphs(label):
     for _ in range(2):
         for seed, numbers in enumerate(NUMBERS if len(inputs) == 2 else sorted({(most,) for most, _ in NUMBERS})):
             batch = batch_of(seed, inputs, numbers)
-            assert torch.equal(reference([batch], seed).age_loss, step([batch], seed).age_loss)
+            assert torch.equal(reference([batch], seed).losses, step([batch], seed).losses)
         graphs.append(counters["stats"]["unique_graphs"])
     assert not counters["graph_break"]
     assert graphs[0] == graphs[1] and 1 <= graphs[0] <= MOST_GRAPHS.get(label, 2 if label == "mivolo, face" else 1)
@@ -112,7 +112,7 @@ def test_also_in_mixed_precision():
     reference, step = step_of(plain, False, "bf16"), step_of(compiled, True, "bf16")
     for number in range(3):
         batch = batch_of(number, plain.inputs, (3 + number,))
-        assert torch.equal(reference([batch], number).age_loss, step([batch], number).age_loss)
+        assert torch.equal(reference([batch], number).losses, step([batch], number).losses)
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
@@ -133,7 +133,7 @@ def work(file, rank, port, results):
         step = OptimizerStep(engine, OptimConfig(), seed=0)
         for number, numbers in enumerate([(4,), (3,), (6,)]):
             batch = batch_of(10 * number + rank, estimator.inputs, numbers)
-            losses.append(float(step([batch], number).age_loss))
+            losses.append(float(step([batch], number).losses[0]))
             graphs.append(counters["stats"]["unique_graphs"])
     found = {"losses": losses, "graphs": graphs, "breaks": dict(counters["graph_break"])}
     (results / f"{rank}.json").write_text(json.dumps(found))

@@ -47,7 +47,7 @@ def work(file, rank, processes, port, checkpointing, results):
             states = [layer._get_fsdp_state() for layer in estimator.modules() if isinstance(layer, FSDPModule)]
             assert {state._mp_policy.param_dtype for state in states} == {torch.bfloat16, None}
         step = OptimizerStep(engine, OptimConfig(), seed=0)
-        steps = [step([batch_of(number, rows, estimator.inputs)], number).age_loss for number in range(STEPS)]
+        steps = [step([batch_of(number, rows, estimator.inputs)], number).losses[0] for number in range(STEPS)]
         losses[label] = accelerator.reduce(torch.stack(steps)).tolist()
         assert all(parameter.dtype == torch.float32 for parameter in engine.parameters.values())
         assert all(tensor.dtype != torch.bfloat16 for tensor in engine.weights().values())
