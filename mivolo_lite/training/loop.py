@@ -124,7 +124,7 @@ class Trainer:
         return complete
 
     def close(self) -> None:
-        """End the log and the ranks' bonds. All ranks must call it."""
+        """Close the log, the heartbeat and the process group. All ranks must call it."""
         self.logger.close()
         self.heartbeat.stop()
         self.accelerator.wait_for_everyone()
@@ -132,35 +132,37 @@ class Trainer:
 
     def _learn_all(self) -> None:
         results: list[StepResult] = []
-        owed = self.state.evaluated < self.state.step  # the run ended between saving and evaluating
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
-        ready = not owed or self._evaluate()
-        for batches in self._steps() if ready and not self._is_stale() else ():
-            self._begin_step(self._learning_rate())
+        # A run that ended between saving and evaluating begins with the evaluation.
+        is_evaluated = self.state.evaluated >= self.state.step or self._evaluate()
+        for batches in self._steps() if is_evaluated and not self._is_stale() else ():
             self.estimator.method.progress = self._position() / self.end()
-            result = self._learn(batches)
+            result = self._take_step(batches, self._learning_rate())
             results.append(result)
-            self._advance()
             trace.step()
             self.heartbeat.progress()
             self.checkpointer.check()
             if self.state.step % self.config.train.log_every == 0 or self.state.step == self.total_steps:
                 self._log(results)
                 results = []
-            evaluation_due = self._evaluation_due()
-            if not evaluation_due:
-                self.state.evaluated = self.state.step
-            if result.should_stop or evaluation_due or result.save_asked or self.schedule.due(self.state.step):
-                self._save()
-            if result.should_stop:
-                self.logger.log(f"preempted: saved at step {self.state.step}")
-                break
-            # After saving: whatever goes wrong in it loses no step.
-            if evaluation_due and (not self._evaluate() or self._is_stale()):
+            if not self._save_and_evaluate(result):
                 break
         if results:  # it ends early
             self._log(results)
         trace.close()
+
+    def _save_and_evaluate(self, result: StepResult) -> bool:
+        """Save and evaluate where a step's result, or its number, asks for that. Returns whether training goes on."""
+        evaluation_due = self._evaluation_due()
+        if not evaluation_due:
+            self.state.evaluated = self.state.step
+        if result.should_stop or evaluation_due or result.save_asked or self.schedule.due(self.state.step):
+            self._save()
+        if result.should_stop:
+            self.logger.log(f"preempted: saved at step {self.state.step}")
+            return False
+        # After saving: whatever goes wrong in it loses no step.
+        return not evaluation_due or self._evaluate() and not self._is_stale()
 
     def _check_options(self) -> None:
         """Raise UserError for options of ``train`` that do not work here, or not together."""
@@ -289,12 +291,16 @@ class Trainer:
                 self.broken.add(batch.broken)
             yield batches
 
-    def _learn(self, batches: list[Batch]) -> StepResult:
+    def _take_step(self, batches: list[Batch], lr: float) -> StepResult:
+        """Learn from the micro-batches of one step, and count it."""
+        self._begin_step(lr)
         try:
-            return self.step(batches, self.state.step, self.schedule.asks())
+            result = self.step(batches, self.state.step, self.schedule.asks())
         except Diverged:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise
+        self._advance()
+        return result
 
     def _learning_rate(self) -> float:
         """Of the next step, by the schedule."""
@@ -414,9 +420,7 @@ class Trainer:
         """
         self.throughput = Throughput()
         for rate, batches in zip(rates, self._steps(), strict=False):
-            self._begin_step(rate)
-            result = self._learn(batches)
-            self._advance()
+            result = self._take_step(batches, rate)
             self.heartbeat.progress()
             yield self.step.mean_losses([result])["loss"]
 
