@@ -30,8 +30,10 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"data.workers: {trainer.data.workers} for each process")
     if trainer.labels:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
-    for line in _cautions(trainer):
+    for line in _not_learnt(trainer):
         log(line)
+    for caution in _cautions(trainer):
+        log(f"careful: {caution}")
     if config.data.exclude:
         indexes = [*trainer.reader.indexes, trainer.val_index]
         left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
@@ -52,52 +54,63 @@ def _frozen_in_words(trainer: "Trainer") -> str:
     return f"train.freeze: {frozen:.2f} of {parameters:.2f} M parameters do not learn{until}"
 
 
-def _cautions(trainer: "Trainer") -> Iterator[str]:
-    """What is allowed and seldom meant."""
-    validation, training = trainer.val_index, {index.digest: index for index in trainer.reader.indexes}
+def _not_learnt(trainer: "Trainer") -> Iterator[str]:
     for name in sorted(trainer.unlearnt):
         is_left_out = name == "gender" and not trainer.estimator.card.gender
         answers = "the model does not estimate it" if is_left_out else "its head stays as it began"
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
-    yield from _unseen_inputs(trainer.estimator.inputs, list(training.values()))
-    for name, classes in _without_sample(trainer):
-        yield f"careful: {name}: no training sample is {first_few(classes)}"
+
+
+def _cautions(trainer: "Trainer") -> Iterator[str]:
+    """What is allowed and seldom meant."""
+    yield from _unseen_inputs(trainer.estimator.inputs, trainer.reader.indexes)
+    yield from _absent_classes(trainer)
+    yield from _cautions_of_options(trainer)
+    yield from _cautions_of_data(trainer)
+
+
+def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
+    data, optim = trainer.config.data, trainer.config.optim
     if trainer.plan.global_batch > trainer.reader.samples:
         yield (
-            f"careful: each step of {trainer.plan.global_batch} has samples more than once, of "
-            f"{trainer.reader.samples} that there are; give a smaller optim.global_batch"
+            f"each step of {trainer.plan.global_batch} has samples more than once, of {trainer.reader.samples} that "
+            "there are; give a smaller optim.global_batch"
         )
     for option in ("drop_face", "drop_body"):
-        if getattr(trainer.config.data, option) and len(trainer.estimator.inputs) == 1:
-            yield f"careful: data.{option}: nothing is hidden from a model with one input"
-    if (optim := trainer.config.optim).warmup_epochs >= optim.epochs:
-        yield f"careful: optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
+        if getattr(data, option) and len(trainer.estimator.inputs) == 1:
+            yield f"data.{option}: nothing is hidden from a model with one input"
+    if optim.warmup_epochs >= optim.epochs:
+        yield f"optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
     for option in optim.unused_options():
-        yield f"careful: optim.{option}: optim.schedule {optim.schedule} has no such option"
+        yield f"optim.{option}: optim.schedule {optim.schedule} has no such option"
+
+
+def _cautions_of_data(trainer: "Trainer") -> Iterator[str]:
+    validation, training = trainer.val_index, {index.digest: index for index in trainer.reader.indexes}
     if validation.digest in training:
-        yield f"careful: data.val {validation.folder} is trained on as well, so errors on other images are larger"
+        yield f"data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
     for parent in trainer.config.parents:
         if was_trained_on(parent, val.path, validation.digest, val.folds):
-            yield f"careful: {parent} was trained on data.val {val}, so errors on other images are larger"
+            yield f"{parent} was trained on data.val {val}, so errors on other images are larger"
     span, size = trainer.estimator.method.span, trainer.config.data.image_size
     for index in (training | {validation.digest: validation}).values():
         lowest, highest = index.columns["age_lo"], index.columns["age_hi"]
         if outside := int(((highest < span.min_age) | (lowest > span.max_age)).sum()):
             ages = f"`ages` are {span.min_age} to {span.max_age}"
-            yield f"careful: {index.folder}: {outside} ages that the model cannot estimate; {ages}"
+            yield f"{index.folder}: {outside} ages that the model cannot estimate; {ages}"
         if (crop_size := index.info["crop_policy"].get("crop_size", size)) < size:
-            yield f"careful: {index.folder}: crops of at most {crop_size} px, which data.image_size {size} enlarges"
+            yield f"{index.folder}: crops of at most {crop_size} px, which data.image_size {size} enlarges"
 
 
 def _unseen_inputs(inputs: Sequence[str], indexes: Sequence[ShardIndex]) -> Iterator[str]:
     """A model of two inputs learns nothing of the one that no training sample has; a stream's are not known."""
     for name in inputs:
         if indexes and not any(index.has_image([name]).any() for index in indexes):
-            yield f"careful: no training sample has a {name}, so the model does not learn to estimate from one"
+            yield f"no training sample has a {name}, so the model does not learn to estimate from one"
 
 
-def _without_sample(trainer: "Trainer") -> Iterator[tuple[str, list[str]]]:
+def _absent_classes(trainer: "Trainer") -> Iterator[str]:
     """The genders, and the classes of each task, that no sample has, where others are known."""
     reader = trainer.reader
     if isinstance(reader, StreamReader):  # of which nothing is known before it is read
@@ -107,7 +120,7 @@ def _without_sample(trainer: "Trainer") -> Iterator[tuple[str, list[str]]]:
     for name, labels in classes.items():
         absent = [label for index, label in enumerate(labels) if not (columns[name] == index).any()]
         if 0 < len(absent) < len(labels) and name not in trainer.unlearnt:
-            yield name, absent
+            yield f"{name}: no training sample is {first_few(absent)}"
 
 
 def _in_one_line(trainer: "Trainer") -> str:

@@ -41,7 +41,7 @@ def test_the_report_is_of_the_samples_that_chose_the_weights(val, exclude, rest)
 def test_an_input_that_no_training_sample_has_is_named():
     faces, bodies = (index_of(face=face, body=body) for face, body in (([9, 0], [0, 0]), ([0, 0], [0, 9])))
     (line,) = _unseen_inputs(("face", "body"), [faces])
-    assert line == "careful: no training sample has a body, so the model does not learn to estimate from one"
+    assert line == "no training sample has a body, so the model does not learn to estimate from one"
     assert not list(_unseen_inputs(("face", "body"), [faces, bodies])) and not list(_unseen_inputs(("face",), [faces]))
     assert not list(_unseen_inputs(("face", "body"), []))  # a stream
 
