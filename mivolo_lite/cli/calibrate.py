@@ -5,8 +5,9 @@ from typing import Literal
 
 from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_estimating_options
 from mivolo_lite.evaluation.calibration.conformal import BY
-from mivolo_lite.ranges import float_range, int_range
+from mivolo_lite.ranges import float_range
 
 
 def run(argv: Sequence[str]) -> None:
@@ -23,16 +24,11 @@ def run(argv: Sequence[str]) -> None:
         help="share of true ages inside their interval",
     )
     parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each subgroup")
-    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
-    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    add_estimating_options(parser)
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
     )
     parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which model.yaml then asks for")
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
-    parser.add_argument(
-        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
-    )
     options = parse(parser, argv)
     from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
 

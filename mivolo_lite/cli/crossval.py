@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse_known, parser_of
-from mivolo_lite.cli.training_options import TRAINING_OPTIONS, add_training_options
+from mivolo_lite.cli.shared_options import TRAINING_OPTIONS, add_training_options
 from mivolo_lite.ranges import int_range
 
 

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_estimating_options
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
@@ -43,8 +44,7 @@ def _add_options(parser: ArgumentParser) -> None:
         "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
     )
     parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
-    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
-    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    add_estimating_options(parser)
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
     parser.add_argument(
         "--figures",
@@ -72,10 +72,6 @@ def _add_options(parser: ArgumentParser) -> None:
         type=Tta | None,
         default=None,
         help="`flip` also estimates from the mirror images; by default what model.yaml says",
-    )
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
-    parser.add_argument(
-        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )
     parser.add_argument(
         "--to_trackers",

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_exclude
 from mivolo_lite.inference.framing import record_framing
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
@@ -18,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable samples")
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
+    add_exclude(parser)
     options = parse(parser, argv)
     options["exclude"] = read_exclusions(options["exclude"])
     index = index_shards(**options)

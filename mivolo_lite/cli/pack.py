@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_exclude
 from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.inference.framing import record_framing
 from mivolo_lite.interfaces import require_interface
@@ -85,7 +86,7 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     )
     parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
+    add_exclude(parser)
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
     try:
         own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})

@@ -1,0 +1,34 @@
+"""Options that several commands have."""
+
+from jsonargparse import ArgumentParser
+
+from mivolo_lite.card import Tta
+from mivolo_lite.ranges import int_range
+
+TRAINING_OPTIONS = ("launcher", "workers", "tta")
+
+
+def add_training_options(parser: ArgumentParser) -> None:
+    """How each training is started, and its evaluation."""
+    parser.add_argument(
+        "--launcher",
+        type=str,
+        default="",
+        help='what starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
+    )
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes of the evaluations")
+    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` also evaluates on the mirror images")
+
+
+def add_estimating_options(parser: ArgumentParser) -> None:
+    """Which samples of a data set a model is shown, and how."""
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
+    add_exclude(parser)
+    parser.add_argument(
+        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
+    )
+
+
+def add_exclude(parser: ArgumentParser) -> None:
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
