@@ -135,7 +135,7 @@ class DataConfig:
 
     @property
     def worker_count(self) -> int:
-        """Decoding processes; one where ``auto`` stands still, since nobody has counted the CPUs."""
+        """Decoding processes; 1 for ``auto``, which ``training.auto_workers`` replaces where the CPUs are known."""
         return 1 if self.workers == "auto" else self.workers
 
     @property

@@ -63,10 +63,9 @@ class RunLogger:
                     tracker.log({f"{kind}/{name}": value for name, value in scalars.items()}, step=step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if name not in _IN_PROGRESS)
         if self.interactive and kind == "train":
+            speed = progress.partition("left, ")[2]  # the bar has its own times
             with losable_output():
-                self.bar.set_postfix_str(
-                    f"{progress.partition('left, ')[2]}  {text}".strip()
-                )  # the bar has its own times
+                self.bar.set_postfix_str(f"{speed}  {text}".strip())
         else:
             self.log(f"[{step}/{self.total_steps}] {kind}  {progress}{progress and '  '}{text}")
 
