@@ -73,12 +73,7 @@ def doubts(
     folds: Sequence[int] | None,
     images: Sequence[str],
 ) -> dict[str, Any]:
-    """What makes errors no measure of the model, by its names in ``metrics.json``.
-
-    Args:
-        checkpoint, card, images: the model, and what it is shown.
-        data, index, folds: the folder or URL of the data set, what is read of it, and which folds.
-    """
+    """What makes errors no measure of the model, which is shown ``images``, by its names in ``metrics.json``."""
     found = {
         "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
         "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",

@@ -115,8 +115,8 @@ class Teachers:
         """(B,) float32 how far the student's raw outputs are from the teachers' answers.
 
         The divergence KL(teachers || student) of the ages' and genders' distributions. Where a teacher has no
-        distribution of ages, or the student no softmax over them, the student's own loss against the teachers' mean age
-        stands in its place: ordinal methods give ages a probability of 0, which no divergence bears. Where no teacher
+        distribution of ages, or the student no softmax over them, it is the student's own loss against the teachers'
+        mean age: ordinal methods give ages a probability of 0, for which the divergence is infinite. Where no teacher
         sees the sample, the loss means nothing.
         """
         method = self.student.method

@@ -61,7 +61,7 @@ class OptimizerStep:
         optim: the weights of the losses.
         seed: of dropout and drop path, which are sampled anew from (seed, step, rank), so that resuming needs no state.
         weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
-        dro: weighs the age losses besides, by what the steps before this one saw: a micro-batch's weights must be known
+        dro: also weighs the age losses, by what the steps before this one saw: a micro-batch's weights must be known
             before its backward pass.
         teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown; the
             distance to their answers is a mean over all samples.
@@ -108,10 +108,10 @@ class OptimizerStep:
                 total = total + losses.detach()
                 outputs.append(output["age"].detach())
                 if last:
-                    seen = self._begin_sharing(total)
+                    shared = self._start_reduce(total)
                 with uncounted_batches(self.model) if self.model.grad_checkpointing else nullcontext():
                     self.engine.backward(self._weighted_sum(losses))
-        finite, subgroups, *statistics = seen.wait()
+        finite, subgroups, *statistics = shared.wait()
         grad_norm = self._update(step, finite == self.accelerator.num_processes)
         self._set_statistics(statistics)
         if self.dro is not None:
@@ -198,11 +198,11 @@ class OptimizerStep:
         total = self.accelerator.reduce(torch.cat([known.float(), own_flags(self.accelerator, save)]))
         return total[:-2].clamp(min=1), total[-2:].to("cpu", non_blocking=total.is_cuda)
 
-    def _begin_sharing(self, losses: Tensor) -> FlatReduce:
-        """Of the whole step, all that ranks share beside the gradient: it travels during the last backward pass.
+    def _start_reduce(self, losses: Tensor) -> FlatReduce:
+        """Start to add up what ranks share in addition to the gradient; it overlaps with the last backward pass.
 
-        That all losses are finite, what subgroups lost, and running statistics: DDP would hand on rank 0's, the other
-        engines nothing.
+        Whether all losses are finite, the losses of subgroups, and running statistics: DDP would broadcast rank 0's,
+        the other engines none.
         """
         subgroups = losses.new_empty(0) if self.dro is None else self.dro.sums
         finite = torch.isfinite(losses).all().float()
