@@ -77,7 +77,7 @@ class Coral(OrdinalMethod):
         return (len(self.span) - 1) / 4
 
     def forward(self, features: Any) -> Tensor:
-        """(B, A - 1) logits of "older than a_k"."""
+        """(B, A - 1) logits of the questions."""
         score = self.head(features)
         return score + self.bias.to(score.dtype)
 

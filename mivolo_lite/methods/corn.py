@@ -57,11 +57,6 @@ class Corn(OrdinalMethod):
         """The loss is the mean over the questions asked, about a third of all of them."""
         return 3 / (len(self.span) - 1)
 
-    def forward(self, features: Any) -> Tensor:
-        """(B, A - 1) logits of "older than a_k, given that older than a_{k-1}"."""
-        output = self.head(features)
-        return output + self.start.to(output.dtype)
-
     def exceedance(self, output: Tensor) -> Tensor:
         return F.logsigmoid(output.float()).cumsum(-1).exp()
 

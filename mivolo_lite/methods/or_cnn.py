@@ -31,10 +31,5 @@ class OrCnn(OrdinalMethod):
         """Independent questions add up like a random walk."""
         return math.sqrt(len(self.span) - 1) / 2
 
-    def forward(self, features: Any) -> Tensor:
-        """(B, A - 1) logits of "older than a_k"."""
-        output = self.head(features)
-        return output + self.start.to(output.dtype)
-
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:
         return threshold_loss(output.float(), age, self.span).sum(-1)

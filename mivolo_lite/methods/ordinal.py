@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.methods.distribution import class_bounds
@@ -31,7 +31,8 @@ def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
 class OrdinalMethod(AgeMethod):
     """Questions "older than a_k?", answered by independent sigmoids unless a subclass says otherwise.
 
-    A new head starts at the answers of the training ages: their log odds are added to its logits.
+    A subclass makes the head. A new one starts at the answers of the training ages: their log odds are added to its
+    logits.
     """
 
     @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class OrdinalMethod(AgeMethod):
 
         decode: Literal["count", "expectation"] = "count"
 
+    head: nn.Module
     start: Tensor
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
@@ -55,6 +57,11 @@ class OrdinalMethod(AgeMethod):
         counts = smoothed_counts(age_counts).double()
         older = counts.flip(0).cumsum(0).flip(0)[1:]
         self.start.copy_((older / self.not_older(counts)).log())
+
+    def forward(self, features: Any) -> Tensor:
+        """(B, A - 1) logits of the questions."""
+        output = self.head(features)
+        return output + self.start.to(output.dtype)
 
     def not_older(self, age_counts: Tensor) -> Tensor:
         """(A - 1,) how many of the samples that each question is asked of are not older, from counts (A,) by age."""
