@@ -142,6 +142,9 @@ def test_what_cannot_be_calibrated_on_is_one_line(checkpoint, indexes, tmp_path,
     with pytest.raises(UserError, match="too few for intervals of level 0.99"):
         calibrate(checkpoint, indexes[0].folder, 0.99)
     estimator = Estimator.load(checkpoint)
+    replace(estimator.card, age=False).save(checkpoint)
+    with pytest.raises(UserError, match="it learnt no ages, so it has no age intervals; give another one"):
+        calibrate(checkpoint, indexes[0].folder)
     estimator.card.data_digest = indexes[0].digest
     estimator.card.save(checkpoint)
     with pytest.raises(UserError, match="was trained on these images"):

@@ -60,7 +60,7 @@ def calibrate(
     if was_trained_on(checkpoint, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if not estimator.card.age:
-        raise UserError(f"calibrate {checkpoint}: it learnt no ages, of which an interval could be given")
+        raise UserError(f"calibrate {checkpoint}: it learnt no ages, so it has no age intervals; give another one")
     if accelerator.is_main_process:  # before the work
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
     temperature = estimator.card.calibration.get("gender_temperature", 1.0)
