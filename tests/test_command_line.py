@@ -140,7 +140,7 @@ def test_a_platform_that_is_not_supported_is_named(monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize("module", ["mivolo_lite.cli.entry", "mivolo_lite.cli.summary"])
+@pytest.mark.parametrize("module", ["typing", "mivolo_lite.cli.entry", "mivolo_lite.cli.summary"])
 def test_ctrl_c_in_an_import_is_one_line(module):
     script = f"""if True:
         import sys
@@ -149,6 +149,7 @@ def test_ctrl_c_in_an_import_is_one_line(module):
                 if name == "{module}":
                     raise KeyboardInterrupt
         sys.meta_path.insert(0, Interrupted)
+        sys.modules.pop("typing", None)
         from mivolo_lite.cli import main
         main(["summary", "nowhere"])"""
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
