@@ -1,6 +1,6 @@
 """Distributed training of models that estimate age and gender from a face crop, a body crop, or both."""
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing's takes an import, and Ctrl-C in the imports before `cli.main` is a traceback
 
 if TYPE_CHECKING:
     from mivolo_lite.inference.predictor import Predictor
@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """``Predictor``, which imports torch: only where it is asked for, so that ``mivolo-lite --help`` is quick."""
     if name != "Predictor":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -138,3 +138,19 @@ def test_a_platform_that_is_not_supported_is_named(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "mivolo-lite: Windows is not supported: it lacks signals that are needed; use Linux, as in WSL 2, or macOS\n"
     )
+
+
+@pytest.mark.parametrize("module", ["typing", "mivolo_lite.cli.entry", "mivolo_lite.cli.summary"])
+def test_ctrl_c_in_an_import_is_one_line(module):
+    script = f"""if True:
+        import sys
+        class Interrupted:
+            def find_spec(name, *_):
+                if name == "{module}":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupted)
+        sys.modules.pop("typing", None)
+        from mivolo_lite.cli import main
+        main(["summary", "nowhere"])"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "mivolo-lite: interrupted\n")

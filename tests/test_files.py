@@ -15,7 +15,7 @@ from mivolo_lite.evaluation.comparison_files import RESULT_FILES as COMPARISON
 from mivolo_lite.evaluation.evaluate import RESULT_FILES as EVALUATION
 from mivolo_lite.experiments.curves import PAGE_FILE
 from mivolo_lite.files import result_folder, save_tensors
-from mivolo_lite.inference.predict import RESULT_FILES as PREDICT
+from mivolo_lite.inference.result_files import RESULT_FILES as PREDICT
 from tests.shards.tiny_shards import make_shards
 
 

@@ -1,6 +1,5 @@
 """The entry point of ``mivolo-lite``. Each command has a module of its name here, imported when it is called."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,8 +38,8 @@ COMMANDS = {
 """What each command makes, in a line."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``mivolo-lite``; what is no fault of this program is one line, with exit code 2 for a user's.
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run a command; what is no fault of this program is one line, with exit code 2 for a user's.
 
     Args:
         argv: a command and its options. Without it, those that this process was started with, whose malloc is then
@@ -63,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv[0] not in COMMANDS:
             raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
         import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
-    except KeyboardInterrupt as interrupted:
-        _end(str(interrupted) or "interrupted", 128 + signal.SIGINT)
     except Exception as error:
         explained = in_one_line(error)
         if explained is None:

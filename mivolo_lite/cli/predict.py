@@ -73,7 +73,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], list[str]]:
     """The work, and notes on what is left out of it. Raises UserError for options that do nothing for it."""
-    from mivolo_lite.inference.predict import ANNOTATED
+    from mivolo_lite.inference.result_files import ANNOTATED
     from mivolo_lite.inference.sources import find_items
 
     (candidates, others), annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
@@ -97,8 +97,9 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
     from mivolo_lite.inference.frames import import_av
-    from mivolo_lite.inference.predict import ANNOTATED, Interrupted, predict
+    from mivolo_lite.inference.predict import predict
     from mivolo_lite.inference.predictor import Predictor
+    from mivolo_lite.inference.result_files import ANNOTATED, Incomplete
     from mivolo_lite.inference.work import PredictOptions
 
     items, notes = _find_items(options, out)
@@ -124,9 +125,9 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
             complain(printable(f"note: {note}"))
     try:
         counts = predict(predictor, items, out, reading, rank, world_size, wait)
-    except Interrupted as interrupted:
-        _report(out, interrupted.counts, options["draw"], to_terminal)
-        raise
+    except Incomplete as incomplete:
+        _report(out, incomplete.counts, options["draw"], to_terminal)
+        raise incomplete.reason from None
     if counts is not None:
         _report(out, counts, options["draw"], to_terminal)
 
@@ -144,7 +145,7 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
 def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal: bool) -> None:
     import json
 
-    from mivolo_lite.inference.predict import ANNOTATED, PREDICTIONS, RESULT_FILES
+    from mivolo_lite.inference.result_files import ANNOTATED, PREDICTIONS, RESULT_FILES
     from mivolo_lite.inference.rows import describe
     from mivolo_lite.shards.rejects import REJECTED_FILE
 

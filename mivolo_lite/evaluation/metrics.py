@@ -1,5 +1,6 @@
 """Metrics of a set of predictions, over all images and by subgroup."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -157,7 +158,7 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
 def validation_error(metrics: dict, unlearnt: Collection[str] = ()) -> float:
     """The error by which training keeps the best weights: the MAE in years; without ages, 1 minus the mean accuracy
-    of all other tasks, 1 where there are none. A score of what nothing taught does not count."""
+    of all other tasks, infinite where none is measured. A score of what nothing taught does not count."""
     if metrics["mae"] is not None and "age" not in unlearnt:
         return metrics["mae"]
     accuracies = [
@@ -165,7 +166,7 @@ def validation_error(metrics: dict, unlearnt: Collection[str] = ()) -> float:
         for name, value in metrics.items()
         if name.endswith("_accuracy") and value is not None and name.removesuffix("_accuracy") not in unlearnt
     ]
-    return 1 - sum(accuracies) / max(1, len(accuracies))
+    return 1 - sum(accuracies) / len(accuracies) if accuracies else math.inf
 
 
 def _baseline_mae(predictions: Predictions) -> float | None:

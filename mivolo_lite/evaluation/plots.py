@@ -11,7 +11,7 @@ from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.reporting.plots import BLUE, COLOURS, DENSE, INK, RED, SHADES, Plot, reference
+from mivolo_lite.reporting.plots import BLUE, COLOURS, DENSE, INK, RED, SHADES, Plot, legend, reference
 
 
 def age_plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
@@ -165,7 +165,8 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
     ax.set(ylabel=label, xlim=(-0.5, len(bins) - 0.5))
     if metric == "mae":
         ax.set_ylim(bottom=0)
-    _legend(ax, decades)
+    if len(decades) > 1:
+        legend(ax)
 
 
 def _cs(ax: Axes, scores: dict[str, list[float]]) -> None:
@@ -173,12 +174,8 @@ def _cs(ax: Axes, scores: dict[str, list[float]]) -> None:
         ax.plot(range(len(cs)), cs, "o-", color=COLOURS[index % len(COLOURS)], markersize=3, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="n in years", ylabel="CS(n)", ylim=(0, 1))
-    _legend(ax, scores)
-
-
-def _legend(ax: Axes, names: Mapping) -> None:
-    if len(names) > 1:
-        ax.legend()
+    if len(scores) > 1:
+        legend(ax)
 
 
 def _errors(ax: Axes, errors: np.ndarray) -> None:
@@ -274,7 +271,7 @@ def _threshold(ax: Axes, curve: dict) -> None:
             ax.fill_between(curve["thresholds"], low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set(xlabel="challenge age T", ylabel="share")
     ax.set_ylim(bottom=0)
-    ax.legend()
+    legend(ax)
 
 
 def _degradation(ax: Axes, robustness: dict, name: str, top: float) -> None:

@@ -13,7 +13,7 @@ from mivolo_lite.experiments.smoothing import smoothed
 from mivolo_lite.files import result_folder, write_text
 from mivolo_lite.reporting.page import Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
-from mivolo_lite.reporting.plots import COLOURS, Plot
+from mivolo_lite.reporting.plots import COLOURS, Plot, legend
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.training.json_lines import read_records
 
@@ -94,7 +94,7 @@ def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bo
     ax.set_xlabel("step")
     ax.set_ylabel(title)
     if len(curves) > 1:
-        ax.legend()
+        legend(ax)
 
 
 def _best(logs: Mapping[str, Log]) -> Table:

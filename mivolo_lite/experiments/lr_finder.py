@@ -13,7 +13,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.smoothing import smoothed
 from mivolo_lite.files import write_text
-from mivolo_lite.reporting.plots import BLUE, ORANGE, Plot
+from mivolo_lite.reporting.plots import BLUE, ORANGE, Plot, legend
 from mivolo_lite.training.loop import Trainer
 from mivolo_lite.training.step import Diverged
 
@@ -106,4 +106,4 @@ def _draw(curve: LrCurve, ax: Axes) -> None:
     ax.set_xscale("log")
     ax.set_xlabel("learning rate")
     ax.set_ylabel("training loss, smoothed")
-    ax.legend()
+    legend(ax)

@@ -19,7 +19,8 @@ from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
-from mivolo_lite.inference.rows import TRACK_COLUMNS, columns_of, row_of, write_rows
+from mivolo_lite.inference.result_files import RESULT_FILES, write_results
+from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import Item, read_image
 from mivolo_lite.inference.video import predict_video
 from mivolo_lite.inference.work import PredictOptions, Result
@@ -28,10 +29,6 @@ from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
-
-PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
-RESULT_FILES = [*(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE]
-"""Those that ``predict`` may write, beside the folder ``ANNOTATED``."""
 
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
@@ -137,86 +134,42 @@ def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | N
     return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after which what was estimated by then was written.
-
-    Attributes:
-        counts: what ``predict`` would have returned.
-    """
-
-    def __init__(self, message: str, counts: dict[str, int]):
-        super().__init__(message)
-        self.counts = counts
-
-
 class Parts:
-    """The results of all processes, each in a file of its own until the first process joins them.
+    """The results of several processes, each in a file of its own until the first process joins them.
 
     Args:
         out: folder of the results.
-        rank: of this process.
+        count: number of processes.
     """
 
-    def __init__(self, out: Path, rank: int) -> None:
-        self.out, self.path = out, out / f".part-{rank:05d}.jsonl"
+    def __init__(self, out: Path, count: int) -> None:
+        self.out, self.paths = out, [out / f".part-{rank:05d}.jsonl" for rank in range(count)]
 
-    def write(self, results: Iterator[tuple[int, Result]], keep_interrupted: bool = False) -> int | None:
-        """Write this process's results as they come; no file stays where an error ends that.
-
-        Args:
-            results: by the numbers of their items.
-            keep_interrupted: where Ctrl-C ends it, return and leave the file, if anything is in it.
-
-        Returns:
-            None, or after Ctrl-C of how many items there are results.
-        """
+    def write(self, results: Iterator[tuple[int, Result]], rank: int) -> None:
+        """Write a process's results, by the numbers of their items; no file stays where an error ends that."""
+        path = self.paths[rank]
         try:
-            with explain_write_errors(self.out), open(self.path, "w", encoding="utf-8") as file:
+            with explain_write_errors(self.out), open(path, "w", encoding="utf-8") as file:
                 for number, result in results:
                     file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
-            return None
-        except BaseException as error:
-            done = isinstance(error, KeyboardInterrupt) and len({number for number, *_ in _lines(self.path)})
-            if keep_interrupted and done:
-                return done
-            self.path.unlink(missing_ok=True)
+        except BaseException:
+            path.unlink(missing_ok=True)
             raise
 
-    def join(self, count: int, tasks: Sequence[str]) -> dict[str, int]:
-        """Write the files of results from all processes' parts, in the order of the items, and remove the parts.
-
-        Returns:
-            the numbers of ``rows`` and of ``rejected`` items, and of ``tracks`` where there are videos.
-        """
-        parts = [self.out / f".part-{rank:05d}.jsonl" for rank in range(count)]
-        counts = {}
-
-        def rows(column: int) -> Iterator[dict[str, Any]]:
-            for _, *columns in heapq.merge(*map(_lines, parts), key=lambda line: line[0]):
-                yield from columns[column]
-
-        with explain_write_errors(self.out), _removed(parts):
-            counts["rows"] = write_rows(rows(0), columns_of(tasks), self.out, PREDICTIONS)
-            if next(rows(1), None) is not None:
-                counts[TRACKS] = write_rows(rows(1), TRACK_COLUMNS, self.out, TRACKS)
-            with open(self.out / REJECTED_FILE, "w", encoding="utf-8") as file:
-                counts["rejected"] = sum(file.write(json.dumps(reject) + "\n") > 0 for reject in rows(2))
-        return counts
-
-
-@contextmanager
-def _removed(paths: Sequence[Path]) -> Iterator[None]:
-    """Around the last use of files, whether it succeeds or not."""
-    try:
-        yield
-    finally:
-        for path in paths:
-            path.unlink()
+    @contextmanager
+    def joined(self) -> Iterator[Iterator[tuple[int, Result]]]:
+        """The results of all processes, in the order of the items; then the parts are removed."""
+        try:
+            lines = heapq.merge(*map(_lines, self.paths), key=lambda line: line[0])
+            yield ((number, Result(*columns)) for number, *columns in lines)
+        finally:
+            for path in self.paths:
+                path.unlink()
 
 
 def _lines(path: Path) -> Iterator[list]:
     with open(path, encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.endswith("\n"))  # Ctrl-C may cut the last one
+        yield from map(json.loads, file)
 
 
 def predict(
@@ -243,7 +196,7 @@ def predict(
 
     Raises:
         UserError: ``out`` holds other results, or cannot be written; or the model's answers are no numbers.
-        Interrupted: after Ctrl-C, of a single process; what was estimated by then is written.
+        Incomplete: after Ctrl-C or an error of one line, of a single process; what was estimated by then is written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
     if rank == 0:
@@ -253,14 +206,17 @@ def predict(
     wait()
     own = [(number, item) for number, item in enumerate(items) if number % world_size == rank]
     results = run_items(predictor, own, options, hidden=rank != 0)
-    interrupted_after = Parts(out, rank).write(results, keep_interrupted=world_size == 1)
-    wait()
-    if rank != 0:
-        return None
     tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
-    counts = Parts(out, rank).join(world_size, tasks)
-    if interrupted_after is not None:
-        raise Interrupted(f"interrupted; the results are of {interrupted_after} of {len(items)} items", counts)
+    if world_size == 1:
+        counts = write_results(results, out, tasks, len(items))
+    else:
+        parts = Parts(out, world_size)
+        parts.write(results, rank)
+        wait()
+        if rank != 0:
+            return None
+        with parts.joined() as of_all:
+            counts = write_results(of_all, out, tasks, len(items))
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text().partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"

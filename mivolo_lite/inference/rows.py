@@ -1,14 +1,9 @@
 """People as rows: one JSON object a line, and a CSV with the same columns."""
 
-import csv
-import json
 import math
-from collections.abc import Iterable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from mivolo_lite.files import written_aside
 from mivolo_lite.inference.people import Person, TaskAnswer
 from mivolo_lite.inference.tracks import Track
 from mivolo_lite.packing.crops import Box
@@ -91,29 +86,8 @@ def columns_of(tasks: Sequence[str]) -> list[str]:
     return [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
 
 
-def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], folder: Path, stem: str) -> int:
-    """Write ``STEM.jsonl`` and ``STEM.csv``, each whole or not at all, and return how many rows there are.
-
-    Args:
-        rows: from ``row_of`` or ``track_row``; read once, never held together.
-        columns: of the CSV.
-        folder, stem: of the two files.
-    """
-    count = 0
-    with written_aside(folder / f"{stem}.jsonl") as jsonl, written_aside(folder / f"{stem}.csv") as table:
-        # A file's name may be no Unicode; in JSON the backslash is an escape, which gives the name back.
-        open_text = partial(open, mode="w", encoding="utf-8", errors="backslashreplace")
-        with open_text(jsonl) as lines, open_text(table, newline="") as cells:
-            writer = csv.DictWriter(cells, columns, extrasaction="ignore")
-            writer.writeheader()
-            for row in rows:
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-                writer.writerow(_cells(row))
-                count += 1
-    return count
-
-
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def cells_of(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the cells of a CSV file."""
     cells = {name: value for name, value in row.items() if value is not None}
     for name in ("face", "body"):
         if box := cells.pop(name, None):

@@ -6,9 +6,10 @@ A photo is held in memory until its answer is sent, and nowhere else.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from socket import socket
 from types import FrameType
@@ -42,6 +43,8 @@ _HEADERS = {
 }
 _BODY_SECONDS, _LAST_SECONDS = 30, 2
 """In which a photo must have arrived, and after Ctrl-C."""
+_MOST_ARRIVING = 256
+"""Photos that arrive at once: each is an open file, of which many systems allow 1024."""
 _DRAINED_BYTES = 1 << 28
 """Of a photo that is refused, which are read before the answer."""
 _LEAST_BYTES = 2000
@@ -64,6 +67,8 @@ _REQUEST = {
 @dataclass(frozen=True)
 class Limits:
     """What a server takes; about 1 GB at the most, with the defaults.
+
+    Photos that are still arriving may take as many bytes as ``together + waiting`` photos of the largest size.
 
     Attributes:
         megabytes: of a file.
@@ -123,6 +128,21 @@ class Meters:
             f"{name}_batch_photos", "photos of one batch", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
         )
         self.waiting = Gauge(f"{name}_photos_in_work", "photos that wait or are estimated", registry=self.registry)
+        self.arriving = Gauge(f"{name}_photos_arriving", "photos of which the end is missing", registry=self.registry)
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Around a request: its status and its seconds."""
+        start, status = time.monotonic(), 500
+        try:
+            yield
+            status = 200
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            self.requests.labels(str(status)).inc()
+            self.seconds.observe(time.monotonic() - start)
 
 
 def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence[str] = LOCAL) -> FastAPI:
@@ -158,8 +178,8 @@ class Server(uvicorn.Server):
         """Answer what has arrived, and stop."""
         service: Service = self.config.app.state.service  # type: ignore[union-attr]
         service.arrivals.end_soon()
-        if service.admission.in_work:
-            complain(f"answering {count_of(service.admission.in_work, 'photo')} first; Ctrl-C again stops at once")
+        if photos := service.admission.in_work + len(service.arrivals):
+            complain(f"answering {count_of(photos, 'photo')} first; Ctrl-C again stops at once")
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -180,7 +200,8 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits, self.meters = predictor, limits, Meters()
         self.batcher = Batcher(predictor.predict, limits.together, self.meters.batch.observe)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(int(limits.megabytes * 1e6) * (limits.together + limits.waiting))
+        self.meters.arriving.set_function(lambda: len(self.arrivals))
         self.admission = AdmissionControl(limits, self.meters, self.arrivals)
 
     @asynccontextmanager
@@ -193,25 +214,27 @@ class Service:
     async def predict(self, request: Request) -> PhotoResult:
         """The age and the gender of everybody in a photo, which is the body of the request."""
         try:
-            return await self._answered(request)
+            with self.meters.observed():
+                return await self._answered(request)
         except HTTPException as refusal:  # one that asks first, with Expect, sends nothing before the answer
             if refusal.status_code in (413, 422, 503) and "expect" not in request.headers:
                 await self._drain(request)
             raise
 
     async def _answered(self, request: Request) -> PhotoResult:
+        self.admission.require_room()  # before the photo arrives, in which time it holds no room
+        kind = request.headers.get("content-type", "").lower()
+        for start, name in _KINDS.items():
+            if kind.startswith(start):
+                raise HTTPException(422, f"{name}; {_ADVICE}")
+        data = await self.admission.read(request)
         with self.admission.admitted():
-            kind = request.headers.get("content-type", "").lower()
-            for start, name in _KINDS.items():
-                if kind.startswith(start):
-                    raise HTTPException(422, f"{name}; {_ADVICE}")
-            data = await self.admission.read(request)
             async with self.admission.slots:
                 image = await self._decoded(data)
                 people = await self._estimated(image)
-            self.meters.people.inc(len(people))
-            rows = [PersonResult.model_validate(row_of(person, "")) for person in people]
-            return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
+        self.meters.people.inc(len(people))
+        rows = [PersonResult.model_validate(row_of(person, "")) for person in people]
+        return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
 
     async def _drain(self, request: Request) -> None:
         """Read and forget what is still sent: a sender that reads the answer only then sees no broken connection."""
@@ -253,58 +276,75 @@ class Service:
 
 
 class Arrivals:
-    """Limits the time in which bodies arrive: a server that stops waits for the slowest."""
+    """The bodies that arrive, limited in their time, number and bytes.
 
-    def __init__(self) -> None:
-        self.timeouts: set[asyncio.Timeout] = set()
+    Beyond the limits of all together, the body that began to arrive first is ended: it is the slowest. So senders that
+    stall keep nobody out.
+
+    Args:
+        most_bytes: that all of them may hold.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.sizes: dict[asyncio.Timeout, int] = {}
+        """Bytes of each body so far, in the order in which they began to arrive."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
     @asynccontextmanager
-    async def limited(self) -> AsyncIterator[None]:
-        """Around the reading of a body. Raises TimeoutError where it takes too long."""
+    async def limited(self) -> AsyncIterator[Callable[[int], None]]:
+        """Around the reading of a body; gives what is to be told its size so far. Raises TimeoutError where it ends."""
         async with asyncio.timeout(_BODY_SECONDS) as timeout:
-            self.timeouts.add(timeout)
+            self.sizes[timeout] = 0
+            self._make_room()
             try:
-                yield
+                yield partial(self._resize, timeout)
             finally:
-                self.timeouts.discard(timeout)
+                self.sizes.pop(timeout, None)
+
+    def _resize(self, timeout: asyncio.Timeout, size: int) -> None:
+        if timeout in self.sizes:  # it has not just been ended
+            self.sizes[timeout] = size
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self.sizes) > _MOST_ARRIVING or sum(self.sizes.values()) > self.most_bytes:
+            first = next(iter(self.sizes))
+            del self.sizes[first]
+            _hasten(first, 0)
 
     def end_soon(self) -> None:
         """Leave a moment to what is arriving."""
-        soon = asyncio.get_running_loop().time() + _LAST_SECONDS
-        for timeout in self.timeouts:
-            if not timeout.expired():
-                timeout.reschedule(min(soon, timeout.when() or soon))
+        for timeout in self.sizes:
+            _hasten(timeout, _LAST_SECONDS)
 
 
 class AdmissionControl:
-    """Lets in as many photos as there is memory for."""
+    """Lets in as many photos as there is memory for. A photo is let in when it has arrived."""
 
     def __init__(self, limits: Limits, meters: Meters, arrivals: Arrivals) -> None:
         self.limits, self.meters, self.arrivals = limits, meters, arrivals
         self.slots = asyncio.Semaphore(limits.together)
         self.in_work = 0
 
+    def require_room(self) -> None:
+        """Raises HTTPException where too many are in work."""
+        if self.in_work >= self.limits.together + self.limits.waiting:
+            raise HTTPException(503, _ERRORS[503], headers={"Retry-After": "2"})
+
     @contextmanager
-    def admitted(self) -> Any:
-        """Around a request. Raises HTTPException where too many are in work."""
-        start, status = time.monotonic(), 500
+    def admitted(self) -> Iterator[None]:
+        """Around the work of a photo. Raises HTTPException where too many are in work."""
+        self.require_room()
+        self.in_work += 1
+        self.meters.waiting.inc()
         try:
-            if self.in_work >= self.limits.together + self.limits.waiting:
-                raise HTTPException(503, _ERRORS[503], headers={"Retry-After": "2"})
-            self.in_work += 1
-            self.meters.waiting.inc()
-            try:
-                yield
-            finally:
-                self.in_work -= 1
-                self.meters.waiting.dec()
-            status = 200
-        except HTTPException as error:
-            status = error.status_code
-            raise
+            yield
         finally:
-            self.meters.requests.labels(str(status)).inc()
-            self.meters.seconds.observe(time.monotonic() - start)
+            self.in_work -= 1
+            self.meters.waiting.dec()
 
     async def read(self, request: Request) -> bytes:
         """The body. Raises HTTPException where it is too large, or slow."""
@@ -313,16 +353,24 @@ class AdmissionControl:
         if int(request.headers.get("content-length", 0)) > most:
             raise too_large
         try:
-            async with self.arrivals.limited():
+            async with self.arrivals.limited() as resize:
                 async for chunk in request.stream():
                     data += chunk
                     if len(data) > most:
                         raise too_large
-        except TimeoutError:
-            raise HTTPException(408, _ERRORS[408]) from None
+                    resize(len(data))
+        except TimeoutError:  # the connection as well: its sender may go on for long
+            raise HTTPException(408, _ERRORS[408], headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise HTTPException(400, "the photo did not arrive whole") from None
         return bytes(data)
+
+
+def _hasten(timeout: asyncio.Timeout, seconds: float) -> None:
+    """Let a timeout expire within these seconds, if it has not."""
+    soon = asyncio.get_running_loop().time() + seconds
+    if not timeout.expired():
+        timeout.reschedule(min(soon, timeout.when() or soon))
 
 
 def _was_sent_as_text(data: bytes) -> bool:

@@ -116,5 +116,16 @@ def reference(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
     ax.plot(x, y, color=INK, linewidth=1, linestyle="--", alpha=0.6, gid=REFERENCE)
 
 
+def legend(ax: Axes) -> None:
+    """The names of the curves, in rows added above the plot: inside it, they would cover some of its intervals."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    names = figure.legend(loc="outside upper left")
+    figure.set_figheight(figure.get_figheight() + _ROW * len(names.get_texts()))
+
+
+_ROW = 0.18
+"""Inches of a name in a legend."""
+
 REFERENCE = "reference"
 """Marks what is no data."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mivolo_lite.evaluation.about import was_trained_on
+from mivolo_lite.evaluation.verification import MIN_PAIRS
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
@@ -136,15 +137,24 @@ def _in_one_line(trainer: "Trainer") -> str:
 def announce_end(trainer: "Trainer") -> None:
     """Log the lowest error of a complete run, where its weights are, and the command that reports them."""
     best, error = trainer.folder.best, trainer.state.best_mae
-    lowest = f"lowest validation error {error:.4g}, " if math.isfinite(error) else ""
+    lowest = (
+        f"lowest validation error {error:.4g}, its" if math.isfinite(error) else f"{unmeasured(trainer)}; the latest"
+    )
     if trainer.state.step < trainer.total_steps:
         patience, left = trainer.config.train.patience, trainer.total_steps - trainer.state.step
         trainer.logger.log(
             f"train.patience {patience}: {trainer.state.stale} evaluations without a new best; ends {left} steps early"
         )
     goodput = trainer.throughput.total()["goodput"]
-    trainer.logger.log(f"complete: {lowest}its weights in {best}; goodput {goodput:.0%}; a report of them:")
+    trainer.logger.log(f"complete: {lowest} weights in {best}; goodput {goodput:.0%}; a report of them:")
     trainer.logger.log(shlex.join(_report_command(trainer)))
+
+
+def unmeasured(trainer: "Trainer") -> str:
+    """Why no validation error chose the best weights."""
+    names = ", ".join(task.name for task in trainer.estimator.tasks if task.kind == "embedding")
+    pairs = f", nor, for {names}, {MIN_PAIRS} pairs of images of one person and {MIN_PAIRS} of two" if names else ""
+    return f"the validation error cannot be measured, as data.val has no age and no class to compare{pairs}"
 
 
 def _report_command(trainer: "Trainer") -> Iterator[str]:

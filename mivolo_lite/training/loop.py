@@ -25,7 +25,7 @@ from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
-from mivolo_lite.training.announce import announce_end, announce_start
+from mivolo_lite.training.announce import announce_end, announce_start, unmeasured
 from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.averaging import ModelEma, build_average
 from mivolo_lite.training.broken import BrokenImages
@@ -376,14 +376,21 @@ class Trainer:
         """Log the error, count evaluations without progress, and save the present weights where they are the best."""
         metrics = evaluate_predictions(predictions)
         error = validation_error(metrics, self.unlearnt)
+        is_measured = math.isfinite(error)
+        if not (is_measured or self.folder.has_best()):  # said once
+            self.logger.log(f"careful: {unmeasured(self)}, so `best` has the latest weights")
         is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
         self.logger.log_metrics(
-            "val", self.state.step, {**metrics, "error": error, "best": is_best}, "* best" if is_best else ""
+            "val",
+            self.state.step,
+            {**metrics, "error": error if is_measured else None, "best": is_best},
+            "* best" if is_best and is_measured else "",
         )
         if predictions.unreadable:
             count, first = len(predictions.unreadable), predictions.unreadable[0]
             self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-        self.state.stale = 0 if error < self.state.best_mae else self.state.stale + 1  # equal is no progress
+        has_progress = error < self.state.best_mae or not is_measured  # equal is none
+        self.state.stale = 0 if has_progress else self.state.stale + 1
         self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
         if is_best:
             self.state.best_mae = error

@@ -235,12 +235,28 @@ def test_an_age_known_as_a_range_is_covered_by_the_share_of_its_years():
     }
 
 
-def test_ages_of_which_next_to_nothing_is_known_are_named():
+def test_ages_of_which_next_to_nothing_is_known_are_left_out_and_named():
     """ "18+" would be each year to 100; "70+" of FairFace still says something."""
-    age, nobody = np.full(60, 30.0), [None] * 60
+    exact = np.linspace(25.0, 35.0, 40)
+
+    def fitted(lo, hi):
+        nobody, nothing = [None] * len(lo), np.full(len(lo), NAN)
+        return fit_calibration(
+            Predictions(["key"] * len(lo), np.full(len(lo), 30.0), nothing, lo, hi, nobody, nobody), 0.9
+        )
+
+    alone = fitted(exact, exact)
     for lo, wide in ((18.0, 60), (70.0, 0)):
-        p = Predictions(["key"] * 60, age, np.full(60, NAN), np.full(60, lo), np.full(60, 116.0), nobody, nobody)
-        calibration = fit_calibration(p, 0.9)
-        assert calibration["wide"] == wide
+        calibration = fitted(np.append(exact, [lo] * 60), np.append(exact, [116.0] * 60))
+        assert calibration["wide"] == wide and (calibration == alone | {"wide": 60}) == bool(wide)
         named = "careful: 60 ages are ranges of more than 50 years" in calibration_table(calibration)
         assert named == bool(wide)
+    with pytest.raises(ValueError, match="0 known ages are too few .*60 ranges of more than 50 years are left out"):
+        fitted(np.full(60, 18.0), np.full(60, 116.0))
+
+
+def test_an_age_of_which_next_to_nothing_is_known_has_no_coverage():
+    lower, upper, lo = np.full(60, 20.0), np.full(60, 30.0), np.full(60, 25.0)
+    half = np.where(np.arange(60) < 30, 116.0, 25.0)
+    found = interval_coverage(lower, upper, np.where(half > 25, 18.0, lo), half, {})
+    assert found["n"] == 30 and found["coverage"] == 1

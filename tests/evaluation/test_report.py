@@ -263,6 +263,7 @@ def test_no_plot_is_empty(n):
     ]  # fmt: skip
     assert [plot.name for plot in plots if not holds_data(plot)] == []
     assert ("mae_by_age" in {plot.name for plot in plots}) == (n == 400)
+    assert not any(plot.figure.axes[0].get_legend() for plot in plots)  # it could cover what is plotted
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The command: what it takes, what it writes, and that its ages are those of an evaluation."""
 
 import csv
-import errno
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from PIL import Image
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.inference import detect, sources
+from mivolo_lite.inference import detect, result_files, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
@@ -26,6 +25,7 @@ from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
 from tests.inference.scenes import photo, rows, tiny_estimator
+from tests.inference.small_disk import small_disk
 from tests.shards.servers import RangeServer, serving
 from tests.training.forked_ranks import run_launched
 from tests.training.launching import free_port
@@ -313,15 +313,16 @@ def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkey
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_disk_that_is_full_at_the_end_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch, capsys):
-    def no_room(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("mivolo_lite.inference.predict.write_rows", no_room)
-    with pytest.raises(SystemExit):
+def test_a_full_disk_leaves_what_was_estimated_by_then(photos, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(result_files, "open", small_disk(1500), raising=False)
+    with pytest.raises(SystemExit) as stopped:
         predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert "out: cannot be written: No space left on device" in capsys.readouterr().err
-    assert list((tmp_path / "out").iterdir()) == []
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and printed.err.endswith(
+        "out: cannot be written: No space left on device; choose another place, or make room; "
+        "the results are of 1 of 4 items, in 2 rows\n"
+    )
+    assert "2 rows, 0 rejected" in printed.out and len(rows(tmp_path / "out")) == 2
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
+from mivolo_lite.inference import serve
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
@@ -219,6 +221,50 @@ def address(served):
 STALLED = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nthe first bytes"
 
 
+def wait_for_metric(address, line):
+    end = time.monotonic() + 60
+    while line not in urllib.request.urlopen(f"{address}metrics").read().decode():
+        assert time.monotonic() < end, line
+        time.sleep(0.05)
+
+
+@contextmanager
+def stalled(address, number, size=0):
+    """Senders of which so many bytes have arrived, and no more come."""
+    with ExitStack() as stack:
+        senders = []
+        for count in range(number):
+            senders.append(
+                stack.enter_context(socket.create_connection(("127.0.0.1", int(address.split(":")[2][:-1]))))
+            )
+            senders[-1].sendall(STALLED % 10**6 + bytes(size))
+            wait_for_metric(address, f"photos_arriving {count + 1}.0")
+        yield senders
+
+
+def test_senders_that_stall_keep_nobody_out(address):
+    limits = Limits()
+    with (
+        stalled(address, limits.together + limits.waiting),
+        urllib.request.urlopen(f"{address}predict", file_of(TWO)) as answer,
+    ):
+        assert len(json.load(answer)["people"]) == 2
+
+
+@pytest.mark.parametrize("most_bytes, most_arriving", [(10**6, 256), (10**9, 2)])
+def test_the_first_of_too_many_senders_that_stall_is_ended(most_bytes, most_arriving, served, address, monkeypatch):
+    monkeypatch.setattr(serve, "_MOST_ARRIVING", most_arriving)
+    served[0].config.app.state.service.arrivals.most_bytes = most_bytes
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    with stalled(address, 2, 400_000) as (first, second):
+        assert urllib.request.urlopen(f"{address}predict", file_of(image)).status == 200
+        answer = b"".join(iter(lambda: first.recv(1000), b""))  # until the connection is closed
+        assert answer.startswith(b"HTTP/1.1 408")
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.recv(1)
+
+
 @pytest.mark.parametrize("size, status", [(1000, b"408"), (10**9, b"413")])
 def test_a_server_that_stops_waits_for_no_sender_that_stalls(size, status, served, caplog):
     server, thread, port = served
@@ -329,8 +375,7 @@ def test_the_second_ctrl_c_waits_for_nothing(tmp_path):
         address = process.stdout.readline().split()[2].rstrip(";")
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as sender:
             sender.sendall(STALLED % 1000)
-            while "photos_in_work 1.0" not in urllib.request.urlopen(f"{address}/metrics").read().decode():
-                time.sleep(0.1)
+            wait_for_metric(f"{address}/", "photos_arriving 1.0")
             process.send_signal(signal.SIGINT)
             line = process.stderr.readline()
             process.send_signal(signal.SIGINT)

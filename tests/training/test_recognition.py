@@ -1,6 +1,7 @@
 """A model learns to tell people apart, and does so for people whom it never saw."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -70,6 +71,22 @@ def test_it_tells_people_apart_whom_it_never_saw(sampled, tmp_path, capsys):
     assert f"recognition accuracy {found['accuracy']:.1%} of {found['pairs']}" in printed
     assert "recognition" in (out / "report.html").read_text() and (out / "plots" / "roc_recognition.png").exists()
     assert NO_AGES in printed and NO_AGES in (out / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_too_few_pairs_to_measure_are_named_and_end_no_run_early(tmp_path, capsys):
+    draw_identities(tmp_path / "faces", people=8, images=3, side=40)
+    pack(IdentitySource(tmp_path / "faces"), tmp_path / "data", {"train": 0.5, "val": 0.5})
+    main(options(tmp_path / "data", tmp_path / "run", optim__global_batch=4, optim__epochs=3, train__patience=1))
+    printed = capsys.readouterr().out
+    reason = "the validation error cannot be measured, as data.val has no age and no class to compare, "
+    reason += "nor, for recognition, 30 pairs of images of one person and 30 of two"
+    assert printed.count(f"careful: {reason}") == 1 and f"complete: {reason}" in printed
+    assert (
+        "lowest validation error" not in printed
+        and [line["error"] for line in log_of(tmp_path / "run", "val")] == [None] * 3
+    )
+    assert Card.load(tmp_path / "run" / "best").metrics["step"] == log_of(tmp_path / "run", "val")[-1]["step"]
 
 
 @pytest.mark.slow
@@ -146,14 +163,14 @@ def test_a_gradient_on_every_parameter():
 def test_the_best_weights_of_data_without_ages():
     assert validation_error({"mae": 4.2, "recognition_accuracy": 0.9}) == 4.2
     assert validation_error({"mae": None, "gender_accuracy": 0.8, "recognition_accuracy": 0.9}) == pytest.approx(0.15)
-    assert validation_error({"mae": None, "gender_accuracy": None, "gender_n": 0}) == 1
+    assert validation_error({"mae": None, "gender_accuracy": None, "gender_n": 0}) == math.inf
 
 
 def test_a_score_of_what_nothing_taught_does_not_choose_the_best_weights():
     metrics = {"mae": 30.0, "gender_accuracy": 0.5, "gender_n": 9, "glasses_accuracy": 0.9}
     assert validation_error(metrics, {"gender"}) == 30
     assert validation_error(metrics, {"age", "gender"}) == pytest.approx(0.1)
-    assert validation_error(metrics, {"age", "gender", "glasses"}) == 1
+    assert validation_error(metrics, {"age", "gender", "glasses"}) == math.inf
 
 
 @pytest.mark.parametrize(

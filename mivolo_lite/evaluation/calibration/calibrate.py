@@ -11,7 +11,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
 from mivolo_lite.evaluation.calibration.conformal import fit_calibration
-from mivolo_lite.evaluation.calibration.ranges import OLDEST, WIDEST
+from mivolo_lite.evaluation.calibration.ranges import WIDEST
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.files import require_writable, result_folder
@@ -103,8 +103,8 @@ def calibration_table(calibration: dict) -> str:
         lines.append(f"  too few ages of their own, so {instead}: {listed}")
     if calibration["wide"]:
         lines.append(
-            f"careful: {calibration['wide']} ages are ranges of more than {WIDEST} years, of which each year up to "
-            f"{OLDEST} counts as equally likely, so the intervals are too wide; leave these out with --exclude"
+            f"careful: {calibration['wide']} ages are ranges of more than {WIDEST} years, as 18+, and left out, so the "
+            "intervals are of images like the others"
         )
     temperature = calibration["gender_temperature"]
     doubt = "overconfident" if temperature > 1 else "underconfident"

@@ -16,7 +16,7 @@ from math import ceil
 
 import numpy as np
 
-from mivolo_lite.evaluation.calibration.ranges import OLDEST, WIDEST, years_of
+from mivolo_lite.evaluation.calibration.ranges import WIDEST, is_wide, years_of
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import has_name, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
@@ -44,17 +44,20 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 
     Returns:
         ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
-        images by name of the subgroups that have too few, ``wide``, the number of ages that are ranges of more than
-        ``WIDEST`` years, ``gender_temperature``, whether it is fitted (``gender_fitted``), and ``gender_n``.
+        images by name of the subgroups that have too few, ``wide``, the number of ages that are left out as ranges
+        of more than ``WIDEST`` years, ``gender_temperature``, whether it is fitted (``gender_fitted``), and
+        ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
     """
-    is_known = ~np.isnan(predictions.age) & ~np.isnan(predictions.age_lo)
+    wide = is_wide(predictions.age_lo, predictions.age_hi)
+    is_known = ~np.isnan(predictions.age) & ~np.isnan(predictions.age_lo) & ~wide
     age, lo, hi = (ages[is_known] for ages in (predictions.age, predictions.age_lo, predictions.age_hi))
     radius = conformal_radius(age, lo, hi, level)
     if radius is None:
-        raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}")
+        ranges = f" ({wide.sum()} ranges of more than {WIDEST} years are left out)" if wide.any() else ""
+        raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}{ranges}")
     names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[is_known]
     radii, few = _radii(by, names, age, lo, hi, level)
     gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
@@ -67,7 +70,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "radius": radius,
         "radii": radii,
         "few": few,
-        "wide": int((np.minimum(hi, OLDEST) - lo > WIDEST).sum()),
+        "wide": int(wide.sum()),
         "gender_temperature": temperature if fitted is None else fitted,
         "gender_fitted": fitted is not None,
         "gender_n": int(gender_known.sum()),

@@ -10,6 +10,11 @@ WIDEST = 50
 """Years of a range that says something of the age: "70+" has 31, "18+" has 83."""
 
 
+def is_wide(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    """(N,) bool: ranges that say too little of the age, so that they count as unknown ages; NaN is none."""
+    return np.minimum(hi, OLDEST) - lo > WIDEST
+
+
 def years_of(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The years that each person may be old, all as likely.
 

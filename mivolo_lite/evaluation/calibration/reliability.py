@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mivolo_lite.evaluation.calibration.ranges import years_of
+from mivolo_lite.evaluation.calibration.ranges import is_wide, years_of
 from mivolo_lite.evaluation.intervals import LIMIT, as_pair, count_interval, share_interval
 from mivolo_lite.evaluation.metrics import by_number, has_name
 from mivolo_lite.labels import GENDERS
@@ -100,14 +100,15 @@ def interval_coverage(
 ) -> dict:
     """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
-    An age known as a range counts by the share of its years that lie inside, see ``years_of``. Subgroups of fewer than
+    An age known as a range counts by the share of its years that lie inside, see ``years_of``; one
+    that ``is_wide`` does not count. Subgroups of fewer than
     ``LIMIT`` have only their ``n``.
 
     Args:
         lower, upper, age_lo, age_hi: (N,) years, NaN where unknown.
         subgroups: (N,) names of each kind of subgroup, None where unknown.
     """
-    is_known = ~np.isnan(lower) & ~np.isnan(age_lo)
+    is_known = ~np.isnan(lower) & ~np.isnan(age_lo) & ~is_wide(age_lo, age_hi)
     row_of, year, share = years_of(age_lo[is_known], age_hi[is_known])
     is_inside = (lower[is_known][row_of] <= year) & (year <= upper[is_known][row_of])
     inside, width = np.zeros(len(lower)), upper - lower
