@@ -100,9 +100,8 @@ def interval_coverage(
 ) -> dict:
     """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
-    An age known as a range counts by the share of its years that lie inside, see ``years_of``; one
-    that ``is_wide`` does not count. Subgroups of fewer than
-    ``LIMIT`` have only their ``n``.
+    An age known as a range counts by the share of its years that lie inside, see ``years_of``; one that ``is_wide``
+    does not count. Subgroups of fewer than ``LIMIT`` have only their ``n``.
 
     Args:
         lower, upper, age_lo, age_hi: (N,) years, NaN where unknown.
