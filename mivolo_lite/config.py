@@ -5,6 +5,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
+from inspect import cleandoc
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -291,8 +292,15 @@ def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], o
         bases=(config,),
         frozen=config.__dataclass_params__.frozen,
     )
-    named.__doc__ = config.__doc__
+    named.__doc__ = f"{_documentation(config)}    name: one of {', '.join(registry)}."
     return named
+
+
+def _documentation(config: type) -> str:
+    """Its docstring with the attributes that it inherits: help is of the docstring of the class alone."""
+    docstrings = [cleandoc(base.__doc__ or "").partition("Attributes:\n") for base in config.__mro__[:-1]]
+    summary, *_ = docstrings[0]
+    return f"{summary}Attributes:\n" + "".join(f"{attributes}\n" for *_, attributes in docstrings if attributes)
 
 
 def _check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str, str]) -> None:

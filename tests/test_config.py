@@ -3,6 +3,7 @@
 import math
 import operator
 import os
+import re
 from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mivolo_lite.config import read_run_config
+from mivolo_lite.config import REGISTRIES, help_text, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.loading.loader import TrainSet
@@ -70,6 +71,14 @@ def test_every_method_is_one_word_away(tmp_path, name):
 def test_another_method_drops_the_options_of_the_one_it_replaces(tmp_path):
     file = write(tmp_path / "a.yaml", "run: r\nmethod: {name: classification, decode: median}\n")
     assert read_run_config([*file, "--method", "regression"]).method.loss == "l1"
+
+
+@pytest.mark.parametrize("kind, name", [*(("method", name) for name in METHODS), *(("model", name) for name in MODELS)])
+def test_help_says_what_every_option_does_inherited_ones_too(kind, name):
+    text = help_text([f"--{kind}", name])
+    for option in [*fields(REGISTRIES[kind][name].Config), "name"]:
+        _, found, words = text.partition(f"--{kind}.{getattr(option, 'name', option)} ")
+        assert found and not re.match(r"\S+\s+\((type|default)", words), words[:200]
 
 
 def test_the_order_of_options_on_the_command_line_does_not_matter(tmp_path):
