@@ -87,8 +87,14 @@ def test_mivolo_freezes_a_branch_and_never_what_joins_them():
 
 
 def test_a_part_that_the_model_lacks_is_one_line():
-    with pytest.raises(UserError, match="train.freeze: this model has no 'body'; it has backbone, stem and timm's mod"):
+    with pytest.raises(
+        UserError, match="train.freeze: this model has no 'body'; it has backbone, stem, conv1, bn1, layer1 and"
+    ):
         Freeze(estimator("single"), ["body"], None)
+    of_no_timm_model = estimator("single")
+    of_no_timm_model.model.backbone = torch.nn.Linear(1, 1)
+    with pytest.raises(UserError, match="this model has no 'stem'; it has none"):
+        Freeze(of_no_timm_model, ["stem"], None)
     with pytest.raises(UserError, match="no 'layer1.5'; did you mean layer1.1"):
         Freeze(estimator("single"), ["layer1.5"], None)
 
