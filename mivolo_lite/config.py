@@ -300,7 +300,9 @@ def _documentation(config: type) -> str:
     """Its docstring with the attributes that it inherits: help is of the docstring of the class alone."""
     docstrings = [cleandoc(base.__doc__ or "").partition("Attributes:\n") for base in config.__mro__[:-1]]
     summary, *_ = docstrings[0]
-    return f"{summary}Attributes:\n" + "".join(f"{attributes}\n" for *_, attributes in docstrings if attributes)
+    return f"{summary.rstrip()}\n\nAttributes:\n" + "".join(
+        f"{attributes}\n" for *_, attributes in docstrings if attributes
+    )
 
 
 def _check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str, str]) -> None:

@@ -95,7 +95,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
-    from mivolo_lite.inference.boxes import BoxesFile  # torch takes seconds to import, and --help needs none
+    from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.frames import import_av
     from mivolo_lite.inference.predict import predict
     from mivolo_lite.inference.predictor import Predictor

@@ -31,4 +31,5 @@ def add_estimating_options(parser: ArgumentParser) -> None:
 
 
 def add_exclude(parser: ArgumentParser) -> None:
+    """Which samples are left out."""
     parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")

@@ -152,7 +152,7 @@ class Trainer:
         trace.close()
 
     def _save_and_evaluate(self, result: StepResult) -> bool:
-        """Save and evaluate where a step's result, or its number, asks for that. Returns whether training goes on."""
+        """Save and evaluate where a step's result, or its number, asks for that. Returns whether training continues."""
         evaluation_due = self._evaluation_due()
         if not evaluation_due:
             self.state.evaluated = self.state.step

@@ -121,10 +121,11 @@ class OptimConfig:
 
     def unused_options(self) -> list[str]:
         """Options that are set, and that ``schedule`` does not have."""
+        defaults = OptimConfig()
         return [
             option
             for option, schedules in _OF_SCHEDULES.items()
-            if self.schedule not in schedules and getattr(self, option) != getattr(OptimConfig(), option)
+            if self.schedule not in schedules and getattr(self, option) != getattr(defaults, option)
         ]
 
 
