@@ -155,8 +155,9 @@ class Launch:
         _forget(os.environ)
         forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
-        # its new name is torch 2.13's; 2.11 and 2.12 have this one alone
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        # new names of torch's: of the first, 2.11 and 2.12 have the old one alone; DeepSpeed uses the others, often
+        for renamed in ("`broadcast_buffers`", r"`torch\.distributed\.(all_gather_into|reduce_scatter)_tensor`"):
+            warnings.filterwarnings("ignore", message=f"{renamed} is deprecated", category=FutureWarning)
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))
