@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mivolo_lite import __version__
 from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.errors import UserError
@@ -15,6 +16,8 @@ from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.wording import count_of
 
 if TYPE_CHECKING:
+    from mivolo_lite.inference.boxes import BoxesFile
+    from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.sources import Item
 
 _MIN_SCORE = 0.7
@@ -97,9 +100,9 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.frames import import_av
-    from mivolo_lite.inference.predict import predict
+    from mivolo_lite.inference.predict import Unfinished, predict
     from mivolo_lite.inference.predictor import Predictor
-    from mivolo_lite.inference.result_files import ANNOTATED, Incomplete
+    from mivolo_lite.inference.result_files import ANNOTATED
     from mivolo_lite.inference.work import PredictOptions
 
     items, notes = _find_items(options, out)
@@ -124,12 +127,30 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
         for note in [*notes, *predictor.notes]:
             complain(printable(f"note: {note}"))
     try:
-        counts = predict(predictor, items, out, reading, rank, world_size, wait)
-    except Incomplete as incomplete:
-        _report(out, incomplete.counts, options["draw"], to_terminal)
-        raise incomplete.reason from None
+        counts = predict(predictor, items, out, reading, _settings(options, predictor, boxes), rank, world_size, wait)
+    except Unfinished as unfinished:
+        if unfinished.counts is not None:
+            _report(out, unfinished.counts, options["draw"], to_terminal)
+        said = f"{unfinished.reason}; {unfinished.done} of {count_of(len(items), 'item')} are estimated"
+        unfinished.reason.args = (said if to_terminal else f"{said}, and the same command goes on from there",)
+        raise unfinished.reason from None
     if counts is not None:
         _report(out, counts, options["draw"], to_terminal)
+
+
+def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesFile | None") -> dict[str, Any]:
+    """All that the results depend on beside the photos themselves."""
+    from mivolo_lite.inference.journal import fingerprint
+
+    names = ("detector", "persons", "min_score", "stride", "draw")
+    return {
+        "version": __version__,
+        "model": fingerprint(predictor.estimator),
+        "tta": predictor.estimator.tta,
+        "half": predictor.answers.half,
+        "boxes": None if boxes is None else boxes.digest,
+        **{name: options[name] for name in names},
+    }
 
 
 def _processes() -> tuple[int, int, Callable[[], None]]:

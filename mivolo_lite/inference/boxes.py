@@ -30,6 +30,9 @@ class BoxesFile:
             photo. Rows of an image with nearly the same box are one person, as in packing. Of videos, the column
             ``frame`` counts from 0; of images it is not looked at.
 
+    Attributes:
+        digest: what tells the table from others.
+
     Raises:
         UserError: no such file, no boxes in it, or a row's box is not four numbers in pixels.
     """
@@ -43,7 +46,7 @@ class BoxesFile:
         if not {FACE_COLUMNS[0], BODY_COLUMNS[0]} & set(table.columns):
             hint = "; give predictions.csv, which has them" if "face" in table.columns else ""
             raise UserError(f"{table.location}: has no column {FACE_COLUMNS[0]} and no {BODY_COLUMNS[0]}{hint}")
-        self.location = table.location
+        self.location, self.digest = table.location, repr(table)
         self._lines: dict[str, dict[int | None, list[Line]]] = defaultdict(lambda: defaultdict(list))
         for line in table:
             try:

@@ -1,9 +1,7 @@
 """The command ``predict``: a list of work, shared out over processes, to rows in files."""
 
-import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,11 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from mivolo_lite.errors import UserError
-from mivolo_lite.files import explain_write_errors, result_folder, write_bytes
+from mivolo_lite.errors import UserError, in_one_line
+from mivolo_lite.files import result_folder, write_bytes
 from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
+from mivolo_lite.inference.journal import Journal
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.result_files import RESULT_FILES, write_results
@@ -24,6 +23,7 @@ from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import Item, read_image
 from mivolo_lite.inference.video import predict_video
 from mivolo_lite.inference.work import PredictOptions, Result
+from mivolo_lite.output import complain
 from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.shards.index import ShardIndex
@@ -134,42 +134,18 @@ def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | N
     return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
 
 
-class Parts:
-    """The results of several processes, each in a file of its own until the first process joins them.
+class Unfinished(Exception):
+    """Ctrl-C or an error of one line ended ``predict``; the same call goes on from there.
 
-    Args:
-        out: folder of the results.
-        count: number of processes.
+    Attributes:
+        reason: what ended it.
+        done: the number of items that are estimated.
+        counts: what ``predict`` would have returned; None where no results could be written.
     """
 
-    def __init__(self, out: Path, count: int) -> None:
-        self.out, self.paths = out, [out / f".part-{rank:05d}.jsonl" for rank in range(count)]
-
-    def write(self, results: Iterator[tuple[int, Result]], rank: int) -> None:
-        """Write a process's results, by the numbers of their items; no file stays where an error ends that."""
-        path = self.paths[rank]
-        try:
-            with explain_write_errors(self.out), open(path, "w", encoding="utf-8") as file:
-                for number, result in results:
-                    file.write(json.dumps([number, result.rows, result.tracks, result.rejected]) + "\n")
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-    @contextmanager
-    def joined(self) -> Iterator[Iterator[tuple[int, Result]]]:
-        """The results of all processes, in the order of the items; then the parts are removed."""
-        try:
-            lines = heapq.merge(*map(_lines, self.paths), key=lambda line: line[0])
-            yield ((number, Result(*columns)) for number, *columns in lines)
-        finally:
-            for path in self.paths:
-                path.unlink()
-
-
-def _lines(path: Path) -> Iterator[list]:
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    def __init__(self, reason: BaseException, done: int, counts: dict[str, int] | None) -> None:
+        super().__init__(str(reason))
+        self.reason, self.done, self.counts = reason, done, counts
 
 
 def predict(
@@ -177,48 +153,66 @@ def predict(
     items: Sequence[Item],
     out: Path,
     options: PredictOptions,
+    settings: Mapping[str, Any],
     rank: int = 0,
     world_size: int = 1,
     wait: Callable[[], None] = lambda: None,
 ) -> dict[str, int] | None:
     """Write ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, of videos, ``tracks.csv``.
 
+    What an earlier call that was ended had estimated with the same settings is not estimated again.
+
     Args:
         predictor: estimates, on this process's device.
         items: the work of all processes; this one does every ``world_size``-th.
         out: folder for the results; made where it is missing.
         options: how items are read.
+        settings: all that results depend on, for ``json``.
         rank, world_size: of this process, and how many there are.
         wait: returns when all processes have called it.
 
     Returns:
-        the numbers of rows and of rejected items; None from all processes but the first.
+        the numbers of ``rows`` and of ``rejected`` items; None from all processes but the first.
 
     Raises:
         UserError: ``out`` holds other results, or cannot be written; or the model's answers are no numbers.
-        Incomplete: after Ctrl-C or an error of one line, of a single process; what was estimated by then is written.
+        Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
+    journal = Journal(out, items, numbered=options.annotated is not None)
     if rank == 0:
         result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
+        if note := journal.begin(settings):
+            complain(f"note: {note}")
     wait()
-    own = [(number, item) for number, item in enumerate(items) if number % world_size == rank]
-    results = run_items(predictor, own, options, hidden=rank != 0)
+    done = journal.done()
+    own = [(number, item) for number, item in enumerate(items) if number % world_size == rank and number not in done]
+    ended = None
+    try:
+        journal.write(run_items(predictor, own, options, hidden=rank != 0), rank)
+    except (KeyboardInterrupt, Exception) as error:
+        ended = KeyboardInterrupt("interrupted") if isinstance(error, KeyboardInterrupt) else in_one_line(error)
+        if ended is None or world_size > 1:
+            raise
+    wait()
+    if rank != 0:
+        return None
+    done = journal.done()
+    if ended is not None and not done:
+        journal.remove()
+        raise ended
     tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
-    if world_size == 1:
-        counts = write_results(results, out, tasks, len(items))
-    else:
-        parts = Parts(out, world_size)
-        parts.write(results, rank)
-        wait()
-        if rank != 0:
-            return None
-        with parts.joined() as of_all:
-            counts = write_results(of_all, out, tasks, len(items))
+    try:
+        counts = write_results(journal.results(), out, tasks)
+    except UserError as error:
+        raise Unfinished(ended or error, len(done), None) from None
+    if ended is not None:
+        raise Unfinished(ended, len(done), counts)
+    journal.remove()
     if counts["rejected"] and not counts["rows"]:
-        first = json.loads((out / REJECTED_FILE).read_text().partition("\n")[0])
+        first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"
         raise UserError(f"not one of {counts['rejected']} can be read; the first is {example}")
     return counts

@@ -4,10 +4,11 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from typing import Any
 
 
-def small_disk(room: int) -> Callable[..., io.FileIO]:
-    """An ``open`` of unbuffered files that have so many bytes of room together; the last write may be a part."""
+def small_disk(room: int) -> Callable[..., Any]:
+    """An ``open`` whose written files have so many bytes of room together; the last write may be a part."""
     left = [room]
 
     class File(io.FileIO):
@@ -18,4 +19,4 @@ def small_disk(room: int) -> Callable[..., io.FileIO]:
             left[0] -= taken
             return super().write(data[:taken])
 
-    return lambda path, mode, buffering: File(path, mode)
+    return lambda path, mode, buffering=-1: File(path, mode) if "w" in mode else open(path, mode, buffering)

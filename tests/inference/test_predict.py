@@ -14,7 +14,7 @@ from PIL import Image
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.inference import detect, result_files, sources
+from mivolo_lite.inference import detect, journal, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
@@ -306,23 +306,21 @@ def test_a_long_name_of_a_photo_or_a_video_fits_a_file_system(tmp_path):
         assert annotated.startswith(f"000001-{name[:30]}")
 
 
-def test_an_error_leaves_no_unfinished_file(photos, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.inference.predict.row_of", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_full_disk_leaves_what_was_estimated_by_then(photos, checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(result_files, "open", small_disk(1500), raising=False)
-    with pytest.raises(SystemExit) as stopped:
-        predict(photos, "--checkpoint", checkpoint, out=tmp_path / "out")
+def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_path, monkeypatch, capsys):
+    words, out = (photos, "--checkpoint", checkpoint, "--batch", "1"), tmp_path / "out"
+    expected = predict(*words, out=tmp_path / "whole")
+    with monkeypatch.context() as full:
+        full.setattr(journal, "open", small_disk(1200), raising=False)
+        with pytest.raises(SystemExit) as stopped:
+            predict(*words, out=out)
     printed = capsys.readouterr()
     assert stopped.value.code == 2 and printed.err.endswith(
-        "out: cannot be written: No space left on device; choose another place, or make room; "
-        "the results are of 1 of 4 items, in 2 rows\n"
+        "cannot be written: No space left on device; choose another place, or make room; 1 of 4 items are estimated, "
+        "and the same command goes on from there\n"
     )
-    assert "2 rows, 0 rejected" in printed.out and len(rows(tmp_path / "out")) == 2
+    assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
+    assert predict(*words, out=out) == expected
+    assert "goes on: 0 of 4 items were estimated before" in capsys.readouterr().err  # the last one is done again
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
@@ -356,9 +354,13 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", *words, *[str(out)] * len(words)])
     printed = capsys.readouterr()
-    assert stopped.value.code == 130 and "interrupted; the results are of 2 of 4 items" in printed.err
+    assert stopped.value.code == 130 and "interrupted; 2 of 4 items are estimated" in printed.err
     if words:
         assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
+        assert "the same command goes on" in printed.err
+        main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", "--out", str(out)])
+        assert "goes on: 1 of 4 items" in capsys.readouterr().err
+        assert len(rows(out)) == 4
         assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.jsonl", "rejected.jsonl"]
     else:
         assert "b.jpg at" in printed.out and "c.png" not in printed.out

@@ -1,27 +1,23 @@
-"""The files of predictions hold whole results, whatever ends the command."""
+"""The tables of predictions: alike in both layouts, and written whole or not at all."""
 
 import csv
+import errno
 import json
+import os
 
 import pytest
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference import result_files
-from mivolo_lite.inference.result_files import Incomplete, write_results
+from mivolo_lite.inference.result_files import write_results
 from mivolo_lite.inference.work import Result
-from tests.inference.small_disk import small_disk
 
 RESULTS = [
-    (0, Result([{"source": "é.png", "age": 1.5, "flags": []}, {"source": "é.png", "age": 30.0, "flags": []}])),
-    (1, Result(rejected=[{"image": "no.png", "reason": "no photo"}])),
-    (2, Result([{"source": "v.mp4", "frame": 0, "age": 7.0, "flags": []}])),
-    (
-        2,
-        Result(
-            [{"source": "v.mp4", "frame": 1, "age": 8.0, "flags": []}], [{"source": "v.mp4", "track": 1, "flags": []}]
-        ),
-    ),
-    (3, Result([{"source": "\udce9.png", "flags": ["nobody found"]}])),
+    Result([{"source": "é.png", "age": 1.5, "flags": []}, {"source": "é.png", "age": 30.0, "flags": []}]),
+    Result(rejected=[{"image": "no.png", "reason": "no photo"}]),
+    Result([{"source": "v.mp4", "frame": 0, "age": 7.0, "flags": []}]),
+    Result([{"source": "v.mp4", "frame": 1, "age": 8.0, "flags": []}], [{"source": "v.mp4", "track": 1, "flags": []}]),
+    Result([{"source": "\udce9.png", "flags": ["nobody found"]}]),
 ]
 
 
@@ -30,40 +26,27 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_full_disk_leaves_whole_results_alike_in_all_files(tmp_path, monkeypatch):
-    counts = write_results(RESULTS, tmp_path, [], 4)
-    assert counts == {"rows": 5, "rejected": 1, "tracks": 1}
-    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    seen = set()
-    for room in range(0, sum(map(len, whole.values())), 7):
-        out = tmp_path / f"{room}"
-        out.mkdir()
-        monkeypatch.setattr(result_files, "open", small_disk(room), raising=False)
-        with pytest.raises((Incomplete, UserError)) as stopped:
-            write_results(RESULTS, out, [], 4)
-        if stopped.type is UserError:  # not one fits
-            assert list(out.iterdir()) == []
-            continue
-        counts, written = stopped.value.counts, {path.name: path.read_bytes() for path in out.iterdir()}
-        assert all(whole[name].startswith(content) for name, content in written.items())
-        lines = [json.loads(line) for line in written["predictions.jsonl"].splitlines()]
-        assert len(lines) == len(table(out / "predictions.csv")) == counts["rows"]
-        assert written["rejected.jsonl"].count(b"\n") == counts["rejected"]
-        assert ("tracks.csv" in written) == ("tracks.jsonl" in written) == ("tracks" in counts)
-        assert f"of 4 items, in {counts['rows']} row" in str(stopped.value.reason)
-        seen.add(counts["rows"])
-    assert seen == {2, 3, 4}  # the last result always ends the disk
+def test_both_layouts_have_the_same_rows(tmp_path):
+    assert write_results(RESULTS, tmp_path, []) == {"rows": 5, "rejected": 1}
+    for stem, count in (("predictions", 5), ("tracks", 1)):
+        lines = [json.loads(line) for line in (tmp_path / f"{stem}.jsonl").read_text("utf-8").splitlines()]
+        cells = table(tmp_path / f"{stem}.csv")
+        assert len(lines) == len(cells) == count
+        assert [line["source"] for line in lines][:4] == [row["source"] for row in cells][:4]
+    assert json.loads((tmp_path / "rejected.jsonl").read_text()) == {"image": "no.png", "reason": "no photo"}
 
 
-@pytest.mark.parametrize(
-    "error, kept", [(KeyboardInterrupt(), True), (OSError(5, "EIO"), True), (ZeroDivisionError(), False)]
-)
-def test_a_bug_alone_leaves_nothing(error, kept, tmp_path):
-    def results():
-        yield from RESULTS[:2]
-        raise error
+def test_there_are_tracks_of_videos_alone(tmp_path):
+    write_results(RESULTS[:2], tmp_path, [])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"predictions.jsonl", "predictions.csv", "rejected.jsonl"}
 
-    with pytest.raises(Incomplete if kept else type(error)):
-        write_results(results(), tmp_path, [], 4)
-    names = {"predictions.jsonl", "predictions.csv", "rejected.jsonl"} if kept else set()
-    assert {path.name for path in tmp_path.iterdir()} == names
+
+def test_a_full_disk_leaves_no_table(tmp_path, monkeypatch):
+    def cells_of(row):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(result_files, "cells_of", cells_of)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_results(RESULTS, tmp_path, [])
+    assert list(tmp_path.iterdir()) == []

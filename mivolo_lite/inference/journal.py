@@ -1,0 +1,173 @@
+"""What ``predict`` has estimated so far, in files that outlive whatever ends it: the same call goes on from there."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.files import explain_write_errors, write_json
+from mivolo_lite.inference.sources import Item
+from mivolo_lite.inference.work import Result
+from mivolo_lite.shards.index import INFO_FILE
+from mivolo_lite.wording import count_of
+
+UNFINISHED = "unfinished"
+"""The folder of the journal, in that of the results."""
+
+_SETTINGS = "settings.json"
+
+
+class _Entry(NamedTuple):
+    """Where the lines of an item begin, and what its file was like."""
+
+    path: Path
+    offset: int
+    stamp: list[int] | None
+
+
+class Journal:
+    """A file for each process of each start, with a line ``[key, stamp, rows, tracks, rejected]`` for each result.
+
+    Items are known by their names, so photos may be added and removed before the command goes on.
+
+    Args:
+        out: folder of the results.
+        items: all of them.
+        numbered: whether an item's place in the list counts too, as for the names of annotated photos.
+    """
+
+    def __init__(self, out: Path, items: Sequence[Item], numbered: bool = False) -> None:
+        self.folder, self.items, self.keys = out / UNFINISHED, items, []
+        seen: Counter[str] = Counter()
+        for number, item in enumerate(items):
+            name = f"{item.name} {item.samples.start}"
+            self.keys.append(f"{name} {number if numbered else seen[name]}")  # a photo may be given twice
+            seen[name] += 1
+
+    def begin(self, settings: Mapping[str, Any]) -> str:
+        """Keep what was estimated with the same settings, and nothing else. Returns a note on it, or nothing.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        earlier = self._settings()
+        with explain_write_errors(self.folder):
+            if earlier == settings:
+                for path in self._files():
+                    _cut_last_item(path)
+                return f"goes on: {len(self.done())} of {count_of(len(self.items), 'item')} were estimated before"
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_json(self.folder / _SETTINGS, settings)
+        other = [name for name in settings if earlier.get(name, settings[name]) != settings[name]]
+        return f"begins anew: the unfinished run there had another {' and '.join(other)}" if other else ""
+
+    def done(self) -> set[int]:
+        """The numbers of the items that are estimated and whose files are as they were then."""
+        entries = self._entries()
+        return {
+            number
+            for number, (key, item) in enumerate(zip(self.keys, self.items, strict=True))
+            if key in entries and entries[key].stamp == _stamp(item)
+        }
+
+    def write(self, results: Iterator[tuple[int, Result]], rank: int) -> None:
+        """Write a process's results as they come. Raises UserError where that fails."""
+        path = self.folder / f"{time.time_ns():020d}-{rank:05d}.jsonl"
+        with explain_write_errors(path):
+            file = open(path, "wb", buffering=0)  # a buffer that a full disk does not take would stay in it
+        with file:
+            for number, result in results:
+                line = [self.keys[number], _stamp(self.items[number]), result.rows, result.tracks, result.rejected]
+                data = memoryview(json.dumps(line).encode() + b"\n")
+                with explain_write_errors(path):
+                    while data:
+                        data = data[file.write(data) :]
+
+    def results(self) -> Iterator[Result]:
+        """What is estimated, in the order of the items."""
+        entries = self._entries()
+        with ExitStack() as opened:
+            files = {path: opened.enter_context(open(path, "rb")) for path in self._files()}
+            for key in self.keys:
+                if key in entries:
+                    file = files[entries[key].path]
+                    file.seek(entries[key].offset)
+                    yield from _results(file, key)
+
+    def remove(self) -> None:
+        """Remove it: its results are written elsewhere."""
+        shutil.rmtree(self.folder)
+
+    def _settings(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _files(self) -> list[Path]:
+        """The oldest first: where an item is in several, the last one counts."""
+        return sorted(self.folder.glob("*.jsonl"))
+
+    def _entries(self) -> dict[str, _Entry]:
+        return {key: entry for path in self._files() for key, entry in _entries(path)}
+
+
+def fingerprint(estimator: Estimator) -> str:
+    """What tells an estimator from all others: a digest of its card and its weights."""
+    digest = hashlib.sha256(repr(estimator.card).encode())
+    for name, tensor in estimator.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _stamp(item: Item) -> list[int] | None:
+    """The size and the time of the last change of an item's file; None for a URL."""
+    try:
+        state = os.stat(item.address if item.kind != "shards" else os.path.join(item.address, INFO_FILE))
+    except (OSError, ValueError):
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
+    """The items of a file in their order."""
+    last, offset = None, 0
+    with open(path, "rb") as file:
+        for line in _whole_lines(file):
+            key, stamp, *_ = json.loads(line)
+            if key != last:
+                yield key, _Entry(path, offset, stamp)
+            last, offset = key, offset + len(line)
+
+
+def _results(file: BinaryIO, key: str) -> Iterator[Result]:
+    for line in _whole_lines(file):
+        found, _, *columns = json.loads(line)
+        if found != key:
+            return
+        yield Result(*columns)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Without what a killed process or a full disk cut off."""
+    return takewhile(lambda line: line.endswith(b"\n"), file)
+
+
+def _cut_last_item(path: Path) -> None:
+    """Take the last item away, which may be part of a video."""
+    offset = 0
+    for _, entry in _entries(path):
+        offset = entry.offset
+    os.truncate(path, offset)
