@@ -65,7 +65,8 @@ class Journal:
             if earlier == settings:
                 for path in self._files():
                     _cut_last_item(path)
-                return f"goes on: {len(self.done())} of {count_of(len(self.items), 'item')} were estimated before"
+                done = len(self.done())
+                return f"goes on: {done} of {count_of(len(self.items), 'item')} were estimated before" if done else ""
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             write_json(self.folder / _SETTINGS, settings)

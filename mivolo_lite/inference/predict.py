@@ -187,32 +187,42 @@ def predict(
         if note := journal.begin(settings):
             complain(f"note: {note}")
     wait()
-    done = journal.done()
-    own = [(number, item) for number, item in enumerate(items) if number % world_size == rank and number not in done]
-    ended = None
-    try:
-        journal.write(run_items(predictor, own, options, hidden=rank != 0), rank)
-    except (KeyboardInterrupt, Exception) as error:
-        ended = KeyboardInterrupt("interrupted") if isinstance(error, KeyboardInterrupt) else in_one_line(error)
-        if ended is None or world_size > 1:
-            raise
+    done, share = journal.done(), range(rank, len(items), world_size)
+    own = [(number, items[number]) for number in share if number not in done]
+    ended = _write(journal, run_items(predictor, own, options, hidden=rank != 0), rank)
+    if ended is not None and (world_size > 1 or not journal.done()):
+        raise ended
     wait()
     if rank != 0:
         return None
-    done = journal.done()
-    if ended is not None and not done:
-        journal.remove()
-        raise ended
-    tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
-    try:
-        counts = write_results(journal.results(), out, tasks)
-    except UserError as error:
-        raise Unfinished(ended or error, len(done), None) from None
-    if ended is not None:
-        raise Unfinished(ended, len(done), counts)
-    journal.remove()
+    counts = _finish(journal, out, [task.name for task in predictor.estimator.tasks if task.kind != "embedding"], ended)
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"
         raise UserError(f"not one of {counts['rejected']} can be read; the first is {example}")
+    return counts
+
+
+def _write(journal: Journal, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
+    """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
+    try:
+        journal.write(results, rank)
+    except KeyboardInterrupt:
+        return KeyboardInterrupt("interrupted")
+    except Exception as error:
+        if explained := in_one_line(error):
+            return explained
+        raise
+    return None
+
+
+def _finish(journal: Journal, out: Path, tasks: Sequence[str], ended: BaseException | None) -> dict[str, int]:
+    """The tables of what is estimated, in place of the journal where nothing ended it. Raises Unfinished otherwise."""
+    try:
+        counts = write_results(journal.results(), out, tasks)
+    except UserError as error:
+        raise Unfinished(ended or error, len(journal.done()), None) from None
+    if ended is not None:
+        raise Unfinished(ended, len(journal.done()), counts)
+    journal.remove()
     return counts

@@ -320,7 +320,7 @@ def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_pa
     )
     assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
     assert predict(*words, out=out) == expected
-    assert "goes on: 0 of 4 items were estimated before" in capsys.readouterr().err  # the last one is done again
+    assert "goes on" not in capsys.readouterr().err  # the last one is done again
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
