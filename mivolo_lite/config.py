@@ -162,7 +162,7 @@ def _override(key: str, text: str) -> dict[str, Any]:
 
 
 def _config_path(text: str, option: str, folder: Path = Path()) -> Path:
-    """Of a file, relative to a folder, or of a configuration of the package."""
+    """The path of a file, relative to a folder, or of a configuration of the package."""
     if text.startswith(PREFIX):
         return package_config(text.removeprefix(PREFIX), option)
     return folder / expand_path(text, option)

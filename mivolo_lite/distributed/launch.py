@@ -20,7 +20,6 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
-    set_seed,
 )
 
 from mivolo_lite.distributed.accelerator import forget_earlier_run
@@ -204,11 +203,6 @@ class Launch:
         }
 
 
-def seed_everything(seed: int) -> None:
-    """The initial weights: equal on every rank."""
-    set_seed(seed)
-
-
 def setup(
     precision: str, global_batch: int, micro_batch: int | None, clip_norm: float
 ) -> tuple[Launch, BatchPlan, Accelerator, Heartbeat]:
@@ -224,7 +218,7 @@ def setup(
     precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
     if not launch.on_cpu and torch.cuda.is_available():
-        # TF32 for what stays float32, and the fastest convolutions: what whoever forgets them pays twice for.
+        # TF32 for what stays float32, and the fastest convolutions: without them a step takes twice as long.
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.

@@ -81,8 +81,11 @@ def evaluate(
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
-    out, estimator, index = Path(out), Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
-    estimator.tta, accelerator = tta or estimator.tta, join_processes()
+    out = Path(out)
+    estimator = Estimator.load(checkpoint)
+    estimator.tta = tta or estimator.tta
+    index = load_selected(data, cache, folds, exclude)
+    accelerator = join_processes()
     input_sets = columns_of(inputs, estimator.inputs, checkpoint)
     left_out = _leave_out_tasks(estimator, index)
     images = images_needed(estimator, input_sets)

@@ -42,15 +42,15 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _BODY_SECONDS, _LAST_SECONDS = 30, 2
-"""In which a photo must have arrived, and after Ctrl-C."""
+"""Seconds for a photo to arrive, and for those that are arriving at Ctrl-C."""
 _MOST_ARRIVING = 256
 """Photos that arrive at once: each is an open file, of which many systems allow 1024."""
 _DRAINED_BYTES = 1 << 28
-"""Of a photo that is refused, which are read before the answer."""
+"""Bytes of a refused photo that are read before the answer is sent."""
 _LEAST_BYTES = 2000
-"""Of a photo, from which on each byte is somewhere in it."""
+"""Bytes of a file, from which on a photo has every value of a byte somewhere."""
 _KINDS = {"multipart/": "a form", "application/json": "JSON"}
-"""Bodies that hold no photo's file, by how their kind begins."""
+"""Bodies that are not a photo's file, by the beginning of their content type."""
 _ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
 
 _ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
@@ -295,7 +295,7 @@ class Arrivals:
 
     @asynccontextmanager
     async def limited(self) -> AsyncIterator[Callable[[int], None]]:
-        """Around the reading of a body; gives what is to be told its size so far. Raises TimeoutError where it ends."""
+        """Around the reading of a body; yields what takes its size so far. Raises TimeoutError where it must end."""
         async with asyncio.timeout(_BODY_SECONDS) as timeout:
             self.sizes[timeout] = 0
             self._make_room()
@@ -374,7 +374,7 @@ def _hasten(timeout: asyncio.Timeout, seconds: float) -> None:
 
 
 def _was_sent_as_text(data: bytes) -> bool:
-    """Whether a file has no line break and no zero, of which chance would have many: ``curl -d`` leaves them out."""
+    """Whether a file has no line break and no zero byte, as no photo is: ``curl -d`` leaves them out."""
     return len(data) >= _LEAST_BYTES and not any(byte in data for byte in b"\r\n\0")
 
 

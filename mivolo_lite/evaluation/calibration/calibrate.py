@@ -56,7 +56,8 @@ def calibrate(
     """
     if out is None:
         _require_own_folder(checkpoint)
-    estimator, accelerator = Estimator.load(checkpoint), join_processes()
+    estimator = Estimator.load(checkpoint)
+    accelerator = join_processes()
     index = load_selected(data, None, folds, exclude)
     if was_trained_on(checkpoint, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")

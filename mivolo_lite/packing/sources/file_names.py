@@ -60,7 +60,8 @@ class FileNameSource(WholeImageSource):
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
-        labels, split = replace(labels, extra={"source": item} | labels.extra), self.split(item)
+        labels = replace(labels, extra={"source": item} | labels.extra)
+        split = self.split(item)
         data = read_or_reject_bytes(self.images / item)
         ending = name.groupdict().get("ending") or Path(item).suffix
         sample = Sample(key_of(item.removesuffix(ending)), self.jpeg(data), None, labels)
