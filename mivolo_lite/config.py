@@ -361,7 +361,7 @@ def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
             tasks = [_task(entry, f"{key}[{index}]", origin) for index, entry in enumerate(value)]
             return _checked(check_tasks, tasks)
         if kind == list[DataSetConfig] | str and isinstance(value, list | dict):
-            return [DataSetConfig.read(entry) for entry in (value if isinstance(value, list) else [value])]
+            return DataSetConfig.read_list(value)
         if kind == DataSetConfig | str and isinstance(value, dict):
             return DataSetConfig.read(value)
         return check_value(kind, value)

@@ -118,7 +118,6 @@ def training_sets(folder: Path) -> list[DataSetConfig]:
     Nothing of other folders, or where the configuration cannot be read.
     """
     try:
-        train = run_config(folder)["data"]["train"]
-        return [DataSetConfig.read(entry) for entry in (train if isinstance(train, list) else [train])]
+        return DataSetConfig.read_list(run_config(folder)["data"]["train"])
     except (LookupError, TypeError, ValueError):
         return []

@@ -50,6 +50,11 @@ class DataSetConfig:
             raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
         return cls(str(entry["path"]), float(weight), _folds(entry))
 
+    @classmethod
+    def read_list(cls, entries: Any) -> list["DataSetConfig"]:
+        """One data set, or a list of them, each as ``read`` takes it. Raises ValueError for anything else."""
+        return [cls.read(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+
     def shares_samples_with(self, other: "DataSetConfig") -> bool:
         """Whether both are of one folder, and one has a fold of the other."""
         folds = [set(data_set.folds) for data_set in (self, other) if data_set.folds is not None]
@@ -112,8 +117,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.train, list | dict):
-            entries = self.train if isinstance(self.train, list) else [self.train]
-            self.train = [DataSetConfig.read(entry) for entry in entries]
+            self.train = DataSetConfig.read_list(self.train)
         if isinstance(self.val, dict):
             self.val = DataSetConfig.read(self.val)
         if self.val_set.weight != 1:
