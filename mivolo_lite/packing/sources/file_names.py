@@ -37,7 +37,7 @@ class FileNameSource(WholeImageSource):
     def __init__(self, images: Path, **options: Any):
         super().__init__(images, **options)
         face = "the data set's own image, byte for byte where it is an upright JPEG"
-        self.crop_policy = self.rules.policy() | {"face": face}
+        self.crop_policy |= {"face": face}
 
     def labels(self, name: re.Match[str]) -> Labels:
         """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
