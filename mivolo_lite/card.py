@@ -31,7 +31,7 @@ EMA_FILE = "ema.safetensors"
 """A checkpoint's EMA weights, which are those to use."""
 
 _MOST_BYTES, _LARGEST = 1 << 20, 1 << 16
-"""Of a card, and of a whole number among its options: a damaged one must not take all memory."""
+"""Bytes of a card, and the largest whole number among its options: a damaged one must not take all memory."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.interfaces import require_interface
 from mivolo_lite.lineage import RUN_FILE
-from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.loading.loader import DataSetConfig
 from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
 from mivolo_lite.methods.interface import AgeMethod
@@ -162,7 +162,7 @@ def _override(key: str, text: str) -> dict[str, Any]:
 
 
 def _config_path(text: str, option: str, folder: Path = Path()) -> Path:
-    """Of a file, relative to a folder, or of a configuration of the package."""
+    """The path of a file, relative to a folder, or of a configuration of the package."""
     if text.startswith(PREFIX):
         return package_config(text.removeprefix(PREFIX), option)
     return folder / expand_path(text, option)
@@ -360,10 +360,10 @@ def _build(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
         if kind == list[Task] and isinstance(value, list):
             tasks = [_task(entry, f"{key}[{index}]", origin) for index, entry in enumerate(value)]
             return _checked(check_tasks, tasks)
-        if kind == list[TrainSet] | str and isinstance(value, list | dict):
-            return [TrainSet.read(entry) for entry in (value if isinstance(value, list) else [value])]
-        if kind == TrainSet | str and isinstance(value, dict):
-            return TrainSet.read(value)
+        if kind == list[DataSetConfig] | str and isinstance(value, list | dict):
+            return DataSetConfig.read_list(value)
+        if kind == DataSetConfig | str and isinstance(value, dict):
+            return DataSetConfig.read(value)
         return check_value(kind, value)
     except ValueError as error:
         named = str(error).partition(":")[0]  # of a section's own checks, the option
@@ -410,7 +410,7 @@ def _expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
         (config.data, "val", "data.val"),
         (config.data, "exclude", "data.exclude"),
         *((data_set, "path", "data.train") for data_set in data_sets),
-        *((data_set, "path", "data.val") for data_set in [config.data.val] if isinstance(data_set, TrainSet)),
+        *((data_set, "path", "data.val") for data_set in [config.data.val] if isinstance(data_set, DataSetConfig)),
     ]:
         expand(holder, option, key, expand_path)
     for option in _types(type(config.model)):

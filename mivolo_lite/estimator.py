@@ -28,7 +28,7 @@ from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, negated
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
 _GENDER_HEAD = "gender_head."
-"""Likewise where the card has no gender."""
+"""Prefix of the weights that inference does not need where the card has no gender."""
 
 
 class Estimator(nn.Module):
@@ -76,7 +76,7 @@ class Estimator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its images must be."""
+        """The device on which its images must be."""
         return cast(Tensor, self.normalise[self.inputs[0]].scale).device
 
     def forward(
@@ -234,7 +234,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _plain_name(value: Any) -> Any:
-    """Of a backbone from the hub or a folder its architecture; any other value as it is."""
+    """The architecture of a backbone from the hub or a folder; any other value as it is."""
     return architecture_of(value) if isinstance(value, str) else value
 
 

@@ -29,7 +29,7 @@ class HubAddress(NamedTuple):
 
     @classmethod
     def read(cls, address: str) -> "HubAddress":
-        """Of ``hf://user/name[@revision][/FILE]``. Raises UserError for any other text."""
+        """The parts of ``hf://user/name[@revision][/FILE]``. Raises UserError for any other text."""
         match = _REPOSITORY.fullmatch(address.removeprefix(PREFIX))
         if match is None:
             raise UserError(

@@ -47,7 +47,7 @@ def check_value(kind: Any, value: Any) -> Any:
 
 @cache
 def _parser(kind: Any, name: str) -> ArgumentParser:
-    """Of one value. The name tells ``int | str`` from ``str | int``, which are equal, and are tried in their orders."""
+    """A parser of one value. The name tells ``int | str`` from ``str | int``, equal types whose order decides."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     return parser

@@ -17,7 +17,7 @@ BUILTIN_TASKS = ("age", "gender")
 """Tasks that every estimator has, each with a subnet of its name."""
 
 _TAKEN = ("projection", "teacher", "baseline", "macro", "epsilon")
-"""Of an estimator's output, of a loss, and of metrics such as ``baseline_mae``, which a task would replace."""
+"""Names of outputs, losses and metrics such as ``baseline_mae``, which a task of that name would replace."""
 
 LOSSES = {"classification": ("", "cross_entropy"), "regression": ("", "l2", "l1"), "embedding": ("", "cosface")}
 """The losses of each kind."""

@@ -16,7 +16,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.files import read_file
 
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 50_000, 50
-"""Of a file, and of its values once references (``*name``, ``<<``) are expanded."""
+"""Limits of a file: its bytes, and its values and their levels once references (``*name``, ``<<``) are expanded."""
 
 _TEXT, _MERGE, _BOOL, _DATE, _INT, _FLOAT = (
     f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "bool", "timestamp", "int", "float")

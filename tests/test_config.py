@@ -15,7 +15,7 @@ import yaml
 from mivolo_lite.config import REGISTRIES, help_text, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.loading.loader import DataSetConfig
 from mivolo_lite.loading.transforms import PRESETS, AugmentConfig
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS
@@ -47,8 +47,8 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("[{path: a, weight: 2}, s3://b/c]", [TrainSet("a", 2.0), TrainSet("s3://b/c", 1.0)]),
-        ('["s3://b/c"]', [TrainSet("s3://b/c", 1.0)]),
+        ("[{path: a, weight: 2}, s3://b/c]", [DataSetConfig("a", 2.0), DataSetConfig("s3://b/c", 1.0)]),
+        ('["s3://b/c"]', [DataSetConfig("s3://b/c", 1.0)]),
     ],
 )
 def test_training_data_may_be_a_list_in_a_file_and_on_the_command_line(tmp_path, text, expected):
@@ -59,7 +59,7 @@ def test_training_data_may_be_a_list_in_a_file_and_on_the_command_line(tmp_path,
     (tmp_path / "dumped.yaml").write_text(dump_run_config(config))
     assert read_run_config(["--config", f"{tmp_path}/dumped.yaml"]).data == config.data
     alone = read_run_config(["--config", f"{tmp_path}/list.yaml", "--data.train", "t"]).data
-    assert alone.train == "t" and alone.train_sets == [TrainSet("t")]
+    assert alone.train == "t" and alone.train_sets == [DataSetConfig("t")]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -12,11 +12,12 @@ from mivolo_lite.audit.duplicates import COPY_TYPES, find_pairs
 from mivolo_lite.audit.findings import FLAGS, Flag, Group, exclusions, flags, group_pairs, overlap
 from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
-from mivolo_lite.audit.samples import IMAGES, Samples
+from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.workers import shard_workers
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_json, written_csv
 from mivolo_lite.shards.exclude import write_exclusions
+from mivolo_lite.shards.members import IMAGES
 from mivolo_lite.wording import count_of
 
 RESULT_FILES = REPORT_FILE, AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE = (

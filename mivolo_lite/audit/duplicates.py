@@ -149,7 +149,7 @@ def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.nd
     images = views % max(hashes, 1)
     across = mirrored[:, 0] != mirrored[:, 1]
     swapped = images[:, 0] > images[:, 1]
-    images, mirrored = np.where(swapped[:, None], images[:, ::-1], images), mirrored.copy()
+    images = np.where(swapped[:, None], images[:, ::-1], images)
     first_is_mirrored = np.where(swapped, mirrored[:, 1], mirrored[:, 0])
     counts = ~first_is_mirrored & (images[:, 0] != images[:, 1])
     return images[counts, 0], images[counts, 1], across[counts]

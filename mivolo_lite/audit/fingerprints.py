@@ -40,7 +40,7 @@ _IMAGES_PER_TASK = 128
 
 
 class Fingerprints(NamedTuple):
-    """Of all faces, or of all bodies.
+    """The fingerprints of all faces, or of all bodies.
 
     Attributes:
         records: (N,) of ``FINGERPRINT``, by sample.

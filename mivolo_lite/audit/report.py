@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mivolo_lite.audit.duplicates import COPY_TYPES
 from mivolo_lite.audit.findings import FLAGS, Flag, Group
-from mivolo_lite.audit.samples import IMAGES, Samples
+from mivolo_lite.audit.samples import Samples
 from mivolo_lite.files import write_text
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import fitted, resize
@@ -28,6 +28,7 @@ from mivolo_lite.reporting.page import (
     Tiles,
 )
 from mivolo_lite.reporting.provenance import provenance
+from mivolo_lite.shards.members import IMAGES
 from mivolo_lite.shards.storage import ShardFiles
 
 _SIDE = 144

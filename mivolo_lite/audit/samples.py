@@ -12,8 +12,6 @@ from mivolo_lite.paths import is_url
 from mivolo_lite.shards.concat import concat_labels
 from mivolo_lite.shards.index import ShardIndex
 
-IMAGES = ("face", "body")
-
 
 class Samples:
     """Samples by number: those of the first folder come first, each folder's in the order of its index.

@@ -1,11 +1,10 @@
 """``mivolo-lite audit``."""
 
-import os
 from collections.abc import Sequence
 
 from mivolo_lite.audit.audit import AuditOptions, audit, summary
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.ranges import int_range
+from mivolo_lite.cli.shared_options import add_reading_workers
 
 
 def run(argv: Sequence[str]) -> None:
@@ -14,7 +13,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
     parser.add_argument("--fix", type=str | None, default=None, help="list of copies and bad crops to write")
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
+    add_reading_workers(parser)
     names = parser.add_class_arguments(AuditOptions)
     options = parse(parser, argv)
     limits = AuditOptions(**{name: options.pop(name) for name in names})

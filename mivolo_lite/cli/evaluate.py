@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from jsonargparse import ArgumentParser
 
-from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.cli.shared_options import add_estimating_options
+from mivolo_lite.cli.shared_options import add_estimating_options, add_tta
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
@@ -67,12 +66,7 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
     )
-    parser.add_argument(
-        "--tta",
-        type=Tta | None,
-        default=None,
-        help="`flip` also estimates from the mirror images; by default what model.yaml says",
-    )
+    add_tta(parser)
     parser.add_argument(
         "--to_trackers",
         type=bool,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_tta
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.formats import Format, Precision
 
@@ -26,24 +26,14 @@ def run(argv: Sequence[str]) -> None:
         default="onnx",
         help="`torch` is torch.export's file; `timm` is the backbone's plain weights, without heads",
     )
-    parser.add_argument(
-        "--precision",
-        type=Precision,
-        default="fp32",
-        help="of the backbone; heads stay in float32",
-    )
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the backbone; heads stay in float32")
     parser.add_argument(
         "--input",
         type=Literal["face", "body"] | None,
         default=None,
         help="of a model with two backbones, whose timm gets; the face's by default",
     )
-    parser.add_argument(
-        "--tta",
-        type=Tta | None,
-        default=None,
-        help="`flip` also estimates from the mirror images, inside; by default what model.yaml says",
-    )
+    add_tta(parser)
     options = parse(parser, argv)
     from mivolo_lite.inference.export import export
     from mivolo_lite.inference.timm_weights import export_backbone

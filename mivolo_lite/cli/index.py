@@ -1,12 +1,11 @@
 """``mivolo-lite index``."""
 
-import os
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.cli.shared_options import add_exclude
+from mivolo_lite.cli.shared_options import add_exclude, add_reading_workers
 from mivolo_lite.inference.framing import record_framing
-from mivolo_lite.ranges import float_range, int_range
+from mivolo_lite.ranges import float_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.scan import index_shards
@@ -17,7 +16,7 @@ def run(argv: Sequence[str]) -> None:
     """``index DIR``: an index for shards that somebody else wrote."""
     parser = parser_of("index", run)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
+    add_reading_workers(parser)
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable samples")
     add_exclude(parser)
     options = parse(parser, argv)

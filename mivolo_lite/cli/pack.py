@@ -1,6 +1,5 @@
 """``mivolo-lite pack``."""
 
-import os
 from collections.abc import Iterator, Sequence
 from inspect import signature
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.cli.shared_options import add_exclude
+from mivolo_lite.cli.shared_options import add_exclude, add_reading_workers
 from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.inference.framing import record_framing
 from mivolo_lite.interfaces import require_interface
@@ -84,7 +83,7 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     parser.add_argument(
         "--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the order in the shards"
     )
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
+    add_reading_workers(parser)
     parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
     add_exclude(parser)
     parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")

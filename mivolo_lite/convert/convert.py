@@ -82,11 +82,10 @@ def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
     method = {"name": "regression", "loss": "l2", "normalise": True}
     model = {"name": name, **asdict(config)}
     estimator = Estimator(Card(model, method, asdict(published.span), image_size, gender=published.has_gender))
-    expected = set(_NOT_PUBLISHED)
     absent, unexpected = estimator.load_state_dict(mivolo_official.to_estimator(published), strict=False)
-    if unexpected or set(absent) != expected:
+    if unexpected or set(absent) != _NOT_PUBLISHED:
         raise UserError(
-            f"{source}: does not fit {name}: missing {sorted(set(absent) - expected)}, unexpected {unexpected}"
+            f"{source}: does not fit {name}: missing {sorted(set(absent) - _NOT_PUBLISHED)}, unexpected {unexpected}"
         )
     return estimator.eval()
 

@@ -10,7 +10,7 @@ from torch import nn
 from mivolo_lite.images.packed import Images
 
 _FEWEST = 2
-"""Of 0 and of 1 of anything, torch makes graphs of their own: such a batch is rare, and computed without one."""
+"""Images of an input in a compiled batch: for 0 and for 1, which are rare, torch would compile graphs of their own."""
 
 
 def compile_forward(module: nn.Module, backend: str = "inductor") -> None:

@@ -186,7 +186,7 @@ class DataParallel:
         self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
     def _step_of(self, parameter: Tensor, step: Tensor) -> Tensor:
-        """Where AdamW counts the steps of a parameter: fused, on its device; otherwise on the host."""
+        """A parameter's count of steps where AdamW keeps it: on its device if fused, otherwise on the host."""
         device = parameter.device if self.inner_optimizer.defaults.get("fused") else "cpu"
         return torch.empty((), device=device).copy_(step)
 

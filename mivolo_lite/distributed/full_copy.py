@@ -23,8 +23,9 @@ class FullParameterCopy:
 
     @contextmanager
     def gathered(self, engine: DataParallel) -> Iterator[Estimator]:
-        """On the engine's device, with its weights. All ranks must enter it."""
-        estimator, current = self.estimator.to(engine.accelerator.device), engine.estimator.state_dict()
+        """The copy on the engine's device, with its weights. All ranks must enter it."""
+        estimator = self.estimator.to(engine.accelerator.device)
+        current = engine.estimator.state_dict()
         for name, tensor in estimator.state_dict().items():
             parameter = engine.parameters.get(name)
             tensor.copy_(current[name] if parameter is None else engine.full_tensor(parameter))

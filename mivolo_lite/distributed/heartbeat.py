@@ -19,6 +19,7 @@ from threading import Event, Thread, main_thread
 from torch.distributed import DistError, DistStoreError, Store
 from torch.distributed.distributed_c10d import _get_default_store
 
+from mivolo_lite.distributed.rendezvous import seconds_in
 from mivolo_lite.errors import MachineError, UserError, in_one_line, one_line
 from mivolo_lite.output import complain
 
@@ -57,7 +58,7 @@ class Heartbeat:
     def __init__(self, rank: int, world_size: int, patience: int = PATIENCE, store: Store | None = None):
         self.rank, self.world_size, self.patience = rank, world_size, patience
         self.watched = (rank - 1) % world_size
-        self.hang = _hang_timeout()
+        self.hang = seconds_in(os.environ, HANG_VARIABLE, HANG)
         self._silent = self._idle = self._ending = 0
         self._lost: str | None = None
         self._has_steps = self._explaining = False
@@ -200,17 +201,6 @@ def _is_communication_error(error: Exception) -> bool:
     return isinstance(error, DistError) or (
         isinstance(error, RuntimeError) and any(name in str(error).lower() for name in ("gloo", "nccl", "by peer"))
     )
-
-
-def _hang_timeout() -> float:
-    text = os.environ.get(HANG_VARIABLE, str(HANG))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UserError(f"{HANG_VARIABLE} {text!r}: give a number of seconds")
-    return seconds
 
 
 def _place_of_main_thread() -> str:

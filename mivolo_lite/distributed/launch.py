@@ -20,7 +20,6 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
-    set_seed,
 )
 
 from mivolo_lite.distributed.accelerator import forget_earlier_run
@@ -143,8 +142,8 @@ class Launch:
         if precision == "fp16" and self.engine != "ddp":
             raise UserError(f"train.precision fp16 does not work with {self.engine}; use bf16 or no")
 
-    def setup(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
-        """Initialise the process group of ranks that have met.
+    def init_accelerator(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
+        """The accelerator, with the process group of ranks that have met.
 
         Accumulation is the training step's own business: it needs the label counts of all micro-batches before the
         first backward pass.
@@ -204,11 +203,6 @@ class Launch:
         }
 
 
-def seed_everything(seed: int) -> None:
-    """The initial weights: equal on every rank."""
-    set_seed(seed)
-
-
 def setup(
     precision: str, global_batch: int, micro_batch: int | None, clip_norm: float
 ) -> tuple[Launch, BatchPlan, Accelerator, Heartbeat]:
@@ -224,13 +218,13 @@ def setup(
     precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
     if not launch.on_cpu and torch.cuda.is_available():
-        # TF32 for what stays float32, and the fastest convolutions: what whoever forgets them pays twice for.
+        # TF32 for what stays float32, and the fastest convolutions: without them a step takes twice as long.
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
     store = None if torch.distributed.is_initialized() else wait_for_ranks(environ, should_stop=preempted)
     early = store and Heartbeat(int(environ["RANK"]), launch.processes, store=store)
-    accelerator = launch.setup(precision, plan, clip_norm)
+    accelerator = launch.init_accelerator(precision, plan, clip_norm)
     return launch, plan, accelerator, early or Heartbeat(accelerator.process_index, accelerator.num_processes)
 
 
@@ -264,31 +258,35 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 
 def _processes(environ: Mapping[str, str]) -> int:
-    sizes = {name: environ[name] for name in _SIZES if name in environ}
     _check_numbers(environ)
+    sizes = [int(environ[name]) for name in _SIZES if name in environ]
     if not sizes:
-        if "LOCAL_RANK" in environ or "RANK" in environ:
-            name = "RANK" if "RANK" in environ else "LOCAL_RANK"
+        _check_alone(environ)
+        return 1
+    if "WORLD_SIZE" in environ:
+        _check_rank(environ, sizes[0])
+    return sizes[0]
+
+
+def _check_alone(environ: Mapping[str, str]) -> None:
+    """Raise UserError where this process was started alone, though several were asked for."""
+    for name in ("RANK", "LOCAL_RANK"):
+        if name in environ:
             raise UserError(
                 f"launch: {name} is set, but not WORLD_SIZE; unset it for one process, or start several with a file of "
                 "launch/accelerate/"
             )
-        alone = "; start them with a file of launch/accelerate/, without --cpu; or unset MASTER_ADDR for one process"
-        if "MASTER_ADDR" in environ:  # accelerate sets it where it means to start several
-            raise UserError(
-                "launch: several processes were asked for (MASTER_ADDR is set), but this one was started alone: "
-                f"accelerate does so with --cpu and with distributed_type MULTI_CPU or NO{alone}"
-            )
-        if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-            raise UserError(
-                "launch: srun started several tasks, but none was told its rank (WORLD_SIZE is not set); "
-                "use launch/slurm/train.sbatch"
-            )
-        return 1
-    processes = int(next(iter(sizes.values())))
-    if "WORLD_SIZE" in environ:
-        _check_rank(environ, processes)
-    return processes
+    if "MASTER_ADDR" in environ:  # accelerate sets it where it means to start several
+        raise UserError(
+            "launch: several processes were asked for (MASTER_ADDR is set), but this one was started alone: "
+            "accelerate does so with --cpu and with distributed_type MULTI_CPU or NO; start them with a file of "
+            "launch/accelerate/, without --cpu; or unset MASTER_ADDR for one process"
+        )
+    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise UserError(
+            "launch: srun started several tasks, but none was told its rank (WORLD_SIZE is not set); "
+            "use launch/slurm/train.sbatch"
+        )
 
 
 def _check_numbers(environ: Mapping[str, str]) -> None:

@@ -51,7 +51,7 @@ def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _value(optimizer: Optimizer, key: str, saved: Tensor, parameter: Tensor | None) -> Any:
-    """As the optimizer keeps it: where torch's own ``load_state_dict`` puts it, in the type that it had."""
+    """A saved value as the optimizer keeps it: on the device where ``load_state_dict`` puts it, in its own type."""
     if not saved.ndim and saved.dtype in _NUMBERS.values():
         return saved.item()
     if parameter is None or key == "step" and not optimizer.defaults.get("fused"):

@@ -39,7 +39,7 @@ def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] =
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys() or environ["WORLD_SIZE"] == "1":
         return None
     rank, ranks = int(environ["RANK"]), int(environ["WORLD_SIZE"])
-    deadline = _Deadline(rank, _timeout(environ), should_stop)
+    deadline = _Deadline(rank, seconds_in(environ, TIMEOUT_VARIABLE, TIMEOUT), should_stop)
     store = _connect(environ, rank, deadline)
     try:
         _gather(store, rank, ranks, deadline)
@@ -72,14 +72,15 @@ class _Deadline:
         time.sleep(0.1)
 
 
-def _timeout(environ: Mapping[str, str]) -> float:
-    text = environ.get(TIMEOUT_VARIABLE, str(TIMEOUT))
+def seconds_in(environ: Mapping[str, str], variable: str, default: float) -> float:
+    """The seconds that a variable of the environment says. Raises UserError where it says none."""
+    text = environ.get(variable, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise UserError(f"{TIMEOUT_VARIABLE} {text!r}: give a number of seconds")
+    if not seconds > 0:  # nan is none either
+        raise UserError(f"{variable} {text!r}: give a number of seconds")
     return seconds
 
 

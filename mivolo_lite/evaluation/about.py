@@ -8,7 +8,7 @@ from typing import Any
 from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
-from mivolo_lite.loading.loader import TrainSet
+from mivolo_lite.loading.loader import DataSetConfig
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.shards.index import ShardIndex
 
@@ -112,13 +112,12 @@ def trained_on(folder: Path) -> list[str]:
     return [without_credentials(train_set.path) for train_set in training_sets(folder)]
 
 
-def training_sets(folder: Path) -> list[TrainSet]:
+def training_sets(folder: Path) -> list[DataSetConfig]:
     """What ``RUN/best`` or ``RUN/checkpoints/NAME`` was trained on, as the configuration in ``RUN`` says.
 
     Nothing of other folders, or where the configuration cannot be read.
     """
     try:
-        train = run_config(folder)["data"]["train"]
-        return [TrainSet.read(entry) for entry in (train if isinstance(train, list) else [train])]
+        return DataSetConfig.read_list(run_config(folder)["data"]["train"])
     except (LookupError, TypeError, ValueError):
         return []

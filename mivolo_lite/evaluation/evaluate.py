@@ -81,8 +81,11 @@ def evaluate(
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
-    out, estimator, index = Path(out), Estimator.load(checkpoint), load_selected(data, cache, folds, exclude)
-    estimator.tta, accelerator = tta or estimator.tta, join_processes()
+    out = Path(out)
+    estimator = Estimator.load(checkpoint)
+    estimator.tta = tta or estimator.tta
+    index = load_selected(data, cache, folds, exclude)
+    accelerator = join_processes()
     input_sets = columns_of(inputs, estimator.inputs, checkpoint)
     left_out = _leave_out_tasks(estimator, index)
     images = images_needed(estimator, input_sets)
@@ -96,13 +99,13 @@ def evaluate(
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
         summaries = {name: summary | {"robustness": measured[name]} for name, summary in summaries.items()}
-    described = _describe_data(data, index, folds, exclude)
-    described |= doubts(checkpoint, estimator.card, data, index, folds, images)
-    metrics = {"checkpoint": str(checkpoint), "data": described} | _describe_estimator(estimator, index, left_out)
-    if inputs is None:
-        metrics |= summaries[None]
-    else:
-        metrics["inputs"] = {name: summaries[name] | {"missing": columns[name].missing} for name in columns}
+    metrics = {
+        "checkpoint": str(checkpoint),
+        "data": _describe_data(data, index, folds, exclude)
+        | doubts(checkpoint, estimator.card, data, index, folds, images),
+        **_describe_estimator(estimator, index, left_out),
+        **_sections(summaries, columns),
+    }
     if accelerator.is_main_process:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
@@ -133,6 +136,13 @@ def _estimate(
     else:
         columns = predict_each(estimator, loader, index, accelerator, input_sets)
     return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
+
+
+def _sections(summaries: dict[str | None, dict], columns: Mapping[str | None, Predictions]) -> dict[str, Any]:
+    """The metrics of all inputs at once, or those of each of ``--inputs`` under its name."""
+    if None in summaries:
+        return summaries[None]
+    return {"inputs": {name: summary | {"missing": columns[name].missing} for name, summary in summaries.items()}}
 
 
 def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:

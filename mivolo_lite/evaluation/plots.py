@@ -165,8 +165,7 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
     ax.set(ylabel=label, xlim=(-0.5, len(bins) - 0.5))
     if metric == "mae":
         ax.set_ylim(bottom=0)
-    if len(decades) > 1:
-        legend(ax)
+    legend(ax)
 
 
 def _cs(ax: Axes, scores: dict[str, list[float]]) -> None:
@@ -174,8 +173,7 @@ def _cs(ax: Axes, scores: dict[str, list[float]]) -> None:
         ax.plot(range(len(cs)), cs, "o-", color=COLOURS[index % len(COLOURS)], markersize=3, label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="n in years", ylabel="CS(n)", ylim=(0, 1))
-    if len(scores) > 1:
-        legend(ax)
+    legend(ax)
 
 
 def _errors(ax: Axes, errors: np.ndarray) -> None:

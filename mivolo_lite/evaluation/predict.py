@@ -16,7 +16,7 @@ from mivolo_lite.evaluation.predictions import Embeddings, Predictions, TaskAnsw
 from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
-from mivolo_lite.loading.task_labels import age_stds, count_people, identities, task_columns
+from mivolo_lite.loading.task_labels import age_stds, identities, task_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.methods.distribution import spread
 from mivolo_lite.methods.interface import AgeEstimate, AgeSpan
@@ -75,7 +75,7 @@ def predict_each(
         UserError: the estimates are no numbers.
         Interrupted: ``should_stop`` said so.
     """
-    tasks = [task for task in estimator.tasks if task.kind != "embedding" or count_people(index)]
+    tasks = [task for task in estimator.tasks if task.kind != "embedding" or index.num_identities]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
     unreadable: set[str] = set()
     for name, batch, output in passes(estimator, loader, accelerator, input_sets, "evaluating"):

@@ -55,30 +55,18 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
     }
     for subgroup, names in subgroups.items():
         _add_intervals(metrics["by"][subgroup], errors, names)
-    crossed = _crossed(predictions.gender, predictions.group)
-    female = predictions.female
-    is_correct = gender_correct(female, predictions.gender)
+    is_correct = gender_correct(predictions.female, predictions.gender)
     return metrics | {
         "intervals": _intervals(errors, is_correct),
         "ce20": gross_error_rate(errors),
         "cs": cumulative_scores(errors),
         "macro_mae": macro_mae(errors, subgroups["age"]),
-        "gaps": {
-            name: gaps(errors, names, subgroups["age"])
-            for name, names in (
-                ("gender", subgroups["gender"]),
-                ("group", subgroups["group"]),
-                ("gender x group", crossed),
-            )
-        },
+        "gaps": _gaps(errors, subgroups),
         "gender": _gender(predictions, subgroups),
         "classes": class_accuracy(predictions.age, predictions.age_lo, predictions.age_hi),
         "nist": nist_measures(predictions),
         "thresholds": [threshold_curve(predictions, age) for age in legal_ages],
-        "risk_coverage": {
-            "age": None if predictions.spread is None else risk_coverage(np.abs(errors), predictions.spread),
-            "gender": risk_coverage(1 - is_correct, -np.abs(female - 0.5)),
-        },
+        "risk_coverage": _risk_coverage(predictions, errors, is_correct),
         "age_intervals": _age_intervals(predictions, subgroups, level),
         "verification": {name: embeddings.verified for name, embeddings in predictions.embeddings.items()},
     }
@@ -111,6 +99,20 @@ def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct))
     return result
+
+
+def _gaps(errors: np.ndarray, subgroups: Mapping[str, Sequence[str | None]]) -> dict[str, dict | None]:
+    gender, group, ages = subgroups["gender"], subgroups["group"], subgroups["age"]
+    compared = {"gender": gender, "group": group, "gender x group": _crossed(gender, group)}
+    return {name: gaps(errors, names, ages) for name, names in compared.items()}
+
+
+def _risk_coverage(predictions: Predictions, errors: np.ndarray, is_correct: np.ndarray) -> dict[str, dict | None]:
+    spread = predictions.spread
+    return {
+        "age": None if spread is None else risk_coverage(np.abs(errors), spread),
+        "gender": risk_coverage(1 - is_correct, -np.abs(predictions.female - 0.5)),
+    }
 
 
 def _gender(predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]]) -> dict | None:

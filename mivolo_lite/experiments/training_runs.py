@@ -17,7 +17,7 @@ from mivolo_lite.training.run_config import RunConfig, changed_options
 from mivolo_lite.training.run_folder import RunFolder
 
 Weights = Literal["best", "last"]
-"""Of a training: those with the lowest error on its ``data.val``, or those at its end, which that did not choose."""
+"""Which weights of a training: those with the lowest error on its ``data.val``, or those at its end."""
 
 
 class Preempted(UserError):

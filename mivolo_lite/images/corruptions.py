@@ -92,8 +92,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "rotation": Corruption(_rotation, (5, 10, 15, 22, 30), "degrees to either side, by chance"),
 }
-"""By name. Sizes are relative to the image that the model is shown, so that models of any size stand beside each
-other; noise and JPEG are not, and are harder on small images."""
+"""The corruptions by name. Their sizes are relative to the image that the model is shown, so that models of any size
+can be compared; noise and JPEG are not, and are harder on small images."""
 
 SEVERITIES = 5
 

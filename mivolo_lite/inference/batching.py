@@ -46,7 +46,7 @@ class Batcher:
                     answer.set_result(people)
 
     def _estimate(self, images: Sequence[np.ndarray]) -> Sequence[list[Person] | Exception]:
-        """Of a batch that fails, each photo alone: one photo's error is not the others'."""
+        """The people of each photo. Where a batch fails, each is estimated alone: one's error is not the others'."""
         try:
             return self.predict(images)
         except Exception as error:

@@ -38,7 +38,8 @@ class BoxesFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, table = path, read_table(path, option="--boxes")
+        self.path = path
+        table = read_table(path, option="--boxes")
         names = find_columns(table, {}) if "source" not in table.columns else {IMAGE: "source"}
         self._predicted = _PREDICTED_BODY[0] in table.columns
         names |= dict(zip(BODY_COLUMNS, _PREDICTED_BODY, strict=True)) if self._predicted else {}

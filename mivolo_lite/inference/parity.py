@@ -94,6 +94,6 @@ def _differences(
 
 
 def _largest(expected: Tensor, exported: Tensor) -> float:
-    """NaN where a found one is."""
+    """The largest difference, relative to the largest answer where that exceeds 1; NaN where an answer is NaN."""
     scale = max(1.0, float(expected.abs().max()))
     return float((expected - exported).abs().max()) / scale

@@ -1,5 +1,6 @@
 """From photos to people with ages: finding, pairing, cutting and estimating in one object."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from io import IOBase
 from pathlib import Path
@@ -217,8 +218,6 @@ def choose_device(name: str) -> torch.device:
     """The device that ``--device`` names; ``auto`` is this process's GPU where there is one. Raises UserError."""
     if name == "auto":
         if torch.cuda.is_available():
-            import os
-
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:

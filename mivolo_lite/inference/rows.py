@@ -22,7 +22,7 @@ _AFTER_TASKS = "inputs", "detector_score", "flags"
 TRACK_COLUMNS = (
     "source", "track", "first_frame", "last_frame", "frames", "age", "gender", "gender_probability", "flags",
 )  # fmt: skip
-"""Of ``tracks.csv``."""
+"""The columns of ``tracks.csv``."""
 
 
 def row_of(person: Person | None, source: str, **of_video: Any) -> dict[str, Any]:

@@ -5,11 +5,8 @@ A photo is held in memory until its answer is sent, and nowhere else.
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from socket import socket
 from types import FrameType
@@ -18,13 +15,14 @@ from typing import Any
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from mivolo_lite import __version__
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference.admission import ERRORS, AdmissionControl, Arrivals, Limits, Meters
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
@@ -41,20 +39,14 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_BODY_SECONDS, _LAST_SECONDS = 30, 2
-"""In which a photo must have arrived, and after Ctrl-C."""
-_MOST_ARRIVING = 256
-"""Photos that arrive at once: each is an open file, of which many systems allow 1024."""
 _DRAINED_BYTES = 1 << 28
-"""Of a photo that is refused, which are read before the answer."""
+"""Bytes of a refused photo that are read before the answer is sent."""
 _LEAST_BYTES = 2000
-"""Of a photo, from which on each byte is somewhere in it."""
+"""Bytes of a file, from which on a photo has every value of a byte somewhere."""
 _KINDS = {"multipart/": "a form", "application/json": "JSON"}
-"""Bodies that hold no photo's file, by how their kind begins."""
+"""Bodies that are not a photo's file, by the beginning of their content type."""
 _ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
 
-_ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
-           503: "too many photos are waiting"}  # fmt: skip
 _REQUEST = {
     "requestBody": {
         "required": True,
@@ -62,25 +54,6 @@ _REQUEST = {
         "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*", "*/*")},
     }
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes; about 1 GB at the most, with the defaults.
-
-    Photos that are still arriving may take as many bytes as ``together + waiting`` photos of the largest size.
-
-    Attributes:
-        megabytes: of a file.
-        megapixels: of a photo; larger ones are refused before they are decoded.
-        together: photos that are decoded and estimated at once.
-        waiting: photos that may wait in addition; the next are refused.
-    """
-
-    megabytes: float = 16
-    megapixels: float = 25
-    together: int = 4
-    waiting: int = 16
 
 
 class TaskResult(BaseModel):
@@ -115,36 +88,6 @@ class PhotoResult(BaseModel):
     people: list[PersonResult]
 
 
-class Meters:
-    """What ``/metrics`` says, for Prometheus."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        name = "mivolo_lite"
-        self.requests = Counter(f"{name}_requests", "POST /predict", ["status"], registry=self.registry)
-        self.people = Counter(f"{name}_people", "people estimated", registry=self.registry)
-        self.seconds = Histogram(f"{name}_request_seconds", "from request to answer", registry=self.registry)
-        self.batch = Histogram(
-            f"{name}_batch_photos", "photos of one batch", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
-        )
-        self.waiting = Gauge(f"{name}_photos_in_work", "photos that wait or are estimated", registry=self.registry)
-        self.arriving = Gauge(f"{name}_photos_arriving", "photos of which the end is missing", registry=self.registry)
-
-    @contextmanager
-    def observed(self) -> Iterator[None]:
-        """Around a request: its status and its seconds."""
-        start, status = time.monotonic(), 500
-        try:
-            yield
-            status = 200
-        except HTTPException as error:
-            status = error.status_code
-            raise
-        finally:
-            self.requests.labels(str(status)).inc()
-            self.seconds.observe(time.monotonic() - start)
-
-
 def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence[str] = LOCAL) -> FastAPI:
     """The application.
 
@@ -159,7 +102,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.middleware("http")(_add_headers)
     app.state.service = service
-    responses: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
+    responses: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in ERRORS.items()}
     app.post("/predict", responses=responses, openapi_extra=_REQUEST)(service.predict)
     app.get("/about")(service.about)
     app.get("/metrics", response_class=Response)(service.metrics)
@@ -275,106 +218,8 @@ class Service:
         return Response(generate_latest(self.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class Arrivals:
-    """The bodies that arrive, limited in their time, number and bytes.
-
-    Beyond the limits of all together, the body that began to arrive first is ended: it is the slowest. So senders that
-    stall keep nobody out.
-
-    Args:
-        most_bytes: that all of them may hold.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self.sizes: dict[asyncio.Timeout, int] = {}
-        """Bytes of each body so far, in the order in which they began to arrive."""
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    @asynccontextmanager
-    async def limited(self) -> AsyncIterator[Callable[[int], None]]:
-        """Around the reading of a body; gives what is to be told its size so far. Raises TimeoutError where it ends."""
-        async with asyncio.timeout(_BODY_SECONDS) as timeout:
-            self.sizes[timeout] = 0
-            self._make_room()
-            try:
-                yield partial(self._resize, timeout)
-            finally:
-                self.sizes.pop(timeout, None)
-
-    def _resize(self, timeout: asyncio.Timeout, size: int) -> None:
-        if timeout in self.sizes:  # it has not just been ended
-            self.sizes[timeout] = size
-            self._make_room()
-
-    def _make_room(self) -> None:
-        while len(self.sizes) > _MOST_ARRIVING or sum(self.sizes.values()) > self.most_bytes:
-            first = next(iter(self.sizes))
-            del self.sizes[first]
-            _hasten(first, 0)
-
-    def end_soon(self) -> None:
-        """Leave a moment to what is arriving."""
-        for timeout in self.sizes:
-            _hasten(timeout, _LAST_SECONDS)
-
-
-class AdmissionControl:
-    """Lets in as many photos as there is memory for. A photo is let in when it has arrived."""
-
-    def __init__(self, limits: Limits, meters: Meters, arrivals: Arrivals) -> None:
-        self.limits, self.meters, self.arrivals = limits, meters, arrivals
-        self.slots = asyncio.Semaphore(limits.together)
-        self.in_work = 0
-
-    def require_room(self) -> None:
-        """Raises HTTPException where too many are in work."""
-        if self.in_work >= self.limits.together + self.limits.waiting:
-            raise HTTPException(503, _ERRORS[503], headers={"Retry-After": "2"})
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Around the work of a photo. Raises HTTPException where too many are in work."""
-        self.require_room()
-        self.in_work += 1
-        self.meters.waiting.inc()
-        try:
-            yield
-        finally:
-            self.in_work -= 1
-            self.meters.waiting.dec()
-
-    async def read(self, request: Request) -> bytes:
-        """The body. Raises HTTPException where it is too large, or slow."""
-        most, data = int(self.limits.megabytes * 1e6), bytearray()
-        too_large = HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
-        if int(request.headers.get("content-length", 0)) > most:
-            raise too_large
-        try:
-            async with self.arrivals.limited() as resize:
-                async for chunk in request.stream():
-                    data += chunk
-                    if len(data) > most:
-                        raise too_large
-                    resize(len(data))
-        except TimeoutError:  # the connection as well: its sender may go on for long
-            raise HTTPException(408, _ERRORS[408], headers={"Connection": "close"}) from None
-        except ClientDisconnect:
-            raise HTTPException(400, "the photo did not arrive whole") from None
-        return bytes(data)
-
-
-def _hasten(timeout: asyncio.Timeout, seconds: float) -> None:
-    """Let a timeout expire within these seconds, if it has not."""
-    soon = asyncio.get_running_loop().time() + seconds
-    if not timeout.expired():
-        timeout.reschedule(min(soon, timeout.when() or soon))
-
-
 def _was_sent_as_text(data: bytes) -> bool:
-    """Whether a file has no line break and no zero, of which chance would have many: ``curl -d`` leaves them out."""
+    """Whether a file has no line break and no zero byte, as no photo is: ``curl -d`` leaves them out."""
     return len(data) >= _LEAST_BYTES and not any(byte in data for byte in b"\r\n\0")
 
 

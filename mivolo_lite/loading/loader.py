@@ -18,8 +18,8 @@ from mivolo_lite.shards.selection import load_selected
 
 
 @dataclass(frozen=True)
-class TrainSet:
-    """One of the data sets to train on.
+class DataSetConfig:
+    """A data set to train or to evaluate on.
 
     Attributes:
         path: folder of indexed shards, or their URL.
@@ -35,9 +35,9 @@ class TrainSet:
         return self.path if self.folds is None else f"{self.path}, folds {', '.join(map(str, self.folds))}"
 
     @classmethod
-    def read(cls, entry: Any) -> "TrainSet":
+    def read(cls, entry: Any) -> "DataSetConfig":
         """A folder, or ``{path: FOLDER, weight: NUMBER, folds: [0, 1]}``. Raises ValueError for anything else."""
-        if isinstance(entry, TrainSet):
+        if isinstance(entry, DataSetConfig):
             return entry
         entry = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not entry.get("path") or not set(entry) <= {"path", "weight", "folds"}:
@@ -50,7 +50,12 @@ class TrainSet:
             raise ValueError(f"{entry['path']}: weight {weight!r}: give a number over 0")
         return cls(str(entry["path"]), float(weight), _folds(entry))
 
-    def shares_samples_with(self, other: "TrainSet") -> bool:
+    @classmethod
+    def read_list(cls, entries: Any) -> list["DataSetConfig"]:
+        """One data set, or a list of them, each as ``read`` takes it. Raises ValueError for anything else."""
+        return [cls.read(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+
+    def shares_samples_with(self, other: "DataSetConfig") -> bool:
         """Whether both are of one folder, and one has a fold of the other."""
         folds = [set(data_set.folds) for data_set in (self, other) if data_set.folds is not None]
         same = os.path.realpath(self.path) == os.path.realpath(other.path)  # of a URL, compared as if it were a path
@@ -95,8 +100,8 @@ class DataConfig:
         mixup: mixes each training sample with another one of its batch.
     """
 
-    train: list[TrainSet] | str = ""
-    val: TrainSet | str = ""
+    train: list[DataSetConfig] | str = ""
+    val: DataSetConfig | str = ""
     exclude: str | None = None
     image_size: Annotated[int, int_range(1, 4096)] = 112
     reader: Literal["index", "stream"] = "index"
@@ -112,10 +117,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.train, list | dict):
-            entries = self.train if isinstance(self.train, list) else [self.train]
-            self.train = [TrainSet.read(entry) for entry in entries]
+            self.train = DataSetConfig.read_list(self.train)
         if isinstance(self.val, dict):
-            self.val = TrainSet.read(self.val)
+            self.val = DataSetConfig.read(self.val)
         if self.val_set.weight != 1:
             raise ValueError(f"val: weight {self.val_set.weight:g}: is of several sets to train on; leave it out")
         for train_set in self.train_sets:
@@ -125,7 +129,7 @@ class DataConfig:
             if first.shares_samples_with(second):
                 raise ValueError(f"train: {second} shares samples with {first}; name each fold once, with a weight")
 
-    def load(self, data_set: TrainSet) -> ShardIndex:
+    def load(self, data_set: DataSetConfig) -> ShardIndex:
         """The index of a data set, without what ``exclude`` names.
 
         Raises:
@@ -139,14 +143,14 @@ class DataConfig:
         return 1 if self.workers == "auto" else self.workers
 
     @property
-    def train_sets(self) -> list[TrainSet]:
+    def train_sets(self) -> list[DataSetConfig]:
         """The data sets to train on, often one."""
-        return self.train if isinstance(self.train, list) else [TrainSet(self.train)]
+        return self.train if isinstance(self.train, list) else [DataSetConfig(self.train)]
 
     @property
-    def val_set(self) -> TrainSet:
+    def val_set(self) -> DataSetConfig:
         """The data set to evaluate on."""
-        return self.val if isinstance(self.val, TrainSet) else TrainSet(self.val)
+        return self.val if isinstance(self.val, DataSetConfig) else DataSetConfig(self.val)
 
     def changes(self, seed: int, negated: tuple[str, ...] = ()) -> TrainingChanges:
         """The random changes of training to its samples; ``negated``: tasks whose labels a flip changes the sign of."""

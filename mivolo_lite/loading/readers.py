@@ -16,7 +16,7 @@ from mivolo_lite.loading.mixed import MixedOrder, whole_shares
 from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.sampler import TrainSampler
 from mivolo_lite.loading.stream import check_address, stream_loader
-from mivolo_lite.loading.task_labels import Classes, count_people, training_columns
+from mivolo_lite.loading.task_labels import Classes, training_columns
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.shards.concat import ConcatIndex
@@ -56,7 +56,7 @@ class IndexReader:
         self.tasks = training_columns(self.indexes, classes or {})
         self.samples, self.digest = len(self.order), concat_digest(self.indexes, self.shares)
         self.crop_policy = self._crop_policy()
-        self.people = sum(map(count_people, self.indexes))
+        self.people = sum(index.num_identities for index in self.indexes)
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
         """(max_age - min_age + 1,) how many samples have each age, until each data set had one pass."""

@@ -1,8 +1,7 @@
 """Labels of tasks in addition to age and gender, as numbers, from the samples' JSON.
 
-A task with classes reads a label as the index of its class, given by name or as that index; a task without reads
-a number. An embedding reads ``identity``, as the number that the index gave the person. Unknown is
-NaN, as in an index.
+A task with classes reads a label as the index of its class, given by name or as that index; a task without reads a
+number. An embedding reads ``identity``, as the number that the index gave the person. Unknown is NaN, as in an index.
 """
 
 import math
@@ -53,11 +52,6 @@ def age_stds(index: ShardIndex | ConcatIndex) -> np.ndarray | None:
     return np.concatenate([nans if column is None else column for column, nans in zip(columns, unknown, strict=True)])
 
 
-def count_people(index: ShardIndex) -> int:
-    """The number of identities; an index from before they were counted has none."""
-    return index.info["labels"].get(IDENTITY, {"people": 0})["people"]
-
-
 def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[str, np.ndarray]:
     """``task_columns`` of several data sets, one set after the other; a set may lack any of the labels.
 
@@ -67,7 +61,7 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
         UserError: a label is not what its task expects, or not one sample of any set has a label of some task.
     """
     columns = [task_columns(index, classes) for index in indexes]
-    before = list(accumulate(map(count_people, indexes), initial=0))
+    before = list(accumulate((index.num_identities for index in indexes), initial=0))
     concatenated = {
         name: np.concatenate(
             [

@@ -36,7 +36,7 @@ class Sord(DistributionMethod):
 
     @property
     def loss_unit(self) -> float:
-        """As the length of the target, which falls with the root of its width."""
+        """The length of the target as a vector, which falls with the root of its width."""
         return min(1.0, self.config.scale**-0.5)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:

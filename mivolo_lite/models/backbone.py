@@ -35,8 +35,7 @@ def make_backbone(
         UserError: unknown name, an option or an image size that this backbone does not take, no such weights.
     """
     require_known(name)
-    if pretrained and weights:
-        raise UserError(f"model backbone {name}: give either pretrained: true or weights: {weights}, not both")
+    require_one_source(pretrained, weights)
     if is_source(name):
         source = read_source(name)
         weights, pretrained, name = source.weights if pretrained else weights, False, source.architecture
@@ -67,6 +66,12 @@ def require_known(name: str, option: str = "model backbone") -> None:
     if not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models(), "see timm.list_models()", most=3)
         raise UserError(f"{option}: timm {timm.__version__} has no model {name!r:.60}{hint}")
+
+
+def require_one_source(pretrained: bool, weights: str | Path | None) -> None:
+    """Raise UserError where a model would start from two sources of weights."""
+    if pretrained and weights:
+        raise UserError(f"model: give either pretrained: true or weights: {weights}, not both")
 
 
 def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:

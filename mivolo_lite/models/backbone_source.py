@@ -14,7 +14,7 @@ from mivolo_lite.hub import PREFIX, local_copy
 
 _SOURCES = ("hf-hub", "local-dir")
 _USUAL_ARGUMENTS = {"num_classes", "in_chans", "img_size", "global_pool"}
-"""Of a model, which are chosen here or do not change its weights."""
+"""Arguments of a model that are chosen here, or do not change its weights."""
 
 
 @dataclass(frozen=True)

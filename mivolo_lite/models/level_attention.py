@@ -13,7 +13,7 @@ REDUCTION = 16
 """Reduction ratio of the gate."""
 
 EPS = 2e-5
-"""Of every batch norm here, as published."""
+"""Epsilon of every batch norm here, as published."""
 
 
 def shares(dims: Sequence[int], width: int) -> list[int]:

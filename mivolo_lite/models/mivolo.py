@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images, scatter
-from mivolo_lite.models.backbone import make_backbone
+from mivolo_lite.models.backbone import make_backbone, require_one_source
 from mivolo_lite.models.head import Head
 from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.missing import compute, some_again
@@ -117,8 +117,7 @@ class MivoloModel(AgeModel):
                 f"model mivolo_{self.variant}_{self.size} takes images of {self.size} pixels, not {image_size}; "
                 f"there are {sizes}"
             )
-        if config.pretrained and config.weights:
-            raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
+        require_one_source(config.pretrained, config.weights)
         rates: dict[str, Any] = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
         self.volo = make_backbone(f"volo_{self.variant}_224", image_size, **rates)
         self.num_features = self.volo.num_features

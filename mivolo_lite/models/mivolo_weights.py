@@ -8,7 +8,7 @@ from einops import rearrange
 from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from mivolo_lite.models.weights import StateDict, load_exactly
+from mivolo_lite.models.weights import StateDict, load_exactly, without_prefix
 
 PREFIX = "model.volo."
 """Prefix of the model's parameters in an estimator of this package."""
@@ -43,9 +43,8 @@ def start_from(volo: nn.Module, state: Mapping[str, Tensor], source: str | Path)
 
 def backbone_state(state: Mapping[str, Tensor]) -> StateDict:
     """The VOLO's own weights in a file of this package, of MiVOLO or of timm, by their names in timm and MiVOLO."""
-    if any(name.startswith(PREFIX) for name in state):
-        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    return {name: value for name, value in state.items() if not name.startswith(HEADS)}
+    volo = without_prefix(state, PREFIX)
+    return volo or {name: value for name, value in state.items() if not name.startswith(HEADS)}
 
 
 def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:

@@ -11,12 +11,11 @@ from einops import rearrange
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models.backbone import dry_run, make_backbone
+from mivolo_lite.models.backbone import dry_run, make_backbone, require_one_source
 from mivolo_lite.models.missing import compute
 from mivolo_lite.models.multilevel import LevelModel, concat_levels
-from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in
+from mivolo_lite.models.weights import StateDict, load_backbone_state, read_checkpoint, state_dict_in, without_prefix
 from mivolo_lite.ranges import Probability
 
 PATCH = 2
@@ -55,8 +54,7 @@ class SwinFaceModel(LevelModel):
 
     def __init__(self, config: Config, image_size: int):
         super().__init__(config, image_size)
-        if config.pretrained and config.weights:
-            raise UserError(f"model: give either pretrained: true or weights: {config.weights}, not both")
+        require_one_source(config.pretrained, config.weights)
         options: dict[str, Any] = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
         self.swin = make_backbone(self.backbone, image_size, pretrained=config.pretrained, **options)
         dry_run(self.swin, image_size)
@@ -85,6 +83,5 @@ def swin_state(path: str | Path) -> StateDict:
     """The Swin's weights in a file of this package, of SwinFace or of timm, without what comes behind its blocks."""
     checkpoint = read_checkpoint(path)
     state = state_dict_in(checkpoint.get("state_dict_backbone", checkpoint))
-    if any(name.startswith(PREFIX) for name in state):
-        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    return {name: value for name, value in state.items() if not name.startswith(("norm.", "head.", "feature."))}
+    swin = without_prefix(state, PREFIX)
+    return swin or {name: value for name, value in state.items() if not name.startswith(("norm.", "head.", "feature."))}

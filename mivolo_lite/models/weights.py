@@ -94,6 +94,11 @@ def timm_config(backbone: nn.Module) -> dict[str, Any]:
     return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> StateDict:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Load a timm backbone, made with ``num_classes=0``, from a local file of timm's or from a ``single`` model's run.
 
@@ -106,8 +111,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     classifiers = (names,) if isinstance(names, str) else tuple(names)
     state = read_state_dict(path)
     expected = backbone.state_dict()
-    if any(name.startswith(PREFIX) for name in state):
-        state = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    state = without_prefix(state, PREFIX) or state
     state = {
         name: value
         for name, value in state.items()

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from mivolo_lite.files import written_aside
 
 INK = "#010203"
-"""Of text and lines. In a page it becomes the colour of the text around the plot, light or dark."""
+"""The colour of text and lines. In a page it becomes the colour of the text around the plot, light or dark."""
 
 BLUE, ORANGE, GREEN, PURPLE, RED = "#3b82c4", "#d9770f", "#2a9a6e", "#a565c8", "#d0453d"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
-"""Of several curves. They are legible on white and on black."""
+"""The colours of several curves. They are legible on white and on black."""
 
 SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.1, 0.75, 8)])
 """More is more opaque: the page's ground shows through, so that text on it stays legible."""
@@ -117,7 +117,9 @@ def reference(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """The names of the curves, in rows added above the plot: inside it, they would cover some of its intervals."""
+    """The names of the curves, if any, in rows added above the plot: inside it, they would cover some intervals."""
+    if not ax.get_legend_handles_labels()[1]:
+        return
     figure = ax.get_figure(root=True)
     assert figure is not None
     names = figure.legend(loc="outside upper left")

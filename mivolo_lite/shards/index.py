@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.files import save_tensors, write_json
+from mivolo_lite.labels import IDENTITY
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.cache import CacheConfig, NodeCache
 from mivolo_lite.shards.remote import RemoteFolder
@@ -103,6 +104,11 @@ class ShardIndex:
     @property
     def groups(self) -> list[str]:
         return self.info["groups"]
+
+    @property
+    def num_identities(self) -> int:
+        """The number of identities; 0 in an index from before they were counted."""
+        return self.info["labels"].get(IDENTITY, {"people": 0})["people"]
 
     @property
     def shard_sizes(self) -> np.ndarray:
@@ -279,6 +285,6 @@ def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, 
 
 
 def _sha256(file: Path | int) -> str:
-    """Of a file, by its path or an open descriptor, which stays open."""
+    """The digest of a file, given by its path or an open descriptor, which stays open."""
     with open(file, "rb", closefd=not isinstance(file, int)) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

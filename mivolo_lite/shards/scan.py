@@ -118,9 +118,12 @@ def index_shards(
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
     extra, words, mixed = extra_columns(labels)
     info = _info(scans, labels, groups, crop_policy or earlier_policy, excluded) | {"words": words}
-    info |= {"folders_left_out": nested} if nested else {}
-    info |= {"mixed": [_printable(name)[:_LONGEST_NAME] for name in mixed[:_MOST_FIELDS]]} if mixed else {}
-    info |= {"excluded": len(excluded) + excluded_rejects, "exclude_unmatched": unmatched} if exclude else {}
+    if nested:
+        info["folders_left_out"] = nested
+    if mixed:
+        info["mixed"] = [_printable(name)[:_LONGEST_NAME] for name in mixed[:_MOST_FIELDS]]
+    if exclude:
+        info |= {"excluded": len(excluded) + excluded_rejects, "exclude_unmatched": unmatched}
     index = ShardIndex(folder, info, _columns(scans, labels, groups) | extra)
     index.save()
     with explain_write_errors(folder / REJECTED_FILE):

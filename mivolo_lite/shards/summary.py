@@ -12,7 +12,7 @@ _MOST_FIELDS = 12
 def content_of(index: ShardIndex) -> str:
     """Samples, labels and images of shards, counted."""
     labels = index.info["labels"]
-    age, people = labels["age"], labels.get("identity", {}).get("people")
+    age = labels["age"]
     known_ages = f" ({age['known']} known)" if age["known"] < len(index) else ""
     phrases = [
         f"{count_of(len(index), 'sample')} in {count_of(len(index.info['shards']), 'shard')}",
@@ -21,7 +21,9 @@ def content_of(index: ShardIndex) -> str:
         count_of(labels["face"], "face"),
         count_of(labels["body"], "body", "bodies"),
     ]
-    return ", ".join([*phrases, count_of(people, "person", "people")] if people else phrases)
+    if index.num_identities:
+        phrases.append(count_of(index.num_identities, "person", "people"))
+    return ", ".join(phrases)
 
 
 def left_out_of(index: ShardIndex) -> Iterator[str]:

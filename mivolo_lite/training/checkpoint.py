@@ -33,7 +33,7 @@ OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json",
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
-"""Of a checkpoint's folder. Whatever else lies next to it is the user's."""
+"""The name of a checkpoint's folder. Whatever else lies next to it is the user's."""
 
 
 def finished_checkpoints(folder: Path) -> list[Path]:
@@ -91,7 +91,7 @@ class Checkpointer:
             self.wait()
 
     def wait(self) -> None:
-        """Until the latest checkpoint is on the disk. Raises UserError where it cannot be written."""
+        """Wait until the latest checkpoint is on the disk. Raises UserError where it cannot be written."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -169,7 +169,7 @@ class Checkpointer:
         return None, f"--resume: {damages[0][1]}; no other checkpoint can be read; start a new run"
 
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
-        """Before an engine is built on them. Raises UserError where they are another model's."""
+        """Load the weights, before an engine is built on them. Raises UserError where they are another model's."""
         try:
             load_exactly(estimator, load_file(checkpoint / MODEL_FILE), checkpoint / MODEL_FILE)
         except UserError as error:
@@ -179,7 +179,7 @@ class Checkpointer:
             ) from None
 
     def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> None:
-        """Everything but the weights.
+        """Load everything but the weights.
 
         Raises:
             UserError: it belongs to another stream, or to a run without averaged weights.
@@ -268,7 +268,7 @@ def _damage_of_state(path: Path) -> str | None:
 
 
 def _damage_by_checks(checkpoint: Path) -> str | None:
-    """By the sums that were taken when it was written; older versions took none."""
+    """The damage that the checksums show, which older versions did not write."""
     path = checkpoint / CHECKS_FILE
     if not path.exists():
         return None

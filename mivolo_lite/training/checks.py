@@ -20,7 +20,7 @@ from mivolo_lite.files import write_text
 from mivolo_lite.labels import IDENTITY, NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.readers import IndexReader, StreamReader
-from mivolo_lite.loading.task_labels import Classes, count_people, task_columns
+from mivolo_lite.loading.task_labels import Classes, task_columns
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
@@ -54,7 +54,7 @@ def check_validation(
     """Raise UserError where the data of ``data.val`` cannot be evaluated: no labels of what is learnt, or no images."""
     labelled = {name: choices for name, choices in classes.items() if choices is not None}
     samples, known = count_labels([index], inputs, task_columns(index, labelled))
-    known |= {IDENTITY: count_people(index)} if len(labelled) < len(classes) else {}
+    known |= {IDENTITY: index.num_identities} if len(labelled) < len(classes) else {}
     learnt = {IDENTITY, *loss_weights(config)}.difference(unlearnt)
     known = {name: count for name, count in known.items() if name in learnt}
     require_labels("data.val", config.data.val, samples, known, inputs)

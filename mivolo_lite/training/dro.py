@@ -1,8 +1,8 @@
 """Group distributionally robust optimisation: the subgroups that a model does badly on count more.
 
 Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020, minimise the loss under the worst
-weighting ``q`` of the subgroups, by one exponentiated-gradient step on ``q`` for each one on the weights. They draw
-every subgroup as often; here the order stays as it is, and a sample of subgroup ``g`` weighs ``q[g]`` over that
+weighting ``q`` of the subgroups, by one exponentiated-gradient step on ``q`` for each one on the weights. They sample
+all subgroups equally often; here the order stays as it is, and a sample of subgroup ``g`` weighs ``q[g]`` over that
 subgroup's share of the training data. Two more differences: losses count as differences from the mean, relative to it,
 so that a step size means the same for years and for nats; and ``q`` pays for leaving the shares of the training data
 (``penalty``), since a subgroup of which the labels are worse, or the faces harder to tell, would otherwise end with

@@ -94,7 +94,7 @@ _BATCH = 4
 
 
 def _flops(estimator: Estimator, images: dict[str, int]) -> float:
-    """Of a batch with so many images of each input."""
+    """Operations of a step on a batch with so many images of each input."""
     tensors = dict(estimator.named_parameters()) | dict(estimator.named_buffers())
     side = estimator.card.image_size
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:

@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from itertools import islice
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, set_seed
 from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite.card import locate
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
-from mivolo_lite.distributed.launch import seed_everything, setup
+from mivolo_lite.distributed.launch import setup
 from mivolo_lite.distributed.preemption import Preemption
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.metrics import evaluate_predictions, validation_error
@@ -96,7 +96,7 @@ class Trainer:
         )
         self.val_loader = self._val_loader()
         check_validation(config, self.val_index, self.estimator.inputs, self.classes, self.unlearnt)
-        self._check_room()
+        self._check_space()
         is_main = self.accelerator.is_main_process
         self.changed = changed_options(self.folder.config, config) if self.resumed and is_main else {}
         if is_main:
@@ -109,8 +109,8 @@ class Trainer:
             Whether the run is complete; otherwise it was preempted, and saved.
         """
         announce_start(self)
-        first = self.accelerator.is_main_process
-        since = self.folder.begin_log(self.state.step, self.total_steps) if first else (time.time(), 0.0)
+        is_main = self.accelerator.is_main_process
+        since = self.folder.begin_log(self.state.step, self.total_steps) if is_main else (time.time(), 0.0)
         self.throughput = Throughput(*since, self.flops)
         with self.heartbeat.working():
             self._learn_all()
@@ -189,7 +189,7 @@ class Trainer:
     def _build(self) -> None:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
         config, device = self.config, self.accelerator.device
-        seed_everything(config.train.seed)
+        set_seed(config.train.seed)  # equal on every rank, and so are the initial weights
         weights_from = self.resumed or (locate(config.init_from) if config.init_from else None)
         self.estimator = new_estimator(config, self.reader, weights_from)
         self.labels = check_train_labels(config, self.reader, self.estimator.inputs)
@@ -213,7 +213,7 @@ class Trainer:
         window, block = config.data.window_blocks, config.data.block_samples
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
 
-    def _check_room(self) -> None:
+    def _check_space(self) -> None:
         """Raise UserError where the loaders' batches or a checkpoint do not fit."""
         loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
         require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
@@ -269,8 +269,10 @@ class Trainer:
                 print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
 
     def _check_best(self) -> None:
-        """Where ``best`` is gone, or its error is of other images, that is no bound: the resumed weights, which may be
-        the last ones, are evaluated and the first to be chosen from."""
+        """Forget the best error of a resumed run where ``best`` is gone, or where it was measured on other images.
+
+        The resumed weights, which may be the last ones, are then evaluated, and are the first to choose from.
+        """
         (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
         is_other = self.state.val_digest not in ("", self.val_index.digest)
         if is_other or is_gone and math.isfinite(self.state.best_mae):
@@ -303,7 +305,7 @@ class Trainer:
         return result
 
     def _learning_rate(self) -> float:
-        """Of the next step, by the schedule."""
+        """The learning rate of the next step."""
         optim, plateaus = self.config.optim, self.state.plateaus
         return learning_rate(self._position(), self.end(), self.steps_per_epoch, optim, plateaus)
 
@@ -318,7 +320,7 @@ class Trainer:
             self.is_frozen = is_frozen
 
     def _steps_to_go(self) -> int:
-        """By the samples seen: a run may resume with another global batch, or for fewer epochs."""
+        """Steps that are left, by the samples seen: a run may resume with another global batch, or for fewer epochs."""
         samples = max(1, round(self.config.optim.epochs * self.reader.samples))
         return max(0, math.ceil((samples - self.state.samples_seen) / self.plan.global_batch))
 

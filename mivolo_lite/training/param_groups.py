@@ -124,8 +124,8 @@ def _within(names: Iterable[str], modules: Sequence[str]) -> set[str]:
 
 
 def _backbones(module: nn.Module) -> Iterator[tuple[str, dict[str, int]]]:
-    """Of every timm model in a module, what its parameters' names begin with, and the number of each one's layer by the
-    whole name."""
+    """Of every timm model in a module, the prefix of its parameters' names, and the layer's number of each by its whole
+    name."""
     fusion = [name for model in module.modules() if isinstance(model, AgeModel) for name in model.fusion]
     for path, submodule in module.named_modules():
         if hasattr(submodule, "group_matcher"):

@@ -4,7 +4,7 @@ import time
 
 
 class SaveSchedule:
-    """Of ``train.save_every``.
+    """Says when a checkpoint is due, as ``train.save_every`` asks.
 
     Ranks' clocks differ, so the main process alone asks for a save by its clock, once; the others learn of it with the
     flag of a preemption (``own_flags``).

@@ -16,7 +16,7 @@ _FALLING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
     # Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", WACV 2019, with timm's bounds
     "tanh": lambda share, config: (1 - math.tanh(-7 * (1 - share) + 3 * share)) / 2,
 }
-"""Of the way from ``lr`` down to ``min_lr``, what is left after a share of the steps."""
+"""What is left of the way from ``lr`` down to ``min_lr`` after a share of the steps, by schedule."""
 
 _DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
     "step": lambda epoch, plateaus, config: config.decay_rate ** (epoch // config.decay_epochs),
@@ -26,7 +26,8 @@ _DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
     "plateau": lambda epoch, plateaus, config: config.decay_rate**plateaus,
     "constant": lambda epoch, plateaus, config: 1.0,
 }
-"""The factor of ``lr`` after so many passes over the data, the warm-up's included, and after so many plateaus."""
+"""The factor of ``lr`` after so many passes over the data, the warm-up's included, and so many plateaus, by
+schedule."""
 
 
 def meets_plateau(stale: int, config: OptimConfig) -> bool:

@@ -69,7 +69,8 @@ class Throughput:
         """
         now = (self._in_steps(), self._spent["waiting"], self._operations)
         seconds, waited, operations = (new - old for new, old in zip(now, self._previous, strict=True))
-        seconds, self._previous = max(seconds, 1e-9), now
+        self._previous = now
+        seconds = max(seconds, 1e-9)
         shares = [min(1.0, waited / seconds), operations / seconds / (self._flops.peak if self._flops else 1.0)]
         waits, used = accelerator.gather(torch.tensor([shares], device=accelerator.device)).T
         return {

@@ -64,7 +64,7 @@ def start_trackers(
 
 
 def _store_options(tracker: GeneralTracker, options: dict[str, Any]) -> None:
-    """Of a run that resumes also those that have changed: MLflow refuses a second value, which becomes a tag."""
+    """Give a tracker the run's options. MLflow takes no second value of an option that has changed: it gets a tag."""
     if isinstance(tracker, MLflowTracker):
         import mlflow
 

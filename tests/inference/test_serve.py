@@ -20,12 +20,13 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
-from mivolo_lite.inference import serve
+from mivolo_lite.inference import admission
+from mivolo_lite.inference.admission import AdmissionControl, Limits
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of
-from mivolo_lite.inference.serve import AdmissionControl, Limits, Server, make_app
+from mivolo_lite.inference.serve import Server, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
 
@@ -253,7 +254,7 @@ def test_senders_that_stall_keep_nobody_out(address):
 
 @pytest.mark.parametrize("most_bytes, most_arriving", [(10**6, 256), (10**9, 2)])
 def test_the_first_of_too_many_senders_that_stall_is_ended(most_bytes, most_arriving, served, address, monkeypatch):
-    monkeypatch.setattr(serve, "_MOST_ARRIVING", most_arriving)
+    monkeypatch.setattr(admission, "_MOST_ARRIVING", most_arriving)
     served[0].config.app.state.service.arrivals.most_bytes = most_bytes
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     with stalled(address, 2, 400_000) as (first, second):

@@ -71,16 +71,19 @@ def test_zero_logits(classes):
     assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
 
 
+def assert_same_loss(loss, expected, logits):
+    """Also by the gradient of the logits."""
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    gradients = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("classes", [2, 5, 117])
 @pytest.mark.parametrize("name", ["coral", "or_cnn"])
 def test_threshold_loss_against_coral_pytorch(name, classes):
     logits, age = random_case(classes)
     expected = coral_loss(logits, levels_from_labelbatch(age, num_classes=classes))
-    loss = build(name, classes).loss(logits, AgeRange.exact(age)).mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(value, logits)[0] for value in (loss, expected)), rtol=1e-6, atol=1e-6
-    )
+    assert_same_loss(build(name, classes).loss(logits, AgeRange.exact(age)).mean(), expected, logits)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 117])
@@ -88,12 +91,7 @@ def test_corn_against_coral_pytorch(classes):
     logits, age = random_case(classes)
     method = build("corn", classes)
     method.fit_prior(histogram(age, classes))
-    expected = corn_loss(logits, age, classes)
-    loss = method.loss(logits, AgeRange.exact(age)).mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(value, logits)[0] for value in (loss, expected)), rtol=1e-6, atol=1e-6
-    )
+    assert_same_loss(method.loss(logits, AgeRange.exact(age)).mean(), corn_loss(logits, age, classes), logits)
 
 
 def test_corn_asks_every_age_equally_often_before_it_is_told_otherwise():

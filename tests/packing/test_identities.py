@@ -11,7 +11,7 @@ import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.task_labels import count_people, identities, task_columns, training_columns
+from mivolo_lite.loading.task_labels import identities, task_columns, training_columns
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.identities import IdentitySource
 from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
@@ -56,7 +56,7 @@ def test_every_person_comes_into_one_split_and_has_one_number(images, tmp_path):
     for split, (people, numbers) in found.items():
         ordered = sorted(set(people))
         assert numbers.tolist() == [ordered.index(person) for person in people]
-        assert count_people(packed.splits[split]) == len(ordered)
+        assert packed.splits[split].num_identities == len(ordered)
         info = packed.splits[split].info
         assert "identity" not in info["words"]
         assert info["labels"]["identity"] == {"known": len(people), "people": len(ordered)}
@@ -137,7 +137,7 @@ def test_numbers_are_names_too_and_nobody_is_unknown():
 
 def test_without_people_there_is_nothing_to_learn(people):
     index = ShardIndex.load(people / "train")
-    assert count_people(index) == 0
+    assert index.num_identities == 0
     with pytest.raises(UserError, match="no sample's JSON has a 'identity'"):
         training_columns([index], {"recognition": None})
 
@@ -149,7 +149,7 @@ def test_people_are_numbered_through_several_data_sets(images, people, tmp_path)
     column = training_columns([first, without, second], {"who": None})["who"]
     np.testing.assert_array_equal(column[: len(first)], identities(first))
     assert np.isnan(column[len(first) : -len(second)]).all()
-    np.testing.assert_array_equal(column[-len(second) :], identities(second) + count_people(first))
+    np.testing.assert_array_equal(column[-len(second) :], identities(second) + first.num_identities)
 
 
 def test_names_of_labels_by_the_ten_thousand_are_read_once():

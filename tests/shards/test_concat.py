@@ -8,7 +8,7 @@ import pytest
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
-from mivolo_lite.loading.loader import DataConfig, TrainSet
+from mivolo_lite.loading.loader import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.cache import CacheConfig
@@ -91,7 +91,7 @@ def test_samples_are_those_of_their_sets(folders):
 
 
 def test_a_list_of_one_is_that_data_set(folders):
-    alone, listed = (IndexReader(config(train), 5) for train in (f"{folders}/a", [TrainSet(f"{folders}/a", 7)]))
+    alone, listed = (IndexReader(config(train), 5) for train in (f"{folders}/a", [DataSetConfig(f"{folders}/a", 7)]))
     assert listed.digest == alone.digest and listed.passes(100) == {}
     assert by_step(read(config([f"{folders}/a"]))) == by_step(read(config(f"{folders}/a")))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import DataConfig, TrainSet
+from mivolo_lite.loading.loader import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
@@ -75,7 +75,7 @@ def test_folds_in_both_are_refused():
 @pytest.mark.parametrize("folds", [[], 1, ["1"], [-1], [True], "01"])
 def test_folds_are_numbers(folds):
     with pytest.raises(ValueError, match="a: folds .*: give a list such as"):
-        TrainSet.read({"path": "a", "folds": folds})
+        DataSetConfig.read({"path": "a", "folds": folds})
 
 
 def test_folds_of_one_folder_have_their_own_passes(folder):

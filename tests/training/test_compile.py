@@ -121,7 +121,7 @@ def work(file, rank, port, results):
     os.environ |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
     launch = Launch.from_environment(os.environ, gpus=0)
-    accelerator = launch.setup("no", BatchPlan.resolve(2 * SIZE, None, 2), clip_norm=1.0)
+    accelerator = launch.init_accelerator("no", BatchPlan.resolve(2 * SIZE, None, 2), clip_norm=1.0)
     losses, graphs = [], []
     for is_compiled in (False, True):
         estimator = estimator_of("single, a transformer's body")

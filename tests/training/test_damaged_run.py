@@ -38,6 +38,18 @@ def run(words, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(run, tmp_path / "run")
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path):
+    """A copy of its last checkpoint."""
+    return shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+
+
 def checkpoints(run):
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
@@ -58,8 +70,7 @@ def one_line(capsys, words):
 
 
 @pytest.mark.slow
-def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(copy, words, capsys):
     before = checkpoints(copy)[-1]
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "6", "--resume", "auto", *words]
     error = one_line(capsys, [*resume, "--optim.lr", "1e30", "--train.save_every", "1000", "--train.eval_every", "90"])
@@ -76,8 +87,7 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint_and_resumes_from_it(run, 
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(copy, words, capsys):
     before, last = checkpoints(copy)
     model = copy / "checkpoints" / last / "model.safetensors"
     change_tensors(model, lambda old: {name: (old[name] * 1e30).to(old[name].dtype) for name in old})
@@ -98,8 +108,7 @@ DAMAGES = {
 @pytest.mark.parametrize(
     "name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents]
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, words, tmp_path, capsys, name, content):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(copy, words, capsys, name, content):
     before, last = checkpoints(copy)
     file = copy / "checkpoints" / last / name
     file.unlink() if content is None else file.write_bytes(content)
@@ -111,8 +120,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, words, t
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "ema.safetensors"])
-def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
-    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+def test_a_file_that_was_cut_is_damaged(checkpoint, name):
     assert damage_of(checkpoint) is None
     data = (checkpoint / name).read_bytes()
     for length in (8, 100, len(data) // 2, len(data) - 1):
@@ -121,8 +129,7 @@ def test_a_file_that_was_cut_is_damaged(run, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "ema.safetensors"])
-def test_bytes_that_a_disk_lost_are_damage(run, tmp_path, name):
-    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+def test_bytes_that_a_disk_lost_are_damage(checkpoint, name):
     data = (checkpoint / name).read_bytes()
     for place in (len(data) // 2, len(data) - 1):
         (checkpoint / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
@@ -134,16 +141,14 @@ def test_bytes_that_a_disk_lost_are_damage(run, tmp_path, name):
         assert "crc32.json is damaged" in damage_of(checkpoint)
 
 
-def test_a_checkpoint_that_another_version_saved_with_nan_is_not_resumed_from(run, tmp_path):
-    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+def test_a_checkpoint_that_another_version_saved_with_nan_is_not_resumed_from(checkpoint):
     change_tensors(
         checkpoint / "optimizer.safetensors", lambda old: old | {name: old[name] * torch.nan for name in [*old][:1]}
     )
     assert "is not finite" in damage_of(checkpoint)
 
 
-def test_averaged_weights_that_went_missing_are_damage(run, tmp_path):
-    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+def test_averaged_weights_that_went_missing_are_damage(checkpoint):
     (checkpoint / "ema.safetensors").unlink()
     assert "a file beside it is missing" in damage_of(checkpoint)
 
@@ -161,16 +166,14 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(run, tmp_path):
         {"order_version": 1.5}, {"evaluated": None}, {"more": 1},
     ],
 )  # fmt: skip
-def test_a_state_that_cannot_be_meant_is_damage(run, tmp_path, change):
-    checkpoint = shutil.copytree(run / "checkpoints" / checkpoints(run)[-1], tmp_path / "checkpoint")
+def test_a_state_that_cannot_be_meant_is_damage(checkpoint, change):
     content = json.loads((checkpoint / "state.json").read_text())
     content["state"] |= change
     (checkpoint / "state.json").write_text(json.dumps(content))
     assert "state.json is damaged" in damage_of(checkpoint)
 
 
-def test_where_no_checkpoint_can_be_read_it_says_so(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_where_no_checkpoint_can_be_read_it_says_so(copy, words, capsys):
     for name in checkpoints(copy):
         (copy / "checkpoints" / name / "state.json").write_text("")
     error = one_line(capsys, ["train", "--run", f"{copy}", "--resume", "auto", *words])
@@ -178,16 +181,14 @@ def test_where_no_checkpoint_can_be_read_it_says_so(run, words, tmp_path, capsys
 
 
 @pytest.mark.parametrize("name", ["optimizer", "ema"])
-def test_tensors_of_another_model_are_one_line(run, words, tmp_path, capsys, name):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_tensors_of_another_model_are_one_line(copy, words, capsys, name):
     path = copy / "checkpoints" / checkpoints(copy)[-1] / f"{name}.safetensors"
     change_tensors(path, lambda old: old | {next(key for key in old if old[key].ndim > 1): torch.zeros(1, 7)})
     error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
     assert f"{name}.safetensors does not fit the model" in error
 
 
-def test_weights_of_another_model_are_named(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_weights_of_another_model_are_named(copy, words, capsys):
     path = copy / "checkpoints" / checkpoints(copy)[-1] / "model.safetensors"
     change_tensors(path, lambda old: {name: old[name] for name in list(old)[1:]})
     error = one_line(capsys, ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words])
@@ -195,8 +196,7 @@ def test_weights_of_another_model_are_named(run, words, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_all_ranks_take_the_checkpoint_before_a_damaged_one(run, words, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_all_ranks_take_the_checkpoint_before_a_damaged_one(copy, words, tmp_path):
     before, last = checkpoints(copy)
     (copy / "checkpoints" / last / "state.json").write_text("")
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "3", "--resume", "auto", *words]
@@ -218,8 +218,7 @@ def test_every_engine_stops_before_a_step_that_is_not_finite(words, tmp_path, fi
 
 
 @pytest.mark.slow
-def test_a_resumed_run_says_which_options_have_changed(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_resumed_run_says_which_options_have_changed(copy, words, capsys):
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words]
     for more, changes in ((["--optim.lr", "0.002"], "optim.lr 0.002 (was 0.001)"), ([], "optim.lr 0.001 (was 0.002)")):
         main([*resume, *more])
@@ -233,8 +232,7 @@ def test_a_resumed_run_says_which_options_have_changed(run, words, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_from(copy, words, capsys):
     last = copy / "checkpoints" / checkpoints(copy)[-1]
     for name in (f"{last.name}-good", "step-good", "zzz", "good.partial", "step-good.partial"):
         shutil.copytree(last, last.with_name(name))
@@ -246,8 +244,7 @@ def test_what_a_user_keeps_beside_checkpoints_is_neither_deleted_nor_resumed_fro
 
 
 @pytest.mark.slow
-def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_with_other_validation_data_the_best_weights_are_chosen_anew(copy, words, capsys):
     state = copy / "checkpoints" / checkpoints(copy)[-1] / "state.json"
     content = json.loads(state.read_text())
     content["state"] |= {"best_mae": 0.001, "val_digest": "another"}
@@ -260,8 +257,7 @@ def test_with_other_validation_data_the_best_weights_are_chosen_anew(run, words,
 
 
 @pytest.mark.slow
-def test_best_weights_that_are_gone_are_chosen_anew_also_by_a_complete_run(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_best_weights_that_are_gone_are_chosen_anew_also_by_a_complete_run(copy, words, capsys):
     shutil.rmtree(copy / "best")
     main(["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words])
     assert f"{copy}/best: is gone; `best` is chosen anew" in capsys.readouterr().out
@@ -284,16 +280,14 @@ def test_the_best_weights_are_chosen_by_what_is_learnt(people, words, tmp_path, 
     assert "data.val" in error and "none of 16 samples has a label to learn (gender)" in error
 
 
-def test_a_run_that_cannot_resume_keeps_its_configuration(run, words, tmp_path, capsys):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_run_that_cannot_resume_keeps_its_configuration(copy, words, capsys):
     before = (copy / "config.yaml").read_text()
     resume = ["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words]
     assert "another model" in one_line(capsys, [*resume, "--method.name", "coral"])
     assert (copy / "config.yaml").read_text() == before
 
 
-def test_an_evaluation_that_a_run_owes_is_made_before_it_goes_further(run, words, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_an_evaluation_that_a_run_owes_is_made_before_it_goes_further(copy, words):
     last = copy / "checkpoints" / checkpoints(copy)[-1]
     content = json.loads((last / "state.json").read_text())
     step = content["state"]["step"]

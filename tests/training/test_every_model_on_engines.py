@@ -77,7 +77,7 @@ def work(file, rank, processes, port, results):
     MODELS.update(mivolo_tiny=TinyMivolo, swinface=TinySwinFace)
     launch = Launch.from_environment(os.environ, gpus=0)
     plan = BatchPlan.resolve(SIZE, None, processes)
-    accelerator = launch.setup("no", plan, clip_norm=1.0)
+    accelerator = launch.init_accelerator("no", plan, clip_norm=1.0)
     share = SIZE // processes
     rows = slice(rank * share, (rank + 1) * share)
     weights = {which: learn(launch.engine, accelerator, which, rows) for which in BUILDERS}

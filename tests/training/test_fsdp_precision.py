@@ -33,7 +33,7 @@ def work(file, rank, processes, port, checkpointing, results):
     MODELS["mivolo_tiny"] = TinyMivolo
     module._SHARDED = 1000  # these models' blocks are small
     launch = Launch.from_environment(os.environ, gpus=0)
-    accelerator = launch.setup("bf16", BatchPlan.resolve(SIZE, None, processes), clip_norm=1.0)
+    accelerator = launch.init_accelerator("bf16", BatchPlan.resolve(SIZE, None, processes), clip_norm=1.0)
     share = SIZE // processes
     rows, losses = slice(rank * share, (rank + 1) * share), {}
     for label in MODELS_HERE:

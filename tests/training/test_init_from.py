@@ -18,7 +18,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.loop import Trainer
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def words(people):
     """A small run's options, without its folder."""
     return [
@@ -26,6 +26,19 @@ def words(people):
         "--method.name", "regression", "--data.image_size", "32", "--data.workers", "0", "--optim.global_batch", "16",
         "--optim.epochs", "1",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def first(words, tmp_path_factory):
+    """A finished run, which no test changes."""
+    folder = tmp_path_factory.mktemp("first") / "run"
+    main(["train", "--run", f"{folder}", *words])
+    return folder
+
+
+def without(prefixes, words):
+    """The options whose names do not begin so, with their values."""
+    return [word for at in range(0, len(words), 2) if not words[at].startswith(prefixes) for word in words[at : at + 2]]
 
 
 def started(*words):
@@ -43,19 +56,17 @@ def test_an_ensemble_does_not_learn(words, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_anothers_weights_heads_included(words, tmp_path):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    second = started("--run", tmp_path / "second", "--init_from", tmp_path / "first" / "best", *words)
+def test_a_run_starts_from_anothers_weights_heads_included(first, words, tmp_path):
+    learnt = load_file(first / "best" / "model.safetensors")
+    second = started("--run", tmp_path / "second", "--init_from", first / "best", *words)
     state = second.estimator.state_dict()
     assert state.keys() == learnt.keys() and all(state[name].equal(learnt[name]) for name in learnt)
     assert second.state.step == 0
 
 
 @pytest.mark.slow
-def test_its_card_also_names_the_data_of_what_it_started_from(words, people, tmp_path):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    (tmp_path / "first" / "best").rename(tmp_path / "moved")  # away from its run, as to another machine
+def test_its_card_also_names_the_data_of_what_it_started_from(first, words, people, tmp_path):
+    shutil.copytree(first / "best", tmp_path / "moved")  # away from its run, as to another machine
     start = ["--run", tmp_path / "second", "--init_from", tmp_path / "moved", *words, "--data.train", f"{people}/val"]
     second = started(*start)
     digests = second.estimator.card.data_digest
@@ -66,9 +77,9 @@ def test_its_card_also_names_the_data_of_what_it_started_from(words, people, tmp
 
 
 @pytest.mark.slow
-def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
-    main(["train", "--run", f"{tmp_path}/first", *words])  # without weights, as a converted MiVOLO
-    weighted = ["--method.lds", "true", "--init_from", f"{tmp_path}/first/best", *words]
+def test_its_loss_weighs_the_ages_of_its_own_data(first, words, tmp_path):
+    # The first has no weights of ages, as a converted MiVOLO.
+    weighted = ["--method.lds", "true", "--init_from", f"{first}/best", *words]
     second = started("--run", tmp_path / "second", *weighted)
     weight = second.estimator.method.age_weight
     counts = torch.from_numpy(second.reader.age_counts(0, 120))
@@ -83,11 +94,10 @@ def test_its_loss_weighs_the_ages_of_its_own_data(words, tmp_path):
         (["--model.backbone", "test_vit"], "was trained with model.backbone test_resnet, this run says test_vit"),
     ],
 )
-def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, options, message):
+def test_what_does_not_fit_is_one_line(first, words, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
-    main(["train", "--run", "first", *words])
     with pytest.raises(SystemExit):
-        main(["train", "--run", "second", *words, "--init_from", "first", *options])
+        main(["train", "--run", "second", *words, "--init_from", f"{first}", *options])
     error = capsys.readouterr().err
     assert error.startswith("mivolo-lite: ") and error.count("\n") == 1 and message in error
 
@@ -101,36 +111,33 @@ def test_what_does_not_fit_is_one_line(words, tmp_path, monkeypatch, capsys, opt
         (["--ages.max_age", "100", "--ages.min_age", "1"], "ages.min_age 1 (0), ages.max_age 100 (120)"),
     ],
 )
-def test_another_method_begins_with_a_new_head_and_says_so(words, tmp_path, capsys, options, change):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    words += options
+def test_another_method_begins_with_a_new_head_and_says_so(first, words, tmp_path, capsys, options, change):
+    learnt = load_file(first / "best" / "model.safetensors")
+    words = [*words, *options]
     fresh = started("--run", tmp_path / "fresh", *words).estimator.state_dict()
     capsys.readouterr()
-    second = started("--run", tmp_path / "second", "--init_from", tmp_path / "first", *words)
+    second = started("--run", tmp_path / "second", "--init_from", first, *words)
     for name, tensor in second.estimator.state_dict().items():
         assert tensor.equal((fresh if name.startswith("method.") else learnt)[name]), name
-    assert f"--init-from {tmp_path}/first: the head for ages begins anew: {change}\n" in capsys.readouterr().out
+    assert f"--init-from {first}: the head for ages begins anew: {change}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_the_head_for_ages_of_a_checkpoint_that_learnt_none_begins_anew(words, tmp_path, capsys):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    first = Estimator.load(tmp_path / "first" / "best")
-    first.card.age = False
-    first.save(tmp_path / "recognition")
+def test_the_head_for_ages_of_a_checkpoint_that_learnt_none_begins_anew(first, words, tmp_path, capsys):
+    estimator = Estimator.load(first / "best")
+    estimator.card.age = False
+    estimator.save(tmp_path / "recognition")
     second = started("--run", tmp_path / "second", "--init_from", tmp_path / "recognition", *words)
     assert "it learnt no ages, so the head for them begins anew" in capsys.readouterr().out
-    learnt, state = first.state_dict(), second.estimator.state_dict()
+    learnt, state = estimator.state_dict(), second.estimator.state_dict()
     is_kept = {name: learnt[name].equal(state[name]) for name in learnt}
     assert not is_kept["method.head.weight"] and is_kept["gender_head.weight"] and second.estimator.card.age
 
 
 @pytest.mark.slow
-def test_a_convolutional_model_may_begin_with_another_image_size(words, tmp_path):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    larger = ["--run", f"{tmp_path}/second", *words, "--init_from", f"{tmp_path}/first", "--data.image_size", "48"]
+def test_a_convolutional_model_may_begin_with_another_image_size(first, words, tmp_path):
+    learnt = load_file(first / "best" / "model.safetensors")
+    larger = ["--run", f"{tmp_path}/second", *words, "--init_from", f"{first}", "--data.image_size", "48"]
     state = started(*larger).estimator.state_dict()
     assert all(state[name].equal(learnt[name]) for name in learnt)
 
@@ -158,11 +165,10 @@ TASK = ["--tasks", "[{name: group, classes: [A, B, C, D, E]}]"]
 
 
 @pytest.mark.slow
-def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_path):
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
-    main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first/best", *words, *TASK])
-    second = started("--run", tmp_path / "third", "--init_from", tmp_path / "first" / "best", *words, *TASK)
+def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(first, words, tmp_path):
+    learnt = load_file(first / "best" / "model.safetensors")
+    main(["train", "--run", f"{tmp_path}/second", "--init_from", f"{first}/best", *words, *TASK])
+    second = started("--run", tmp_path / "third", "--init_from", first / "best", *words, *TASK)
     state = second.estimator.state_dict()
     assert state.keys() - learnt.keys() == {"heads.group.weight", "heads.group.bias"}
     assert all(state[name].equal(learnt[name]) for name in learnt)
@@ -171,8 +177,7 @@ def test_a_task_that_the_checkpoint_did_not_learn_gets_a_new_head(words, tmp_pat
 @pytest.mark.slow
 def test_a_new_task_gets_its_subnet_or_that_of_another(words, tmp_path):
     levels = ["--model.name", "multilevel", "--model.backbone", "test_resnet", "--model.width", "32"]
-    pairs = [words[at : at + 2] for at in range(0, len(words), 2) if not words[at].startswith("--model.")]
-    words = [*levels, *(word for pair in pairs for word in pair)]
+    words = [*levels, *without("--model.", words)]
     main(["train", "--run", f"{tmp_path}/first", *words])
     learnt = load_file(tmp_path / "first" / "best" / "model.safetensors")
     for subnet, fresh in (("look", {"heads.group", "subnets.look"}), ("age", {"heads.group"})):
@@ -195,36 +200,24 @@ UNSTATED = ("--model.", "--method.", "--data.image_size")
 
 
 def test_what_is_not_stated_is_the_checkpoints(words, tmp_path):
-    first = ["--method.name", "coral", "--ages.max_age", "90", "--model.drop_rate", "0.25"]
-    main(["train", "--run", f"{tmp_path}/first", *words, *first])
-    pairs = [words[at : at + 2] for at in range(0, len(words), 2) if not words[at].startswith(UNSTATED)]
-    unstated = [word for pair in pairs for word in pair]
+    main(
+        ["train", "--run", f"{tmp_path}/first", *words, "--method.name", "coral"]
+        + ["--ages.max_age", "90", "--model.drop_rate", "0.25"]
+    )
+    unstated = without(UNSTATED, words)
     config = read_run_config(["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first", *unstated])
     assert (config.model.name, config.model.backbone, config.model.drop_rate) == ("single", "test_resnet", 0.25)
     assert (config.method.name, config.ages.max_age, config.data.image_size) == ("coral", 90, 32)
-    stated = read_run_config(
-        [
-            "--run",
-            "r",
-            "--init_from",
-            f"{tmp_path}/first",
-            *unstated,
-            "--model.drop_rate",
-            "0.5",
-            "--ages.max_age",
-            "80",
-        ]
-    )
+    start = ["--run", "r", "--init_from", f"{tmp_path}/first", *unstated]
+    stated = read_run_config([*start, "--model.drop_rate", "0.5", "--ages.max_age", "80"])
     assert (stated.model.backbone, stated.model.drop_rate, stated.ages.max_age) == ("test_resnet", 0.5, 80)
 
 
 @pytest.mark.slow
 def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_path):
     main(["train", "--run", f"{tmp_path}/first", *words, "--ages.max_age", "90"])
-    unstated = [
-        word for at in range(0, len(words), 2) if not words[at].startswith(UNSTATED) for word in words[at : at + 2]
-    ]
-    second = ["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first", "--resume", "auto", *unstated]
+    second = ["--run", f"{tmp_path}/second", "--init_from", f"{tmp_path}/first", "--resume", "auto"]
+    second += without(UNSTATED, words)
     main(["train", *second])
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     config = read_run_config(second)
@@ -242,15 +235,14 @@ def test_the_packages_own_checkpoint_is_called_default():
 
 
 @pytest.mark.slow
-def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(words, tmp_path):
+def test_it_normalises_as_the_weights_were_trained_and_keeps_their_licence(first, words, tmp_path):
     """Also once it has resumed, when the checkpoint that it began from may be gone."""
-    main(["train", "--run", f"{tmp_path}/first", *words])
-    best = tmp_path / "first" / "best"
+    best = shutil.copytree(first / "best", tmp_path / "best")
     other = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     replace(Card.load(best), normalisation=other, licence="cc-by-nc-4.0", attribution="Ann").save(best)
     words = ["--run", f"{tmp_path}/second", "--init_from", str(best), "--resume", "auto", *words]
     main(["train", *words])
-    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(best)
     resumed = started(*words, "--model.name", "single")
     for card in (Card.load(tmp_path / "second" / "best"), resumed.estimator.card):
         assert (card.normalisation, card.licence, card.attribution) == (other, "cc-by-nc-4.0", "Ann")

@@ -48,7 +48,7 @@ def work(rank, port, folder):
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message="`broadcast_buffers`", category=FutureWarning)  # no user can mend it
     launch = Launch.from_environment(os.environ, gpus=0)
-    accelerator = launch.setup("no", BatchPlan.resolve(2 * SIZE, None, 2), clip_norm=1.0)
+    accelerator = launch.init_accelerator("no", BatchPlan.resolve(2 * SIZE, None, 2), clip_norm=1.0)
     torch.manual_seed(0)
     model = {"name": "single", "backbone": "test_efficientnet"}
     estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE)).train()

@@ -18,6 +18,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult, batch_statistics
+from tests.training.batches import part
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +40,6 @@ def batch_of(size, seed=0, side=64):
         sample=torch.arange(size),
         valid=torch.ones(size, dtype=torch.bool),
     )
-
-
-def part(batch, rows):
-    def cut(value):
-        if isinstance(value, AgeRange):
-            return AgeRange(value.lo[rows], value.hi[rows], value.known[rows])
-        if isinstance(value, Images):
-            return Images.of(value.pixels[rows])
-        return value[rows] if isinstance(value, torch.Tensor) else value
-
-    return Batch(**{name: cut(value) for name, value in vars(batch).items()})
 
 
 def updated(estimator, batches, clip_norm=0.0, weights=None, dro=None):

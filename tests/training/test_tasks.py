@@ -19,6 +19,7 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.step import OptimizerStep
 from tests.models.tiny import TinySwinFace
+from tests.training.batches import part
 
 TASKS = [
     {"name": "mood", "classes": ["happy", "sad", "cross"], "weight": 0.5},
@@ -53,19 +54,6 @@ def batch_of(size):
             "who": TaskLabel(torch.randint(0, 3, (size,), generator=draw).float(), known["who"]),
         },
     )
-
-
-def part(batch, rows):
-    def cut(value):
-        if isinstance(value, torch.Tensor):
-            return value[rows]
-        if isinstance(value, Images):
-            return Images.of(value.pixels[rows])
-        if isinstance(value, AgeRange | TaskLabel):
-            return type(value)(**{name: cut(item) for name, item in vars(value).items()})
-        return {name: cut(item) for name, item in value.items()} if isinstance(value, dict) else value
-
-    return Batch(**{name: cut(value) for name, value in vars(batch).items()})
 
 
 def updated(estimator, batches, tasks=TASKS):

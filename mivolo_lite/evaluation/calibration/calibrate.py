@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
 
 from mivolo_lite.card import CARD_FILE, DEFAULT, Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
@@ -14,9 +15,11 @@ from mivolo_lite.evaluation.calibration.conformal import fit_calibration
 from mivolo_lite.evaluation.calibration.ranges import WIDEST
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.predict import predict
+from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 
 
@@ -51,11 +54,10 @@ def calibrate(
         UserError: the checkpoint is on the hub or the package's own and no ``out`` is given; some of the data was
             trained on, it has too few known ages, or cannot be read.
     """
-    if out is None and is_hub_address(checkpoint):
-        raise UserError(f"calibrate {checkpoint}: cannot write to the hub; give --out FOLDER for a calibrated copy")
-    if out is None and str(checkpoint) == DEFAULT:
-        raise UserError(f"calibrate {checkpoint}: is part of the package; give --out FOLDER for a calibrated copy")
-    estimator, accelerator = Estimator.load(checkpoint), join_processes()
+    if out is None:
+        _require_own_folder(checkpoint)
+    estimator = Estimator.load(checkpoint)
+    accelerator = join_processes()
     index = load_selected(data, None, folds, exclude)
     if was_trained_on(checkpoint, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
@@ -66,9 +68,7 @@ def calibrate(
     temperature = estimator.card.calibration.get("gender_temperature", 1.0)
     estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
     estimator.tta = estimator.card.tta = tta or estimator.card.tta
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
-    predictions = predict(estimator.to(accelerator.device), loader, index, accelerator)
+    predictions = _predict(estimator, index, accelerator, batch, workers)
     try:
         calibration = fit_calibration(predictions, level, by, temperature)
     except ValueError as error:
@@ -77,6 +77,23 @@ def calibrate(
     if accelerator.is_main_process:
         _save(estimator, checkpoint, out)
     return estimator.card.calibration
+
+
+def _require_own_folder(checkpoint: Path | str) -> None:
+    """Raise UserError for a checkpoint whose card is not the user's to change."""
+    advice = "give --out FOLDER for a calibrated copy"
+    if is_hub_address(checkpoint):
+        raise UserError(f"calibrate {checkpoint}: cannot write to the hub; {advice}")
+    if str(checkpoint) == DEFAULT:
+        raise UserError(f"calibrate {checkpoint}: is part of the package; {advice}")
+
+
+def _predict(
+    estimator: Estimator, index: ShardIndex, accelerator: Accelerator, batch: int, workers: int
+) -> Predictions:
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
+    return predict(estimator.to(accelerator.device), loader, index, accelerator)
 
 
 def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) -> None:

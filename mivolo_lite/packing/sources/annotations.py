@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.packing.sources.cells import GenderCodes
-from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.columns import read_labels
 from mivolo_lite.packing.sources.labelled import TableSource
-from mivolo_lite.packing.sources.table import read_table
 
 
 class AnnotationSource(TableSource):
@@ -25,9 +23,6 @@ class AnnotationSource(TableSource):
     """
 
     def __init__(self, images: Path, csv: Path, gender_codes: str = "", delimiter: str = "auto", **options: Any):
-        table, gender_of = read_table(Path(csv), delimiter), GenderCodes(gender_codes)
-        columns = find_columns(table, {}, required=("age", "gender"))
-        table = table.renamed(columns)
-        gender_of.check(table.columns["gender"], table.location, columns["gender"])
-        self.preface = list(describe(table, columns, gender_of))
+        required = ("age", "gender")
+        table, gender_of, self.preface = read_labels(Path(csv), delimiter, gender_codes, required=required)
         super().__init__(images, table, gender_of, **options)

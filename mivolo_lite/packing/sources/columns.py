@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
@@ -17,7 +18,7 @@ from mivolo_lite.packing.sources.cells import (
     is_unknown,
 )
 from mivolo_lite.packing.sources.source import Rejected
-from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.packing.sources.table import Table, read_table
 
 USUAL_NAMES: dict[str, Sequence[str]] = {
     IMAGE: "img_name path file image file_name filename img image_path img_path file_path filepath image_name "
@@ -33,6 +34,32 @@ USUAL_NAMES: dict[str, Sequence[str]] = {
 
 _BOXES = {FACE_COLUMNS: "boxes", BODY_COLUMNS: "body_boxes", LANDMARK_COLUMNS: "landmarks"}
 _SHOWN = 100
+
+
+def read_labels(
+    path: Path, delimiter: str, gender_codes: str, chosen: Mapping[str, str] | None = None, required: Sequence[str] = ()
+) -> tuple[Table, GenderCodes, list[str]]:
+    """A file of labels with its columns named by what they mean.
+
+    Args:
+        path, delimiter: see ``read_table``.
+        gender_codes: see ``GenderCodes``.
+        chosen, required: see ``find_columns``.
+
+    Returns:
+        The table, what reads its column gender, and what the columns are taken for, in lines to print.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, or its genders are not understood.
+    """
+    table, gender_of = read_table(path, delimiter), GenderCodes(gender_codes)
+    columns = find_columns(table, chosen or {}, required)
+    if len(table.columns) < 2:
+        raise UserError(f"{table.location}: holds one column; give the images' names and at least one label")
+    table = table.renamed(columns)
+    if "gender" in columns:
+        gender_of.check(table.columns["gender"], table.location, columns["gender"])
+    return table, gender_of, list(describe(table, columns, gender_of))
 
 
 def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:

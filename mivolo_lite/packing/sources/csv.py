@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
-from mivolo_lite.packing.sources.cells import IMAGE, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.cells import IMAGE, SPLIT
+from mivolo_lite.packing.sources.columns import read_labels
 from mivolo_lite.packing.sources.labelled import TableSource
-from mivolo_lite.packing.sources.table import read_table
 
 
 class CsvSource(TableSource):
@@ -51,14 +49,7 @@ class CsvSource(TableSource):
         delimiter: str = "auto",
         **options: Any,
     ):
-        table, gender_of = read_table(Path(csv), delimiter), GenderCodes(gender_codes)
         chosen = {IMAGE: path, "age": age, "gender": gender, "group": group, IDENTITY: identity, AGE_STD: age_std}
         chosen |= {SPLIT: split_column, "boxes": boxes, "body_boxes": body_boxes, "landmarks": landmarks}
-        columns = find_columns(table, chosen)
-        if len(table.columns) < 2:
-            raise UserError(f"{table.location}: holds one column; give the images' names and at least one label")
-        table = table.renamed(columns)
-        if "gender" in columns:
-            gender_of.check(table.columns["gender"], table.location, columns["gender"])
-        self.preface = list(describe(table, columns, gender_of))
+        table, gender_of, self.preface = read_labels(Path(csv), delimiter, gender_codes, chosen)
         super().__init__(images, table, gender_of, **options)

@@ -10,13 +10,13 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.decode import Photo
-from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, GenderCodes, box_of
-from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, box_of
+from mivolo_lite.packing.sources.columns import read_labels
 from mivolo_lite.packing.sources.cutting import Crops, cut_person
 from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.rows import Boxes
 from mivolo_lite.packing.sources.source import Rejected
-from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table import Table
 
 FACE_SCALE = 1.3
 """How much larger than the aligner's square the face box is: from the forehead to just below the chin."""
@@ -53,12 +53,10 @@ class FairFaceSource(TableSource):
         if margin is not None and not 0 <= margin < math.inf:
             raise UserError(f"--margin {margin}: give the photos' margin around the face, 1.25 or 0.25")
         self.face, self.margin = face, margin
-        table, gender_of = read_table(Path(csv), delimiter), GenderCodes(gender_codes)
-        columns = find_columns(table, {}, required=("age", "gender"))
-        table = table.renamed(columns)
-        gender_of.check(table.columns["gender"], table.location, columns["gender"])
+        required = ("age", "gender")
+        table, gender_of, described = read_labels(Path(csv), delimiter, gender_codes, required=required)
         _check_once(table)
-        self.preface = [*describe(table, columns, gender_of), *self._describe_cut()]
+        self.preface = described + self._describe_cut()
         super().__init__(images, table, gender_of, whole="body", **options)
         self.crop_policy = self.rules.policy() | {"face": face, "margin": "published" if margin is None else margin}
 

@@ -37,7 +37,7 @@ class FileNameSource(WholeImageSource):
     def __init__(self, images: Path, **options: Any):
         super().__init__(images, **options)
         face = "the data set's own image, byte for byte where it is an upright JPEG"
-        self.crop_policy = self.rules.policy() | {"face": face}
+        self.crop_policy |= {"face": face}
 
     def labels(self, name: re.Match[str]) -> Labels:
         """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
@@ -60,7 +60,8 @@ class FileNameSource(WholeImageSource):
         if name is None:
             raise Rejected(f"file name is not {self.form}")
         labels = self.labels(name)
-        labels, split = replace(labels, extra={"source": item} | labels.extra), self.split(item)
+        labels = replace(labels, extra={"source": item} | labels.extra)
+        split = self.split(item)
         data = read_or_reject_bytes(self.images / item)
         ending = name.groupdict().get("ending") or Path(item).suffix
         sample = Sample(key_of(item.removesuffix(ending)), self.jpeg(data), None, labels)

@@ -28,7 +28,6 @@ class IdentitySource(WholeImageSource):
             raise UserError(f"--min_images {min_images}: give 1 or more")
         self.min_images = min_images
         super().__init__(images, **options)
-        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if not self.images.is_dir():
             raise UserError(f"--images {images}: no such folder; give the one with a folder for every person")
         self.names = image_files(self.images)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mivolo_lite.connected import first_connected
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import FOLD, IDENTITY
@@ -44,7 +45,6 @@ from mivolo_lite.packing.sources.notes import RowNotes
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, split_name
 from mivolo_lite.packing.sources.table import Table
-from mivolo_lite.packing.sources.together import people_together
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 Whole = Literal["auto", "face", "body", "no"]
@@ -149,7 +149,8 @@ class TableSource(Source):
                 groups.append(identities)
         is_blanked = self._has_boxes() and self.rules.blank != "none"
         self.samples, self.notes = samples, [*notes.lines(is_blanked), *self._columns_left_out()]
-        self.together = people_together(groups)
+        # People who are linked by images of several come into one split, under the first of their names.
+        self.together = first_connected((first, other) for first, *others in groups for other in others)
         if not samples:
             raise UserError(
                 f"{self.table.location}: nobody in it has an age or a gender; label the people to learn from"

@@ -35,7 +35,6 @@ class RecSource(WholeImageSource):
 
     def __init__(self, rec: Path, **options: Any):
         super().__init__(rec, **options)
-        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         if self.images.suffix.lower() in (".bin", ".pkl", ".pickle"):
             raise UserError(f"--rec {rec}: a pickle can run any program when it is read; give train.rec")
         if self.images.suffix != ".rec":

@@ -61,7 +61,6 @@ class ShardsSource(WholeImageSource):
         self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
         self.gender_of = GenderCodes(gender_codes)
         self.tars = _tars(self.images)
-        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
         policies = [_earlier_policy(folder) for folder in sorted({(self.images / tar).parent for tar in self.tars})]
         if not all(is_cut_alike(policy, policies[0]) for policy in policies):
             self.preface = [

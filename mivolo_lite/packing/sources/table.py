@@ -60,10 +60,9 @@ class Table:
         self.location, self.columns, self.numbers = location, columns, numbers
 
     @classmethod
-    def of(cls, location: str, rows: Iterable[tuple[int, Mapping[str, str]]]) -> "Table":
-        """The table of (number, cells); a column that some rows lack is empty there."""
-        columns: dict[str, Column] = {}
-        numbers = array("Q")
+    def of(cls, location: str, rows: Iterable[tuple[int, Mapping[str, str]]], names: Iterable[str] = ()) -> "Table":
+        """The table of (number, cells): these columns and all others that rows have, empty in a row without them."""
+        columns, numbers = {name: Column() for name in names}, array("Q")
         for number, cells in rows:
             for name in [name for name in cells if name not in columns]:
                 columns[name] = Column(len(numbers))
@@ -129,19 +128,22 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
 
 
 def _read_csv(file: TextIO, delimiter: str, location: str) -> Table:
-    first_line = file.readline()
+    mark = _mark(delimiter, file.readline())
     file.seek(0)
-    mark = _mark(delimiter, first_line)
     rows = _csv_rows(file, mark, location)
-    names = _names(next(rows, (1, []))[1], location)
-    columns, numbers = {name: Column() for name in names}, array("Q")
+    _, names = next(rows, (1, []))
+    _check_names(names, location)
+    return Table.of(location, _csv_cells(rows, names, mark, location), names)
+
+
+def _csv_cells(
+    rows: Iterable[tuple[int, list[str]]], names: list[str], mark: str, location: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number, cells) of each row that holds any."""
     for number, row in rows:
         if any(row):
             _check_cells(names, row, f"{location}: line {number}", mark)
-            for name, cell in zip(names, row, strict=False):
-                columns[name].append(cell)
-            numbers.append(number)
-    return Table(location, columns, numbers)
+            yield number, dict(zip(names, row, strict=False))
 
 
 def _mark(delimiter: str, first_line: str) -> str:
@@ -190,12 +192,11 @@ def _reason(error: csv_format.Error) -> str:
     return f"{error}; is there a stray quote?"
 
 
-def _names(header: list[str], location: str) -> list[str]:
-    """The columns' names. Raises UserError where one is there twice."""
-    twice = [name for name, times in Counter(header).items() if name and times > 1]
+def _check_names(names: list[str], location: str) -> None:
+    """Raise UserError where a column is there twice."""
+    twice = [name for name, times in Counter(names).items() if name and times > 1]
     if twice:
         raise UserError(f"{location}: column {twice[0]} is there twice; leave one of the two out, or rename it")
-    return header
 
 
 def _check_cells(names: list[str], row: list[str], location: str, mark: str) -> None:

@@ -23,6 +23,7 @@ class WholeImageSource(Source):
         check_limit(max_megapixels)
         self.images, self.max_megapixels, self.rules = Path(images), max_megapixels, CropRules(**crops)
         check_cuts_nothing(self.rules)
+        self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
 
     def jpeg(self, image: bytes) -> bytes:
         """The JPEG to store of an image file's bytes. Raises Rejected where it cannot be used."""

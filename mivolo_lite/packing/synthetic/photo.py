@@ -75,7 +75,7 @@ def _face_box(canvas: Canvas, head: Head, rng: np.random.Generator) -> Box:
 
 
 def _body_box(canvas: Canvas, rng: np.random.Generator) -> Box:
-    """Around the whole figure with arms by its sides."""
+    """A box around the whole figure with arms by its sides."""
     x, y = canvas.origin
     return _box(
         x - 0.24 * canvas.scale,
