@@ -190,6 +190,13 @@ def test_curves_have_the_signs_of_their_errors():
     assert (row["mae"], row["bias"]) == (4, -4) and row["mae_interval"] == [4, 4] and row["bias_interval"] == [-4, -4]
 
 
+def test_an_evaluation_without_enough_images_in_any_age_bin_has_no_points_of_its_own():
+    """As of the bodies in a data set of faces."""
+    plots = {plot.name: plot for plot in curves({"face": age_curves(flat(40, 4.0)), "body": age_curves(flat(5, 4.0))})}
+    face, body = plots["mae_by_age"].figure.axes[0].lines
+    assert list(face.get_ydata()) == [4] and not len(body.get_ydata())
+
+
 @pytest.mark.slow
 def test_out_has_the_same_numbers_as_csv_latex_and_page(tmp_path, capsys):
     folders = [saved(tmp_path / "a_1", flat(40, 4.0)), saved(tmp_path / "b", flat(40, 6.5, female=0.1))]
