@@ -99,8 +99,8 @@ def share_interval(hits: np.ndarray, level: float = LEVEL) -> np.ndarray:
     return count_interval(int(np.sum(hits)), len(hits), level)
 
 
-def count_interval(hits: int, n: int, level: float = LEVEL) -> np.ndarray:
-    """(2,) ends of a share from ``hits`` of ``n``, by Clopper and Pearson (Biometrika 1934).
+def count_interval(hits: float, n: float, level: float = LEVEL) -> np.ndarray:
+    """(2,) ends of a share from ``hits`` of ``n``, by Clopper and Pearson (Biometrika 1934); neither need be whole.
 
     It holds the true share at least as often as it says, near 0 and 1 as well: none of 60 is not [0, 0] but [0, 0.06].
     A bootstrap would draw none of 60 again and again.

@@ -121,8 +121,19 @@ def _average(value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, re
     code = {name: index for index, name in enumerate(cell_names)}
     values = counted(value[rows].astype(np.float64))
     cells = np.array([code[name] for name in names])
-    value, interval = _mean_of_means(cell_sums(values, cells))[0], bootstrap(values, _mean_of_means, cells)
-    return result | {"value": float(value), "interval": as_pair(interval)}
+    mean = float(_mean_of_means(cell_sums(values, cells))[0])
+    is_share = value.dtype == bool
+    interval = _share_interval(mean, np.bincount(cells)) if is_share else bootstrap(values, _mean_of_means, cells)
+    return result | {"value": mean, "interval": as_pair(interval)}
+
+
+def _share_interval(share: float, n: np.ndarray) -> np.ndarray:
+    """(2,) ends of a mean over cells of the shares in each, of n (C,) images: exact for one cell.
+
+    A mean over cells of unequal size varies as a share of fewer images does: of the harmonic mean of n, times C.
+    """
+    images = len(n) ** 2 / np.sum(1 / n)
+    return count_interval(share * images, images)
 
 
 def _mean_of_means(sums: np.ndarray) -> np.ndarray:

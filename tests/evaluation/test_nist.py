@@ -5,7 +5,7 @@ import pytest
 from scipy.special import bdtr, bdtrc
 
 from mivolo_lite.evaluation.intervals import LIMIT
-from mivolo_lite.evaluation.nist import LEGAL_AGES, nist_measures, threshold_curve
+from mivolo_lite.evaluation.nist import LEGAL_AGES, _share_interval, nist_measures, threshold_curve
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 from tests.evaluation.simulated import GROUPS, people, pick
@@ -51,6 +51,25 @@ def test_a_missing_cell_or_too_few_images_give_no_figure(everyone):
         fewer = pick(everyone, np.flatnonzero((everyone.age_lo != 17) | (seventeen <= limit)))
         found = nist_measures(fewer)["challenge_25_fpr"]
         assert found["n"] == limit and (found["value"] is not None) == figure
+
+
+def test_no_seen_error_is_no_certainty():
+    teens, truth = people(60), np.repeat([15.0, 17.0], 30)
+    exact = Predictions(teens.key, truth, teens.female, truth, truth, ["F"] * 60, ["a", "b"] * 30)
+    found = nist_measures(exact)
+    assert found["teen_tpr"]["interval"] == pytest.approx([0.884, 1], abs=1e-3)  # Clopper and Pearson's
+    assert (
+        found["teen_fnr_up"]["interval"] == found["challenge_25_fpr"]["interval"] == pytest.approx([0, 0.116], abs=1e-3)
+    )
+
+
+@pytest.mark.parametrize("sizes", [[30], [1, 1, 2, 5, 10, 11], [20] * 6])
+@pytest.mark.parametrize("true", [0.01, 0.2])
+def test_the_interval_of_a_mean_of_shares_holds_the_truth_as_often_as_it_says(sizes, true):
+    shares = (np.random.default_rng(0).binomial(sizes, true, (2000, len(sizes))) / sizes).mean(axis=1)
+    values, place = np.unique(shares, return_inverse=True)
+    ends = np.array([_share_interval(value, np.array(sizes)) for value in values])[place]
+    assert ((ends[:, 0] <= true) & (true <= ends[:, 1])).mean() > 0.94
 
 
 def test_ages_known_as_ranges_have_no_single_year():
