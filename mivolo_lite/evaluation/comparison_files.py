@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, read_runs, verdict
+from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, coverage_in_words, read_runs, verdict
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -58,11 +58,9 @@ def latex_table(comparison: dict, labels: Sequence[str]) -> str:
     """The comparison for a paper, with ``booktabs``; a star marks what is more than noise."""
     metrics = _measured(comparison)
     titles = " & ".join(rf"{_tex(_TITLES[metric][0])} & difference" for metric in metrics)
-    comparisons = len(labels) - 1
-    together = "" if comparisons == 1 else f", 95 % for all {comparisons} together"
     lines = [
         r"% \usepackage{booktabs}; brackets are 95 % intervals",
-        f"% * more than noise: intervals of differences hold {comparison['level']:.2%}{together}",
+        f"% * more than noise: intervals of differences hold {coverage_in_words(comparison)}",
         rf"\begin{{tabular}}{{l{'rr' * len(metrics)}}}",
         r"\toprule",
         rf"Evaluation & {titles} \\",
@@ -121,7 +119,7 @@ def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
         title, better = _TITLES[metric]
         rows = [[label, *_cells(row[metric], metric)] for label, row in zip(labels, comparison["rows"], strict=True)]
         lead = f"{better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
-        lead += f"{comparison['level']:.2%}."
+        lead += f"{coverage_in_words(comparison)}."
         yield Section(title, [Table(("", "n", "value", "difference", ""), rows)], lead)
 
 

@@ -125,6 +125,14 @@ def paired_share_interval(difference: np.ndarray, level: float = LEVEL) -> np.nd
     return np.clip([mean - half, mean + half], -1, 1)
 
 
+def half_width(values: np.ndarray, level: float = LEVEL) -> float:
+    """Half of Student's interval of the mean of (N,) numbers; NaN of one."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    return float(stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+
+
 def counted(*columns: np.ndarray) -> np.ndarray:
     """(N, 1 + K) values whose first is 1 for every image, so that the first sum is their number."""
     return np.stack([np.ones(len(columns[0])), *columns], axis=1)

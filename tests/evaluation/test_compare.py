@@ -9,7 +9,7 @@ import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.compare import compare, comparison_table, read_runs
+from mivolo_lite.evaluation.compare import _difference_interval, compare, comparison_table, read_runs
 from mivolo_lite.evaluation.comparison_files import latex_table, write_comparison
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
@@ -94,7 +94,18 @@ def test_more_runs_need_larger_differences(tmp_path):
     pair, all_six = compare(folders[:2]), compare(folders)
     widths = [np.diff(found["rows"][1]["mae"]["difference"]["interval"])[0] for found in (pair, all_six)]
     assert pair["level"] == 0.95 and all_six["level"] == 0.99 and widths[0] < widths[1]
-    assert len(all_six["rows"]) == 6 and "95 % for all 5 together" in comparison_table(all_six)
+    assert len(all_six["rows"]) == 6
+    assert comparison_table(all_six).endswith("hold 99.00%, 95 % for all 5 together, for each metric on its own")
+
+
+@pytest.mark.slow
+def test_many_equal_models_of_few_images_differ_by_noise_as_often_as_promised():
+    random, level = np.random.default_rng(0), 1 - 0.05 / 9
+    found = sum(
+        not low <= 0 <= high
+        for low, high in (_difference_interval(random.laplace(size=30), level) for _ in range(4000))
+    )
+    assert found / 4000 <= 1.3 * (1 - level)  # of a bootstrap it was twice as many
 
 
 def test_samples_are_matched_by_key_whatever_their_order(tmp_path):
@@ -111,6 +122,8 @@ def test_inputs_of_one_evaluation_are_compared_where_both_have_an_estimate(tmp_p
     assert [row["name"] for row in rows] == [f"{tmp_path}/a (face)", f"{tmp_path}/a (body)"]
     assert rows[0]["mae"]["n"] == 80 and rows[1]["mae"]["n"] == rows[1]["mae"]["difference"]["n"] == 50
     assert rows[1]["mae"]["difference"]["value"] == pytest.approx(4, abs=0.5)
+    swapped = comparison_table(compare([saved(tmp_path / "b", body=body, face=face)]))
+    assert [line.endswith("(n=50)") for line in swapped.splitlines()[1:3]] == [False, True]  # not of the face's 80
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path):
