@@ -11,6 +11,7 @@ from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
+from mivolo_lite.evaluation.headline import between
 from mivolo_lite.experiments.spread import Spread, spread
 from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import write_text
@@ -60,11 +61,11 @@ def train_seeds(
 
 def seeds_table(spreads: dict[str, Spread]) -> str:
     """The spreads as text."""
-    lines = [f"{'':17}{'mean':>8}{'std':>8}  {'95 % over trainings':20}{'95 % over both':18}each"]
+    lines = [f"{'':17}{'n':>8}{'mean':>8}{'std':>8}  {'95 % over trainings':20}{'95 % over both':18}each"]
     for metric, values in spreads.items():
         title, form = METRICS[metric]
-        trainings, both = (f"[{low:{form}}, {high:{form}}]" for low, high in (values.over_trainings, values.over_both))
+        trainings, both = between(values.over_trainings, form), between(values.over_both, form) or "too few"
         listed = ", ".join(f"{value:{form}}" for value in values.values)
-        lines.append(f"{title:17}{values.mean:>8{form}}{values.deviation:>8{form}}  {trainings:20}{both:18}{listed}")
-    images = next(iter(spreads.values())).n
-    return "\n".join([*lines, "", f"{images} images; `over both`: over trainings and images"])
+        figures = f"{values.n:8}{values.mean:>8{form}}{values.deviation:>8{form}}"
+        lines.append(f"{title:17}{figures}  {trainings:20}{both:18}{listed}")
+    return "\n".join([*lines, "", "n: images; `over both`: over trainings and images"])

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
-LEVEL = 0.95
+from mivolo_lite.evaluation.intervals import LIMIT, count_interval, half_width
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Spread:
         mean: over the trainings.
         deviation: the standard deviation between trainings, with Bessel's correction.
         over_trainings: the ends of the 95 % interval of the mean over trainings, on these images.
-        over_both: likewise over trainings and images.
+        over_both: likewise over trainings and images; None of a mean over fewer than ``LIMIT`` images.
         n: images.
     """
 
@@ -26,42 +25,52 @@ class Spread:
     mean: float
     deviation: float
     over_trainings: tuple[float, float]
-    over_both: tuple[float, float]
+    over_both: tuple[float, float] | None
     n: int
 
 
 def spread(losses: Sequence[np.ndarray], limits: tuple[float, float] = (-np.inf, np.inf)) -> Spread | None:
     """The spread of a metric that is a mean over images.
 
-    The interval over trainings is Student's, as trainings are few. That over both adds the variance of the mean over
-    images, of what the trainings lose on each image on average: the two sources of noise are independent.
+    The interval over trainings is Student's, as trainings are few. That over images is of what the trainings lose on
+    each image on average: Student's as well, or Clopper and Pearson's of a share, as no wrong gender among 40 images
+    is no certainty. The two sources of noise are independent, so that over both adds their squares, below the mean and
+    above it (Zou and Donner, Statistics in Medicine 2008).
 
     Args:
         losses: of each training (N,) one number an image, in one order; NaN where it has none.
-        limits: of what such a number can be. No interval goes beyond them, as those of few trainings would.
+        limits: of what such a number can be; 0 and 1 are those of a share. No interval goes beyond them, as those of
+            few trainings would.
 
     Returns:
         None where no image has a number in every training.
     """
     table = np.stack(losses)
     table = table[:, ~np.isnan(table).any(axis=0)]
-    trainings, n = table.shape
+    n = table.shape[1]
     if not n:
         return None
     values = table.mean(axis=1)
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half_trainings = stdtrit(trainings - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(trainings)
-    half_images = ndtri((1 + LEVEL) / 2) * table.mean(axis=0).std() / np.sqrt(n)
-    half_both = float(np.hypot(half_trainings, half_images))
+    mean, half = float(values.mean()), half_width(values)
+    away = np.hypot(half, _over_images(table.mean(axis=0), limits) - mean)
     return Spread(
         values=values.tolist(),
         mean=mean,
-        deviation=deviation,
-        over_trainings=_interval(mean, float(half_trainings), limits),
-        over_both=_interval(mean, half_both, limits),
+        deviation=float(values.std(ddof=1)),
+        over_trainings=_interval(mean, [half, half], limits),
+        over_both=None if np.isnan(away).any() else _interval(mean, away, limits),
         n=n,
     )
 
 
-def _interval(mean: float, half: float, limits: tuple[float, float]) -> tuple[float, float]:
-    return max(limits[0], mean - half), min(limits[1], mean + half)
+def _over_images(loss: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """(2,) ends of the interval of the mean of (N,) losses; NaN for too few of them."""
+    if limits == (0, 1):
+        return count_interval(loss.sum(), len(loss))
+    half = half_width(loss) if len(loss) >= LIMIT else np.nan
+    return loss.mean() + np.array([-half, half])
+
+
+def _interval(mean: float, away: Sequence[float], limits: tuple[float, float]) -> tuple[float, float]:
+    below, above = away
+    return max(limits[0], float(mean - below)), min(limits[1], float(mean + above))
