@@ -97,13 +97,14 @@ def _subgroups(gaps: dict) -> Iterator[Measure]:
     if kind:
         name, row = worst_subgroup(gaps[kind])
         if row["standardised"] is None:
-            value, interval, how = row["mae"], row["interval"], "MAE"
+            value, version, how = row["mae"], "raw", "MAE"
         else:
-            value, interval, how = row["standardised"], row["standardised_interval"], f"{ADJUSTED} MAE"
+            value, version, how = row["standardised"], "standardised", f"{ADJUSTED} MAE"
+        interval = gaps[kind][version]["worst_interval"]
         yield Measure(f"Worst {kind}", LOWER, f"{value:.2f}", between(interval), name, f"{how}, n={row['n']}")
     gap = gaps["group"] and gaps["group"]["standardised"]
     if gap and gap["gap"] is not None:
-        note = f"{ADJUSTED}; {gap['by_chance']:.2f} expected from sampling alone"
+        note = f"{ADJUSTED}; sampling alone gives up to {gap['by_chance']:.2f}"
         yield Measure("Gap between groups, years", LOWER, f"{gap['gap']:.2f}", between(gap["interval"]), note=note)
 
 

@@ -17,8 +17,10 @@ REPORT_FILE = "report.html"
 _NOTES = (
     "Intervals hold 95 % of 1,000 bootstrap samples of the images; shares have exact ones. Where one person is in "
     "several images they are too narrow, since images and not people were sampled.",
-    "The gap is the MAE of the worst subgroup minus that of the best. It is never 0, not even between equals: 95 % of "
-    "random shuffles of the subgroups within each age bin stay below what is expected from sampling alone.",
+    "The gap is the MAE of the worst subgroup minus that of the best. It is never 0, not even between equals: sampling "
+    "alone gives up to the number named so, which 95 % of random shuffles of the subgroups within each age bin stay "
+    "below. The intervals of a gap and of what is worst hold the true gap and the largest true MAE, whichever "
+    "subgroups have them.",
     f"{ADJUSTED.capitalize()}: every subgroup is weighed as if it were as old as all images together, over the "
     "ten-year bins that all subgroups have. Babies are easy, and a subgroup with many of them is not treated well for "
     "that reason.",

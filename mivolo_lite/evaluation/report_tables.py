@@ -75,7 +75,7 @@ def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
         both = gap["raw"], gap["standardised"]
         rest = ["", ""] if has_bias else []
         lines.append(["gap", "", *(figure(measure["gap"], measure["interval"]) for measure in both), *rest])
-        lines.append(["expected gap", "", *(figure(measure["by_chance"], None) for measure in both), *rest])
+        lines.append(["sampling alone", "", *(figure(measure["by_chance"], None) for measure in both), *rest])
         notes = _notes(gap)
     head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if has_bias else ()))
     return Table(head, lines, f"By {subgroup}", notes)
@@ -92,7 +92,7 @@ def _subgroup_cells(row: dict, gap_row: dict | None, has_bias: bool) -> list:
 
 
 def _notes(gap: dict) -> list[str]:
-    notes = ["gap: the worst minus the best; expected gap: from sampling alone"]
+    notes = ["gap: the worst minus the best; sampling alone: what it stays below between equals, in 95 % of shuffles"]
     if gap["common_bins"]:
         notes.append(f"{ADJUSTED} over {', '.join(gap['common_bins'])}: {gap['common_share']:.0%} of these images")
     if gap["left_out"]:

@@ -88,8 +88,8 @@ def _summarised(metrics: dict) -> list[str]:
         lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")
     if (metrics.get("gaps", {}).get("group") or {}).get("standardised", {}).get("gap") is not None:
         gap, (name, worst) = metrics["gaps"]["group"]["standardised"], worst_subgroup(metrics["gaps"]["group"])
-        expected = f"{gap['by_chance']:.2f} expected from sampling alone"
-        lines.append(f"{ADJUSTED} gap between groups {gap['gap']:.2f} ({expected})")
+        by_chance = f"sampling alone gives up to {gap['by_chance']:.2f}"
+        lines.append(f"{ADJUSTED} gap between groups {gap['gap']:.2f} ({by_chance})")
         lines.append(f"{ADJUSTED} MAE of the worst group {worst['standardised']:.2f} ({name})")
     if metrics.get("classes"):
         classes = metrics["classes"]
