@@ -116,10 +116,17 @@ def task_scores(metrics: dict) -> list[tuple[str, str, float, int]]:
 
 
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
-    """(N,) the decade of each true age, ``"20-29"``; of a range's middle; None where unknown."""
-    middle = (age_lo + age_hi) / 2
-    tens = [None if np.isnan(age) else int(age // 10) * 10 for age in middle]
-    return [None if ten is None else f"{ten}-{ten + 9}" for ten in tens]
+    """(N,) the ten years that each true age lies in, ``"20-29"``; None where unknown.
+
+    A range lies where its middle does. One of more than ten years, as 70 or older, is a bin of its own, ``"70-100"``.
+    """
+    is_known = ~np.isnan(age_lo)
+    lo, hi = (np.nan_to_num(ages).astype(np.int64) for ages in (age_lo, age_hi))
+    tens = np.nan_to_num((age_lo + age_hi) / 2).astype(np.int64) // 10 * 10
+    begin, end = np.where(hi - lo < 10, [tens, tens + 9], [lo, hi]).tolist()
+    return [
+        f"{first}-{last}" if known else None for known, first, last in zip(is_known.tolist(), begin, end, strict=True)
+    ]
 
 
 def evaluate_predictions(predictions: Predictions) -> dict:

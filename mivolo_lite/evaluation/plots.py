@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mivolo_lite.evaluation.intervals import LIMIT
-from mivolo_lite.evaluation.metrics import age_errors
+from mivolo_lite.evaluation.metrics import age_errors, by_number
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.reporting.plots import BLUE, COLOURS, DENSE, INK, RED, SHADES, Plot, legend, reference
@@ -119,7 +119,7 @@ def robustness_plots(robustness: dict) -> Iterator[Plot]:
 def _large_bins(decades: Iterable[Mapping[str, dict]]) -> list[str]:
     """Names of the age bins in which any evaluation has enough images, in their order."""
     rows = [(name, row) for bins in decades for name, row in bins.items()]
-    return sorted({name for name, row in rows if row["n"] >= LIMIT}, key=lambda name: int(name.split("-")[0]))
+    return sorted({name for name, row in rows if row["n"] >= LIMIT}, key=by_number)
 
 
 def _hexbin(ax: Axes, p: Predictions) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mivolo_lite.evaluation.metrics import (
     age_errors,
     age_metrics,
+    by_number,
     epsilon_error,
     evaluate_predictions,
     ten_year_bin,
@@ -69,6 +70,13 @@ def test_decades_sort_by_number_not_by_letter():
     assert list(metrics["by"]["age"]) == ["0-9", "20-29", "90-99", "100-109"]
     assert metrics["gender_accuracy"] is None
     assert "100-109" in metrics_table(metrics)
+
+
+def test_a_range_lies_in_its_ten_years_or_is_a_bin_of_its_own():
+    ranges = [(0, 2), (3, 9), (8, 12), (15, 20), (20, 29), (20, 39), (70, 100), (18, 100), (NAN, NAN), (24.6, 26.6)]
+    bins = ["0-9", "0-9", "10-19", "10-19", "20-29", "20-39", "70-100", "18-100", None, "20-29"]
+    assert ten_year_bin(*np.array(ranges).T) == bins
+    assert sorted({name for name in bins if name}, key=by_number)[1:3] == ["10-19", "18-100"]
 
 
 def test_the_csv_has_one_row_a_sample_and_empty_fields_for_the_unknown(predictions, tmp_path):
