@@ -115,17 +115,16 @@ def _without_fold(path: str, fold: int, folds: int) -> list[str]:
 
 def crossval_table(result: CrossValidation) -> str:
     """Mean, spread and pooled value of each metric as text."""
-    lines = [f"{'':17}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
+    lines = [f"{'':17}{'n':>8}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
     for name, (title, form) in METRICS.items():
         values = [value for fold in result.folds if (value := fold[name]) is not None]
-        if len(values) < len(result.folds):
+        if not values:
             continue
-        listed = ", ".join(f"{value:{form}}" for value in values)
-        mean, deviation = np.mean(values), np.std(values, ddof=1)
-        lines.append(f"{title:17}{result.pooled[name]:>8{form}}{mean:>8{form}}{deviation:>8{form}}  {listed}")
-    return "\n".join(
-        [*lines, "", f"pooled: {result.pooled['n']} images, each estimated by the model that never saw it"]
-    )
+        n = result.pooled["gender_n" if name == "gender_accuracy" else "n"]
+        spread = f"{np.mean(values):>8{form}}{np.std(values, ddof=1):>8{form}}" if len(values) > 1 else " " * 16
+        listed = ", ".join("-" if fold[name] is None else f"{fold[name]:{form}}" for fold in result.folds)
+        lines.append(f"{title:17}{n:8}{result.pooled[name]:>8{form}}{spread}  {listed}")
+    return "\n".join([*lines, "", "pooled: n images, each estimated by the model that never saw it"])
 
 
 def _concatenate(predictions: Sequence[Predictions]) -> Predictions:

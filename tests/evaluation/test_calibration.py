@@ -47,6 +47,12 @@ def test_the_ece_of_a_small_example():
     assert gender_calibration(np.array([0.5]), [None]) is None
 
 
+def test_the_log_loss_is_that_of_the_rounded_probabilities_of_the_csv():
+    """From which a cross-validation computes it."""
+    model, csv = (gender_calibration(np.array([0.3, female]), ["F", "F"])["nll"] for female in (1e-7, 0.0))
+    assert model == csv < 10
+
+
 def test_probabilities_that_mean_what_they_say_are_calibrated():
     p = people(40_000)
     assert gender_calibration(p.female, p.gender)["ece"] < 0.01

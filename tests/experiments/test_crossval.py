@@ -10,7 +10,7 @@ import yaml
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.experiments.crossval import cross_validate
+from mivolo_lite.experiments.crossval import CrossValidation, cross_validate, crossval_table
 from mivolo_lite.shards.index import ShardIndex
 from tests.experiments.test_seeds import SMALL
 from tests.forked import popen_forked
@@ -49,6 +49,15 @@ def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, c
     cross_validate(words, 2, workers=0, tta="flip")
     flipped = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
     assert flipped["mae"] != metrics["mae"] and (tmp_path / "run/fold-0/metrics.jsonl").read_text() == before
+
+
+def test_a_fold_without_genders_stays_in_the_table():
+    folds = [{"mae": 4.0, "cs5": 0.75, "gender_accuracy": accuracy} for accuracy in (0.8, None, 0.9)]
+    pooled = {"n": 90, "mae": 4.0, "cs5": 0.75, "gender_accuracy": 0.86, "gender_n": 50}
+    *_, gender, _, _ = crossval_table(CrossValidation(folds, pooled)).splitlines()
+    assert gender.split()[2:] == ["50", "86.0%", "85.0%", "7.1%", "80.0%,", "-,", "90.0%"]
+    folds[0]["gender_accuracy"] = None
+    assert "86.0%                  -, -, 90.0%" in crossval_table(CrossValidation(folds, pooled))
 
 
 def test_the_error_on_the_fold_decides_nothing(tmp_path):

@@ -10,6 +10,7 @@ from mivolo_lite.evaluation.metrics import by_number, has_name
 from mivolo_lite.labels import GENDERS
 
 BINS = 15
+_LEAST = 5e-7  # probability of the truth that counts: predictions.csv rounds a smaller one to 0
 _POINTS = 100  # of a risk-coverage curve
 
 Names = Sequence[str | None]
@@ -48,7 +49,7 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
         },
         "accuracy": {name: float(is_correct[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
         "ece": float(sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in bins) / len(is_correct)),
-        "nll": float(-np.log(np.maximum(truth, 1e-12)).mean()),
+        "nll": float(-np.log(np.maximum(truth, _LEAST)).mean()),
         "bins": bins,
     }
 
