@@ -31,7 +31,7 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
 
     Returns:
         ``n``, ``accuracy``, ``one_off`` (at most one group away), ``distance`` (mean of the years to the range as
-        labelled, as in the MAE: 9.9 is 0.9 from ``3-9``, though right), a 95 % bootstrap ``accuracy_interval`` and
+        labelled, as in the MAE: 9.9 is 0.9 from ``3-9``, though right), an exact 95 % ``accuracy_interval`` and
         ``one_off_interval``, ``classes`` and the same ``by`` class, where fewer than ``LIMIT`` have no figures. None
         where fewer than two ranges occur, or some overlap.
     """

@@ -79,7 +79,8 @@ def _ages(metrics: dict) -> Iterator[Measure]:
         note = "errors of at most 5 years"
         yield Measure("CS@5", HIGHER, f"{metrics['cs5']:.1%}", between(intervals["cs5"], ".1%"), note=note)
         yield Measure("Bias, years", ZERO, f"{metrics['bias']:+.2f}", between(intervals["bias"], "+.2f"))
-        yield Measure("Errors of 20 years or more", LOWER, f"{metrics['ce20']:.1%}")
+        interval = between(intervals["ce20"], ".1%")
+        yield Measure("Errors of 20 years or more", LOWER, f"{metrics['ce20']:.1%}", interval)
     if macro["bins"] > 1:
         note, worst = f"mean over {macro['bins']} age bins", macro["worst"]
         yield Measure("Macro-MAE, years", LOWER, f"{macro['value']:.2f}", between(macro["interval"]), note=note)
@@ -87,7 +88,7 @@ def _ages(metrics: dict) -> Iterator[Measure]:
         yield Measure("Worst age bin", LOWER, f"{worst['mae']:.2f}", between(worst["interval"]), worst["name"], note)
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
-        better, note = f"nearest {intervals['nominal']:.0%} is best", f"{intervals['width']:.1f} years wide"
+        better, note = f"nearest {100 * intervals['nominal']:g}% is best", f"{intervals['width']:.1f} years wide"
         interval = between(intervals["interval"], ".1%")
         yield Measure("Interval coverage", better, f"{intervals['coverage']:.1%}", interval, note=note)
 

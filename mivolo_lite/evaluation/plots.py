@@ -81,7 +81,7 @@ def confidence_plots(metrics: dict) -> Iterator[Plot]:
             yield Plot(f"risk_coverage_{kind}", caption, draw, note=f"Mean over all shares: {curve['aurc']:.3g}")
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
-        caption = f"True ages inside their interval, nearest {intervals['nominal']:.0%} is best"
+        caption = f"True ages inside their interval, nearest {100 * intervals['nominal']:g}% is best"
         yield Plot("interval_coverage", caption, lambda ax: _coverage(ax, intervals))
 
 

@@ -27,7 +27,7 @@ from mivolo_lite.evaluation.predictions import Predictions
 
 
 def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, level: float | None = None) -> dict:
-    """The metrics of ``evaluate_predictions``, with 95 % bootstrap intervals, and what follows.
+    """The metrics of ``evaluate_predictions``, with 95 % intervals, by bootstrap or exact ones of shares, and more.
 
     Args:
         predictions: estimates and truth.
@@ -38,7 +38,8 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         What ``evaluate_predictions`` returns, its rows ``by`` subgroup with a ``mae_interval`` and ``bias_interval``,
         and:
 
-        * ``intervals`` of ``mae`` and ``bias``, None for fewer than ``LIMIT``, and of ``cs5`` and ``gender_accuracy``;
+        * ``intervals`` of ``mae`` and ``bias``, None for fewer than ``LIMIT``, and of ``cs5``, ``ce20`` and
+          ``gender_accuracy``;
         * ``ce20``, share of errors of 20 years or more, and ``cs``, CS(n) for n from 0 to 15;
         * ``macro_mae`` over ten-year bins, and ``gaps`` between subgroups: see ``groups``;
         * ``gender``: see ``calibration``, with the accuracy ``by`` age and group;
@@ -91,11 +92,12 @@ def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[st
 
 def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
     errors, is_correct = errors[~np.isnan(errors)], is_correct[~np.isnan(is_correct)]
-    result = dict.fromkeys(("mae", "bias", "cs5", "gender_accuracy"))
+    result = dict.fromkeys(("mae", "bias", "cs5", "ce20", "gender_accuracy"))
     if len(errors):
         ends = bootstrap_of_enough(counted(np.abs(errors), errors), means)[:, 0]
         result |= {name: as_pair(ends[:, index]) for index, name in enumerate(("mae", "bias"))}
         result["cs5"] = as_pair(share_interval(within(errors, 5)))
+        result["ce20"] = as_pair(share_interval(np.abs(errors) >= 20))
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct))
     return result

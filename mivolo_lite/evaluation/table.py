@@ -100,7 +100,7 @@ def _summarised(metrics: dict) -> list[str]:
             lines.append(f"age-group accuracy by MiVOLO's rule, of rounded estimates: {rule}")
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
-        share = f"{intervals['coverage']:.1%} of ages (nominal {intervals['nominal']:.0%})"
+        share = f"{intervals['coverage']:.1%} of ages (nominal {100 * intervals['nominal']:g}%)"
         lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide")
     return lines
 

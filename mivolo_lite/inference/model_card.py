@@ -110,7 +110,7 @@ def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
         level, radii = card.calibration["level"], sorted(card.calibration["radii"].values())
         years = f"{radii[0]:.1f} to {radii[-1]:.1f}" if radii else f"{card.calibration['radius']:.1f}"
         by = f", by {card.calibration['by']}" if radii else ""
-        yield "age intervals", f"{level:.0%} of true ages, within {years} years of the estimate{by}"
+        yield "age intervals", f"{100 * level:g}% of true ages, within {years} years of the estimate{by}"
     yield "licence of the weights", licence or UNKNOWN
 
 
@@ -130,12 +130,13 @@ def _errors(card: Card, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
         yield "Not measured."
         return
     data = short_folder(evaluation["data"]["folder"]) if evaluation else "the validation images of the training"
-    ends = "with 95 % bootstrap intervals; small groups have none" if evaluation else "without intervals"
+    ends = "with 95 % intervals; small groups have none" if evaluation else "without intervals"
     yield f"On {data}: {metrics['n']:,} people of known age, {ends}. Bias is estimated minus true age."
     intervals = metrics.get("intervals") or {}
     everybody = ("everybody", {**metrics, **{f"{name}_interval": intervals.get(name) for name in ("mae", "bias")}})
     rows = [everybody]
-    rows += [(f"{by} {name}", row) for by, names in (metrics.get("by") or {}).items() for name, row in names.items()]
+    by_kind = (metrics.get("by") or {}).items()
+    rows += [(f"{by} {name}", row) for by, names in by_kind for name, row in names.items() if row["n"]]
     yield _table(("", "people", "MAE, years", "bias, years", "CS5"), (_error_row(name, row) for name, row in rows))
     if metrics.get("gender_accuracy") is not None:
         accuracy, interval = metrics["gender_accuracy"], intervals.get("gender_accuracy")

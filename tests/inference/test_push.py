@@ -204,6 +204,8 @@ def test_without_an_evaluation_the_page_shows_the_validation_metrics():
     page = model_card(card, "me/first", [])
     assert "On the validation images of the training: 9 people of known age, without intervals" in page
     assert "| everybody | 9 | 5.00 | 1.00 | 50% |" in page and "Gender:" not in page
+    card.metrics["by"] = {"group": {"Black": {"n": 0, "mae": None, "cs5": None, "bias": None}}}  # none has an image
+    assert model_card(card, "me/first", []) == page
 
 
 @pytest.mark.parametrize(

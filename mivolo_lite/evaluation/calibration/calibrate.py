@@ -110,7 +110,7 @@ def card_path(checkpoint: Path | str, out: Path | str | None) -> Path:
 
 def calibration_table(calibration: dict) -> str:
     """The calibration as text."""
-    lines = [f"{calibration['level']:.0%} of ages lie within {calibration['radius']:.2f} years of the estimate"]
+    lines = [f"{100 * calibration['level']:g}% of ages lie within {calibration['radius']:.2f} years of the estimate"]
     lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
     if calibration["by"] == "age":
         lines.append("(by estimated age)")
