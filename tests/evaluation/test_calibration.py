@@ -47,6 +47,19 @@ def test_the_ece_of_a_small_example():
     assert gender_calibration(np.array([0.5]), [None]) is None
 
 
+@pytest.mark.parametrize("n", [50, 2000])
+def test_chance_alone_explains_the_ece_of_probabilities_that_mean_what_they_say(n):
+    random, above = np.random.default_rng(0), 0
+    for _ in range(40):
+        female = random.beta(0.3, 0.3, n)
+        gender = np.where(random.random(n) < female, "F", "M").tolist()
+        found = gender_calibration(female, gender)
+        above += found["ece"] > found["ece_by_chance"]
+    assert above <= 6  # 2 expected of 40
+    sharpened = gender_calibration(female, np.where(random.random(n) < 0.5 + 0.5 * (female - 0.5), "F", "M").tolist())
+    assert sharpened["ece"] > sharpened["ece_by_chance"]
+
+
 def test_the_log_loss_is_that_of_the_rounded_probabilities_of_the_csv():
     """From which a cross-validation computes it."""
     model, csv = (gender_calibration(np.array([0.3, female]), ["F", "F"])["nll"] for female in (1e-7, 0.0))

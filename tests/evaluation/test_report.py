@@ -223,9 +223,8 @@ def test_measures_say_what_their_figures_are():
 
 
 def test_what_is_rare_is_not_shown_as_never_and_a_level_not_as_another():
-    p = with_intervals(people(300))
-    p.age[np.flatnonzero(~np.isnan(p.age_lo))] = 30.0
-    p = replace(p, age_lo=np.r_[np.full(299, 30.0), 60.0], age_hi=np.r_[np.full(299, 30.0), 60.0])
+    age = np.array([30.0] * 299 + [60.0])
+    p = replace(with_intervals(people(300)), age=np.full(300, 30.0), age_lo=age, age_hi=age)
     measures = {measure.name: measure for measure in headline(summarise(p, level=0.975))}
     gross = measures["Errors of 20 years or more"]
     assert (gross.value, gross.interval) == ("0.3%", "[0.0%, 1.8%]")
