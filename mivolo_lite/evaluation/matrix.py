@@ -28,16 +28,18 @@ from mivolo_lite.shards.selection import load_selected
 PAGE_FILE = "report.html"
 
 _SHARES = {
-    "cs5": ("CS@5", HIGHER, ".1%"),
-    "gender_accuracy": ("Gender accuracy", HIGHER, ".1%"),
-    "age_group_accuracy": ("Age-group accuracy", HIGHER, ".1%"),
-    "mean_relative_degradation": ("Mean relative degradation on corrupted images", LOWER, "+.1%"),
+    "cs5": ("CS@5", HIGHER, ".1%", "n"),
+    "gender_accuracy": ("Gender accuracy", HIGHER, ".1%", "gender_n"),
+    "age_group_accuracy": ("Age-group accuracy", HIGHER, ".1%", "age_group_n"),
+    "mean_relative_degradation": ("Mean relative degradation on corrupted images", LOWER, "+.1%", "degradation_n"),
 }
-"""Further tables of the page, where any pair has the figure: title, what is better, and how to write it."""
+"""Further tables of the page, where any pair has the figure: title, what is better, how to write it, and the name of
+its number of images."""
 
 _LEAD = (
     "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
-    "images. An age known as a range counts by its distance to it, so data sets of ranges look easier."
+    "images; shares have exact ones. An age known as a range counts by its distance to it, so data sets of ranges look "
+    "easier."
 )
 _MARKED = f"* {TRAINED_ON}"
 
@@ -56,8 +58,9 @@ def evaluate_all(
     Returns:
         What ``matrix.json`` holds: ``data`` by name (``folder``, ``digest``, ``samples``) and ``rows``, one for each
         checkpoint, or for each of the ``inputs`` that it is shown: ``checkpoint`` (its name), ``folder``, ``inputs``
-        and ``cells`` by the name of the data: ``n``, ``mae`` with its interval, ``cs5``, ``bias`` and the other figures
-        that the evaluation has, ``trained_on`` where the checkpoint was, and the ``folder`` of its results.
+        and ``cells`` by the name of the data: ``n``, ``mae``, ``cs5``, ``bias`` and the other figures that the
+        evaluation has, with their intervals and numbers of images, ``trained_on`` where the checkpoint was, and the
+        ``folder`` of its results.
 
     Raises:
         UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint is damaged,
@@ -145,11 +148,12 @@ def _marks(matrix: dict) -> bool:
 
 def _cell(metrics: dict) -> dict:
     cell = {name: metrics[name] for name in ("n", "mae", "cs5", "bias", "gender_n", "gender_accuracy")}
-    cell["mae_interval"] = metrics["intervals"]["mae"]
-    if metrics["classes"]:
-        cell["age_group_accuracy"] = metrics["classes"]["accuracy"]
-    if metrics.get("robustness"):
-        cell["mean_relative_degradation"] = metrics["robustness"]["mean_relative_degradation"]
+    cell |= {f"{name}_interval": metrics["intervals"][name] for name in ("mae", "cs5", "bias", "gender_accuracy")}
+    if classes := metrics["classes"]:
+        cell |= {f"age_group_{name}": classes[name] for name in ("n", "accuracy", "accuracy_interval")}
+    if robustness := metrics.get("robustness"):
+        names = "mean_relative_degradation", "mean_relative_degradation_interval"
+        cell |= {name: robustness[name] for name in names} | {"degradation_n": robustness["samples"]}
     return cell
 
 
@@ -171,9 +175,9 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
     mae = _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
     sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
-    for name, (title, better, form) in _SHARES.items():
+    for name, (title, better, form, count) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
-            table = _grid(matrix, partial(_share, name=name, form=form))
+            table = _grid(matrix, partial(_share, name=name, form=form, count=count))
             sections.append(Section(title, [table], f"{better.capitalize()}."))
     folders = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
     models = {name: about_model(folders[name], card) for name, card in cards.items()}
@@ -205,5 +209,7 @@ def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
     return Cell(f"{cell['mae']:.2f}{_mark(cell)}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 
-def _share(cell: dict, name: str, form: str) -> str:
-    return "" if cell.get(name) is None else f"{cell[name]:{form}}"
+def _share(cell: dict, name: str, form: str, count: str) -> str | Cell:
+    if cell.get(name) is None:
+        return ""
+    return Cell(f"{cell[name]:{form}}", f"{between(cell[f'{name}_interval'], form)}\nn={cell[count]}".strip())

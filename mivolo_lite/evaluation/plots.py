@@ -82,7 +82,8 @@ def confidence_plots(metrics: dict) -> Iterator[Plot]:
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
         caption = f"True ages inside their interval, nearest {100 * intervals['nominal']:g}% is best"
-        yield Plot("interval_coverage", caption, lambda ax: _coverage(ax, intervals))
+        note = "Intervals know the estimate, not the true age: of one true age they may hold less than of all."
+        yield Plot("interval_coverage", caption, lambda ax: _coverage(ax, intervals), note=note)
 
 
 def verification_plots(verification: Mapping[str, dict | None]) -> Iterator[Plot]:

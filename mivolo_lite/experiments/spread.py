@@ -52,25 +52,24 @@ def spread(losses: Sequence[np.ndarray], limits: tuple[float, float] = (-np.inf,
         return None
     values = table.mean(axis=1)
     mean, half = float(values.mean()), half_width(values)
-    away = np.hypot(half, _over_images(table.mean(axis=0), limits) - mean)
+    below, above = np.hypot(half, _over_images(table.mean(axis=0), limits) - mean).tolist()
     return Spread(
         values=values.tolist(),
         mean=mean,
         deviation=float(values.std(ddof=1)),
-        over_trainings=_interval(mean, [half, half], limits),
-        over_both=None if np.isnan(away).any() else _interval(mean, away, limits),
+        over_trainings=_interval(mean - half, mean + half, limits),
+        over_both=None if np.isnan(below) else _interval(mean - below, mean + above, limits),
         n=n,
     )
 
 
 def _over_images(loss: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """(2,) ends of the interval of the mean of (N,) losses; NaN for too few of them."""
-    if limits == (0, 1):
+    if limits == (0.0, 1.0):
         return count_interval(loss.sum(), len(loss))
     half = half_width(loss) if len(loss) >= LIMIT else np.nan
     return loss.mean() + np.array([-half, half])
 
 
-def _interval(mean: float, away: Sequence[float], limits: tuple[float, float]) -> tuple[float, float]:
-    below, above = away
-    return max(limits[0], float(mean - below)), min(limits[1], float(mean + above))
+def _interval(lower: float, upper: float, limits: tuple[float, float]) -> tuple[float, float]:
+    return max(limits[0], lower), min(limits[1], upper)

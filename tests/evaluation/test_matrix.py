@@ -13,6 +13,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluate as module
 from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
 from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.packing.crops import CropRules
@@ -119,7 +120,8 @@ def test_the_page_leads_to_every_report_and_asks_for_nothing_else(found):
     for row in json.loads((found / "matrix.json").read_text())["rows"]:
         for cell in row["cells"].values():
             assert f"{cell['mae']:.2f}" in text and f"n={cell['n']}" in text
-            assert f"{cell['mean_relative_degradation']:+.1%}" in text
+            assert f"{cell['mean_relative_degradation']:+.1%}" in text and "n=2<" in text  # --robustness_samples 2
+            assert between(cell["gender_accuracy_interval"], ".1%") in text and f"n={cell['gender_n']}" in text
 
 
 def test_a_cell_of_images_that_the_model_was_trained_on_is_marked():
