@@ -100,10 +100,13 @@ class Estimator(nn.Module):
         outputs = self._outputs(images, batch)
         if self.tta == "flip" and not self.training:
             mirrored = {name: packed._replace(pixels=packed.pixels.flip(-1)) for name, packed in images.items()}
-            flipped = self._outputs(mirrored, batch)
-            flipped |= {name: -flipped[name] for name in negated_tasks(self.tasks)}
-            outputs = {name: (answer + flipped[name]) / 2 for name, answer in outputs.items()}
+            outputs = self.mean_of_mirrored(outputs, self._outputs(mirrored, batch))
         return outputs
+
+    def mean_of_mirrored(self, outputs: dict[str, Tensor], flipped: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The mean of the raw outputs for images and for their mirror images, in which some tasks change their sign."""
+        flipped = flipped | {name: -flipped[name] for name in negated_tasks(self.tasks)}
+        return {name: (answer + flipped[name]) / 2 for name, answer in outputs.items()}
 
     def _outputs(self, images: dict[str, Images], batch: int) -> dict[str, Tensor]:
         images = images | {name: self._normalised(name, images[name]) for name in self.inputs}

@@ -1,6 +1,7 @@
 """An estimator as one graph: uint8 images to years, genders and tasks. Normalisation and decoding are inside."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class Graph(nn.Module):
         self.estimator = copy.deepcopy(estimator).eval().requires_grad_(False)
         self.estimator.model = self.estimator.model.for_export()
         self.estimator.channels_last = False
+        self.mirrors, self.estimator.tta = self.estimator.tta == "flip", "none"
         if half:
             self.estimator.half()
         present = [PRESENT + name for name in self._inputs] if len(self._inputs) > 1 else []
@@ -77,12 +79,22 @@ class Graph(nn.Module):
         return tuple(self._answers(*inputs).values())
 
     def _answers(self, *inputs: Tensor) -> dict[str, Tensor]:
-        batch, estimator = inputs[0].shape[0], self.estimator
+        return answers(self.estimator, self._mirrored_outputs(inputs) if self.mirrors else self._outputs(inputs))
+
+    def _mirrored_outputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Of images and mirror images as one batch: OpenCV cannot read weights that two convolutions share."""
+        mirrored = [tensor.flip(-1) if tensor.ndim == 4 else tensor for tensor in inputs]
+        pairs = [torch.cat(pair) for pair in zip(inputs, mirrored, strict=True)]
+        halves = {name: output.unflatten(0, (2, -1)).unbind() for name, output in self._outputs(pairs).items()}
+        outputs, flipped = ({name: pair[half] for name, pair in halves.items()} for half in range(2))
+        return self.estimator.mean_of_mirrored(outputs, flipped)
+
+    def _outputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         if len(self._inputs) == 1:
             images = {self._inputs[0]: Images.of(inputs[0])}
         else:
             images = {name: Images(*pair) for name, *pair in zip(self._inputs, inputs[:2], inputs[2:], strict=True)}
-        return answers(estimator, estimator(**images, batch=batch))
+        return self.estimator(**images, batch=inputs[0].shape[0])
 
 
 def answers(estimator: Estimator, output: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.graph import Graph
 from mivolo_lite.inference.parity import Run
+from mivolo_lite.inference.plain_operators import PLAIN
 
 OPSET, BATCH = 18, "batch"
 
@@ -41,7 +42,7 @@ def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, An
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, which none here uses
     with warnings.catch_warnings(action="ignore"):  # of inputs that share the dimension
         onnx_program = torch.onnx.export(
-            program,
+            program.run_decompositions(PLAIN),
             input_names=list(graph.input_names),
             output_names=list(graph.output_names),
             opset_version=OPSET,
