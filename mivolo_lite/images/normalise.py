@@ -26,4 +26,6 @@ class Normalise(nn.Module):
         """(B, 3, S, S) in the same memory format; under autocast in its type, to which a convolution would cast."""
         device = pixels.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.scale.dtype
+        if torch.compiler.is_exporting():  # Core ML's converter has no addcmul
+            return pixels.to(dtype) * self.scale + self.shift
         return torch.addcmul(self.shift, pixels, self.scale, out=torch.empty_like(pixels, dtype=dtype))

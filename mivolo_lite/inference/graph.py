@@ -148,6 +148,8 @@ def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
             "letterbox": "scale so that the larger side is image_size (bilinear; averaged below half the size), pad "
             "both sides with black; an odd row or column of padding goes to the bottom or right",
             "crop_policy": card.crop_policy,
+            "face_square": "where crop_policy has one: a face is a square of face_square times the root of its box's "
+            "area, its middle face_shift times the box's height below the box's, clipped to the photo; else the box",
         },
         "outputs": {name: _meaning(graph.estimator, name) for name in graph.output_names},
         "intervals": card.calibration,

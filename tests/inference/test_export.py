@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -72,7 +73,7 @@ def test_onnxruntime_alone_runs_a_file_and_reads_how(exported, tmp_path, monkeyp
     assert expected["age"].std() > 0.1  # or equal answers would say little
     meta = found["meta"]
     assert list(meta["inputs"]) == list(inputs) and meta["preprocessing"]["image_size"] == 48
-    assert meta["preprocessing"]["order"] == "RGB" and "letterbox" in meta["preprocessing"]
+    assert meta["preprocessing"]["order"] == "RGB" and {"letterbox", "face_square"} <= meta["preprocessing"].keys()
     assert meta["outputs"]["gender"]["probabilities_of"] == ["M", "F"] and meta["intervals"]["radius"] == 7.5
     assert meta["outputs"]["age_probability"]["ages"] == [0, 100]
     assert meta["outputs"]["glasses"]["probabilities_of"] == ["no", "yes"]
@@ -149,6 +150,36 @@ def test_a_file_with_other_answers_is_noticed(method, output, by, passes, monkey
     else:
         with pytest.raises(UserError, match="differs by"):
             require_parity(estimator, graph, run, "fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model, tta", [("dual", "none"), ("single", "flip")])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_opencvs_own_engine_answers_as_the_estimator(model, tta, batch, exported, tmp_path, monkeypatch):
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("OpenCV 4 reads no symbolic batch")
+    path = exported(model, "dldl", tta=tta)  # a median, whose decoding has the most operators
+    estimator = small_estimator(model, "dldl", monkeypatch)
+    estimator.tta = tta
+    names, images = estimator.inputs, [photos(batch, seed) for seed in range(len(estimator.inputs))]
+    present = [torch.arange(batch) % 2 == index for index in range(2)] if len(names) > 1 else [None]
+    net = cv2.dnn.readNetFromONNX(str(path), engine=cv2.dnn.ENGINE_NEW)
+    for name, pixels, has in zip(names, images, present, strict=True):
+        net.setInput(pixels.numpy(), name)
+        if has is not None:
+            net.setInput(has.numpy(), f"has_{name}")
+    packed = {name: Images.of(*pair) for name, *pair in zip(names, images, present, strict=True)}
+    with torch.inference_mode():
+        expected = answers(estimator, estimator(**packed, batch=batch))
+    found = dict(zip(expected, net.forward(list(expected)), strict=True))
+    for name, value in expected.items():
+        torch.testing.assert_close(torch.from_numpy(found[name]).reshape(value.shape), value, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_export_has_operators_that_core_ml_converts(exported):
+    program = torch.export.load(exported("single", "dldl", "model.pt2", format="torch"))
+    assert torch.ops.aten.addcmul.default not in {node.target for node in program.graph.nodes}
 
 
 @pytest.mark.parametrize("size, stride", [((6, 6), 2), ((5, 7), 2), ((4, 4), 1), ((7, 7), 3)])
