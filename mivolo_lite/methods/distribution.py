@@ -69,7 +69,7 @@ def spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor | None:
 def median(probability: Tensor, ages: Tensor) -> Tensor:
     """(B,) the smallest age with a cumulative probability of at least one half; it minimises the expected error.
 
-    A count of years from the first age, not an index into them: some runtimes of exported graphs have no clamp of int64.
+    A count of years from the first age, not an index into them: some runtimes of exported graphs clamp no int64.
     """
     younger = (probability.cumsum(-1) < 0.5).float().sum(-1)
     return ages[0] + younger.clamp(max=len(ages) - 1)
