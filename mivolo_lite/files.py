@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
 import csv
-import errno
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.system import open_to_read, sync_path
 
 _OS_ERROR = re.compile(r"os error (\d+)\)")
 _RESULTS = {
@@ -64,7 +64,7 @@ def read_file(path: Path, limit: int = 1 << 30) -> bytes:
         UserError: it is a folder, a device or a pipe.
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = open_to_read(path)
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
@@ -201,14 +201,7 @@ def _unshare(tensors: Mapping) -> dict:
 def sync_files(folder: Path, deep: bool = True) -> None:
     """Flush a folder and its files to the disk, so that a renamed file survives a crash of the machine."""
     for path in [*(folder.rglob("*") if deep else ()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that cannot
-                raise
-        finally:
-            os.close(descriptor)
+        sync_path(path)
 
 
 def _unlink_quietly(path: Path) -> None:

@@ -5,10 +5,12 @@ An interrupted run still has to save, and must not fail because it cannot print 
 
 import errno
 import os
-import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+
+from mivolo_lite.system import is_lost
 
 _GONE = (errno.EIO, errno.EPIPE)
 
@@ -27,10 +29,17 @@ def losable_output() -> Iterator[None]:
 def drop_lost_outputs() -> None:
     """Redirect standard output and error to /dev/null where their other end is gone."""
     for descriptor in (1, 2):
-        if _is_lost(descriptor):
+        if is_lost(descriptor):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
+
+
+def escape_unprintable() -> None:
+    """Let this process's output escape what its encoding lacks, as a name in Greek on a Windows console of cp1252."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a program without a console has none
+            stream.reconfigure(errors="backslashreplace")
 
 
 def complain(line: str) -> None:
@@ -45,9 +54,3 @@ def printable(line: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in " ".join(line.split())
     )
-
-
-def _is_lost(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLERR | select.POLLHUP)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

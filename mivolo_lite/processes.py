@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mivolo_lite.system import KILL, signals
+
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = -1
@@ -25,7 +27,7 @@ _LAUNCHERS = {
     "torch.distributed.run",
     "torchrun",
 }
-WORKERS_IGNORE = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+WORKERS_IGNORE = signals("SIGINT", "SIGHUP", "SIGUSR2")
 """A terminal, or a batch system, sends these to all processes of a job. The rank decides what comes of it."""
 
 
@@ -70,7 +72,7 @@ def live_as_worker() -> None:
     """To be called first in a worker process: it ends with its parent, even one that was killed, and no sooner."""
     for signal_number in WORKERS_IGNORE:
         signal.signal(signal_number, signal.SIG_IGN)
-    signal_when_parent_ends(signal.SIGKILL)
+    signal_when_parent_ends(KILL)
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before Linux was asked
         os._exit(1)

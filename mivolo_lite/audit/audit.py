@@ -163,7 +163,7 @@ def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
 
 def summary(result: Audit) -> str:
     """The result as lines for the screen."""
-    statistics = json.loads((result.out / AUDIT_FILE).read_text())
+    statistics = json.loads((result.out / AUDIT_FILE).read_text(encoding="utf-8"))
     groups, names = statistics["groups"], result.samples.names
     types: Counter[str] = Counter()
     for counts in statistics["pairs"].values():

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from mivolo_lite.files import explain_write_errors
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import resize
 from mivolo_lite.shards.storage import ShardFiles
+from mivolo_lite.system import reserve
 
 THUMBNAIL = 32
 """Side in pixels; whatever the image's shape, it is squeezed into a square."""
@@ -82,7 +82,7 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
     if not math.prod(shape):
         return np.zeros(shape, np.uint8)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        reserve(file, math.prod(shape))
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
 

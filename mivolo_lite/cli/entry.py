@@ -9,7 +9,7 @@ from typing import NoReturn
 from mivolo_lite import __version__
 from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
-from mivolo_lite.output import complain, printable
+from mivolo_lite.output import complain, escape_unprintable, printable
 from mivolo_lite.processes import keep_freed_memory
 
 COMMANDS = {
@@ -45,9 +45,8 @@ def run(argv: Sequence[str] | None = None) -> None:
         argv: a command and its options. Without it, those that this process was started with, whose malloc is then
             configured; training listens to signals, and shares the CPUs out.
     """
-    if sys.platform == "win32":
-        _end("Windows is not supported: it lacks signals that are needed; use Linux, as in WSL 2, or macOS", 2)
     if argv is None:
+        escape_unprintable()
         keep_freed_memory()
         if sys.argv[1:2] == ["train"]:
             _begin_training()

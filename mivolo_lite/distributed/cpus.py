@@ -34,7 +34,7 @@ def cpu_quota(cgroups: Iterable[Path]) -> float:
     quotas = [math.inf]
     for cgroup in cgroups:
         try:
-            quota, period = (cgroup / "cpu.max").read_text().split()
+            quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             continue
         if quota != "max":
@@ -45,7 +45,7 @@ def cpu_quota(cgroups: Iterable[Path]) -> float:
 def _own_cgroups() -> list[Path]:
     """The folders of this process's control group (version 2) and of those around it."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")

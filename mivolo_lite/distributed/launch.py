@@ -381,7 +381,7 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dic
         settings = {"zero_optimization": _zero_stage(environ)}
     else:
         try:
-            settings = json.loads(Path(path).read_text())
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"launch: deepspeed_config_file {path}: {error}") from None
     _check_zero_stage(settings.get("zero_optimization", {}))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mivolo_lite.output import drop_lost_outputs
 from mivolo_lite.processes import find_launcher, signal_when_parent_ends
+from mivolo_lite.system import signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 EXIT_CODE = 75
 """Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it resumes."""
-PREEMPTION_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+PREEMPTION_SIGNALS = signals("SIGUSR2", "SIGTERM")
 """What batch systems send, heeded even where the shell before this process ignored it until now."""
-TERMINAL = (signal.SIGINT, signal.SIGHUP)
+TERMINAL = signals("SIGINT", "SIGHUP")
 """Ctrl-C and a closed terminal, heeded unless this process was started to ignore them, as by nohup."""
 
 _received: list[int] = []
@@ -41,7 +42,8 @@ def listen() -> None:
             signal.signal(signal_number, _receive)
     # A closed terminal sends SIGHUP, and so does the shell in it. Python takes its handlers away as it ends: the second
     # one would end a run that has saved with another exit code.
-    atexit.register(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    for hangup in signals("SIGHUP"):
+        atexit.register(signal.signal, hangup, signal.SIG_IGN)
     launcher = find_launcher()
     if launcher is not None:
         signal_when_parent_ends(signal.SIGTERM)

@@ -73,7 +73,7 @@ def cross_validate(
         for fold in range(folds)
     ]
     predictions = _concatenate([read_csv(out / PREDICTIONS_FILE)[None] for out in evaluations])
-    metrics = [json.loads((out / METRICS_FILE).read_text()) for out in evaluations]
+    metrics = [json.loads((out / METRICS_FILE).read_text(encoding="utf-8")) for out in evaluations]
     result = CrossValidation(
         [{name: of_fold[name] for name in METRICS} for of_fold in metrics],
         {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),

@@ -87,7 +87,7 @@ def _words_of(launcher: str) -> list[str]:
 
 
 def _tta_of(evaluation: Path) -> str:
-    return json.loads((evaluation / METRICS_FILE).read_text()).get("tta", "none")
+    return json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8")).get("tta", "none")
 
 
 def _require_same_options(run: Path, config: RunConfig) -> None:

@@ -237,11 +237,11 @@ async def _favicon(request: Request) -> Response:
 def _pages() -> list[tuple[str, str, str]]:
     """The address, the content and the kind of each file of the page."""
     web = files("mivolo_lite.inference") / "web"
-    look = (files("mivolo_lite.reporting") / "page.css").read_text()
+    look = (files("mivolo_lite.reporting") / "page.css").read_text(encoding="utf-8")
     return [
-        ("/", (web / "index.html").read_text(), "text/html"),
-        ("/page.js", (web / "page.js").read_text(), "text/javascript"),
-        ("/page.css", look + (web / "page.css").read_text(), "text/css"),
+        ("/", (web / "index.html").read_text(encoding="utf-8"), "text/html"),
+        ("/page.js", (web / "page.js").read_text(encoding="utf-8"), "text/javascript"),
+        ("/page.css", look + (web / "page.css").read_text(encoding="utf-8"), "text/css"),
     ]
 
 

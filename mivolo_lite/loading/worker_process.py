@@ -18,6 +18,7 @@ from torch import multiprocessing
 from mivolo_lite.distributed.affinity import place_loader_worker
 from mivolo_lite.errors import MachineError, worker_died
 from mivolo_lite.processes import live_as_worker
+from mivolo_lite.system import signals
 
 
 class Worker:
@@ -118,7 +119,8 @@ _ends_workers: list[int] = []
 
 
 def _end_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a DataLoader's worker was killed
+    for number in signals("SIGCHLD"):
+        signal.signal(number, signal.SIG_DFL)  # torch would raise that a DataLoader's worker was killed
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

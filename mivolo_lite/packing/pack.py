@@ -4,8 +4,6 @@ Images are read once, in parallel, into temporary files; the samples are then pu
 order comes from digests of the images, so neither the number of workers nor the moment can change a byte.
 """
 
-import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -26,6 +24,7 @@ from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.scan import index_shards
+from mivolo_lite.system import remove_locked, try_lock
 
 _LOCK = b"mivolo-lite writes the folder beside this file; where no command runs, a killed one left both\n"
 
@@ -158,8 +157,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 def _locked(out: Path) -> Iterator[bool]:
     """Lock the folder against other commands, which would mix their images into it.
 
-    A record lock (``lockf``) ends with the process, and the workers that it forks do not inherit it. The file says
-    whose it is: a killed command leaves it, and beside it what may be cleared away.
+    The file says whose it is: a killed command leaves it, and beside it what may be cleared away.
 
     Yields:
         Whether a killed command had left its lock.
@@ -167,15 +165,12 @@ def _locked(out: Path) -> Iterator[bool]:
     lock = out.with_name(out.name + ".lock")
     left_behind = _is_own_lock(lock)
     with open(lock, "ab") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):  # otherwise a file system without locks
-                raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it") from None
+        if not try_lock(file):
+            raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it")
         try:
             yield left_behind
         finally:
-            lock.unlink(missing_ok=True)
+            remove_locked(file)
 
 
 def _is_own_lock(lock: Path) -> bool:

@@ -5,13 +5,12 @@ The shards are, byte for byte, those that one command would have written. Readin
 decoded and cut. Merging copies the crops into their shards.
 """
 
-import fcntl
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from mivolo_lite.packing.splitting import Splitting
 from mivolo_lite.packing.temporary_samples import ByteSpan, ReadResult, TemporarySample, read_photos
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.sample import Labels
+from mivolo_lite.system import try_lock
 
 _IMAGES, _SAMPLES, _MISSING, _HEADER = "images", "samples.jsonl", "missing.json", "part.json"
 _MERGING = "merging"
@@ -100,9 +100,9 @@ def pack_worker_shard(
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with atomic_folder(out) as partial:
             written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
-        # Renamed first, so that no late command finds half of the parts.
-        shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
-        shutil.rmtree(parts_folder.rename(merged_folder))
+    # Renamed first, so that no late command finds half of the parts.
+    shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
+    shutil.rmtree(parts_folder.rename(merged_folder))
     return Packed.of(out, written, source, reading)
 
 
@@ -132,18 +132,18 @@ def _header(source: Source, items: Sequence[str], seed: int) -> dict:
 @contextmanager
 def _try_lock(lock: Path) -> Iterator[bool]:
     """Whether this process got the lock, which the kernel frees when a process dies."""
-    with ExitStack() as stack:
-        try:
-            fcntl.flock(stack.enter_context(open(lock, "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError):
-            yield False
-        else:
-            yield True
+    try:
+        file = open(lock, "wb")
+    except FileNotFoundError:  # another command is done
+        yield False
+        return
+    with file:
+        yield try_lock(file)
 
 
 def _write(folder: Path, reading: ReadResult, header: dict) -> None:
     """Write the samples as JSON next to the images."""
-    with open(folder / _SAMPLES, "w") as file:
+    with open(folder / _SAMPLES, "w", encoding="utf-8") as file:
         for sample in reading.samples:
             record = {
                 "key": sample.key,
@@ -157,8 +157,8 @@ def _write(folder: Path, reading: ReadResult, header: dict) -> None:
             file.write(json.dumps(record) + "\n")
     write_rejected(folder / REJECTED_FILE, reading.rejected)
     missing = [[crop, reason, count] for (crop, reason), count in reading.missing.items()]
-    (folder / _MISSING).write_text(json.dumps(missing))
-    (folder / _HEADER).write_text(json.dumps(header))
+    (folder / _MISSING).write_text(json.dumps(missing), encoding="utf-8")
+    (folder / _HEADER).write_text(json.dumps(header), encoding="utf-8")
 
 
 def _relative(span: ByteSpan | None) -> list | None:
@@ -169,7 +169,7 @@ def _check_headers(folders: list[Path], header: dict) -> None:
     """Raise UserError where worker shards that are there do not belong to this command."""
     for folder in folders:
         try:
-            recorded = json.loads((folder / _HEADER).read_text())
+            recorded = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         except FileNotFoundError:  # not read yet, or merged by another command meanwhile
             continue
         if recorded != json.loads(json.dumps(header)):
@@ -183,12 +183,12 @@ def _read_all(folders: list[Path]) -> ReadResult:
     """All worker shards as one result."""
     reading = ReadResult()
     for folder in folders:
-        with open(folder / _SAMPLES) as file:
+        with open(folder / _SAMPLES, encoding="utf-8") as file:
             reading.samples.extend(_temporary_sample(json.loads(line), folder / _IMAGES) for line in file)
-        with open(folder / REJECTED_FILE) as file:
+        with open(folder / REJECTED_FILE, encoding="utf-8") as file:
             reading.rejected.extend(map(json.loads, file))
         if (folder / _MISSING).exists():  # not in parts of an older version
-            for crop, reason, count in json.loads((folder / _MISSING).read_text()):
+            for crop, reason, count in json.loads((folder / _MISSING).read_text(encoding="utf-8")):
                 reading.missing[crop, reason] += count
     return reading
 

@@ -19,7 +19,7 @@ def clear_plots(out: Path) -> None:
     """Remove the plots that an earlier command wrote into ``out``. Raises UserError where that fails."""
     folder = out / FOLDER
     with explain_write_errors(folder):
-        names = (folder / LIST).read_text().splitlines() if (folder / LIST).is_file() else []
+        names = (folder / LIST).read_text(encoding="utf-8").splitlines() if (folder / LIST).is_file() else []
         for name in [*names, LIST]:
             (folder / Path(name).name).unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):

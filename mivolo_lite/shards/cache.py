@@ -8,7 +8,6 @@ The folder is its user's alone, and no link in it is followed: another user coul
 that everybody knows.
 """
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -21,6 +20,11 @@ from typing import Annotated
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
+
+try:
+    import fcntl
+except ImportError:  # Windows, which cannot rename or remove an open file either
+    fcntl = None  # type: ignore[assignment]
 
 EVICTABLE = ".block"
 """Suffix of files that may be evicted."""
@@ -79,6 +83,8 @@ class NodeCache:
 
     @classmethod
     def of(cls, config: CacheConfig) -> "NodeCache":
+        if fcntl is None:
+            raise UserError("shards at a URL cannot be read on Windows; copy them to a disk, or use WSL 2")
         default = Path(tempfile.gettempdir()) / f"mivolo_lite-{os.getuid()}"
         return cls(Path(config.folder) if config.folder else default, int(config.gb * 1e9))
 
@@ -163,7 +169,7 @@ class NodeCache:
     def _fill(self, name: str, size: int, fill: Callable[[int], None], partial: int) -> None:
         try:
             fill(partial)
-            os.fdatasync(partial)  # or a node that crashes may come back with a file of zeros
+            os.fsync(partial)  # or a node that crashes may come back with a file of zeros
             with self._ledger():
                 os.replace(self._partial(name), self.folder / name)
         except BaseException:

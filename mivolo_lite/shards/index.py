@@ -26,6 +26,7 @@ from mivolo_lite.paths import is_url
 from mivolo_lite.shards.cache import CacheConfig, NodeCache
 from mivolo_lite.shards.remote import RemoteFolder
 from mivolo_lite.shards.schema import check_columns, check_info
+from mivolo_lite.system import open_to_read
 from mivolo_lite.wording import first_few
 
 _INDEX_PART = 32 * 2**20  # bytes of one request for an index
@@ -79,7 +80,7 @@ class ShardIndex:
         try:
             save_tensors(self.columns, columns, {"digest": self.digest})
             self.info["index"] = {"bytes": columns.stat().st_size, "sha256": _sha256(columns)}
-            info.write_text(json.dumps(self.info, indent=2) + "\n")
+            info.write_text(json.dumps(self.info, indent=2) + "\n", encoding="utf-8")
             os.replace(columns, self._path(INDEX_FILE))
             os.replace(info, self._path(INFO_FILE))
         except (OSError, SafetensorError) as error:
@@ -124,7 +125,7 @@ class ShardIndex:
     def open_shard(self, shard: int) -> int:
         """A descriptor to read a shard in a folder. Raises OSError, or UserError where its size is another."""
         path = self.shard_path(shard)
-        file = os.open(path, os.O_RDONLY)
+        file = open_to_read(path)
         if os.fstat(file).st_size != self.info["shards"][shard]["bytes"]:
             os.close(file)
             raise UserError(

@@ -1,9 +1,10 @@
 """Files that a process keeps open to read: those used latest, since there are more shards than it may open."""
 
 import os
-import resource
 from collections import OrderedDict
 from collections.abc import Callable
+
+from mivolo_lite.system import open_file_limit
 
 MOST_OPEN = 256
 """Files of one process, however many data sets it reads; fewer where ``ulimit -n`` allows less than four times that."""
@@ -33,5 +34,4 @@ class OpenFiles:
 
 
 def _limit() -> int:
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_OPEN if allowed == resource.RLIM_INFINITY else max(1, min(MOST_OPEN, allowed // 4))
+    return max(1, int(min(MOST_OPEN, open_file_limit() // 4)))

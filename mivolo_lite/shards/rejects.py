@@ -23,4 +23,4 @@ def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: P
 
 def write_rejected(path: Path, rejected: list[dict]) -> None:
     """One JSON object a line, with ``image`` and ``reason``."""
-    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected))
+    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected), encoding="utf-8")

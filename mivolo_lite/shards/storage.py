@@ -21,6 +21,7 @@ from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
 from mivolo_lite.shards.open_files import OpenFiles
 from mivolo_lite.shards.remote import RemoteFolder
 from mivolo_lite.shards.sample_ref import SampleRef
+from mivolo_lite.system import pread
 
 _SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
 _BLOCKS_REMEMBERED = 4096
@@ -86,9 +87,7 @@ class ShardFiles:
             yield pread
 
     def _pread(self, shard: int) -> Callable[[int, int], bytes]:
-        return partial(
-            os.pread, _open_files.descriptor((self._reader_id, shard), partial(self.index.open_shard, shard))
-        )
+        return partial(pread, _open_files.descriptor((self._reader_id, shard), partial(self.index.open_shard, shard)))
 
 
 _open_files, _reader_ids = OpenFiles(), count()
@@ -175,7 +174,7 @@ class FetchedShards:
 
     def _read(self, block: Block, name: str, sample: int) -> bytes:
         with self.cache.open(block.name, block.end - block.begin, partial(self._fetch, block)) as file:
-            return self.members.read(name, sample, lambda size, offset: os.pread(file, size, offset - block.begin))
+            return self.members.read(name, sample, lambda size, offset: pread(file, size, offset - block.begin))
 
     def _make(self, block_number: int, wait: bool = True) -> None:
         block = self._block(block_number)

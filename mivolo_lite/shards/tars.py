@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from posixpath import normpath
 from typing import BinaryIO
 
+from mivolo_lite.system import pread
+
 _LONGEST_HEADER = 2**20  # bytes of a name or of PAX records; Linux has paths of 4096
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG_TYPES = (*_PAX_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -38,7 +40,7 @@ class Member:
 
     def read(self, file: BinaryIO, limit: int | None = None) -> bytes:
         """Its bytes, or the first ``limit`` of them."""
-        return os.pread(file.fileno(), self.size if limit is None else min(self.size, limit), self.offset)
+        return pread(file.fileno(), self.size if limit is None else min(self.size, limit), self.offset)
 
 
 def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:

@@ -184,7 +184,7 @@ class Checkpointer:
         Raises:
             UserError: it belongs to another stream, or to a run without averaged weights.
         """
-        content = json.loads((checkpoint / STATE_FILE).read_text())
+        content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         state.load(current_train_state(content["state"]))
         if self.accelerator.scaler is not None and content.get("scaler") is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])

@@ -1,7 +1,6 @@
 """Checks of what a run and its first evaluation need, before step 1: no run may fail late for a known reason."""
 
 import math
-import os
 import shutil
 import socket
 import time
@@ -189,7 +188,7 @@ def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
 def _has_content(path: Path, content: str) -> bool:
     """Whether a file has this content, now or when a network file system has caught up."""
     end = time.monotonic() + _DISK_PATIENCE
-    while not (path.is_file() and path.read_text() == content):
+    while not (path.is_file() and path.read_text(encoding="utf-8") == content):
         if time.monotonic() > end:
             return False
         time.sleep(0.2)
@@ -216,8 +215,7 @@ def free_shared_memory() -> float:
     """Bytes of shared memory that are free; infinite where the system does not say."""
     if not SHARED_MEMORY.is_dir():
         return math.inf
-    disk = os.statvfs(SHARED_MEMORY)
-    return disk.f_bavail * disk.f_frsize
+    return shutil.disk_usage(SHARED_MEMORY).free
 
 
 def require_disk(folder: Path, checkpoint: int) -> None:

@@ -1,7 +1,5 @@
 """The folder of a run: its configuration, its log, its checkpoints, and the best weights."""
 
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -14,6 +12,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
 from mivolo_lite.lineage import RUN_FILE
+from mivolo_lite.system import try_lock
 from mivolo_lite.training.json_lines import read_records, to_line
 
 _LOCK_PATIENCE = 10.0
@@ -164,32 +163,21 @@ class RunFolder:
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         with explain_write_errors(self.path, _REMEDY):
-            with open(path, "a") as file:
+            with open(path, "a", encoding="utf-8") as file:
                 file.write(to_line(record))
 
     def _lock_folder(self) -> None:
-        """Lock a file until this process ends, however it ends.
-
-        A record lock (``lockf``) belongs to the process: the kernel, or the NFS server, frees it when the process dies,
-        so nothing stale is left to be judged by its age. ``flock`` would be inherited by the loader's workers, which
-        outlive a killed process by some seconds.
-        """
-        locked = self._locked = open(self.lock, "a+")
+        """Lock a file until this process ends, however it ends: nothing stale is left to be judged by its age."""
+        locked = self._locked = open(self.lock, "a+", encoding="utf-8")
         end = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.lockf(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    return  # a file system without locks
-                if time.monotonic() > end:
-                    locked.seek(0)
-                    raise UserError(
-                        f"--run {self.path}: another job is at work in it ({locked.read().strip()}); "
-                        "stop it, or choose another folder"
-                    ) from None
-                time.sleep(0.5)
+        while not try_lock(locked):
+            if time.monotonic() > end:
+                locked.seek(0)
+                raise UserError(
+                    f"--run {self.path}: another job is at work in it ({locked.read().strip()}); "
+                    "stop it, or choose another folder"
+                )
+            time.sleep(0.5)
         locked.truncate(0)
         locked.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         locked.flush()

@@ -1,6 +1,5 @@
 """How fast a run trains: samples a second, what it waits for, how much of the GPU it uses, how long it will take."""
 
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.system import peak_memory
 from mivolo_lite.training.flops import ModelFlops
 
 
@@ -100,4 +100,4 @@ def in_words(measured: dict[str, Any]) -> str:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()

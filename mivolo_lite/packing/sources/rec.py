@@ -61,7 +61,7 @@ def _index(rec: Path) -> tuple[array, array]:
     """The keys of the images and the offset of each, sorted by key. Raises UserError where there are none."""
     idx = rec.with_suffix(".idx")
     try:
-        with open(idx) as file:
+        with open(idx, encoding="utf-8") as file:
             rows = sorted((int(key), int(offset)) for key, offset in (line.split() for line in file if line.strip()))
         labels, image = _labels_and_image(_record(rec, rows[0][1]))
     except OSError as reason:
