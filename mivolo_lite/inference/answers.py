@@ -95,7 +95,7 @@ class Answers:
     def _answers(self, output: dict[str, Tensor]) -> Iterator[Answer]:
         estimator = self.estimator
         estimate, _ = estimator.estimate(output)
-        age = estimate.age.double().cpu().numpy()
+        age = estimate.age.cpu().double().numpy()  # Apple's GPUs have no float64
         deviations = spread(estimate, estimator.method.span)
         spreads = None if deviations is None else deviations.tolist()
         calibration, unknown = estimator.card.calibration, [None] * len(age)

@@ -96,9 +96,9 @@ class Predictor:
                 given to ``estimate``.
             persons: ``rule``, ``none`` or None, or a torchvision detector by its name or file, see
                 ``open_body_detector``.
-            device: ``auto`` is the GPU where there is one.
+            device: ``auto`` is the CUDA GPU where there is one; ``mps`` is Apple's.
             batch: people of one forward pass.
-            half: compute in half precision; None does so on GPUs.
+            half: compute in half precision; None does so on CUDA GPUs.
             compile: compile the model, which takes a minute and pays on many photos.
             min_score: faces that the detector is less sure of are left out.
             tta: test-time augmentation, see ``Estimator``; None for what the card says.
@@ -117,7 +117,7 @@ class Predictor:
 
             find_bodies = open_body_detector(persons, choose_device(device))
         estimator = to_device(estimator, choose_device(device), compile)
-        on_gpu = estimator.device.type != "cpu"
+        on_gpu = estimator.device.type == "cuda"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[list[Person]]:
@@ -215,11 +215,14 @@ def load_estimator(checkpoint: str | Path) -> Estimator:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``--device`` names; ``auto`` is this process's GPU where there is one. Raises UserError."""
+    """The device that ``--device`` names; ``auto`` is this process's CUDA GPU where there is one. Raises UserError.
+
+    Not Apple's GPU, on which no answer has been compared with the CPU's: ``mps`` asks for it.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         probe = torch.ones(1, device=name)
         probe.item()  # of a device that computes nothing, such as meta, an error
