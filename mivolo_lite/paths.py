@@ -1,16 +1,18 @@
-"""Paths as users write them: ``~`` and ``$VARIABLES`` mean what they mean to a shell."""
+"""Paths as users write them: ``~``, ``$VARIABLES`` and ``*`` mean what they mean to a shell."""
 
+import glob
 import os
 import re
 
 from mivolo_lite.errors import UserError
 
+_URL = re.compile(r"[\w+.-]{2}://")  # C:// is a drive of Windows
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 def is_url(address: object) -> bool:
     """Whether an address is a URL and not a folder."""
-    return "://" in str(address)
+    return bool(_URL.search(str(address)))
 
 
 def expand_path(path: str, option: str) -> str:
@@ -34,6 +36,17 @@ def expand_path(path: str, option: str) -> str:
             f"{option} {path}: there is no user {home[1:].partition('/')[0]!r}; write ./{path} for this folder"
         )
     return home
+
+
+def expand_pattern(path: str) -> list[str]:
+    """The files and folders that ``*``, ``**``, ``?`` and ``[]`` match, sorted; shells of Windows do not expand them.
+
+    Returns:
+        The path itself where it is there or a URL, and where nothing matches.
+    """
+    if is_url(path) or os.path.lexists(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True)) or [path]
 
 
 def local_path(path: str, option: str) -> str:

@@ -13,7 +13,7 @@ from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.old_names import current_option
 from mivolo_lite.option_help import SECTION, TypesInWords, type_of
 from mivolo_lite.option_values import describe
-from mivolo_lite.paths import expand_path, local_path
+from mivolo_lite.paths import expand_path, expand_pattern, local_path
 from mivolo_lite.wording import did_you_mean
 
 _INPUTS = (
@@ -100,7 +100,8 @@ def parse_known(parser: ArgumentParser, argv: Sequence[str], known: Sequence[str
 def _read(name: str, value: Any, option: str) -> Any:
     """An option's value, with ``~`` and ``$VARIABLES`` of a path replaced. Raises UserError for what is no number."""
     if isinstance(value, list):
-        return [_read(name, item, option) for item in value]
+        values = [_read(name, item, option) for item in value]
+        return [path for pattern in values for path in expand_pattern(pattern)] if name in _INPUTS else values
     if isinstance(value, float) and not isfinite(value):
         raise UserError(f"{option} {value}: give a finite number")
     if isinstance(value, Path):

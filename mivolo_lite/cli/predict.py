@@ -27,14 +27,14 @@ def run(argv: Sequence[str]) -> None:
     """``predict SOURCE ... [--out DIR]``: ages and genders of everybody in images and videos."""
     parser = parser_of("predict", run)
     parser.add_argument(
-        "sources", type=str, nargs="+", help="images, videos, folders, globs, URLs, or folders of packed shards"
+        "sources", type=str, nargs="+", help="images, videos, folders, patterns, URLs, or folders of packed shards"
     )
     parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
     parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
     add_predictor_options(parser)
     parser.add_argument("--min_score", type=float_range(0, 1), default=_MIN_SCORE, help="of a face, to count as one")
-    parser.add_argument("--half", type=bool | None, default=None, help="half precision; on GPUs by default")
+    parser.add_argument("--half", type=bool | None, default=None, help="half precision; on CUDA GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
     add_tta(parser)
     parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")

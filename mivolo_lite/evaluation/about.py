@@ -9,6 +9,7 @@ from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
 from mivolo_lite.loading.loader import DataSetConfig
+from mivolo_lite.paths import is_url
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.shards.index import ShardIndex
 
@@ -104,7 +105,7 @@ def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
 
 def _real(address: str) -> str:
     """A folder by the one name that all its names lead to; a URL as it is."""
-    return address.rstrip("/") if "://" in address else os.path.realpath(address)
+    return address.rstrip("/") if is_url(address) else os.path.realpath(address)
 
 
 def trained_on(folder: Path) -> list[str]:

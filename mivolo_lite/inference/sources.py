@@ -1,6 +1,5 @@
 """What ``predict`` is given, as a list of work: images, videos, and stretches of packed shards."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,8 +36,8 @@ class Item(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The address without credentials."""
-        return without_credentials(self.address)
+        """The address without credentials; of a file, with ``/`` between folders on every system."""
+        return without_credentials(self.address).replace(os.sep, "/")
 
     def annotated_name(self, number: int, ending: str) -> str:
         """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
@@ -47,11 +46,11 @@ class Item(NamedTuple):
 
 
 def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
-    """The work that addresses mean, in their order; of folders and globs, in the order of the names.
+    """The work that addresses mean, in their order; of folders, in the order of the names.
 
     Args:
-        sources: files, folders (with all images and videos below), globs, URLs that fsspec reads, folders or URLs of
-            packed shards.
+        sources: files, folders (with all images and videos below), URLs that fsspec reads, folders or URLs of packed
+            shards.
 
     Returns:
         the work, and the files of folders that are neither images nor videos.
@@ -74,11 +73,7 @@ def _found_at(source: str) -> Iterator[Item | str]:
     elif os.path.lexists(source):
         yield _file(source)
     else:
-        matches = sorted(glob.glob(source, recursive=True)) if glob.has_magic(source) else []
-        if not matches:
-            raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
-        for match in matches:
-            yield from _found_at(match)
+        raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
 
 
 def _folder(folder: Path) -> list[Item | str]:
