@@ -120,7 +120,7 @@ else:
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:
     """Those of these signals that the system has: Windows has no SIGHUP and no SIGUSR2."""
-    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 def reserve(file: IO[bytes], size: int) -> None:

@@ -1,0 +1,176 @@
+"""Windows and macOS: one module asks for what they lack of Linux, and the commands run without that."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from mivolo_lite import system
+from mivolo_lite.cli.entry import COMMANDS
+from mivolo_lite.inference import sources
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.sources import Item
+from mivolo_lite.paths import expand_pattern, is_url
+from tests.inference.scenes import RedSquares, photo, tiny_estimator
+from tests.lacking import MODULES, NAMES
+
+PACKAGE = Path(system.__file__).parent
+POSIX_ALONE = {
+    "shards/cache.py": "refuses Windows, which cannot rename or remove an open file",
+    "loading/stream_source.py": "for a training that reads a stream",
+}
+"""Modules that Windows imports and does not call."""
+
+
+def names_lacking(path: Path) -> list[str]:
+    """``os.pread, line 3`` and the like, that a module uses without asking ``hasattr``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    asked = {
+        node.args[1].value
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "hasattr"
+        if isinstance(node.args[1], ast.Constant)
+    }
+    imported = [(alias.name, node) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    attributes = [
+        (node.value.id, node.attr, node)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    ]
+    lacking = [(name, node) for name, node in imported if name in MODULES]
+    lacking += [
+        (f"{module}.{name}", node)
+        for module, name, node in attributes
+        if name in NAMES.get(module, ()) and name not in asked
+    ]
+    return [f"{name}, line {node.lineno}" for name, node in lacking]
+
+
+def run_as_on_windows(*commands: list[str], **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-m", "tests.windows", json.dumps(commands)],
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        cwd=PACKAGE.parent,
+    )
+
+
+def test_one_module_uses_what_windows_lacks():
+    modules = {path.relative_to(PACKAGE).as_posix(): names_lacking(path) for path in PACKAGE.rglob("*.py")}
+    users = {module: names for module, names in modules.items() if names}
+    assert users.keys() == {"system.py", *POSIX_ALONE}, users
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with two photos, the second of a name that cp1252 lacks."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(("a.jpg", "Ωμέγα.jpg")):
+        image = cv2.cvtColor(photo((40 + 20 * number, 50, 80), seed=number), cv2.COLOR_RGB2BGR)
+        (folder / name).write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+    return folder
+
+
+@pytest.mark.slow
+def test_help_of_every_command_as_on_windows():
+    done = run_as_on_windows(*([name, "--help"] for name in COMMANDS))
+    assert done.returncode == 0, done.stderr.decode()
+    assert [line for line in done.stdout.decode().splitlines() if line.startswith("done: ")] == [
+        f"done: {name}" for name in COMMANDS
+    ]
+
+
+@pytest.mark.slow
+def test_photos_are_estimated_as_on_windows(photos, tmp_path):
+    tiny_estimator().save(tmp_path / "best")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("image,face_x0,face_y0,face_x1,face_y1\na.jpg,40,50,120,130\nΩμέγα.jpg,60,50,140,130\n", "utf-8")
+    options = ["--checkpoint", f"{tmp_path}/best", "--boxes", str(boxes)]
+    done = run_as_on_windows(
+        ["predict", f"{photos}/*.jpg", *options],
+        ["predict", str(photos), "--out", f"{tmp_path}/out", "--draw", *options],
+        PYTHONIOENCODING="cp1252",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    first, second, *rest = done.stdout.decode("cp1252").splitlines()
+    assert "a.jpg at 40, 50, 120, 130: " in first and r"\u03a9\u03bc\u03ad\u03b3\u03b1.jpg at 60" in second
+    assert "2 rows, 0 rejected" in rest
+    assert len(list((tmp_path / "out" / "annotated").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_data_and_models_are_made_and_evaluated_as_on_windows(tmp_path):
+    for seed in range(2):
+        tiny_estimator("both", seed).save(tmp_path / f"best{seed}")
+    checkpoint, data, out = f"{tmp_path}/best0", f"{tmp_path}/people", f"{tmp_path}/out"
+    done = run_as_on_windows(
+        ["pack", "people", "--count", "24", "--split", "train=0.5,val=0.5", "--workers", "2", "--out", data],
+        ["index", f"{data}/val"],
+        ["audit", f"{data}/[tv]*", "--workers", "2", "--out", f"{out}/audit"],
+        ["evaluate", "--checkpoint", checkpoint, "--data", f"{data}/val", "--workers", "1", "--out", f"{out}/first"],
+        ["soup", f"{tmp_path}/best*", "--out", f"{tmp_path}/soup"],
+        ["ensemble", f"{tmp_path}/best*", "--out", f"{tmp_path}/ensemble"],
+        ["calibrate", "--checkpoint", checkpoint, "--data", f"{data}/train"],
+        ["evaluate", "--checkpoint", checkpoint, "--data", f"{data}/val", "--workers", "0", "--out", f"{out}/second"],
+        ["compare", f"{out}/first", f"{out}/second", "--out", f"{out}/comparison"],
+        ["predict", f"{data}/val", "--checkpoint", checkpoint, "--out", f"{out}/predictions"],
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().count("done: ") == 10
+
+
+def test_a_name_has_one_separator_on_every_system(monkeypatch):
+    monkeypatch.setattr(sources.os, "sep", "\\")
+    assert Item("image", "photos\\more\\a.jpg").name == "photos/more/a.jpg"
+
+
+def test_a_drive_is_no_url():
+    assert not is_url("C://photos/a.jpg") and is_url("s3://bucket/a") and is_url("simplecache::https://host/a")
+
+
+def test_patterns_are_expanded_in_order_but_not_the_names_of_files(tmp_path):
+    for name in ("b.jpg", "a.jpg", "deeper/c.jpg", "[ab].jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand_pattern(f"{tmp_path}/?.jpg") == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+    assert expand_pattern(f"{tmp_path}/**/c.jpg") == [f"{tmp_path}/deeper/c.jpg"]
+    for name in (f"{tmp_path}/[ab].jpg", f"{tmp_path}/*.png", "s3://bucket/*.jpg"):
+        assert expand_pattern(name) == [name]
+
+
+def test_space_is_reserved_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(system.os, "posix_fallocate", raising=False)
+    with open(tmp_path / "file", "w+b") as file:
+        system.reserve(file, 3 * 2**20 // 2)
+        assert os.fstat(file.fileno()).st_size == 3 * 2**20 // 2
+
+
+class HostAlone(TorchFunctionMode):
+    """Apple's GPUs have no float64: only tensors that were copied to the host may be of that type."""
+
+    def __init__(self):
+        super().__init__()
+        self.on_host: list[torch.Tensor] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.Tensor.cpu:
+            self.on_host.append(result)
+        elif isinstance(result, torch.Tensor) and result.dtype is torch.float64:
+            assert any(argument is tensor for argument in args for tensor in self.on_host), function
+        return result
+
+
+def test_no_float64_where_a_device_may_lack_it():
+    predictor = Predictor(tiny_estimator(), RedSquares())
+    with HostAlone():
+        assert predictor.predict(photo((40, 50, 80)))[0][0].age is not None
