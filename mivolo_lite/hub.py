@@ -57,7 +57,7 @@ def hub_client() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError("huggingface_hub is missing; pip install 'mivolo-lite[hf]'") from None
+        raise UserError('huggingface_hub is missing; pip install "mivolo-lite[hf]"') from None
     return huggingface_hub
 
 

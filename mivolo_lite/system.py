@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO
 
 if sys.platform == "win32":
     import msvcrt
+    from subprocess import list2cmdline
     from threading import Lock
 
     KILL = signal.SIGTERM
@@ -65,6 +66,10 @@ if sys.platform == "win32":
         """Whether the other end of an output is gone; False where the system does not tell."""
         return False
 
+    def command_line(words: Sequence[str]) -> str:
+        """A command as a user of the system's shell writes it."""
+        return list2cmdline(words)
+
     def open_file_limit() -> float:
         """How many files this process may have open."""
         return 8192
@@ -79,6 +84,7 @@ else:
     import fcntl
     import resource
     import select
+    import shlex
 
     KILL = signal.SIGKILL
 
@@ -108,6 +114,9 @@ else:
         poll = select.poll()
         poll.register(descriptor, select.POLLERR | select.POLLHUP)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+    def command_line(words: Sequence[str]) -> str:
+        return shlex.join(words)
 
     def open_file_limit() -> float:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

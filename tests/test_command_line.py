@@ -130,16 +130,6 @@ def test_launch_files_are_copied_and_never_over_others(tmp_path, capsys):
     assert (tmp_path / "launch" / "accelerate" / "ddp.yaml").read_text() == "mine"
 
 
-def test_a_platform_that_is_not_supported_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == (
-        "mivolo-lite: Windows is not supported: it lacks signals that are needed; use Linux, as in WSL 2, or macOS\n"
-    )
-
-
 @pytest.mark.parametrize("module", ["typing", "mivolo_lite.cli.entry", "mivolo_lite.cli.summary"])
 def test_ctrl_c_in_an_import_is_one_line(module):
     script = f"""if True:

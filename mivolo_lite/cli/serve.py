@@ -34,7 +34,7 @@ def _serve(options: dict) -> None:
         from mivolo_lite.inference.admission import Limits
         from mivolo_lite.inference.serve import LOCAL, Server, make_app
     except ImportError as error:
-        raise UserError(f"serve: {error.name} is not installed; pip install 'mivolo-lite[serve]'") from None
+        raise UserError(f'serve: {error.name} is not installed; pip install "mivolo-lite[serve]"') from None
     from mivolo_lite.inference.predictor import Predictor
 
     names = ("detector", "persons", "device")

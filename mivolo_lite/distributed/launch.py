@@ -352,7 +352,7 @@ def _check_deepspeed(environ: Mapping[str, str]) -> None:
         )
     absent = [name for name in ("deepspeed", "transformers") if find_spec(name) is None]
     if absent:
-        raise UserError(f"launch: DeepSpeed needs {' and '.join(absent)}; pip install 'mivolo-lite[deepspeed]'")
+        raise UserError(f'launch: DeepSpeed needs {" and ".join(absent)}; pip install "mivolo-lite[deepspeed]"')
 
 
 def _stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
     Args:
         names: different ones, of folders, each with an input in parentheses behind it or without.
     """
-    paths = [re.findall(r"[^/\s()]+", name) for name in names]
+    paths = [re.findall(r"[^/\\\s()]+", name) for name in names]
     shortest = min(map(len, paths))
     first = next((depth for depth in range(shortest) if len({path[depth] for path in paths}) > 1), shortest)
     last = next((depth for depth in range(shortest - first) if len({path[-1 - depth] for path in paths}) > 1), 0)

@@ -12,6 +12,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE, run_training
 from mivolo_lite.errors import MachineError, UserError
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
+from mivolo_lite.system import command_line
 from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig, changed_options
 from mivolo_lite.training.run_folder import RunFolder
@@ -70,7 +71,7 @@ def train_and_evaluate(
 
 def _train(words: Sequence[str], run: Path, launcher: str) -> None:
     command = [*_words_of(launcher), "train", *words]
-    print(f"\n{shlex.join(command)}", flush=True)
+    print(f"\n{command_line(command)}", flush=True)
     code, is_preempted = run_training(command)
     if code == EXIT_CODE or is_preempted:
         raise Preempted(f"{run}: the training was preempted; start the same command again to resume")

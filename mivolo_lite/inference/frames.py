@@ -39,7 +39,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise UserError("videos need PyAV: pip install 'mivolo-lite[video]'") from None
+        raise UserError('videos need PyAV: pip install "mivolo-lite[video]"') from None
     return av
 
 

@@ -87,7 +87,7 @@ def _answers(card: Card) -> str:
 def _loading(repo: str, has_onnx: bool) -> str:
     onnx = "\n\n`model.onnx` runs without this package; its metadata says how to make its inputs." if has_onnx else ""
     return f"""```python
-from mivolo_lite import Predictor  # pip install 'mivolo-lite[hf]'
+from mivolo_lite import Predictor  # pip install "mivolo-lite[hf]"
 
 for person in Predictor.load("hf://{repo}").predict("photo.jpg")[0]:
     print(person.age, person.gender)

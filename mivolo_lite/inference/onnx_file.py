@@ -77,4 +77,4 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"export: {error.name} is not installed; pip install 'mivolo-lite[export]'") from None
+        raise UserError(f'export: {error.name} is not installed; pip install "mivolo-lite[export]"') from None

@@ -126,7 +126,7 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
     is_heic = kind_of(data) == "a HEIC"
     _load_plugins()
     if is_heic and "HEIF" not in Image.OPEN:
-        raise UnusablePhoto("unreadable image: it is a HEIC, which needs: pip install 'mivolo-lite[heic]'")
+        raise UnusablePhoto('unreadable image: it is a HEIC, which needs: pip install "mivolo-lite[heic]"')
     formats = [*_FORMATS, *(name for name in _PLUGGED_IN if name in Image.OPEN)]
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats) as opened:

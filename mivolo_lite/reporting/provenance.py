@@ -1,13 +1,13 @@
 """When, by what and by which command a page was written."""
 
 import os
-import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mivolo_lite import __version__
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.system import command_line
 
 
 def provenance() -> dict[str, str]:
@@ -21,4 +21,4 @@ def command() -> str:
     """The command line of this process, without what must stay secret."""
     program = Path(sys.argv[0]).name
     program = "python -m mivolo_lite" if program == "__main__.py" else program
-    return without_credentials(" ".join([program, *map(shlex.quote, sys.argv[1:])]))
+    return without_credentials(f"{program} {command_line(sys.argv[1:])}".rstrip())

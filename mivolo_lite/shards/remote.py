@@ -116,7 +116,7 @@ class RemoteFolder:
         except ImportError as error:
             extra = _SCHEMES[self._scheme]
             raise UserError(
-                f"{self.url}: needs a package ({one_line(error)[:300]}); pip install 'mivolo-lite[{extra}]'"
+                f'{self.url}: needs a package ({one_line(error)[:300]}); pip install "mivolo-lite[{extra}]"'
             ) from None
         except Exception as error:  # of credentials or settings
             raise UserError(f"{self.url}: {_reason(error)}") from None

@@ -180,7 +180,8 @@ def _is_tar(path: Path) -> bool:
 def _listed(folder: Path) -> list[Path]:
     """The entries of a folder, without hidden files: macOS puts a ``._NAME`` of metadata beside each ``NAME``."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(visible, key=Path.as_posix)  # Windows compares paths without regard to case
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
 

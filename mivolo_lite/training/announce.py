@@ -1,7 +1,6 @@
 """What a run says of itself before its first step and after its last."""
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.system import command_line
 from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def announce_end(trainer: "Trainer") -> None:
         )
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest} weights in {best}; goodput {goodput:.0%}; a report of them:")
-    trainer.logger.log(shlex.join(_report_command(trainer)))
+    trainer.logger.log(command_line(_report_command(trainer)))
 
 
 def unmeasured(trainer: "Trainer") -> str:

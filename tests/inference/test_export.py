@@ -127,7 +127,7 @@ def test_what_cannot_be_exported_is_one_line(model, words, message, tmp_path, mo
 def test_without_onnxruntime_the_extra_is_named(tmp_path, monkeypatch):
     small_estimator().save(tmp_path / "best")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"onnxruntime is not installed; pip install 'mivolo-lite\[export\]'"):
+    with pytest.raises(UserError, match=r'onnxruntime is not installed; pip install "mivolo-lite\[export\]"'):
         export(tmp_path / "best", tmp_path / "model.onnx")
 
 

@@ -238,5 +238,5 @@ def test_what_cannot_be_pushed_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no model.safetensors here"):
         push(tmp_path / "other", "me/first")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"pip install 'mivolo-lite\[hf\]'"):
+    with pytest.raises(UserError, match=r'pip install "mivolo-lite\[hf\]"'):
         push(tmp_path / "best", "me/first")

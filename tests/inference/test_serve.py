@@ -420,4 +420,4 @@ def test_without_fastapi_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit):
         main(["serve"])
-    assert "pip install 'mivolo-lite[serve]'" in capsys.readouterr().err
+    assert 'pip install "mivolo-lite[serve]"' in capsys.readouterr().err

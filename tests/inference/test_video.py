@@ -47,7 +47,7 @@ def test_without_pyav_nothing_is_begun(video, checkpoint, tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(video), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")])
-    assert stop.value.code == 2 and "pip install 'mivolo-lite[video]'" in capsys.readouterr().err
+    assert stop.value.code == 2 and 'pip install "mivolo-lite[video]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -66,7 +66,7 @@ def test_heic_without_pillow_heif_is_told_what_to_install(tmp_path, monkeypatch)
     monkeypatch.setattr(Image, "OPEN", {name: way for name, way in Image.OPEN.items() if name != "HEIF"})
     monkeypatch.setattr("mivolo_lite.packing.decode._load_plugins", lambda: None)
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
-    with pytest.raises(UnusablePhoto, match="it is a HEIC, which needs: pip install 'mivolo-lite.heic.'"):
+    with pytest.raises(UnusablePhoto, match='it is a HEIC, which needs: pip install "mivolo-lite.heic."'):
         read_photo(tmp_path / "a.heic")
 
 

@@ -354,7 +354,7 @@ def test_addresses_that_lead_nowhere_are_named(http, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="/nothing/dataset.json: not there; upload"):
         ShardIndex.load(f"{http.url}/nothing", cache(tmp_path))
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UserError, match=r"gs://bucket/x: needs a package .*pip install 'mivolo-lite\[gs\]'"):
+    with pytest.raises(UserError, match=r'gs://bucket/x: needs a package .*pip install "mivolo-lite\[gs\]"'):
         ShardIndex.load("gs://bucket/x", cache(tmp_path))
 
 

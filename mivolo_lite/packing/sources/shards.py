@@ -133,7 +133,7 @@ def _tars(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"--in {folder}: no such folder; give the folder of the tars")
     names = sorted(
-        os.path.relpath(os.path.join(parent, name), folder)
+        Path(parent, name).relative_to(folder).as_posix()
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
         if name.lower().endswith(".tar") and not name.startswith(".")

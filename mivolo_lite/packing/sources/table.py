@@ -251,7 +251,7 @@ def _parquet_rows(path: Path, location: str) -> Iterator[tuple[int, dict[str, st
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise UserError(f"{location}: Parquet needs pyarrow: pip install 'mivolo-lite[parquet]'") from None
+        raise UserError(f'{location}: Parquet needs pyarrow: pip install "mivolo-lite[parquet]"') from None
     try:
         with ParquetFile(path) as file:
             records = (record for batch in file.iter_batches(_ROWS) for record in batch.to_pylist())
