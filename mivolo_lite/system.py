@@ -9,9 +9,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import IOBase
 from math import inf
 from pathlib import Path
-from typing import IO
 
 if sys.platform == "win32":
     import msvcrt
@@ -34,7 +34,7 @@ if sys.platform == "win32":
             os.lseek(file, offset, os.SEEK_SET)
             return os.read(file, size)
 
-    def try_lock(file: IO) -> bool:
+    def try_lock(file: IOBase) -> bool:
         """Lock a file until this process closes it or ends; its workers do not inherit the lock.
 
         Returns:
@@ -51,11 +51,11 @@ if sys.platform == "win32":
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
 
-    def remove_locked(file: IO) -> None:
+    def remove_locked(file: IOBase, path: Path) -> None:
         """Close and remove a locked file; it stays where another process has opened it meanwhile."""
         file.close()
         with suppress(OSError):
-            os.unlink(file.name)
+            path.unlink()
 
     def sync_path(path: Path) -> None:
         """Flush a file, or the names in a folder, to the disk. Raises OSError."""
@@ -93,7 +93,7 @@ else:
     def open_to_read(path: Path | str) -> int:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
-    def try_lock(file: IO) -> bool:
+    def try_lock(file: IOBase) -> bool:
         # A record lock belongs to the process: the kernel, or the NFS server, frees it when the process dies. `flock`
         # would be inherited by forked workers, which outlive a killed process by some seconds.
         try:
@@ -102,9 +102,8 @@ else:
             return error.errno not in (errno.EACCES, errno.EAGAIN)
         return True
 
-    def remove_locked(file: IO) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(file.name)  # before the lock is free: the next process makes a file of its own
+    def remove_locked(file: IOBase, path: Path) -> None:
+        path.unlink(missing_ok=True)  # before the lock is free: the next process makes a file of its own
         file.close()
 
     def sync_path(path: Path) -> None:
@@ -132,14 +131,13 @@ def signals(*names: str) -> tuple[signal.Signals, ...]:
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
-def reserve(file: IO[bytes], size: int) -> None:
-    """Give a file so many bytes of zeros, with all of their blocks on the disk. Raises OSError where it has no room."""
+def reserve(file: int, size: int) -> None:
+    """Give an open file so many bytes of zeros, with all of their blocks on the disk. Raises OSError without room."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file, 0, size)
         return
     for start in range(0, size, _CHUNK):
-        file.write(bytes(min(_CHUNK, size - start)))
-    file.flush()
+        os.write(file, bytes(min(_CHUNK, size - start)))
 
 
 _CHUNK = 2**20

@@ -1,4 +1,7 @@
-"""Windows and macOS: one module asks for what they lack of Linux, and the commands run without that."""
+"""Windows and macOS: one module asks for what they lack of Linux, and the commands run without that.
+
+This file runs on both of them.
+"""
 
 import ast
 import json
@@ -6,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -14,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from mivolo_lite import system
 from mivolo_lite.cli.entry import COMMANDS
-from mivolo_lite.inference import sources
+from mivolo_lite.evaluation.short_names import distinct_labels
+from mivolo_lite.inference import detect, sources
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.paths import expand_pattern, is_url
@@ -141,16 +146,16 @@ def test_patterns_are_expanded_in_order_but_not_the_names_of_files(tmp_path):
     for name in ("b.jpg", "a.jpg", "deeper/c.jpg", "[ab].jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert expand_pattern(f"{tmp_path}/?.jpg") == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
-    assert expand_pattern(f"{tmp_path}/**/c.jpg") == [f"{tmp_path}/deeper/c.jpg"]
-    for name in (f"{tmp_path}/[ab].jpg", f"{tmp_path}/*.png", "s3://bucket/*.jpg"):
+    assert expand_pattern(str(tmp_path / "?.jpg")) == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    assert expand_pattern(str(tmp_path / "**" / "c.jpg")) == [str(tmp_path / "deeper" / "c.jpg")]
+    for name in (str(tmp_path / "[ab].jpg"), str(tmp_path / "*.png"), "s3://bucket/*.jpg"):
         assert expand_pattern(name) == [name]
 
 
 def test_space_is_reserved_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
     monkeypatch.delattr(system.os, "posix_fallocate", raising=False)
     with open(tmp_path / "file", "w+b") as file:
-        system.reserve(file, 3 * 2**20 // 2)
+        system.reserve(file.fileno(), 3 * 2**20 // 2)
         assert os.fstat(file.fileno()).st_size == 3 * 2**20 // 2
 
 
@@ -174,3 +179,42 @@ def test_no_float64_where_a_device_may_lack_it():
     predictor = Predictor(tiny_estimator(), RedSquares())
     with HostAlone():
         assert predictor.predict(photo((40, 50, 80)))[0][0].age is not None
+
+
+def test_the_library_of_each_system_is_called_by_its_own_name(tmp_path, monkeypatch):
+    called = []
+
+    class Library:
+        def __init__(self, path):
+            self.path = path
+
+        def __getattr__(self, symbol):
+            called.append((Path(self.path).name, symbol))
+            return SimpleNamespace()
+
+    monkeypatch.setattr(detect.ctypes, "CDLL", Library)
+    assert detect._facedetect_cnn(tmp_path) is None
+    (tmp_path / "facedetection.dll").touch()
+    detect._facedetect_cnn(tmp_path)
+    assert called == [("facedetection.dll", "?facedetect_cnn@@YAPEAHPEAE0HHH@Z")]
+
+
+def test_evaluations_have_short_names_on_windows_too():
+    assert distinct_labels([r"runs\one\evaluation", r"runs\two\evaluation"]) == ["one", "two"]
+
+
+def test_one_process_has_a_lock_and_it_ends_with_the_file(tmp_path):
+    script = "import sys; from mivolo_lite.system import try_lock; print(try_lock(open(sys.argv[1], 'ab')))"
+
+    def is_free():
+        command = [sys.executable, "-c", script, str(tmp_path / "lock")]
+        return (
+            subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent).stdout == "True\n"
+        )
+
+    with open(tmp_path / "lock", "ab") as file:
+        assert system.try_lock(file) and not is_free()
+    assert is_free()
+    file = open(tmp_path / "lock", "ab")
+    system.remove_locked(file, tmp_path / "lock")
+    assert file.closed and not (tmp_path / "lock").exists()

@@ -1,11 +1,10 @@
-"""Runs commands as on Windows, as far as another system can: ``python -m tests.windows '[["predict", "photos"]]'``.
+"""Runs commands on Windows, or as there where another system can: ``python -m tests.windows '[["predict", "x"]]'``.
 
-The package, and it alone, finds no module and no name that Windows lacks, must say the encoding of each text file, and
-has its processes spawned. Windows's paths, and what it does with files that are open, are not imitated.
+Elsewhere, the package, and it alone, finds no module and no name that Windows lacks, must say the encoding of each text
+file, and has its processes spawned. Windows's paths, and what it does with files that are open, are not imitated.
 """
 
 import builtins
-import fcntl
 import json
 import multiprocessing
 import os
@@ -58,10 +57,13 @@ def imitate() -> None:
 
 
 def _locking(descriptor: int, mode: int, size: int) -> None:
+    import fcntl
+
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size)
 
 
-imitate()  # also in spawned processes, which import this module
+if sys.platform != "win32":
+    imitate()  # also in spawned processes, which import this module
 
 if __name__ == "__main__":
     from mivolo_lite.cli.entry import run

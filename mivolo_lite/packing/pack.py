@@ -170,7 +170,7 @@ def _locked(out: Path) -> Iterator[bool]:
         try:
             yield left_behind
         finally:
-            remove_locked(file)
+            remove_locked(file, lock)
 
 
 def _is_own_lock(lock: Path) -> bool:
