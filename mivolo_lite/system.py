@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import IOBase
 from math import inf
@@ -66,7 +66,7 @@ if sys.platform == "win32":
         """Whether the other end of an output is gone; False where the system does not tell."""
         return False
 
-    def command_line(words: Sequence[str]) -> str:
+    def command_line(words: Iterable[str]) -> str:
         """A command as a user of the system's shell writes it."""
         return list2cmdline(words)
 
@@ -114,7 +114,7 @@ else:
         poll.register(descriptor, select.POLLERR | select.POLLHUP)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
-    def command_line(words: Sequence[str]) -> str:
+    def command_line(words: Iterable[str]) -> str:
         return shlex.join(words)
 
     def open_file_limit() -> float:
