@@ -138,6 +138,10 @@ def test_a_name_has_one_separator_on_every_system(monkeypatch):
     assert Item("image", "photos\\more\\a.jpg").name == "photos/more/a.jpg"
 
 
+def test_the_name_of_an_annotated_photo_is_one_on_every_system():
+    assert Item("image", "https://host/10:30 <b>*.jpg?key=x").annotated_name(7, ".jpg") == "000007-10_30 _b__.jpg"
+
+
 def test_a_drive_is_no_url():
     assert not is_url("C://photos/a.jpg") and is_url("s3://bucket/a") and is_url("simplecache::https://host/a")
 

@@ -1,6 +1,7 @@
 """What ``predict`` is given, as a list of work: images, videos, and stretches of packed shards."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +19,7 @@ VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .
 
 _PATIENCE = 5.0  # seconds in which another try may begin for a photo at a URL: all others wait behind it
 _SAMPLES = 256  # of shards in one piece of work
+_REFUSED_BY_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')  # in a file's name, also on disks that others read
 _STEM_BYTES = 100  # of an annotated file's name, which file systems limit in bytes
 
 
@@ -42,6 +44,7 @@ class Item(NamedTuple):
     def annotated_name(self, number: int, ending: str) -> str:
         """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
         stem = os.fsencode(Path(self.name.partition("?")[0]).stem)[:_STEM_BYTES].decode(errors="ignore")
+        stem = _REFUSED_BY_WINDOWS.sub("_", stem)
         return f"{number:06d}-{stem}{ending}"
 
 
