@@ -8,11 +8,14 @@ from contextlib import contextmanager
 
 from mivolo_lite.errors import MachineError
 from mivolo_lite.processes import live_as_worker
+from mivolo_lite.system import MOST_IN_POOL
 
 
 @contextmanager
 def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments: tuple = ()) -> Iterator:
     """A ``ProcessPoolExecutor`` of ``count`` processes, each of which calls ``begin(*arguments)`` first.
+
+    They are fewer where the system does not allow as many.
 
     An exception within ``with`` ends them at once, whatever they are at.
 
@@ -20,7 +23,7 @@ def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments:
         MachineError: one of them was killed.
     """
     earlier_children = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, initializer=_begin, initargs=(begin, arguments))
+    pool = ProcessPoolExecutor(min(count, MOST_IN_POOL), initializer=_begin, initargs=(begin, arguments))
     try:
         yield pool
     except BaseException as error:

@@ -20,6 +20,8 @@ if sys.platform == "win32":
 
     KILL = signal.SIGTERM
     """Ends a process at once."""
+    MOST_IN_POOL = 61
+    """Processes of one pool: Windows waits for 63 things at once."""
 
     _LOCKED_BYTE = 1 << 30  # far behind the content, which Windows would keep others from reading
     _seeking = Lock()
@@ -87,6 +89,7 @@ else:
     import shlex
 
     KILL = signal.SIGKILL
+    MOST_IN_POOL = sys.maxsize
 
     pread: Callable[[int, int, int], bytes] = os.pread
 

@@ -6,12 +6,17 @@ import time
 
 import pytest
 
+from mivolo_lite import process_pool
 from mivolo_lite.errors import MachineError, UserError
 from mivolo_lite.process_pool import worker_pool
 
 
 def square(number):
     return number * number
+
+
+def process_number(_):
+    return os.getpid()
 
 
 def die(_):
@@ -45,3 +50,9 @@ def test_an_error_ends_workers_whatever_they_are_at(error):
             raise KeyboardInterrupt
         list(pool.map(fail, range(2)))
     assert time.monotonic() - began < 300 and not busy.running()
+
+
+def test_a_pool_has_no_more_processes_than_the_system_allows(monkeypatch):
+    monkeypatch.setattr(process_pool, "MOST_IN_POOL", 1)
+    with worker_pool(3) as pool:
+        assert len(set(pool.map(process_number, range(6)))) == 1
