@@ -10,6 +10,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
 
 LOCALHOST = "127.0.0.1"
+_PORT_OPTION = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+"""Lets a server begin right after another one ended; under SO_REUSEADDR, two servers of Windows share a port."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -55,7 +57,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, str(port), type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, _PORT_OPTION, 1)
         listening.bind(address)
         listening.listen()  # from now on a request waits, and is not refused, while the model loads
     except OSError as error:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mivolo_lite.errors import UserError, first_line
+from mivolo_lite.files import read_file
 from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
 
 YUNET_FILE = Path("~/.cache/mivolo_lite/yunet.onnx")
@@ -108,7 +109,7 @@ class YuNet:
     """YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) through OpenCV, which gives five landmarks.
 
     Args:
-        path: an ONNX file of OpenCV's model zoo, or any other that ``cv2.FaceDetectorYN`` takes.
+        path: the ONNX file of OpenCV's model zoo, or another that ``cv2.FaceDetectorYN`` takes.
 
     Raises:
         UserError: no such file, or OpenCV cannot read it.
@@ -121,7 +122,11 @@ class YuNet:
         if not path.is_file():
             raise UserError(f"--detector {path}: no such file; get YuNet with: {GET_YUNET}")
         try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (self.side, self.side), _LOW_SCORE, 0.4, 5000)
+            # From its bytes: on Windows, OpenCV opens no path with letters that the system's code page lacks.
+            model, none = np.frombuffer(read_file(path), np.uint8), np.empty(0, np.uint8)
+            self._network = cv2.FaceDetectorYN.create(
+                "onnx", model, none, (self.side, self.side), _LOW_SCORE, 0.4, 5000
+            )
         except cv2.error as error:
             raise UserError(f"--detector {path}: OpenCV reads no YuNet in it: {_reason(error)}") from None
         self._path, self._lock = path, Lock()  # it works in memory of its own
