@@ -48,7 +48,7 @@ if sys.platform == "win32":
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            return error.errno not in (errno.EACCES, errno.EDEADLK)
+            return error.errno == errno.EINVAL  # what it gives for a file system without locks
         finally:
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
