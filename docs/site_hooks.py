@@ -28,8 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_) -> str:
-    """Links to the measurements lead to their pages here. As they stand they work in the repository."""
-    return markdown.replace("](../benchmarks/results/", "](results/")
+    """Links to the measurements, and from them, lead to pages here. As they stand they work in the repository."""
+    return markdown.replace("](../benchmarks/results/", "](results/").replace("](../../docs/", "](../")
 
 
 def rooms() -> Iterator[Path]:
