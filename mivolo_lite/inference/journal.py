@@ -14,17 +14,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, write_json
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
 from mivolo_lite.shards.index import INFO_FILE
+from mivolo_lite.system import try_lock
 from mivolo_lite.wording import count_of
 
 UNFINISHED = "unfinished"
 """The folder of the journal, in that of the results."""
 
-_SETTINGS = "settings.json"
+_SETTINGS, _LOCK = "settings.json", "lock"
 
 
 class _Entry(NamedTuple):
@@ -47,7 +49,9 @@ class Journal:
     """
 
     def __init__(self, out: Path, items: Sequence[Item], numbered: bool = False) -> None:
-        self.folder, self.items, self.keys = out / UNFINISHED, items, []
+        self.folder, self.items = out / UNFINISHED, items
+        self.keys: list[str] = []
+        self._lock: BinaryIO | None = None
         seen: Counter[str] = Counter()
         for number, item in enumerate(items):
             name = f"{item.name} {item.samples.start}"
@@ -58,17 +62,19 @@ class Journal:
         """Keep what was estimated with the same settings, and nothing else. Returns a note on it, or nothing.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or another command writes there.
         """
-        earlier = self._settings()
         with explain_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock_folder()
+            earlier = self._settings()
             if earlier == settings:
                 for path in self._files():
                     _cut_last_item(path)
                 done = len(self.done())
                 return f"goes on: {done} of {count_of(len(self.items), 'item')} were estimated before" if done else ""
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            for path in self._files():
+                path.unlink()
             write_json(self.folder / _SETTINGS, settings)
         other = [name for name in settings if earlier.get(name, settings[name]) != settings[name]]
         return f"begins anew: the unfinished run there had another {' and '.join(other)}" if other else ""
@@ -108,7 +114,15 @@ class Journal:
 
     def remove(self) -> None:
         """Remove it: its results are written elsewhere."""
+        if self._lock is not None:
+            self._lock.close()
         shutil.rmtree(self.folder)
+
+    def _lock_folder(self) -> None:
+        """Keep other commands out, until this process ends or removes the folder."""
+        self._lock = open(self.folder / _LOCK, "wb")
+        if not try_lock(self._lock):
+            raise UserError(f"{self.folder.parent}: another command is writing it; wait for that one, or stop it")
 
     def _settings(self) -> dict[str, Any]:
         try:

@@ -1,6 +1,8 @@
 """The journal of predict: what was estimated counts once, whatever ended it and whatever came or went since."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -92,6 +94,19 @@ def test_settings_that_are_damaged_begin_anew(tmp_path, items):
     journal, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
     (journal.folder / "settings.json").write_text("[1")
     assert written(tmp_path, items)[2] == set()
+
+
+def test_two_commands_do_not_share_a_folder(tmp_path, items):
+    journal, *_ = written(tmp_path, items, (0, "a"))
+    (path,) = journal.folder.glob("*.jsonl")
+    before = path.read_bytes()
+    code = (
+        "import sys; from pathlib import Path; from mivolo_lite.inference.journal import Journal\n"
+        "Journal(Path(sys.argv[1]), []).begin({})"
+    )
+    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
+    assert other.returncode == 1 and "another command is writing it; wait for that one, or stop it" in other.stderr
+    assert path.read_bytes() == before
 
 
 def test_an_estimator_is_known_by_its_weights_and_its_card():
