@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.inference.journal import Journal, fingerprint
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
@@ -97,16 +98,18 @@ def test_settings_that_are_damaged_begin_anew(tmp_path, items):
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path, items):
-    journal, *_ = written(tmp_path, items, (0, "a"))
-    (path,) = journal.folder.glob("*.jsonl")
-    before = path.read_bytes()
+    folder = Journal(tmp_path / "out", items).folder
+    folder.mkdir(parents=True)
     code = (
-        "import sys; from pathlib import Path; from mivolo_lite.inference.journal import Journal\n"
-        "Journal(Path(sys.argv[1]), []).begin({})"
+        "import sys; from mivolo_lite.system import try_lock; file = open(sys.argv[1], 'wb'); print(try_lock(file));"
+        "sys.stdout.flush(); sys.stdin.read()"
     )
-    other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
-    assert other.returncode == 1 and "another command is writing it; wait for that one, or stop it" in other.stderr
-    assert path.read_bytes() == before
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(folder / "lock")], **pipes) as other:
+        assert other.stdout.readline() == b"True\n"
+        with pytest.raises(UserError, match="out: another command is writing it; wait for that one, or stop it"):
+            Journal(tmp_path / "out", items).begin(SETTINGS)
+    assert not Journal(tmp_path / "out", items).begin(SETTINGS)
 
 
 def test_an_estimator_is_known_by_its_weights_and_its_card():
