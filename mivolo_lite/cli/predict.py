@@ -121,7 +121,7 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
         if unfinished.counts is not None:
             _report(out, unfinished.counts, options["draw"], to_terminal)
         said = f"{unfinished.reason}; {unfinished.done} of {count_of(len(items), 'item')} are estimated"
-        unfinished.reason.args = (said if to_terminal else f"{said}, and the same command goes on from there",)
+        unfinished.reason.args = (said if to_terminal else f"{said}, and the same command resumes",)
         raise unfinished.reason from None
     if counts is not None:
         _report(out, counts, options["draw"], to_terminal)
@@ -129,7 +129,7 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
 
 def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesFile | None") -> dict[str, Any]:
     """All that the results depend on beside the photos themselves."""
-    from mivolo_lite.inference.journal import fingerprint
+    from mivolo_lite.inference.partial_results import fingerprint
 
     names = ("detector", "persons", "min_score", "stride", "draw")
     return {

@@ -15,7 +15,7 @@ from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.files import result_folder, write_bytes
 from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
-from mivolo_lite.inference.journal import Journal
+from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.result_files import RESULT_FILES, write_results
@@ -135,7 +135,7 @@ def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | N
 
 
 class Unfinished(Exception):
-    """Ctrl-C or an error of one line ended ``predict``; the same call goes on from there.
+    """Ctrl-C or an error of one line ended ``predict``; the same call resumes.
 
     Attributes:
         reason: what ended it.
@@ -179,23 +179,23 @@ def predict(
         Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
-    journal = Journal(out, items, numbered=options.annotated is not None)
+    partial = PartialResults(out, items, numbered=options.annotated is not None)
     if rank == 0:
         result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
-        if note := journal.begin(settings):
+        if note := partial.begin(settings):
             complain(f"note: {note}")
     wait()
-    done, share = journal.done(), range(rank, len(items), world_size)
+    done, share = partial.done(), range(rank, len(items), world_size)
     own = [(number, items[number]) for number in share if number not in done]
-    ended = _write(journal, run_items(predictor, own, options, hidden=rank != 0), rank)
-    if ended is not None and (world_size > 1 or not journal.done()):
+    ended = _write(partial, run_items(predictor, own, options, hidden=rank != 0), rank)
+    if ended is not None and (world_size > 1 or not partial.done()):
         raise ended
     wait()
     if rank != 0:
         return None
-    counts = _finish(journal, out, [task.name for task in predictor.estimator.tasks if task.kind != "embedding"], ended)
+    counts = _finish(partial, out, [task.name for task in predictor.estimator.tasks if task.kind != "embedding"], ended)
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"
@@ -203,10 +203,10 @@ def predict(
     return counts
 
 
-def _write(journal: Journal, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
+def _write(partial: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
     """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
     try:
-        journal.write(results, rank)
+        partial.write(results, rank)
     except KeyboardInterrupt:
         return KeyboardInterrupt("interrupted")
     except Exception as error:
@@ -216,13 +216,13 @@ def _write(journal: Journal, results: Iterator[tuple[int, Result]], rank: int) -
     return None
 
 
-def _finish(journal: Journal, out: Path, tasks: Sequence[str], ended: BaseException | None) -> dict[str, int]:
-    """The tables of what is estimated, in place of the journal where nothing ended it. Raises Unfinished otherwise."""
+def _finish(partial: PartialResults, out: Path, tasks: Sequence[str], ended: BaseException | None) -> dict[str, int]:
+    """The tables of what is estimated, in place of the partial ones where nothing ended it. Raises Unfinished otherwise."""
     try:
-        counts = write_results(journal.results(), out, tasks)
+        counts = write_results(partial.results(), out, tasks)
     except UserError as error:
-        raise Unfinished(ended or error, len(journal.done()), None) from None
+        raise Unfinished(ended or error, len(partial.done()), None) from None
     if ended is not None:
-        raise Unfinished(ended, len(journal.done()), counts)
-    journal.remove()
+        raise Unfinished(ended, len(partial.done()), counts)
+    partial.remove()
     return counts

@@ -14,7 +14,7 @@ from PIL import Image
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
-from mivolo_lite.inference import detect, journal, sources
+from mivolo_lite.inference import detect, partial_results, sources
 from mivolo_lite.inference.boxes import BoxesFile
 from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
@@ -310,17 +310,17 @@ def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_pa
     words, out = (photos, "--checkpoint", checkpoint, "--batch", "1"), tmp_path / "out"
     expected = predict(*words, out=tmp_path / "whole")
     with monkeypatch.context() as full:
-        full.setattr(journal, "open", small_disk(1200), raising=False)
+        full.setattr(partial_results, "open", small_disk(1200), raising=False)
         with pytest.raises(SystemExit) as stopped:
             predict(*words, out=out)
     printed = capsys.readouterr()
     assert stopped.value.code == 2 and printed.err.endswith(
         "cannot be written: No space left on device; choose another place, or make room; 1 of 4 items are estimated, "
-        "and the same command goes on from there\n"
+        "and the same command resumes\n"
     )
     assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
     assert predict(*words, out=out) == expected
-    assert "goes on" not in capsys.readouterr().err  # the last one is done again
+    assert "resumes:" not in capsys.readouterr().err  # the last one is done again
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
@@ -357,9 +357,9 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
     assert stopped.value.code == 130 and "interrupted; 2 of 4 items are estimated" in printed.err
     if words:
         assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
-        assert "the same command goes on" in printed.err
+        assert "the same command resumes" in printed.err
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", "--out", str(out)])
-        assert "goes on: 1 of 4 items" in capsys.readouterr().err
+        assert "resumes: 1 of 4 items" in capsys.readouterr().err
         assert len(rows(out)) == 4
         assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.jsonl", "rejected.jsonl"]
     else:

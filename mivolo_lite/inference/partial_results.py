@@ -1,4 +1,4 @@
-"""What ``predict`` has estimated so far, in files that outlive whatever ends it: the same call goes on from there."""
+"""What ``predict`` has estimated so far, in files that outlive whatever ends it: the same call resumes."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from mivolo_lite.system import try_lock
 from mivolo_lite.wording import count_of
 
 UNFINISHED = "unfinished"
-"""The folder of the journal, in that of the results."""
+"""The folder of partial results, in that of the results."""
 
 _SETTINGS, _LOCK = "settings.json", "lock"
 
@@ -37,10 +37,10 @@ class _Entry(NamedTuple):
     stamp: list[int] | None
 
 
-class Journal:
+class PartialResults:
     """A file for each process of each start, with a line ``[key, stamp, rows, tracks, rejected]`` for each result.
 
-    Items are known by their names, so photos may be added and removed before the command goes on.
+    Items are known by their names, so photos may be added and removed before the command resumes.
 
     Args:
         out: folder of the results.
@@ -72,7 +72,7 @@ class Journal:
                 for path in self._files():
                     _cut_last_item(path)
                 done = len(self.done())
-                return f"goes on: {done} of {count_of(len(self.items), 'item')} were estimated before" if done else ""
+                return f"resumes: {done} of {count_of(len(self.items), 'item')} were estimated before" if done else ""
             for path in self._files():
                 path.unlink()
             write_json(self.folder / _SETTINGS, settings)

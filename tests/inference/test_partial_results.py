@@ -1,4 +1,4 @@
-"""The journal of predict: what was estimated counts once, whatever ended it and whatever came or went since."""
+"""The partial results of predict: what was estimated counts once, whatever ended it and whatever came or went since."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.inference.journal import Journal, fingerprint
+from mivolo_lite.inference.partial_results import PartialResults, fingerprint
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
 from tests.inference.scenes import tiny_estimator
@@ -27,53 +27,53 @@ def result(text):
 
 
 def written(tmp_path, items, *results, settings=SETTINGS, rank=0, **options):
-    journal = Journal(tmp_path / "out", items, **options)
-    note = journal.begin(settings)
-    done = journal.done()
-    journal.write(((number, result(text)) for number, text in results), rank)
-    return journal, note, done
+    partial = PartialResults(tmp_path / "out", items, **options)
+    note = partial.begin(settings)
+    done = partial.done()
+    partial.write(((number, result(text)) for number, text in results), rank)
+    return partial, note, done
 
 
-def texts(journal):
-    return [found.rows[0]["source"] for found in journal.results()]
+def texts(partial):
+    return [found.rows[0]["source"] for found in partial.results()]
 
 
 def test_results_come_in_the_order_of_the_items_whoever_wrote_them(tmp_path, items):
-    journal, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
-    journal.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
-    assert not note and not done and journal.done() == {0, 1, 2}
-    assert texts(journal) == ["a", "b1", "b2", "c"] and list(journal.results())[-1] == result("c")
-    journal.remove()
+    partial, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
+    partial.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
+    assert not note and not done and partial.done() == {0, 1, 2}
+    assert texts(partial) == ["a", "b1", "b2", "c"] and list(partial.results())[-1] == result("c")
+    partial.remove()
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_last_item_is_done_again_for_it_may_be_part_of_a_video(tmp_path, items):
     written(tmp_path, items, (0, "a"), (1, "b1"), (1, "b2"))
-    journal, note, done = written(tmp_path, items, (1, "new b"), (2, "c"))
-    assert done == {0} and note == "goes on: 1 of 3 items were estimated before"
-    assert texts(journal) == ["a", "new b", "c"]
+    partial, note, done = written(tmp_path, items, (1, "new b"), (2, "c"))
+    assert done == {0} and note == "resumes: 1 of 3 items were estimated before"
+    assert texts(partial) == ["a", "new b", "c"]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path, items):
-    journal, *_ = written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"))
-    (path,) = journal.folder.glob("*.jsonl")
+    partial, *_ = written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"))
+    (path,) = partial.folder.glob("*.jsonl")
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert texts(journal) == ["a", "b", "c"][: whole[:length].count(b"\n")]
+        assert texts(partial) == ["a", "b", "c"][: whole[:length].count(b"\n")]
 
 
 def test_photos_may_come_and_go_but_one_that_changed_is_done_again(tmp_path, items):
     written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"), (0, "end"))
     os.utime(items[2].address, (1, 1))
     more = [items[1], Item("image", str(tmp_path / "new.jpg")), items[2]]
-    journal, _, done = written(tmp_path, more, (1, "new"), (2, "c, changed"))
-    assert done == {0} and texts(journal) == ["b", "new", "c, changed"]
+    partial, _, done = written(tmp_path, more, (1, "new"), (2, "c, changed"))
+    assert done == {0} and texts(partial) == ["b", "new", "c, changed"]
 
 
 def test_a_photo_that_is_given_twice_has_two_results(tmp_path, items):
-    journal, *_ = written(tmp_path, [items[0]] * 2, (0, "a"), (1, "again"))
-    assert texts(journal) == ["a", "again"]
+    partial, *_ = written(tmp_path, [items[0]] * 2, (0, "a"), (1, "again"))
+    assert texts(partial) == ["a", "again"]
 
 
 def test_numbered_files_of_another_place_are_written_again(tmp_path, items):
@@ -92,13 +92,13 @@ def test_other_settings_begin_anew_and_are_named(settings, said, tmp_path, items
 
 
 def test_settings_that_are_damaged_begin_anew(tmp_path, items):
-    journal, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
-    (journal.folder / "settings.json").write_text("[1")
+    partial, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
+    (partial.folder / "settings.json").write_text("[1")
     assert written(tmp_path, items)[2] == set()
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path, items):
-    folder = Journal(tmp_path / "out", items).folder
+    folder = PartialResults(tmp_path / "out", items).folder
     folder.mkdir(parents=True)
     code = (
         "import sys; from mivolo_lite.system import try_lock; file = open(sys.argv[1], 'wb'); print(try_lock(file));"
@@ -108,8 +108,8 @@ def test_two_commands_do_not_share_a_folder(tmp_path, items):
     with subprocess.Popen([sys.executable, "-c", code, str(folder / "lock")], **pipes) as other:
         assert other.stdout.readline() == b"True\n"
         with pytest.raises(UserError, match="out: another command is writing it; wait for that one, or stop it"):
-            Journal(tmp_path / "out", items).begin(SETTINGS)
-    assert not Journal(tmp_path / "out", items).begin(SETTINGS)
+            PartialResults(tmp_path / "out", items).begin(SETTINGS)
+    assert not PartialResults(tmp_path / "out", items).begin(SETTINGS)
 
 
 def test_an_estimator_is_known_by_its_weights_and_its_card():
