@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import IOBase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.system import open_to_read, sync_path
+from mivolo_lite.system import open_to_read, sync_path, try_lock
 
 _OS_ERROR = re.compile(r"os error (\d+)\)")
 _RESULTS = {
@@ -145,6 +146,12 @@ def require_replaceable(folder: Path, names: Collection[str], inputs: Iterable[P
         raise UserError(
             f"--out {folder}: holds {others[0]}, whose {existing[0]} would be replaced; give another folder"
         )
+
+
+def lock_or_explain(file: IOBase, out: Path) -> None:
+    """Lock an open file against other commands that write ``out``. Raises UserError where one holds the lock."""
+    if not try_lock(file):
+        raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it")
 
 
 def new_path(path: Path | str) -> Path:

@@ -14,14 +14,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.files import explain_write_errors, write_json
+from mivolo_lite.files import explain_write_errors, lock_or_explain, write_json
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
 from mivolo_lite.shards.index import INFO_FILE
-from mivolo_lite.system import try_lock
-from mivolo_lite.wording import count_of
 
 UNFINISHED = "unfinished"
 """The folder of partial results, in that of the results."""
@@ -59,20 +56,20 @@ class PartialResults:
             seen[name] += 1
 
     def begin(self, settings: Mapping[str, Any]) -> str:
-        """Keep what was estimated with the same settings, and nothing else. Returns a note on it, or nothing.
+        """Keep what was estimated with the same settings; of others, nothing, which the answer says.
 
         Raises:
             UserError: the folder cannot be written, or another command writes there.
         """
         with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock_folder()
+            self._lock = open(self.folder / _LOCK, "wb")  # until this process ends or removes the folder
+            lock_or_explain(self._lock, self.folder.parent)
             earlier = self._settings()
             if earlier == settings:
                 for path in self._files():
                     _cut_last_item(path)
-                done = len(self.done())
-                return f"resumes: {done} of {count_of(len(self.items), 'item')} were estimated before" if done else ""
+                return ""
             for path in self._files():
                 path.unlink()
             write_json(self.folder / _SETTINGS, settings)
@@ -117,12 +114,6 @@ class PartialResults:
         if self._lock is not None:
             self._lock.close()
         shutil.rmtree(self.folder)
-
-    def _lock_folder(self) -> None:
-        """Keep other commands out, until this process ends or removes the folder."""
-        self._lock = open(self.folder / _LOCK, "wb")
-        if not try_lock(self._lock):
-            raise UserError(f"{self.folder.parent}: another command is writing it; wait for that one, or stop it")
 
     def _settings(self) -> dict[str, Any]:
         try:

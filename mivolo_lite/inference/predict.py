@@ -29,6 +29,7 @@ from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
+from mivolo_lite.wording import count_of
 
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
@@ -179,23 +180,26 @@ def predict(
         Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
-    partial = PartialResults(out, items, numbered=options.annotated is not None)
+    partial_results = PartialResults(out, items, numbered=options.annotated is not None)
     if rank == 0:
         result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
-        if note := partial.begin(settings):
+        if note := partial_results.begin(settings):
             complain(f"note: {note}")
     wait()
-    done, share = partial.done(), range(rank, len(items), world_size)
+    done, share = partial_results.done(), range(rank, len(items), world_size)
+    if rank == 0 and done:
+        complain(f"note: resumes: {len(done)} of {count_of(len(items), 'item')} were estimated before")
     own = [(number, items[number]) for number in share if number not in done]
-    ended = _write(partial, run_items(predictor, own, options, hidden=rank != 0), rank)
-    if ended is not None and (world_size > 1 or not partial.done()):
+    ended = _write(partial_results, run_items(predictor, own, options, hidden=rank != 0), rank)
+    if ended is not None and (world_size > 1 or not partial_results.done()):
         raise ended
     wait()
     if rank != 0:
         return None
-    counts = _finish(partial, out, [task.name for task in predictor.estimator.tasks if task.kind != "embedding"], ended)
+    tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
+    counts = _finish(partial_results, out, tasks, ended)
     if counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"
@@ -203,10 +207,10 @@ def predict(
     return counts
 
 
-def _write(partial: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
+def _write(partial_results: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
     """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
     try:
-        partial.write(results, rank)
+        partial_results.write(results, rank)
     except KeyboardInterrupt:
         return KeyboardInterrupt("interrupted")
     except Exception as error:
@@ -216,13 +220,15 @@ def _write(partial: PartialResults, results: Iterator[tuple[int, Result]], rank:
     return None
 
 
-def _finish(partial: PartialResults, out: Path, tasks: Sequence[str], ended: BaseException | None) -> dict[str, int]:
-    """The tables of what is estimated, in place of the partial ones where nothing ended it. Raises Unfinished otherwise."""
+def _finish(
+    partial_results: PartialResults, out: Path, tasks: Sequence[str], ended: BaseException | None
+) -> dict[str, int]:
+    """The tables of what is estimated, in place of the partial ones. Raises Unfinished where something ended it."""
     try:
-        counts = write_results(partial.results(), out, tasks)
+        counts = write_results(partial_results.results(), out, tasks)
     except UserError as error:
-        raise Unfinished(ended or error, len(partial.done()), None) from None
+        raise Unfinished(ended or error, len(partial_results.done()), None) from None
     if ended is not None:
-        raise Unfinished(ended, len(partial.done()), counts)
-    partial.remove()
+        raise Unfinished(ended, len(partial_results.done()), counts)
+    partial_results.remove()
     return counts

@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import lock_or_explain
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, people_in_several
@@ -24,7 +25,7 @@ from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
 from mivolo_lite.shards.scan import index_shards
-from mivolo_lite.system import remove_locked, try_lock
+from mivolo_lite.system import remove_locked
 
 _LOCK = b"mivolo-lite writes the folder beside this file; where no command runs, a killed one left both\n"
 
@@ -165,8 +166,7 @@ def _locked(out: Path) -> Iterator[bool]:
     lock = out.with_name(out.name + ".lock")
     left_behind = _is_own_lock(lock)
     with open(lock, "ab") as file:
-        if not try_lock(file):
-            raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it")
+        lock_or_explain(file, out)
         try:
             yield left_behind
         finally:

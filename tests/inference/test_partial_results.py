@@ -27,53 +27,53 @@ def result(text):
 
 
 def written(tmp_path, items, *results, settings=SETTINGS, rank=0, **options):
-    partial = PartialResults(tmp_path / "out", items, **options)
-    note = partial.begin(settings)
-    done = partial.done()
-    partial.write(((number, result(text)) for number, text in results), rank)
-    return partial, note, done
+    partial_results = PartialResults(tmp_path / "out", items, **options)
+    note = partial_results.begin(settings)
+    done = partial_results.done()
+    partial_results.write(((number, result(text)) for number, text in results), rank)
+    return partial_results, note, done
 
 
-def texts(partial):
-    return [found.rows[0]["source"] for found in partial.results()]
+def texts(partial_results):
+    return [found.rows[0]["source"] for found in partial_results.results()]
 
 
 def test_results_come_in_the_order_of_the_items_whoever_wrote_them(tmp_path, items):
-    partial, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
-    partial.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
-    assert not note and not done and partial.done() == {0, 1, 2}
-    assert texts(partial) == ["a", "b1", "b2", "c"] and list(partial.results())[-1] == result("c")
-    partial.remove()
+    partial_results, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
+    partial_results.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
+    assert not note and not done and partial_results.done() == {0, 1, 2}
+    assert texts(partial_results) == ["a", "b1", "b2", "c"] and list(partial_results.results())[-1] == result("c")
+    partial_results.remove()
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_last_item_is_done_again_for_it_may_be_part_of_a_video(tmp_path, items):
     written(tmp_path, items, (0, "a"), (1, "b1"), (1, "b2"))
-    partial, note, done = written(tmp_path, items, (1, "new b"), (2, "c"))
-    assert done == {0} and note == "resumes: 1 of 3 items were estimated before"
-    assert texts(partial) == ["a", "new b", "c"]
+    partial_results, note, done = written(tmp_path, items, (1, "new b"), (2, "c"))
+    assert done == {0} and not note
+    assert texts(partial_results) == ["a", "new b", "c"]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path, items):
-    partial, *_ = written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"))
-    (path,) = partial.folder.glob("*.jsonl")
+    partial_results, *_ = written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"))
+    (path,) = partial_results.folder.glob("*.jsonl")
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert texts(partial) == ["a", "b", "c"][: whole[:length].count(b"\n")]
+        assert texts(partial_results) == ["a", "b", "c"][: whole[:length].count(b"\n")]
 
 
 def test_photos_may_come_and_go_but_one_that_changed_is_done_again(tmp_path, items):
     written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"), (0, "end"))
     os.utime(items[2].address, (1, 1))
     more = [items[1], Item("image", str(tmp_path / "new.jpg")), items[2]]
-    partial, _, done = written(tmp_path, more, (1, "new"), (2, "c, changed"))
-    assert done == {0} and texts(partial) == ["b", "new", "c, changed"]
+    partial_results, _, done = written(tmp_path, more, (1, "new"), (2, "c, changed"))
+    assert done == {0} and texts(partial_results) == ["b", "new", "c, changed"]
 
 
 def test_a_photo_that_is_given_twice_has_two_results(tmp_path, items):
-    partial, *_ = written(tmp_path, [items[0]] * 2, (0, "a"), (1, "again"))
-    assert texts(partial) == ["a", "again"]
+    partial_results, *_ = written(tmp_path, [items[0]] * 2, (0, "a"), (1, "again"))
+    assert texts(partial_results) == ["a", "again"]
 
 
 def test_numbered_files_of_another_place_are_written_again(tmp_path, items):
@@ -92,8 +92,8 @@ def test_other_settings_begin_anew_and_are_named(settings, said, tmp_path, items
 
 
 def test_settings_that_are_damaged_begin_anew(tmp_path, items):
-    partial, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
-    (partial.folder / "settings.json").write_text("[1")
+    partial_results, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
+    (partial_results.folder / "settings.json").write_text("[1")
     assert written(tmp_path, items)[2] == set()
 
 
