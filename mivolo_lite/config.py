@@ -5,6 +5,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from inspect import cleandoc
 from itertools import groupby
 from pathlib import Path
@@ -284,15 +285,21 @@ def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], o
         raise UserError(
             f"{_source_of(f'{kind}.name', origin)}: {kind} {name!r:.80} is not known{_suggest(name, registry)}"
         )
-    require_interface(kind, name, registry[name], INTERFACES[kind])
-    config = registry[name].Config
+    return _config_of(registry[name], kind, name, tuple(registry))
+
+
+@cache
+def _config_of(cls: Any, kind: str, name: str, names: Sequence[str]) -> type:
+    """The options of a model or a method, with its name. Raises UserError where it does not keep to its interface."""
+    require_interface(kind, name, cls, INTERFACES[kind])
+    config = cls.Config
     named = make_dataclass(
         config.__name__,
         [("name", str, field(default=name))],
         bases=(config,),
         frozen=config.__dataclass_params__.frozen,
     )
-    named.__doc__ = f"{_documentation(config)}    name: one of {', '.join(registry)}."
+    named.__doc__ = f"{_documentation(config)}    name: one of {', '.join(names)}."
     return named
 
 
