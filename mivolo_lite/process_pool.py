@@ -38,6 +38,16 @@ def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments:
     pool.shutdown()
 
 
+@contextmanager
+def worker_map(count: int) -> Iterator[Callable[..., Iterator]]:
+    """``map`` in ``count`` processes, or, with 1, in this one: to start another takes longer than most such work."""
+    if count <= 1:
+        yield map
+        return
+    with worker_pool(count) as pool:
+        yield pool.map
+
+
 def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
     live_as_worker()
     if begin is not None:

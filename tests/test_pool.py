@@ -8,7 +8,7 @@ import pytest
 
 from mivolo_lite import process_pool
 from mivolo_lite.errors import MachineError, UserError
-from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.process_pool import worker_map, worker_pool
 
 
 def square(number):
@@ -34,6 +34,12 @@ def fail(_):
 def test_work_is_done_in_its_order():
     with worker_pool(2) as pool:
         assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
+
+
+def test_one_worker_is_this_process():
+    with worker_map(1) as here, worker_map(2) as elsewhere:
+        assert set(here(process_number, range(3))) == {os.getpid()}
+        assert os.getpid() not in set(elsewhere(process_number, range(3)))
 
 
 def test_a_killed_worker_is_one_line():

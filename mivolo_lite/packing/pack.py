@@ -20,7 +20,7 @@ from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, people_in_several
 from mivolo_lite.packing.tar_writer import TarWriter
 from mivolo_lite.packing.temporary_samples import ReadResult, TemporarySample, read_photos
-from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.process_pool import worker_map
 from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -234,8 +234,8 @@ def _write_shards(
         for shard, start in enumerate(range(0, len(samples), samples_per_shard)):
             paths.append(folder / name / f"{name}-{shard:06d}.tar")
             shards.append(samples[start : start + samples_per_shard])
-    with worker_pool(max(1, min(workers, len(paths)))) as pool:
-        for _ in tqdm(pool.map(_write_shard, paths, shards), total=len(paths), desc="shards", unit="", disable=None):
+    with worker_map(min(workers, len(paths))) as map_shards:
+        for _ in tqdm(map_shards(_write_shard, paths, shards), total=len(paths), desc="shards", unit="", disable=None):
             pass
 
 

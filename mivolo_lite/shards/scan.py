@@ -19,7 +19,7 @@ from mivolo_lite.files import explain_write_errors
 from mivolo_lite.images.jpeg import BrokenJpeg, check
 from mivolo_lite.images.kind import HEAD, is_image, kind_of
 from mivolo_lite.labels import GENDERS, IDENTITY, MAX_AGE, NO_CODE
-from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.process_pool import worker_map
 from mivolo_lite.shards.columns import extra_columns, finite_or_none, label_columns
 from mivolo_lite.shards.exclude import names_of
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
@@ -188,10 +188,8 @@ def _listed(folder: Path) -> list[Path]:
 
 def _scan_all(paths: list[Path], workers: int) -> list[ShardScan]:
     bar = partial(tqdm, total=len(paths), desc="index", unit=" shards", disable=None)
-    if workers == 1 or len(paths) == 1:
-        return list(bar(map(scan_shard, paths)))
-    with worker_pool(min(workers, len(paths))) as pool:
-        return list(bar(pool.map(scan_shard, paths)))
+    with worker_map(min(workers, len(paths))) as map_shards:
+        return list(bar(map_shards(scan_shard, paths)))
 
 
 def scan_shard(path: Path) -> ShardScan:
