@@ -8,9 +8,8 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/
 QUICK  := runs/quickstart
-# Each test process has one thread: threads that share a CPU wait for each other. They keep compiled files, which half of
-# collecting the tests is spent on.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN)pytest --dist loadfile
+# Test processes keep compiled files, which half of collecting the tests is spent on.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN)pytest --dist loadfile
 
 .PHONY: quickstart test lint types docs quick check clean
 

@@ -5,24 +5,28 @@ import os
 from collections import Counter
 
 import pytest
-import torch
 from hypothesis import settings
 
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
-from tests.shards.tiny_shards import noise_jpeg
+
+os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes on one CPU wait for each other
 
 settings.register_profile("no deadline", deadline=None)  # of 200 ms, which a busy machine exceeds
 settings.load_profile("no deadline")
 
 
 def pytest_configure(config):
-    """One CPU for each test process: the threads of several processes on one CPU wait for each other."""
-    torch.set_num_threads(1)
+    """One CPU for each test process. The one that deals the tests out imports no torch, so that they begin earlier."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[int(worker.removeprefix("gw")) % len(allowed)]})
+
+
+def pytest_collectstart():
+    """Before the first test is imported, in the processes that run tests."""
+    import tests.timm_without_wandb  # noqa: F401
 
 
 def pytest_make_parametrize_id(val):
@@ -54,6 +58,8 @@ def people(tmp_path_factory):
 @pytest.fixture
 def images(tmp_path):
     """A folder of 60 images named as UTKFace names them."""
+    from tests.shards.tiny_shards import noise_jpeg  # here: it imports torch
+
     folder = tmp_path / "UTKFace"
     (folder / "deeper" / "still").mkdir(parents=True)
     for number in range(60):

@@ -9,7 +9,7 @@ import torch
 
 from tests.forked import COMMAND_MODULES
 
-for name in (*COMMAND_MODULES, "matplotlib.pyplot", "torch._dynamo", "tests.fuzz.cases"):
+for name in ("tests.timm_without_wandb", *COMMAND_MODULES, "matplotlib.pyplot", "torch._dynamo", "tests.fuzz.cases"):
     import_module(name)
 if find_spec("deepspeed"):  # 4 s of each rank that runs it
     import_module("deepspeed")
