@@ -100,7 +100,7 @@ def test_a_checkpoint_whose_weights_diverge_at_once_is_set_aside(copy, words, ca
 DAMAGES = {
     "model.safetensors": [b"", b"\xff" * 300, None],
     "optimizer.safetensors": [b"", None],
-    "ema.safetensors": [b"{}"],
+    "ema.safetensors": [b"", b"{}"],
     "state.json": [b"", b"[1]", b'{"state": {}}', b'{"state": 5}', b"\xff\xfe", b"[" * 99999, None],
 }
 
@@ -108,10 +108,17 @@ DAMAGES = {
 @pytest.mark.parametrize(
     "name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents]
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(copy, words, capsys, name, content):
+def test_a_damaged_file_is_named(checkpoint, name, content):
+    file = checkpoint / name
+    file.unlink() if content is None else file.write_bytes(content)
+    assert damage_of(checkpoint).startswith(f"{file} is ")
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(copy, words, capsys, name):
     before, last = checkpoints(copy)
     file = copy / "checkpoints" / last / name
-    file.unlink() if content is None else file.write_bytes(content)
+    file.write_bytes(b"")
     main(["train", "--run", f"{copy}", "--optim.epochs", "2", "--resume", "auto", *words])
     said = capsys.readouterr().out
     assert f"{file} is " in said and f"resuming from {before} instead" in said

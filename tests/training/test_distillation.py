@@ -34,10 +34,11 @@ def estimator(seed=0, method="dldl", size=64, backbone="test_vit", span=SPAN, **
     return Estimator(Card(options, {"name": method}, dict(span), image_size=size))
 
 
-@pytest.fixture
-def teacher(tmp_path):
-    estimator(7).save(tmp_path / "teacher")
-    return tmp_path / "teacher"
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    estimator(7).save(folder)
+    return folder
 
 
 @pytest.mark.parametrize("method", METHODS)
