@@ -34,7 +34,7 @@ class Images(NamedTuple):
 
     def resized(self, size: int) -> "Images":
         """The same uint8 images with sides of ``size``."""
-        if self.pixels.shape[-1] == size or not len(self.pixels):
+        if self.pixels.shape[-1] == size:
             return self
         pixels = F.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
         return self._replace(pixels=pixels.round().to(torch.uint8))

@@ -49,11 +49,13 @@ class ProgressiveResizingConfig:
             progress: share of the training that is done, 0 to 1.
             image_size: the full side.
         """
-        growing = 1 - self.delay_fraction - self.finetune_fraction
-        if not self.is_on or progress >= 1 - self.finetune_fraction:
+        full_from = 1 - self.finetune_fraction
+        if not self.is_on or progress >= full_from:
             return image_size
-        grown = max(0.0, progress - self.delay_fraction) / growing
-        side = image_size * (self.initial_scale + (1 - self.initial_scale) * grown)
+        scale = self.initial_scale
+        if progress > self.delay_fraction:
+            scale += (1 - scale) * (progress - self.delay_fraction) / (full_from - self.delay_fraction)
+        side = scale * image_size
         return min(image_size, max(1, round(side / self.size_increment)) * self.size_increment)
 
 
