@@ -62,10 +62,11 @@ class ModelFlops:
     image: dict[str, float]
     peak: float
 
-    def of(self, batch: Batch) -> float:
-        """Operations of a batch."""
+    def of(self, batch: Batch, image_size: int) -> float:
+        """Operations of a batch whose images are resized to this side: those of convolutions grow with the area."""
         images = {name: getattr(batch, name) for name in self.image}
-        return len(batch) * self.sample + sum(self.image[name] * len(images[name].rows) for name in images)
+        of_images = sum(self.image[name] * len(images[name].rows) for name in images)
+        return len(batch) * self.sample + of_images * (image_size / batch.image_size) ** 2
 
 
 def model_flops(estimator: Estimator, device: torch.device, precision: str) -> ModelFlops | None:

@@ -1,4 +1,4 @@
-"""Python for trainings that wait for SLURM, half a second for each step: other tests need the CPUs meanwhile."""
+"""Python for trainings on nodes, half a second for each step: they wait for nodes, and other tests need the CPUs."""
 
 import runpy
 import sys
