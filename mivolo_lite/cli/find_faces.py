@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mivolo_lite import __version__
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.output import printable
 from mivolo_lite.ranges import float_range
 from mivolo_lite.wording import count_of
+
+if TYPE_CHECKING:
+    from mivolo_lite.inference.find_faces import Found
 
 
 def run(argv: Sequence[str]) -> None:
@@ -22,20 +27,33 @@ def run(argv: Sequence[str]) -> None:
     options = parse(parser, argv)
 
     from mivolo_lite.inference.detect import open_detector
-    from mivolo_lite.inference.find_faces import LABELS_FILE, find_faces
+    from mivolo_lite.inference.find_faces import find_faces
+    from mivolo_lite.inference.resuming import Unfinished
+
+    folders = Path(options["images"]), Path(options["csv"]), Path(options["out"])
+    detector = open_detector(options["detector"], options["min_score"])
+    settings = {"command": "find-faces", "version": __version__} | {
+        name: options[name] for name in ("detector", "min_score")
+    }
+    try:
+        found = find_faces(*folders, detector, settings, options["path"], options["delimiter"])
+    except Unfinished as unfinished:
+        if unfinished.written is not None:
+            _report(unfinished.written, folders[-1])
+        raise unfinished.explained() from None
+    _report(found, folders[-1])
+
+
+def _report(found: "Found", out: Path) -> None:
+    from mivolo_lite.inference.find_faces import LABELS_FILE
     from mivolo_lite.shards.rejects import REJECTED_FILE
 
-    out = Path(options["out"])
-    detector = open_detector(options["detector"], options["min_score"])
-    result = find_faces(
-        Path(options["images"]), Path(options["csv"]), out, detector, options["path"], options["delimiter"]
-    )
-    print(f"{count_of(result.faces, 'photo')} with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
-    if result.several:
-        print(f"{result.several} of them show several faces; the labels went to the largest and most central")
-    if result.rejected:
-        first = result.rejected[0]
+    print(f"{count_of(found.faces, 'photo')} with a face: {out / LABELS_FILE}, for `mivolo-lite pack csv --csv`")
+    if found.several:
+        print(f"{found.several} of them show several faces; the labels went to the largest and most central")
+    if found.rejected:
+        first = found.rejected[0]
         print(
-            f"{count_of(len(result.rejected), 'photo')} left out, listed in {out / REJECTED_FILE}; "
+            f"{count_of(len(found.rejected), 'photo')} left out, listed in {out / REJECTED_FILE}; "
             + printable(f"the first is {first['image']}: {first['reason']}")
         )

@@ -89,9 +89,10 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.frames import import_av
-    from mivolo_lite.inference.predict import Unfinished, predict
+    from mivolo_lite.inference.predict import predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.result_files import ANNOTATED
+    from mivolo_lite.inference.resuming import Unfinished
     from mivolo_lite.inference.work import PredictOptions
 
     items, notes = _find_items(options, out)
@@ -118,11 +119,9 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     try:
         counts = predict(predictor, items, out, reading, _settings(options, predictor, boxes), rank, world_size, wait)
     except Unfinished as unfinished:
-        if unfinished.counts is not None:
-            _report(out, unfinished.counts, options["draw"], to_terminal)
-        said = f"{unfinished.reason}; {unfinished.done} of {count_of(len(items), 'item')} are estimated"
-        unfinished.reason.args = (said if to_terminal else f"{said}, and the same command resumes",)
-        raise unfinished.reason from None
+        if unfinished.written is not None:
+            _report(out, unfinished.written, options["draw"], to_terminal)
+        raise unfinished.explained(resumes=not to_terminal) from None
     if counts is not None:
         _report(out, counts, options["draw"], to_terminal)
 
@@ -133,6 +132,7 @@ def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesF
 
     names = ("detector", "persons", "min_score", "stride", "draw")
     return {
+        "command": "predict",
         "version": __version__,
         "model": fingerprint(predictor.estimator),
         "tta": predictor.estimator.tta,

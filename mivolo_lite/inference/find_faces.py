@@ -1,16 +1,21 @@
 """Face boxes for a table of labels that has none, so that its photos are packed as ``predict`` will cut photos."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, written_aside
+from mivolo_lite.inference.partial_results import PartialResults
+from mivolo_lite.inference.resuming import run_resumably
+from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.windows import Detection
+from mivolo_lite.inference.work import Result
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, CORNERS, FACE_COLUMNS, IMAGE
@@ -42,24 +47,28 @@ def find_faces(
     labels: Path,
     out: Path,
     detector: Callable[[np.ndarray], Sequence[Detection]],
+    settings: Mapping[str, Any],
     path: str = "",
     delimiter: str = "auto",
 ) -> Found:
     """Write ``labels.csv``, the table with the boxes of the faces, and ``rejected.jsonl``.
 
     The labels belong to the largest and most central face of a photo. Its other faces become rows without labels,
-    which ``pack`` blanks out of bodies.
+    which ``pack`` blanks out of bodies. Photos that an earlier call that was ended had done with the same settings are
+    not done again.
 
     Args:
         images: folder that the table's names of photos are relative to.
         labels: the table: CSV, JSON lines or Parquet, a row a photo.
         out: folder of the two files.
         detector: finds the faces of a photo (H, W, 3) uint8 RGB.
+        settings: all that the boxes depend on beside the photos, for ``json``.
         path: column with the photos' names; a usual one by default.
         delimiter: what separates a CSV's cells.
 
     Raises:
         UserError: the table cannot be read, has boxes already or would be replaced, or no photo of it shows a face.
+        Unfinished: after Ctrl-C or an error of one line, or where the files cannot be written.
     """
     check_folder(images)
     table = read_table(labels, delimiter)
@@ -67,52 +76,74 @@ def find_faces(
     if boxes := [column for column in (*FACE_COLUMNS, *BODY_COLUMNS, CORNERS) if column in table.columns]:
         raise UserError(f"{table.location}: has boxes already ({', '.join(boxes)}); give it to `pack csv` as it is")
     result_folder(out, [LABELS_FILE, REJECTED_FILE], [labels])
-    result = Found()
-    with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*table.columns, *FACE_COLUMNS])
-        writer.writeheader()
-        for cells in tqdm(_rows_of_photos(table, name_column, result), desc="finding faces", leave=False, disable=None):
-            writer.writerows(_with_boxes(cells, name_column, images, detector, result))
-        if not result.faces:
-            first = result.rejected[0] if result.rejected else {"image": "no row", "reason": "the table is empty"}
-            raise UserError(f"{table.location}: no face in any photo; the first: {first['image']}: {first['reason']}")
-    write_rejected(out / REJECTED_FILE, result.rejected)
-    return result
+    rows, ambiguous = _rows_of_photos(table, name_column)
+    names = [cells[name_column] for cells in rows]
+    found = run_resumably(
+        PartialResults(out, [Item("image", str(images / name)) for name in names]),
+        settings,
+        lambda items: _look(items, names, detector),
+        lambda results: _write(results, rows, [*table.columns], name_column, ambiguous, out),
+    )
+    assert found is not None  # this is the only process
+    if not found.faces:
+        (out / LABELS_FILE).unlink()
+        first = found.rejected[0] if found.rejected else {"image": "no row", "reason": "the table is empty"}
+        raise UserError(f"{table.location}: no face in any photo; the first: {first['image']}: {first['reason']}")
+    return found
 
 
-def _rows_of_photos(table: Table, name_column: str, result: Found) -> list[dict[str, str]]:
-    """The row of each photo. Photos of several rows are left out: which face is whose, only boxes could say."""
+def _rows_of_photos(table: Table, name_column: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The row of each photo, and the photos of several rows, of which only boxes could say which face is whose."""
     rows: dict[str, list[dict[str, str]]] = {}
     for line in table:
         rows.setdefault(line.cells[name_column], []).append(line.cells)
-    for name, of_photo in rows.items():
-        if len(of_photo) > 1:
-            result.rejected.append({"image": name, "reason": f"{len(of_photo)} rows name it: which face is whose?"})
-    return [of_photo[0] for of_photo in rows.values() if len(of_photo) == 1]
+    ambiguous = [
+        {"image": name, "reason": f"{len(of_photo)} rows name it: which face is whose?"}
+        for name, of_photo in rows.items()
+        if len(of_photo) > 1
+    ]
+    return [of_photo[0] for of_photo in rows.values() if len(of_photo) == 1], ambiguous
 
 
-def _with_boxes(
-    cells: dict[str, str],
+def _look(
+    items: Sequence[tuple[int, Item]], names: Sequence[str], detector: Callable[[np.ndarray], Sequence[Detection]]
+) -> Iterator[tuple[int, Result]]:
+    """The boxes of each photo's faces, the most prominent first; no rows and a reason where there is none."""
+    for number, item in tqdm(items, desc="finding faces", leave=False, disable=None):
+        try:
+            image = read_photo(Path(item.address)).image
+        except UnusablePhoto as reason:
+            yield number, Result(rejected=[{"image": names[number], "reason": str(reason)}])
+            continue
+        faces = by_prominence((face.box for face in detector(image)), image.shape[1], image.shape[0])
+        if faces:
+            yield number, Result([_box_cells(face) for face in faces])
+        else:
+            yield number, Result(rejected=[{"image": names[number], "reason": "no face found"}])
+
+
+def _write(
+    results: Iterable[tuple[int, Result]],
+    rows: Sequence[dict[str, str]],
+    columns: Sequence[str],
     name_column: str,
-    images: Path,
-    detector: Callable[[np.ndarray], Sequence[Detection]],
-    result: Found,
-) -> Iterator[dict[str, str]]:
-    """The row with its face's box, then a row for each other face; none where there is no face."""
-    name = cells[name_column]
-    try:
-        image = read_photo(images / name).image
-    except UnusablePhoto as reason:
-        result.rejected.append({"image": name, "reason": str(reason)})
-        return
-    faces = by_prominence((face.box for face in detector(image)), image.shape[1], image.shape[0])
-    if not faces:
-        result.rejected.append({"image": name, "reason": "no face found"})
-        return
-    result.faces += 1
-    result.several += len(faces) > 1
-    yield cells | _box_cells(faces[0])
-    yield from ({name_column: name} | _box_cells(face) for face in faces[1:])
+    ambiguous: Sequence[dict[str, str]],
+    out: Path,
+) -> Found:
+    """Write both files. Raises UserError where that fails."""
+    found = Found(rejected=[*ambiguous])
+    with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*columns, *FACE_COLUMNS])
+        writer.writeheader()
+        for number, result in results:
+            of_others = {name_column: rows[number][name_column]}
+            writer.writerows((of_others if face else rows[number]) | box for face, box in enumerate(result.rows))
+            found.faces += len(result.rows) > 0
+            found.several += len(result.rows) > 1
+            found.rejected += result.rejected
+    with written_aside(out / REJECTED_FILE) as partial:
+        write_rejected(partial, found.rejected)
+    return found
 
 
 def by_prominence(faces: Iterable[Box], width: int, height: int) -> list[Box]:

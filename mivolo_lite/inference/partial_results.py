@@ -1,4 +1,4 @@
-"""What ``predict`` has estimated so far, in files that outlive whatever ends it: the same call resumes."""
+"""What a command has done so far, in files that outlive whatever ends it: the same command resumes."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ class PartialResults:
             seen[name] += 1
 
     def begin(self, settings: Mapping[str, Any]) -> str:
-        """Keep what was estimated with the same settings; of others, nothing, which the answer says.
+        """Keep what was done with the same settings; of others, nothing, which the answer says.
 
         Raises:
             UserError: the folder cannot be written, or another command writes there.
@@ -77,7 +77,7 @@ class PartialResults:
         return f"begins anew: the unfinished run there had another {' and '.join(other)}" if other else ""
 
     def done(self) -> set[int]:
-        """The numbers of the items that are estimated and whose files are as they were then."""
+        """The numbers of the items that are done and whose files are as they were then."""
         entries = self._entries()
         return {
             number
@@ -98,16 +98,16 @@ class PartialResults:
                     while data:
                         data = data[file.write(data) :]
 
-    def results(self) -> Iterator[Result]:
-        """What is estimated, in the order of the items."""
+    def results(self) -> Iterator[tuple[int, Result]]:
+        """The results of what is done, in the order of the items and with their numbers."""
         entries = self._entries()
         with ExitStack() as opened:
             files = {path: opened.enter_context(open(path, "rb")) for path in self._files()}
-            for key in self.keys:
+            for number, key in enumerate(self.keys):
                 if key in entries:
                     file = files[entries[key].path]
                     file.seek(entries[key].offset)
-                    yield from _results(file, key)
+                    yield from ((number, result) for result in _results(file, key))
 
     def remove(self) -> None:
         """Remove it: its results are written elsewhere."""

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from mivolo_lite.errors import UserError, in_one_line
+from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, write_bytes
 from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
@@ -19,17 +19,16 @@ from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.result_files import RESULT_FILES, write_results
+from mivolo_lite.inference.resuming import run_resumably
 from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import Item, read_image
 from mivolo_lite.inference.video import predict_video
 from mivolo_lite.inference.work import PredictOptions, Result
-from mivolo_lite.output import complain
 from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
-from mivolo_lite.wording import count_of
 
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
@@ -135,20 +134,6 @@ def _member(index: ShardIndex, reader: Any, name: str, sample: int) -> bytes | N
     return reader.read(name, sample) if index.columns[f"{name}_size"][sample] else None
 
 
-class Unfinished(Exception):
-    """Ctrl-C or an error of one line ended ``predict``; the same call resumes.
-
-    Attributes:
-        reason: what ended it.
-        done: the number of items that are estimated.
-        counts: what ``predict`` would have returned; None where no results could be written.
-    """
-
-    def __init__(self, reason: BaseException, done: int, counts: dict[str, int] | None) -> None:
-        super().__init__(str(reason))
-        self.reason, self.done, self.counts = reason, done, counts
-
-
 def predict(
     predictor: Predictor,
     items: Sequence[Item],
@@ -180,55 +165,22 @@ def predict(
         Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
     """
     cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
-    partial_results = PartialResults(out, items, numbered=options.annotated is not None)
     if rank == 0:
         result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
-        if note := partial_results.begin(settings):
-            complain(f"note: {note}")
-    wait()
-    done, share = partial_results.done(), range(rank, len(items), world_size)
-    if rank == 0 and done:
-        complain(f"note: resumes: {len(done)} of {count_of(len(items), 'item')} were estimated before")
-    own = [(number, items[number]) for number in share if number not in done]
-    ended = _write(partial_results, run_items(predictor, own, options, hidden=rank != 0), rank)
-    if ended is not None and (world_size > 1 or not partial_results.done()):
-        raise ended
-    wait()
-    if rank != 0:
-        return None
     tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
-    counts = _finish(partial_results, out, tasks, ended)
-    if counts["rejected"] and not counts["rows"]:
+    counts = run_resumably(
+        PartialResults(out, items, numbered=options.annotated is not None),
+        settings,
+        lambda own: run_items(predictor, own, options, hidden=rank != 0),
+        lambda results: write_results((result for _, result in results), out, tasks),
+        rank,
+        world_size,
+        wait,
+    )
+    if counts is not None and counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
         example = f"{first['image']} ({first['reason']})"
         raise UserError(f"not one of {counts['rejected']} can be read; the first is {example}")
-    return counts
-
-
-def _write(partial_results: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
-    """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
-    try:
-        partial_results.write(results, rank)
-    except KeyboardInterrupt:
-        return KeyboardInterrupt("interrupted")
-    except Exception as error:
-        if explained := in_one_line(error):
-            return explained
-        raise
-    return None
-
-
-def _finish(
-    partial_results: PartialResults, out: Path, tasks: Sequence[str], ended: BaseException | None
-) -> dict[str, int]:
-    """The tables of what is estimated, in place of the partial ones. Raises Unfinished where something ended it."""
-    try:
-        counts = write_results(partial_results.results(), out, tasks)
-    except UserError as error:
-        raise Unfinished(ended or error, len(partial_results.done()), None) from None
-    if ended is not None:
-        raise Unfinished(ended, len(partial_results.done()), counts)
-    partial_results.remove()
     return counts

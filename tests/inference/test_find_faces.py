@@ -89,6 +89,37 @@ def test_what_a_user_gets_wrong(photos, tmp_path):
     assert not (tmp_path / "found" / "labels.csv").exists()
 
 
+@pytest.mark.parametrize("reason, code", [(KeyboardInterrupt(), 130), (OSError(5, "Input/output error"), 1)])
+def test_whatever_ends_it_the_same_command_resumes(reason, code, photos, tmp_path, monkeypatch, capsys):
+    def find_or_end(self, image):
+        looked.append(image)
+        if len(looked) == 3:
+            raise reason
+        return find(self, image)
+
+    find, looked = RedSquares.__call__, []
+    (tmp_path / "labels.csv").write_text(LABELS.replace("text.jpg;8;-\n", "") + "third.png;9;-\n")
+    Image.fromarray(photo((50, 60, 70))).save(photos / "third.png")
+    monkeypatch.setattr(RedSquares, "__call__", find_or_end)
+    with pytest.raises(SystemExit) as ended:
+        find_faces(tmp_path)
+    printed = capsys.readouterr()
+    assert ended.value.code == code and "2 of 4 items are done, and the same command resumes\n" in printed.err
+    assert "1 photo with a face" in printed.out and "2 photos left out" in printed.out
+    resumed = find_faces(tmp_path)
+    assert "note: resumes: 1 of 4 items were done before\n" in capsys.readouterr().err
+    assert len(looked) == 6 and len(list((tmp_path / "found").iterdir())) == 2
+    assert find_faces(tmp_path) == resumed and len(looked) == 10
+
+
+def test_partial_results_of_predict_are_not_taken_for_its_own(photos, tmp_path, capsys):
+    folder = tmp_path / "found" / "unfinished"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text('{"command": "predict"}')
+    assert len(find_faces(tmp_path)) == 3
+    assert "note: begins anew: the unfinished run there had another command\n" in capsys.readouterr().err
+
+
 def test_whole_images_have_no_square(photos, tmp_path):
     with pytest.raises(UserError, match="find-faces"):
         CsvSource(photos, tmp_path / "labels.csv", face_square=0.95)

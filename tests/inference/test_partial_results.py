@@ -35,14 +35,14 @@ def written(tmp_path, items, *results, settings=SETTINGS, rank=0, **options):
 
 
 def texts(partial_results):
-    return [found.rows[0]["source"] for found in partial_results.results()]
+    return [found.rows[0]["source"] for _, found in partial_results.results()]
 
 
 def test_results_come_in_the_order_of_the_items_whoever_wrote_them(tmp_path, items):
     partial_results, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
     partial_results.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
     assert not note and not done and partial_results.done() == {0, 1, 2}
-    assert texts(partial_results) == ["a", "b1", "b2", "c"] and list(partial_results.results())[-1] == result("c")
+    assert texts(partial_results) == ["a", "b1", "b2", "c"] and list(partial_results.results())[-1] == (2, result("c"))
     partial_results.remove()
     assert list((tmp_path / "out").iterdir()) == []
 

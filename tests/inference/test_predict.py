@@ -315,7 +315,7 @@ def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_pa
             predict(*words, out=out)
     printed = capsys.readouterr()
     assert stopped.value.code == 2 and printed.err.endswith(
-        "cannot be written: No space left on device; choose another place, or make room; 1 of 4 items are estimated, "
+        "cannot be written: No space left on device; choose another place, or make room; 1 of 4 items are done, "
         "and the same command resumes\n"
     )
     assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
@@ -354,7 +354,7 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", *words, *[str(out)] * len(words)])
     printed = capsys.readouterr()
-    assert stopped.value.code == 130 and "interrupted; 2 of 4 items are estimated" in printed.err
+    assert stopped.value.code == 130 and "interrupted; 2 of 4 items are done" in printed.err
     if words:
         assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
         assert "the same command resumes" in printed.err

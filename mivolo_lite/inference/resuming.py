@@ -1,0 +1,95 @@
+"""How ``predict`` and ``find-faces`` go through a list of items: whatever ends them, the same command resumes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from mivolo_lite.errors import UserError, in_one_line
+from mivolo_lite.inference.partial_results import PartialResults
+from mivolo_lite.inference.sources import Item
+from mivolo_lite.inference.work import Result
+from mivolo_lite.output import complain
+from mivolo_lite.wording import count_of
+
+Written = TypeVar("Written")
+
+
+class Unfinished(Exception):
+    """Ctrl-C or an error of one line ended a command; the same call resumes.
+
+    Attributes:
+        reason: what ended it.
+        progress: how many items are done.
+        written: what the call would have returned; None where no tables could be written.
+    """
+
+    def __init__(self, reason: BaseException, partial_results: PartialResults, written: Any) -> None:
+        super().__init__(str(reason))
+        self.reason, self.written = reason, written
+        self.progress = f"{len(partial_results.done())} of {count_of(len(partial_results.items), 'item')} are done"
+
+    def explained(self, resumes: bool = True) -> BaseException:
+        """What ended the command, which also says how far it came and, unless that is lost, that it resumes."""
+        self.reason.args = (f"{self.reason}; {self.progress}" + ", and the same command resumes" * resumes,)
+        return self.reason
+
+
+def run_resumably(
+    partial_results: PartialResults,
+    settings: Mapping[str, Any],
+    run: Callable[[list[tuple[int, Item]]], Iterator[tuple[int, Result]]],
+    write_tables: Callable[[Iterator[tuple[int, Result]]], Written],
+    rank: int = 0,
+    world_size: int = 1,
+    wait: Callable[[], None] = lambda: None,
+) -> Written | None:
+    """Do the items that an earlier call with the same settings has not done, then write the tables of all.
+
+    Args:
+        partial_results: of all processes; this one does every ``world_size``-th item.
+        settings: all that results depend on, for ``json``.
+        run: gives the results of numbered items, with their numbers.
+        write_tables: writes all results, which come with the numbers of their items.
+        rank, world_size: of this process, and how many there are.
+        wait: returns when all processes have called it.
+
+    Returns:
+        what ``write_tables`` does; None from all processes but the first.
+
+    Raises:
+        UserError: the partial results cannot be written, or another command writes them.
+        Unfinished: after Ctrl-C or an error of one line in a single process, or where the tables cannot be written.
+    """
+    if rank == 0 and (note := partial_results.begin(settings)):
+        complain(f"note: {note}")
+    wait()
+    done, items = partial_results.done(), partial_results.items
+    if rank == 0 and done:
+        complain(f"note: resumes: {len(done)} of {count_of(len(items), 'item')} were done before")
+    share = range(rank, len(items), world_size)
+    ended = _write(partial_results, run([(number, items[number]) for number in share if number not in done]), rank)
+    if ended is not None and (world_size > 1 or not partial_results.done()):
+        raise ended
+    wait()
+    if rank != 0:
+        return None
+    try:
+        written = write_tables(partial_results.results())
+    except UserError as error:
+        raise Unfinished(ended or error, partial_results, None) from None
+    if ended is not None:
+        raise Unfinished(ended, partial_results, written)
+    partial_results.remove()
+    return written
+
+
+def _write(partial_results: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
+    """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
+    try:
+        partial_results.write(results, rank)
+    except KeyboardInterrupt:
+        return KeyboardInterrupt("interrupted")
+    except Exception as error:
+        if explained := in_one_line(error):
+            return explained
+        raise
+    return None
