@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
-import csv
 import json
 import os
 import re
@@ -89,13 +88,6 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write aside, then rename. Raises UserError where that cannot be."""
     with written_aside(path) as partial:
         partial.write_bytes(data)
-
-
-@contextmanager
-def written_csv(path: Path) -> Iterator[Any]:
-    """A ``csv.writer`` of a file that then takes the place of ``path``. Raises UserError as ``written_aside``."""
-    with written_aside(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        yield csv.writer(file)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from mivolo_lite.audit.fingerprints import Fingerprints, read_fingerprints
 from mivolo_lite.audit.report import write_report
 from mivolo_lite.audit.samples import Samples
 from mivolo_lite.audit.workers import shard_workers
+from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import result_folder, write_json, written_csv
+from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.shards.exclude import write_exclusions
 from mivolo_lite.shards.members import IMAGES
 from mivolo_lite.wording import count_of

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mivolo_lite.csv_file import written_csv
 from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, coverage_in_words, read_runs, verdict
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.evaluation.summary import age_curves
-from mivolo_lite.files import result_folder, write_json, write_text, written_csv
+from mivolo_lite.files import result_folder, write_json, write_text
 from mivolo_lite.reporting.page import Cell, Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.provenance import provenance

@@ -9,6 +9,7 @@ from accelerate import PartialState
 
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import TRAINED_ON, about_model
@@ -16,7 +17,7 @@ from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
 from mivolo_lite.evaluation.predict import no_image
 from mivolo_lite.evaluation.short_names import short_names
-from mivolo_lite.files import result_folder, write_json, write_text, written_csv
+from mivolo_lite.files import result_folder, write_json, write_text
 from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.reporting.provenance import provenance

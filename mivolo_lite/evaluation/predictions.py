@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mivolo_lite.csv_file import text_of, written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.verification import verification
-from mivolo_lite.files import written_csv
 from mivolo_lite.labels import GENDERS
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
@@ -156,8 +156,8 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None
     if len(set(titles)) < len(titles) or not _are_possible(lo, hi, columns):
         raise UserError(f"{path}: holds columns twice, or numbers that no estimate is; evaluate again")
-    keys = [row["key"] for row in rows]
-    gender, group = ([row[name] or None for row in rows] for name in ("gender", "group"))
+    keys = [text_of(row["key"]) for row in rows]
+    gender, group = ([text_of(row[name]) or None for row in rows] for name in ("gender", "group"))
     return {
         name.removeprefix("_") or None: Predictions(
             keys, columns[f"age_pred{name}"], columns[f"gender_prob{name}"], lo, hi, gender, group,

@@ -1,6 +1,5 @@
 """Face boxes for a table of labels that has none, so that its photos are packed as ``predict`` will cut photos."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, written_aside
 from mivolo_lite.inference.partial_results import PartialResults
@@ -132,12 +132,13 @@ def _write(
 ) -> Found:
     """Write both files. Raises UserError where that fails."""
     found = Found(rejected=[*ambiguous])
-    with written_aside(out / LABELS_FILE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*columns, *FACE_COLUMNS])
-        writer.writeheader()
+    with written_csv(out / LABELS_FILE) as writer:
+        writer.writerow([*columns, *FACE_COLUMNS])
         for number, result in results:
-            of_others = {name_column: rows[number][name_column]}
-            writer.writerows((of_others if face else rows[number]) | box for face, box in enumerate(result.rows))
+            labels = rows[number]
+            for box in result.rows:
+                writer.writerow([*(labels.get(column) for column in columns), *box.values()])
+                labels = {name_column: labels[name_column]}  # of the other faces
             found.faces += len(result.rows) > 0
             found.several += len(result.rows) > 1
             found.rejected += result.rejected

@@ -1,12 +1,12 @@
 """The tables of ``predict``."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from mivolo_lite.csv_file import written_csv
 from mivolo_lite.files import written_aside
 from mivolo_lite.inference.rows import TRACK_COLUMNS, cells_of, columns_of
 from mivolo_lite.inference.work import Result
@@ -51,13 +51,13 @@ class _Table:
     def __init__(self, files: ExitStack, stem: Path, columns: Sequence[str]) -> None:
         self.rows = 0
         self.lines = files.enter_context(_written(stem.with_suffix(".jsonl")))
-        cells = files.enter_context(_written(stem.with_suffix(".csv")))
-        self.cells = csv.DictWriter(cells, columns, extrasaction="ignore")
-        self.cells.writeheader()
+        self.cells, self.columns = files.enter_context(written_csv(stem.with_suffix(".csv"))), columns
+        self.cells.writerow(columns)
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         self.lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self.cells.writerows(map(cells_of, rows))
+        for cells in map(cells_of, rows):
+            self.cells.writerow(cells.get(column) for column in self.columns)
         self.rows += len(rows)
 
 

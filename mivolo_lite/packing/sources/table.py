@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from mivolo_lite.csv_file import text_of
 from mivolo_lite.errors import UserError, one_line
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
@@ -165,7 +166,7 @@ def _csv_rows(file: TextIO, delimiter: str, location: str) -> Iterator[tuple[int
         for row in reader:
             columns = columns or len(row)
             _check_quotes(row, columns, delimiter, f"{location}: line {line}")
-            yield line, [cell.strip() for cell in row]
+            yield line, [text_of(cell).strip() for cell in row]
             line = reader.line_num + 1
     except csv_format.Error as error:
         raise UserError(f"{location}: line {line}: {_reason(error)}") from None
