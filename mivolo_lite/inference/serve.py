@@ -5,6 +5,7 @@ A photo is held in memory until its answer is sent, and nowhere else.
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -39,6 +40,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_HEADERS_SECONDS = 30
+"""Seconds in which the headers of a request must have arrived, from the connection or the answer before on."""
 _DRAINED_BYTES = 1 << 28
 """Bytes of a refused photo that are read before the answer is sent."""
 _LEAST_BYTES = 2000
@@ -115,7 +118,26 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
 
 
 class Server(uvicorn.Server):
-    """Stops within seconds of Ctrl-C, however slowly photos arrive, and at once after the second."""
+    """Stops within seconds of Ctrl-C, however slowly photos arrive, and at once after the second.
+
+    Connections are closed that send no request: each is an open file, and uvicorn waits for the headers for ever.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._idle: dict[tuple[Any, Any], float] = {}
+        """Since when each connection has answered its last request, which is None at first."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called every tenth of a second."""
+        now, earlier, self._idle = time.monotonic(), self._idle, {}
+        for connection in list(self.server_state.connections):
+            request = getattr(connection, "cycle", None)
+            if request is None or request.response_complete:
+                since = self._idle[connection, request] = earlier.get((connection, request), now)
+                if now - since > _HEADERS_SECONDS:
+                    connection.transport.abort()  # also where its last answer was not read
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Answer what has arrived, and stop."""

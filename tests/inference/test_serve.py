@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
-from mivolo_lite.inference import admission
+from mivolo_lite.inference import admission, serve
 from mivolo_lite.inference.admission import AdmissionControl, Limits
 from mivolo_lite.inference.batching import Batcher
 from mivolo_lite.inference.detect import FaceDetector
@@ -264,6 +264,25 @@ def test_the_first_of_too_many_senders_that_stall_is_ended(most_bytes, most_arri
         second.setblocking(False)
         with pytest.raises(BlockingIOError):
             second.recv(1)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /predict HTTP/1.1\r\nHost: loc",
+        b"GET /about HTTP/1.1\r\nHost: localhost\r\n\r\nGET /about HTT",
+        b"POST /about HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nthe first bytes",
+    ],
+)
+def test_a_connection_that_sends_no_whole_request_is_closed(sent, served, monkeypatch):
+    monkeypatch.setattr(serve, "_HEADERS_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", served[2]), timeout=20) as sender:
+        sender.sendall(sent)
+        with suppress(ConnectionResetError):
+            while sender.recv(10_000):  # one byte after another does not keep it open
+                sender.sendall(b"x")
+    assert not served[0].server_state.connections
 
 
 @pytest.mark.parametrize("size, status", [(1000, b"408"), (10**9, b"413")])
