@@ -40,16 +40,21 @@ class JpegHeader(NamedTuple):
     Attributes:
         width: in pixels as stored, before it is turned.
         height: in pixels as stored.
-        is_rgb: whether its pixels are colours that a screen shows, or grey; CMYK needs a conversion.
+        mode: of its pixels: ``RGB``, ``L`` (grey) or ``CMYK``.
         orientation: EXIF's, 1 (upright) to 8.
         profile: the embedded colour profile; None for none, and for that of sRGB.
     """
 
     width: int
     height: int
-    is_rgb: bool
+    mode: str
     orientation: int
     profile: bytes | None
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether its pixels are colours that a screen shows, or grey; CMYK needs a conversion."""
+        return self.mode != "CMYK"
 
     @property
     def is_plain(self) -> bool:
@@ -77,7 +82,7 @@ def decode_checked(data: bytes, header: JpegHeader) -> np.ndarray:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
         raise _broken(error) from None
-    if (transform := transform_of(header.profile)) is not None:
+    if (transform := transform_of(header.profile, header.mode)) is not None:
         pixels = in_srgb(pixels, transform)
     return pixels if header.orientation == UPRIGHT else upright(pixels, header.orientation)
 
@@ -110,8 +115,8 @@ def check(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> JpegHeader:
     if scans > MAX_SCANS:
         raise BrokenJpeg(f"more than {MAX_SCANS} scans, each of which is a pass over all pixels")
     orientation = UPRIGHT if exif is None else orientation_in(exif)
-    is_rgb = colours not in ("CMYK", "YCCK")
-    return JpegHeader(width, height, is_rgb, orientation, profile if transform_of(profile) else None)
+    mode = {"Gray": "L", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
+    return JpegHeader(width, height, mode, orientation, profile if transform_of(profile, mode) else None)
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:

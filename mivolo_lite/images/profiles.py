@@ -10,7 +10,13 @@ _SAME = 3  # levels of 255; profiles of sRGB differ by rounding
 _MOST_BYTES = 1 << 22  # of a profile; those of printers have 3 MB
 _STRIP_ROWS = 256
 _LEVELS = np.linspace(0, 255, 9).astype(np.uint8)
-_COLOURS = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(27, 27, 3)
+_SAMPLES = {
+    "RGB": np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(27, 27, 3),
+    "L": np.tile(np.arange(256, dtype=np.uint8)[:, None], (1, 1, 3)),
+}
+"""Pixels of which a profile that is sRGB's changes none."""
+_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's modes of the colour spaces of profiles."""
 
 
 @lru_cache(maxsize=16)
@@ -19,7 +25,7 @@ def transform_of(profile: bytes | None, mode: str = "RGB") -> ImageCms.ImageCmsT
 
     Args:
         profile: as it is embedded in an image.
-        mode: of the image's pixels, ``RGB`` or ``CMYK``.
+        mode: of the image's pixels, ``RGB``, ``CMYK`` or, where they are grey, ``L``, which may have a profile of RGB.
 
     Returns:
         None where there is nothing to do: the colours are sRGB's already, or the profile is damaged or of other pixels.
@@ -27,9 +33,13 @@ def transform_of(profile: bytes | None, mode: str = "RGB") -> ImageCms.ImageCmsT
     if not profile or len(profile) > _MOST_BYTES:
         return None
     try:
-        target, intent = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
-        transform = ImageCms.buildTransform(BytesIO(profile), target, mode, "RGB", intent)
-        if mode == "RGB" and np.abs(in_srgb(_COLOURS, transform).astype(int) - _COLOURS).max() <= _SAME:
+        source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        of_profile = _MODES[source.profile.xcolor_space.ljust(4)]
+        if mode != of_profile and (mode, of_profile) != ("L", "RGB"):
+            return None
+        transform = ImageCms.buildTransform(source, target, of_profile, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+        samples = _SAMPLES.get(of_profile)
+        if samples is not None and np.abs(in_srgb(samples, transform).astype(int) - samples).max() <= _SAME:
             return None
     except Exception:  # an image whose pixels are good is not lost for its profile, whatever is wrong with that
         return None
@@ -37,9 +47,12 @@ def transform_of(profile: bytes | None, mode: str = "RGB") -> ImageCms.ImageCmsT
 
 
 def in_srgb(pixels: np.ndarray, transform: ImageCms.ImageCmsTransform) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with the colours of a profile as sRGB. In strips, since Pillow copies what it is given."""
+    """(H, W, 3) uint8 RGB, or grey as RGB, with the colours of a profile as sRGB.
+
+    In strips, since Pillow copies what it is given.
+    """
     converted = np.empty_like(pixels)
     for top in range(0, len(pixels), _STRIP_ROWS):
-        strip = Image.fromarray(pixels[top : top + _STRIP_ROWS])
+        strip = Image.fromarray(pixels[top : top + _STRIP_ROWS]).convert(transform.input_mode)
         converted[top : top + _STRIP_ROWS] = ImageCms.applyTransform(strip, transform)
     return converted

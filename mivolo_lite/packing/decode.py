@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.hdr import hdr_transfer
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_size, decode_checked, is_jpeg, verify
 from mivolo_lite.images.kind import kind_of
 from mivolo_lite.images.orientation import orientation_of, upright
@@ -56,10 +57,11 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
 
     Grey, CMYK and palette photos become RGB, and colours of an embedded profile become sRGB. 16 bits are scaled to 8,
     transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
-    counts. HEIC is read where pillow-heif is installed; its own box turns it, and not EXIF data, as the format has it.
+    counts, and of a photo with a gain map the SDR image. HEIC is read where pillow-heif is installed; its own box turns
+    it, and not EXIF data, as the format has it.
 
     Raises:
-        UnusablePhoto: no such file, too large, damaged, or of a kind not named above.
+        UnusablePhoto: no such file, too large, damaged, HDR (PQ or HLG), or of a kind not named above.
     """
     return photo_of(read_bytes(path), max_megapixels)
 
@@ -123,6 +125,8 @@ def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
 
 
 def _read_other(data: bytes, max_megapixels: float) -> Photo:
+    if transfer := hdr_transfer(data):
+        raise UnusablePhoto(f"HDR ({transfer}), whose levels are not those of sRGB; save it as SDR")
     is_heic = kind_of(data) == "a HEIC"
     _load_plugins()
     if is_heic and "HEIF" not in Image.OPEN:
@@ -169,14 +173,14 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
     if image.mode in _SIXTEEN_BIT:
         levels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise UnusablePhoto(f"32 bits a pixel ({image.mode}), whose white is unknown")
-    mode = "CMYK" if image.mode == "CMYK" else "RGB"
-    transform = transform_of(image.info.get("icc_profile"), mode)
+    transform = transform_of(profile, {"CMYK": "CMYK", "1": "L", "L": "L", "LA": "L"}.get(image.mode, "RGB"))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image.convert("RGB") if transform is None else transform.apply(image.convert(mode))
+    return image.convert("RGB") if transform is None else transform.apply(image.convert(transform.input_mode))

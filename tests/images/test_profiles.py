@@ -49,6 +49,10 @@ def rgb_profile(primaries, padding: int = 0) -> bytes:
     return profile_of(b"RGB ", columns | {name + b"TRC": curve for name in (b"r", b"g", b"b")}, padding)
 
 
+def grey_profile(gamma: float) -> bytes:
+    return profile_of(b"GRAY", {b"kTRC": b"curv" + bytes(4) + struct.pack(">IHxx", 1, round(256 * gamma))})
+
+
 def ink_profile() -> bytes:
     """Of a printer whose full cyan, magenta and yellow still show a quarter of the light, and black none."""
     grid = []
@@ -97,6 +101,27 @@ def test_display_p3_is_read_as_srgb(kind):
     photo = photo_of(file_of(scene(as_display_p3(SKIN)), kind, icc_profile=rgb_profile(DISPLAY_P3)))
     assert np.abs(colours_in(photo.image) - SKIN).max() <= 4
     assert np.abs(as_display_p3(SKIN) - SKIN).max() > 10 and not photo.is_plain_jpeg
+
+
+LEVELS = np.uint8([10, 60, 128, 200, 255])
+
+
+@pytest.mark.parametrize("mode, kind", [("L", "JPEG"), ("L", "PNG"), ("LA", "PNG"), ("I;16", "PNG"), ("L", "TIFF")])
+def test_grey_is_read_as_its_profile_says(mode, kind):
+    pixels = np.repeat(np.repeat(LEVELS[None], 32, axis=0), 32, axis=1)
+    image = Image.fromarray(pixels * np.uint16(257)) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    photo, same, none = (
+        photo_of(file_of(image, kind, **profile))
+        for profile in ({"icc_profile": grey_profile(1.0)}, {"icc_profile": grey_profile(2.2)}, {})
+    )
+    for channel in colours_in(photo.image).T:
+        assert np.abs(linear(channel) - LEVELS / 255).max() < 0.01
+    assert np.abs(colours_in(same.image) - colours_in(none.image)).max() <= 9  # sRGB's curve, but in the dark
+    assert not photo.is_plain_jpeg and none.is_plain_jpeg == (kind == "JPEG")
+
+
+def test_a_profile_of_grey_changes_no_colours():
+    assert (decode(file_of(scene(), icc_profile=grey_profile(1.0))) == decode(file_of(scene()))).all()
 
 
 def test_a_profile_in_several_segments_is_read():

@@ -1,5 +1,6 @@
 """Photos of every kind become upright 8-bit RGB, or a reason."""
 
+import re
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from mivolo_lite.images.hdr import hdr_transfer
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from tests.images.test_jpeg import TURNS
 
@@ -129,6 +131,29 @@ def test_sixteen_bits_of_colour(tmp_path):
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
     (tmp_path / "deep.png").write_bytes(png(chunks))
     assert read_photo(tmp_path / "deep.png").image.tolist() == [[[0, 128, 255], [255, 1, 0]]]
+
+
+@pytest.mark.parametrize("code, name", [(16, "PQ"), (18, "HLG"), (13, None)])
+@pytest.mark.parametrize("kind", ["PNG", "AVIF", "HEIF"])
+def test_hdr_is_rejected_by_its_name(tmp_path, scene, kind, code, name):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {kind}")
+    scene.save(tmp_path / "photo", kind)
+    data = (tmp_path / "photo").read_bytes()
+    if kind == "PNG":
+        chunk = b"cICP" + bytes([9, code, 0, 1])
+        data = data[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    data = re.sub(rb"colrnclx....", b"colrnclx" + struct.pack(">HH", 9, code), data, flags=re.DOTALL)
+    (tmp_path / "photo").write_bytes(data)
+    if name is None:
+        assert read_photo(tmp_path / "photo").image.shape[:2] == scene.size[::-1]
+        return
+    with pytest.raises(UnusablePhoto, match=rf"HDR \({name}\), whose levels are not those of sRGB; save it as SDR"):
+        read_photo(tmp_path / "photo")
+    assert hdr_transfer(b"tmap" + data) is None  # an SDR image, and a map that makes HDR of it
 
 
 def test_transparency_lies_on_black(tmp_path):
