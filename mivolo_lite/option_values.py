@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from operator import or_
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -43,6 +43,26 @@ def check_value(kind: Any, value: Any) -> Any:
     except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
         quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
         raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
+
+
+def check_options(config: Any, kind: str) -> None:
+    """Check the options of a dataclass, which Python's callers may have made of any values.
+
+    Args:
+        config: the dataclass.
+        kind: what it configures, for messages.
+
+    Raises:
+        UserError: a value is not one of the option's type.
+    """
+    types = get_type_hints(type(config), include_extras=True)
+    for option in fields(config):
+        value = getattr(config, option.name)
+        try:
+            if check_value(types[option.name], value) != value:  # as of a number in quotes
+                raise ValueError(f"{value!r:.80} is not {describe(checked_type(types[option.name]))}")
+        except ValueError as error:
+            raise UserError(f"{kind}.{option.name}: {error}") from None
 
 
 @cache

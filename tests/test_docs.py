@@ -274,7 +274,8 @@ def examples() -> dict:
 
 
 def test_the_method_of_adding_learns():
-    method = examples()["Plain"](lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(0, 100), None)
+    cls = examples()["Plain"]
+    method = cls(lambda outputs, bias=True: nn.Linear(4, outputs, bias), AgeSpan(0, 100), cls.Config())
     method.fit_prior(torch.ones(101))
     output = method(torch.randn(3, 4))
     age = AgeRange(torch.tensor([10.0, 20, -99]), torch.tensor([10.0, 29, 120]), torch.tensor([True, True, False]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.labels import MAX_AGE, MIN_AGE
+from mivolo_lite.option_values import check_options
 from mivolo_lite.ranges import int_range
 
 MakeHead = Callable[..., nn.Module]
@@ -86,6 +87,7 @@ class AgeMethod(nn.Module):
 
     def __init__(self, make_head: MakeHead, span: AgeSpan, config: Any) -> None:
         super().__init__()
+        check_options(config, "method")
         self.span = span
         self.config = config
 

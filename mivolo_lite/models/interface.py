@@ -10,6 +10,7 @@ from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.packed import Images
 from mivolo_lite.interfaces import interface_error
 from mivolo_lite.models.head import Head
+from mivolo_lite.option_values import check_options
 
 Channels = Sequence[float]
 """A number for each of the three channels."""
@@ -42,6 +43,7 @@ class AgeModel(nn.Module):
 
     def __init__(self, config: Any, image_size: int) -> None:
         super().__init__()
+        check_options(config, "model")
         self.config = config
         self.image_size = image_size
 

@@ -236,3 +236,14 @@ def test_age_and_gender_pull_alike_at_the_start(name, span, width, even):
 def test_a_nought_that_means_nothing_is_one_line(method, option):
     with pytest.raises(UserError, match=rf"^method.{option}: 0 is not [^\n]+ from [^\n]+$"):
         option_values.build(METHODS, {"name": method, option: 0}, "method", METHODS[method])
+
+
+@pytest.mark.parametrize(
+    "method, option, value",
+    [("regression", "lds_sigma", -1), ("regression", "lds_kernel", "box"), ("forest", "depth", 0), ("dldl", "sigma", "2"),
+     ("sord", "scale", float("nan"))],
+)  # fmt: skip
+def test_options_made_in_python_are_checked_alike(method, option, value):
+    config = METHODS[method].Config(**{option: value})
+    with pytest.raises(UserError, match=rf"^method.{option}: [^\n]+ is not [^\n]+$"):
+        METHODS[method](lambda outputs, bias=True: nn.Linear(FEATURES, outputs, bias), AgeSpan(), config)

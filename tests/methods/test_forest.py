@@ -26,7 +26,7 @@ def forest(features=8, **options):
 
 def stump(loss):
     """The pinned example: one tree, one split, two leaves."""
-    method = forest(trees=1, depth=2, outputs=1, loss=loss, variance_floor=1e-7)
+    method = forest(trees=1, depth=2, outputs=1, loss=loss, variance_floor=1e-6)
     method.leaf_mean.copy_(torch.tensor([[25.0, 45]]))
     method.leaf_variance.copy_(torch.tensor([[100.0, 100]]))
     return method, ROUTING[:, :1].logit()

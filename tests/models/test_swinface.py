@@ -161,3 +161,8 @@ def test_only_what_has_every_published_output_is_published(method, part, tmp_pat
 def test_a_backbone_without_these_levels_is_a_users_error():
     with pytest.raises(UserError, match="fewer than model.levels 40"):
         MultilevelModel(MultilevelModel.Config(backbone="test_resnet", levels=40), 48)
+
+
+def test_options_made_in_python_are_checked():
+    with pytest.raises(UserError, match="^model.levels: 0 is not a whole number from 1 to 64$"):
+        MultilevelModel(MultilevelModel.Config(backbone="test_resnet", levels=0), 48)
