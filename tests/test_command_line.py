@@ -54,6 +54,17 @@ def test_help_and_version_import_no_torch_and_take_less_than_a_second(word):
     assert min(seconds) < 1
 
 
+def test_torchs_launcher_ends_its_report_with_the_line(monkeypatch, tmp_path, capsys):
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        main(["train", "--config", "missing.yaml"])
+    line = capsys.readouterr().err.strip()
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert line.startswith("mivolo-lite: ") and line in str(ChildFailedError("train.py", {0: failure}))
+
+
 TRAINING = {"train", "find-lr"}
 """Commands whose options stand next to the modules of torch that they build."""
 

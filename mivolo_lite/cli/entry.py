@@ -1,8 +1,13 @@
 """The entry point of ``mivolo-lite``. Each command has a module of its name here, imported when it is called."""
 
+import json
+import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from textwrap import fill
 from typing import NoReturn
 
@@ -101,5 +106,15 @@ def _begin_training() -> None:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    complain(f"mivolo-lite: {printable(line)}")
+    line = f"mivolo-lite: {printable(line)}"
+    complain(line)
+    _report_to_launcher(line)
     sys.exit(code)
+
+
+def _report_to_launcher(line: str) -> None:
+    """Let torch's launcher repeat the line in its report of failed processes, which follows its own traceback."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        report = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):  # the line itself is printed
+            Path(path).write_text(json.dumps(report), encoding="utf-8")
