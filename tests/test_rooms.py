@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
 
 SMALL = {
     "batch_labels", "connected", "credentials", "csv_file", "errors", "files", "hub", "interfaces", "labels",
-    "old_names", "option_help", "option_values", "output", "package_files", "paths", "process_pool", "processes", "randomness",
-    "ranges", "system", "wording", "yaml_file",
+    "old_names", "option_help", "option_values", "output", "package_files", "paths", "process_pool", "processes",
+    "randomness", "ranges", "system", "wording", "yaml_file",
 }  # fmt: skip
 """Modules at the bottom that every room may use; among themselves they are ordered as well."""
 

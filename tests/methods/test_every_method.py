@@ -240,8 +240,8 @@ def test_a_nought_that_means_nothing_is_one_line(method, option):
 
 @pytest.mark.parametrize(
     "method, option, value",
-    [("regression", "lds_sigma", -1), ("regression", "lds_kernel", "box"), ("forest", "depth", 0), ("dldl", "sigma", "2"),
-     ("sord", "scale", float("nan"))],
+    [("regression", "lds_sigma", -1), ("regression", "lds_kernel", "box"), ("forest", "depth", 0),
+     ("dldl", "sigma", "2"), ("sord", "scale", float("nan"))],
 )  # fmt: skip
 def test_options_made_in_python_are_checked_alike(method, option, value):
     config = METHODS[method].Config(**{option: value})
