@@ -1,7 +1,7 @@
 """Progressive resizing: most steps on small images, the last ones on full size.
 
-Howard et al., "Training Imagenet in 3 hours for 25 minutes", fast.ai, 2018; Tan and Le, "EfficientNetV2", ICML 2021. The
-options have the names of MosaicML Composer's ``ProgressiveResizing``.
+Howard et al., "Training Imagenet in 3 hours for 25 minutes", fast.ai, 2018; Tan and Le, "EfficientNetV2", ICML 2021.
+The options have the names of MosaicML Composer's ``ProgressiveResizing``.
 """
 
 from dataclasses import dataclass

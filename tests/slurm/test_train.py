@@ -148,9 +148,7 @@ def test_a_killed_rank_and_a_silent_node_end_the_step_and_the_requeued_job_finis
 
 def test_before_its_time_limit_a_job_saves_and_goes_on_later_on_fewer_nodes_until_it_is_cancelled(submit, tmp_path):
     options = ("--nodes=2", "--time=60", "--signal=USR2@20")
-    training = submit(
-        tmp_path / "run", "--optim.epochs", "1000", options=options, PYTHON="python -m tests.slowly"
-    )
+    training = submit(tmp_path / "run", "--optim.epochs", "1000", options=options, PYTHON="python -m tests.slowly")
     training.reach(1)
     # SLURM looks at time limits every 30 seconds, and warns up to as much too early: a limit that was given before the
     # start could end before the first step.
