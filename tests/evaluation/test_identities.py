@@ -2,6 +2,8 @@
 
 import csv
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.calibration.conformal import conformal_radius, fit_calibration
+from mivolo_lite.evaluation.classes import class_accuracy
 from mivolo_lite.evaluation.compare import compare, comparison_table
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.groups import gaps, macro_mae
@@ -32,6 +35,7 @@ from mivolo_lite.evaluation.report_tables import age_table
 from mivolo_lite.evaluation.robustness import VERSIONS, degradation
 from mivolo_lite.evaluation.summary import age_curves, summarise
 from mivolo_lite.evaluation.table import metrics_table
+from mivolo_lite.experiments.crossval import _concatenate
 from mivolo_lite.experiments.spread import spread
 from mivolo_lite.shards.scan import index_shards
 from tests.evaluation.simulated import people, pick
@@ -70,14 +74,38 @@ def test_where_nobody_is_in_two_images_identities_change_no_number():
     assert without_people(fit_calibration(replace(p, identity=shuffled), by="age")) == fit_calibration(p, by="age")
 
 
-def test_identities_change_intervals_and_no_figure():
-    p = people(1200, seed=3)
-    plain, known = summarise(p, (18,)), summarise(replace(p, identity=np.arange(1200.0) // 12), (18,))
+def test_identities_widen_every_interval_and_change_no_figure():
+    """Of four copies of each image they are those of one, about twice as wide; of a share of 0 four times."""
+    p = pick(people(600, seed=3), np.repeat(np.arange(600), 4))
+    p = replace(p, lower=p.age - 5, upper=p.age + 5)
+    plain, known = (summarise(replace(p, identity=who), (18,), 0.9) for who in (None, np.arange(2400.0) // 4))
     for name in ("n", "mae", "bias", "cs5", "ce20", "gender_accuracy", "risk_coverage"):
         assert known[name] == plain[name]
-    assert all(known["intervals"][name] != plain["intervals"][name] for name in plain["intervals"])
-    assert known["macro_mae"]["value"] == plain["macro_mae"]["value"] and known["people"] == 100
-    assert known["nist"]["teen_mae"]["interval"] != plain["nist"]["teen_mae"]["interval"]
+    assert known["macro_mae"]["value"] == plain["macro_mae"]["value"] and known["people"] == 600
+    for where in (
+        *(("intervals", name) for name in plain["intervals"]),
+        *(("by", "gender", "F", f"{name}_interval") for name in ("mae", "bias")),
+        ("gaps", "group", "rows", "a", "interval"),
+        ("gaps", "group", "rows", "a", "standardised_interval"),
+        *(("nist", name, "interval") for name in ("teen_mae", "teen_tpr", "adult_fpr")),
+        ("thresholds", 0, "false_pass", "interval", 0),
+        ("gender", "by", "group", "a", "interval"),
+        ("age_intervals", "interval"),
+        ("age_intervals", "by", "group", "a", "interval"),
+    ):
+        ends = [reduce(getitem, where, metrics) for metrics in (plain, known)]
+        assert 1.5 < np.ptp(ends[1]) / np.ptp(ends[0]) < 4, where
+    assert known["gender"]["ece_by_chance"] > 1.5 * plain["gender"]["ece_by_chance"]
+    assert known["gaps"]["group"]["raw"]["by_chance"] > 1.5 * plain["gaps"]["group"]["raw"]["by_chance"]
+
+
+def test_shares_of_age_groups_are_over_people():
+    lo = np.repeat(np.tile([0.0, 10, 20], 30), 5)
+    age = lo + np.repeat(np.random.default_rng(0).normal(5, 5, 90), 5)
+    plain, known = class_accuracy(age, lo, lo + 9), class_accuracy(age, lo, lo + 9, np.arange(450.0) // 5)
+    for one, other in ((plain, known), (plain["by"]["10-19"], known["by"]["10-19"])):
+        assert one["accuracy"] == other["accuracy"]
+        assert np.ptp(other["accuracy_interval"]) > 1.8 * np.ptp(one["accuracy_interval"])
 
 
 def test_the_bootstrap_draws_people_with_all_of_their_images():
@@ -271,3 +299,9 @@ def test_evaluate_writes_the_numbers_that_the_index_gave_to_names(tmp_path, caps
     main(["calibrate", "--checkpoint", f"{tmp_path}/best", "--data", f"{tmp_path}/shards", "--level", "0.5",
           "--workers", "0"])  # fmt: skip
     assert "from 7 ages of 3 people and" in capsys.readouterr().out
+
+
+def test_folds_that_an_earlier_version_evaluated_leave_all_without_identities():
+    old, new = people(2), replace(people(3), identity=np.array([0.0, 0, 1]))
+    assert _concatenate([new, old]).identity is _concatenate([old, new]).identity is None
+    assert _concatenate([new, new]).identity.tolist() == [0, 0, 1] * 2
