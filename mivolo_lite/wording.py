@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _LONGEST = 100  # characters of a name
 
@@ -10,6 +11,13 @@ _LONGEST = 100  # characters of a name
 def count_of(number: int, noun: str, plural: str = "") -> str:
     """``1 sample``, ``2 samples``, ``3 bodies``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def images_of(row: Mapping[str, Any]) -> str:
+    """``n=825``; where the row of figures says how many ``people`` the images are of, ``825 images of 69 people``."""
+    if "people" not in row:
+        return f"n={row['n']}"
+    return f"{count_of(row['n'], 'image')} of {count_of(row['people'], 'person', 'people')}"
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mivolo_lite.evaluation.intervals import LIMIT, as_pair, share_interval
+from mivolo_lite.evaluation.intervals import LIMIT, Identity, as_pair, select, share_interval
 from mivolo_lite.evaluation.metrics import age_errors
 
 _FAIRFACE = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
@@ -13,7 +13,7 @@ MIVOLO_STARTS = {_FAIRFACE: (0, 3, 10, 20, 30, 40, 50, 60, 70), _ADIENCE: (0, 4,
 """The first year of each group by MiVOLO's evaluation, of rounded estimates."""
 
 
-def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
+def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Identity = None) -> dict | None:
     """How often the estimate is in the true age group, as FairFace (9 groups) and Adience (8) are judged.
 
     The groups are the ranges that occur; samples whose age is known exactly are left out. Ranges are in completed
@@ -24,6 +24,7 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     Args:
         age: (N,) estimates, NaN where there is none.
         lo, hi: (N,) true ranges, NaN where unknown.
+        identity: who is in each image.
 
     MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
     of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures are added under
@@ -31,12 +32,12 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
 
     Returns:
         ``n``, ``accuracy``, ``one_off`` (at most one group away), ``distance`` (mean of the years to the range as
-        labelled, as in the MAE: 9.9 is 0.9 from ``3-9``, though right), an exact 95 % ``accuracy_interval`` and
+        labelled, as in the MAE: 9.9 is 0.9 from ``3-9``, though right), a 95 % ``accuracy_interval`` and
         ``one_off_interval``, ``classes`` and the same ``by`` class, where fewer than ``LIMIT`` have no figures. None
         where fewer than two ranges occur, or some overlap.
     """
     ranged = ~np.isnan(age) & (lo < hi)
-    age, lo, hi = age[ranged], lo[ranged], hi[ranged]
+    age, lo, hi, identity = age[ranged], lo[ranged], hi[ranged], select(identity, ranged)
     classes, true = np.unique(np.stack([lo, hi], axis=1), axis=0, return_inverse=True)
     if len(classes) < 2 or (classes[1:, 0] <= classes[:-1, 1]).any():
         return None
@@ -44,26 +45,31 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | No
     away = np.abs(np.searchsorted(borders, age, side="right") - true)
     distance = np.abs(age_errors(age, lo, hi))
     names = [f"{lowest:g}-{highest:g}" for lowest, highest in classes]
-    by = {name: _row(away[true == index], distance[true == index], LIMIT) for index, name in enumerate(names)}
-    mivolo = _mivolo_row(age, lo, hi)
-    return _row(away, distance) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
+    by = {
+        name: _row(away[of], distance[of], select(identity, of), LIMIT)
+        for name, of in ((name, true == index) for index, name in enumerate(names))
+    }
+    mivolo = _mivolo_row(age, lo, hi, identity)
+    return (
+        _row(away, distance, identity) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
+    )
 
 
-def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> dict | None:
+def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Identity) -> dict | None:
     ranges = list(zip(lo.tolist(), hi.tolist(), strict=True))
     groups = next((groups for groups in MIVOLO_STARTS if set(ranges) <= set(groups)), None)
     if groups is None:
         return None
     true = np.array([groups.index(pair) for pair in ranges])
     away = np.abs(np.searchsorted(MIVOLO_STARTS[groups], np.round(age), side="right") - 1 - true)
-    row = _row(away, np.zeros(len(away)))
+    row = _row(away, np.zeros(len(away)), identity)
     return {name: value for name, value in row.items() if name != "distance"}
 
 
-def _row(away: np.ndarray, distance: np.ndarray, limit: int = 1) -> dict:
+def _row(away: np.ndarray, distance: np.ndarray, identity: Identity, limit: int = 1) -> dict:
     row: dict[str, Any] = {"n": len(away)}
     if len(away) < limit:
         return row | dict.fromkeys(("accuracy", "one_off", "accuracy_interval", "one_off_interval", "distance"))
     for name, hits in (("accuracy", away == 0), ("one_off", away <= 1)):
-        row |= {name: float(hits.mean()), f"{name}_interval": as_pair(share_interval(hits))}
+        row |= {name: float(hits.mean()), f"{name}_interval": as_pair(share_interval(hits, identity=identity))}
     return row | {"distance": float(distance.mean())}

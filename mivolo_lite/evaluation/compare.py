@@ -17,16 +17,20 @@ from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.intervals import (
     LIMIT,
+    Identity,
     as_pair,
     bootstrap_of_enough,
+    count_people,
     counted,
     half_width,
     means,
     paired_share_interval,
+    select,
     share_interval,
 )
 from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
+from mivolo_lite.wording import images_of
 
 METRICS = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
 """What is compared: the title and the format of each metric."""
@@ -58,7 +62,8 @@ def compare(folders: Sequence[Path | str]) -> dict:
         each evaluation its ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n``, of all its
         own images, and, but for the first, ``difference``: ``value`` minus the first's, ``interval``, ``n`` and
         ``more_than_noise``, of the images that both have estimates of. The intervals of the MAE are None for fewer than
-        ``LIMIT`` images, and such a difference is not called more than noise.
+        ``LIMIT`` people, and such a difference is not called more than noise. Where identities are known, ``people``
+        is next to each ``n``.
 
     Raises:
         UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or
@@ -68,22 +73,28 @@ def compare(folders: Sequence[Path | str]) -> dict:
 
 
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:
-    """The evaluations in these folders, their samples in the order of the first's. Raises UserError as ``compare``."""
+    """The evaluations in these folders, their samples in the order of the first's. Raises UserError as ``compare``.
+
+    All have the identities of the first that has some: those of earlier versions have none.
+    """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise UserError(f"compare: {' '.join(map(str, folders))}: one of them is given twice")
     runs = [run for folder in folders for run in _read(Path(folder))]
     if len(runs) < 2:
         raise UserError(f"compare: {folders[0]} is one evaluation; give at least two")
     first = runs[0]
+    matched = [_matched(run.predictions, run.name, first.predictions, first.name) for run in runs]
+    identity = next((predictions.identity for predictions in matched if predictions.identity is not None), None)
     return [
-        replace(run, predictions=_matched(run.predictions, run.name, first.predictions, first.name)) for run in runs
+        replace(run, predictions=replace(predictions, identity=identity))
+        for run, predictions in zip(runs, matched, strict=True)
     ]
 
 
 def compare_runs(runs: Sequence[Run]) -> dict:
     """What ``compare`` returns, of evaluations whose samples are in one order."""
     level = 1 - 0.05 / (len(runs) - 1)
-    losses = [image_losses(run.predictions) for run in runs]
+    losses, identity = [image_losses(run.predictions) for run in runs], runs[0].predictions.identity
     rows: list[dict[str, Any]] = []
     for index, run in enumerate(runs):
         row: dict[str, Any] = {"name": run.name}
@@ -91,9 +102,9 @@ def compare_runs(runs: Sequence[Run]) -> dict:
             interval, paired = (
                 (_mean_interval, _difference_interval) if metric == "mae" else (share_interval, paired_share_interval)
             )
-            row[metric] = _mean(losses[index][metric], 0.95, interval)
+            row[metric] = _mean(losses[index][metric], 0.95, interval, identity)
             if index and row[metric] and rows[0][metric]:
-                difference = _mean(losses[index][metric] - losses[0][metric], level, paired)
+                difference = _mean(losses[index][metric] - losses[0][metric], level, paired, identity)
                 if difference:
                     lower, upper = difference["interval"] or (0, 0)
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
@@ -124,6 +135,8 @@ def comparison_table(comparison: dict) -> str:
         for row in rows:
             lines.append(f"{row['name']:{width}}{_cells(row[metric], metric)}".rstrip())
     lines += ["", f"differences are paired by image; their intervals hold {coverage_in_words(comparison)}"]
+    if people := sampled_in_words(comparison):
+        lines.append(f"people are sampled: {people}")
     return "\n".join(lines[1:])
 
 
@@ -132,6 +145,12 @@ def coverage_in_words(comparison: dict) -> str:
     others = len(comparison["rows"]) - 1
     together = "" if others == 1 else f", 95 % for all {others} together"
     return f"{comparison['level']:.2%}{together}, for each metric on its own"
+
+
+def sampled_in_words(comparison: dict) -> str:
+    """How many images of how many people the first evaluation is of; empty where nobody is known."""
+    cells = (comparison["rows"][0][metric] for metric in METRICS)
+    return next((images_of(cell) for cell in cells if cell and "people" in cell), "")
 
 
 def _cells(cell: dict | None, metric: str) -> str:
@@ -202,23 +221,29 @@ def _matched(predictions: Predictions, name: str, first: Predictions, first_name
         first.age_hi,
         first.gender,
         first.group,
+        identity=select(predictions.identity, rows),
     )
 
 
-def _mean(values: np.ndarray, level: float, interval: Callable[[np.ndarray, float], np.ndarray]) -> dict | None:
-    values = values[~np.isnan(values)]
+def _mean(
+    values: np.ndarray, level: float, interval: Callable[[np.ndarray, float, Identity], np.ndarray], identity: Identity
+) -> dict | None:
+    is_known = ~np.isnan(values)
+    values, identity = values[is_known], select(identity, is_known)
     if not len(values):
         return None
-    return {"value": float(values.mean()), "interval": as_pair(interval(values, level)), "n": len(values)}
+    people = {} if identity is None else {"people": count_people(identity, len(values))}
+    ends = as_pair(interval(values, level, identity))
+    return {"value": float(values.mean()), "interval": ends, "n": len(values)} | people
 
 
-def _mean_interval(values: np.ndarray, level: float) -> np.ndarray:
-    return bootstrap_of_enough(counted(values), means, level)[:, 0, 0]
+def _mean_interval(values: np.ndarray, level: float, identity: Identity) -> np.ndarray:
+    return bootstrap_of_enough(counted(values), means, level, identity)[:, 0, 0]
 
 
-def _difference_interval(difference: np.ndarray, level: float) -> np.ndarray:
+def _difference_interval(difference: np.ndarray, level: float, identity: Identity = None) -> np.ndarray:
     """Student's. At the high levels that many evaluations ask for, a bootstrap of 30 to 100 images is too narrow: it
     finds differences between equals twice as often as it says."""
-    if len(difference) < LIMIT:
+    if count_people(identity, len(difference)) < LIMIT:
         return np.full(2, np.nan)
-    return difference.mean() + np.array([-1, 1]) * half_width(difference, level)
+    return difference.mean() + np.array([-1, 1]) * half_width(difference, level, identity)

@@ -5,7 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mivolo_lite.csv_file import written_csv
-from mivolo_lite.evaluation.compare import METRICS, Run, compare_runs, coverage_in_words, read_runs, verdict
+from mivolo_lite.evaluation.compare import (
+    METRICS,
+    Run,
+    compare_runs,
+    coverage_in_words,
+    read_runs,
+    sampled_in_words,
+    verdict,
+)
 from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
@@ -121,6 +129,8 @@ def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
         rows = [[label, *_cells(row[metric], metric)] for label, row in zip(labels, comparison["rows"], strict=True)]
         lead = f"{better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
         lead += f"{coverage_in_words(comparison)}."
+        if people := sampled_in_words(comparison):
+            lead += f" People are sampled: {people}."
         yield Section(title, [Table(("", "n", "value", "difference", ""), rows)], lead)
 
 

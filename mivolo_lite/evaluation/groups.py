@@ -7,13 +7,16 @@ import numpy as np
 from mivolo_lite.evaluation.intervals import (
     LEVEL,
     LIMIT,
+    Identity,
     as_pair,
     cell_sums,
+    count_people,
     counted,
     finite_or_none,
     means,
     percentiles,
     replicates,
+    select,
 )
 from mivolo_lite.evaluation.metrics import by_number, has_name
 
@@ -23,17 +26,18 @@ _COMMON = 5  # images that every subgroup must have of an age bin for it to coun
 Names = Sequence[str | None]
 
 
-def macro_mae(errors: np.ndarray, decade: Names) -> dict:
+def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> dict:
     """Mean of the MAEs of the age bins, each with the same weight, and the worst of them.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         decade: (N,) names of the age bins, None where unknown.
+        identity: who is in each image.
 
     Returns:
         ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
         ``interval``, see ``worst_interval``), ``bins``, how many count, and ``left_out``, the number of images by name
-        of the others.
+        of the others. Where a bin has fewer than ``LIMIT`` people, both intervals are None.
     """
     is_known = ~np.isnan(errors) & has_name(decade)
     names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known])
@@ -41,43 +45,46 @@ def macro_mae(errors: np.ndarray, decade: Names) -> dict:
     if not names:
         return empty
     use = is_known & np.isin(np.array(decade, dtype=object), names)
-    cell = _codes(np.array(decade, dtype=object)[use], names)
+    cell, identity = _codes(np.array(decade, dtype=object)[use], names), select(identity, use)
     values = counted(np.abs(errors[use]))
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         mae = means(sums)[..., 0]
         return np.concatenate([mae, mae.mean(axis=1, keepdims=True)], axis=1)
 
-    mae, resampled = statistic(cell_sums(values, cell))[0], replicates(values, statistic, cell)
-    interval = percentiles(resampled)
-    rows = _rows(names, np.bincount(cell), mae, interval)
+    mae, resampled = statistic(cell_sums(values, cell))[0], replicates(values, statistic, cell, identity=identity)
+    people = _people(cell, identity)
+    rows = _rows(names, np.bincount(cell), people, mae, percentiles(resampled))
+    resampled = _of_enough(resampled, people)
     return empty | {
         "value": float(mae[-1]),
-        "interval": as_pair(interval[:, -1]),
+        "interval": as_pair(percentiles(resampled[:, -1])),
         "worst": _worst(rows) | {"interval": as_pair(worst_interval(mae[:-1], resampled[:, :-1]))},
         "bins": len(names),
     }
 
 
-def gaps(errors: np.ndarray, subgroup: Names, decade: Names) -> dict | None:
+def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity = None) -> dict | None:
     """MAE of every subgroup, and the gap between the best and the worst treated, raw and age-standardised.
 
     The raw gap mixes how a subgroup is treated with how old it is in this data set: babies are easy. The standardised
     MAE of a subgroup weighs its age bins as all these images together are distributed over them (direct
     standardisation), over the bins of which every subgroup has some images. A gap is never 0, for the best and the
     worst of equals differ by chance: ``by_chance`` is what 95 % of shuffles of the subgroups within the age bins stay
-    below. For the same reason a bootstrap of the gap itself, or of the worst MAE, lies too high; see ``gap_interval``
+    below; where people are in several images, 95 % of bootstrap samples of people, see ``between_equals``. For the same
+    reason a bootstrap of the gap itself, or of the worst MAE, lies too high; see ``gap_interval``
     and ``worst_interval`` for what their intervals are.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
         subgroup, decade: (N,) names of the subgroups and of the age bins, None where unknown.
+        identity: who is in each image.
 
     Returns:
         ``rows`` by name (``n``, ``mae``, ``interval``, ``standardised``, ``standardised_interval``), ``worst``, ``raw``
         and ``standardised`` (``gap`` in years, ``ratio``, ``interval`` of the gap, ``worst_interval``, ``by_chance``),
         ``common_bins``, ``common_share`` of the images in those bins, ``limit`` and ``left_out``. None with fewer than
-        two subgroups.
+        two subgroups. Intervals of a subgroup of fewer than ``LIMIT`` people are None, and then those of the gaps.
     """
     is_known = ~np.isnan(errors) & has_name(subgroup) & has_name(decade)
     subgroups, decades = np.array(subgroup, dtype=object), np.array(decade, dtype=object)
@@ -88,13 +95,16 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names) -> dict | None:
     bins = sorted(set(decades[use]), key=by_number)
     crossed = _Crossed(_codes(subgroups[use], names), _codes(decades[use], bins), np.abs(errors[use]))
     estimates = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
-    resampled = replicates(crossed.values, crossed.maes, crossed.cell)
-    interval = percentiles(resampled)
-    by_chance = crossed.gaps_by_chance()
-    rows = _rows(names, crossed.count.sum(axis=1), estimates[0], interval[:, 0])
+    identity = select(identity, use)
+    resampled = replicates(crossed.values, crossed.maes, crossed.cell, identity=identity)
+    interval, people = percentiles(resampled), _people(crossed.subgroup, identity)
+    is_shuffled = count_people(identity, len(crossed.subgroup)) == len(crossed.subgroup)
+    by_chance = crossed.gaps_by_chance() if is_shuffled else crossed.between_equals(resampled)
+    rows = _rows(names, crossed.count.sum(axis=1), people, estimates[0], interval[:, 0])
     for index, row in enumerate(rows.values()):
         row["standardised"] = finite_or_none(estimates[1, index])
-        row["standardised_interval"] = as_pair(interval[:, 1, index])
+        row["standardised_interval"] = as_pair(interval[:, 1, index]) if people[index] >= LIMIT else None
+    resampled = _of_enough(resampled, people)
     return {
         "rows": rows,
         "worst": _worst(rows),
@@ -216,6 +226,17 @@ class _Crossed:
             shuffled_gaps.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
         return np.quantile(shuffled_gaps, 0.95, axis=0)
 
+    def between_equals(self, resampled: np.ndarray) -> np.ndarray:
+        """(2,) what ``gaps_by_chance`` is where people are in several images: of these, a shuffle varies too little.
+
+        The MAEs vary as in replicates (times, 2, subgroups) of people, but around those that the subgroups would have
+        if each age bin had one MAE (a bootstrap of the null hypothesis; Hall and Wilson, Biometrics 1991).
+        """
+        estimates = self.maes(cell_sums(self.values, self.cell))
+        of_bins = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
+        equals = self.maes(cell_sums(counted(of_bins[self.decade]), self.cell))
+        return percentiles(np.ptp(equals + resampled - estimates, axis=2), level=0.9)[1]
+
 
 def _large_subgroups(names: np.ndarray) -> tuple[list[str], dict[str, int]]:
     """Names of at least ``LIMIT`` rows, sorted, and the number of rows of the others."""
@@ -229,9 +250,27 @@ def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:
     return np.array([code[name] for name in names], dtype=np.int64)
 
 
-def _rows(names: Sequence[str], n: np.ndarray, mae: np.ndarray, interval: np.ndarray) -> dict[str, dict]:
+def _people(subgroup: np.ndarray, identity: Identity) -> np.ndarray:
+    """(subgroups,) how many people are in the images of each."""
+    return np.array(
+        [count_people(select(identity, subgroup == code), n) for code, n in enumerate(np.bincount(subgroup))]
+    )
+
+
+def _of_enough(resampled: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """Replicates that involve all subgroups: NaN where one has fewer than ``LIMIT`` people."""
+    return resampled if people.min() >= LIMIT else np.full_like(resampled, np.nan)
+
+
+def _rows(
+    names: Sequence[str], n: np.ndarray, people: np.ndarray, mae: np.ndarray, interval: np.ndarray
+) -> dict[str, dict]:
     return {
-        name: {"n": int(n[index]), "mae": float(mae[index]), "interval": as_pair(interval[:, index])}
+        name: {
+            "n": int(n[index]),
+            "mae": float(mae[index]),
+            "interval": as_pair(interval[:, index]) if people[index] >= LIMIT else None,
+        }
         for index, name in enumerate(names)
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mivolo_lite.evaluation.metrics import task_scores
 from mivolo_lite.reporting.page import Cell
+from mivolo_lite.wording import images_of
 
 LOWER, HIGHER, ZERO = "lower is better", "higher is better", "nearest 0 is best"
 ADJUSTED = "age-adjusted"
@@ -74,7 +75,7 @@ def figure(value: float | None, interval: Sequence[float] | None, form: str = ".
 def _ages(metrics: dict) -> Iterator[Measure]:
     intervals, macro = metrics["intervals"], metrics["macro_mae"]
     if metrics["n"]:
-        note = f"n={metrics['n']}; mean-age baseline {metrics['baseline_mae']:.2f}"
+        note = f"{images_of(metrics)}; mean-age baseline {metrics['baseline_mae']:.2f}"
         yield Measure("MAE, years", LOWER, f"{metrics['mae']:.2f}", between(intervals["mae"]), note=note)
         note = "errors of at most 5 years"
         yield Measure("CS@5", HIGHER, f"{metrics['cs5']:.1%}", between(intervals["cs5"], ".1%"), note=note)

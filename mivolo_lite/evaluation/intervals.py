@@ -1,4 +1,11 @@
-"""Intervals: percentile bootstrap of any statistic of sums over images, exact ones of shares."""
+"""Intervals: percentile bootstrap of any statistic of sums over images, exact ones of shares, Student's of means.
+
+Images of one person err alike, so they say less than as many images of different people. Where identities are known,
+people are what is sampled: the bootstrap draws them with all of their images (the cluster bootstrap; Davison and
+Hinkley 1997, section 3.8), variances are of sums over people (Liang and Zeger, Biometrika 1986), and shares have the
+exact intervals of as many independent images as their variance is that of (Korn and Graubard, Survey Methodology 1998).
+Where nobody is in two images, all of them are what they are without identities, to the last bit.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -8,10 +15,13 @@ import numpy as np
 TIMES, LEVEL = 1000, 0.95
 
 LIMIT = 30
-"""Fewer images than this give no figure: their mean is mostly noise."""
+"""Fewer images than this give no figure, and fewer people no bootstrap interval: their mean is mostly noise."""
 
 _ELEMENTS = 4_000_000  # sums held at once: 32 MB
 _DRAWS = 10_000  # images sampled at once: of few images, many replicates, which fit a CPU's cache
+
+Identity = np.ndarray | None
+"""(N,) number of the person in each image, NaN where unknown: an image of somebody else. None where all are unknown."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps sums (B, C, K), over the images of each of C cells of K values, to (B, ...) numbers."""
@@ -24,27 +34,30 @@ def bootstrap(
     times: int = TIMES,
     level: float = LEVEL,
     seed: int = 0,
+    identity: Identity = None,
 ) -> np.ndarray:
-    """The percentile bootstrap interval of a statistic: images are resampled with replacement.
+    """The percentile bootstrap interval of a statistic: people are resampled with replacement.
 
     Args:
-        values, statistic, cell, times, seed: see ``replicates``; NaN where a replicate has no statistic (it is left
-            out).
+        values, statistic, cell, times, seed, identity: see ``replicates``; NaN where a replicate has no statistic (it
+            is left out).
         level: share of the replicates between the two ends.
 
     Returns:
         (2, ...) lower and upper end of the statistic, NaN where no replicate had one.
     """
-    return percentiles(replicates(values, statistic, cell, times, seed), level)
+    return percentiles(replicates(values, statistic, cell, times, seed, identity), level)
 
 
-def bootstrap_of_enough(values: np.ndarray, statistic: Statistic, level: float = LEVEL) -> np.ndarray:
-    """``bootstrap``, all NaN for fewer than ``LIMIT`` images.
+def bootstrap_of_enough(
+    values: np.ndarray, statistic: Statistic, level: float = LEVEL, identity: Identity = None
+) -> np.ndarray:
+    """``bootstrap``, all NaN for fewer than ``LIMIT`` people.
 
     A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
     """
-    if len(values) >= LIMIT:
-        return bootstrap(values, statistic, level=level)
+    if count_people(identity, len(values)) >= LIMIT:
+        return bootstrap(values, statistic, level=level, identity=identity)
     figures = statistic(np.zeros((1, 1, values.shape[1])))[0]  # how many there are, also of no image
     return np.full((2, *figures.shape), np.nan)
 
@@ -57,9 +70,14 @@ def percentiles(resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
 
 
 def replicates(
-    values: np.ndarray, statistic: Statistic, cell: np.ndarray | None = None, times: int = TIMES, seed: int = 0
+    values: np.ndarray,
+    statistic: Statistic,
+    cell: np.ndarray | None = None,
+    times: int = TIMES,
+    seed: int = 0,
+    identity: Identity = None,
 ) -> np.ndarray:
-    """(times, ...) the statistic of images resampled with replacement.
+    """(times, ...) the statistic of people resampled with replacement, each with all images.
 
     Means, gaps between groups and averages over age bins are all functions of sums over cells, so no image is
     touched twice in a replicate and 100,000 images take a second.
@@ -70,19 +88,21 @@ def replicates(
         cell: (N,) from 0 to C - 1, every number at least once; one cell where None.
         times: replicates.
         seed: of the draws.
+        identity: who is in each image.
     """
     cell = np.zeros(len(values), dtype=np.int64) if cell is None else cell
     order = np.argsort(cell, kind="stable")
     columns, starts = values[order].T.astype(np.float64), np.flatnonzero(np.diff(cell[order], prepend=-1))
-    random, n = np.random.default_rng(seed), len(values)
+    random, person = np.random.default_rng(seed), people_of(select(identity, order), len(values))
+    n = person.max() + 1
 
     def resample(times: int) -> np.ndarray:
         draws = random.integers(0, n, (times, n)) + n * np.arange(times)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each image is there
-        return np.add.reduceat(columns * counts, starts, axis=2).swapaxes(1, 2)
+        counts = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each person is there
+        return np.add.reduceat(columns * counts[..., person], starts, axis=2).swapaxes(1, 2)
 
     def sums(times: int) -> np.ndarray:
-        return np.concatenate([resample(some) for some in _batches(times, _DRAWS // n)])
+        return np.concatenate([resample(some) for some in _batches(times, _DRAWS // len(values))])
 
     held = _ELEMENTS // (len(starts) * len(columns))
     return np.concatenate([statistic(sums(some)) for some in _batches(times, held)])
@@ -94,9 +114,10 @@ def _batches(count: int, at_once: int) -> list[int]:
     return [min(at_once, count - start) for start in range(0, count, at_once)]
 
 
-def share_interval(hits: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """(2,) ends of the share of hits (N,); see ``count_interval``."""
-    return count_interval(int(np.sum(hits)), len(hits), level)
+def share_interval(hits: np.ndarray, level: float = LEVEL, identity: Identity = None) -> np.ndarray:
+    """(2,) ends of the share of hits, (N,) from 0 to 1; see ``count_interval`` and ``design_effect``."""
+    effect = design_effect(hits - np.mean(hits), identity, level)
+    return count_interval(np.sum(hits) / effect, len(hits) / effect, level)
 
 
 def count_interval(hits: float, n: float, level: float = LEVEL) -> np.ndarray:
@@ -112,25 +133,89 @@ def count_interval(hits: float, n: float, level: float = LEVEL) -> np.ndarray:
     return np.array([lower, betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0])
 
 
-def paired_share_interval(difference: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def paired_share_interval(difference: np.ndarray, level: float = LEVEL, identity: Identity = None) -> np.ndarray:
     """(2,) ends of the mean of (N,) differences of two hits, each -1, 0 or 1 (Agresti and Min, 2005).
 
-    Half an image is added to each of the four outcomes, so that two models that never differ are not certain to.
+    Half a person is added to each of the four outcomes, so that two models that never differ are not certain to. See
+    ``design_effect`` for people in several images.
     """
     from scipy.special import ndtri
 
-    n, gained, lost = len(difference) + 2, np.sum(difference > 0) + 0.5, np.sum(difference < 0) + 0.5
+    effect = design_effect(difference - np.mean(difference), identity, level)
+    half_a_person = len(difference) / count_people(identity, len(difference)) / 2
+    n = (len(difference) + 4 * half_a_person) / effect
+    gained, lost = ((np.sum(sign * difference > 0) + half_a_person) / effect for sign in (1, -1))
     mean = (gained - lost) / n
     half = ndtri((1 + level) / 2) * np.sqrt(((gained + lost) / n - mean**2) / n)
     return np.clip([mean - half, mean + half], -1, 1)
 
 
-def half_width(values: np.ndarray, level: float = LEVEL) -> float:
-    """Half of Student's interval of the mean of (N,) numbers; NaN of one."""
+def half_width(values: np.ndarray, level: float = LEVEL, identity: Identity = None) -> float:
+    """Half of Student's interval of the mean of (N,) numbers; NaN of one person."""
     from scipy.special import stdtrit
 
+    values = _one_a_person(values, identity)
     n = len(values)
     return float(stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+
+
+def design_effect(deviations: np.ndarray, identity: Identity, level: float = LEVEL) -> float:
+    """By how much a mean's variance is larger since people are in several images (Kish, 1965); 1 where nobody is.
+
+    Counts of images that are divided by it are those of independent images (Rao and Scott, Biometrics 1992). As the
+    variance is itself estimated from so many people, it is larger by what Student's intervals of so many are wider
+    (Korn and Graubard, Survey Methodology 1998). Where all deviations are 0, as of a share of 0 or 1, nothing says how
+    alike the images of a person are: they count as one.
+
+    Args:
+        deviations: (N,) of the images from their mean, each times its weight in the estimate.
+        identity: who is in each image.
+        level: of the interval.
+    """
+    from scipy.special import stdtrit
+
+    images = len(deviations)
+    person = people_of(identity, images)
+    people = count_people(identity, images)
+    if people == images:
+        return 1.0
+    if people == 1 or not deviations.any():
+        return images / people
+    totals = np.bincount(person, deviations)
+    larger = people / (people - 1) * np.sum(totals**2) / np.sum(deviations**2)
+    of_people, of_images = stdtrit([people - 1, images - 1], (1 + level) / 2)
+    return max(1.0, float(larger * (of_people / of_images) ** 2))
+
+
+def _one_a_person(values: np.ndarray, identity: Identity) -> np.ndarray:
+    """(people,) numbers whose mean is that of (N,) values, and varies as it does where people are sampled.
+
+    What is beyond the mean are the sums over each person's deviations (the linearised mean, as surveys have it).
+    """
+    people = count_people(identity, len(values))
+    if people == len(values):
+        return values
+    deviations = np.bincount(people_of(identity, len(values)), values - values.mean())
+    return values.mean() + deviations * people / len(values)
+
+
+def people_of(identity: Identity, images: int) -> np.ndarray:
+    """(images,) who is in each image, from 0 on without a gap; the images' own numbers where nobody is in two."""
+    if identity is not None:
+        people, person = np.unique(identity, return_inverse=True, equal_nan=False)
+        if len(people) < images:
+            return person
+    return np.arange(images)
+
+
+def count_people(identity: Identity, images: int) -> int:
+    """How many people are in so many images."""
+    return images if identity is None else len(np.unique(identity, equal_nan=False))
+
+
+def select(identity: Identity, images: np.ndarray) -> Identity:
+    """Who is in some of the images."""
+    return None if identity is None else identity[images]
 
 
 def counted(*columns: np.ndarray) -> np.ndarray:

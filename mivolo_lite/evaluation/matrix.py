@@ -25,6 +25,7 @@ from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
+from mivolo_lite.wording import images_of
 
 PAGE_FILE = "report.html"
 
@@ -39,8 +40,8 @@ its number of images."""
 
 _LEAD = (
     "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
-    "images; shares have exact ones. An age known as a range counts by its distance to it, so data sets of ranges look "
-    "easier."
+    "images, or of people where the labels say who they are; shares have exact ones. An age known as a range counts by "
+    "its distance to it, so data sets of ranges look easier."
 )
 _MARKED = f"* {TRAINED_ON}"
 
@@ -150,6 +151,7 @@ def _marks(matrix: dict) -> bool:
 def _cell(metrics: dict) -> dict:
     cell = {name: metrics[name] for name in ("n", "mae", "cs5", "bias", "gender_n", "gender_accuracy")}
     cell |= {f"{name}_interval": metrics["intervals"][name] for name in ("mae", "cs5", "bias", "gender_accuracy")}
+    cell |= {name: metrics[name] for name in ("people",) if name in metrics}
     if classes := metrics["classes"]:
         cell |= {f"age_group_{name}": classes[name] for name in ("n", "accuracy", "accuracy_interval")}
     if robustness := metrics.get("robustness"):
@@ -206,7 +208,7 @@ def _mae(cell: dict, largest: float, has_reports: bool) -> str | Cell:
     if cell["mae"] is None:
         return "no ages"
     href = f"{cell['folder']}/{PAGE_FILE}" if has_reports else ""
-    small = f"{between(cell['mae_interval'])}\nn={cell['n']}"
+    small = f"{between(cell['mae_interval'])}\n{images_of(cell)}"
     return Cell(f"{cell['mae']:.2f}{_mark(cell)}", small, href, shade=0.1 + 0.4 * cell["mae"] / largest)
 
 

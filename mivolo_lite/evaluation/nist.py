@@ -10,7 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from mivolo_lite.evaluation.intervals import LIMIT, as_pair, bootstrap, cell_sums, count_interval, counted, means
+from mivolo_lite.evaluation.intervals import (
+    LIMIT,
+    Identity,
+    as_pair,
+    bootstrap,
+    cell_sums,
+    count_interval,
+    count_people,
+    counted,
+    design_effect,
+    means,
+    select,
+    share_interval,
+)
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 
@@ -22,7 +35,8 @@ _REACH = 10  # challenge ages of a curve, in years above the legal age
 def nist_measures(predictions: Predictions) -> dict[str, dict]:
     """The measures that a set of images allows, each with ``value``, ``interval``, ``n`` and ``cells``.
 
-    ``value`` is None for fewer than ``LIMIT`` images, and where one of the cells that NIST averages is empty.
+    ``value`` is None for fewer than ``LIMIT`` images, and where one of the cells that NIST averages is empty. Of fewer
+    than ``LIMIT`` people an MAE has no ``interval``.
 
     * ``mae_18_30``: mean of 26 MAEs, 2 genders x the single years 18 to 30.
     * ``challenge_25_fpr``: share of 17-year-olds with an estimate of 25 or more, mean over gender x group.
@@ -32,6 +46,7 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
     * ``child_fpr``, ``adult_fpr``: share of 8 to 12, and of 17 to 22, estimated as 13 to 16.
     """
     estimate, year, gender, group = _single_years(predictions)
+    identity = predictions.identity
     error = np.abs(estimate - predictions.age_lo)
     by_year_and_gender = [None if name is None else (y, name) for y, name in zip(year, gender, strict=True)]
     group = group if any(group) else ["everyone"] * len(group)
@@ -40,14 +55,18 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
 
     def share(of: np.ndarray, first: int, last: int) -> dict:
         everyone = np.zeros(len(year), dtype=np.int64)
-        return _average(of, _within(year, first, last), everyone, None)
+        return _average(of, _within(year, first, last), everyone, None, identity)
 
     return {
         "mae_18_30": _average(
-            error, np.isin(year, ADULT_YEARS), by_year_and_gender, [(y, g) for y in ADULT_YEARS for g in GENDERS]
+            error,
+            np.isin(year, ADULT_YEARS),
+            by_year_and_gender,
+            [(y, g) for y in ADULT_YEARS for g in GENDERS],
+            identity,
         ),
-        "challenge_25_fpr": _average(estimate >= 25, year == 17, by_gender_and_group, None),
-        "teen_mae": _average(error, np.isin(year, TEEN_YEARS), year, list(TEEN_YEARS)),
+        "challenge_25_fpr": _average(estimate >= 25, year == 17, by_gender_and_group, None, identity),
+        "teen_mae": _average(error, np.isin(year, TEEN_YEARS), year, list(TEEN_YEARS), identity),
         "teen_tpr": share(as_teen, 13, 16),
         "teen_fnr_down": share(_within(estimate, 8, 12), 13, 16),
         "teen_fnr_up": share(_within(estimate, 17, 22), 13, 16),
@@ -75,25 +94,16 @@ def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
     lo, hi, estimate = predictions.age_lo, predictions.age_hi, predictions.age
     thresholds = np.arange(legal_age, legal_age + _REACH + 1)
     has_estimate = ~np.isnan(estimate) & ~np.isnan(lo)
-    passed, reached = (np.searchsorted(thresholds, age, side="right") for age in (estimate, lo))
+    passes, has_reached = (age >= thresholds[:, None] for age in (estimate, lo))
     minor, adult = has_estimate & (hi < legal_age), has_estimate & (lo >= legal_age)
-    tables = {
-        name: np.bincount(passed[use] * _side(thresholds) + reached[use], minlength=_side(thresholds) ** 2)
-        for name, use in (("minor", minor), ("hardest", minor & (lo >= legal_age - 1)), ("adult", adult))
-    }
     return {
         "legal_age": legal_age,
         "thresholds": thresholds.tolist(),
-        "false_pass": _rates(tables["minor"], thresholds, passes=True),
-        "false_pass_hardest": _rates(tables["hardest"], thresholds, passes=True),
-        "false_stop": _rates(tables["adult"], thresholds, passes=False),
-        "inconvenience": _rates(tables["adult"], thresholds, passes=False, reached=True),
+        "false_pass": _rates(passes, minor, predictions.identity),
+        "false_pass_hardest": _rates(passes, minor & (lo >= legal_age - 1), predictions.identity),
+        "false_stop": _rates(~passes, adult, predictions.identity),
+        "inconvenience": _rates(~passes, adult & has_reached, predictions.identity),
     }
-
-
-def _side(thresholds: np.ndarray) -> int:
-    """An age passes or has reached none, one, ... or all of the thresholds."""
-    return len(thresholds) + 1
 
 
 def _single_years(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, list[str | None], list[str | None]]:
@@ -108,7 +118,9 @@ def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
     return (age >= first) & (age < last + 1)
 
 
-def _average(value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, required: list | None) -> dict:
+def _average(
+    value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, required: list | None, identity: Identity
+) -> dict:
     """The mean over cells of the mean value in each; ``required`` cells must all occur; None for those that do."""
     rows = [row for row in np.flatnonzero(use).tolist() if cell[row] is not None]
     names = [cell[row] for row in rows]
@@ -119,21 +131,33 @@ def _average(value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, re
     if len(rows) < LIMIT or (required is not None and len(cell_names) < len(required)):
         return result
     code = {name: index for index, name in enumerate(cell_names)}
-    values = counted(value[rows].astype(np.float64))
-    cells = np.array([code[name] for name in names])
-    mean = float(_mean_of_means(cell_sums(values, cells))[0])
-    is_share = value.dtype == bool
-    interval = _share_interval(mean, np.bincount(cells)) if is_share else bootstrap(values, _mean_of_means, cells)
+    cells, values = np.array([code[name] for name in names]), counted(value[rows].astype(np.float64))
+    sums, of_rows = cell_sums(values, cells), select(identity, np.array(rows))
+    mean = float(_mean_of_means(sums)[0])
+    if value.dtype == bool:
+        n = np.bincount(cells)
+        effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], of_rows)
+        interval = _share_interval(mean, n, effect)
+    else:
+        interval = _mae_interval(values, cells, of_rows)
     return result | {"value": mean, "interval": as_pair(interval)}
 
 
-def _share_interval(share: float, n: np.ndarray) -> np.ndarray:
-    """(2,) ends of a mean over cells of the shares in each, of n (C,) images: exact for one cell.
+def _share_interval(share: float, n: np.ndarray, effect: float = 1.0) -> np.ndarray:
+    """(2,) ends of a mean over cells of the shares in each, of n (C,) images: exact for one cell of different people.
 
-    A mean over cells of unequal size varies as a share of fewer images does: of the harmonic mean of n, times C.
+    A mean over cells of unequal size varies as a share of fewer images does: of the harmonic mean of n, times C; and
+    of fewer again by the ``design_effect`` of people in several images.
     """
     images = len(n) ** 2 / np.sum(1 / n)
-    return count_interval(share * images, images)
+    return count_interval(share * images / effect, images / effect)
+
+
+def _mae_interval(values: np.ndarray, cell: np.ndarray, identity: Identity) -> np.ndarray:
+    """(2,) ends of a mean over cells of the MAE in each; NaN of fewer than ``LIMIT`` people."""
+    if count_people(identity, len(values)) < LIMIT:
+        return np.full(2, np.nan)
+    return bootstrap(values, _mean_of_means, cell, identity=identity)
 
 
 def _mean_of_means(sums: np.ndarray) -> np.ndarray:
@@ -143,22 +167,22 @@ def _mean_of_means(sums: np.ndarray) -> np.ndarray:
     return np.where(is_present, mean, 0).sum(axis=1) / is_present.sum(axis=1)
 
 
-def _rates(table: np.ndarray, thresholds: np.ndarray, passes: bool, reached: bool = False) -> dict:
-    """Share that passes (or does not) by threshold, of all or of those who have reached it.
+def _rates(hits: np.ndarray, use: np.ndarray, identity: Identity) -> dict:
+    """The share of hits by threshold.
 
     Args:
-        table: images by the number of thresholds that the estimate passes, and that the true age has reached, as one
-            row.
-        thresholds: (T,) ascending.
-        passes, reached: what to count, and of whom.
+        hits: (T, N) bool.
+        use: the images that count, (N,) or by threshold (T, N).
+        identity: who is in each image.
     """
-    side = _side(thresholds)
-    table, counts = table.reshape(side, side), []
-    for index in range(len(thresholds)):
-        of = table[:, index + 1 if reached else 0 :]
-        counts.append((int((of[index + 1 :] if passes else of[: index + 1]).sum()), int(of.sum())))
+    rows = [
+        (of_threshold[images], select(identity, images))
+        for of_threshold, images in zip(hits, np.broadcast_to(use, hits.shape), strict=True)
+    ]
     return {
-        "n": [n for _, n in counts],
-        "rate": [hits / n if n >= LIMIT else None for hits, n in counts],
-        "interval": [as_pair(count_interval(hits, n)) if n >= LIMIT else None for hits, n in counts],
+        "n": [len(hit) for hit, _ in rows],
+        "rate": [int(hit.sum()) / len(hit) if len(hit) >= LIMIT else None for hit, _ in rows],
+        "interval": [
+            as_pair(share_interval(hit, identity=people)) if len(hit) >= LIMIT else None for hit, people in rows
+        ],
     }

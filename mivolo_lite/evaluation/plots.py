@@ -154,7 +154,8 @@ def _by_age(ax: Axes, decades: dict[str, dict[str, dict]], bins: list[str], metr
         shift = 0.12 * (index - (len(decades) - 1) / 2)
         positions = [position for position, bin in enumerate(bins) if bin in rows and rows[bin]["n"] >= LIMIT]
         values = [rows[bins[position]][metric] for position in positions]
-        lower, upper = np.reshape([rows[bins[position]][f"{metric}_interval"] for position in positions], (-1, 2)).T
+        intervals = [rows[bins[position]][f"{metric}_interval"] or (np.nan, np.nan) for position in positions]
+        lower, upper = np.reshape(intervals, (-1, 2)).T
         colour, x = COLOURS[index % len(COLOURS)], np.array(positions) + shift
         ax.vlines(x, lower, upper, color=colour, linewidth=2, alpha=0.6)
         ax.plot(x, values, "o-", color=colour, markersize=4, linewidth=1, label=name)

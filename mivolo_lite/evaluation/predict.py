@@ -148,7 +148,7 @@ def _spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor:
 
 def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list[Task]) -> Predictions:
     sample, spread, age, logit, *answers = (np.concatenate(column) for column in zip(*rows, strict=True))
-    order = np.argsort(sample)
+    order, identity = np.argsort(sample), identities(index)
     assert np.array_equal(sample[order], np.arange(len(index))), "every sample is counted exactly once"
     columns, logit = index.columns, logit[order].astype(np.float64)
     spread = np.where(np.isnan(age), np.nan, spread)[order].astype(np.float64)
@@ -171,9 +171,8 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
         None if np.isnan(spread).all() else spread,
         gender_logit=logit,
         age_std=age_stds(index),
-        embeddings={
-            task.name: Embeddings(answer[task.name], identities(index)) for task in tasks if task.kind == "embedding"
-        },
+        identity=None if np.isnan(identity).all() else identity.astype(np.float64),
+        embeddings={task.name: Embeddings(answer[task.name], identity) for task in tasks if task.kind == "embedding"},
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mivolo_lite.csv_file import text_of, written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.verification import verification
-from mivolo_lite.labels import GENDERS
+from mivolo_lite.labels import GENDERS, IDENTITY
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 """Columns of the CSV that not every model has, and where they come from."""
@@ -66,6 +66,7 @@ class Predictions:
         embeddings: those of embedding tasks, by their names, where samples have identities.
         gender_logit: (N,) log odds of ``F``, NaN likewise; None where only the probability is known.
         age_std: (N,) standard deviation of the true age in years, NaN where unknown; None where no sample has one.
+        identity: (N,) number of the person, as the index has it, NaN where unknown; None where no sample has one.
         unreadable: "key.input: reason" of every image that cannot be decoded; such an image counts as missing.
     """
 
@@ -84,6 +85,7 @@ class Predictions:
     gender_logit: np.ndarray | None = None
     unreadable: tuple[str, ...] = ()
     age_std: np.ndarray | None = None
+    identity: np.ndarray | None = None
 
     @property
     def log_odds(self) -> np.ndarray:
@@ -109,7 +111,8 @@ class Predictions:
 def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender, estimated
     probability of ``F``, true group; what is unknown or not estimated is empty. Then, where the model says so much,
-    ``age_spread``, the standard deviation of its distribution, and ``age_lower,age_upper``, its age interval, in years.
+    ``age_spread``, the standard deviation of its distribution, and ``age_lower,age_upper``, its age interval, in years;
+    and, where samples have one, ``identity``, the number of the person, never a name.
 
     Args:
         columns: estimates for the same samples. The columns that are about one with a name end in ``_name``.
@@ -120,16 +123,18 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     with written_csv(path) as writer:
         ages, genders = ([f"{estimate}{end}" for end in ends] for estimate in ("age_pred", "gender_prob"))
         extra = [
-            (f"{title}{end}", getattr(column, name))
+            (f"{title}{end}", getattr(column, name), 4)
             for title, name in _EXTRA.items()
             for end, column in zip(ends, columns.values(), strict=True)
             if getattr(column, name) is not None
         ]
-        writer.writerow(["key", "age", *ages, "gender", *genders, "group", *(title for title, _ in extra)])
+        if truth.identity is not None:
+            extra.append((IDENTITY, truth.identity, 0))
+        writer.writerow(["key", "age", *ages, "gender", *genders, "group", *(title for title, *_ in extra)])
         for row, key in enumerate(truth.key):
             ages = [_formatted(column.age[row], 4) for column in columns.values()]
             genders = [_formatted(column.female[row], 6) for column in columns.values()]
-            extras = [_formatted(values[row], 4) for _, values in extra]
+            extras = [_formatted(values[row], digits) for _, values, digits in extra]
             writer.writerow([key, truth.true_age(row), *ages, truth.gender[row], *genders, truth.group[row], *extras])
 
 
@@ -154,6 +159,7 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         columns = {title: _float_column(rows, title) for title in estimated}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: an age or an estimate in it is not a number; evaluate again") from None
+    identity = _identities(rows, path) if IDENTITY in titles else None
     if len(set(titles)) < len(titles) or not _are_possible(lo, hi, columns):
         raise UserError(f"{path}: holds columns twice, or numbers that no estimate is; evaluate again")
     keys = [text_of(row["key"]) for row in rows]
@@ -162,10 +168,17 @@ def read_csv(path: Path) -> dict[str | None, Predictions]:
         name.removeprefix("_") or None: Predictions(
             keys, columns[f"age_pred{name}"], columns[f"gender_prob{name}"], lo, hi, gender, group,
             spread=columns.get(f"age_spread{name}"), lower=columns.get(f"age_lower{name}"),
-            upper=columns.get(f"age_upper{name}"),
+            upper=columns.get(f"age_upper{name}"), identity=identity,
         )
         for name in names
     }  # fmt: skip
+
+
+def _identities(rows: list[dict[str, str]], path: Path) -> np.ndarray:
+    """(N,) numbers of people, NaN where unknown. Raises UserError for anything else, as for names."""
+    if wrong := next((row[IDENTITY] for row in rows if row[IDENTITY] and not row[IDENTITY].isdecimal()), None):
+        raise UserError(f"{path}: {IDENTITY} {wrong!r:.50} is not the whole number of a person; evaluate again")
+    return _float_column(rows, IDENTITY)
 
 
 def _read_rows(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:

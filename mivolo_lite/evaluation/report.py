@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mivolo_lite.evaluation.headline import ADJUSTED, Measure, headline
+from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.report_sections import Result, sections
 from mivolo_lite.files import write_text
@@ -15,12 +16,13 @@ from mivolo_lite.reporting.provenance import provenance
 REPORT_FILE = "report.html"
 
 _NOTES = (
-    "Intervals hold 95 % of 1,000 bootstrap samples of the images; shares have exact ones. Where one person is in "
-    "several images they are too narrow, since images and not people were sampled.",
+    "Intervals hold 95 % of 1,000 bootstrap samples of the images; shares have exact ones. Where the labels say who is "
+    "in an image, people are sampled with all of their images, and a share is taken as that of as many independent "
+    f"images as vary alike; fewer than {LIMIT} people have no bootstrap interval.",
     "The gap is the MAE of the worst subgroup minus that of the best. It is never 0, not even between equals: sampling "
     "alone gives up to the number named so, which 95 % of random shuffles of the subgroups within each age bin stay "
-    "below. The intervals of a gap and of what is worst hold the true gap and the largest true MAE, whichever "
-    "subgroups have them.",
+    "below (of people in several images, 95 % of bootstrap samples). The intervals of a gap and of what is worst hold "
+    "the true gap and the largest true MAE, whichever subgroups have them.",
     f"{ADJUSTED.capitalize()}: every subgroup is weighed as if it were as old as all images together, over the "
     "ten-year bins that all subgroups have. Babies are easy, and a subgroup with many of them is not treated well for "
     "that reason.",

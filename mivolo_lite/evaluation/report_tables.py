@@ -25,7 +25,7 @@ def age_table(metrics: dict) -> Table | None:
     if not rows:
         return None
     head = ("true age", "n", "MAE", "bias", "CS@5")
-    return Table(head, [[name, row["n"], *_errors(row)] for name, row in rows.items()], "By age")
+    return Table(head, [[name, _count(row), *_errors(row)] for name, row in rows.items()], "By age")
 
 
 def subgroup_table(metrics: dict, subgroup: str) -> Table | None:
@@ -69,7 +69,7 @@ def robustness_table(robustness: dict) -> Table:
 def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
     adjusted = (gap or {"rows": {}})["rows"]
     has_bias = any("bias" in row for row in rows.values())
-    lines = [[name, row["n"], *_subgroup_cells(row, adjusted.get(name), has_bias)] for name, row in rows.items()]
+    lines = [[name, _count(row), *_subgroup_cells(row, adjusted.get(name), has_bias)] for name, row in rows.items()]
     notes = []
     if gap:
         both = gap["raw"], gap["standardised"]
@@ -99,6 +99,11 @@ def _notes(gap: dict) -> list[str]:
         few = ", ".join(f"{name} (n={n})" for name, n in gap["left_out"].items())
         notes.append(f"left out, fewer than {gap['limit']} images: {few}")
     return notes
+
+
+def _count(row: dict) -> int | Cell:
+    """The images, and of how many people they are where that is known."""
+    return Cell(str(row["n"]), f"of {row['people']} people") if "people" in row else row["n"]
 
 
 def _errors(row: dict) -> tuple:

@@ -28,7 +28,16 @@ from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, cell_sums, counted, finite_or_none, means
+from mivolo_lite.evaluation.intervals import (
+    Identity,
+    as_pair,
+    bootstrap_of_enough,
+    cell_sums,
+    counted,
+    finite_or_none,
+    means,
+    select,
+)
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predict import images_needed, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -36,6 +45,7 @@ from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler
+from mivolo_lite.loading.task_labels import identities
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.randomness import permutation_of
 from mivolo_lite.shards.index import ShardIndex
@@ -147,45 +157,48 @@ def measure_robustness(
         columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
         sample, estimate = (column.cpu().numpy() for column in columns)
         rows[name].append((sample, estimate))
-    return {name: degradation(_errors(gather_object(rows[name]), index)) for name in input_sets}
+    return {name: degradation(*_errors(gather_object(rows[name]), index)) for name in input_sets}
 
 
-def _errors(rows: list[tuple[np.ndarray, np.ndarray]], index: ShardIndex) -> np.ndarray:
+def _errors(rows: list[tuple[np.ndarray, np.ndarray]], index: ShardIndex) -> tuple[np.ndarray, np.ndarray]:
+    """(N, VERSIONS) signed errors, and (N,) identities, in the order of the samples."""
     sample, age = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(sample[:, 0])
     truth = (index.columns[name][sample[order]].astype(np.float64) for name in ("age_lo", "age_hi"))
-    return age_errors(age[order].astype(np.float64), *truth)
+    return age_errors(age[order].astype(np.float64), *truth), identities(index)[sample[order, 0]]
 
 
-def degradation(errors: np.ndarray) -> dict | None:
+def degradation(errors: np.ndarray, identity: Identity = None) -> dict | None:
     """The mean relative degradation, as defined above, with what it is made of.
 
     Args:
         errors: (N, VERSIONS) signed errors in years, the clean one first; samples with NaN are left out.
+        identity: who is in each sample.
 
     Returns:
         ``samples``, ``clean_mae``, ``mean_relative_degradation`` and by corruption ``mae`` at each strength and
         ``relative_degradation``, its mean over the strengths; each with a 95 % bootstrap ``..._interval``, for which
-        samples are sampled with all their versions, None for fewer than ``LIMIT``. ``strengths`` says what they were.
-        None without samples; degradations are None where the clean error is 0.
+        people are sampled with all versions of their samples, None for fewer than ``LIMIT``. ``strengths`` says what
+        they were. None without samples; degradations are None where the clean error is 0.
     """
-    errors = errors[~np.isnan(errors).any(axis=1)]
+    is_known = ~np.isnan(errors).any(axis=1)
+    errors, identity = errors[is_known], select(identity, is_known)
     if not len(errors):
         return None
     values = counted(*np.abs(errors).T)
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
-    ends = bootstrap_of_enough(values, _figures)
+    ends = bootstrap_of_enough(values, _figures, identity=identity)
     result: dict[str, Any] = {"samples": len(errors)}
     selectors = {"": lambda index: finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
-    for end, select in selectors.items():
+    for end, figure in selectors.items():
         result |= {
-            f"clean_mae{end}": select(0),
-            f"mean_relative_degradation{end}": select(-1),
+            f"clean_mae{end}": figure(0),
+            f"mean_relative_degradation{end}": figure(-1),
             f"mae{end}": {
-                name: [select(1 + SEVERITIES * row + severity) for severity in range(SEVERITIES)]
+                name: [figure(1 + SEVERITIES * row + severity) for severity in range(SEVERITIES)]
                 for row, name in enumerate(CORRUPTIONS)
             },
-            f"relative_degradation{end}": {name: select(VERSIONS + row) for row, name in enumerate(CORRUPTIONS)},
+            f"relative_degradation{end}": {name: figure(VERSIONS + row) for row, name in enumerate(CORRUPTIONS)},
         }
     return result | {"strengths": {name: list(corruption.strengths) for name, corruption in CORRUPTIONS.items()}}
 

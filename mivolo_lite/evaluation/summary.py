@@ -12,7 +12,16 @@ from mivolo_lite.evaluation.calibration.reliability import (
 )
 from mivolo_lite.evaluation.classes import class_accuracy
 from mivolo_lite.evaluation.groups import gaps, macro_mae
-from mivolo_lite.evaluation.intervals import as_pair, bootstrap_of_enough, counted, means, share_interval
+from mivolo_lite.evaluation.intervals import (
+    Identity,
+    as_pair,
+    bootstrap_of_enough,
+    count_people,
+    counted,
+    means,
+    select,
+    share_interval,
+)
 from mivolo_lite.evaluation.metrics import (
     age_errors,
     cumulative_scores,
@@ -36,9 +45,9 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
 
     Returns:
         What ``evaluate_predictions`` returns, its rows ``by`` subgroup with a ``mae_interval`` and ``bias_interval``,
-        and:
+        where identities are known ``people`` next to each ``n`` of these, and:
 
-        * ``intervals`` of ``mae`` and ``bias``, None for fewer than ``LIMIT``, and of ``cs5``, ``ce20`` and
+        * ``intervals`` of ``mae`` and ``bias``, None for fewer than ``LIMIT`` people, and of ``cs5``, ``ce20`` and
           ``gender_accuracy``;
         * ``ce20``, share of errors of 20 years or more, and ``cs``, CS(n) for n from 0 to 15;
         * ``macro_mae`` over ten-year bins, and ``gaps`` between subgroups: see ``groups``;
@@ -54,17 +63,19 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         "gender": predictions.gender,
         "group": predictions.group,
     }
+    identity = predictions.identity
     for subgroup, names in subgroups.items():
-        _add_intervals(metrics["by"][subgroup], errors, names)
+        _add_intervals(metrics["by"][subgroup], errors, names, identity)
     is_correct = gender_correct(predictions.female, predictions.gender)
     return metrics | {
-        "intervals": _intervals(errors, is_correct),
+        **_people(identity, ~np.isnan(errors)),
+        "intervals": _intervals(errors, is_correct, identity),
         "ce20": gross_error_rate(errors),
         "cs": cumulative_scores(errors),
-        "macro_mae": macro_mae(errors, subgroups["age"]),
-        "gaps": _gaps(errors, subgroups),
+        "macro_mae": macro_mae(errors, subgroups["age"], identity),
+        "gaps": _gaps(errors, subgroups, identity),
         "gender": _gender(predictions, subgroups),
-        "classes": class_accuracy(predictions.age, predictions.age_lo, predictions.age_hi),
+        "classes": class_accuracy(predictions.age, predictions.age_lo, predictions.age_hi, identity),
         "nist": nist_measures(predictions),
         "thresholds": [threshold_curve(predictions, age) for age in legal_ages],
         "risk_coverage": _risk_coverage(predictions, errors, is_correct),
@@ -77,36 +88,45 @@ def age_curves(predictions: Predictions) -> dict:
     """The entries of ``summarise`` for curves over ages: ``by`` age, with intervals, and ``cs``."""
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     rows = evaluate_predictions(predictions)["by"]["age"]
-    _add_intervals(rows, errors, ten_year_bin(predictions.age_lo, predictions.age_hi))
+    _add_intervals(rows, errors, ten_year_bin(predictions.age_lo, predictions.age_hi), predictions.identity)
     return {"by": {"age": rows}, "cs": cumulative_scores(errors)}
 
 
-def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None]) -> None:
+def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None], identity: Identity) -> None:
     of = np.array(names, dtype=object)
     for name, row in rows.items():
-        subgroup_errors = errors[of == name]
-        subgroup_errors = subgroup_errors[~np.isnan(subgroup_errors)]
-        ends = bootstrap_of_enough(counted(np.abs(subgroup_errors), subgroup_errors), means)[:, 0]
-        row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
+        use = (of == name) & ~np.isnan(errors)
+        values = counted(np.abs(errors[use]), errors[use])
+        ends = bootstrap_of_enough(values, means, identity=select(identity, use))[:, 0]
+        row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1]), **_people(identity, use)}
 
 
-def _intervals(errors: np.ndarray, is_correct: np.ndarray) -> dict:
-    errors, is_correct = errors[~np.isnan(errors)], is_correct[~np.isnan(is_correct)]
+def _people(identity: Identity, use: np.ndarray) -> dict[str, int]:
+    """``people``, how many are in some of the images; nothing where nobody is known."""
+    return {} if identity is None else {"people": count_people(identity[use], int(use.sum()))}
+
+
+def _intervals(errors: np.ndarray, is_correct: np.ndarray, identity: Identity) -> dict:
+    has_error, has_gender = ~np.isnan(errors), ~np.isnan(is_correct)
+    errors, is_correct = errors[has_error], is_correct[has_gender]
     result = dict.fromkeys(("mae", "bias", "cs5", "ce20", "gender_accuracy"))
     if len(errors):
-        ends = bootstrap_of_enough(counted(np.abs(errors), errors), means)[:, 0]
+        of_errors = select(identity, has_error)
+        ends = bootstrap_of_enough(counted(np.abs(errors), errors), means, identity=of_errors)[:, 0]
         result |= {name: as_pair(ends[:, index]) for index, name in enumerate(("mae", "bias"))}
-        result["cs5"] = as_pair(share_interval(within(errors, 5)))
-        result["ce20"] = as_pair(share_interval(np.abs(errors) >= 20))
+        result["cs5"] = as_pair(share_interval(within(errors, 5), identity=of_errors))
+        result["ce20"] = as_pair(share_interval(np.abs(errors) >= 20, identity=of_errors))
     if len(is_correct):
-        result["gender_accuracy"] = as_pair(share_interval(is_correct))
+        result["gender_accuracy"] = as_pair(share_interval(is_correct, identity=select(identity, has_gender)))
     return result
 
 
-def _gaps(errors: np.ndarray, subgroups: Mapping[str, Sequence[str | None]]) -> dict[str, dict | None]:
+def _gaps(
+    errors: np.ndarray, subgroups: Mapping[str, Sequence[str | None]], identity: Identity
+) -> dict[str, dict | None]:
     gender, group, ages = subgroups["gender"], subgroups["group"], subgroups["age"]
     compared = {"gender": gender, "group": group, "gender x group": _crossed(gender, group)}
-    return {name: gaps(errors, names, ages) for name, names in compared.items()}
+    return {name: gaps(errors, names, ages, identity) for name, names in compared.items()}
 
 
 def _risk_coverage(predictions: Predictions, errors: np.ndarray, is_correct: np.ndarray) -> dict[str, dict | None]:
@@ -118,11 +138,11 @@ def _risk_coverage(predictions: Predictions, errors: np.ndarray, is_correct: np.
 
 
 def _gender(predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]]) -> dict | None:
-    gender = gender_calibration(predictions.female, predictions.gender)
+    gender = gender_calibration(predictions.female, predictions.gender, predictions.identity)
     if gender is None:
         return None
     by = {
-        subgroup: gender_accuracy_by(predictions.female, predictions.gender, subgroups[subgroup])
+        subgroup: gender_accuracy_by(predictions.female, predictions.gender, subgroups[subgroup], predictions.identity)
         for subgroup in ("age", "group")
     }
     return gender | {"by": by}
@@ -134,7 +154,7 @@ def _age_intervals(
     lower, upper, truth = predictions.lower, predictions.upper, (predictions.age_lo, predictions.age_hi)
     if level is None or lower is None or upper is None:
         return None
-    return {"nominal": level, **interval_coverage(lower, upper, *truth, subgroups)}
+    return {"nominal": level, **interval_coverage(lower, upper, *truth, subgroups, predictions.identity)}
 
 
 def _crossed(gender: Sequence[str | None], group: Sequence[str | None]) -> list[str | None]:

@@ -7,6 +7,7 @@ from mivolo_lite.evaluation.about import cautions
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import SHOWN, task_scores
+from mivolo_lite.wording import images_of
 
 _SCORES = {"accuracy": ("accuracy", "share", ".1%"), "mae": ("MAE", "years", ".2f")}
 """What scores of tasks are called, the column of a cell that they fill, and how they are written."""
@@ -82,7 +83,8 @@ def _summarised(metrics: dict) -> list[str]:
     lines = []
     if metrics.get("intervals", {}).get("mae"):
         lower, upper = metrics["intervals"]["mae"]
-        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of bootstrap samples")
+        people = f"; of {images_of(metrics)}, people are sampled" if "people" in metrics else ""
+        lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of bootstrap samples{people}")
     if metrics.get("macro_mae", {}).get("value") is not None:
         macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
         lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")

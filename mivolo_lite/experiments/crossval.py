@@ -124,14 +124,17 @@ def crossval_table(result: CrossValidation) -> str:
         spread = f"{np.mean(values):>8{form}}{np.std(values, ddof=1):>8{form}}" if len(values) > 1 else " " * 16
         listed = ", ".join("-" if fold[name] is None else f"{fold[name]:{form}}" for fold in result.folds)
         lines.append(f"{title:17}{n:8}{result.pooled[name]:>8{form}}{spread}  {listed}")
-    return "\n".join([*lines, "", "pooled: n images, each estimated by the model that never saw it"])
+    people = f" of {result.pooled['people']} people" if "people" in result.pooled else ""
+    return "\n".join([*lines, "", f"pooled: n images{people}, each estimated by the model that never saw it"])
 
 
 def _concatenate(predictions: Sequence[Predictions]) -> Predictions:
     columns: dict[str, Any] = {}
     for field in fields(Predictions):
         values = [getattr(of_fold, field.name) for of_fold in predictions]
-        if isinstance(values[0], np.ndarray):
+        if any(value is None for value in values):  # identities, which evaluations of earlier versions lack
+            columns[field.name] = None
+        elif isinstance(values[0], np.ndarray):
             columns[field.name] = np.concatenate(values)
         elif isinstance(values[0], list):
             columns[field.name] = [item for value in values for item in value]

@@ -49,8 +49,11 @@ def train_seeds(
         train_and_evaluate([*words, "--train.seed", str(seed)], folder / f"seed-{seed}", "best", launcher, workers, tta)
         for seed in range(seeds)
     ]
-    losses = [image_losses(run.predictions) for run in read_runs(evaluations)]
-    all_spreads = {metric: spread([of_run[metric] for of_run in losses], LIMITS[metric]) for metric in METRICS}
+    runs = read_runs(evaluations)
+    losses, identity = [image_losses(run.predictions) for run in runs], runs[0].predictions.identity
+    all_spreads = {
+        metric: spread([of_run[metric] for of_run in losses], LIMITS[metric], identity) for metric in METRICS
+    }
     spreads = {metric: values for metric, values in all_spreads.items() if values is not None}
     if not spreads:
         raise UserError(f"seeds: the validation data has no ages and no genders; {folder} has the trainings")
@@ -68,4 +71,7 @@ def seeds_table(spreads: dict[str, Spread]) -> str:
         listed = ", ".join(f"{value:{form}}" for value in values.values)
         figures = f"{values.n:8}{values.mean:>8{form}}{values.deviation:>8{form}}"
         lines.append(f"{title:17}{figures}  {trainings:20}{both:18}{listed}")
-    return "\n".join([*lines, "", "n: images; `over both`: over trainings and images"])
+    people = max(values.people for values in spreads.values())
+    if all(values.people == values.n for values in spreads.values()):
+        return "\n".join([*lines, "", "n: images; `over both`: over trainings and images"])
+    return "\n".join([*lines, "", f"n: images, of {people} people; `over both`: over trainings and people"])

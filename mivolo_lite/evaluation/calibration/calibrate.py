@@ -129,8 +129,9 @@ def calibration_table(calibration: dict) -> str:
         lines.append(f"gender logits are divided by {temperature:.3f}: they were {doubt}")
     elif not calibration["gender_fitted"] and (calibration["gender_n"] or temperature != 1):
         lines.append(
-            f"gender logits are divided by {temperature:.3f} as before: a temperature takes {LIMIT} images of both "
+            f"gender logits are divided by {temperature:.3f} as before: a temperature takes {LIMIT} people of both "
             "genders, and one whose gender is wrong"
         )
-    lines.append(f"from {calibration['n']} ages and {calibration['gender_n']} genders")
+    people = f" of {calibration['people']} people" if "people" in calibration else ""
+    lines.append(f"from {calibration['n']} ages{people} and {calibration['gender_n']} genders")
     return "\n".join(lines)

@@ -3,6 +3,9 @@
 A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
 ceil((n + 1) level). A new image of the same subgroup then has its true age within the radius of its estimate with
 probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
+Images of one person are no independent draws. Where identities are known, each of m people counts as one, and the
+images of a person by an equal share of that; the rank is of m + 1. The promise then is of an image of a new person
+(Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023).
 Of an age that is known as a range, every year is as likely, and its error counts by that share: 30 to 39 is not 0 years
 away from an estimate of 38, but up to 8. To count the distance to the range instead left one in four ages outside of
 intervals of 90 % (All-Age-Faces and FG-NET, by a model calibrated on FairFace's groups).
@@ -17,7 +20,7 @@ from math import ceil
 import numpy as np
 
 from mivolo_lite.evaluation.calibration.ranges import WIDEST, is_wide, years_of
-from mivolo_lite.evaluation.intervals import LIMIT
+from mivolo_lite.evaluation.intervals import LIMIT, Identity, count_people, people_of, select
 from mivolo_lite.evaluation.metrics import has_name, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
@@ -38,15 +41,15 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         predictions: of uncalibrated estimates on images that were not trained on.
         level: share of true ages that intervals are to hold.
         by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
-            too few images has the radius of those and of the nearest in age; a gender or a group with too few, that of
-            all.
+            too few people has the radius of those and of the nearest in age; a gender or a group with too few, that of
+            all. An image without an identity is of a person of its own.
         temperature: of the gender, which stays where these images allow no other; see ``fit_temperature``.
 
     Returns:
-        ``level``, ``by``, ``n``, ``radius`` in years, ``radii`` by name (empty for ``all``), ``few``, the number of
-        images by name of the subgroups that have too few, ``wide``, the number of ages that are left out as ranges
-        of more than ``WIDEST`` years, ``gender_temperature``, whether it is fitted (``gender_fitted``), and
-        ``gender_n``.
+        ``level``, ``by``, ``n``, where identities are known ``people``, ``radius`` in years, ``radii`` by name (empty
+        for ``all``), ``few``, the number of people by name of the subgroups that have too few, ``wide``, the number of
+        ages that are left out as ranges of more than ``WIDEST`` years, ``gender_temperature``, whether it is fitted
+        (``gender_fitted``), and ``gender_n``.
 
     Raises:
         ValueError: too few known ages for this level.
@@ -54,19 +57,22 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     wide = is_wide(predictions.age_lo, predictions.age_hi)
     is_known = ~np.isnan(predictions.age) & ~np.isnan(predictions.age_lo) & ~wide
     age, lo, hi = (ages[is_known] for ages in (predictions.age, predictions.age_lo, predictions.age_hi))
-    radius = conformal_radius(age, lo, hi, level)
+    identity = select(predictions.identity, is_known)
+    radius = conformal_radius(age, lo, hi, level, identity)
     if radius is None:
         ranges = f" ({wide.sum()} ranges of more than {WIDEST} years are left out)" if wide.any() else ""
         raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}{ranges}")
     names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[is_known]
-    radii, few = _radii(by, names, age, lo, hi, level)
+    radii, few = _radii(by, names, age, lo, hi, level, people_of(identity, len(age)))
     gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
     is_female = np.array([name == "F" for name in predictions.gender])
-    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known])
+    of_genders = select(predictions.identity, gender_known)
+    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], of_genders)
     return {
         "level": float(level),
         "by": by,
         "n": int(is_known.sum()),
+        **({} if identity is None else {"people": count_people(identity, len(age))}),
         "radius": radius,
         "radii": radii,
         "few": few,
@@ -78,45 +84,55 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 
 
 def _radii(
-    by: str, names: np.ndarray, age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float
+    by: str, names: np.ndarray, age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float, person: np.ndarray
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """The radius of every subgroup that has one, and how many images the subgroups with too few have.
+    """The radius of every subgroup that has one, and how many people the subgroups with too few have.
 
     Args:
         by, level: of ``fit_calibration``.
         names: (N,) subgroups of images with a known age.
         age, lo, hi: (N,) estimates, and the ends of the known ages.
+        person: (N,) who is in each image.
     """
-    count = Counter(name for name in names if name is not None)
+    count = Counter(name for name, _ in set(zip(names, person.tolist(), strict=True)) if name is not None)
     enough = max(LIMIT, ceil(2 / (1 - level)))
     if by == "age":
-        used = {name: _nearest(ten, names == name, age, max(count[name], enough)) for ten, name in enumerate(DECADES)}
+        used = {name: _nearest(ten, names == name, age, person, enough) for ten, name in enumerate(DECADES)}
     else:
         used = {name: names == name for name in sorted(count) if count[name] >= enough}
-    radii = ((name, conformal_radius(age[use], lo[use], hi[use], level)) for name, use in used.items())
+    radii = ((name, conformal_radius(age[use], lo[use], hi[use], level, person[use])) for name, use in used.items())
     few = {name: count[name] for name in (DECADES if by == "age" else sorted(count)) if count[name] < enough}
     return {name: radius for name, radius in radii if radius is not None}, few
 
 
-def _nearest(ten: int, is_own: np.ndarray, age: np.ndarray, count: int) -> np.ndarray:
-    """Places of the estimates nearest to a bin of ages."""
+def _nearest(ten: int, is_own: np.ndarray, age: np.ndarray, person: np.ndarray, enough: int) -> np.ndarray:
+    """Places of a bin's own estimates, and of those nearest to it until they are of enough people."""
     away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0.0)
     away[is_own] = -1  # its own come first: an estimate of 20 is as near to 10-19 as those inside
-    return np.argsort(away, kind="stable")[:count]
+    order = np.argsort(away, kind="stable")
+    is_new = np.zeros(len(order), dtype=np.int64)
+    is_new[np.unique(person[order], return_index=True)[1]] = 1
+    before = np.cumsum(is_new) - is_new
+    return order[is_own[order] | (before < enough)]
 
 
-def conformal_radius(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float) -> float | None:
-    """The least radius that holds (n + 1) level of n ages; None where n is too small for there to be one.
+def conformal_radius(
+    age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float, identity: Identity = None
+) -> float | None:
+    """The least radius that holds (n + 1) level of n people's ages; None where n is too small for there to be one.
 
     Args:
         age: (n,) estimates.
         lo, hi: (n,) ends of the known ages, equal for exact ones.
         level: share of ages to hold.
+        identity: who is in each image.
     """
     row, year, share = years_of(lo, hi)
-    distance = np.abs(age[row] - year)
+    person = people_of(identity, len(age))
+    images = np.bincount(person)
+    distance, share = np.abs(age[row] - year), share / images[person][row]
     order = np.argsort(distance)
-    rank = np.searchsorted(np.cumsum(share[order]), (len(age) + 1) * level - _ROUNDING)
+    rank = np.searchsorted(np.cumsum(share[order]), (len(images) + 1) * level - _ROUNDING)
     return float(distance[order][rank]) if rank < len(order) else None
 
 
@@ -136,19 +152,20 @@ def age_intervals(
     return np.clip(age - radius, MIN_AGE, MAX_AGE), np.clip(age + radius, MIN_AGE, MAX_AGE)
 
 
-def fit_temperature(logit: np.ndarray, is_female: np.ndarray) -> float | None:
+def fit_temperature(logit: np.ndarray, is_female: np.ndarray, identity: Identity = None) -> float | None:
     """The T that minimises the mean log loss of sigmoid(logit / T); None where these images have none.
 
-    Few images, or one gender alone, say little of it. Where every gender is right, the loss falls as long as T does.
+    Few people, or one gender alone, say little of it. Where every gender is right, the loss falls as long as T does.
 
     Args:
         logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
         is_female: (N,) bool, the truth.
+        identity: who is in each image.
 
     The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
     """
     all_right = ((logit > 0) == is_female).all()
-    if len(logit) < LIMIT or len(np.unique(is_female)) < len(GENDERS) or all_right:
+    if count_people(identity, len(logit)) < LIMIT or len(np.unique(is_female)) < len(GENDERS) or all_right:
         return None
     low, high = 1 / 20, 20.0
     for _ in range(_STEPS):

@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mivolo_lite.evaluation.calibration.ranges import is_wide, years_of
-from mivolo_lite.evaluation.intervals import LEVEL, LIMIT, as_pair, count_interval, share_interval
+from mivolo_lite.evaluation.intervals import (
+    LEVEL,
+    LIMIT,
+    Identity,
+    as_pair,
+    count_interval,
+    design_effect,
+    people_of,
+    select,
+    share_interval,
+)
 from mivolo_lite.evaluation.metrics import by_number, has_name
 from mivolo_lite.labels import GENDERS
 
@@ -17,12 +27,13 @@ _DRAWS = 200  # of genders by their probabilities
 Names = Sequence[str | None]
 
 
-def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
+def gender_calibration(female: np.ndarray, gender: Names, identity: Identity = None) -> dict | None:
     """Confusion, accuracy of each gender, and the expected calibration error (ECE) over 15 equal bins of [0, 1].
 
     Args:
         female: (N,) estimated probability of ``F``, NaN where there is none.
         gender: (N,) true names, None where unknown.
+        identity: who is in each image.
 
     Returns:
         ``n``, ``confusion`` (counts by true, then by estimated gender), ``accuracy`` of each gender, ``ece``,
@@ -30,11 +41,14 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
         ``n``, mean ``confidence`` (probability of the answer) and ``accuracy``. None where no gender is known.
 
         An ECE is never 0, not even of probabilities that mean what they say. ``ece_by_chance`` is what it stays below
-        in 95 % of draws of the genders from the probabilities (Broecker and Smith, 2007).
+        in 95 % of draws of the genders from the probabilities (Broecker and Smith, 2007), one draw for all images of a
+        person.
     """
-    probability, is_female = _where_known(female, gender)
+    is_known = _is_known(female, gender)
+    probability, is_female = female[is_known], _is_female(gender)[is_known]
     if not len(probability):
         return None
+    person = people_of(select(identity, is_known), len(probability))
     answer = probability > 0.5
     confidence, is_correct = np.where(answer, probability, 1 - probability), answer == is_female
     bin_of = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
@@ -53,7 +67,7 @@ def gender_calibration(female: np.ndarray, gender: Names) -> dict | None:
         },
         "accuracy": {name: float(is_correct[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
         "ece": _ece(is_correct, confidence, bin_of),
-        "ece_by_chance": _ece_by_chance(confidence, bin_of),
+        "ece_by_chance": _ece_by_chance(confidence, bin_of, person),
         "nll": float(-np.log(np.maximum(truth, _LEAST)).mean()),
         "bins": bins,
     }
@@ -63,24 +77,25 @@ def _ece(is_correct: np.ndarray, confidence: np.ndarray, bin_of: np.ndarray) -> 
     return float(np.abs(np.bincount(bin_of, is_correct - confidence)).sum() / len(confidence))
 
 
-def _ece_by_chance(confidence: np.ndarray, bin_of: np.ndarray) -> float:
-    random = np.random.default_rng(0)
-    draws = (random.random(len(confidence)) < confidence for _ in range(_DRAWS))
+def _ece_by_chance(confidence: np.ndarray, bin_of: np.ndarray, person: np.ndarray) -> float:
+    random, people = np.random.default_rng(0), person.max() + 1
+    draws = (random.random(people)[person] < confidence for _ in range(_DRAWS))
     return float(np.quantile([_ece(is_correct, confidence, bin_of) for is_correct in draws], LEVEL))
 
 
-def gender_accuracy_by(female: np.ndarray, gender: Names, subgroup: Names) -> dict[str, dict]:
+def gender_accuracy_by(
+    female: np.ndarray, gender: Names, subgroup: Names, identity: Identity = None
+) -> dict[str, dict]:
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
-    rows = {}
+    rows, of, is_known = {}, np.array(subgroup, dtype=object), _is_known(female, gender)
     for name in sorted({label for label in subgroup if label is not None}, key=by_number):
-        use = [row for row, label in enumerate(subgroup) if label == name]
-        probability, is_female = _where_known(female[use], [gender[row] for row in use])
-        is_correct = (probability > 0.5) == is_female
+        use = is_known & (of == name)
+        is_correct = (female[use] > 0.5) == _is_female(gender)[use]
         enough = len(is_correct) >= LIMIT
         rows[name] = {
             "n": len(is_correct),
             "accuracy": float(is_correct.mean()) if enough else None,
-            "interval": as_pair(share_interval(is_correct)) if enough else None,
+            "interval": as_pair(share_interval(is_correct, identity=select(identity, use))) if enough else None,
         }
     return rows
 
@@ -112,7 +127,12 @@ def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
 
 
 def interval_coverage(
-    lower: np.ndarray, upper: np.ndarray, age_lo: np.ndarray, age_hi: np.ndarray, subgroups: Mapping[str, Names]
+    lower: np.ndarray,
+    upper: np.ndarray,
+    age_lo: np.ndarray,
+    age_hi: np.ndarray,
+    subgroups: Mapping[str, Names],
+    identity: Identity = None,
 ) -> dict:
     """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
 
@@ -122,6 +142,7 @@ def interval_coverage(
     Args:
         lower, upper, age_lo, age_hi: (N,) years, NaN where unknown.
         subgroups: (N,) names of each kind of subgroup, None where unknown.
+        identity: who is in each image.
     """
     is_known = ~np.isnan(lower) & ~np.isnan(age_lo) & ~is_wide(age_lo, age_hi)
     row_of, year, share = years_of(age_lo[is_known], age_hi[is_known])
@@ -132,10 +153,11 @@ def interval_coverage(
     def row(use: np.ndarray) -> dict:
         if use.sum() < LIMIT:
             return {"n": int(use.sum()), "coverage": None, "interval": None, "width": None}
+        effect = design_effect(inside[use] - inside[use].mean(), select(identity, use))
         return {
             "n": int(use.sum()),
             "coverage": float(inside[use].mean()),
-            "interval": as_pair(count_interval(round(inside[use].sum()), int(use.sum()))),
+            "interval": as_pair(count_interval(round(inside[use].sum()) / effect, int(use.sum()) / effect)),
             "width": float(width[use].mean()),
         }
 
@@ -147,7 +169,10 @@ def interval_coverage(
     return row(is_known) | {"by": by}
 
 
-def _where_known(female: np.ndarray, gender: Names) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of ``F`` and whether that is true, where both are known."""
-    use = ~np.isnan(female) & has_name(gender)
-    return female[use], np.array(gender, dtype=object)[use] == "F"
+def _is_known(female: np.ndarray, gender: Names) -> np.ndarray:
+    """(N,) bool: where both the probability of ``F`` and the truth are known."""
+    return ~np.isnan(female) & has_name(gender)
+
+
+def _is_female(gender: Names) -> np.ndarray:
+    return np.array(gender, dtype=object) == "F"
