@@ -16,6 +16,7 @@ from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.output import complain, escape_unprintable, printable
 from mivolo_lite.processes import keep_freed_memory
+from mivolo_lite.wording import did_you_mean
 
 COMMANDS = {
     "predict": "ages and genders of everybody in images and videos",
@@ -64,7 +65,8 @@ def run(argv: Sequence[str] | None = None) -> None:
         return
     try:
         if argv[0] not in COMMANDS:
-            raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
+            hint = did_you_mean(argv[0], COMMANDS, otherwise=f"there are {', '.join(COMMANDS)}")
+            raise UserError(f"{argv[0]}: no such command{hint}")
         import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
     except Exception as error:
         explained = in_one_line(error)
