@@ -67,7 +67,7 @@ def test_the_meaning_is_told():
 
 
 def test_columns_that_may_be_ages_under_another_name_are_told(tmp_path):
-    (tmp_path / "x.csv").write_text("path,born,sex\na,2001-02-03,M\n")
+    (tmp_path / "x.csv").write_text("path,born,sex,face_x0\na,2001-02-03,M,1\n")
     for chosen, mend in (({"age": ""}, "name it with --age"), ({}, "rename it")):
         *_, lines = read_labels(tmp_path / "x.csv", "auto", "", chosen)
         assert lines[-1] == f"no column is age; if it is one of born, {mend}"

@@ -159,7 +159,8 @@ def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -
 def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> Iterator[str]:
     """Of a table without ages or genders, a line with the columns that may hold them under another name."""
     missing = [meaning for meaning in ("age", "gender") if meaning not in columns]
-    others = [name for name in table.columns if name not in columns]
+    known = {*columns, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS}
+    others = [name for name in table.columns if name not in known]
     if missing and others:
         mend = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
         yield f"no column is {' or '.join(missing)}; if it is one of {first_few(others)}, {mend}"
