@@ -348,11 +348,18 @@ def _types(group: Any) -> dict[str, Any]:
     return {option.name: option.type for option in fields(group)}
 
 
+_ELSEWHERE = {"learning_rate": "lr", "batch_size": "global_batch", "num_epochs": "epochs", "num_workers": "workers"}
+"""What other trainers call an option, and its name here."""
+
+
 def _suggest(word: Any, choices: Iterable[str]) -> str:
     names = list(choices)
     group, _, last = str(word).rpartition(".")
     # the right option in the wrong group is a common slip
-    elsewhere = next((f"did you mean {name}?" for name in names if name.rpartition(".")[2] == last), "")
+    namesake = next((name for name in names if name.rpartition(".")[2] == _ELSEWHERE.get(last, last)), None)
+    elsewhere = f"did you mean {namesake}?" if namesake else ""
+    if namesake and last in _ELSEWHERE:
+        return f"; {elsewhere}"
     of_group = [name for name in names if group and name.rpartition(".")[0] == group]
     return did_you_mean(str(word), of_group or names, elsewhere or f"there are {', '.join(of_group or names)}")
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
+import errno
 import json
 import os
 import re
@@ -45,7 +46,8 @@ def explain_write_errors(path: Path | str, remedy: str = "choose another place, 
         code = _error_number(error)
         if code is None:
             raise
-        raise UserError(f"{path}: cannot be written: {os.strerror(code)}; {remedy}") from None
+        reason = "a file of that name is there" if code == errno.EEXIST else os.strerror(code)
+        raise UserError(f"{path}: cannot be written: {reason}; {remedy}") from None
 
 
 def _error_number(error: OSError | SafetensorError) -> int | None:

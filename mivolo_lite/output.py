@@ -26,13 +26,14 @@ def losable_output() -> Iterator[None]:
         drop_lost_outputs()
 
 
-def drop_lost_outputs() -> None:
-    """Redirect standard output and error to /dev/null where their other end is gone."""
-    for descriptor in (1, 2):
-        if is_lost(descriptor):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+def drop_lost_outputs() -> bool:
+    """Redirect standard output and error to /dev/null where their other end is gone; returns whether one was."""
+    lost = [descriptor for descriptor in (1, 2) if is_lost(descriptor)]
+    for descriptor in lost:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(lost)
 
 
 def escape_unprintable() -> None:

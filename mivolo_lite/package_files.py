@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.wording import did_you_mean
 
 PREFIX = "pkg:"
 """Begins the name of a configuration of the package, as in ``--config pkg:utkface``."""
@@ -27,7 +28,8 @@ def package_config(name: str, option: str = "--config") -> Path:
     an unknown one."""
     name, names = name.removesuffix(".yaml"), package_configs()
     if name not in names:
-        raise UserError(f"{option} {PREFIX}{name}: the package has no such configuration; there are {', '.join(names)}")
+        hint = did_you_mean(name, names, otherwise=f"there are {', '.join(names)}")
+        raise UserError(f"{option} {PREFIX}{name}: the package has no such configuration{hint}")
     return package_folder("configs") / f"{name}.yaml"
 
 

@@ -1,5 +1,6 @@
 """What ``mivolo-lite`` answers at once, and its other spelling ``python -m mivolo_lite``."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -35,6 +36,17 @@ def test_help_lists_every_command_with_a_line_and_every_model_and_method(capsys)
     assert {name for name in COMMANDS if len(lines[name].split()) >= 3} == set(COMMANDS)
     assert set(text.replace(",", " ").split()) >= {*MODELS, *METHODS}
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("unbuffered, code", [(["-u"], 141), ([], 0)])
+def test_a_reader_that_has_read_enough_is_no_error(unbuffered, code):
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = [sys.executable, *unbuffered, "-m", "mivolo_lite", "--help"]
+    env = os.environ | {"PYTHONUNBUFFERED": ""}
+    with open(writes, "wb") as gone:
+        done = subprocess.run(words, stdout=gone, stderr=subprocess.PIPE, timeout=300, env=env)
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 def seconds_of_children() -> float:

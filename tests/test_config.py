@@ -104,6 +104,8 @@ def test_the_order_of_options_on_the_command_line_does_not_matter(tmp_path):
         ("data: {augment: {randaugment_magnitude: 31}}", [], ["a.yaml", "randaugment_magnitude", "31"]),
         ("", ["--optim.global_batch", "3.5"], ["command line", "optim.global_batch", "3.5"]),
         ("", ["--train.precision", "fp8"], ["command line", "train.precision", "fp8"]),
+        ("optim: {learning_rate: 1}", [], ["optim.learning_rate is not an option; did you mean optim.lr?"]),
+        ("", ["--batch_size", "8"], ["batch_size is not an option; did you mean optim.global_batch?"]),
         ("", ["--method", "corall"], ["command line", "corall", "did you mean coral?"]),
         (
             "method: coral",
@@ -172,7 +174,9 @@ def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
 def test_a_base_may_be_the_packages(tmp_path):
     config = read_run_config(write(tmp_path / "a.yaml", "base: pkg:utkface\nrun: r\n"))
     assert (config.run, config.model.backbone) == ("r", "efficientnet_lite0")
-    with pytest.raises(UserError, match=r"a.yaml: base pkg:utkfac: the package has no such configuration"):
+    with pytest.raises(
+        UserError, match=r"base pkg:utkfac: the package has no such configuration; did you mean utkface\?"
+    ):
         read_run_config(write(tmp_path / "a.yaml", "base: pkg:utkfac\nrun: r\n"))
 
 

@@ -69,7 +69,8 @@ def test_a_user_error_through_the_launcher_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["trian"], "no such command"),
+        (["trian"], "no such command; did you mean train?"),
+        (["zip"], "no such command; there are predict, "),
         (["pack", "imdb"], "no source 'imdb'"),
         (["pack", "people", "--count", "x", "--out", "o"], "count"),
         (["evaluate", "--checkpoint", "nowhere", "--data", "d", "--out", "o"], "nowhere"),

@@ -27,3 +27,5 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         result_folder(tmp_path / "file" / "out", ())
+    with pytest.raises(UserError, match="file: cannot be written: a file of that name is there; choose another"):
+        result_folder(tmp_path / "file", ())

@@ -14,8 +14,9 @@ from typing import NoReturn
 from mivolo_lite import __version__
 from mivolo_lite.cli.names import METHOD_NAMES, MODEL_NAMES
 from mivolo_lite.errors import UserError, in_one_line
-from mivolo_lite.output import complain, escape_unprintable, printable
+from mivolo_lite.output import complain, drop_lost_outputs, escape_unprintable, printable
 from mivolo_lite.processes import keep_freed_memory
+from mivolo_lite.wording import did_you_mean
 
 COMMANDS = {
     "predict": "ages and genders of everybody in images and videos",
@@ -41,6 +42,7 @@ COMMANDS = {
     "launch-files": "the package's files for accelerate and SLURM, copied to a folder",
 }
 """What each command makes, in a line."""
+_SIGPIPE = 13  # which Windows lacks
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -55,22 +57,30 @@ def run(argv: Sequence[str] | None = None) -> None:
         keep_freed_memory()
         if sys.argv[1:2] == ["train"]:
             _begin_training()
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _run(list(sys.argv[1:] if argv is None else argv))
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and drop_lost_outputs():
+            sys.exit(128 + _SIGPIPE)  # as of any program in `... | head`, which has read enough
+        explained = in_one_line(error)
+        if explained is None:
+            raise
+        _end(str(explained), explained.exit_code)
+    finally:
+        drop_lost_outputs()  # or Python complains when it flushes them at its end
+
+
+def _run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return
     if argv[0] == "--version":
         print(f"mivolo-lite {__version__}")
         return
-    try:
-        if argv[0] not in COMMANDS:
-            raise UserError(f"{argv[0]}: no such command; there are {', '.join(COMMANDS)}")
-        import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
-    except Exception as error:
-        explained = in_one_line(error)
-        if explained is None:
-            raise
-        _end(str(explained), explained.exit_code)
+    if argv[0] not in COMMANDS:
+        hint = did_you_mean(argv[0], COMMANDS, otherwise=f"there are {', '.join(COMMANDS)}")
+        raise UserError(f"{argv[0]}: no such command{hint}")
+    import_module(f"mivolo_lite.cli.{argv[0].replace('-', '_')}").run(argv[1:])
 
 
 def _usage() -> str:

@@ -21,14 +21,15 @@ from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.summary import content_of, mixed_of
-from mivolo_lite.wording import count_of
+from mivolo_lite.wording import count_of, did_you_mean
 
 
 def run(argv: Sequence[str]) -> None:
     """``pack SOURCE --out OUT ...``: images become shards."""
     if not argv or argv[0] not in SOURCES:
         if argv and argv[0] not in ("-h", "--help"):
-            raise UserError(f"pack: no source {argv[0]!r}; there are {', '.join(SOURCES)}")
+            hint = did_you_mean(argv[0], SOURCES, otherwise=f"there are {', '.join(SOURCES)}")
+            raise UserError(f"pack: no source {argv[0]!r}{hint}")
         print(_sources())
         return
     name, (parser, own_options) = argv[0], _parser(argv[0])

@@ -64,7 +64,8 @@ def _check(options: Mapping[str, Any]) -> None:
 
 def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], list[str]]:
     """The work, and notes on what is left out of it. Raises UserError for options that do nothing for it."""
-    from mivolo_lite.inference.result_files import ANNOTATED
+    from mivolo_lite.inference.partial_results import UNFINISHED
+    from mivolo_lite.inference.result_files import ANNOTATED, PREDICTIONS
     from mivolo_lite.inference.sources import find_items
 
     candidates, others = find_items(options["sources"])
@@ -77,6 +78,8 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
             if options[name]:
                 raise UserError(f"predict: --{name} does nothing for shards, which hold crops; leave it out")
     notes = []
+    if (out / f"{PREDICTIONS}.csv").exists() and not (out / UNFINISHED).exists():
+        notes.append(f"the results of an earlier run in {out} are replaced")
     if left_out := len(candidates) - len(items):
         notes.append(f"left out: {left_out} results of an earlier run in {annotated}")
     if options["draw"] and os.path.isdir(annotated) and os.listdir(annotated):
@@ -155,13 +158,17 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
 def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal: bool) -> None:
     import json
 
-    from mivolo_lite.inference.result_files import ANNOTATED, PREDICTIONS, RESULT_FILES
-    from mivolo_lite.inference.rows import describe
+    from mivolo_lite.inference.result_files import ANNOTATED, PREDICTIONS, RESULT_FILES, TRACKS
+    from mivolo_lite.inference.rows import describe, describe_track
     from mivolo_lite.shards.rejects import REJECTED_FILE
 
     if to_terminal:
         with open(out / f"{PREDICTIONS}.jsonl", encoding="utf-8") as file:
-            sys.stdout.writelines(printable(describe(json.loads(line))) + "\n" for line in file)
+            rows = (row for row in map(json.loads, file) if "frame" not in row)  # videos are told by their tracks
+            sys.stdout.writelines(printable(describe(row)) + "\n" for row in rows)
+        if (tracks := out / f"{TRACKS}.jsonl").exists():
+            with open(tracks, encoding="utf-8") as file:
+                sys.stdout.writelines(printable(describe_track(json.loads(line))) + "\n" for line in file)
         with open(out / REJECTED_FILE, encoding="utf-8") as file:
             for line in map(json.loads, file):
                 complain(printable(f"{line['image']}: {line['reason']}"))

@@ -38,21 +38,27 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
     """Write ``report.html`` and ``plots/`` with the curves of one run or several.
 
     Args:
-        folders: of runs, complete or at work.
+        folders: of runs, complete or at work, or of several runs, as ``seeds`` and ``crossval`` make.
         out: folder for the files; made where it is missing.
         figures: format of the plots' files: png, pdf or svg.
 
     Raises:
         UserError: a folder holds no log, or none of a step; ``out`` holds other results, or cannot be written.
     """
-    out = Path(out)
-    labels = distinct_labels([str(folder) for folder in folders]) if len(folders) > 1 else [Path(folders[0]).name]
-    logs = {label: read_log(Path(folder)) for label, folder in zip(labels, folders, strict=True)}
+    out, runs = Path(out), [run for folder in folders for run in _runs_of(Path(folder))]
+    labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].name]
+    logs = {label: read_log(run) for label, run in zip(labels, runs, strict=True)}
     plots = list(_curves(logs))
     result_folder(out, (PAGE_FILE,))
     save_plots(plots, out, figures)
     sections = [Section("Best", [_best(logs)]), Section("Curves", [Plots(plots)])]
     write_text(out / PAGE_FILE, Page("Training curves", [Part(sections)], provenance()).html())
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder itself where it holds a log, otherwise the runs in it."""
+    inner = [] if (folder / LOG_FILE).is_file() else sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
+    return inner or [folder]
 
 
 def read_log(run: Path) -> Log:
@@ -89,7 +95,8 @@ def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bo
         steps, values = [step for step, _ in points], [value for _, value in points]
         if noisy:
             ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-        line, marker = list(smoothed(values)) if noisy else values, "o" if len(values) < 50 and not noisy else ""
+        line = list(smoothed(values)) if noisy else values
+        marker = "o" if len(values) == 1 or len(values) < 50 and not noisy else ""
         ax.plot(steps, line, color=colour, linewidth=1.5, label=label, marker=marker, markersize=3)
     ax.set_xlabel("step")
     ax.set_ylabel(title)

@@ -212,6 +212,8 @@ def open_detector(name: str, min_score: float = 0.7) -> FaceDetector:
     """
     yunet = Path(os.path.expanduser(YUNET_FILE))
     if name not in DETECTORS:
+        if not os.path.exists(name):
+            raise UserError(f"--detector {name}: no such file; give {', '.join(DETECTORS)} or YuNet's file")
         return FaceDetector(YuNet(Path(name)), min_score)
     if name == "yunet":
         return FaceDetector(YuNet(yunet), min_score)

@@ -15,7 +15,7 @@ from mivolo_lite.card import DEFAULT, NO_AGES, Tta
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.errors import UserError, first_line, one_line
+from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
@@ -224,11 +224,16 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("cpu")
     try:
+        torch.device(name)
+    except RuntimeError:  # which lists devices of all makers
+        raise UserError(f"--device {name}: not usable here (no such device); try cpu") from None
+    try:
         probe = torch.ones(1, device=name)
         probe.item()  # of a device that computes nothing, such as meta, an error
         return probe.device
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise UserError(f"--device {name}: not usable here ({one_line(error)[:100]}); try cpu") from None
+        reason = first_line(error).partition(". ")[0]
+        raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
 
 
 def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:

@@ -112,18 +112,34 @@ def _rounded_edge(edge: float) -> float:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A row as a line for people."""
-    where = f"{row['source']} frame {row['frame']}" if "frame" in row else row["source"]
+    """A row of an image as a line for people."""
+    where = row["source"]
     if "age" not in row:
         return f"{where}: {NOBODY}"
     box = row["face"] or row["body"]
     at = "" if box is None else f" at {', '.join(f'{edge:.0f}' for edge in box)}"
-    age = "no age" if row["age"] is None else count_of(round(row["age"]), "year")
+    age = _years(row["age"])
     if row["age_lower"] is not None:
         age += f" ({row['age_lower']:.0f} to {row['age_upper']:.0f})"
-    gender = f", {row['gender']} {row['gender_probability']:.0%}" if row["gender"] else ""
     tasks = "".join(
         f", {name} {answer['value']}" for name, answer in row["tasks"].items() if not isinstance(answer["value"], list)
     )
-    flags = f" [{'; '.join(row['flags'])}]" if row["flags"] else ""
-    return f"{where}{at}: {age}{gender}{tasks}{flags}"
+    return f"{where}{at}: {age}{_gender(row)}{tasks}{_flags(row)}"
+
+
+def describe_track(row: dict[str, Any]) -> str:
+    """A row of ``track_row`` as a line for people."""
+    frames = f"frames {row['first_frame']} to {row['last_frame']}"
+    return f"{row['source']} track {row['track']}, {frames}: {_years(row['age'])}{_gender(row)}{_flags(row)}"
+
+
+def _years(age: float | None) -> str:
+    return "no age" if age is None else count_of(round(age), "year")
+
+
+def _gender(row: dict[str, Any]) -> str:
+    return f", {row['gender']} {row['gender_probability']:.0%}" if row["gender"] else ""
+
+
+def _flags(row: dict[str, Any]) -> str:
+    return f" [{'; '.join(row['flags'])}]" if row["flags"] else ""

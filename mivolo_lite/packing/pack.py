@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import lock_or_explain
+from mivolo_lite.files import explain_write_errors, lock_or_explain
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, people_in_several
@@ -138,7 +138,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         UserError: it cannot be written, another command writes it, or what lies in its place is not a command's.
     """
     partial = out.with_name(out.name + ".partial")
-    try:
+    with explain_write_errors(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with _locked(out) as left_behind:
             if partial.exists() and not left_behind:
@@ -150,8 +150,6 @@ def atomic_folder(out: Path) -> Iterator[Path]:
                 os.rename(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error}") from error
 
 
 @contextmanager

@@ -125,12 +125,13 @@ def _absent_classes(trainer: "Trainer") -> Iterator[str]:
 
 
 def _in_one_line(trainer: "Trainer") -> str:
-    config, plan = trainer.config, trainer.plan
+    config, plan, launch = trainer.config, trainer.plan, trainer.launch
+    engine = f", {launch}" if launch.processes > 1 or launch.engine != "ddp" else ""
     return (
         f"{config.model.name} with {config.method.name}, {trainer.parameters / 1e6:.1f} M parameters; "
         f"{trainer.reader.samples} training and {len(trainer.val_index)} validation samples; "
         f"{trainer.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
-        f"{plan.accumulation} micro-batches on {trainer.accelerator.device.type}, {trainer.launch}"
+        f"{plan.accumulation} micro-batches on {trainer.accelerator.device.type}{engine}"
     )
 
 

@@ -36,7 +36,7 @@ from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.evaluation.thumbnails import thumbnails
 from mivolo_lite.images.corruptions import CORRUPTIONS
-from mivolo_lite.reporting.page import Cell
+from mivolo_lite.reporting.page import Cell, Page, Part, Section, Table, Tables
 from mivolo_lite.reporting.plot_folder import LIST, clear_plots, save_plots
 from mivolo_lite.reporting.plots import INK, REFERENCE, Plot
 from tests.evaluation.browser import (
@@ -457,6 +457,21 @@ def test_it_looks_right_in_a_browser(evaluated, tmp_path):
             browser.screenshot(tmp_path / "page.png")
             assert (tmp_path / "page.png").stat().st_size > size, where
         assert browser.complaints == []
+
+
+@pytest.mark.slow
+@IN_A_BROWSER
+def test_tables_side_by_side_show_all_their_columns_on_a_desk(tmp_path):
+    row = ["M", 44, *[Cell("-10.87", "[-19.92, -1.89]")] * 4]
+    table = Table(["gender", "n", "MAE", "age-adjusted MAE", "bias", "CS@5"], [row], "By gender", ["a long note " * 30])
+    path = tmp_path / "report.html"
+    path.write_text(Page("Evaluation", [Part([Section("Subgroups", [Tables([table, table])])])]).html())
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(path, 1100, 900, False)
+        assert browser.value("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)")
+        assert browser.value(FITS)
+        browser.open(path, 390, 900, False)
+        assert browser.value(FITS)
 
 
 @pytest.mark.slow

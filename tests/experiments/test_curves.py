@@ -32,7 +32,7 @@ def test_the_page_has_every_curve_that_a_log_holds_and_the_best_of_each(tmp_path
 def test_one_run_at_work_that_was_never_evaluated(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/metrics.jsonl").write_text('{"kind": "train", "step": 10, "loss": 2.0}\n')
-    main(["curves", f"{tmp_path}/a", "--out", f"{tmp_path}/out"])
+    main(["curves", str(tmp_path), "--out", f"{tmp_path}/out"])  # the folder of several runs
     assert "not evaluated yet" in (tmp_path / "out/report.html").read_text()
 
 

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
+from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference.export import DESCRIPTION, export
 from mivolo_lite.inference.graph import Graph, answers
 from mivolo_lite.inference.parity import require_parity
 from mivolo_lite.models.mivolo_export import fold
+from tests.documents import blocks
 from tests.inference.exports import photos, small_estimator
 
 pytest.importorskip("onnx")
@@ -53,6 +55,20 @@ meta = {name: json.loads(text) for name, text in session.get_modelmeta().custom_
 names = [entry.name for entry in session.get_outputs()]
 print(json.dumps({"answers": {n: a.tolist() for n, a in zip(names, answers)}, "meta": meta}))
 """
+
+
+@pytest.mark.slow
+def test_the_snippet_of_the_page_answers_as_the_estimator(exported, tmp_path, monkeypatch, capsys):
+    (block,) = (block for block in blocks("python") if "onnxruntime" in block.text)
+    exported("single")
+    small, large = (np.random.default_rng(0).integers(0, 255, (h, w, 3), np.uint8) for h, w in ((60, 31), (40, 200)))
+    cv2.imwrite(str(tmp_path / "crop.png"), small[..., ::-1])
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(block.text, str(block), "exec"), names)
+    assert float(capsys.readouterr().out.split()[0]) == pytest.approx(float(names["age"][0]), abs=1e-3)
+    assert np.array_equal(names["face"], letterbox(small, 48).transpose(2, 0, 1))
+    assert np.array_equal(names["letterbox"](large, 48), letterbox(large, 48).transpose(2, 0, 1))
 
 
 @pytest.mark.slow

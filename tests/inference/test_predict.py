@@ -280,6 +280,7 @@ def test_results_within_the_folder_of_photos_are_no_photos(photos, checkpoint, t
     output = capsys.readouterr()
     assert len(found) == 4 and "left out: 3 results of an earlier run in " in output.err
     assert output.err.count("holds files of an earlier run; those of other names stay") == 1
+    assert output.err.count("the results of an earlier run in ") == 1
     assert "left out: 3 that are neither images nor videos, the first of which is " in output.err
     predict(photos / "a.png", "--checkpoint", checkpoint, out=photos)
     assert capsys.readouterr().out.endswith("photos: predictions.csv, predictions.jsonl, rejected.jsonl\n")

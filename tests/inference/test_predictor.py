@@ -276,9 +276,11 @@ def test_importing_the_package_imports_no_torch():
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
-@pytest.mark.parametrize("name", ["meta", "hpu", "cuda:99", "gpu", ""])
-def test_a_device_that_computes_nothing_here_is_one_line(name):
-    with pytest.raises(UserError, match=f"--device {name}: not usable here"):
+@pytest.mark.parametrize(
+    "name, reason", [("meta", ""), ("hpu", ""), ("cuda:99", ""), ("gpu", "no such device"), ("", "no such device")]
+)
+def test_a_device_that_computes_nothing_here_is_one_line(name, reason):
+    with pytest.raises(UserError, match=rf"--device {name}: not usable here \({reason}.*\); try cpu"):
         choose_device(name)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -79,6 +80,12 @@ def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, chec
     with open_video(str(out / "annotated" / "000000-walk.mp4")) as (rate, frames):
         annotated = list(frames)
     assert rate == 25 and len(annotated) == 20 and annotated[0].image.shape == (240, 320, 3)
+
+
+def test_without_a_folder_a_video_is_a_line_a_track(video, checkpoint, capsys):
+    main(["predict", str(video), "--checkpoint", checkpoint])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and re.fullmatch(f"{video} track 2, frames 5 to 14: \\d+ years, [MF] \\d+%.*", lines[1])
 
 
 def test_a_stride_leaves_frames_out(video, checkpoint, tmp_path):

@@ -46,7 +46,9 @@ def test_an_offset_is_added():
     "cell, reason",
     [
         ("old", "is no age: write 31, 25;32 .or 25-32, .25, 32.. or 70+"),
-        ("2019-05-01", "is no age"),
+        ("2019-05-01", "age '2019-05-01' is no age but a date: write the age in years"),
+        ("1.5.1990", "is no age but a date"),
+        ("5/1/90", "is no age but a date"),
         ("25;32;40", "is no age"),
         ("3,5", "age '3,5' may be 3.5 or a range: write 3.5 or 3-5"),
         ("25,32 years", "write 25.32 or 25-32"),

@@ -4,7 +4,7 @@ import pytest
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, GenderCodes
-from mivolo_lite.packing.sources.columns import describe, find_columns
+from mivolo_lite.packing.sources.columns import describe, find_columns, read_labels
 from mivolo_lite.packing.sources.table import Table
 
 
@@ -64,6 +64,13 @@ def test_the_meaning_is_told():
         "gender: male -> M (2), F -> F (1), x -> ? (1)",
         "age: 1 numbers, 1 ranges (25-32 -> 25 to 32), 1 unknown, 1 unreadable (old -> ?)",
     ]
+
+
+def test_columns_that_may_be_ages_under_another_name_are_told(tmp_path):
+    (tmp_path / "x.csv").write_text("path,born,sex,face_x0\na,2001-02-03,M,1\n")
+    for chosen, mend in (({"age": ""}, "name it with --age"), ({}, "rename it")):
+        *_, lines = read_labels(tmp_path / "x.csv", "auto", "", chosen)
+        assert lines[-1] == f"no column is age; if it is one of born, {mend}"
 
 
 def test_a_decimal_comma_is_said_to_be_a_word():

@@ -169,7 +169,7 @@ def test_a_failure_at_the_very_end_leaves_nothing(images, tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mivolo_lite.packing.pack.write_rejected", fail)
-    with pytest.raises(UserError, match="--out .*out: cannot be written: .*No space left"):
+    with pytest.raises(UserError, match="--out .*out: cannot be written: No space left on device; choose"):
         pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
     assert {path.name for path in tmp_path.iterdir()} == {"UTKFace"}
 

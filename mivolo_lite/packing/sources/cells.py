@@ -28,6 +28,7 @@ _MISSING = ("null", "nan", "na", "n/a")
 """What databases, pandas and R write for nothing; ``none`` may be a value, as of glasses."""
 _UNKNOWN = ("u", "unknown", "none", *_MISSING)
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
+_DATE = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{2,4}")
 _COMMA = re.compile(r"\d+,\d+")
 _OPEN = re.compile(r"(?:(?:more than|over)\s*|>=?\s*)(\d+)|(\d+)\s*\+", re.IGNORECASE)
 _UNDER = re.compile(r"(?:(?:less than|under|up to)\s*|<=?\s*)(\d+)", re.IGNORECASE)
@@ -69,6 +70,8 @@ def age_of(cell: str, offset: int = 0) -> tuple[float, float] | None:
     if _COMMA.fullmatch(text):  # a list without its brackets, or a decimal comma
         point, dash = text.replace(",", "."), text.replace(",", "-")
         raise Rejected(f"age {cell!r:.50} may be {point} or a range: write {point} or {dash}")
+    if _DATE.fullmatch(text):
+        raise Rejected(f"age {cell!r:.50} is no age but a date: write the age in years in the photo")
     if not (group or beyond or under or _is_number(text)):
         raise Rejected(f"age {cell!r:.50} is no age: write 31, 25;32 (or 25-32, (25, 32)) or 70+")
     if group and float(group[1]) > float(group[2]):

@@ -19,6 +19,7 @@ from mivolo_lite.packing.sources.cells import (
 )
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.wording import first_few
 
 USUAL_NAMES: dict[str, Sequence[str]] = {
     IMAGE: "img_name path file image file_name filename img image_path img_path file_path filepath image_name "
@@ -59,7 +60,7 @@ def read_labels(
     table = table.renamed(columns)
     if "gender" in columns:
         gender_of.check(table.columns["gender"], table.location, columns["gender"])
-    return table, gender_of, list(describe(table, columns, gender_of))
+    return table, gender_of, [*describe(table, columns, gender_of), *_unlabelled(table, columns, bool(chosen))]
 
 
 def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:
@@ -153,6 +154,16 @@ def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -
     for name, column in table.columns.items():
         if name != "age" and (cell := next(filter(has_decimal_comma, column), None)):
             yield f"{name}: {cell} is no number here but a word; write {cell.replace(',', '.')}"
+
+
+def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> Iterator[str]:
+    """Of a table without ages or genders, a line with the columns that may hold them under another name."""
+    missing = [meaning for meaning in ("age", "gender") if meaning not in columns]
+    known = {*columns, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS}
+    others = [name for name in table.columns if name not in known]
+    if missing and others:
+        mend = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
+        yield f"no column is {' or '.join(missing)}; if it is one of {first_few(others)}, {mend}"
 
 
 def _gender(cell: str, gender_of: GenderCodes) -> str:

@@ -1,5 +1,6 @@
 """Tables of labels: CSV of any separator, JSON lines or Parquet, read row by row into compact columns."""
 
+import codecs
 import csv as csv_format
 import hashlib
 import json
@@ -15,6 +16,7 @@ from mivolo_lite.errors import UserError, one_line
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
+_UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 _SHOWN = 100  # characters of a file that a message shows
 _ROWS = 4096  # of a Parquet file at a time
 
@@ -104,7 +106,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
     """The rows of a file of labels, without blanks around the cells; empty rows are left out.
 
     Args:
-        path: a CSV in UTF-8 whose first line names the columns, JSON lines (or a JSON list of objects), or Parquet.
+        path: a CSV in UTF-8, or in UTF-16 as Excel's Unicode text, whose first line names the columns; JSON lines (or
+            a JSON list of objects); or Parquet.
         delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of
             the first line.
         option: the option that names the file.
@@ -119,7 +122,7 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
             head = file.read(len(_PARQUET_HEAD))
         if head == _PARQUET_HEAD:
             return Table.of(location, _parquet_rows(path, location))
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-16" if head.startswith(_UTF16) else "utf-8-sig") as file:
             is_json = path.suffix.lower() in _JSON_ENDINGS
             return Table.of(location, _json_rows(file, location)) if is_json else _read_csv(file, delimiter, location)
     except OSError as error:
