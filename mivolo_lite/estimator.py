@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,6 +162,14 @@ class Estimator(nn.Module):
             folder.mkdir(parents=True, exist_ok=True)
             save_tensors(inference_weights, folder / MODEL_FILE)
         self.card.save(folder)
+
+    def fingerprint(self) -> str:
+        """What tells it from all others: a digest of its card and its weights."""
+        digest = sha256(repr(self.card).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":

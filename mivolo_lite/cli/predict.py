@@ -131,13 +131,11 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
 
 def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesFile | None") -> dict[str, Any]:
     """All that the results depend on beside the photos themselves."""
-    from mivolo_lite.inference.partial_results import fingerprint
-
     names = ("detector", "persons", "min_score", "stride", "draw")
     return {
         "command": "predict",
         "version": __version__,
-        "model": fingerprint(predictor.estimator),
+        "model": predictor.estimator.fingerprint(),
         "tta": predictor.estimator.tta,
         "half": predictor.answers.half,
         "boxes": None if boxes is None else boxes.digest,

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Images(NamedTuple):
@@ -31,13 +30,6 @@ class Images(NamedTuple):
         """No image, where those there are would have sides of ``size``."""
         pixels = torch.empty(0, 3, size, size, dtype=torch.uint8, device=device)
         return cls(pixels, torch.empty(0, dtype=torch.int64, device=device))
-
-    def resized(self, size: int) -> "Images":
-        """The same uint8 images with sides of ``size``."""
-        if self.pixels.shape[-1] == size:
-            return self
-        pixels = F.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
-        return self._replace(pixels=pixels.round().to(torch.uint8))
 
     def present(self, batch: int) -> Tensor:
         """(B,) bool: which samples have the image."""

@@ -1,6 +1,5 @@
 """What a command has done so far, in files that outlive whatever ends it: the same command resumes."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,9 +11,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import torch
-
-from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, lock_or_explain, write_json
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
@@ -127,15 +123,6 @@ class PartialResults:
 
     def _entries(self) -> dict[str, _Entry]:
         return {key: entry for path in self._files() for key, entry in _entries(path)}
-
-
-def fingerprint(estimator: Estimator) -> str:
-    """What tells an estimator from all others: a digest of its card and its weights."""
-    digest = hashlib.sha256(repr(estimator.card).encode())
-    for name, tensor in estimator.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _stamp(item: Item) -> list[int] | None:

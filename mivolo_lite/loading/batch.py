@@ -161,10 +161,6 @@ class Batch:
         images: dict[str, Any] = {name: Images(pixels(name, images), images.rows) for name, images in self._inputs()}
         return replace(self, **images)
 
-    def resized(self, size: int) -> "Batch":
-        """The same with images (n, 3, size, size)."""
-        return replace(self, **{name: images.resized(size) for name, images in self._inputs()})
-
     def __getstate__(self) -> dict:
         # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
         return vars(self._map(lambda values: np.asarray(values) if values.ndim <= 2 else values))

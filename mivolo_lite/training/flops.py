@@ -62,11 +62,10 @@ class ModelFlops:
     image: dict[str, float]
     peak: float
 
-    def of(self, batch: Batch, image_size: int) -> float:
-        """Operations of a batch whose images are resized to this side: those of convolutions grow with the area."""
+    def of(self, batch: Batch) -> float:
+        """Operations of a batch."""
         images = {name: getattr(batch, name) for name in self.image}
-        of_images = sum(self.image[name] * len(images[name].rows) for name in images)
-        return len(batch) * self.sample + of_images * (image_size / batch.image_size) ** 2
+        return len(batch) * self.sample + sum(self.image[name] * len(images[name].rows) for name in images)
 
 
 def model_flops(estimator: Estimator, device: torch.device, precision: str) -> ModelFlops | None:

@@ -45,7 +45,6 @@ from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.new_estimator import init_from, new_estimator
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
-from mivolo_lite.training.progressive_resizing import require_resizable
 from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
@@ -137,7 +136,7 @@ class Trainer:
         # A run that ended between saving and evaluating begins with the evaluation.
         is_evaluated = self.state.evaluated >= self.state.step or self._evaluate()
         for batches in self._steps() if is_evaluated and not self._is_stale() else ():
-            self.estimator.method.progress = self._progress()
+            self.estimator.method.progress = self._position() / self.end()
             result = self._take_step(batches, self._learning_rate())
             results.append(result)
             trace.step()
@@ -204,8 +203,6 @@ class Trainer:
         self.flops = model_flops(self.estimator, device, self.launch.resolve(config.train.precision))
         self._prepare_estimator()
         self._load_weights()
-        if config.train.progressive_resizing.is_on:
-            require_resizable(self.estimator, config.train.progressive_resizing.size(0, config.data.image_size))
         self._measure()
         self.estimator.to(device)
         self._build_engine()
@@ -291,7 +288,7 @@ class Trainer:
         for _ in range(self.state.step, self.total_steps):
             with self.throughput.spent("waiting"):
                 batches = list(islice(loader, self.plan.accumulation))
-            self.throughput.count(batches, self._image_size())
+            self.throughput.count(batches)
             for batch in batches:
                 self.broken.add(batch.broken)
             yield batches
@@ -300,7 +297,7 @@ class Trainer:
         """Learn from the micro-batches of one step, and count it."""
         self._begin_step(lr)
         try:
-            result = self.step(batches, self.state.step, self.schedule.asks(), self._image_size())
+            result = self.step(batches, self.state.step, self.schedule.asks())
         except Diverged:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise
@@ -334,14 +331,6 @@ class Trainer:
     def end(self) -> float:
         """Where ``_position`` will be after the last step."""
         return self._position() + self.total_steps - self.state.step
-
-    def _progress(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return self._position() / self.end()
-
-    def _image_size(self) -> int:
-        """Side of the images that the next step sees, in pixels."""
-        return self.config.train.progressive_resizing.size(self._progress(), self.config.data.image_size)
 
     def _advance(self) -> None:
         """One more step is behind us: count it, and update the averaged weights."""
@@ -457,7 +446,6 @@ class Trainer:
                 **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": max(group["lr"] for group in self.engine.optimizer.param_groups),
-                **({"image_size": self._image_size()} if self.config.train.progressive_resizing.is_on else {}),
                 "epoch": self.state.samples_seen / self.reader.samples,
                 "samples_seen": self.state.samples_seen,
                 **measured,

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from mivolo_lite.ranges import Minutes, float_range, int_range
-from mivolo_lite.training.progressive_resizing import ProgressiveResizingConfig
 from mivolo_lite.training.trackers import TrackerName
 
 
@@ -25,7 +24,6 @@ class TrainConfig:
             ``body``, or modules of the backbone by timm's names (``blocks.0``, ``layer1``).
         freeze_epochs: passes over the data after which they learn as well; null for never, for which the backward pass
             ends above them and takes less time and memory.
-        progressive_resizing: most steps on small images, which take less time.
         grad_checkpointing: activation checkpointing: the backward pass computes the activations of each block of a
             backbone again instead of keeping them; less memory, about a third more time.
         eval_every: epochs between evaluations.
@@ -49,7 +47,6 @@ class TrainConfig:
     compile: bool = False
     freeze: list[str] = field(default_factory=list)
     freeze_epochs: Annotated[float, float_range(0)] | None = None
-    progressive_resizing: ProgressiveResizingConfig = field(default_factory=ProgressiveResizingConfig)
     grad_checkpointing: bool = False
     eval_every: Annotated[float, float_range(0, low_open=True)] = 1.0
     patience: Annotated[int, int_range(1)] | None = None

@@ -82,16 +82,13 @@ class OptimizerStep:
         self.model = engine.estimator.model
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
-    def __call__(
-        self, batches: Sequence[Batch], step: int, save: bool = False, image_size: int | None = None
-    ) -> StepResult:
+    def __call__(self, batches: Sequence[Batch], step: int, save: bool = False) -> StepResult:
         """Learn from this rank's micro-batches of optimizer step number ``step``.
 
         Args:
             batches: equally many on all ranks.
             step: counted from 0.
             save: whether this rank asks for a checkpoint.
-            image_size: side of the images that the model sees; None for that of the batches.
 
         Raises:
             Diverged: the loss or its gradient is not finite, on all ranks alike. The weights did not take the step.
@@ -103,7 +100,6 @@ class OptimizerStep:
         outputs = []
         for index, (batch, parts) in enumerate(map(mixed, batches)):
             last = index == len(batches) - 1
-            batch = batch if image_size is None else batch.resized(image_size)
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
                 of_labels = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)

@@ -42,10 +42,10 @@ class Throughput:
         finally:
             self._spent[activity] += time.monotonic() - begun
 
-    def count(self, batches: Iterable[Batch], image_size: int) -> None:
-        """Count the operations of this rank's batches of a step, whose images the model sees with this side."""
+    def count(self, batches: Iterable[Batch]) -> None:
+        """Count the operations of this rank's batches of a step."""
         if self._flops is not None:
-            self._operations += sum(self._flops.of(batch, image_size) for batch in batches)
+            self._operations += sum(map(self._flops.of, batches))
 
     def total(self) -> dict[str, float]:
         """``step_seconds``, of the run without what was lost, and ``goodput``, their share of the time since its first

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.inference.partial_results import PartialResults, fingerprint
+from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.work import Result
 from tests.inference.scenes import tiny_estimator
@@ -115,6 +115,6 @@ def test_two_commands_do_not_share_a_folder(tmp_path, items):
 def test_an_estimator_is_known_by_its_weights_and_its_card():
     one, same = tiny_estimator(), tiny_estimator()
     same.load_state_dict(one.state_dict())
-    assert fingerprint(one) == fingerprint(same)
+    assert one.fingerprint() == same.fingerprint()
     next(same.parameters()).data.view(-1)[0] += 1e-3
-    assert fingerprint(one) != fingerprint(same)
+    assert one.fingerprint() != same.fingerprint()

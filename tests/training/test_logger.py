@@ -60,16 +60,11 @@ def test_evaluating_and_saving_are_no_training_and_waiting_is(clock):
 
 def test_the_share_of_the_peak_is_that_of_the_images_there_were(clock):
     accelerator, throughput = Accelerator(cpu=True), Throughput(flops=ModelFlops(1e6, {"face": 1e9}, peak=1e11))
-    throughput.count([batch_of(8, faces=4), batch_of(8, faces=6)], 4)
+    throughput.count([batch_of(8, faces=4), batch_of(8, faces=6)])
     clock.sleep(0.2)
     measured = throughput.interval(1, 16, 0, accelerator)
     seconds = 16 / measured["samples_per_second"]
     assert measured["mfu"] == pytest.approx((16 * 1e6 + 10 * 1e9) / seconds / 1e11)
-    throughput.count([batch_of(8, faces=4)], 2)
-    clock.sleep(0.2)
-    smaller = throughput.interval(1, 8, 0, accelerator)
-    seconds = 8 / smaller["samples_per_second"]
-    assert smaller["mfu"] == pytest.approx((8 * 1e6 + 4 * 1e9 / 4) / seconds / 1e11)
     assert throughput.interval(1, 16, 0, accelerator)["mfu"] == 0
     assert "mfu" not in Throughput().interval(1, 16, 0, accelerator)
 

@@ -27,11 +27,10 @@ def mixed_batch(**options):
     return Mixup(MixupConfig(**({"mixup_alpha": 1.0, "cutmix_alpha": 1.0} | options)), 0)(batch, np.zeros(8, dtype=int))
 
 
-def stepped(student, batch, image_size=None, **options):
+def stepped(student, batch, **options):
     student = copy.deepcopy(student)
     engine = DataParallel(Accelerator(cpu=True), student, torch.optim.SGD(student.parameters(), lr=1e-2), 0.0)
-    step = OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0, **options)
-    result = step([batch], step=0, image_size=image_size)
+    result = OptimizerStep(engine, OptimConfig(gender_weight=0.5), 0, **options)([batch], step=0)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters()]), result
 
 
