@@ -17,7 +17,7 @@ from tests.training.launching import INHERITED, REPOSITORY, TRAIN, arguments, li
 from tests.waiting import wait_until
 
 SLOWLY = REPOSITORY / "tests" / "slowly.py"
-STEPS = 60
+STEPS = 80
 
 
 class Node:
@@ -55,7 +55,7 @@ class Node:
 def test_a_run_grows_to_a_node_that_joins_and_shrinks_when_it_is_lost(people, tmp_path):
     options = {"data.train": people / "train", "data.val": people / "val", "data.image_size": 32, "data.workers": 0}
     samples = json.loads((people / "train" / "dataset.json").read_text())["samples"]
-    options |= {"model.backbone": "test_resnet", "optim.global_batch": 10, "optim.epochs": STEPS * 10 / samples}
+    options |= {"model.backbone": "test_vit", "optim.global_batch": 10, "optim.epochs": STEPS * 10 / samples}
     options |= {"train.save_every": 5, "train.eval_every": 100, "train.log_every": 1}
     run, port = tmp_path / "run", free_ports(1)[0]
     training = arguments(options | {"run": run, "resume": "auto"})
