@@ -25,6 +25,7 @@ from mivolo_lite.evaluation.intervals import (
     half_width,
     means,
     paired_share_interval,
+    people_entry,
     select,
     share_interval,
 )
@@ -232,9 +233,9 @@ def _mean(
     values, identity = values[is_known], select(identity, is_known)
     if not len(values):
         return None
-    people = {} if identity is None else {"people": count_people(identity, len(values))}
     ends = as_pair(interval(values, level, identity))
-    return {"value": float(values.mean()), "interval": ends, "n": len(values)} | people
+    row = {"value": float(values.mean()), "interval": ends, "n": len(values)}
+    return row | people_entry(identity, len(values))
 
 
 def _mean_interval(values: np.ndarray, level: float, identity: Identity) -> np.ndarray:

@@ -213,6 +213,11 @@ def count_people(identity: Identity, images: int) -> int:
     return images if identity is None else len(np.unique(identity, equal_nan=False))
 
 
+def people_entry(identity: Identity, images: int) -> dict[str, int]:
+    """``people``, which stands next to ``n``; nothing where no identity is known."""
+    return {} if identity is None else {"people": count_people(identity, images)}
+
+
 def select(identity: Identity, images: np.ndarray) -> Identity:
     """Who is in some of the images."""
     return None if identity is None else identity[images]

@@ -16,9 +16,9 @@ from mivolo_lite.evaluation.intervals import (
     Identity,
     as_pair,
     bootstrap_of_enough,
-    count_people,
     counted,
     means,
+    people_entry,
     select,
     share_interval,
 )
@@ -63,12 +63,12 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
         "gender": predictions.gender,
         "group": predictions.group,
     }
-    identity = predictions.identity
+    identity, has_error = predictions.identity, ~np.isnan(errors)
     for subgroup, names in subgroups.items():
         _add_intervals(metrics["by"][subgroup], errors, names, identity)
     is_correct = gender_correct(predictions.female, predictions.gender)
     return metrics | {
-        **_people(identity, ~np.isnan(errors)),
+        **people_entry(select(identity, has_error), int(has_error.sum())),
         "intervals": _intervals(errors, is_correct, identity),
         "ce20": gross_error_rate(errors),
         "cs": cumulative_scores(errors),
@@ -97,13 +97,10 @@ def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[st
     for name, row in rows.items():
         use = (of == name) & ~np.isnan(errors)
         values = counted(np.abs(errors[use]), errors[use])
-        ends = bootstrap_of_enough(values, means, identity=select(identity, use))[:, 0]
-        row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1]), **_people(identity, use)}
-
-
-def _people(identity: Identity, use: np.ndarray) -> dict[str, int]:
-    """``people``, how many are in some of the images; nothing where nobody is known."""
-    return {} if identity is None else {"people": count_people(identity[use], int(use.sum()))}
+        of_row = select(identity, use)
+        ends = bootstrap_of_enough(values, means, identity=of_row)[:, 0]
+        row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
+        row |= people_entry(of_row, len(values))
 
 
 def _intervals(errors: np.ndarray, is_correct: np.ndarray, identity: Identity) -> dict:

@@ -20,7 +20,7 @@ from math import ceil
 import numpy as np
 
 from mivolo_lite.evaluation.calibration.ranges import WIDEST, is_wide, years_of
-from mivolo_lite.evaluation.intervals import LIMIT, Identity, count_people, people_of, select
+from mivolo_lite.evaluation.intervals import LIMIT, Identity, count_people, people_entry, people_of, select
 from mivolo_lite.evaluation.metrics import has_name, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
@@ -72,7 +72,7 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         "level": float(level),
         "by": by,
         "n": int(is_known.sum()),
-        **({} if identity is None else {"people": count_people(identity, len(age))}),
+        **people_entry(identity, len(age)),
         "radius": radius,
         "radii": radii,
         "few": few,
