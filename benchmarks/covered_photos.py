@@ -1,6 +1,6 @@
 """Does the body help on real photos, and where the face is covered? One model shown faces, bodies and both.
 
-    WEIGHTS_DIR=... python benchmarks/covered_photos.py --face runs/mixed/best --photos NAME=FOLDER,CSV [...]
+    WEIGHTS_DIR=... python benchmarks/covered_photos.py --face runs/mixed_faces/best --photos NAME=FOLDER,CSV [...]
 
 NAME is one of the configuration's data sets (aaf, congress, fgnet), FOLDER holds its photos and CSV MiVOLO's columns,
 boxes of faces and of people among them. Every second photo, by its name, gets a rectangle of one colour over each face.
@@ -158,7 +158,7 @@ def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Photos.read, nargs="+", required=True, metavar="NAME=FOLDER,CSV")
-    parser.add_argument("--face", type=Path, required=True, help="a checkpoint of one face of configs/mixed.yaml")
+    parser.add_argument("--face", type=Path, required=True, help="a checkpoint of mobilenetv1_100, as configs/mixed.yaml trains it")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "covered_photos", help="shards and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("options", nargs="*", help="options of every training, after --")
