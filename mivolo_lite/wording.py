@@ -20,6 +20,11 @@ def images_of(row: Mapping[str, Any]) -> str:
     return f"{count_of(row['n'], 'image')} of {count_of(row['people'], 'person', 'people')}"
 
 
+def percent(share: float) -> str:
+    """``90%``, ``97.5%``: as many digits as the share has."""
+    return f"{100 * share:g}%"
+
+
 def first_few(names: Sequence[str], limit: int = 3) -> str:
     """The first few names, each not too long, and how many more there are."""
     listed = ", ".join(name[:_LONGEST] for name in names[:limit])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mivolo_lite.evaluation.metrics import task_scores
 from mivolo_lite.reporting.page import Cell
-from mivolo_lite.wording import images_of
+from mivolo_lite.wording import images_of, percent
 
 LOWER, HIGHER, ZERO = "lower is better", "higher is better", "nearest 0 is best"
 ADJUSTED = "age-adjusted"
@@ -89,7 +89,7 @@ def _ages(metrics: dict) -> Iterator[Measure]:
         yield Measure("Worst age bin", LOWER, f"{worst['mae']:.2f}", between(worst["interval"]), worst["name"], note)
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
-        better, note = f"nearest {100 * intervals['nominal']:g}% is best", f"{intervals['width']:.1f} years wide"
+        better, note = f"nearest {percent(intervals['nominal'])} is best", f"{intervals['width']:.1f} years wide"
         interval = between(intervals["interval"], ".1%")
         yield Measure("Interval coverage", better, f"{intervals['coverage']:.1%}", interval, note=note)
 

@@ -12,6 +12,7 @@ from mivolo_lite.evaluation.metrics import age_errors, by_number
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.reporting.plots import BLUE, COLOURS, DENSE, INK, RED, SHADES, Plot, legend, reference
+from mivolo_lite.wording import percent
 
 
 def age_plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
@@ -81,7 +82,7 @@ def confidence_plots(metrics: dict) -> Iterator[Plot]:
             yield Plot(f"risk_coverage_{kind}", caption, draw, note=f"Mean over all shares: {curve['aurc']:.3g}")
     intervals = metrics["age_intervals"]
     if intervals and intervals["coverage"] is not None:
-        caption = f"True ages inside their interval, nearest {100 * intervals['nominal']:g}% is best"
+        caption = f"True ages inside their interval, nearest {percent(intervals['nominal'])} is best"
         note = "Intervals know the estimate, not the true age: of one true age they may hold less than of all."
         yield Plot("interval_coverage", caption, lambda ax: _coverage(ax, intervals), note=note)
 

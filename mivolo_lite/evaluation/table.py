@@ -7,7 +7,7 @@ from mivolo_lite.evaluation.about import cautions
 from mivolo_lite.evaluation.headline import ADJUSTED, worst_subgroup
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.metrics import SHOWN, task_scores
-from mivolo_lite.wording import images_of
+from mivolo_lite.wording import images_of, percent
 
 _SCORES = {"accuracy": ("accuracy", "share", ".1%"), "mae": ("MAE", "years", ".2f")}
 """What scores of tasks are called, the column of a cell that they fill, and how they are written."""
@@ -102,7 +102,7 @@ def _summarised(metrics: dict) -> list[str]:
             lines.append(f"age-group accuracy by MiVOLO's rule, of rounded estimates: {rule}")
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
-        share = f"{intervals['coverage']:.1%} of ages (nominal {100 * intervals['nominal']:g}%)"
+        share = f"{intervals['coverage']:.1%} of ages (nominal {percent(intervals['nominal'])})"
         lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide")
     return lines
 

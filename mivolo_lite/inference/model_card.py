@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from mivolo_lite.card import Card, short_folder
+from mivolo_lite.wording import percent
 
 LICENCES = {
     "utkface": "UTKFace: for non-commercial research",
@@ -110,7 +111,7 @@ def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
         level, radii = card.calibration["level"], sorted(card.calibration["radii"].values())
         years = f"{radii[0]:.1f} to {radii[-1]:.1f}" if radii else f"{card.calibration['radius']:.1f}"
         by = f", by {card.calibration['by']}" if radii else ""
-        yield "age intervals", f"{100 * level:g}% of true ages, within {years} years of the estimate{by}"
+        yield "age intervals", f"{percent(level)} of true ages, within {years} years of the estimate{by}"
     yield "licence of the weights", licence or UNKNOWN
 
 

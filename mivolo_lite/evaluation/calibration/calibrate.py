@@ -21,6 +21,7 @@ from mivolo_lite.hub import is_hub_address
 from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
+from mivolo_lite.wording import percent
 
 
 def calibrate(
@@ -110,7 +111,7 @@ def card_path(checkpoint: Path | str, out: Path | str | None) -> Path:
 
 def calibration_table(calibration: dict) -> str:
     """The calibration as text."""
-    lines = [f"{100 * calibration['level']:g}% of ages lie within {calibration['radius']:.2f} years of the estimate"]
+    lines = [f"{percent(calibration['level'])} of ages lie within {calibration['radius']:.2f} years of the estimate"]
     lines += [f"  {name:14}{radius:8.2f}" for name, radius in calibration["radii"].items()]
     if calibration["by"] == "age":
         lines.append("(by estimated age)")
