@@ -99,7 +99,8 @@ def replicates(
     def resample(times: int) -> np.ndarray:
         draws = random.integers(0, n, (times, n)) + n * np.arange(times)[:, None]
         counts = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each person is there
-        return np.add.reduceat(columns * counts[..., person], starts, axis=2).swapaxes(1, 2)
+        of_images = counts if n == len(values) else counts[..., person]  # n images: nobody is in two
+        return np.add.reduceat(columns * of_images, starts, axis=2).swapaxes(1, 2)
 
     def sums(times: int) -> np.ndarray:
         return np.concatenate([resample(some) for some in _batches(times, _DRAWS // len(values))])
