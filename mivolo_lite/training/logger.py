@@ -57,17 +57,14 @@ class RunLogger:
             return
         self.folder.log({"kind": kind, "step": step, **values})
         scalars = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        for tracker in self.trackers:
-            if tracker.name not in self._failed:
-                with self._guarded(tracker):
-                    tracker.log({f"{kind}/{name}": value for name, value in scalars.items()}, step=step)
+        self._track({f"{kind}/{name}": value for name, value in scalars.items()}, step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items() if name not in _IN_PROGRESS)
+        line = f"{progress}  {text}".strip()
         if self.interactive and kind == "train":
-            speed = progress.partition("left, ")[2]  # the bar has its own times
             with losable_output():
-                self.bar.set_postfix_str(f"{speed}  {text}".strip())
+                self.bar.set_postfix_str(line)
         else:
-            self.log(f"[{step}/{self.total_steps}] {kind}  {progress}{progress and '  '}{text}")
+            self.log(f"[{step}/{self.total_steps}] {kind}  {line}")
 
     def log_end(self, step: int, complete: bool, values: dict[str, float]) -> None:
         """Put into the file that training ends, and whether the run is complete."""
@@ -86,6 +83,12 @@ class RunLogger:
         for tracker in self.trackers:  # those that failed as well: each holds a run open in this process
             with self._guarded(tracker):
                 tracker.finish()
+
+    def _track(self, scalars: dict[str, float], step: int) -> None:
+        for tracker in self.trackers:
+            if tracker.name not in self._failed:
+                with self._guarded(tracker):
+                    tracker.log(scalars, step=step)
 
     @contextmanager
     def _guarded(self, tracker: GeneralTracker) -> Iterator[None]:

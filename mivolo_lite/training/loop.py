@@ -451,7 +451,7 @@ class Trainer:
                 **measured,
                 **({"passes": passes} if (passes := self.reader.passes(self.state.samples_seen)) else {}),
             },
-            in_words(measured),
+            in_words(measured, times=not self.logger.interactive),  # the bar has its own
         )
 
     def _val_loader(self) -> BatchLoader:

@@ -88,13 +88,13 @@ class Throughput:
         return time.monotonic() - self._begun - self._spent["evaluating or saving"]
 
 
-def in_words(measured: dict[str, Any]) -> str:
-    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3%, 9.1 GiB, 38% of peak``."""
+def in_words(measured: dict[str, Any], times: bool = True) -> str:
+    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3%, 9.1 GiB, 38% of peak``; or from the speed on, without ``times``."""
+    speed = f"{measured['samples_per_second']:.3g}/s, wait {measured['wait']:.0%}, {measured['memory_gib']:.1f} GiB"
+    if "mfu" in measured:
+        speed += f", {measured['mfu']:.0%} of peak"
     elapsed, left = (timedelta(seconds=round(measured[name])) for name in ("elapsed", "left"))
-    return (
-        f"{elapsed}, {left} left, {measured['samples_per_second']:.3g}/s, wait {measured['wait']:.0%}, "
-        f"{measured['memory_gib']:.1f} GiB" + (f", {measured['mfu']:.0%} of peak" if "mfu" in measured else "")
-    )
+    return f"{elapsed}, {left} left, {speed}" if times else speed
 
 
 def _peak_memory(device: torch.device) -> int:
