@@ -188,19 +188,25 @@ def degradation(errors: np.ndarray, identity: Identity = None) -> dict | None:
     values = counted(*np.abs(errors).T)
     figures = _figures(cell_sums(values, np.zeros(len(values), dtype=np.int64)))[0]
     ends = bootstrap_of_enough(values, _figures, identity=identity)
-    result: dict[str, Any] = {"samples": len(errors)}
-    selectors = {"": lambda index: finite_or_none(figures[index]), "_interval": lambda index: as_pair(ends[:, index])}
-    for end, figure in selectors.items():
-        result |= {
-            f"clean_mae{end}": figure(0),
-            f"mean_relative_degradation{end}": figure(-1),
-            f"mae{end}": {
-                name: [figure(1 + SEVERITIES * row + severity) for severity in range(SEVERITIES)]
-                for row, name in enumerate(CORRUPTIONS)
-            },
-            f"relative_degradation{end}": {name: figure(VERSIONS + row) for row, name in enumerate(CORRUPTIONS)},
-        }
-    return result | {"strengths": {name: list(corruption.strengths) for name, corruption in CORRUPTIONS.items()}}
+    intervals = _named([as_pair(interval) for interval in ends.T])
+    return {
+        "samples": len(errors),
+        **_named([finite_or_none(figure) for figure in figures]),
+        **{f"{name}_interval": interval for name, interval in intervals.items()},
+        "strengths": {name: list(corruption.strengths) for name, corruption in CORRUPTIONS.items()},
+    }
+
+
+def _named(figures: list) -> dict[str, Any]:
+    """The figures of ``_figures`` by their names, and by corruption."""
+    clean, maes, relative, mean = figures[0], figures[1:VERSIONS], figures[VERSIONS:-1], figures[-1]
+    rows = [maes[start : start + SEVERITIES] for start in range(0, len(maes), SEVERITIES)]
+    return {
+        "clean_mae": clean,
+        "mean_relative_degradation": mean,
+        "mae": dict(zip(CORRUPTIONS, rows, strict=True)),
+        "relative_degradation": dict(zip(CORRUPTIONS, relative, strict=True)),
+    }
 
 
 def _figures(sums: np.ndarray) -> np.ndarray:
