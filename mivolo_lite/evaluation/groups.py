@@ -108,20 +108,24 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity 
     return {
         "rows": rows,
         "worst": _worst(rows),
-        **{
-            name: {
-                "gap": finite_or_none(estimates[version, -1]),
-                "ratio": _ratio(estimates[version, :-1]),
-                "interval": as_pair(gap_interval(estimates[version, :-1], resampled[:, version])),
-                "worst_interval": as_pair(worst_interval(estimates[version, :-1], resampled[:, version])),
-                "by_chance": finite_or_none(by_chance[version]),
-            }
-            for version, name in enumerate(("raw", "standardised"))
-        },
+        "raw": _gap(estimates[0], resampled[:, 0], by_chance[0]),
+        "standardised": _gap(estimates[1], resampled[:, 1], by_chance[1]),
         "common_bins": [name for name, shared in zip(bins, crossed.common, strict=True) if shared],
         "common_share": float(crossed.weight.sum() / crossed.count.sum()),
         "limit": LIMIT,
         "left_out": left_out,
+    }
+
+
+def _gap(maes_and_gap: np.ndarray, resampled: np.ndarray, by_chance: float) -> dict:
+    """The gap between the best and the worst of several subgroups, with what ``gaps`` says of it."""
+    maes = maes_and_gap[:-1]
+    return {
+        "gap": finite_or_none(maes_and_gap[-1]),
+        "ratio": _ratio(maes),
+        "interval": as_pair(gap_interval(maes, resampled)),
+        "worst_interval": as_pair(worst_interval(maes, resampled)),
+        "by_chance": finite_or_none(by_chance),
     }
 
 
