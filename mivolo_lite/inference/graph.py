@@ -131,14 +131,12 @@ def trace(graph: Graph) -> ExportedProgram:
 def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
     """What a user of the file must know to give it images and to read its answers, as plain values."""
     card, size = graph.estimator.card.to_share(), graph.estimator.card.image_size
-    images = {name: f"uint8 (batch, 3, {size}, {size})" for name in graph.input_names}
-    flags = {name: f"bool (batch): the samples that have a {name.removeprefix(PRESENT)}" for name in images}
     return {
         "package": f"mivolo_lite {__version__}",
         "model": card.model["name"],
         "method": card.method["name"],
         "precision": precision,
-        "inputs": {name: (flags if name.startswith(PRESENT) else images)[name] for name in graph.input_names},
+        "inputs": {name: _expected(name, size) for name in graph.input_names},
         "preprocessing": {
             "image_size": size,
             "order": "RGB",
@@ -155,6 +153,12 @@ def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
         "intervals": card.calibration,
         "data_digest": card.data_digest,
     }
+
+
+def _expected(name: str, size: int) -> str:
+    if name.startswith(PRESENT):
+        return f"bool (batch): the samples that have a {name.removeprefix(PRESENT)}"
+    return f"uint8 (batch, 3, {size}, {size})"
 
 
 def _meaning(estimator: Estimator, output: str) -> dict[str, Any]:
