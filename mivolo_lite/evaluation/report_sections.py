@@ -43,7 +43,8 @@ class Result:
         name: of the input, None where there is only one.
         metrics: from ``summarise``.
         predictions: what they are of.
-        faces: ``data:`` addresses of the images of ``worst_rows``, empty for none; None to show none at all.
+        faces: ``data:`` addresses of the images of ``worst_rows``, empty text for a missing one; none at all to show
+            none.
         corrupted: addresses of an image as it is, under ``clean``, and of what every corruption makes of it; empty to
             show none.
     """
@@ -51,7 +52,7 @@ class Result:
     name: str | None
     metrics: dict
     predictions: Predictions
-    faces: Sequence[str] | None = None
+    faces: Sequence[str] = ()
     corrupted: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
