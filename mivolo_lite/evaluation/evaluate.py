@@ -22,7 +22,7 @@ from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import require_replaceable, result_folder, write_json
 from mivolo_lite.loading.loader import eval_loader
-from mivolo_lite.loading.task_labels import task_columns
+from mivolo_lite.loading.task_labels import task_column
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
@@ -154,9 +154,9 @@ def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
     reasons = {}
     for task in estimator.tasks:
         try:
-            task_columns(index, {task.name: None if task.kind == "embedding" else task.classes})
-        except UserError as error:
-            reasons[task.name] = str(error).removeprefix(f"{index.folder}: task {task.name}: ")
+            task_column(index, task.name, None if task.kind == "embedding" else task.classes)
+        except ValueError as error:
+            reasons[task.name] = str(error)
     estimator.tasks = [task for task in estimator.tasks if task.name not in reasons]
     return reasons
 

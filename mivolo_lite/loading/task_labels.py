@@ -25,10 +25,31 @@ Classes = Mapping[str, Sequence[str] | None]
 
 def task_columns(index: ShardIndex, classes: Classes) -> dict[str, np.ndarray]:
     """(N,) float32 labels of every task. Raises UserError where a label is not what its task expects."""
-    return {
-        name: identities(index) if choices is None else _column(index, name, choices)
-        for name, choices in classes.items()
-    }
+    columns = {}
+    for name, choices in classes.items():
+        try:
+            columns[name] = task_column(index, name, choices)
+        except ValueError as error:
+            raise UserError(f"{index.folder}: task {name}: {error}") from None
+    return columns
+
+
+def task_column(index: ShardIndex, name: str, choices: Sequence[str] | None) -> np.ndarray:
+    """(N,) float32 labels of one task. Raises ValueError where a label is not what the task expects."""
+    if choices is None:
+        return identities(index)
+    column, words = index.columns.get(EXTRA + name), index.info.get("words", {}).get(name)
+    if name == "group":
+        codes = index.columns["group"]
+        column, words = np.where(codes == NO_CODE, np.nan, codes), index.groups
+    labels = np.full(len(index), np.nan, dtype=np.float32)
+    if column is None:
+        return labels
+    is_known = ~np.isnan(column)
+    values, inverse = np.unique(column[is_known], return_inverse=True)
+    label_values = [_label_value(words[int(value)] if words else value, choices) for value in values.tolist()]
+    labels[is_known] = np.array(label_values, dtype=np.float32)[inverse]
+    return labels
 
 
 def identities(index: ShardIndex) -> np.ndarray:
@@ -85,24 +106,6 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
 def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:
     """One sample's label. Raises ValueError where it is not what its task expects."""
     return _label_value(labels.group if name == "group" else labels.extra.get(name), choices)
-
-
-def _column(index: ShardIndex, name: str, choices: Sequence[str]) -> np.ndarray:
-    column, words = index.columns.get(EXTRA + name), index.info.get("words", {}).get(name)
-    if name == "group":
-        codes = index.columns["group"]
-        column, words = np.where(codes == NO_CODE, np.nan, codes), index.groups
-    labels = np.full(len(index), np.nan, dtype=np.float32)
-    if column is None:
-        return labels
-    is_known = ~np.isnan(column)
-    values, inverse = np.unique(column[is_known], return_inverse=True)
-    try:
-        label_values = [_label_value(words[int(value)] if words else value, choices) for value in values.tolist()]
-    except ValueError as error:
-        raise UserError(f"{index.folder}: task {name}: {error}") from None
-    labels[is_known] = np.array(label_values, dtype=np.float32)[inverse]
-    return labels
 
 
 def _label_value(value: Any, choices: Sequence[str]) -> float:
