@@ -94,17 +94,16 @@ def evaluate(
         require_replaceable(out, RESULT_FILES)  # before hours of estimating
         result_folder(out, ())
     columns = _estimate(estimator, index, accelerator, input_sets, batch, workers)
-    level = estimator.card.calibration.get("level")
-    summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
+    measured = None
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
-        summaries = {name: summary | {"robustness": measured[name]} for name, summary in summaries.items()}
+    level = estimator.card.calibration.get("level")
     metrics = {
         "checkpoint": str(checkpoint),
         "data": _describe_data(data, index, folds, exclude)
         | doubts(checkpoint, estimator.card, data, index, folds, images),
         **_describe_estimator(estimator, index, left_out),
-        **_sections(summaries, columns),
+        **_sections(columns, legal_ages, level, measured),
     }
     if accelerator.is_main_process:
         result_folder(out, RESULT_FILES)
@@ -138,8 +137,16 @@ def _estimate(
     return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
 
 
-def _sections(summaries: dict[str | None, dict], columns: Mapping[str | None, Predictions]) -> dict[str, Any]:
+def _sections(
+    columns: Mapping[str | None, Predictions],
+    legal_ages: Sequence[int],
+    level: float | None,
+    robustness: Mapping[str | None, dict | None] | None,
+) -> dict[str, Any]:
     """The metrics of all inputs at once, or those of each of ``--inputs`` under its name."""
+    summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
+    if robustness is not None:
+        summaries = {name: summary | {"robustness": robustness[name]} for name, summary in summaries.items()}
     if None in summaries:
         return summaries[None]
     return {"inputs": {name: summary | {"missing": columns[name].missing} for name, summary in summaries.items()}}
@@ -191,7 +198,9 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
 
 
 def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
-    return int(samples[np.argmax(sum((index.columns[f"{name}_size"] > 0)[samples].astype(int) for name in inputs))])
+    """The sample that has the most of the inputs, the first of equals."""
+    present = [index.columns[f"{name}_size"][samples] > 0 for name in inputs]
+    return int(samples[np.argmax(np.sum(present, axis=0))])
 
 
 def _write_report(
@@ -208,16 +217,13 @@ def _write_report(
     from mivolo_lite.evaluation.report_sections import Result, worst_rows
     from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
 
-    results = []
+    results, size = [], estimator.card.image_size
     for name, predictions in columns.items():
         images = estimator.inputs if name is None else COLUMNS[name]
+        section = metrics if name is None else metrics["inputs"][name]
         faces = thumbnails(index, worst_rows(predictions).tolist(), images)
-        corrupted_images = (
-            {} if corrupted is None else corrupted_thumbnails(index, corrupted, images, estimator.card.image_size)
-        )
-        results.append(
-            Result(name, metrics if name is None else metrics["inputs"][name], predictions, faces, corrupted_images)
-        )
+        versions = {} if corrupted is None else corrupted_thumbnails(index, corrupted, images, size)
+        results.append(Result(name, section, predictions, faces, versions))
     about = about_model(metrics["checkpoint"], estimator.card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
         "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
