@@ -6,16 +6,15 @@ each measured in a process of its own, in float32 on the CPU.
 """
 
 import argparse
-import os
 import resource
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timing import processor
+from timing import in_a_process, machine, write_result
 from torch import Tensor
 
 from mivolo_lite.models.mivolo import PATCH, SIZES
@@ -36,8 +35,8 @@ def attend_with_table(query: Tensor, key: Tensor, value: Tensor, positions: Rela
 WAYS = {"attend": attend, "table": attend_with_table}
 
 
-def measure(way: str, dim: int, side: int, repeats: int, answers) -> None:
-    """Put the least CPU seconds, the memory in MB, the output and the gradients into a queue."""
+def measure(way: str, dim: int, side: int, repeats: int) -> tuple[float, float, list[np.ndarray]]:
+    """The least CPU seconds, the memory in MB, and the output with the gradients."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     positions = RelativePositions(side, dim)
@@ -49,17 +48,12 @@ def measure(way: str, dim: int, side: int, repeats: int, answers) -> None:
         gradients = torch.autograd.grad(output.square().mean() * side * side, [*inputs, *positions.parameters()])
         seconds.append(time.process_time() - start)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    answers.put((min(seconds), memory, [tensor.detach().numpy() for tensor in (output, *gradients)]))
+    return min(seconds), memory, [tensor.detach().numpy() for tensor in (output, *gradients)]
 
 
 def row(model: str, size: int, repeats: int) -> str:
-    spawn, side, found = get_context("spawn"), size // PATCH, []
-    for way in WAYS:
-        answers = spawn.SimpleQueue()
-        process = spawn.Process(target=measure, args=(way, DIM[model], side, repeats, answers))
-        process.start()
-        found.append(answers.get())
-        process.join()
+    side = size // PATCH
+    found = [in_a_process(measure, way, DIM[model], side, repeats) for way in WAYS]
     (seconds, memory, tensors), (table_seconds, table_memory, table_tensors) = found
     largest = max(abs(a - b).max() / abs(b).max() for a, b in zip(tensors, table_tensors, strict=True))
     width = DIM[model] + 2 * side
@@ -73,12 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    where = machine()  # before the benchmark loads it
     rows = "\n".join(row(model, size, options.repeats) for model, sizes in SIZES.items() for size in sizes)
     text = f"""# MiVOLO's attention without a table of biases
 
-`python benchmarks/attention.py --repeats {options.repeats}` on one of {os.cpu_count()} CPUs of {processor()}, load
-average {load:.1f}: forward and backward for one image in one direction, float32; the least of {options.repeats}.
+`python benchmarks/attention.py --repeats {options.repeats}` on one of {where}:
+forward and backward for one image in one direction, float32; the least of {options.repeats}.
 
 | | tokens N | width | CPU s | with the (N, N) table | MB | with the table | largest difference |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -87,8 +81,7 @@ average {load:.1f}: forward and backward for one image in one direction, float32
 Width: of queries, keys and values with the positions as further channels. The difference is of the output and of all
 gradients, the position tables' included, of the largest value of each.
 """
-    print(text)
-    RESULTS.write_text(text)
+    write_result(RESULTS, text)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ others with each input, all through the ordinary commands. What is finished is n
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
+from commands import REPOSITORY, command
+from timing import write_result
 
 from mivolo_lite.evaluation.evaluate import COLUMNS
 
-REPOSITORY = Path(__file__).parents[1]
 TABLE = REPOSITORY / "benchmarks" / "results" / "covered.md"
 CONFIG = REPOSITORY / "configs" / "quickstart.yaml"
 EPOCHS = 10
@@ -32,22 +31,15 @@ def main() -> None:
     work = parser.parse_args().work
     for name, options in PEOPLE.items():
         if not (work / name).exists():
-            ordinary("pack", "people", "--covered", 0.5, "--out", work / name, *options)
+            command("mivolo_lite.cli", "pack", "people", "--covered", 0.5, "--out", work / name, *options)
     run, test = work / "run", work / "others" / "test"
     if not (run / "evaluation").exists():
+        words = ("--config", CONFIG, "--run", run, "--resume", "auto", "--optim.epochs", EPOCHS)
         data = ("--data.train", work / "people" / "train", "--data.val", work / "people" / "val")
-        ordinary("train", "--config", CONFIG, "--run", run, "--resume", "auto", "--optim.epochs", EPOCHS, *data)
+        command("mivolo_lite.cli", "train", *words, *data)
         words = ("--data", test, "--out", run / "evaluation", "--inputs", ",".join(COLUMNS))
-        ordinary("evaluate", "--checkpoint", run / "best", *words)
-    text = report(errors_by_half(run / "evaluation" / "predictions.csv", covered(test)))
-    print(text)
-    TABLE.write_text(text)
-
-
-def ordinary(*words) -> None:
-    """What ``mivolo-lite`` does with these words."""
-    code = "from mivolo_lite.cli import main; main()"
-    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, cwd=REPOSITORY)
+        command("mivolo_lite.cli", "evaluate", "--checkpoint", run / "best", *words)
+    write_result(TABLE, report(errors_by_half(run / "evaluation" / "predictions.csv", covered(test))))
 
 
 def covered(folder: Path) -> dict[str, bool]:

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import yaml
 from commands import BACKBONE_FILE, REPOSITORY, command
+from timing import write_result
 
 from mivolo_lite.evaluation.evaluate import COLUMNS, PREDICTIONS_FILE
 from mivolo_lite.evaluation.metrics import age_errors
@@ -175,8 +176,7 @@ def main() -> None:
         "The gain is of both over the face alone, of each seed in brackets.\n\n"
         "| photos | | n | face | body | both | gain |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
     )
-    TABLE.write_text(head + "\n".join(rows(arguments.photos, arguments.seeds, arguments.work)) + "\n")
-    print(TABLE.read_text())
+    write_result(TABLE, head + "\n".join(rows(arguments.photos, arguments.seeds, arguments.work)) + "\n")
 
 
 if __name__ == "__main__":

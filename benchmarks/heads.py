@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import processor
+from timing import processor, write_result
 from torch import nn
 
 from mivolo_lite.batch_labels import AgeRange
@@ -116,10 +116,8 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    text = report(options, *measure(options.batch, options.features, options.repeats, device), device)
-    print(text)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text)
+    figures = measure(options.batch, options.features, options.repeats, device)
+    write_result(RESULTS, report(options, *figures, device))
 
 
 if __name__ == "__main__":

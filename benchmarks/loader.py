@@ -26,7 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from timing import processor
+from timing import machine
 
 from mivolo_lite.distributed.affinity import spread_over_cpus
 
@@ -158,15 +158,13 @@ def ratio(seconds: dict[str, list[float]], ours: str, other: str) -> float:
 
 def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
     """The tables as markdown."""
-    load = os.getloadavg()[1]
     rate = {name: options.samples / statistics.median(times) for name, times in seconds.items()}
     lines = [
         "# One worker's samples per second",
         "",
         f"`python benchmarks/loader.py --samples {options.samples} --batch {options.batch} --size {options.size} "
         f"--repeats {options.repeats}`",
-        f"on {os.cpu_count()} CPUs of {processor()}, load average {load:.1f}; "
-        f"medians over {options.repeats} interleaved repetitions.",
+        f"on {machine()}; medians over {options.repeats} interleaved repetitions.",
         "",
         "| | samples/s | of the bare loop |",
         "| --- | ---: | ---: |",
@@ -204,7 +202,6 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         text = report(options, measure(options, Path(scratch)))
     print(text)
-    RESULTS.parent.mkdir(exist_ok=True)
     _, heading, notes = (RESULTS.read_text() if RESULTS.exists() else "").partition("\n## ")
     RESULTS.write_text(text + heading + notes)  # what was written below by hand stays
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from timing import processor
+from timing import machine, write_result
 
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
@@ -74,15 +74,15 @@ def main() -> None:
         ratio = median(kept["speed"] / freed["speed"] for freed, kept in rounds)
         cells = (f"{speeds[0]:.0f}", f"{speeds[1]:.0f}", f"{ratio:.2f}", f"{memory[0]:,.0f}", f"{memory[1]:,.0f}")
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    TABLE.write_text(
+    write_result(
+        TABLE,
         "# Keeping freed memory on a CPU\n\n"
-        f"`python benchmarks/memory.py` on one of {os.cpu_count()} CPUs of {processor()}, load average "
-        f"{os.getloadavg()[0]:.1f}: the package's checkpoint at 128 px, one thread, medians of {arguments.rounds} "
-        "rounds, each a new process with it and one without. The ratio is within a round.\n\n"
+        f"`python benchmarks/memory.py` on one of {machine()}: the package's checkpoint at 128 px, one thread, "
+        f"medians of {arguments.rounds} rounds, each a new process with it and one without. The ratio is within a "
+        "round.\n\n"
         "| | images/s as glibc does | kept | ratio | MiB as glibc does | kept |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n",
     )
-    print(TABLE.read_text())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate, training_folder
-from timing import interleaved, processor
+from timing import interleaved, processor, write_result
 
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.data_parallel import DataParallel
@@ -176,8 +176,7 @@ def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
             f"{row.mean('cs5'):.1%} | {row.mean('bias'):+.2f} | {statistics.median(own):.3f} | {ratio:.2f} |"
         )
     others = [other_tasks(row) for row in rows if "group_accuracy" in row.metrics[0]]
-    TABLE.write_text(head + "\n".join([*lines, *others]) + "\n")
-    print("\n".join([*lines, *others]))
+    write_result(TABLE, head + "\n".join([*lines, *others]) + "\n")
 
 
 def behind(row: Row, first: Row) -> str:

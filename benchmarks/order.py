@@ -8,7 +8,6 @@ and numpy allocated at most, from ``tracemalloc``, in a run of its own since tha
 """
 
 import argparse
-import os
 import statistics
 import time
 import tracemalloc
@@ -16,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from timing import processor
+from timing import machine, write_result
 
 from mivolo_lite.loading.mixed import MixedOrder
 from mivolo_lite.loading.order import GlobalOrder
@@ -75,7 +74,7 @@ def report(options: argparse.Namespace, figures: dict[str, dict[str, float]]) ->
         "",
         f"`python benchmarks/order.py --samples {options.samples} --shard-samples {options.shard_samples} "
         f"--block-samples {options.block_samples} --repeats {options.repeats}`",
-        f"on {processor()}, load average {os.getloadavg()[1]:.1f}; medians over {options.repeats} repetitions.",
+        f"on {machine()}; medians over {options.repeats} repetitions.",
         "The three sets hold as many samples together, in shares of 5, 3 and 2 of the stream.",
         "",
         f"| | {' | '.join(SETS)} | at most |",
@@ -101,10 +100,7 @@ def main() -> None:
         | memory(options, shares)
         for name, shares in SETS.items()
     }
-    text = report(options, figures)
-    print(text)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text)
+    write_result(RESULTS, report(options, figures))
 
 
 if __name__ == "__main__":

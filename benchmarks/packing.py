@@ -7,17 +7,15 @@ CSV. The images are smooth shapes with noise, whose JPEGs have the bytes of real
 """
 
 import argparse
-import os
 import resource
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from timing import processor
+from timing import in_a_process, machine, write_result
 
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
@@ -36,7 +34,7 @@ PHOTO = {"quality": 90, "noise": 6}
 TEMPLATE = """\
 # Speed and memory of packing
 
-`python benchmarks/packing.py` on {cpus} CPUs of {processor}, no GPU, load average {load:.1f} at the start (a busy
+`python benchmarks/packing.py` on {machine} at the start, no GPU (a busy
 machine: the CPU seconds say more than the clock's), {workers} worker processes.
 
 | | images | seconds | images a second | CPU seconds | images a second of 2 CPUs |
@@ -131,11 +129,11 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-def read_rows(folder: Path, answers) -> None:
-    """Put the memory before and at most, in MB, and the CPU seconds into a queue."""
+def read_rows(folder: Path) -> tuple[float, float, float, int]:
+    """The memory before and at most, in MB, the CPU seconds, and the number of items."""
     before, start = peak_memory(), time.process_time()
     items = CsvSource(folder, folder / "rows.csv").items()
-    answers.put((before, peak_memory(), time.process_time() - start, len(items)))
+    return before, peak_memory(), time.process_time() - start, len(items)
 
 
 def main() -> None:
@@ -144,7 +142,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=600)
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    where = machine()  # before the benchmark loads it
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         speeds = {
@@ -152,20 +150,14 @@ def main() -> None:
             "photos of 1 megapixel, face and body cut": timed(photos(folder, options.photos), folder / "out-photos"),
         }
         write_rows(folder / "rows.csv", options.rows)
-        spawn = get_context("spawn")
-        answers = spawn.Queue()
-        process = spawn.Process(target=read_rows, args=(folder, answers))
-        process.start()
-        before, peak, seconds, count = answers.get()
-        process.join()
+        before, peak, seconds, count = in_a_process(read_rows, folder)
         assert count == options.rows
         text = TEMPLATE.format(
-            cpus=os.cpu_count(), processor=processor(), load=load, workers=WORKERS, rows=options.rows,
+            machine=where, workers=WORKERS, rows=options.rows,
             speeds="\n".join(speed.row(name) for name, speed in speeds.items()),
             file=(folder / "rows.csv").stat().st_size / 1e6, before=before, peak=peak, seconds=seconds,
         )  # fmt: skip
-    print(text)
-    RESULTS.write_text(text)
+    write_result(RESULTS, text)
 
 
 if __name__ == "__main__":

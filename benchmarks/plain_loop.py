@@ -15,7 +15,6 @@ whole run: a CPU that decodes is none that trains.
 
 import argparse
 import csv
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from timing import processor
+from timing import machine, write_result
 
 from mivolo_lite.distributed.affinity import spread_over_cpus
 
@@ -204,9 +203,8 @@ def report(options: argparse.Namespace, turns: Turns, batch: int) -> str:
         "# Training on CPUs against a plain timm loop",
         "",
         f"`python benchmarks/plain_loop.py --steps {options.steps} --workers {options.workers}`",
-        f"on {os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}, {torch.get_num_threads()} "
-        f"thread(s), torch {torch.__version__}, timm {timm.__version__}: benchmarks/plain_loop.yaml, medians of "
-        f"{options.steps} pairs of steps.",
+        f"on {machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, timm {timm.__version__}: "
+        f"benchmarks/plain_loop.yaml, medians of {options.steps} pairs of steps.",
         "",
         "| | samples/s, step by step | CPU ms a sample, training | CPU ms a sample, workers | samples per CPU second |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -246,8 +244,7 @@ def main() -> None:
         unpack(options.data, faces)
         config = run_config(options, Path(scratch, "run"))
         text = report(options, take_turns(config, faces, options.workers), config.optim.global_batch)
-    print(text)
-    RESULTS.write_text(text)
+    write_result(RESULTS, text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_all, train_and_evaluate, training_folder
 from scipy.stats import ttest_ind
-from timing import processor
+from timing import processor, write_result
 
 CONFIGS = REPOSITORY / "configs"
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -165,9 +165,7 @@ def write_table(arguments: argparse.Namespace) -> None:
         f"Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
         f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(columns))}\n"
     )
-    table = RESULTS / TABLES[name]
-    table.write_text(head + "\n".join(row(part, columns, arguments) for part in parts) + "\n")
-    print(table.read_text())
+    write_result(RESULTS / TABLES[name], head + "\n".join(row(part, columns, arguments) for part in parts) + "\n")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from statistics import NormalDist
 import numpy as np
 import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
+from timing import write_result
 
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.intervals import LIMIT, bootstrap, cell_sums, counted, means
@@ -234,8 +235,7 @@ def write_table(finished: dict[str, Runs]) -> None:
         ]
         lines.append(f"| {' | '.join([name, amounts[name], *texts])} |")
     sentences = [f"* {_verdict(name, row)}" for name, row in rows.items() if name != "plain"]
-    TABLE.write_text(_head(finished, level) + "\n".join([*lines, "", *sentences]) + "\n")
-    print(TABLE.read_text())
+    write_result(TABLE, _head(finished, level) + "\n".join([*lines, "", *sentences]) + "\n")
 
 
 def _head(finished: dict[str, Runs], level: float) -> str:

@@ -5,7 +5,6 @@ measured is the stall and not the load: the copies in memory, and what waits.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from timing import processor
+from timing import machine, write_result
 
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
@@ -55,16 +54,15 @@ def main() -> None:
     stall = statistics.median(stalls)
     text = f"""# How long training stands still for a checkpoint
 
-`python benchmarks/saving.py --saves {options.saves}` on {os.cpu_count()} CPUs of {processor()}, load average
-{os.getloadavg()[1]:.1f}: {MODEL}, {size / 1e6:.0f} MB with AdamW's state and the EMA; medians of {options.saves} saves.
+`python benchmarks/saving.py --saves {options.saves}` on {machine()}:
+{MODEL}, {size / 1e6:.0f} MB with AdamW's state and the EMA; medians of {options.saves} saves.
 
 | | seconds | of a minute |
 | --- | ---: | ---: |
 | training stands still | {stall:.2f} | {stall / 60:.2%} |
 | until the checkpoint is whole | {statistics.median(whole):.2f} | {statistics.median(whole) / 60:.2%} |
 """
-    print(text)
-    RESULTS.write_text(text)
+    write_result(RESULTS, text)
 
 
 if __name__ == "__main__":

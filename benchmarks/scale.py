@@ -17,11 +17,10 @@ import tempfile
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from timing import processor
+from timing import in_a_process, machine, write_result
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.loading.order import GlobalOrder
@@ -230,11 +229,6 @@ def start_up(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, f
     return found | {"folder": in_a_process(begin_here, str(folder), options, cache)}
 
 
-def in_a_process(function, *arguments):
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
 def report(options: argparse.Namespace) -> str:
     """The tables as markdown."""
     with tempfile.TemporaryDirectory() as name:
@@ -243,7 +237,7 @@ def report(options: argparse.Namespace) -> str:
     lines = [
         "# What a very large run reads",
         "",
-        f"`python benchmarks/scale.py` on {processor()}, load average {os.getloadavg()[1]:.1f}.",
+        f"`python benchmarks/scale.py` on {machine()}.",
         f"{options.samples:,} samples of {options.sample_bytes:,} bytes in {options.shards:,} shards; "
         f"{options.micro_batch} samples a rank and step, {options.ranks_per_node} ranks a node.",
         "",
@@ -284,9 +278,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=30, help="to simulate, and as many steps at least")
     parser.add_argument("--cache-gb", type=float, default=16)
     parser.add_argument("--small-cache-gb", type=float, default=0.25)
-    text = report(parser.parse_args())
-    print(text)
-    RESULTS.write_text(text)
+    write_result(RESULTS, report(parser.parse_args()))
 
 
 if __name__ == "__main__":

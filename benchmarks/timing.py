@@ -1,9 +1,12 @@
-"""What the benchmarks share: turns within one process, and the machine's name."""
+"""What the benchmarks share: turns within one process, a process for each, the machine's name, and their files."""
 
+import os
 import platform
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 
 def interleaved(
@@ -21,6 +24,23 @@ def interleaved(
             if number:
                 seconds[name].append(clock() - start)
     return seconds
+
+
+def in_a_process(function: Callable, *arguments: Any) -> Any:
+    """What a function returns in a new process, whose memory is its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def machine() -> str:
+    """As in ``2 CPUs of Intel(R) Xeon(R) CPU, load average 0.5``, of the last five minutes."""
+    return f"{os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}"
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a benchmark's page, and show it."""
+    path.write_text(text)
+    print(text)
 
 
 def processor() -> str:
