@@ -159,7 +159,9 @@ def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Photos.read, nargs="+", required=True, metavar="NAME=FOLDER,CSV")
-    parser.add_argument("--face", type=Path, required=True, help="a checkpoint of mobilenetv1_100, as configs/mixed.yaml trains it")
+    parser.add_argument(
+        "--face", type=Path, required=True, help="a checkpoint of mobilenetv1_100, as configs/mixed.yaml trains it"
+    )
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "covered_photos", help="shards and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("options", nargs="*", help="options of every training, after --")

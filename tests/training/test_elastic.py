@@ -56,7 +56,8 @@ def test_a_run_grows_to_a_node_that_joins_and_shrinks_when_it_is_lost(people, tm
     options = {"data.train": people / "train", "data.val": people / "val", "data.image_size": 32, "data.workers": 0}
     samples = json.loads((people / "train" / "dataset.json").read_text())["samples"]
     options |= {"model.backbone": "test_vit", "optim.global_batch": 10, "optim.epochs": STEPS * 10 / samples}
-    options |= {"optim.name": "sgd", "optim.lr": 1e-2}  # AdamW divides what rounding leaves of a gradient by its own size
+    # AdamW divides what rounding leaves of a gradient by its own size
+    options |= {"optim.name": "sgd", "optim.lr": 1e-2}
     options |= {"train.save_every": 5, "train.eval_every": 100, "train.log_every": 1}
     run, port = tmp_path / "run", free_ports(1)[0]
     training = arguments(options | {"run": run, "resume": "auto"})
