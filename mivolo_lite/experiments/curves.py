@@ -16,6 +16,7 @@ from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.plots import COLOURS, Plot, legend
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.training.json_lines import read_records
+from mivolo_lite.training.run_summary import best_evaluation
 
 LOG_FILE, PAGE_FILE = "metrics.jsonl", "report.html"
 _PLOTS = (
@@ -30,6 +31,8 @@ _PLOTS = (
     ("train", "samples_per_second", "Samples a second", True),
 )
 """Kind of record, name in it, title, and whether it jumps from batch to batch, so that its line is smoothed."""
+_BEST = (("mae", ".2f"), ("cs5", ".1%"), ("gender_accuracy", ".1%"))
+"""Figures of the table, and how they are written."""
 Log = Mapping[str, list[dict[str, Any]]]
 """The records of a run by their kind, ``train`` and ``val``, in the order of their steps."""
 
@@ -105,15 +108,18 @@ def _draw(curves: Mapping[str, list[tuple[float, float]]], title: str, noisy: bo
 
 
 def _best(logs: Mapping[str, Log]) -> Table:
+    """Of each run the evaluation whose weights are its ``best``."""
     rows = []
     for label, log in logs.items():
-        evaluated = [record for record in log["val"] if isinstance(record.get("mae"), int | float)]
-        if not evaluated:
+        best = best_evaluation(log["val"])
+        if not best:
             # Its data has no ages, or the model answered none.
             reason = "evaluated, without ages to compare" if log["val"] else "not evaluated yet"
             rows.append([label, "", "", "", reason])
             continue
-        best = min(evaluated, key=lambda record: record["mae"])
-        shares = [f"{best[name]:.1%}" if best.get(name) is not None else "" for name in ("cs5", "gender_accuracy")]
-        rows.append([label, f"{best['mae']:.2f}", *shares, f"{best['step']}"])
-    return Table(("run", "lowest MAE, years", "CS@5", "gender accuracy", "step"), rows)
+        rows.append([label, *(_figure(best.get(name), form) for name, form in _BEST), f"{best['step']}"])
+    return Table(("run", "MAE, years", "CS@5", "gender accuracy", "step"), rows)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

@@ -13,7 +13,7 @@ def summarise(run: Path | str) -> dict[str, Any]:
 
     Returns:
         ``run``, ``complete``, ``step`` and ``total_steps``, ``epoch``; ``best_error`` (the MAE in years, or 1 minus the
-        accuracy where no age is known) with ``best_step``, ``best_epoch`` and ``best_weights``, the folder;
+        accuracy where no age is known or learnt) with ``best_mae``, ``best_step``, ``best_epoch`` and ``best_weights``, the folder;
         ``samples_per_second`` and ``wait`` (medians over the lines of the log) and ``mfu``; ``restarts``; ``goodput``,
         the time in steps that are not lost over the time since the first start, until the last line. None for what the
         log does not say, as that of an earlier version.
@@ -27,7 +27,7 @@ def summarise(run: Path | str) -> dict[str, Any]:
     if not records:
         raise UserError(f"{run}: holds no run that has logged a step; give the folder that --run named")
     epochs = {record["step"]: record["epoch"] for record in by_kind["train"] if "epoch" in record}
-    best = _best(by_kind["val"])
+    best = best_evaluation(by_kind["val"])
     weights = run / "best"
     return {
         "run": str(run),
@@ -36,6 +36,7 @@ def summarise(run: Path | str) -> dict[str, Any]:
         "total_steps": _last(by_kind["start"], "total_steps"),
         "epoch": _last(by_kind["train"], "epoch"),
         "best_error": best.get("error", best.get("mae")),
+        "best_mae": best.get("mae"),
         "best_step": best.get("step"),
         "best_epoch": epochs.get(best.get("step")),
         "best_weights": str(weights) if weights.is_dir() else None,
@@ -45,15 +46,26 @@ def summarise(run: Path | str) -> dict[str, Any]:
     }
 
 
+def best_evaluation(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The evaluation that gave the weights in ``best``; in logs of earlier versions the lowest MAE, the latest of
+    equals. Empty where there is none."""
+    chosen = [record for record in evaluations if record.get("best")]
+    if chosen:
+        return chosen[-1]
+    with_ages = [record for record in evaluations if isinstance(record.get("mae"), float)]
+    return min(reversed(with_ages), key=lambda record: record["mae"], default={})
+
+
 def in_lines(summary: dict[str, Any]) -> str:
     """The summary for people, a line for each thing that is known."""
     of_total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
     best_epoch = f", epoch {summary['best_epoch']:.3g}" if summary["best_epoch"] is not None else ""
+    error = "{:.4g} years" if summary["best_error"] == summary["best_mae"] else "{:.1%} of answers wrong"
     lines = {
         "run": summary["run"] + (", complete" if summary["complete"] else ""),
         "step": f"{summary['step']}{of_total}",
         "epoch": _formatted(summary["epoch"], "{:.3g}"),
-        "best error": _formatted(summary["best_error"], "{:.4g} at step " + f"{summary['best_step']}{best_epoch}"),
+        "best error": _formatted(summary["best_error"], f"{error} at step {summary['best_step']}{best_epoch}"),
         "best weights": summary["best_weights"],
         "samples/s": _formatted(summary["samples_per_second"], "{:.3g}"),
         "waits for data": _formatted(summary["wait"], "{:.0%} of the time"),
@@ -62,16 +74,6 @@ def in_lines(summary: dict[str, Any]) -> str:
         "goodput": _formatted(summary["goodput"], "{:.1%} of the time since the first start is in steps"),
     }
     return "\n".join(f"{name:15}{text}" for name, text in lines.items() if text is not None)
-
-
-def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """The evaluation that gave the weights in ``best``; in logs of earlier versions the lowest MAE, the latest of
-    equals."""
-    chosen = [record for record in evaluations if record.get("best")]
-    if chosen:
-        return chosen[-1]
-    with_ages = [record for record in evaluations if isinstance(record.get("mae"), float)]
-    return min(reversed(with_ages), key=lambda record: record["mae"], default={})
 
 
 def _last(records: list[dict[str, Any]], name: str) -> Any:

@@ -45,6 +45,19 @@ def test_a_run_whose_validation_data_has_no_ages_was_evaluated(tmp_path):
     assert "evaluated, without ages to compare" in page and "not evaluated yet" not in page
 
 
+def test_the_table_has_the_evaluation_whose_weights_were_kept(tmp_path):
+    (tmp_path / "a").mkdir()
+    scores = [(10, None, 0.6), (20, 5.0, 0.81), (30, 5.0, 0.72)]  # of equals the latest
+    records = [
+        {"kind": "val", "step": step, "mae": mae, "cs5": 0.5, "gender_accuracy": accuracy, "best": True}
+        for step, mae, accuracy in scores
+    ]
+    (tmp_path / "a/metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    main(["curves", f"{tmp_path}/a", "--out", f"{tmp_path}/out"])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "72.0%" in page and "81.0%" not in page
+
+
 def test_smoothing_a_constant_leaves_it():
     assert list(smoothed([2.5] * 5)) == pytest.approx([2.5] * 5)
 

@@ -44,10 +44,15 @@ def test_a_run_that_was_killed_resumed_and_completed(run):
     summary = summarise(run.path)
     assert summary == {
         **{"run": str(run.path), "complete": True, "step": 40, "total_steps": 40, "epoch": 4.0},
-        **{"best_error": 4.0, "best_step": 40, "best_epoch": 4.0, "best_weights": str(run.best)},
+        **{"best_error": 4.0, "best_mae": 4.0, "best_step": 40, "best_epoch": 4.0, "best_weights": str(run.best)},
         **{"samples_per_second": 200, "wait": 0.1, "mfu": None, "restarts": 1, "goodput": 0.45},
     }
-    assert "best error     4 at step 40, epoch 4" in in_lines(summary) and "peak" not in in_lines(summary)
+    assert "best error     4 years at step 40, epoch 4" in in_lines(summary) and "peak" not in in_lines(summary)
+
+
+def test_an_error_that_is_no_age_is_a_share(run):
+    run.log({"kind": "val", "step": 30, "mae": None, "error": 0.25, "best": True})
+    assert "best error     25.0% of answers wrong at step 30" in in_lines(summarise(run.path))
 
 
 def test_the_command_prints_lines_or_json(run, capsys):
