@@ -13,7 +13,8 @@ def summarise(run: Path | str) -> dict[str, Any]:
 
     Returns:
         ``run``, ``complete``, ``step`` and ``total_steps``, ``epoch``; ``best_error`` (the MAE in years, or 1 minus the
-        accuracy where no age is known or learnt) with ``best_mae``, ``best_step``, ``best_epoch`` and ``best_weights``, the folder;
+        accuracy where no age is known or learnt) with ``best_mae``, ``best_step``, ``best_epoch`` and ``best_weights``,
+        the folder;
         ``samples_per_second`` and ``wait`` (medians over the lines of the log) and ``mfu``; ``restarts``; ``goodput``,
         the time in steps that are not lost over the time since the first start, until the last line. None for what the
         log does not say, as that of an earlier version.
