@@ -21,7 +21,7 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import by_number, has_name
 
 _SHUFFLES = 200
-_COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
+COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
 
 Names = Sequence[str | None]
 
@@ -193,7 +193,7 @@ class _Crossed:
         self.shape = subgroup.max() + 1, decade.max() + 1
         self.place, self.cell = np.unique(subgroup * self.shape[1] + decade, return_inverse=True)
         self.count = self.table(cell_sums(self.values, self.cell))[0, ..., 0]
-        self.common = np.all(self.count >= _COMMON, axis=0)
+        self.common = np.all(self.count >= COMMON, axis=0)
         self.weight = self.count.sum(axis=0) * self.common
 
     def table(self, sums: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mivolo_lite.evaluation.groups import COMMON
 from mivolo_lite.evaluation.headline import ADJUSTED, Measure, headline
 from mivolo_lite.evaluation.intervals import LIMIT
 from mivolo_lite.evaluation.plots import curves
@@ -24,8 +25,8 @@ _NOTES = (
     "below (of people in several images, 95 % of bootstrap samples). The intervals of a gap and of what is worst hold "
     "the true gap and the largest true MAE, whichever subgroups have them.",
     f"{ADJUSTED.capitalize()}: every subgroup is weighed as if it were as old as all images together, over the "
-    "ten-year bins that all subgroups have. Babies are easy, and a subgroup with many of them is not treated well for "
-    "that reason.",
+    f"ten-year bins of which all subgroups have {COMMON} images or more. Babies are easy, and a subgroup with many of "
+    "them is not treated well for that reason.",
     "Gender and group are the labels of the data set, made by people or models, with their mistakes.",
 )
 

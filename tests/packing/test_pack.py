@@ -94,7 +94,7 @@ def test_adding_images_moves_none_and_duplicates_stay_together(images, tmp_path)
 )
 def test_unusable_images_are_listed_with_their_reason(images, tmp_path, name, data, reason):
     (images / name).write_bytes(data)
-    with pytest.raises(UserError, match="--max_reject_rate"):
+    with pytest.raises(UserError, match="--max_reject_rate .* raise the limit, and rejected.jsonl lists them all"):
         pack(UTKFaceSource(images), tmp_path / "out", SPLIT)
     assert not (tmp_path / "out").exists() and {path.name for path in tmp_path.iterdir()} == {"UTKFace"}
     packed = pack(UTKFaceSource(images), tmp_path / "out", SPLIT, max_reject_rate=0.1)

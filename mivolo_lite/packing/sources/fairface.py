@@ -26,14 +26,14 @@ MARGINS = {448: 1.25, 224: 0.25}
 
 
 class FairFaceSource(TableSource):
-    """FairFace's photos: each is the body of the person in its middle, with the face blanked out.
+    """FairFace's photos: the face in the middle, and as the body the photo with that face blanked out.
 
     Args:
         csv: ``file,age,gender[,race][,face_x0,face_y0,face_x1,face_y1]``; ages such as ``30-39``, ``70+`` or
             ``more than 70`` become ranges.
         gender_codes: what other cells of the column gender than Male and Female mean, such as 0=M,1=F.
         delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
-        face: also cut the face out: by the CSV's box where it has one, else by a centred square whose side is
+        face: cut the face out: by the CSV's box where it has one, else by a centred square whose side is
             ``1.3 / (1 + 2 margin)`` of the photo's. Without it the photo as it is, face and all, is the body.
         margin: the margin that the photos were cut with, in faces on every side. Without it photos of 448 px have
             1.25 and those of 224 px 0.25, as published, and others are rejected: for images that are faces already,
