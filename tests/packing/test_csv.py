@@ -63,8 +63,10 @@ def test_what_is_not_asked_for_is_a_label_of_a_task(source):
 
 def test_people_without_labels_are_counted(source):
     assert source("path,age", "0.jpg,31", "1.jpg,").notes == ["1 people without labels: no samples"]
-    with_boxes = source("path,age,l,t,r,b", "0.jpg,31,1,1,9,9", "0.jpg,,20,1,29,9", boxes="l,t,r,b")
-    assert with_boxes.notes == ["1 people without age and gender: no samples, but blanked out of others' bodies"]
+    rows = ("path,age,l,t,r,b", "0.jpg,31,1,1,9,9", "0.jpg,,20,1,29,9")
+    assert source(*rows, boxes="l,t,r,b").notes == ["1 people without labels: no samples"]  # of faces alone
+    with_bodies = source(*rows, boxes="l,t,r,b", body_from_face=True)
+    assert with_bodies.notes == ["1 people without age and gender: no samples, but blanked out of others' bodies"]
 
 
 def test_columns_that_cannot_name_a_label_are_told(source):

@@ -128,6 +128,9 @@ class TableSource(Source):
     def _has_boxes(self) -> bool:
         return not {*FACE_COLUMNS, *BODY_COLUMNS, CORNERS}.isdisjoint(self.table.columns)
 
+    def _has_bodies(self) -> bool:
+        return self.body_from_face or self.whole == "body" or not self.table.columns.keys().isdisjoint(BODY_COLUMNS)
+
     def _cuts(self) -> bool:
         """Whether anything is cut out of the images."""
         return self._has_boxes() or self.rules.align or self.whole == "no"
@@ -147,7 +150,7 @@ class TableSource(Source):
                 notes.add(name, person)
             if len(rows) > 1 and len(identities := _identities(people)) > 1:
                 groups.append(identities)
-        is_blanked = self._has_boxes() and self.rules.blank != "none"
+        is_blanked = self._has_boxes() and self._has_bodies() and self.rules.blank != "none"
         self.samples, self.notes = samples, [*notes.lines(is_blanked), *self._columns_left_out()]
         # People who are linked by images of several come into one split, under the first of their names.
         self.together = first_connected((first, other) for first, *others in groups for other in others)
