@@ -1,18 +1,18 @@
 """Does the body help on real photos, and where the face is covered? One model shown faces, bodies and both.
 
-    WEIGHTS_DIR=... python benchmarks/covered_photos.py --face runs/mixed_faces/best --photos NAME=FOLDER,CSV [...]
+    python benchmarks/covered_photos.py --face runs/mixed_faces/best/model.safetensors --body BODY.safetensors \
+        --photos NAME=FOLDER,CSV [...]
 
 NAME is one of the configuration's data sets (aaf, congress, fgnet), FOLDER holds its photos and CSV MiVOLO's columns,
 boxes of faces and of people among them. Every second photo, by its name, gets a rectangle of one colour over each face.
-The photos are packed as they are and so (80/20, by person where people are known), configs/face_body.yaml is trained
-with several seeds on both, and evaluated on the others of both, with the image and its mirror image. What is finished
-is not repeated; an interrupted run resumes.
+The photos are packed as they are and so (80/20, by person where people are known), configs/face_body.yaml, or the file
+of --config, is trained with several seeds on both, and evaluated on the others of both, with the image and its mirror
+image. What is finished is not repeated; an interrupted run resumes.
 """
 
 import argparse
 import csv
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterable
@@ -21,19 +21,19 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import yaml
-from commands import BACKBONE_FILE, REPOSITORY, command
+from commands import REPOSITORY, command
 from timing import write_result
 
+from mivolo_lite.config import read_run_config
 from mivolo_lite.evaluation.evaluate import COLUMNS, PREDICTIONS_FILE
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import read_csv
 from mivolo_lite.shards.index import ShardIndex
 
 CONFIG = REPOSITORY / "configs" / "face_body.yaml"
-TABLE = REPOSITORY / "benchmarks" / "results" / "covered_photos.md"
+RESULTS = REPOSITORY / "benchmarks" / "results"
 DATA = Path("data/photos")
-"""The folder of the shards, as the configuration names it."""
+"""The folder of the shards, as the configurations name it."""
 COVERED = "_covered"
 
 
@@ -106,13 +106,13 @@ def write_parts(table: Path, val: Path, out: Path) -> None:
 
 def train(seed: int, sets: list[Photos], arguments: argparse.Namespace) -> None:
     """One training, by the ordinary command."""
-    parts = yaml.safe_load(CONFIG.read_text())["data"]["train"]
-    data = [part | {"path": str(arguments.work / Path(part["path"]).relative_to(DATA))} for part in parts]
+    parts = read_run_config(["--config", str(arguments.config)]).data.train
+    data = [{"path": str(arguments.work / Path(part.path).relative_to(DATA)), "weight": part.weight} for part in parts]
     words = ["--run", arguments.work / f"seed-{seed}", "--resume", "auto", "--train.seed", seed]
     words += ["--data.train", json.dumps(data), "--data.val", arguments.work / sets[0].name / "val"]
-    words += ["--model.pretrained", "false", "--model.face_weights", arguments.face / "model.safetensors"]
-    words += ["--model.body_weights", Path(os.environ["WEIGHTS_DIR"]) / BACKBONE_FILE]
-    command("mivolo_lite.cli", "train", "--config", CONFIG, *words, *arguments.options)
+    words += ["--model.pretrained", "false", "--model.face_weights", arguments.face]
+    words += ["--model.body_weights", arguments.body]
+    command("mivolo_lite.cli", "train", "--config", arguments.config, *words, *arguments.options)
 
 
 def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
@@ -159,9 +159,9 @@ def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Photos.read, nargs="+", required=True, metavar="NAME=FOLDER,CSV")
-    parser.add_argument(
-        "--face", type=Path, required=True, help="a checkpoint of mobilenetv1_100, as configs/mixed.yaml trains it"
-    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="of a model with two inputs, on these photos")
+    parser.add_argument("--face", type=Path, required=True, help="weights that the face's backbone starts from")
+    parser.add_argument("--body", type=Path, required=True, help="weights that the body's backbone starts from")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "covered_photos", help="shards and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("options", nargs="*", help="options of every training, after --")
@@ -172,13 +172,15 @@ def main() -> None:
         train(seed, arguments.photos, arguments)
     head = (
         "# What the body adds on real photos\n\n"
-        "MAE in years of `configs/face_body.yaml` by `python benchmarks/covered_photos.py` on photos of people that it "
-        f"was not trained on, with mirror images; means over seeds {', '.join(map(str, arguments.seeds))}. "
+        f"MAE in years of `configs/{arguments.config.name}` by `python benchmarks/covered_photos.py` on photos of "
+        "people that it was not trained on, with mirror images; means over seeds "
+        f"{', '.join(map(str, arguments.seeds))}. "
         "`half covered`: a rectangle of one colour lies over the face in every second photo; `covered`: those alone. "
         "The gain is of both over the face alone, of each seed in brackets.\n\n"
         "| photos | | n | face | body | both | gain |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
     )
-    write_result(TABLE, head + "\n".join(rows(arguments.photos, arguments.seeds, arguments.work)) + "\n")
+    table = RESULTS / f"{arguments.config.stem}.md"
+    write_result(table, head + "\n".join(rows(arguments.photos, arguments.seeds, arguments.work)) + "\n")
 
 
 if __name__ == "__main__":
