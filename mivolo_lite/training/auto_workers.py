@@ -8,7 +8,7 @@ from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.loading.batch import INPUTS
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.workers import PREFETCHED
-from mivolo_lite.training.checks import free_shared_memory
+from mivolo_lite.training.resource_checks import free_shared_memory
 
 MOST = 16
 """More are rarely needed: 16 deliver 16,000 images a second, and each keeps batches in shared memory."""

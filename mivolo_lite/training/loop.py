@@ -30,21 +30,15 @@ from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.averaging import ModelEma, build_average
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
-from mivolo_lite.training.checks import (
-    check_train_labels,
-    check_validation,
-    multiplies_channels,
-    require_disk,
-    require_shared_folder,
-    require_shared_memory,
-    unlearnt,
-)
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.flops import model_flops
+from mivolo_lite.training.label_checks import check_train_labels, check_validation, unlearnt
 from mivolo_lite.training.logger import RunLogger
+from mivolo_lite.training.memory_format import can_train_channels_last
 from mivolo_lite.training.new_estimator import init_from, new_estimator
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
+from mivolo_lite.training.resource_checks import require_disk, require_shared_folder, require_shared_memory
 from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
@@ -225,9 +219,8 @@ class Trainer:
             self.estimator.model.set_grad_checkpointing()
         if self.config.train.sync_batchnorm and self.launch.processes > 1:
             self.estimator = convert_sync_batchnorm(self.estimator)
-        self.estimator.channels_last = self.config.train.channels_last and not (
-            self.launch.on_cpu and multiplies_channels(self.estimator)
-        )
+        works = can_train_channels_last(self.estimator, self.launch.on_cpu)
+        self.estimator.channels_last = self.config.train.channels_last and works
         if self.estimator.channels_last:
             self.estimator.to(memory_format=torch.channels_last)
 

@@ -1,21 +1,11 @@
-"""Checks of what a run and its first evaluation need, before step 1: no run may fail late for a known reason."""
+"""Checks, before step 1, that the data has what a run learns and what its evaluations compare."""
 
-import math
-import shutil
-import socket
-import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
 
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import write_text
 from mivolo_lite.labels import IDENTITY, NO_CODE
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.readers import IndexReader, StreamReader
@@ -23,11 +13,6 @@ from mivolo_lite.loading.task_labels import Classes, task_columns
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
-from mivolo_lite.training.run_folder import RunFolder
-
-SHARED_MEMORY = Path("/dev/shm")
-_DISK_PATIENCE = 15
-"""Seconds in which what one node wrote must appear on the others: network file systems cache what they looked up."""
 
 
 def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> dict[str, int]:
@@ -112,15 +97,6 @@ def count_labels(
     return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in is_labelled.items()}
 
 
-def multiplies_channels(module: nn.Module) -> bool:
-    """Whether a grouped convolution makes several channels of one, as FastViT's do.
-
-    On CPUs, torch's channels-last backward pass of these ends the process with a segmentation fault.
-    """
-    convolutions = [conv for conv in module.modules() if isinstance(conv, nn.Conv2d)]
-    return any(conv.groups > 1 and conv.out_channels > conv.in_channels for conv in convolutions)
-
-
 def require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
     """Raise UserError where no sample has an image that the model looks at, or a label.
 
@@ -162,72 +138,3 @@ def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str]) -> 
         f"{option} {index.folder}: none of {len(tried)} images that were tried can be decoded, first {broken}; pack "
         "the data set again"
     )
-
-
-def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
-    """Raise UserError where a rank does not see the folder of rank 0. All ranks must call it.
-
-    Where each node has a disk of its own under that name, training works, and none but rank 0 can resume.
-    """
-    host = socket.gethostname()
-    token, first_host = broadcast_object_list([uuid4().hex, host])
-    if accelerator.is_main_process:
-        write_text(folder.probe, token)
-    accelerator.wait_for_everyone()
-    rank = f"rank {accelerator.process_index}" + (f" on {host}" if host != first_host else "")
-    blind = gather_object([] if _has_content(folder.probe, token) else [rank])
-    if accelerator.is_main_process:
-        folder.probe.unlink()
-    if blind:
-        raise UserError(
-            f"--run {folder.path}: {', '.join(blind[:4])} {'and others ' * (len(blind) > 4)}cannot see this folder of "
-            f"rank 0 on {first_host}; put it on a disk that all nodes share"
-        )
-
-
-def _has_content(path: Path, content: str) -> bool:
-    """Whether a file has this content, now or when a network file system has caught up."""
-    end = time.monotonic() + _DISK_PATIENCE
-    while not (path.is_file() and path.read_text(encoding="utf-8") == content):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
-
-
-def require_shared_memory(needed: int, processes: int) -> None:
-    """Raise UserError where the loaders' batches do not fit into shared memory.
-
-    Args:
-        needed: bytes that the training loader and the validation loader of one process need.
-        processes: of this machine.
-    """
-    free = free_shared_memory()
-    if needed * processes > free:
-        raise UserError(
-            f"data.workers: the batches of {processes} processes need {needed * processes / 2**20:.0f} MiB of shared "
-            f"memory, {free / 2**20:.0f} MiB are free; use fewer workers or a smaller train.eval_batch, or give a "
-            "container more with --shm-size"
-        )
-
-
-def free_shared_memory() -> float:
-    """Bytes of shared memory that are free; infinite where the system does not say."""
-    if not SHARED_MEMORY.is_dir():
-        return math.inf
-    return shutil.disk_usage(SHARED_MEMORY).free
-
-
-def require_disk(folder: Path, checkpoint: int) -> None:
-    """Raise UserError where the disk has no room for a checkpoint.
-
-    Args:
-        folder: of the run.
-        checkpoint: its bytes.
-    """
-    free = shutil.disk_usage(folder).free
-    if checkpoint > free:
-        raise UserError(
-            f"--run {folder}: a checkpoint takes {checkpoint / 2**20:.1f} MiB, the disk has {free / 2**20:.1f} MiB "
-            "free; make room or choose another folder"
-        )
