@@ -13,6 +13,8 @@ from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.system import command_line
+from mivolo_lite.training.label_checks import count_labels
+from mivolo_lite.training.run_summary import error_in_words
 from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
@@ -138,9 +140,10 @@ def _in_one_line(trainer: "Trainer") -> str:
 def announce_end(trainer: "Trainer") -> None:
     """Log the lowest error of a complete run, where its weights are, and the command that reports them."""
     best, error = trainer.folder.best, trainer.state.best_mae
-    lowest = (
-        f"lowest validation error {error:.4g}, its" if math.isfinite(error) else f"{unmeasured(trainer)}; the latest"
-    )
+    if math.isfinite(error):
+        lowest = f"lowest validation error {error_in_words(error, _error_is_of_ages(trainer))}, its"
+    else:
+        lowest = f"{unmeasured(trainer)}; the latest"
     if trainer.state.step < trainer.total_steps:
         patience, left = trainer.config.train.patience, trainer.total_steps - trainer.state.step
         trainer.logger.log(
@@ -149,6 +152,12 @@ def announce_end(trainer: "Trainer") -> None:
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest} weights in {best}; goodput {goodput:.0%}; a report of them:")
     trainer.logger.log(command_line(_report_command(trainer)))
+
+
+def _error_is_of_ages(trainer: "Trainer") -> bool:
+    """Whether ``validation_error`` is the MAE: the model learnt ages, and the validation data has some."""
+    _, known = count_labels([trainer.val_index], trainer.estimator.inputs, {})
+    return known["age"] > 0 and "age" not in trainer.unlearnt
 
 
 def unmeasured(trainer: "Trainer") -> str:

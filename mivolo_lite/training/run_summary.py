@@ -60,13 +60,11 @@ def best_evaluation(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 def in_lines(summary: dict[str, Any]) -> str:
     """The summary for people, a line for each thing that is known."""
     of_total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
-    best_epoch = f", epoch {summary['best_epoch']:.3g}" if summary["best_epoch"] is not None else ""
-    error = "{:.4g} years" if summary["best_error"] == summary["best_mae"] else "{:.1%} of answers wrong"
     lines = {
         "run": summary["run"] + (", complete" if summary["complete"] else ""),
         "step": f"{summary['step']}{of_total}",
         "epoch": _formatted(summary["epoch"], "{:.3g}"),
-        "best error": _formatted(summary["best_error"], f"{error} at step {summary['best_step']}{best_epoch}"),
+        "best error": _best_error(summary),
         "best weights": summary["best_weights"],
         "samples/s": _formatted(summary["samples_per_second"], "{:.3g}"),
         "waits for data": _formatted(summary["wait"], "{:.0%} of the time"),
@@ -75,6 +73,19 @@ def in_lines(summary: dict[str, Any]) -> str:
         "goodput": _formatted(summary["goodput"], "{:.1%} of the time since the first start is in steps"),
     }
     return "\n".join(f"{name:15}{text}" for name, text in lines.items() if text is not None)
+
+
+def error_in_words(error: float, is_mae: bool) -> str:
+    """The error by which training keeps the best weights, with its unit; see ``validation_error``."""
+    return f"{error:.4g} years" if is_mae else f"{error:.1%} of answers wrong"
+
+
+def _best_error(summary: dict[str, Any]) -> str | None:
+    error, epoch = summary["best_error"], summary["best_epoch"]
+    if error is None:
+        return None
+    at_epoch = "" if epoch is None else f", epoch {epoch:.3g}"
+    return f"{error_in_words(error, error == summary['best_mae'])} at step {summary['best_step']}{at_epoch}"
 
 
 def _last(records: list[dict[str, Any]], name: str) -> Any:

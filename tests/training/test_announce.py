@@ -23,19 +23,36 @@ from mivolo_lite.training.announce import _unseen_inputs, announce_end
     ],
 )
 def test_the_report_is_of_the_samples_that_chose_the_weights(val, exclude, rest):
-    lines = []
-    trainer = SimpleNamespace(
-        config=SimpleNamespace(data=DataConfig(val=val, exclude=exclude)),
-        folder=SimpleNamespace(path=Path("my run"), best=Path("my run/best")),
-        logger=SimpleNamespace(log=lines.append),
-        state=SimpleNamespace(best_mae=4.0, step=1),
-        throughput=SimpleNamespace(total=lambda: {"goodput": 1.0}),
-        total_steps=1,
-        val_index=SimpleNamespace(folder="a"),
-    )
-    announce_end(trainer)
+    lines = said_at_the_end(DataConfig(val=val, exclude=exclude))
     command = ["mivolo-lite", "evaluate", "--checkpoint", "my run/best", "--data", "a", "--out", "my run/evaluation"]
     assert shlex.split(lines[-1]) == [*command, *rest]
+
+
+@pytest.mark.parametrize(
+    "age, unlearnt, error", [(30, set(), "0.25 years"), (30, {"age"}, "25.0% of"), (np.nan, set(), "25.0% of")]
+)
+def test_the_lowest_error_has_its_unit(age, unlearnt, error):
+    assert f"complete: lowest validation error {error}" in said_at_the_end(DataConfig(val="a"), age, unlearnt)[0]
+
+
+def said_at_the_end(data, age=30.0, unlearnt=()):
+    """Of a complete run, whose validation data is one sample of this age."""
+    index, lines = index_of(face=[9]), []
+    index.folder = "a"
+    index.columns |= {"age_lo": np.array([age]), "gender": np.array([0])}
+    trainer = SimpleNamespace(
+        config=SimpleNamespace(data=data),
+        estimator=SimpleNamespace(inputs=("face",)),
+        folder=SimpleNamespace(path=Path("my run"), best=Path("my run/best")),
+        logger=SimpleNamespace(log=lines.append),
+        state=SimpleNamespace(best_mae=0.25, step=1),
+        throughput=SimpleNamespace(total=lambda: {"goodput": 1.0}),
+        total_steps=1,
+        unlearnt=unlearnt,
+        val_index=index,
+    )
+    announce_end(trainer)
+    return lines
 
 
 def test_an_input_that_no_training_sample_has_is_named():
