@@ -29,12 +29,10 @@ from mivolo_lite.evaluation.intervals import (
     select,
     share_interval,
 )
+from mivolo_lite.evaluation.metric_names import LOWER, METRICS
 from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
 from mivolo_lite.evaluation.predictions import Predictions, read_csv
 from mivolo_lite.wording import images_of
-
-METRICS = {"mae": ("MAE, years", ".2f"), "cs5": ("CS@5", ".1%"), "gender_accuracy": ("gender accuracy", ".1%")}
-"""What is compared: the title and the format of each metric."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,11 @@ def image_losses(predictions: Predictions) -> dict[str, np.ndarray]:
 
 def comparison_table(comparison: dict) -> str:
     """The comparison as text."""
-    titles = {"mae": "MAE", "cs5": "CS@5", "gender_accuracy": "gender accuracy"}
     rows = comparison["rows"]
-    width = max(map(len, [*titles.values(), *(row["name"] for row in rows)])) + 2
+    width = max(map(len, [*(name.title for name in METRICS.values()), *(row["name"] for row in rows)])) + 2
     lines = []
-    for metric, title in titles.items():
-        if not any(row[metric] for row in rows):
-            continue
+    for metric in measured(comparison):
+        title = METRICS[metric].title
         lines += ["", f"{title:{width}}{'n':>7}{'value':>9}  {'95 % interval':18}{'against the first':>18}"]
         for row in rows:
             lines.append(f"{row['name']:{width}}{_cells(row[metric], metric)}".rstrip())
@@ -139,6 +135,11 @@ def comparison_table(comparison: dict) -> str:
     if people := sampled_in_words(comparison):
         lines.append(f"people are sampled: {people}")
     return "\n".join(lines[1:])
+
+
+def measured(comparison: dict) -> list[str]:
+    """The metrics that any of the evaluations has."""
+    return [metric for metric in METRICS if any(row[metric] for row in comparison["rows"])]
 
 
 def coverage_in_words(comparison: dict) -> str:
@@ -157,7 +158,7 @@ def sampled_in_words(comparison: dict) -> str:
 def _cells(cell: dict | None, metric: str) -> str:
     if cell is None:
         return "-".rjust(7)
-    _, form = METRICS[metric]
+    form = METRICS[metric].form
     text = f"{cell['n']:7}{cell['value']:>9{form}}  {between(cell['interval'], form):18}"
     difference = cell.get("difference")
     if difference is None:
@@ -175,7 +176,8 @@ def verdict(cell: dict, metric: str) -> str:
         return f"too few{images}"
     if not difference["more_than_noise"]:
         return f"noise{images}"
-    return f"{'better' if (difference['value'] < 0) == (metric == 'mae') else 'worse'}{images}"
+    is_better = (difference["value"] < 0) == (METRICS[metric].better == LOWER)
+    return f"{'better' if is_better else 'worse'}{images}"
 
 
 def _read(folder: Path) -> list[Run]:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from mivolo_lite.csv_file import written_csv
 from mivolo_lite.evaluation.compare import (
-    METRICS,
     Run,
     compare_runs,
     coverage_in_words,
+    measured,
     read_runs,
     sampled_in_words,
     verdict,
 )
-from mivolo_lite.evaluation.headline import HIGHER, LOWER, between, figure
+from mivolo_lite.evaluation.headline import between, figure
+from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.evaluation.summary import age_curves
@@ -26,7 +27,6 @@ from mivolo_lite.reporting.provenance import provenance
 RESULT_FILES = JSON_FILE, CSV_FILE, LATEX_FILE, PAGE_FILE = (
     "comparison.json", "comparison.csv", "comparison.tex", "report.html",
 )  # fmt: skip
-_TITLES = {"mae": ("MAE in years", LOWER), "cs5": ("CS@5", HIGHER), "gender_accuracy": ("Gender accuracy", HIGHER)}
 _COLUMNS = (
     "evaluation", "metric", "n", "value", "lower", "upper",
     "difference", "difference_lower", "difference_upper", "difference_n", "more_than_noise",
@@ -65,8 +65,8 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
 
 def latex_table(comparison: dict, labels: Sequence[str]) -> str:
     """The comparison for a paper, with ``booktabs``; a star marks what is more than noise."""
-    metrics = _measured(comparison)
-    titles = " & ".join(rf"{_tex(_TITLES[metric][0])} & difference" for metric in metrics)
+    metrics = measured(comparison)
+    titles = " & ".join(rf"{_tex(METRICS[metric].heading)} & difference" for metric in metrics)
     lines = [
         r"% \usepackage{booktabs}; brackets are 95 % intervals",
         f"% * more than noise: intervals of differences hold {coverage_in_words(comparison)}",
@@ -84,7 +84,7 @@ def latex_table(comparison: dict, labels: Sequence[str]) -> str:
 def _latex_cells(cell: dict | None, metric: str) -> tuple[str, str]:
     if cell is None:
         return "--", "--"
-    (_, form), difference = METRICS[metric], cell.get("difference")
+    form, difference = METRICS[metric].form, cell.get("difference")
     value = f"{cell['value']:{form}} {between(cell['interval'], form)}".rstrip()
     if difference is None:
         return _tex(value), "--"
@@ -104,7 +104,7 @@ def _write_csv(comparison: dict, path: Path) -> None:
     with written_csv(path) as writer:
         writer.writerow(_COLUMNS)
         for row in comparison["rows"]:
-            for metric in _measured(comparison):
+            for metric in measured(comparison):
                 if row[metric]:
                     fields = [row["name"], metric, *_csv_fields(row[metric])]
                     writer.writerow(fields + [""] * (len(_COLUMNS) - len(fields)))
@@ -124,20 +124,20 @@ def _with_ends(estimate: dict) -> list[str]:
 
 
 def _differences(comparison: dict, labels: Sequence[str]) -> Iterator[Section]:
-    for metric in _measured(comparison):
-        title, better = _TITLES[metric]
+    for metric in measured(comparison):
+        name = METRICS[metric]
         rows = [[label, *_cells(row[metric], metric)] for label, row in zip(labels, comparison["rows"], strict=True)]
-        lead = f"{better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
+        lead = f"{name.better.capitalize()}. Differences are to the first, paired by image; their intervals hold "
         lead += f"{coverage_in_words(comparison)}."
         if people := sampled_in_words(comparison):
             lead += f" People are sampled: {people}."
-        yield Section(title, [Table(("", "n", "value", "difference", ""), rows)], lead)
+        yield Section(name.heading, [Table(("", "n", "value", "difference", ""), rows)], lead)
 
 
 def _cells(cell: dict | None, metric: str) -> list[str | int | Cell]:
     if cell is None:
         return ["", "", "", ""]
-    (_, form), difference = METRICS[metric], cell.get("difference")
+    form, difference = METRICS[metric].form, cell.get("difference")
     value = figure(cell["value"], cell["interval"], form)
     if difference is None:
         return [cell["n"], value, "", ""]
@@ -150,7 +150,3 @@ def _evaluations(runs: Sequence[Run], labels: Sequence[str]) -> Table:
         for label, run in zip(labels, runs, strict=True)
     ]
     return Table(("", "evaluation", "checkpoint", "data"), rows)
-
-
-def _measured(comparison: dict) -> list[str]:
-    return [metric for metric in METRICS if any(row[metric] for row in comparison["rows"])]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, ZERO
 from mivolo_lite.evaluation.metrics import task_scores
 from mivolo_lite.reporting.page import Cell
 from mivolo_lite.wording import images_of, percent
 
-LOWER, HIGHER, ZERO = "lower is better", "higher is better", "nearest 0 is best"
 ADJUSTED = "age-adjusted"
 
 
@@ -72,13 +72,19 @@ def figure(value: float | None, interval: Sequence[float] | None, form: str = ".
     return Cell("") if value is None else Cell(f"{value:{form}}", between(interval, form))
 
 
+def _compared(name: str, metrics: dict, note: str) -> Measure:
+    """One of ``METRICS``."""
+    metric, interval = METRICS[name], metrics["intervals"][name]
+    value = f"{metrics[name]:{metric.form}}"
+    return Measure(metric.heading, metric.better, value, between(interval, metric.form), note=note)
+
+
 def _ages(metrics: dict) -> Iterator[Measure]:
     intervals, macro = metrics["intervals"], metrics["macro_mae"]
     if metrics["n"]:
         note = f"{images_of(metrics)}; mean-age baseline {metrics['baseline_mae']:.2f}"
-        yield Measure("MAE, years", LOWER, f"{metrics['mae']:.2f}", between(intervals["mae"]), note=note)
-        note = "errors of at most 5 years"
-        yield Measure("CS@5", HIGHER, f"{metrics['cs5']:.1%}", between(intervals["cs5"], ".1%"), note=note)
+        yield _compared("mae", metrics, note)
+        yield _compared("cs5", metrics, "errors of at most 5 years")
         yield Measure("Bias, years", ZERO, f"{metrics['bias']:+.2f}", between(intervals["bias"], "+.2f"))
         interval = between(intervals["ce20"], ".1%")
         yield Measure("Errors of 20 years or more", LOWER, f"{metrics['ce20']:.1%}", interval)
@@ -112,9 +118,7 @@ def _subgroups(gaps: dict) -> Iterator[Measure]:
 
 def _gender(metrics: dict) -> Iterator[Measure]:
     if metrics["gender_accuracy"] is not None:
-        interval = between(metrics["intervals"]["gender_accuracy"], ".1%")
-        note = f"n={metrics['gender_n']}"
-        yield Measure("Gender accuracy", HIGHER, f"{metrics['gender_accuracy']:.1%}", interval, note=note)
+        yield _compared("gender_accuracy", metrics, f"n={metrics['gender_n']}")
         ece, by_chance = metrics["gender"]["ece"], metrics["gender"]["ece_by_chance"]
         note = f"expected calibration error; sampling alone gives up to {by_chance:.3f}"
         yield Measure("Gender ECE", LOWER, f"{ece:.3f}", note=note)

@@ -14,7 +14,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import TRAINED_ON, about_model
 from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
-from mivolo_lite.evaluation.headline import HIGHER, LOWER, between
+from mivolo_lite.evaluation.headline import between
+from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, MetricName
 from mivolo_lite.evaluation.predict import no_image
 from mivolo_lite.evaluation.short_names import short_names
 from mivolo_lite.files import result_folder, write_json, write_text
@@ -30,13 +31,14 @@ from mivolo_lite.wording import images_of
 PAGE_FILE = "report.html"
 
 _SHARES = {
-    "cs5": ("CS@5", HIGHER, ".1%", "n"),
-    "gender_accuracy": ("Gender accuracy", HIGHER, ".1%", "gender_n"),
-    "age_group_accuracy": ("Age-group accuracy", HIGHER, ".1%", "age_group_n"),
-    "mean_relative_degradation": ("Mean relative degradation on corrupted images", LOWER, "+.1%", "degradation_n"),
-}
-"""Further tables of the page, where any pair has the figure: title, what is better, how to write it, and the name of
-its number of images."""
+    "cs5": (METRICS["cs5"], "n"),
+    "gender_accuracy": (METRICS["gender_accuracy"], "gender_n"),
+    "age_group_accuracy": (MetricName("age-group accuracy", HIGHER, ".1%"), "age_group_n"),
+    "mean_relative_degradation": (
+        MetricName("mean relative degradation on corrupted images", LOWER, "+.1%"), "degradation_n",
+    ),
+}  # fmt: skip
+"""Further tables of the page, where any pair has the figure, and the name of its number of images."""
 
 _LEAD = (
     "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
@@ -177,11 +179,11 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     cells = [cell for row in matrix["rows"] for cell in row["cells"].values()]
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
     mae = _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
-    sections = [Section("MAE in years", [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
-    for name, (title, better, form, count) in _SHARES.items():
+    sections = [Section(METRICS["mae"].heading, [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
+    for name, (metric, count) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
-            table = _grid(matrix, partial(_share, name=name, form=form, count=count))
-            sections.append(Section(title, [table], f"{better.capitalize()}."))
+            table = _grid(matrix, partial(_share, name=name, form=metric.form, count=count))
+            sections.append(Section(metric.heading, [table], f"{metric.better.capitalize()}."))
     folders = {row["checkpoint"]: row["folder"] for row in matrix["rows"]}
     models = {name: about_model(folders[name], card) for name, card in cards.items()}
     facts = list(next(iter(models.values())))

@@ -12,8 +12,8 @@ from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.about import was_trained_on
-from mivolo_lite.evaluation.compare import METRICS
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
 from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result
@@ -116,14 +116,15 @@ def _without_fold(path: str, fold: int, folds: int) -> list[str]:
 def crossval_table(result: CrossValidation) -> str:
     """Mean, spread and pooled value of each metric as text."""
     lines = [f"{'':17}{'n':>8}{'pooled':>8}{'mean':>8}{'std':>8}  each fold"]
-    for name, (title, form) in METRICS.items():
+    for name, metric in METRICS.items():
+        form = metric.form
         values = [value for fold in result.folds if (value := fold[name]) is not None]
         if not values:
             continue
         n = result.pooled["gender_n" if name == "gender_accuracy" else "n"]
         spread = f"{np.mean(values):>8{form}}{np.std(values, ddof=1):>8{form}}" if len(values) > 1 else " " * 16
         listed = ", ".join("-" if fold[name] is None else f"{fold[name]:{form}}" for fold in result.folds)
-        lines.append(f"{title:17}{n:8}{result.pooled[name]:>8{form}}{spread}  {listed}")
+        lines.append(f"{metric.title:17}{n:8}{result.pooled[name]:>8{form}}{spread}  {listed}")
     people = f" of {result.pooled['people']} people" if "people" in result.pooled else ""
     return "\n".join([*lines, "", f"pooled: n images{people}, each estimated by the model that never saw it"])
 

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.experiments.smoothing import smoothed
 from mivolo_lite.files import result_folder, write_text
@@ -20,9 +21,7 @@ from mivolo_lite.training.run_summary import best_evaluation
 
 LOG_FILE, PAGE_FILE = "metrics.jsonl", "report.html"
 _PLOTS = (
-    ("val", "mae", "Validation MAE, years", False),
-    ("val", "cs5", "Validation CS@5", False),
-    ("val", "gender_accuracy", "Validation gender accuracy", False),
+    *(("val", name, f"Validation {metric.title}", False) for name, metric in METRICS.items()),
     ("train", "loss", "Training loss", True),
     ("train", "age_loss", "Age loss", True),
     ("train", "gender_loss", "Gender loss", True),
@@ -31,8 +30,6 @@ _PLOTS = (
     ("train", "samples_per_second", "Samples a second", True),
 )
 """Kind of record, name in it, title, and whether it jumps from batch to batch, so that its line is smoothed."""
-_BEST = (("mae", ".2f"), ("cs5", ".1%"), ("gender_accuracy", ".1%"))
-"""Figures of the table, and how they are written."""
 Log = Mapping[str, list[dict[str, Any]]]
 """The records of a run by their kind, ``train`` and ``val``, in the order of their steps."""
 
@@ -117,8 +114,10 @@ def _best(logs: Mapping[str, Log]) -> Table:
             reason = "evaluated, without ages to compare" if log["val"] else "not evaluated yet"
             rows.append([label, "", "", "", reason])
             continue
-        rows.append([label, *(_figure(best.get(name), form) for name, form in _BEST), f"{best['step']}"])
-    return Table(("run", "MAE, years", "CS@5", "gender accuracy", "step"), rows)
+        rows.append(
+            [label, *(_figure(best.get(name), metric.form) for name, metric in METRICS.items()), f"{best['step']}"]
+        )
+    return Table(("run", *(metric.title for metric in METRICS.values()), "step"), rows)
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.compare import METRICS, image_losses, read_runs
+from mivolo_lite.evaluation.compare import image_losses, read_runs
 from mivolo_lite.evaluation.headline import between
+from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.experiments.spread import Spread, spread
 from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import write_text
@@ -66,7 +67,7 @@ def seeds_table(spreads: dict[str, Spread]) -> str:
     """The spreads as text."""
     lines = [f"{'':17}{'n':>8}{'mean':>8}{'std':>8}  {'95 % over trainings':20}{'95 % over both':18}each"]
     for metric, values in spreads.items():
-        title, form = METRICS[metric]
+        title, form = METRICS[metric].title, METRICS[metric].form
         trainings, both = between(values.over_trainings, form), between(values.over_both, form) or "too few"
         listed = ", ".join(f"{value:{form}}" for value in values.values)
         figures = f"{values.n:8}{values.mean:>8{form}}{values.deviation:>8{form}}"

@@ -138,7 +138,7 @@ def _errors(card: Card, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     rows = [everybody]
     by_kind = (metrics.get("by") or {}).items()
     rows += [(f"{by} {name}", row) for by, names in by_kind for name, row in names.items() if row["n"]]
-    yield _table(("", "people", "MAE, years", "bias, years", "CS5"), (_error_row(name, row) for name, row in rows))
+    yield _table(("", "people", "MAE, years", "bias, years", "CS@5"), (_error_row(name, row) for name, row in rows))
     if metrics.get("gender_accuracy") is not None:
         accuracy, interval = metrics["gender_accuracy"], intervals.get("gender_accuracy")
         yield f"Gender: {accuracy:.1%}{_ends(interval, 100, 1)} of {metrics['gender_n']:,} right."

@@ -20,7 +20,8 @@ from mivolo_lite import __version__
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
-from mivolo_lite.evaluation.headline import HIGHER, LOWER, Measure, between, figure, headline, worst_subgroup
+from mivolo_lite.evaluation.headline import Measure, between, figure, headline, worst_subgroup
+from mivolo_lite.evaluation.metric_names import HIGHER, LOWER
 from mivolo_lite.evaluation.plots import (
     _hexbin,
     age_plots,

@@ -1,0 +1,33 @@
+"""What the metrics that evaluations are compared by are called, which numbers are better, and how they are written."""
+
+from dataclasses import dataclass
+
+LOWER, HIGHER, ZERO = "lower is better", "higher is better", "nearest 0 is best"
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """A metric for tables and pages.
+
+    Attributes:
+        title: what it is called, with its unit.
+        better: ``LOWER`` or ``HIGHER``.
+        form: how its numbers are written.
+    """
+
+    title: str
+    better: str
+    form: str
+
+    @property
+    def heading(self) -> str:
+        """The title at the head of a section or at the beginning of a row."""
+        return self.title[0].upper() + self.title[1:]
+
+
+METRICS = {
+    "mae": MetricName("MAE, years", LOWER, ".2f"),
+    "cs5": MetricName("CS@5", HIGHER, ".1%"),
+    "gender_accuracy": MetricName("gender accuracy", HIGHER, ".1%"),
+}
+"""By their names in ``metrics.json``."""
