@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 
 from mivolo_lite.card import Tta
@@ -13,7 +12,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.about import about_data, about_model, cautions, doubts
+from mivolo_lite.evaluation.about import doubts
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predict import images_needed, predict, predict_each
@@ -81,8 +80,7 @@ def evaluate(
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
-    out = Path(out)
-    estimator = Estimator.load(checkpoint)
+    out, estimator = Path(out), Estimator.load(checkpoint)
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
@@ -97,21 +95,22 @@ def evaluate(
     measured = None
     if samples is not None:
         measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
-    level = estimator.card.calibration.get("level")
     metrics = {
         "checkpoint": str(checkpoint),
         "data": _describe_data(data, index, folds, exclude)
         | doubts(checkpoint, estimator.card, data, index, folds, images),
         **_describe_estimator(estimator, index, left_out),
-        **_sections(columns, legal_ages, level, measured),
+        **_sections(columns, legal_ages, estimator.card.calibration.get("level"), measured),
     }
     if accelerator.is_main_process:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
         write_csv(columns, out / PREDICTIONS_FILE)
         if report:
-            example = None if samples is None else _most_images(index, samples, images)
-            _write_report(columns, metrics, estimator, index, out, figures, example)
+            from mivolo_lite.evaluation.evaluation_report import write_evaluation_report  # matplotlib takes a second
+
+            files = METRICS_FILE, PREDICTIONS_FILE
+            write_evaluation_report(metrics, columns, input_sets, estimator, index, samples, out, files, figures)
         write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
 
@@ -195,48 +194,6 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
         return predictions
     lower, upper = age_intervals(calibration, predictions.age, predictions.gender, predictions.group)
     return replace(predictions, lower=lower, upper=upper)
-
-
-def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
-    """The sample that has the most of the inputs, the first of equals."""
-    present = [index.columns[f"{name}_size"][samples] > 0 for name in inputs]
-    return int(samples[np.argmax(np.sum(present, axis=0))])
-
-
-def _write_report(
-    columns: dict[str | None, Predictions],
-    metrics: dict,
-    estimator: Estimator,
-    index: ShardIndex,
-    out: Path,
-    figures: str,
-    corrupted: int | None,
-) -> None:
-    """``corrupted``: the sample to show in all the ways that its images were corrupted."""
-    from mivolo_lite.evaluation.report import write_report  # matplotlib takes a second to import
-    from mivolo_lite.evaluation.report_sections import Result, worst_rows
-    from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
-
-    results, size = [], estimator.card.image_size
-    for name, predictions in columns.items():
-        images = estimator.inputs if name is None else COLUMNS[name]
-        section = metrics if name is None else metrics["inputs"][name]
-        faces = thumbnails(index, worst_rows(predictions).tolist(), images)
-        versions = {} if corrupted is None else corrupted_thumbnails(index, corrupted, images, size)
-        results.append(Result(name, section, predictions, faces, versions))
-    about = about_model(metrics["checkpoint"], estimator.card) | {
-        "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
-        "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
-        "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
-    }
-    warning = " ".join(cautions(metrics["data"]))
-    write_report(results, about, out, (METRICS_FILE, PREDICTIONS_FILE), figures, warning)
-
-
-def _calibrated_on(calibration: dict, metrics: dict) -> str:
-    if metrics.get("calibrated_on_these_images"):
-        return "the same images, so the interval coverage is no evidence"
-    return calibration["data_digest"][:12] if calibration else ""
 
 
 def columns_of(

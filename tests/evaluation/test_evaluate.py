@@ -13,7 +13,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.distributed.accelerator import forget_earlier_run
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation import evaluate as module
+from mivolo_lite.evaluation import evaluation_report
 from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
@@ -57,7 +57,7 @@ def rows_of(folder):
 @pytest.fixture(autouse=True)
 def no_drawing(monkeypatch):
     """What a report shows is tested elsewhere."""
-    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation_report, "write_evaluation_report", lambda *_: None)
 
 
 @pytest.mark.slow

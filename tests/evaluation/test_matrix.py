@@ -11,7 +11,7 @@ import torch
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation import evaluate as module
+from mivolo_lite.evaluation import evaluation_report
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
@@ -67,7 +67,7 @@ def test_one_evaluation_and_a_matrix_leave_no_files_of_each_other(runs, people, 
 
 
 def test_every_pair_is_there_as_if_it_had_been_evaluated_alone(found, runs, people, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation_report, "write_evaluation_report", lambda *_: None)
     checkpoints, sets = (f"{runs.name}-x", f"{runs.name}-y"), ("people-val", "people-train")
     matrix = json.loads((found / "matrix.json").read_text())
     assert [row["checkpoint"] for row in matrix["rows"]] == list(checkpoints) and list(matrix["data"]) == list(sets)

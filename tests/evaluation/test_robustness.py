@@ -9,7 +9,7 @@ import torch
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation import evaluate as module
+from mivolo_lite.evaluation import evaluation_report
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.plots import robustness_plots
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SubsetSampler, choose, degradation
@@ -47,7 +47,7 @@ def dual(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_drawing(monkeypatch):
     """What a report shows is tested elsewhere."""
-    monkeypatch.setattr(module, "_write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation_report, "write_evaluation_report", lambda *_: None)
 
 
 def close(one, other, rel=1e-4):

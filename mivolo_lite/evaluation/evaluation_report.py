@@ -1,0 +1,67 @@
+"""The report of one evaluation: its metrics, with the images on which the model errs most."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.about import about_data, about_model, cautions
+from mivolo_lite.evaluation.predict import images_needed
+from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.report import write_report
+from mivolo_lite.evaluation.report_sections import Result, worst_rows
+from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails
+from mivolo_lite.shards.index import ShardIndex
+
+
+def write_evaluation_report(
+    metrics: Mapping,
+    columns: Mapping[str | None, Predictions],
+    input_sets: Mapping[str | None, tuple[str, ...]],
+    estimator: Estimator,
+    index: ShardIndex,
+    corrupted: np.ndarray | None,
+    out: Path,
+    files: Sequence[str],
+    figures: str,
+) -> None:
+    """Write ``report.html`` and ``plots/``.
+
+    Args:
+        metrics: of ``evaluate``.
+        columns: the predictions, by the names of ``input_sets``.
+        input_sets: the images that the model was shown.
+        estimator, index: the model and the data.
+        corrupted: numbers of the samples whose images were made worse, of which the report shows one; None for none.
+        out: folder of the results.
+        files: that lie next to the report.
+        figures: format of the plots' files.
+    """
+    example = None if corrupted is None else _most_images(index, corrupted, images_needed(estimator, input_sets))
+    results, size = [], estimator.card.image_size
+    for name, predictions in columns.items():
+        images = input_sets[name]
+        section = metrics if name is None else metrics["inputs"][name]
+        faces = thumbnails(index, worst_rows(predictions).tolist(), images)
+        versions = {} if example is None else corrupted_thumbnails(index, example, images, size)
+        results.append(Result(name, section, predictions, faces, versions))
+    about = about_model(metrics["checkpoint"], estimator.card) | {
+        "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
+        "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
+        "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
+    }
+    warning = " ".join(cautions(metrics["data"]))
+    write_report(results, about, out, files, figures, warning)
+
+
+def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
+    """The sample that has the most of the inputs, the first of equals."""
+    present = [index.columns[f"{name}_size"][samples] > 0 for name in inputs]
+    return int(samples[np.argmax(np.sum(present, axis=0))])
+
+
+def _calibrated_on(calibration: dict, metrics: Mapping) -> str:
+    if metrics.get("calibrated_on_these_images"):
+        return "the same images, so the interval coverage is no evidence"
+    return calibration["data_digest"][:12] if calibration else ""
