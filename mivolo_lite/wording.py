@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,18 @@ def did_you_mean(word: str, names: Iterable[str], otherwise: str = "", most: int
     names = list(names)
     group = os.path.commonprefix([word, *names]).rpartition(".")[0]  # which would make all of its options close
     cut = len(group) + 1 if group else 0
-    close = difflib.get_close_matches(word[cut : cut + _LONGEST], [name[cut:] for name in names], n=most)
-    close = [word[:cut] + name for name in close]
+    typed = word[cut : cut + _LONGEST]
+    close = difflib.get_close_matches(typed, [name[cut:] for name in names], n=most + 2)
+    # Two letters that changed places are the likeliest slip, and cost most in difflib's ratio: of close names, those of
+    # the same letters come first.
+    close.sort(key=lambda name: _letters_apart(typed, name))
+    close = [word[:cut] + name for name in close[:most]]
     hint = f"did you mean {', '.join(close)}?" if close else otherwise
     return f"; {hint}" if hint else ""
+
+
+def _letters_apart(one: str, other: str) -> int:
+    """How many letters one word has and the other lacks, in whatever order they stand."""
+    counts = Counter(one)
+    counts.subtract(other)
+    return sum(map(abs, counts.values()))

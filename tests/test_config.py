@@ -107,6 +107,7 @@ def test_the_order_of_options_on_the_command_line_does_not_matter(tmp_path):
         ("optim: {learning_rate: 1}", [], ["optim.learning_rate is not an option; did you mean optim.lr?"]),
         ("", ["--batch_size", "8"], ["batch_size is not an option; did you mean optim.global_batch?"]),
         ("", ["--method", "corall"], ["command line", "corall", "did you mean coral?"]),
+        ("", ["--method", "colar"], ["did you mean coral?"]),
         (
             "method: coral",
             ["--method.sigma", "3"],
