@@ -1,6 +1,5 @@
 """A model, an age method and a gender head as one module, and its files for inference."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,11 +23,11 @@ from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import load_exactly, require_finite
 from mivolo_lite.option_values import build
-from mivolo_lite.tasks import BUILTIN_TASKS, make_centres, make_subnets, negated_tasks, read_tasks
+from mivolo_lite.tasks import make_centres, make_subnets, negated_tasks, read_tasks
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
-_GENDER_HEAD = "gender_head."
+GENDER_HEAD = "gender_head."
 """Prefix of the weights that inference does not need where the card has no gender."""
 
 
@@ -154,7 +153,7 @@ class Estimator(nn.Module):
         """
         folder = Path(folder)
         weights = self.state_dict() if weights is None else weights
-        unneeded = _TRAINING_ONLY if self.card.gender else (*_TRAINING_ONLY, _GENDER_HEAD)
+        unneeded = _TRAINING_ONLY if self.card.gender else (*_TRAINING_ONLY, GENDER_HEAD)
         names = [name for name in weights if not name.startswith(unneeded)]
         inference_weights = {name: weights[name].contiguous() for name in names}
         require_finite(inference_weights, folder)
@@ -224,7 +223,7 @@ class Estimator(nn.Module):
     def _is_needed(self, weight: str) -> bool:
         """Whether a weight belongs to this estimator: not to the head or subnet of what it does not answer."""
         module, _, path = weight.partition(".")
-        if f"{module}." in _TRAINING_ONLY or f"{module}." == _GENDER_HEAD and self.gender_head is None:
+        if f"{module}." in _TRAINING_ONLY or f"{module}." == GENDER_HEAD and self.gender_head is None:
             return False
         return module not in ("subnets", "heads") or path.partition(".")[0] in getattr(self, module)
 
@@ -248,62 +247,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _plain_name(value: Any) -> Any:
     """The architecture of a backbone from the hub or a folder; any other value as it is."""
     return architecture_of(value) if isinstance(value, str) else value
-
-
-def require_same_model(card: Card, start: Card, folder: Path | str) -> None:
-    """Raise UserError where a run's model, or the classes of a task, are not those of the weights it starts from.
-
-    Args:
-        card: of the run.
-        start: of the weights.
-        folder: where those are, for the message.
-    """
-    for name, (value, trained) in model_changes(card, start).items():
-        raise UserError(
-            f"--init-from {folder}: was trained with {name} {trained}, this run says {value}; give --{name} {trained}"
-        )
-    trained = {task.name: task.classes for task in read_tasks(start.tasks)}
-    for task in read_tasks(card.tasks):
-        if trained.get(task.name, task.classes) != task.classes:
-            raise UserError(
-                f"--init-from {folder}: was trained with classes {trained[task.name]} of {task.name}, this run "
-                f"says {task.classes}; give the same ones in the same order, or give the task another name"
-            )
-
-
-def model_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
-    """Options that define the model and differ, by name: the first card's and the other's.
-
-    Those of the training alone, dropout and where the first weights came from, may differ.
-    """
-    return _changes("model", _structural(card.model, start.model), card.model, start.model)
-
-
-def method_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
-    """Options that define the method's head and differ, the ages among them, as ``model_changes`` gives them.
-
-    Those of the loss alone may differ.
-    """
-    names = ("name", *(METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()))
-    return _changes("method", names, card.method, start.method) | _changes("ages", card.span, card.span, start.span)
-
-
-def _changes(kind: str, names: Iterable[str], options: Mapping, others: Mapping) -> dict[str, tuple[Any, Any]]:
-    shared = [name for name in names if name in options and name in others]
-    return {f"{kind}.{name}": (options[name], others[name]) for name in shared if options[name] != others[name]}
-
-
-def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
-    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, gender's, another method's, and
-    the method's where the start learnt no ages."""
-    tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
-    heads = {task.name for task in tasks} - {task.name for task in trained}
-    subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}
-    gender = () if start.gender else (_GENDER_HEAD,)  # published age-only checkpoints
-    method = ("method.",) if method_changes(card, start) or not start.age else ()
-    return *(f"heads.{name}." for name in heads), *(f"subnets.{name}." for name in subnets), *gender, *method
-
-
-def _structural(*options: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys(name for config in options for name in config)
-    return [name for name in names if not name.startswith(("drop", "pretrained")) and not name.endswith("weights")]

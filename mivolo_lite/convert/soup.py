@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
+from mivolo_lite.compatibility import method_changes, model_changes
 from mivolo_lite.convert.averages import (
     joined_sources,
     mean,
@@ -16,7 +17,7 @@ from mivolo_lite.convert.averages import (
     shared_values,
 )
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator, method_changes, model_changes
+from mivolo_lite.estimator import Estimator
 
 _SAME = ("image_size", "normalisation", "age")
 """What the checkpoints' cards must agree in, beside what defines their model and method and what their tasks answer."""
