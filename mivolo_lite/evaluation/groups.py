@@ -133,7 +133,7 @@ def gap_interval(maes: np.ndarray, resampled: np.ndarray) -> np.ndarray:
     """(2,) ends of the gap between the best and the worst of several subgroups, whichever those truly are.
 
     The largest of several MAEs is large by chance as well, so the gap of the images, and of every bootstrap of them,
-    is above the true one: an interval of its replicates misses the truth in up to 80 % of worlds. Intervals of all
+    is above the true one: an interval of its replicates misses the truth in up to 80 % of simulations. Intervals of all
     differences between two subgroups that hold together (Tukey's; here by the largest studentised deviation of a
     bootstrap) hold the largest true difference as well.
 
@@ -182,7 +182,8 @@ class _Crossed:
 
     Attributes:
         values: (N, 2) what ``bootstrap`` sums.
-        cell: (N,) of each image, among those that have images.
+        cell: (N,) of each image, its cell among the C that have images.
+        place: (C,) where such a cell lies in the flattened table of subgroups and bins.
         count: (subgroups, bins) images.
         common: (bins,) whether every subgroup has enough images of that age.
         weight: (bins,) of the standardised error: the images of a common age bin.

@@ -51,7 +51,7 @@ class Person:
         face, body: boxes (x0, y0, x1, y1) in pixels of the upright photo, None where there is none.
         age: in years; None where no crop could be cut, for which ``flags`` has the reason.
         age_interval: lower and upper end in years that hold the true age with the checkpoint's calibrated probability;
-            None without a calibration.
+            None without a calibration. In files, whose cells hold one number, ``age_lower`` and ``age_upper``.
         age_spread: standard deviation of the estimate's distribution in years; None where the method has none.
         gender: ``M`` or ``F``; None where the model does not estimate it.
         gender_probability: of that gender, 0.5 to 1.

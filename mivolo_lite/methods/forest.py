@@ -273,6 +273,14 @@ class Forest(AgeMethod):
 
     @torch.no_grad()
     def refit(self, output: Tensor, age: AgeRange, sample: Tensor) -> None:
+        self._add_to_ring(output, age, sample)
+        self._steps += 1
+        self.steps.fill_(self._steps)
+        if self._steps % self.config.refit_every == 0:
+            self._refit_leaves()
+
+    def _add_to_ring(self, output: Tensor, age: AgeRange, sample: Tensor) -> None:
+        """Keep the outputs of all ranks' samples with an exactly known age, in place of the oldest ones."""
         exact = age.known & (age.lo == age.hi)
         labels = torch.stack([self.span.clamp(age).lo, exact.float()], -1)
         rows = gather(torch.cat([output.detach().float(), labels], -1))
@@ -281,10 +289,8 @@ class Forest(AgeMethod):
         slots = (self.samples + torch.arange(len(rows), device=rows.device)) % len(self.ring_age)
         self.ring_output[slots], self.ring_age[slots], self.ring_weight[slots] = rows[:, :-2], rows[:, -2], 1.0
         self.samples += len(rows)
-        self._steps += 1
-        self.steps.fill_(self._steps)
-        if self._steps % self.config.refit_every:
-            return
+
+    def _refit_leaves(self) -> None:
         options = self.config
         mean, variance = refit_leaves(
             self.log_routing(self.ring_output),

@@ -29,7 +29,7 @@ from mivolo_lite.old_names import current_file, current_tensors, current_train_s
 from mivolo_lite.training.averaging import AveragedModel
 from mivolo_lite.training.train_state import TrainState, misfits
 
-OPTIMIZER_FILE, STATE_FILE, CHECKS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
+OPTIMIZER_FILE, STATE_FILE, CHECKSUMS_FILE = "optimizer.safetensors", "state.json", "crc32.json"
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
@@ -113,7 +113,7 @@ class Checkpointer:
                 save_tensors(state, partial / name)
             card.save(partial)
             write_text(partial / STATE_FILE, content)
-            write_text(partial / CHECKS_FILE, json.dumps(_checks(partial)))
+            write_text(partial / CHECKSUMS_FILE, json.dumps(_checksums(partial)))
             sync_files(partial)
             os.rename(partial, final)
             sync_files(self.folder, deep=False)
@@ -235,7 +235,7 @@ def damage_of(checkpoint: Path) -> str | None:
     """
     damages = (_damage_of_tensors(current_file(checkpoint, name), optional=name == EMA_FILE) for name in _TENSOR_FILES)
     return (
-        next(filter(None, damages), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checks(checkpoint)
+        next(filter(None, damages), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checksums(checkpoint)
     )
 
 
@@ -267,23 +267,23 @@ def _damage_of_state(path: Path) -> str | None:
     return f"{path} is damaged or of another version ({', '.join(wrong)})" if wrong else None
 
 
-def _damage_by_checks(checkpoint: Path) -> str | None:
+def _damage_by_checksums(checkpoint: Path) -> str | None:
     """The damage that the checksums show, which older versions did not write."""
-    path = checkpoint / CHECKS_FILE
+    path = checkpoint / CHECKSUMS_FILE
     if not path.exists():
         return None
     try:
         expected = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError):
         return f"{path} is damaged"
-    actual = _checks(checkpoint)
+    actual = _checksums(checkpoint)
     if not isinstance(expected, dict) or set(expected) != set(actual):
         return f"{path} is damaged, or a file beside it is missing"
     changed = [name for name in actual if actual[name] != expected[name]]
     return f"{checkpoint / changed[0]} is not what was written" if changed else None
 
 
-def _checks(checkpoint: Path) -> dict[str, int]:
+def _checksums(checkpoint: Path) -> dict[str, int]:
     files = (current_file(checkpoint, name) for name in _TENSOR_FILES)
     return {file.name: _crc32_of(file) for file in files if file.is_file()}
 

@@ -125,11 +125,12 @@ class Trainer:
         self.accelerator.end_training()
 
     def _learn_all(self) -> None:
+        # A run that ended between saving and evaluating begins with the evaluation.
+        if self.state.evaluated < self.state.step and not self._evaluate() or self._is_stale():
+            return
         results: list[StepResult] = []
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
-        # A run that ended between saving and evaluating begins with the evaluation.
-        is_evaluated = self.state.evaluated >= self.state.step or self._evaluate()
-        for batches in self._steps() if is_evaluated and not self._is_stale() else ():
+        for batches in self._steps():
             self.estimator.method.progress = self._position() / self.end()
             result = self._take_step(batches, self._learning_rate())
             results.append(result)
@@ -326,7 +327,7 @@ class Trainer:
         return self._position() + self.total_steps - self.state.step
 
     def _advance(self) -> None:
-        """One more step is behind us: count it, and update the averaged weights."""
+        """Count a step that was taken, and update the averaged weights."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
         if isinstance(self.average, ModelEma):
