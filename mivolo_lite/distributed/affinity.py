@@ -39,7 +39,7 @@ def _launcher_chose_threads() -> bool:
 
 
 def _int_variable(name: str, otherwise: int) -> int:
-    """An integer variable of the environment. launch.py reports one that is no number."""
+    """An integer variable of the environment. environment.py reports one that is no number."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else otherwise
 

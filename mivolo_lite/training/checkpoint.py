@@ -235,7 +235,9 @@ def damage_of(checkpoint: Path) -> str | None:
     """
     damages = (_damage_of_tensors(current_file(checkpoint, name), optional=name == EMA_FILE) for name in _TENSOR_FILES)
     return (
-        next(filter(None, damages), None) or _damage_of_state(checkpoint / STATE_FILE) or _damage_by_checksums(checkpoint)
+        next(filter(None, damages), None)
+        or _damage_of_state(checkpoint / STATE_FILE)
+        or _damage_by_checksums(checkpoint)
     )
 
 

@@ -7,6 +7,7 @@ import torch
 
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.batch_plan import BatchPlan
+from mivolo_lite.distributed.deepspeed_settings import deepspeed_config
 from mivolo_lite.distributed.launch import Launch, setup
 from mivolo_lite.errors import UserError
 from tests.training.forked_ranks import run_launched
@@ -155,7 +156,7 @@ def test_the_configuration_reaches_deepspeed_also_past_auto_in_json(tmp_path):
     auto = {"bf16": {"enabled": "auto"}, "train_micro_batch_size_per_gpu": "auto", "gradient_clipping": "auto"}
     path.write_text(json.dumps({"zero_optimization": {"stage": 3, "reduce_bucket_size": 7}, "prescale": 1} | auto))
     launch = check(DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}, precision="bf16")
-    settings = launch._deepspeed("bf16", PLAN, clip_norm=5.0)
+    settings = deepspeed_config(launch.zero, launch.on_cpu, "bf16", PLAN, clip_norm=5.0)
     assert settings["torch_autocast"]["enabled"] and not settings["bf16"]["enabled"]
     assert settings["train_micro_batch_size_per_gpu"] == 8 and settings["gradient_accumulation_steps"] == 2
     assert settings["train_batch_size"] == 32 and settings["gradient_clipping"] == 5.0

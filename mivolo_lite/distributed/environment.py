@@ -1,0 +1,125 @@
+"""What launchers leave in the environment: the engine, the number of processes, and settings of the run.
+
+Whatever is there by half, so that another training than the launched one would run, is an error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mivolo_lite.errors import UserError
+
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes there are: torchrun and accelerate, and those of MPI."""
+
+
+def flag(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a variable says yes."""
+    return environ.get(name, "").lower() in ("1", "true", "yes", "y", "t", "on")
+
+
+def engine_of(environ: Mapping[str, str]) -> str:
+    """``ddp``, ``zero`` or ``fsdp2``. Raises UserError for another engine, and for options that it does not have."""
+    requested = [
+        name
+        for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
+        if flag(environ, f"ACCELERATE_USE_{name}")
+    ]
+    if not requested:
+        return "ddp"
+    if requested not in (["DEEPSPEED"], ["FSDP"]):
+        raise UserError(
+            f"launch: {' and '.join(requested)} cannot train here; use one process, DDP, DeepSpeed or FSDP2: a file of "
+            "launch/accelerate/"
+        )
+    if "LOCAL_RANK" not in environ:
+        raise UserError(
+            f"launch: ACCELERATE_USE_{requested[0]} is set, but not LOCAL_RANK, without which accelerate ignores it; "
+            "start the processes with accelerate launch"
+        )
+    if requested == ["DEEPSPEED"]:
+        return "zero"
+    if environ.get("FSDP_VERSION", "1") != "2":
+        raise UserError("launch: fsdp_version must be 2; use launch/accelerate/fsdp2.yaml")
+    offload = flag(environ, "FSDP_OFFLOAD_PARAMS")
+    if offload or flag(environ, "FSDP_ACTIVATION_CHECKPOINTING"):
+        name = "fsdp_offload_params" if offload else "fsdp_activation_checkpointing"
+        raise UserError(f"launch: {name} is not known here; leave it out, or use launch/accelerate/zero3_offload.yaml")
+    return "fsdp2"
+
+
+def processes_of(environ: Mapping[str, str]) -> int:
+    """How many processes train. Raises UserError where this one cannot be one of them."""
+    _check_numbers(environ)
+    sizes = [int(environ[name]) for name in _WORLD_SIZES if name in environ]
+    if not sizes:
+        _check_alone(environ)
+        return 1
+    if "WORLD_SIZE" in environ:
+        _check_rank(environ, sizes[0])
+    return sizes[0]
+
+
+def _check_alone(environ: Mapping[str, str]) -> None:
+    """Raise UserError where this process was started alone, though several were asked for."""
+    for name in ("RANK", "LOCAL_RANK"):
+        if name in environ:
+            raise UserError(
+                f"launch: {name} is set, but not WORLD_SIZE; unset it for one process, or start several with a file of "
+                "launch/accelerate/"
+            )
+    if "MASTER_ADDR" in environ:  # accelerate sets it where it means to start several
+        raise UserError(
+            "launch: several processes were asked for (MASTER_ADDR is set), but this one was started alone: "
+            "accelerate does so with --cpu and with distributed_type MULTI_CPU or NO; start them with a file of "
+            "launch/accelerate/, without --cpu; or unset MASTER_ADDR for one process"
+        )
+    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise UserError(
+            "launch: srun started several tasks, but none was told its rank (WORLD_SIZE is not set); "
+            "use launch/slurm/train.sbatch"
+        )
+
+
+def _check_numbers(environ: Mapping[str, str]) -> None:
+    """Raise UserError where a variable that numbers the ranks has no number."""
+    for name in (*_WORLD_SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        text = environ.get(name, "0")
+        if not (text.isdecimal() and text.isascii()) or (name in _WORLD_SIZES and text == "0" and name in environ):
+            raise UserError(
+                f"launch: {name} is {text!r} in the environment, no number of a rank; unset it, or start the processes "
+                "with a file of launch/accelerate/"
+            )
+
+
+def _check_rank(environ: Mapping[str, str], processes: int) -> None:
+    """Raise UserError where a rank's own number, or the place where the ranks meet, is missing or impossible."""
+    joins = processes > 1 or "LOCAL_RANK" in environ
+    missing = [name for name in ("RANK", "MASTER_ADDR") if joins and not environ.get(name)]
+    if missing:
+        raise UserError(
+            f"launch: WORLD_SIZE is {processes}, but {' and '.join(missing)} not set; unset it for one process, or "
+            "start several with a file of launch/accelerate/"
+        )
+    local = int(environ.get("LOCAL_WORLD_SIZE", processes))
+    for name, count in (("RANK", processes), ("LOCAL_RANK", local)):
+        if int(environ.get(name, 0)) >= count:
+            raise UserError(f"launch: {name} is {environ[name]}, but there are {count} processes, numbered from 0")
+
+
+def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the launch file says about settings that the run's configuration decides."""
+    stated: dict[str, Any] = {}
+    precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    # Accelerate writes `no` where nobody said anything, unless it keeps a list of what the file does say.
+    if precision != "no" or "mixed_precision" in environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(","):
+        stated["precision"] = precision
+    dynamo = environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").lower()
+    if dynamo not in ("no", ""):
+        stated["dynamo"] = dynamo
+    for name, key, kind in (
+        ("accumulation", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", int),
+        ("clip_norm", "ACCELERATE_GRADIENT_CLIPPING", float),
+    ):
+        if environ.get(key, "auto") not in ("auto", "none"):
+            stated[name] = kind(environ[key])
+    return stated
