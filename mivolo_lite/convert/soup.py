@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mivolo_lite.card import Card, locate
-from mivolo_lite.compatibility import method_changes, model_changes
+from mivolo_lite.card_changes import method_changes, model_changes
 from mivolo_lite.convert.averages import (
     joined_sources,
     mean,

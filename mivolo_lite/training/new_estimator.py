@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
-from mivolo_lite.compatibility import fresh_weights, method_changes, require_same_model
+from mivolo_lite.card_changes import fresh_weights, method_changes, require_same_model
 from mivolo_lite.errors import UserError, where_raised
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.lineage import joined_digests

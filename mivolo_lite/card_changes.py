@@ -1,4 +1,4 @@
-"""Whether the weights of one checkpoint fit the model that another card describes, and which of them do not."""
+"""What differs between two cards: whether the weights of one fit the model of the other, and which of them do not."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
