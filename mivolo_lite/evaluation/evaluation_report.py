@@ -16,7 +16,7 @@ from mivolo_lite.shards.index import ShardIndex
 
 
 def write_evaluation_report(
-    metrics: Mapping,
+    metrics: dict,
     columns: Mapping[str | None, Predictions],
     input_sets: Mapping[str | None, tuple[str, ...]],
     estimator: Estimator,
@@ -61,7 +61,7 @@ def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]
     return int(samples[np.argmax(np.sum(present, axis=0))])
 
 
-def _calibrated_on(calibration: dict, metrics: Mapping) -> str:
+def _calibrated_on(calibration: dict, metrics: dict) -> str:
     if metrics.get("calibrated_on_these_images"):
         return "the same images, so the interval coverage is no evidence"
     return calibration["data_digest"][:12] if calibration else ""
