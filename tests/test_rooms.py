@@ -37,8 +37,10 @@ ALLOWED = {
         "card", "distributed", "estimator", "evaluation", "images", "lineage", "loading", "methods", "models", "shards",
         "tasks",
     },
-    "config": {"card", "lineage", "loading", "methods", "models", "tasks", "training"},
-    "experiments": {"card", "config", "distributed", "evaluation", "reporting", "shards", "training"},
+    "config": {"card", "loading", "methods", "models", "tasks", "training"},
+    "experiments": {
+        "card", "config", "distributed", "evaluation", "lineage", "loading", "reporting", "shards", "training",
+    },
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
         "tasks",
