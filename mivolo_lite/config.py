@@ -17,7 +17,6 @@ from mivolo_lite.card import DEFAULT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
 from mivolo_lite.interfaces import require_interface
-from mivolo_lite.lineage import RUN_FILE
 from mivolo_lite.loading.loader import DataSetConfig
 from mivolo_lite.loading.transforms import PRESETS
 from mivolo_lite.methods import METHODS
@@ -31,7 +30,9 @@ from mivolo_lite.package_files import PREFIX, package_config, package_configs
 from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.ranges import checked_options
 from mivolo_lite.tasks import Task, check_tasks
+from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig
+from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.wording import did_you_mean
 from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
@@ -41,6 +42,8 @@ DEFAULT_NAMES = {"model": "single", "method": "classification"}
 
 _MOST_DOTS = 10
 _COMMAND_LINE = "command line"
+_DATA_SETS = ("train", "val")
+"""Options of ``data`` that may be a mapping."""
 _NAMED = (*REGISTRIES, "data.augment")
 """Sections for which a name may stand."""
 
@@ -152,7 +155,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _override(key: str, text: str) -> dict[str, Any]:
     """An option of the command line as nested values. A section, or a list, may be given as YAML."""
-    listed = key in ("data.train", "data.val") and text.lstrip().startswith(("[", "{"))
+    listed = key in [f"data.{name}" for name in _DATA_SETS] and text.lstrip().startswith(("[", "{"))
     is_yaml = listed or key == "tasks" or key in SECTIONS or key.startswith("optim.options")
     value = parse_yaml(text, f"command line: --{key}") if is_yaml else text
     *groups, option = key.split(".")
@@ -219,16 +222,23 @@ def _augmentation(name: str, source: str) -> dict[str, Any]:
 
 
 def _merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> None:
-    # Another model, method or optimizer brings its own options: those of the one it replaces mean nothing to it.
-    if "name" in layer and layer["name"] != into.get("name", layer["name"]):
+    # Another model, method, optimizer or data set brings its own options: those of the one it replaces mean nothing
+    # to it.
+    if _is_another("name", into, layer):
         replaced = into if section in REGISTRIES else into.get("options")
         if isinstance(replaced, dict):
             replaced.clear()
+    if section in _DATA_SETS and _is_another("path", into, layer):
+        into.clear()
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value, key)
         else:
             into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
+
+
+def _is_another(key: str, into: dict[str, Any], layer: dict[str, Any]) -> bool:
+    return key in layer and layer[key] != into.get(key, layer[key])
 
 
 def _with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
@@ -245,9 +255,10 @@ def _with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str
 
 def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
     """Model, method, ages and image size of a checkpoint; of a run that resumes those of its own configuration."""
-    run = os.path.join(str(values.get("run", "")), RUN_FILE)
-    if values.get("resume") == "auto" and os.path.isfile(run):  # its checkpoint may be gone by now
-        config = read_yaml_file(Path(run), "--run")
+    run = RunFolder(local_path(str(values.get("run", "")), "run"))
+    # By now ``init_from`` may be gone. A start that saved nothing is not resumed, and may have been from another one.
+    if values.get("resume") == "auto" and finished_checkpoints(run.checkpoints) and run.config.is_file():
+        config = read_yaml_file(run.config, "--run")
         data = config.get("data")
         sections = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
         return sections | (
