@@ -13,6 +13,7 @@ from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.system import command_line
+from mivolo_lite.training.unused_options import unused_options
 from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
             yield f"data.{option}: nothing is hidden from a model with one input"
     if optim.warmup_epochs >= optim.epochs:
         yield f"optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
-    for option in optim.unused_options():
-        yield f"optim.{option}: optim.schedule {optim.schedule} has no such option"
+    yield from unused_options(trainer.config)
 
 
 def _cautions_of_data(trainer: "Trainer") -> Iterator[str]:
