@@ -102,12 +102,12 @@ def _require_same_options(run: Path, config: RunConfig) -> None:
 
 
 def _require_same_data(run: Path, evaluation: Path, config: RunConfig) -> None:
-    """Raise UserError where a complete training is of other data than the folders hold now. One that is not complete
-    checks that itself."""
+    """Raise UserError where a complete training is of other data than the folders hold now, as far as its files say.
+    One that is not complete checks that itself."""
     now = {
         "data.train": READERS[config.data.reader](config.data, config.train.seed).digest,
         "data.val": config.data.load(config.data.val_set).digest,
     }
-    then = {"data.train": data_digest(run / "best"), "data.val": _metrics(evaluation)["data"]["digest"]}
-    if others := [name for name in now if now[name] not in then[name]]:
+    then = {"data.train": data_digest(run / "best"), "data.val": _metrics(evaluation).get("data", {}).get("digest")}
+    if others := [name for name in now if then[name] and now[name] not in then[name]]:
         raise UserError(f"{run}: {' and '.join(others)} held other samples when it was trained; choose another --run")
