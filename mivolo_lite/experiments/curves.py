@@ -49,7 +49,7 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
         UserError: a folder holds no log, or none of them a step; ``out`` holds other results, or cannot be written.
     """
     out, runs = Path(out), [run for folder in folders for run in _runs_of(Path(folder))]
-    labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].name]
+    labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].absolute().name]
     logs = {label: read_log(run) for label, run in zip(labels, runs, strict=True)}
     if not any(any(log.values()) for log in logs.values()):
         raise UserError(f"{runs[0] / LOG_FILE}: holds no step yet; wait for the first lines of the log")

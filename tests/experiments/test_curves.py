@@ -53,6 +53,13 @@ def test_what_is_no_number_in_the_log_of_another_program_is_left_out(tmp_path):
     assert "bad" not in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_run_has_its_folders_name_also_where_one_is_in_it(tmp_path, monkeypatch):
+    write_log(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    main(["curves", ".", "--out", f"{tmp_path}/out"])
+    assert "<td>mine</td>" in (tmp_path / "out/report.html").read_text()
+
+
 def test_a_run_whose_validation_data_has_no_ages_was_evaluated(tmp_path):
     (tmp_path / "a").mkdir()
     record = {"kind": "val", "step": 10, "mae": None, "cs5": None, "gender_accuracy": 0.75}
