@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from functools import reduce
+from operator import attrgetter
 
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.run_config import RunConfig
@@ -51,8 +51,8 @@ def _of_what_is_off(config: RunConfig) -> Iterator[str]:
 
 def _is_set(config: RunConfig, name: str) -> bool:
     """Whether an option has another value than its default."""
-    *sections, option = name.split(".")
-    options = reduce(getattr, sections, config)
+    section, _, option = name.rpartition(".")
+    options = attrgetter(section)(config)
     return getattr(options, option) != getattr(type(options)(), option)
 
 
