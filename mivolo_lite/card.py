@@ -1,6 +1,7 @@
 """The card of an estimator, ``model.yaml``: everything needed to build it again, read strictly."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePath
@@ -70,6 +71,21 @@ class Card:
     gender: bool = True
     licence: str = ""
     attribution: str = ""
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """Name and options of its model, or of each model of an ensemble."""
+        return self.model.get("members") or [self.model]
+
+    @property
+    def architecture(self) -> str:
+        """The model with its backbones, as ``single resnet18`` or ``ensemble of 2 x single resnet18, single vit``."""
+        counts = Counter(
+            " ".join(str(model[name]) for name in ("name", "backbone", "face", "body") if model.get(name))
+            for model in self.models
+        )
+        listed = ", ".join(f"{count} x {words}" if count > 1 else words for words, count in counts.items())
+        return f"{self.model['name']} of {listed}" if "members" in self.model else listed
 
     def from_nothing(self) -> "Card":
         """The same, of a model that starts from no other weights: what it started from may be gone or far away."""

@@ -161,6 +161,22 @@ def test_of_several_base_files_the_later_ones_win(tmp_path):
     assert (config.optim.lr, config.optim.epochs, config.model.name, config.data.val) == (3, 4, "dual", "v")
 
 
+@pytest.mark.parametrize(
+    "later, val",
+    [
+        ("{path: b}", DataSetConfig("b")),
+        ("{path: b, folds: [1]}", DataSetConfig("b", folds=(1,))),
+        ("{path: a}", DataSetConfig("a", folds=(4,))),
+        ("b", "b"),
+    ],
+)
+def test_another_data_set_drops_the_folds_of_the_one_it_replaces(tmp_path, later, val):
+    first = write(tmp_path / "a.yaml", "run: r\ndata: {val: {path: a, folds: [4]}}\n")[:2]
+    write(tmp_path / "b.yaml", f"base: a.yaml\ndata: {{val: {later}}}\n")
+    for words in ([*first, "--data.val", later], ["--config", f"{tmp_path}/b.yaml"]):
+        assert read_run_config([*words, "--data.train", "t"]).data.val == val
+
+
 def test_a_base_file_is_read_first_and_found_beside_the_file(tmp_path):
     write(tmp_path / "base.yaml", "optim: {lr: 1, epochs: 2}\n")
     (tmp_path / "deeper").mkdir()

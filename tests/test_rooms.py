@@ -38,8 +38,10 @@ ALLOWED = {
         "card", "card_changes", "distributed", "estimator", "evaluation", "images", "lineage", "loading", "methods",
         "models", "shards", "tasks",
     },
-    "config": {"card", "lineage", "loading", "methods", "models", "tasks", "training"},
-    "experiments": {"card", "config", "distributed", "evaluation", "reporting", "shards", "training"},
+    "config": {"card", "loading", "methods", "models", "tasks", "training"},
+    "experiments": {
+        "card", "config", "distributed", "evaluation", "lineage", "loading", "reporting", "shards", "training",
+    },
     "inference": {
         "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
         "tasks",

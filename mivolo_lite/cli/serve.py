@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 
 from mivolo_lite.cli.options import parse, parser_of
-from mivolo_lite.cli.shared_options import add_predictor_options
+from mivolo_lite.cli.shared_options import add_predictor_options, add_tta
 from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
 
@@ -22,6 +22,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 takes a free one")
     add_predictor_options(parser)
+    add_tta(parser)
     parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="of a file")
     parser.add_argument("--max_megapixels", type=float_range(0.01, 1000), default=25.0, help="of a photo")
     parser.add_argument("--batch", type=int_range(1, 64), default=4, help="photos decoded and estimated at once")
@@ -39,7 +40,7 @@ def _serve(options: dict) -> None:
         raise UserError(f'serve: {error.name} is not installed; pip install "mivolo-lite[serve]"') from None
     from mivolo_lite.inference.predictor import Predictor
 
-    names = ("detector", "persons", "device")
+    names = ("detector", "persons", "device", "tta")
     listening = _listen(options["host"], options["port"])
     predictor = Predictor.load(options["checkpoint"], **{name: options[name] for name in names})
     limits = Limits(options["max_megabytes"], options["max_megapixels"], options["batch"])

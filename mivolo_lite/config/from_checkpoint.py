@@ -2,7 +2,6 @@
 
 import os
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from mivolo_lite.card import DEFAULT, Card, locate
@@ -10,8 +9,9 @@ from mivolo_lite.config.layers import dotted_keys, merge
 from mivolo_lite.config.schema import source_of
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
-from mivolo_lite.lineage import RUN_FILE
 from mivolo_lite.paths import local_path
+from mivolo_lite.training.checkpoint import finished_checkpoints
+from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.yaml_file import read_yaml_file
 
 
@@ -29,9 +29,10 @@ def with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str,
 
 def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
     """Model, method, ages and image size of a checkpoint; of a run that resumes those of its own configuration."""
-    run = os.path.join(str(values.get("run", "")), RUN_FILE)
-    if values.get("resume") == "auto" and os.path.isfile(run):  # its checkpoint may be gone by now
-        config = read_yaml_file(Path(run), "--run")
+    run = RunFolder(local_path(str(values.get("run", "")), "run"))
+    # By now ``init_from`` may be gone. A start that saved nothing is not resumed, and may have been from another one.
+    if values.get("resume") == "auto" and finished_checkpoints(run.checkpoints) and run.config.is_file():
+        config = read_yaml_file(run.config, "--run")
         data = config.get("data")
         sections = {key: config[key] for key in ("model", "method", "ages") if isinstance(config.get(key), dict)}
         return sections | (

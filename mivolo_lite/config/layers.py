@@ -18,6 +18,8 @@ from mivolo_lite.yaml_file import parse_yaml, read_yaml_file
 
 COMMAND_LINE = "command line"
 _MOST_DOTS = 10
+_DATA_SETS = ("train", "val")
+"""Options of ``data`` that may be a mapping."""
 
 
 def gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -63,7 +65,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _override(key: str, text: str) -> dict[str, Any]:
     """An option of the command line as nested values. A section, or a list, may be given as YAML."""
-    listed = key in ("data.train", "data.val") and text.lstrip().startswith(("[", "{"))
+    listed = key in [f"data.{name}" for name in _DATA_SETS] and text.lstrip().startswith(("[", "{"))
     is_yaml = listed or key == "tasks" or key in SECTIONS or key.startswith("optim.options")
     value = parse_yaml(text, f"command line: --{key}") if is_yaml else text
     *groups, option = key.split(".")
@@ -131,16 +133,23 @@ def _augmentation(name: str, source: str) -> dict[str, Any]:
 
 def merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> None:
     """Put a layer's values into those of the layers below it."""
-    # Another model, method or optimizer brings its own options: those of the one it replaces mean nothing to it.
-    if "name" in layer and layer["name"] != into.get("name", layer["name"]):
+    # Another model, method, optimizer or data set brings its own options: those of the one it replaces mean nothing
+    # to it.
+    if _is_another("name", into, layer):
         replaced = into if section in REGISTRIES else into.get("options")
         if isinstance(replaced, dict):
             replaced.clear()
+    if section in _DATA_SETS and _is_another("path", into, layer):
+        into.clear()
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             merge(into[key], value, key)
         else:
             into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
+
+
+def _is_another(key: str, into: dict[str, Any], layer: dict[str, Any]) -> bool:
+    return key in layer and layer[key] != into.get(key, layer[key])
 
 
 def dotted_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

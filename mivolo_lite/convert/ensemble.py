@@ -27,8 +27,9 @@ _MEMBERS = "members."
 def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose raw outputs are the mean of those of the checkpoints.
 
-    The models may differ (backbones, sizes); the method, the ages, the image size and the tasks may not. The card is
-    that of the first with the licences and data of all, without its metrics and calibration, which are another model's.
+    The models may differ (backbones, sizes); the method, the ages, the image size, the normalisation of each input and
+    the tasks may not. The card is that of the first with the licences and data of all, without its metrics and
+    calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``.
@@ -62,6 +63,18 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
     defining = ("name", *member.method.defining)
     same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
     require_equal(same | shared_values(first, member, _SAME), folder)
+    # A card has that of one input; of a second one its model decides.
+    others = {
+        f"normalisation of a {name}": (_normalisation(first, name), _normalisation(member, name))
+        for name in first.inputs
+    }
+    require_equal(others, folder)
+
+
+def _normalisation(estimator: Estimator, name: str) -> str:
+    """By which an input's images are normalised, in words."""
+    mean, std = estimator.model.normalisation(name, **estimator.card.normalisation)
+    return f"by mean {list(mean)} and std {list(std)}"
 
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:

@@ -23,9 +23,7 @@ def about_model(checkpoint: Path | str, card: Card) -> dict[str, str]:
     """Facts by name: checkpoint, model, method, image size and training data."""
     return {
         "Checkpoint": without_credentials(str(checkpoint)),
-        "Model": " ".join(
-            str(card.model[name]) for name in ("name", "backbone", "face", "body") if card.model.get(name)
-        ),
+        "Model": card.architecture,
         "Method": str(card.method["name"]),
         "Image size": f"{card.image_size} px",
         "Training data": training_data(checkpoint, card),

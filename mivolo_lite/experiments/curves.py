@@ -43,11 +43,13 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
         figures: format of the plots' files: png, pdf or svg.
 
     Raises:
-        UserError: a folder holds no log, or none of a step; ``out`` holds other results, or cannot be written.
+        UserError: a folder holds no log, or none of them a step; ``out`` holds other results, or cannot be written.
     """
     out, runs = Path(out), [run for folder in folders for run in _runs_of(Path(folder))]
-    labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].name]
+    labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].absolute().name]
     logs = {label: read_log(run) for label, run in zip(labels, runs, strict=True)}
+    if not any(any(log.values()) for log in logs.values()):
+        raise UserError(f"{runs[0] / LOG_FILE}: holds no step yet; wait for the first lines of the log")
     plots = list(_curves(logs))
     result_folder(out, (PAGE_FILE,))
     save_plots(plots, out, figures)
@@ -62,7 +64,7 @@ def _runs_of(folder: Path) -> list[Path]:
 
 
 def read_log(run: Path) -> Log:
-    """The log of a run. Raises UserError where there is none."""
+    """The log of a run, without records where it has no step yet. Raises UserError where there is none."""
     path = run / LOG_FILE
     try:
         records = list(read_records(path)) if path.is_file() else None
@@ -71,10 +73,7 @@ def read_log(run: Path) -> Log:
     if records is None:
         raise UserError(f"{run}: no {LOG_FILE} here that can be read; give the folder of a run")
     steps = [record for record in records if isinstance(record.get("step"), int)]
-    log = {kind: [record for record in steps if record.get("kind") == kind] for kind in ("train", "val")}
-    if not any(log.values()):
-        raise UserError(f"{path}: holds no step yet; wait for the first lines of the log")
-    return log
+    return {kind: [record for record in steps if record.get("kind") == kind] for kind in ("train", "val")}
 
 
 def _curves(logs: Mapping[str, Log]) -> Iterator[Plot]:
@@ -111,7 +110,8 @@ def _best(logs: Mapping[str, Log]) -> Table:
         best = best_evaluation(log["val"])
         if not best:
             # Its data has no ages, or the model answered none.
-            reason = "evaluated, without ages to compare" if log["val"] else "not evaluated yet"
+            reason = "not evaluated yet" if log["train"] else "no step yet"
+            reason = "evaluated, without ages to compare" if log["val"] else reason
             rows.append([label, "", "", "", reason])
             continue
         rows.append(
@@ -120,5 +120,5 @@ def _best(logs: Mapping[str, Log]) -> Table:
     return Table(("run", *(metric.title for metric in METRICS.values()), "step"), rows)
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else f"{value:{form}}"
+def _figure(value: Any, form: str) -> str:
+    return f"{value:{form}}" if isinstance(value, int | float) else ""

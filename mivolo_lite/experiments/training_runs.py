@@ -5,13 +5,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mivolo_lite.card import Card, Tta
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE, run_training
 from mivolo_lite.errors import MachineError, UserError
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
+from mivolo_lite.lineage import data_digest
+from mivolo_lite.loading.readers import READERS
 from mivolo_lite.system import command_line
 from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.run_config import RunConfig, changed_options
@@ -45,7 +47,7 @@ def train_and_evaluate(
         The folder of the evaluation.
 
     Raises:
-        UserError: the training failed, and has said why; or its folder holds one with other options.
+        UserError: the training failed, and has said why; or its folder holds one with other options, or of other data.
         Preempted: it, or this process, was preempted.
     """
     words, out = [*words, "--run", str(run), "--resume", "auto"], run / "evaluation"
@@ -53,8 +55,10 @@ def train_and_evaluate(
     _require_same_options(run, config)
     if not (out / METRICS_FILE).is_file():  # it was evaluated once the training was complete
         _train(words, run, launcher)
-    elif _tta_of(out) == (tta or Card.load(run / "best").tta):
-        return out
+    else:
+        _require_same_data(run, out, config)
+        if _metrics(out).get("tta", "none") == (tta or Card.load(run / "best").tta):
+            return out
     val = config.data.val_set
     evaluate(
         run / "best" if weights == "best" else finished_checkpoints(run / "checkpoints")[-1],
@@ -87,11 +91,23 @@ def _words_of(launcher: str) -> list[str]:
         raise UserError(f"--launcher {launcher}: {error}") from None
 
 
-def _tta_of(evaluation: Path) -> str:
-    return json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8")).get("tta", "none")
+def _metrics(evaluation: Path) -> dict[str, Any]:
+    return json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8"))
 
 
 def _require_same_options(run: Path, config: RunConfig) -> None:
     """Raise UserError where the folder holds a training with other options: its results would pass for these."""
     if others := list(changed_options(RunFolder(run).config, config)):
         raise UserError(f"{run}: holds a training with another {', '.join(others[:5])}; choose another --run")
+
+
+def _require_same_data(run: Path, evaluation: Path, config: RunConfig) -> None:
+    """Raise UserError where a complete training is of other data than the folders hold now, as far as its files say.
+    One that is not complete checks that itself."""
+    now = {
+        "data.train": READERS[config.data.reader](config.data, config.train.seed).digest,
+        "data.val": config.data.load(config.data.val_set).digest,
+    }
+    then = {"data.train": data_digest(run / "best"), "data.val": _metrics(evaluation).get("data", {}).get("digest")}
+    if others := [name for name in now if then[name] and now[name] not in then[name]]:
+        raise UserError(f"{run}: {' and '.join(others)} held other samples when it was trained; choose another --run")

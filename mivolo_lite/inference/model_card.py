@@ -75,8 +75,9 @@ def _head(card: Card, licence: str, has_onnx: bool) -> str:
 
 
 def _images(card: Card) -> str:
-    both = card.model.get("input") == "both" or card.model["name"] == "dual"
-    return "a crop of the face, of the body, or of both" if both else f"a crop of the {card.model.get('input', 'face')}"
+    model = card.models[0]  # those of an ensemble look at the same
+    both = model.get("input") == "both" or model["name"] == "dual"
+    return "a crop of the face, of the body, or of both" if both else f"a crop of the {model.get('input', 'face')}"
 
 
 def _answers(card: Card) -> str:
@@ -98,8 +99,7 @@ Or `mivolo-lite predict photo.jpg --checkpoint hf://{repo}`, and `--init-from hf
 
 
 def _facts(card: Card, licence: str) -> Iterator[tuple[str, str]]:
-    backbones = [str(card.model[name]) for name in ("backbone", "face", "body") if card.model.get(name)]
-    yield "model", " ".join([str(card.model["name"]), *backbones])
+    yield "model", card.architecture
     yield "method", str(card.method["name"])
     yield "images", f"{card.image_size} x {card.image_size} pixels"
     yield "ages", f"{card.span.get('min_age', 0)} to {card.span.get('max_age', 120)} years"

@@ -14,7 +14,9 @@ from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.system import command_line
 from mivolo_lite.training.label_checks import count_labels
+from mivolo_lite.training.run_config import RunConfig
 from mivolo_lite.training.run_summary import error_in_words
+from mivolo_lite.training.unused_options import unused_options
 from mivolo_lite.wording import first_few
 
 if TYPE_CHECKING:
@@ -84,8 +86,15 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
             yield f"data.{option}: nothing is hidden from a model with one input"
     if optim.warmup_epochs >= optim.epochs:
         yield f"optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
-    for option in optim.unused_options():
-        yield f"optim.{option}: optim.schedule {optim.schedule} has no such option"
+    if trainer.config.train.freeze and begins_random(trainer.config):
+        yield "train.freeze: what it holds has random weights; begin with others, by init_from or model.pretrained"
+    yield from unused_options(trainer.config)
+
+
+def begins_random(config: RunConfig) -> bool:
+    """Whether nothing gives a run its first weights, as far as its model has options for that."""
+    sources = [value for name, value in vars(config.model).items() if name == "pretrained" or name.endswith("weights")]
+    return bool(sources) and not any(sources) and not config.init_from
 
 
 def _cautions_of_data(trainer: "Trainer") -> Iterator[str]:

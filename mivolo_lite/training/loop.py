@@ -27,7 +27,7 @@ from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start, unmeasured
 from mivolo_lite.training.auto_workers import with_workers
-from mivolo_lite.training.averaging import ModelEma, build_average
+from mivolo_lite.training.averaging import ModelEma, ModelSwa, build_average
 from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.distillation import Teachers
@@ -253,6 +253,8 @@ class Trainer:
     def _resume(self) -> None:
         if self.resumed is not None:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
+            if not isinstance(self.average, ModelSwa):
+                self.state.averaged = 0  # a later start of a stochastic average begins anew
             if self.dro is not None:
                 self.dro.load(self.state.subgroups)
         self._check_best()

@@ -23,15 +23,6 @@ ADAMW = "adamw"
 
 Schedule = Literal["cosine", "linear", "poly", "tanh", "step", "multistep", "plateau", "constant"]
 
-_OF_SCHEDULES: dict[str, tuple[Schedule, ...]] = {
-    "decay_epochs": ("step",),
-    "decay_milestones": ("multistep",),
-    "plateau_patience": ("plateau",),
-    "decay_rate": ("step", "multistep", "plateau"),
-    "power": ("poly",),
-}
-"""Options that some schedules alone have."""
-
 
 @dataclass
 class OptimConfig:
@@ -62,9 +53,9 @@ class OptimConfig:
             alike at the start; 0 to train age alone.
         gender_smoothing: label smoothing of the gender loss: share of the target that is spread over both.
         teachers: checkpoints whose answers to the training images are learnt in addition to the labels (distillation).
-        teacher_weight: weight of the distance to the teachers' answers.
-        teacher_features: weight of the distance to the teachers' pooled features, in addition to that to their
-            answers; 0 for none.
+        teacher_weight: weight of the distance to the teachers, in answers and features.
+        teacher_features: weight of the distance to the teachers' pooled features against that to their answers; 0 for
+            none.
         ema_decay: decay of the EMA weights that are evaluated and kept; 0 for no averaging.
         swa_start: stochastic weight averaging: passes over the data after which the weights at each evaluation are
             averaged, equally, and the average is evaluated and kept; null for none.
@@ -108,25 +99,20 @@ class OptimConfig:
         require_optimizer(self.name)
         if self.name != ADAMW and (self.beta1, self.beta2) != (OptimConfig.beta1, OptimConfig.beta2):
             raise UserError(f"optim.name {self.name}: beta1 and beta2 are AdamW's; give its own in optim.options")
+        if "betas" in self.options and (self.beta1, self.beta2) != (OptimConfig.beta1, OptimConfig.beta2):
+            raise UserError("optim.options: betas are beta1 and beta2 as well; give the one or the other")
         if self.schedule == "multistep" and not self.decay_milestones:
             raise UserError("optim.schedule multistep: optim.decay_milestones is missing, as in [10, 20]")
         if self.teacher_features and not self.teachers:
             raise UserError("optim.teacher_features: there are no optim.teachers whose features to learn")
+        if self.teacher_features and not self.teacher_weight:
+            raise UserError("optim.teacher_weight 0: optim.teacher_features counts times it; give more, or both 0")
         if self.swa_start is None and self.swa_lr is not None:
             raise UserError("optim.swa_lr: is of stochastic weight averaging; give optim.swa_start as well")
         if self.swa_start is not None and self.ema_decay:
             raise UserError("optim.swa_start: optim.ema_decay averages the weights already; set one of the two")
         if self.swa_start is not None and self.swa_start >= self.epochs:
             raise UserError(f"optim.swa_start {self.swa_start:g}: the training ends after {self.epochs:g} epochs")
-
-    def unused_options(self) -> list[str]:
-        """Options that are set, and that ``schedule`` does not have."""
-        defaults = OptimConfig()
-        return [
-            option
-            for option, schedules in _OF_SCHEDULES.items()
-            if self.schedule not in schedules and getattr(self, option) != getattr(defaults, option)
-        ]
 
 
 _FUSED = ("cpu", "cuda")

@@ -16,6 +16,9 @@ from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.options import TrainConfig
 from mivolo_lite.yaml_file import read_yaml_file
 
+_OF_OPTIMIZER = "optim.options."
+"""Before the names of options that a configuration has only where they are set."""
+
 
 @dataclass(kw_only=True)
 class RunConfig:
@@ -58,6 +61,9 @@ def dump_run_config(config: RunConfig) -> str:
 def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Where a configuration differs from that of an earlier start: an option's value then and now, by its name.
 
+    An option that only one of them has is of another version, or of a model or a method that differs itself; but an
+    optimizer's own option is None where it is not set.
+
     Args:
         path: what ``dump_run_config`` made then; without it, or where it is damaged, nothing is known to differ.
         config: now. Its folder and ``resume`` do not count.
@@ -67,10 +73,11 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
     except UserError:
         return {}
     now = flat_options(yaml.safe_load(dump_run_config(config)))
+    compared = [name for name in now | then if name in now and name in then or name.startswith(_OF_OPTIMIZER)]
     return {
-        name: (then[name], value)
-        for name, value in now.items()
-        if name in then and then[name] != value and name not in ("run", "resume")
+        name: (then.get(name), now.get(name))
+        for name in compared
+        if then.get(name) != now.get(name) and name not in ("run", "resume")
     }
 
 

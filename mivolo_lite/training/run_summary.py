@@ -27,7 +27,7 @@ def summarise(run: Path | str) -> dict[str, Any]:
     by_kind = {kind: [record for record in records if record.get("kind") == kind] for kind in ("start", "train", "val")}
     if not records:
         raise UserError(f"{run}: holds no run that has logged a step; give the folder that --run named")
-    epochs = {record["step"]: record["epoch"] for record in by_kind["train"] if "epoch" in record}
+    epochs = {record["step"]: _number(record, "epoch") for record in by_kind["train"]}
     best = best_evaluation(by_kind["val"])
     weights = run / "best"
     return {
@@ -36,8 +36,8 @@ def summarise(run: Path | str) -> dict[str, Any]:
         "step": records[-1]["step"],
         "total_steps": _last(by_kind["start"], "total_steps"),
         "epoch": _last(by_kind["train"], "epoch"),
-        "best_error": best.get("error", best.get("mae")),
-        "best_mae": best.get("mae"),
+        "best_error": _number(best, "error" if "error" in best else "mae"),
+        "best_mae": _number(best, "mae"),
         "best_step": best.get("step"),
         "best_epoch": epochs.get(best.get("step")),
         "best_weights": str(weights) if weights.is_dir() else None,
@@ -88,13 +88,19 @@ def _best_error(summary: dict[str, Any]) -> str | None:
     return f"{error_in_words(error, error == summary['best_mae'])} at step {summary['best_step']}{at_epoch}"
 
 
-def _last(records: list[dict[str, Any]], name: str) -> Any:
-    return next((record[name] for record in reversed(records) if record.get(name) is not None), None)
+def _last(records: list[dict[str, Any]], name: str) -> float | None:
+    return next((value for record in reversed(records) if (value := _number(record, name)) is not None), None)
 
 
 def _median(records: list[dict[str, Any]], name: str) -> float | None:
-    values = [record[name] for record in records if isinstance(record.get(name), int | float)]
+    values = [value for record in records if (value := _number(record, name)) is not None]
     return median(values) if values else None
+
+
+def _number(record: dict[str, Any], name: str) -> float | None:
+    """A number of a record; None where it has none, as the log of another program."""
+    value = record.get(name)
+    return value if isinstance(value, int | float) else None
 
 
 def _formatted(value: Any, form: str) -> str | None:

@@ -77,6 +77,17 @@ def test_it_is_exported_as_any_other(tmp_path, capsys):
         torch.testing.assert_close(program(pixels.pixels)[0], estimator.estimate(estimator(pixels))[0].age)
 
 
+def test_members_whose_second_input_is_normalised_otherwise_are_one_line(tmp_path):
+    """A card has the normalisation of the face alone."""
+    for name, body in (("a", "test_resnet"), ("b", "test_efficientnet")):
+        saved(tmp_path / name, 0, DUAL | {"body": body})
+    assert Card.load(tmp_path / "a").normalisation == Card.load(tmp_path / "b").normalisation
+    with pytest.raises(
+        UserError, match=r"b: normalisation of a body by mean \[0.485.*differs from the first's, by mean \[0.5"
+    ):
+        ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_models_that_cannot_answer_together_are_one_line(tmp_path):
     saved(tmp_path / "a", 0)

@@ -9,6 +9,8 @@ from mivolo_lite.card import Card
 from mivolo_lite.evaluation.about import about_data, about_model, training_data, was_trained_on
 from mivolo_lite.lineage import joined_digests, lineage
 
+DUAL = {"name": "dual", "face": "b", "body": "c"}
+ENSEMBLE = Card({"name": "ensemble", "members": [DUAL, DUAL | {"body": "b"}, DUAL]}, {"name": "coral"}, {}, 112)
 CARD = Card({"name": "single", "backbone": "b"}, {"name": "coral"}, {}, 112, data_digest="0123456789abcdef")
 
 
@@ -68,4 +70,5 @@ def test_a_card_keeps_the_digests_of_what_it_was_made_from_each_once(tmp_path):
 def test_a_model_in_a_few_words(tmp_path):
     facts = about_model(tmp_path, CARD)
     assert facts["Model"] == "single b" and facts["Method"] == "coral" and facts["Image size"] == "112 px"
+    assert about_model(tmp_path, ENSEMBLE)["Model"] == "ensemble of 2 x dual b c, dual b b"
     assert about_data("https://h/d?token=abc", "f" * 64, 1234) == f"https://h/d?*** (1,234 samples, digest {'f' * 12})"

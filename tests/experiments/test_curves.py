@@ -36,6 +36,30 @@ def test_one_run_at_work_that_was_never_evaluated(tmp_path):
     assert "not evaluated yet" in (tmp_path / "out/report.html").read_text()
 
 
+def test_of_several_runs_some_may_have_no_step_yet(tmp_path):
+    write_log(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/metrics.jsonl").write_text('{"kind": "start", "step": 0, "time": 1.0}\n')
+    main(["curves", str(tmp_path), "--out", f"{tmp_path}/out"])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "no step yet" in page and "7.00" in page
+
+
+def test_what_is_no_number_in_the_log_of_another_program_is_left_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    lines = ['{"kind": "train", "step": 3, "loss": "low"}', '{"kind": "val", "step": 3, "mae": "bad", "best": true}']
+    (tmp_path / "a/metrics.jsonl").write_text("\n".join(lines))
+    main(["curves", f"{tmp_path}/a", "--out", f"{tmp_path}/out"])
+    assert "bad" not in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_run_has_its_folders_name_also_where_one_is_in_it(tmp_path, monkeypatch):
+    write_log(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    main(["curves", ".", "--out", f"{tmp_path}/out"])
+    assert "<td>mine</td>" in (tmp_path / "out/report.html").read_text()
+
+
 def test_a_run_whose_validation_data_has_no_ages_was_evaluated(tmp_path):
     (tmp_path / "a").mkdir()
     record = {"kind": "val", "step": 10, "mae": None, "cs5": None, "gender_accuracy": 0.75}

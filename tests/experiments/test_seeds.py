@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.seeds import train_seeds
 from mivolo_lite.experiments.training_runs import Preempted
+from mivolo_lite.shards.index import ShardIndex
 from tests.forked import popen_forked
 
 SMALL = [
@@ -78,6 +80,21 @@ def test_a_signal_is_left_to_the_training(name, code, words, tmp_path):
         train_seeds(words, 2, launcher(tmp_path, saves))
     assert (tmp_path / "saved").exists() == (code == 0)
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)]
+
+
+@pytest.mark.parametrize("split, option", [("train", "data.train"), ("val", "data.val")])
+def test_a_complete_training_of_other_samples_does_not_count(split, option, words, people, tmp_path):
+    """The folders' names are the same, but they were packed again since."""
+    digests = {name: ShardIndex.load(people / name).digest for name in ("train", "val")} | {split: "another"}
+    seed = tmp_path / "run/seed-0"
+    for folder in ("best", "evaluation"):
+        (seed / folder).mkdir(parents=True)
+    Card({"name": "single"}, {"name": "coral"}, {}, 32, data_digest=digests["train"]).save(seed / "best")
+    (seed / "evaluation/metrics.json").write_text(json.dumps({"data": {"digest": digests["val"]}}))
+    with pytest.raises(
+        UserError, match=f"seed-0: {option} held other samples when it was trained; choose another --run"
+    ):
+        train_seeds(words, 2)
 
 
 def test_a_launcher_that_is_no_command_line_is_one_line(words):

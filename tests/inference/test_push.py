@@ -182,6 +182,16 @@ def test_a_page_says_what_is_known_and_what_is_not():
     assert "* Mine: CC0" in stated and stated.count(UNKNOWN) == 1
 
 
+def test_a_page_of_an_ensemble_says_what_its_members_look_at():
+    dual = {"name": "dual", "face": "resnet18", "body": "resnet18"}
+    page = model_card(Card({"name": "ensemble", "members": [dual, dual]}, {"name": "coral"}, {}, 112), "me/both", [])
+    assert "from a crop of the face, of the body, or of both." in page
+    assert "| model | ensemble of 2 x dual resnet18 resnet18 |" in page
+    body = {"name": "single", "input": "body", "backbone": "resnet18"}
+    page = model_card(Card({"name": "ensemble", "members": [body, body]}, {"name": "coral"}, {}, 112), "me/both", [])
+    assert "from a crop of the body." in page
+
+
 def test_a_page_of_the_packages_weights_names_fairface():
     page = model_card(Card.load(locate("default")), "me/copy", [])
     assert "* to be named: FairFace (K. Kärkkäinen and J. Joo, WACV 2021, CC BY 4.0)" in page

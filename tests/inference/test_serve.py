@@ -20,6 +20,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
+from mivolo_lite.errors import UserError
 from mivolo_lite.inference import admission, serve
 from mivolo_lite.inference.admission import AdmissionControl, Limits
 from mivolo_lite.inference.batching import Batcher
@@ -431,6 +432,22 @@ def test_a_host_that_is_not_this_machine_is_one_line(host, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "--host", host, "--port", "0"])
     assert capsys.readouterr().err.endswith("; give a name or an address of this machine\n")
+
+
+def test_it_estimates_as_the_options_say(monkeypatch):
+    from mivolo_lite.cli import main
+    from mivolo_lite.inference.predictor import Predictor
+
+    given = {}
+
+    def load(checkpoint, **options):
+        given.update(options, checkpoint=checkpoint)
+        raise UserError("enough")
+
+    monkeypatch.setattr(Predictor, "load", load)
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", "0", "--checkpoint", "x", "--detector", "yunet", "--device", "cpu", "--tta", "none"])
+    assert given == {"checkpoint": "x", "detector": "yunet", "persons": "rule", "device": "cpu", "tta": "none"}
 
 
 def test_without_fastapi_the_extra_is_named(monkeypatch, capsys):

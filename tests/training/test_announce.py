@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mivolo_lite.cli import main
+from mivolo_lite.config import read_run_config
 from mivolo_lite.labels import GENDERS
 from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.training.announce import _unseen_inputs, announce_end
+from mivolo_lite.training.announce import _unseen_inputs, announce_end, begins_random
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,21 @@ def index_of(**sizes):
     return index
 
 
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], True),
+        (["--model.pretrained", "true"], False),
+        (["--model.weights", "x"], False),
+        (["--init-from", "x"], False),
+        (["--model", "dual", "--model.body_weights", "x"], False),
+    ],
+)
+def test_a_run_begins_with_random_weights_where_nothing_gives_others(words, expected):
+    config = read_run_config(["--run", "r", "--data.train", "t", "--data.val", "v", *words])
+    assert begins_random(config) == expected
+
+
 @pytest.mark.slow
 def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
     index = ShardIndex.load(f"{people}/train")
@@ -80,7 +96,7 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
         "--data.exclude", f"{tmp_path}/women.txt", "--tasks", str([{"name": "group", "classes": classes}]),
         "--model.backbone", "test_resnet", "--data.image_size", "32", "--data.workers", "0", "--optim.epochs", "1",
         "--optim.global_batch", "500", "--optim.warmup_epochs", "2", "--data.drop_face", "0.5",
-        "--optim.power", "2",
+        "--optim.power", "2", "--train.freeze", "[stem]",
     ])  # fmt: skip
     said = capsys.readouterr().out
     assert "careful: gender: no training sample is F\n" in said
@@ -88,4 +104,5 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
     assert "careful: optim.power: optim.schedule cosine has no such option\n" in said
     assert f"careful: each step of 500 has samples more than once, of {len(index) - len(women)} that there are;" in said
     assert "careful: optim.warmup_epochs 2: all 1 epochs are in the warm-up\n" in said
+    assert "careful: train.freeze: what it holds has random weights; begin with others" in said
     assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said

@@ -260,6 +260,8 @@ def test_what_is_kept_for_inference_has_no_projection(teacher, tmp_path):
 def test_features_without_teachers_are_one_line():
     with pytest.raises(UserError, match="optim.teacher_features: there are no optim.teachers"):
         OptimConfig(teacher_features=1.0)
+    with pytest.raises(UserError, match="optim.teacher_weight 0: optim.teacher_features counts times it"):
+        OptimConfig(teachers=["x"], teacher_features=1.0, teacher_weight=0.0)
 
 
 @pytest.mark.slow

@@ -224,6 +224,22 @@ def test_a_run_resumes_when_the_checkpoint_it_started_from_is_gone(words, tmp_pa
     assert (config.method.name, config.ages.max_age, config.data.image_size) == ("regression", 90, 32)
 
 
+def test_what_a_start_that_saved_nothing_began_with_does_not_count(words, tmp_path, monkeypatch):
+    """Its folder has a configuration, but no checkpoint to resume; of one that has, the configuration counts."""
+    monkeypatch.setenv("RUNS", f"{tmp_path}")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("ages: {min_age: 0, max_age: 60}\nmethod: {name: coral}\n")
+    model = {"name": "single", "backbone": "test_resnet"}
+    Card(model, {"name": "dldl"}, {"min_age": 0, "max_age": 90}, 32).save(tmp_path)
+    start = ["--run", "$RUNS/run", "--init_from", f"{tmp_path}", "--resume", "auto", *without(UNSTATED, words)]
+    config = read_run_config(start)
+    assert (config.method.name, config.ages.max_age) == ("dldl", 90)
+    (run / "checkpoints/step-000000001").mkdir(parents=True)
+    config = read_run_config(start)
+    assert (config.method.name, config.ages.max_age) == ("coral", 60)
+
+
 @pytest.mark.slow
 def test_the_packages_own_checkpoint_is_called_default():
     """It gives the model, the method and the image size."""

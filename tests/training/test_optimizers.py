@@ -102,6 +102,7 @@ def test_lists_of_tensors_are_kept_in_order():
         ({"name": "adahessian"}, "adahessian needs second derivatives"),
         ({"name": "kronw"}, "kronw has random numbers of its own"),
         ({"name": "sgd", "beta1": 0.8}, "optim.name sgd: beta1 and beta2 are AdamW's"),
+        ({"options": {"betas": [0.8, 0.9]}, "beta1": 0.8}, "optim.options: betas are beta1 and beta2 as well"),
         ({"schedule": "multistep"}, "optim.decay_milestones is missing"),
     ],
 )

@@ -83,6 +83,17 @@ def test_the_best_evaluation_of_an_earlier_version_has_the_lowest_error_and_is_t
     assert (summary["best_error"], summary["best_step"]) == (4.5, 3)
 
 
+def test_what_is_no_number_in_the_log_of_another_program_is_left_out(tmp_path, capsys):
+    lines = [
+        {"kind": "start", "step": 0, "total_steps": "many"},
+        {"kind": "train", "step": 3, "epoch": "first", "wait": "long", "goodput": "good"},
+        {"kind": "val", "step": 3, "mae": "low", "error": [1], "best": True},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(["summary", str(tmp_path)])
+    assert capsys.readouterr().out == f"run            {tmp_path}\nstep           3\nrestarts       0\n"
+
+
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["summary", str(tmp_path)])

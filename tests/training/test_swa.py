@@ -1,14 +1,18 @@
 """Stochastic weight averaging: as torch's; in a run the mean of the evaluated weights, resumed to the bit."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.averaging import ModelSwa
+from mivolo_lite.training.checkpoint import finished_checkpoints
 from mivolo_lite.training.optim import OptimConfig
 from mivolo_lite.training.schedule import learning_rate
 from tests.training.launching import lines
@@ -61,6 +65,19 @@ def test_its_learning_rate_begins_with_it():
 def test_what_contradicts_itself_is_one_line(words, message):
     with pytest.raises(UserError, match=message):
         read_run_config(["--config", "pkg:utkface", "--run", "x", *words])
+
+
+@pytest.mark.slow
+def test_it_begins_anew_after_a_start_without_it(people, tmp_path):
+    common = ["train", "--data.train", f"{people}/train", "--data.val", f"{people}/val", "--data.workers", "0"]
+    common += ["--model.backbone", "test_resnet", "--data.image_size", "32", "--optim.global_batch", "16"]
+    common += ["--run", f"{tmp_path}", "--resume", "auto", "--train.eval_every", "0.5"]
+    averaged = {}
+    for epochs, swa in ((1, ["--optim.swa_start", "0"]), (2, []), (3, ["--optim.swa_start", "2"])):
+        main([*common, "--optim.epochs", f"{epochs}", *swa])
+        *_, latest = finished_checkpoints(tmp_path / "checkpoints")
+        averaged[epochs] = json.loads((latest / "state.json").read_text())["state"]["averaged"]
+    assert averaged == {1: 2, 2: 0, 3: 2}
 
 
 @pytest.mark.slow
