@@ -7,7 +7,10 @@ Item = TypeVar("Item", str, int, bytes)
 
 
 def first_connected(pairs: Iterable[tuple[Item, Item]]) -> dict[Item, Item]:
-    """For each item of any pair, the smallest of all that it is connected with, itself included."""
+    """For each item of any pair, the smallest of all that it is connected with, itself included.
+
+    The items are sorted, so that pairs from a set, whose order differs between processes, give the same dict.
+    """
     parent: dict[Item, Item] = {}
 
     def root(item: Item) -> Item:
@@ -19,4 +22,4 @@ def first_connected(pairs: Iterable[tuple[Item, Item]]) -> dict[Item, Item]:
     for first, second in pairs:
         low, high = sorted((root(first), root(second)))
         parent[high] = low
-    return {item: root(item) for item in parent}
+    return {item: root(item) for item in sorted(parent)}

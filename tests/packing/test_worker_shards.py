@@ -1,6 +1,9 @@
 """Laws of packing in parts: any number of them, in any order, give the bytes of one command."""
 
+import os
 import random
+import subprocess
+import sys
 from multiprocessing import get_context
 
 import pytest
@@ -83,6 +86,20 @@ def test_the_files_may_lie_elsewhere_on_another_machine(images, tmp_path):
         source = CsvSource(images, tmp_path / folder / "labels.csv")
         packed = pack_worker_shard(source, tmp_path / "out", SPLIT, WorkerShard(number, 2))
     assert sum(map(len, packed.splits.values())) == len(lines) - 1
+
+
+def test_processes_agree_who_is_linked_by_photos_of_several(images, tmp_path):
+    """Sets of names have another order in each process."""
+    names = [path.name for path in sorted(images.glob("*.jpg"))[:12]]
+    rows = [f"{name},31,{who},{left},0,{left + 20},20" for name in names for who, left in ((name, 0), (name[:3], 20))]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,age,identity,face_x0,face_y0,face_x1,face_y1", *rows]))
+    command = [sys.executable, "-m", "mivolo_lite", "pack", "csv", "--images", images, "--csv", tmp_path / "labels.csv"]
+    for number in (1, 2):
+        options = ["--out", tmp_path / "out", "--split", "all=1", "--max_reject_rate", "1", "--shard", f"{number}/2"]
+        environment = {**os.environ, "PYTHONHASHSEED": str(number)}
+        packed = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
+        assert packed.returncode == 0, packed.stderr
+    assert (tmp_path / "out").is_dir()
 
 
 def test_what_a_killed_merge_left_is_cleared_away(images, tmp_path):
