@@ -12,6 +12,7 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
+from mivolo_lite.images.letterbox import fitted
 from mivolo_lite.inference.detect import FaceDetector, open_detector
 from mivolo_lite.inference.find_faces import by_prominence
 from mivolo_lite.shards.framing import DETECTOR_KEY, FRAMING_KEY, is_whole_face
@@ -83,8 +84,8 @@ def measure_framing(faces: Sequence[np.ndarray], detector: FaceDetector) -> dict
 def _framing(face: np.ndarray, detector: Callable) -> tuple[float, float] | None:
     """An image's side by that of the face's box, and how far its middle is below the box's, by the box's height."""
     scale = _SIDE / max(face.shape[:2])
-    image = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    height, width = image.shape[:2]
+    width, height = fitted(face.shape[1], face.shape[0], _SIDE)
+    image = cv2.resize(face, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     border = round(_BORDER * _SIDE)
     framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     boxes = by_prominence((detection.box for detection in detector(framed)), framed.shape[1], framed.shape[0])

@@ -41,6 +41,11 @@ def test_too_few_faces_say_nothing():
     assert measure_framing(chips(13) + nothing, RED) is not None
 
 
+@pytest.mark.parametrize("shape", [(1, 300, 3), (300, 1, 3), (1, 1, 3)])
+def test_images_of_any_shape_are_looked_at(shape):
+    assert measure_framing([np.zeros(shape, np.uint8)], RED) is None
+
+
 def test_only_faces_that_can_be_decoded_are_measured(tmp_path, monkeypatch):
     index, jpegs = make_shards(tmp_path, [12]), []
 
