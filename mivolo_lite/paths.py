@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from typing import Any
 
 from mivolo_lite.errors import UserError
 
@@ -13,6 +14,16 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 def is_url(address: object) -> bool:
     """Whether an address is a URL and not a folder."""
     return bool(_URL.search(str(address)))
+
+
+def proxy_options(address: str) -> dict[str, Any]:
+    """The options with which fsspec goes through the proxies that the environment names, as in ``HTTPS_PROXY``.
+
+    aiohttp passes these over unless it is told otherwise; other clients do not.
+    """
+    options = {"http": "client_kwargs", "https": "client_kwargs", "gs": "session_kwargs", "gcs": "session_kwargs"}
+    option = options.get(address.partition("://")[0])
+    return {option: {"trust_env": True}} if option else {}
 
 
 def expand_path(path: str, option: str) -> str:

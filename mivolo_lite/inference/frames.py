@@ -13,7 +13,7 @@ import numpy as np
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError, one_line
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check_size
-from mivolo_lite.paths import is_url
+from mivolo_lite.paths import is_url, proxy_options
 
 _CODECS = "libx264", "mpeg4"
 """For annotated videos: the first that this PyAV has."""
@@ -79,7 +79,8 @@ def _opened(address: str) -> Iterator[Any]:
     import fsspec
 
     try:
-        storage, path = fsspec.url_to_fs(address)  # to fsspec.open, the ? of a signed URL is a pattern
+        # To fsspec.open, the ? of a signed URL is a pattern.
+        storage, path = fsspec.url_to_fs(address, **proxy_options(address))
         file = storage.open(path, "rb")
     except Exception as error:  # each storage has exceptions of its own
         raise UnusableVideo(f"cannot be read: {_reason(error)}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError, one_line
+from mivolo_lite.paths import proxy_options
 from mivolo_lite.shards.members import DamagedBytes
 
 TRIES, PATIENCE = 9, 45.0
@@ -31,7 +32,8 @@ class RemoteFolder:
     """The files under a URL.
 
     Args:
-        url: what fsspec takes, as in ``s3://bucket/folder``. Credentials and endpoints are the environment's affair.
+        url: what fsspec takes, as in ``s3://bucket/folder``. Credentials, endpoints and proxies are the environment's
+            affair.
         patience: no try begins so many seconds after the first.
         advice: ends the message on a file that is not there.
 
@@ -110,9 +112,10 @@ class RemoteFolder:
                 from mivolo_lite.shards.bounded_http import BoundedHttp
 
                 timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
-                self._files, self._root = BoundedHttp(_LARGEST, client_kwargs={"timeout": timeout}), self._base()
+                client = proxy_options(self.url)["client_kwargs"] | {"timeout": timeout}
+                self._files, self._root = BoundedHttp(_LARGEST, client_kwargs=client), self._base()
             else:
-                self._files, self._root = fsspec.url_to_fs(self.url)
+                self._files, self._root = fsspec.url_to_fs(self.url, **proxy_options(self.url))
         except ImportError as error:
             extra = _SCHEMES[self._scheme]
             raise UserError(

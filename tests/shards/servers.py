@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
+from urllib.parse import urlsplit
 
 
 class Mishaps:
@@ -54,7 +55,7 @@ class _RangeHandler(BaseHTTPRequestHandler):
         mishap = self.server.mishaps.next()
         if mishap == "fail":
             return self.send_error(500)
-        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
+        path = self.server.folder / urlsplit(self.path).path.lstrip("/")  # a proxy is asked for a whole URL
         if not path.is_file():
             return self.send_error(404)
         data = path.read_bytes()

@@ -341,6 +341,11 @@ def test_what_the_nodes_disk_changes_is_fetched_anew(http, tmp_path, from_disk):
     assert batches(http.url, cache(tmp_path)) == from_disk
 
 
+def test_the_environments_proxy_is_used(http, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", http.url)
+    assert ShardIndex.load("http://data.invalid", cache(tmp_path)).digest == ShardIndex.load(folder).digest
+
+
 def test_a_server_without_ranges_is_named(copy, tmp_path):
     copy.ranges = False
     index = ShardIndex.load(copy.url, cache(tmp_path))  # the whole of which was asked for
