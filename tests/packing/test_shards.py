@@ -86,6 +86,9 @@ def test_any_order_links_macos_files_folders_and_others(tmp_path):
         ({"age": 5, "gender": 1}, {"gender_codes": "0=M,1=F"}, {"age": 5, "gender": "F"}),
         ({"age": [20, 29], "person_id": 7, "smile": 0.5}, {}, {"age": [20, 29], "identity": 7, "smile": 0.5}),
         ({"age": None, "gender": "F", "box": [1, 2]}, {}, {"gender": "F", "box": [1, 2]}),
+        ({"std_age": 2.5, "split": "x", "name": "a"}, {}, {"age_std": 2.5, "split": "x", "name": "a"}),
+        ({"race": 3.0, "person_id": 7.0}, {}, {"group": "3", "identity": 7}),
+        ({"race": " x ", "person_id": "a "}, {}, {"group": "x", "identity": "a"}),
         ({"age": 5, "identity": "a"}, {"age": "years", "identity": "who"}, {"source": "s.tar:0"}),
     ],
 )

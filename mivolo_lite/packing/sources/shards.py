@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import IDENTITY
+from mivolo_lite.labels import AGE_STD, IDENTITY
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
 from mivolo_lite.packing.sources.columns import usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
@@ -110,10 +110,13 @@ class ShardsSource(WholeImageSource):
 
     def _labels(self, record: dict[str, Any], item: str) -> Labels:
         """A sample's labels from its JSON, under the usual names or those of options."""
-        fields = usual_names(record, self.names)
-        age, gender, group, identity = (record.get(fields.get(meaning, "")) for meaning in _MEANINGS)
+        names = usual_names(record, self.names)
+        fields = {meaning: names[meaning] for meaning in (*_MEANINGS, AGE_STD) if meaning in names}
+        age, gender, group, identity = (_tidy(record.get(fields.get(meaning, ""))) for meaning in _MEANINGS)
         # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
         extra = {name: value for name, value in record.items() if name not in (*fields.values(), *_MEANINGS)}
+        if AGE_STD in fields:
+            extra[AGE_STD] = record[fields[AGE_STD]]
         if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
@@ -126,6 +129,13 @@ class ShardsSource(WholeImageSource):
         except UserError as reason:
             raise Rejected(str(reason)) from None
         return self.gender_of(cell)
+
+
+def _tidy(value: Any) -> Any:
+    """``12`` for pandas' 12.0, and text without blanks around it: all are names of one person or one group."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value.strip() if isinstance(value, str) else value
 
 
 def _tars(folder: Path) -> list[str]:
