@@ -15,5 +15,8 @@ AGE_STD = "age_std"
 FOLD = "fold"
 """The field with the number of the sample's fold, from 0 on."""
 
+NUMBERS = (AGE_STD, FOLD)
+"""Fields that are numbers, also where a sample's JSON has them as text."""
+
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""

@@ -20,7 +20,7 @@ from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.shards.exclude import left_out_line, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.shards.summary import content_of, mixed_of
+from mivolo_lite.shards.summary import content_of, doubtful_of
 from mivolo_lite.wording import count_of, did_you_mean
 
 
@@ -135,7 +135,7 @@ def _summary(packed: Packed, out: Path | str) -> Iterator[str]:
     if any(index.info["labels"]["age"]["known"] for index in packed.splits.values()):
         yield from (f"{name}: {_ages(index)}" for name, index in packed.splits.items())
     yield from packed.notes
-    yield from dict.fromkeys(line for index in packed.splits.values() for line in mixed_of(index))
+    yield from dict.fromkeys(line for index in packed.splits.values() for line in doubtful_of(index))
     if packed.rejected:
         first = packed.rejected[0]
         yield (

@@ -11,6 +11,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import FOLD, GENDERS
 from mivolo_lite.shards.columns import EXTRA
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.wording import first_few
 
 
 class SubsetIndex(ShardIndex):
@@ -82,6 +83,11 @@ def fold_numbers(index: ShardIndex) -> list[float]:
     column = index.columns.get(EXTRA + FOLD)
     if column is None:
         raise UserError(f"{index.folder}: has no folds; pack it with --folds 5, or leave `folds` out")
+    if words := index.info.get("words", {}).get(FOLD):
+        raise UserError(
+            f"{index.folder}: its folds are words ({first_few(words)}); number them in the samples' JSON, and run "
+            "`mivolo-lite index` again"
+        )
     return np.unique(column[~np.isnan(column)]).tolist()
 
 

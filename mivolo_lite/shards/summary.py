@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from mivolo_lite.labels import FOLD
 from mivolo_lite.shards.columns import EXTRA, MOST_COLUMNS
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.wording import count_of, first_few
@@ -39,15 +42,18 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
             f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "
             "(.face.jpg or .jpg) and one body (.body.jpg), and its key ends at the first dot of a name"
         )
-    yield from mixed_of(index)
+    yield from doubtful_of(index)
     if folders := info.get("folders_left_out"):
         yield f"careful: tars in folders are not read: {first_few(folders, _MOST_FIELDS)}; index those on their own"
     if sum(name.startswith(EXTRA) for name in index.columns) == MOST_COLUMNS:
         yield f"careful: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"
 
 
-def mixed_of(index: ShardIndex) -> Iterator[str]:
-    """A line on the fields of the labels that are numbers in some samples and words in others, where there are any."""
+def doubtful_of(index: ShardIndex) -> Iterator[str]:
+    """Lines on labels that no task or fold takes: numbers in some samples and words in others; samples of no fold."""
+    column = index.columns.get(EXTRA + FOLD)
+    if column is not None and (without := int(np.isnan(column).sum())):
+        yield f"careful: {count_of(without, 'sample')} of {len(index)} have no fold, so `folds` never takes them"
     if mixed := index.info.get("mixed"):
         listed = first_few(mixed, _MOST_FIELDS)
         yield (

@@ -13,6 +13,7 @@ from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.csv import CsvSource
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.subset import fold_numbers, select_folds
 from tests.packing.shard_content import labels_of
 from tests.shards.tiny_shards import noise_jpeg
 
@@ -101,6 +102,35 @@ def test_rows_of_one_whole_image_are_one_person(source):
     assert len(samples_of(people)) == 1 and people.notes == [
         "1 rows of people who have another row with nearly the same box: taken as one person"
     ]
+
+
+def test_two_spellings_of_a_path_are_one_image(source):
+    packed = source("path,age,gender", "0.jpg,31,", "./0.jpg,,M", ".//1.jpg,32,F")
+    first, second = samples_of(packed)
+    assert (first.labels.to_json(), second.key) == ({"age": 31, "gender": "M", "source": "0.jpg"}, "1")
+
+
+@pytest.mark.parametrize("columns", ["x,y,w,h", "box_left,box_top,box_width,box_height", "X,Y,Width,Height"])
+def test_widths_are_no_edges(source, columns):
+    with pytest.raises(UserError, match="--boxes .*: holds a width or a height; give the left, top, right and bottom"):
+        source(f"path,age,{columns}", "0.jpg,31,5,6,25,36", boxes=columns)
+
+
+def test_a_column_that_shards_have_of_their_own_is_told(source):
+    assert source("path,age,source", "0.jpg,31,imdb").notes == [
+        "column source left out, since a sample's JSON names its image so: rename it"
+    ]
+
+
+def test_a_column_of_folds_is_kept_and_the_samples_stay_together(source, tmp_path, capsys):
+    source("path,age,Fold", *(f"{n}.jpg,{30 + n},{n % 3 + 1 if n else ''}" for n in range(10)))
+    main(["pack", "csv", "--images", str(tmp_path), "--csv", str(tmp_path / "labels.csv"), "--out", f"{tmp_path}/out"])
+    index = ShardIndex.load(tmp_path / "out" / "all")
+    assert fold_numbers(index) == [1, 2, 3] and len(select_folds(index, [2])) == 3
+    printed = capsys.readouterr().out
+    assert "Fold is fold" in printed and "careful: 1 sample of 10 have no fold, so `folds` never takes them" in printed
+    with pytest.raises(UserError, match="fold 'first' is no number; write folds as numbers"):
+        source("path,age,fold", "0.jpg,31,first")
 
 
 def test_absent_boxes_are_told_how_to_be_whole(source):

@@ -8,10 +8,11 @@ import pytest
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.loader import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader
+from mivolo_lite.loading.task_labels import age_stds
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
-from mivolo_lite.shards.subset import select_folds
+from mivolo_lite.shards.subset import fold_numbers, select_folds
 from tests.shards.tiny_shards import make_shards, noise_jpeg, write_shard
 
 
@@ -47,6 +48,26 @@ def test_folds_that_are_not_there_are_one_line(folder, tmp_path):
         select_folds(ShardIndex.load(folder), [1, 7])
     with pytest.raises(UserError, match="has no folds; pack it with --folds 5"):
         select_folds(make_shards(tmp_path / "x", [4]), [0])
+
+
+def test_folds_and_widths_may_be_text(tmp_path):
+    for number, fold in enumerate(["1", "10", "2", " 2 ", "", 0]):
+        extra = {"fold": fold, "age_std": "2.5", "smile": "1"}
+        (tmp_path / "text").mkdir(exist_ok=True)
+        write_shard(
+            tmp_path / "text" / f"{number}.tar",
+            [Sample(f"s{number}", noise_jpeg(number), None, Labels((30, 30), extra=extra))],
+        )
+    index = index_shards(tmp_path / "text")
+    assert fold_numbers(index) == [0, 1, 2, 10] and len(select_folds(index, [2])) == 2
+    assert age_stds(index).tolist() == [2.5] * 6 and index.info["words"] == {"smile": ["1"]}
+
+
+def test_folds_that_are_words_are_one_line(tmp_path):
+    write_shard(tmp_path / "0.tar", [Sample("s", noise_jpeg(0), None, Labels((30, 30), extra={"fold": "first"}))])
+    index_shards(tmp_path)
+    with pytest.raises(UserError, match=r"its folds are words \(first\); number them in the samples' JSON"):
+        select_folds(ShardIndex.load(tmp_path), [0])
 
 
 def test_training_and_validation_name_folds(folder):

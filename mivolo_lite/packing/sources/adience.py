@@ -37,8 +37,6 @@ class AdienceSource(TableSource):
         frontal: read ``fold_frontal_0_data.txt`` ..., the nearly frontal faces alone.
     """
 
-    has_folds = True
-
     def __init__(
         self, images: Path, crops_of: Literal["aligned", "faces"] = "aligned", frontal: bool = False, **options: Any
     ):

@@ -1,11 +1,12 @@
 """Which column of a table holds what: told by options, or found by the usual names."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AGE_STD, IDENTITY
+from mivolo_lite.labels import AGE_STD, FOLD, IDENTITY
 from mivolo_lite.packing.sources.cells import (
     BODY_COLUMNS,
     FACE_COLUMNS,
@@ -29,11 +30,13 @@ USUAL_NAMES: dict[str, Sequence[str]] = {
     "group": "group race ethnicity".split(),
     IDENTITY: "identity person person_id subject subject_id user_id id_num".split(),
     SPLIT: "split partition subset".split(),
+    FOLD: ["fold"],
     AGE_STD: "age_std std_age apparent_age_std".split(),
 }
 """Names of columns in published files, in small letters, the surest first."""
 
 _BOXES = {FACE_COLUMNS: "boxes", BODY_COLUMNS: "body_boxes", LANDMARK_COLUMNS: "landmarks"}
+_SIZE = re.compile(r"(^|[^a-z])(w|h|width|height)$", re.IGNORECASE)
 _SHOWN = 100
 
 
@@ -124,6 +127,11 @@ def _require(name: str, table: Table, meaning: str) -> None:
 def _several(text: str, meanings: Sequence[str], option: str, table: Table) -> list[str]:
     """The columns of a box or of landmarks."""
     names = [name.strip() for name in text.split(",")] if text else []
+    if len(names) == len(FACE_COLUMNS) and any(map(_SIZE.search, names)):
+        raise UserError(
+            f"--{option} {text}: holds a width or a height; give the left, top, right and bottom edges, as in "
+            f'labels["right"] = labels["{names[0]}"] + labels["{names[2]}"]'
+        )
     if names and len(names) != len(meanings):
         raise UserError(f"--{option} {text}: give {len(meanings)} columns, parted by commas: {','.join(meanings)}")
     for name in names:

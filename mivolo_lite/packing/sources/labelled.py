@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -49,8 +49,9 @@ from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 Whole = Literal["auto", "face", "body", "no"]
 
+_SOURCE = "source"
 _KNOWN_COLUMNS = (
-    *(IMAGE, "age", "gender", "group", SPLIT, "source", CORNERS),
+    *(IMAGE, "age", "gender", "group", SPLIT, _SOURCE, CORNERS),
     *FACE_COLUMNS,
     *BODY_COLUMNS,
     *LANDMARK_COLUMNS,
@@ -90,7 +91,8 @@ class TableSource(Source):
     ):
         check_limit(max_megapixels)
         check_folder(images)
-        self.images, self.table, self.gender_of = Path(images), table, gender_of
+        self.images, self.gender_of = Path(images), gender_of
+        self.table = table = table.with_column(IMAGE, map(_plain_path, table.columns[IMAGE]))
         self.rules = CropRules(**crops)
         self.body_from_face, self.max_megapixels, self.age_offset = body_from_face, max_megapixels, age_offset
         self.whole = whole if whole != "auto" else self._usual_whole()
@@ -100,6 +102,7 @@ class TableSource(Source):
         self.order = np.array(sorted(range(len(table)), key=names.__getitem__), dtype=np.int64)
         self.place = np.argsort(self.order)
         self.splits = self._splits()
+        self.has_folds = self._check_folds()
         self.only_others = not {"age", "gender"} & table.columns.keys()
         self._find_people(names)
 
@@ -139,6 +142,15 @@ class TableSource(Source):
         cells = set(self.table.columns.get(SPLIT, ())) - {""}
         return tuple(sorted({split_name(cell, self.table.location) for cell in cells}))
 
+    def _check_folds(self) -> bool:
+        """Whether the table says folds. Raises UserError where one is no number: folds are named by numbers."""
+        known = {cell for cell in set(self.table.columns.get(FOLD, ())) if is_known(cell)}
+        if words := sorted(cell for cell in known if not cell.removesuffix(".0").isdecimal()):
+            raise UserError(
+                f"{self.table.location}: fold {words[0]!r:.50} is no number; write folds as numbers, such as 0, 1, 2"
+            )
+        return bool(known)
+
     def _find_people(self, names: list[str]) -> None:
         """Note which rows are samples, which people come together, and what is left out."""
         samples, notes, groups = array("Q"), RowNotes(), []
@@ -161,7 +173,10 @@ class TableSource(Source):
 
     def _columns_left_out(self) -> list[str]:
         names = nameless_columns(name for name in self.table.columns if name not in _KNOWN_COLUMNS)
-        return [f"columns left out, rename them with letters, digits and _ alone: {', '.join(names)}"] if names else []
+        notes = [f"columns left out, rename them with letters, digits and _ alone: {', '.join(names)}"] if names else []
+        if _SOURCE in self.table.columns:
+            notes.append(f"column {_SOURCE} left out, since a sample's JSON names its image so: rename it")
+        return notes
 
     def _people(self, rows: list[int]) -> list[Person]:
         return people_in(rows, [self.table.line(row) for row in rows], self._is_labelled, self.whole != "no")
@@ -224,7 +239,7 @@ class TableSource(Source):
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
         """A person's labels. Raises Rejected where they are invalid."""
         group = cells.get("group", "")
-        extra = {"source": name} | other_labels(cells, _KNOWN_COLUMNS)
+        extra = {_SOURCE: name} | other_labels(cells, _KNOWN_COLUMNS)
         age, gender = age_of(cells.get("age", ""), self.age_offset), self.gender_of(cells.get("gender", ""))
         return Labels(age, gender, group if is_known(group) else None, extra)
 
@@ -248,6 +263,11 @@ class TableSource(Source):
                 raise Rejected(f"{CORNERS}: {cells[CORNERS]:.80} is not four corners")
             return rotated_jpeg(photo.image, corners, self.rules)
         return None
+
+
+def _plain_path(name: str) -> str:
+    """``a/1.jpg`` for ``./a//1.jpg``: two spellings are one image."""
+    return str(PurePosixPath(name)) if name else name
 
 
 def check_folder(images: Path) -> None:

@@ -35,8 +35,6 @@ class PaplhjakSource(TableSource):
         gender_codes: what numbers for the gender mean, such as 0=M,1=F.
     """
 
-    has_folds = True
-
     def __init__(self, images: Path, json: Path, protocol: int | None = None, gender_codes: str = "", **options: Any):
         if protocol is not None and not 0 <= protocol < len(PROTOCOL):
             raise UserError(f"--protocol {protocol}: give 0 to {len(PROTOCOL) - 1}")

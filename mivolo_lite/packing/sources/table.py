@@ -95,6 +95,13 @@ class Table:
         """A row, counted from 0."""
         return Line(self.numbers[row], {name: column[row] for name, column in self.columns.items()})
 
+    def with_column(self, name: str, cells: Iterable[str]) -> "Table":
+        """The same with other cells in a column."""
+        column = Column()
+        for cell in cells:
+            column.append(cell)
+        return Table(self.location, self.columns | {name: column}, self.numbers)
+
     def renamed(self, names: Mapping[str, str]) -> "Table":
         """The same cells with other names of columns, ``{new: old}``; an old column of a new name is left out."""
         columns = {new: self.columns[old] for new, old in names.items()}
