@@ -24,8 +24,10 @@ from mivolo_lite.loading.transforms import Augment
 from mivolo_lite.loading.worker_process import begin_worker, end_workers_at_exit
 from mivolo_lite.shards.columns import label_columns
 from mivolo_lite.shards.sample import BODY_EXTENSIONS, FACE_EXTENSIONS, Labels
+from mivolo_lite.wording import first_few
 
 _EXTENSIONS = {"face": FACE_EXTENSIONS, "body": BODY_EXTENSIONS}
+_IMAGE_EXTENSIONS = (*FACE_EXTENSIONS, *BODY_EXTENSIONS)
 _SHUFFLED_SAMPLES = 1000
 
 
@@ -114,6 +116,7 @@ class _Batches:
         numbers = self.augment.numbers(self.seed, positions, keys)
         images = {name: self._images(name, samples, numbers, broken) for name in self.inputs}
         labels = [_labels(sample, broken) for sample in samples]
+        broken += [_no_image(sample) for sample in samples if not any(map(sample.get, _IMAGE_EXTENSIONS))]
         columns = label_columns(labels)
         if any(AGE_STD in label.extra for label in labels):
             columns[AGE_STD] = _label_numbers(AGE_STD, (), samples, labels, broken)
@@ -141,6 +144,11 @@ def _decoded(name: str, sample: dict, broken: list[str]) -> np.ndarray | None:
     except BrokenJpeg as error:
         broken.append(f"{sample['__key__']}.{name}: {error}")
         return None
+
+
+def _no_image(sample: dict) -> str:
+    members = sorted(name for name in sample if not name.startswith("__"))
+    return f"{sample['__key__']}: no face or body image among its members ({first_few(members)})"
 
 
 def _label_numbers(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AGE_STD, IDENTITY, NO_CODE
-from mivolo_lite.shards.columns import EXTRA
+from mivolo_lite.labels import AGE_STD, IDENTITY, NO_CODE, NUMBERS
+from mivolo_lite.shards.columns import EXTRA, number_of
 from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
@@ -105,7 +105,8 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
 
 def label_number(labels: Labels, name: str, choices: Sequence[str]) -> float:
     """One sample's label. Raises ValueError where it is not what its task expects."""
-    return _label_value(labels.group if name == "group" else labels.extra.get(name), choices)
+    value = labels.group if name == "group" else labels.extra.get(name)
+    return _label_value(number_of(value) if name in NUMBERS else value, choices)
 
 
 def _label_value(value: Any, choices: Sequence[str]) -> float:

@@ -60,13 +60,13 @@ def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
     by_name: dict[str, dict[int, Any]] = {}
     for sample, label in enumerate(labels):
         for name, value in label.extra.items():
-            value = _number_of(value) if name in NUMBERS else value
+            value = number_of(value) if name in NUMBERS else value
             if finite_or_none(value) is not None:
                 by_name.setdefault(name, {})[sample] = value
     return by_name
 
 
-def _number_of(value: Any) -> Any:
+def number_of(value: Any) -> Any:
     """The number that text holds, None of empty text, and anything else as it is."""
     if not isinstance(value, str) or "_" in value:  # Python reads 4_6 as 46
         return value

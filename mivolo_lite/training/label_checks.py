@@ -14,6 +14,8 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
 
+_MANY = 1000
+
 
 def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> dict[str, int]:
     """Raise UserError where a run has nothing to learn.
@@ -115,6 +117,21 @@ def require_labels(option: str, folder: object, samples: int, known: Mapping[str
         raise UserError(
             f"{option} {folder}: none of {samples} samples has a label to learn ({', '.join(known)}); "
             "`mivolo-lite index` names the fields that the samples' JSON has"
+        )
+
+
+def require_learnt(loss: float, samples: int, epoch: int) -> None:
+    """Raise UserError where samples taught nothing, as those of a stream may, whose labels nobody knows before.
+
+    Args:
+        loss: the mean over the samples, of all ranks.
+        samples: how many; of few, all may lack a label by chance.
+        epoch: samples in one.
+    """
+    if not loss and samples >= min(_MANY, epoch):
+        raise UserError(
+            f"data.train: none of {samples} samples had an image and a label to learn; `mivolo-lite index` says what "
+            "a shard holds, and `mivolo-lite pack shards` converts other images and names of labels"
         )
 
 

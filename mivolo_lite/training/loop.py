@@ -32,7 +32,7 @@ from mivolo_lite.training.broken import BrokenImages
 from mivolo_lite.training.checkpoint import Checkpointer
 from mivolo_lite.training.distillation import Teachers
 from mivolo_lite.training.flops import model_flops
-from mivolo_lite.training.label_checks import check_train_labels, check_validation, unlearnt
+from mivolo_lite.training.label_checks import check_train_labels, check_validation, require_learnt, unlearnt
 from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.memory_format import can_train_channels_last
 from mivolo_lite.training.new_estimator import init_from, new_estimator
@@ -433,12 +433,14 @@ class Trainer:
         """The mean over the last steps, summed over the ranks' shares."""
         self.broken.share(self.state.step, self.logger.log)
         samples, steps_left = len(results) * self.plan.global_batch, self.total_steps - self.state.step
+        losses = self.step.mean_losses(results)
+        require_learnt(losses["loss"], samples, self.reader.samples)
         measured = self.throughput.interval(len(results), samples, steps_left, self.accelerator)
         self.logger.log_metrics(
             "train",
             self.state.step,
             {
-                **self.step.mean_losses(results),
+                **losses,
                 **({} if self.dro is None else {"subgroups": self.dro.weights()}),
                 "grad_norm": float(results[-1].grad_norm),
                 "lr": max(group["lr"] for group in self.engine.optimizer.param_groups),

@@ -73,8 +73,15 @@ def test_what_cannot_be_read_is_absent_and_told(tmp_path):
     assert 60 - len(batch.face.rows) == sum(text.startswith("a.face") for text in batch.broken)
 
 
+def test_samples_of_other_images_are_told(tmp_path):
+    with wds.TarWriter(f"{tmp_path}/s.tar", encoder=False) as tar:
+        tar.write({"__key__": "a", "png": b"", "json": b'{"age": 31}'})
+    batch = next(iter(stream(f"{tmp_path}/s.tar", batch=2)))
+    assert batch.broken == ("a: no face or body image among its members (json, png)",) * 2
+
+
 def test_an_age_has_its_standard_deviation(tmp_path):
-    stds = [2.5, None, 0.1, "wide"]
+    stds = ["2.5", None, 0.1, "wide"]
     extras = [{} if std is None else {"age_std": std} for std in stds]
     samples = [Sample(f"{age}", bright(age), None, Labels((age, age), extra=extras[age])) for age in range(4)]
     write_shard(tmp_path / "s.tar", samples)
