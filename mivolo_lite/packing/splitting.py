@@ -70,6 +70,8 @@ class Splitting:
 
     def divide(self, samples: Sequence[TemporarySample], source: Source) -> dict[str, list[TemporarySample]]:
         """The samples of every split, in their final order. Raises UserError where a split or a fold stays empty."""
+        if self.stratify == "age" and all(sample.labels.age is None for sample in samples):
+            raise UserError("--stratify age: no sample has an age; leave it out")
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
         if self.shares is None and source.splits:
             splits = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}

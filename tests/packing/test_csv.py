@@ -116,6 +116,18 @@ def test_widths_are_no_edges(source, columns):
         source(f"path,age,{columns}", "0.jpg,31,5,6,25,36", boxes=columns)
 
 
+def test_bodies_are_guessed_from_boxes_alone(source):
+    with pytest.raises(UserError, match="--body_from_face needs the faces' boxes, and there are none to guess from"):
+        source("path,age", "0.jpg,31", body_from_face=True)
+
+
+def test_columns_that_may_be_people_or_boxes_are_told(source):
+    line = "other columns are labels: id, x1; name one with --identity if it says who it is, or --boxes if it is an"
+    assert any(text.startswith(line) for text in source("path,age,id,x1", "0.jpg,31,a,5").preface)
+    known = source("path,age,person,l,t,r,b,smile", "0.jpg,31,a,5,6,25,36,1", boxes="l,t,r,b").preface
+    assert "other columns are labels: smile" in known
+
+
 def test_a_column_that_shards_have_of_their_own_is_told(source):
     assert source("path,age,source", "0.jpg,31,imdb").notes == [
         "column source left out, since a sample's JSON names its image so: rename it"

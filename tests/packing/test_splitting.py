@@ -124,7 +124,9 @@ class Copies(Source):
 
     def read(self, item):
         number, person = int(item) // 2, {"0": "a", "1": "b", "2": "a"}.get(str(int(item) % 4))
-        labels = Labels(extra={"image": number} | ({"identity": f"{person}{number}"} if person else {}))
+        labels = Labels(
+            (number, number), extra={"image": number} | ({"identity": f"{person}{number}"} if person else {})
+        )
         sample = Sample(item, noise_jpeg(number, 8), None, labels)
         return SourceImage(sample.face, [sample], together=f"{person}{number}".encode() if person else None)
 
@@ -150,12 +152,19 @@ def test_the_same_in_parts_and_with_workers(tmp_path, splitting):
         assert index.digest == again.splits[name].digest == merged.splits[name].digest
 
 
+class Ageless(People):
+    def read(self, item):
+        image = super().read(item)
+        return replace(image, samples=[replace(sample, labels=Labels()) for sample in image.samples])
+
+
 def test_what_cannot_be_divided_is_one_line(tmp_path):
     for make, message in (
         (lambda: Splitting(folds=1), "--folds 1: give a number from 2"),
         (lambda: Splitting({"a": 0.5}), "--split: the shares 0.5 must"),
         (lambda: pack(People(), tmp_path / "a", Splitting(folds=200)), "--folds 200: fold .* of all stays empty"),
         (lambda: pack(Unparted(), tmp_path / "c", None), "no sample of 60 comes into b; give shares, as in"),
+        (lambda: pack(Ageless(), tmp_path / "d", Splitting(stratify="age")), "--stratify age: no sample has an age"),
         (lambda: pack(People(), tmp_path / "b", {"a": 0.9999, "b": 0.0001}), "no sample of 120 comes into b"),
     ):
         with pytest.raises(UserError, match=message):

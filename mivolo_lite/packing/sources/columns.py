@@ -37,7 +37,7 @@ USUAL_NAMES: dict[str, Sequence[str]] = {
 
 _BOXES = {FACE_COLUMNS: "boxes", BODY_COLUMNS: "body_boxes", LANDMARK_COLUMNS: "landmarks"}
 _SIZE = re.compile(r"(^|[^a-z])(w|h|width|height)$", re.IGNORECASE)
-_SHOWN = 100
+_SHOWN, _MOST_OTHERS = 100, 8
 
 
 def read_labels(
@@ -63,7 +63,9 @@ def read_labels(
     table = table.renamed(columns)
     if "gender" in columns:
         gender_of.check(table.columns["gender"], table.location, columns["gender"])
-    return table, gender_of, [*describe(table, columns, gender_of), *_unlabelled(table, columns, bool(chosen))]
+    has_options = bool(chosen)
+    described = [*describe(table, columns, gender_of), *_other_labels(table, has_options)]
+    return table, gender_of, [*described, *_unlabelled(table, columns, has_options)]
 
 
 def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:
@@ -162,6 +164,17 @@ def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -
     for name, column in table.columns.items():
         if name != "age" and (cell := next(filter(has_decimal_comma, column), None)):
             yield f"{name}: {cell} is no number here but a word; write {cell.replace(',', '.')}"
+
+
+def _other_labels(table: Table, has_options: bool) -> Iterator[str]:
+    """A line with the columns that become labels of their own: people or boxes under another name would be unseen."""
+    known = {*USUAL_NAMES, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS}
+    others = [name for name in table.columns if name not in known and name.isidentifier()]
+    options = {"--identity if it says who it is": {IDENTITY}, "--boxes if it is an edge of a face": {*FACE_COLUMNS}}
+    hints = [hint for hint, meant in options.items() if has_options and meant.isdisjoint(table.columns)]
+    if others:
+        mend = f"; name one with {', or '.join(hints)}" if hints else ""
+        yield f"other columns are labels: {first_few(others, _MOST_OTHERS)}{mend}"
 
 
 def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> Iterator[str]:

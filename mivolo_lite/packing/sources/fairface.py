@@ -68,6 +68,9 @@ class FairFaceSource(TableSource):
         shares = (f"{side}{' px' * (side != 'all')}: {_face_share(margin):.0%}" for side, margin in margins.items())
         return [f"faces are cut from the middle of the photos ({', '.join(shares)} of the side)"]
 
+    def _guesses_bodies(self) -> bool:
+        return False  # the photo is the body
+
     def _cuts(self) -> bool:
         return self.face
 

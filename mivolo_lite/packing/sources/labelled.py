@@ -117,6 +117,10 @@ class TableSource(Source):
         if self.rules.face_square and (self.rules.align or CORNERS in columns):
             framed_by = "--align" if self.rules.align else f"the column {CORNERS}"
             raise UserError(f"{location}: {framed_by} frames the faces; leave --face_square out")
+        if self.body_from_face and not self._guesses_bodies():
+            raise UserError(
+                f"{location}: --body_from_face needs the faces' boxes, and there are none to guess from; leave it out"
+            )
         if not self._cuts():
             check_cuts_nothing(self.rules)
         if self.rules.align and not set(LANDMARK_COLUMNS) <= columns.keys():
@@ -133,6 +137,10 @@ class TableSource(Source):
 
     def _has_bodies(self) -> bool:
         return self.body_from_face or self.whole == "body" or not self.table.columns.keys().isdisjoint(BODY_COLUMNS)
+
+    def _guesses_bodies(self) -> bool:
+        """Whether there are boxes of faces to guess bodies from."""
+        return set(FACE_COLUMNS) <= self.table.columns.keys()
 
     def _cuts(self) -> bool:
         """Whether anything is cut out of the images."""
