@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import explain_write_errors, lock_or_explain
-from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.splitting import Splitting, people_in_several
 from mivolo_lite.packing.tar_writer import TarWriter
@@ -39,7 +38,7 @@ class Packed:
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
         unmatched: the names in it that no sample has.
-        notes: what else was left out, counted, and how many people are in two splits.
+        notes: what else was left out, counted, and how many people are in two splits or folds.
     """
 
     splits: dict[str, ShardIndex]
@@ -51,20 +50,20 @@ class Packed:
     @classmethod
     def of(cls, out: Path, written: "Written", source: Source, reading: ReadResult) -> "Packed":
         """The result in ``out``, packed from a source."""
-        notes = [*source.notes, *_missing_crops(reading), *([written.leakage] if written.leakage else [])]
+        notes = [*source.notes, *_missing_crops(reading), *written.leakage]
         splits = {name: ShardIndex.load(out / name) for name in written.splits}
         return cls(splits, reading.rejected, written.excluded, written.unmatched, notes)
 
 
 @dataclass(frozen=True)
 class Written:
-    """The names of the splits, how many samples were left out, names that no sample has, and whether people are in two
-    splits."""
+    """The names of the splits, how many samples were left out, names that no sample has, and lines on how many people
+    are in two splits or folds."""
 
     splits: list[str]
     excluded: int
     unmatched: list[str]
-    leakage: str | None
+    leakage: list[str]
 
 
 def pack(
@@ -203,7 +202,7 @@ def write_splits(
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    excluded, leakage = len(samples) - len(included), people_in_several(by_split, IDENTITY)
+    excluded, leakage = len(samples) - len(included), list(people_in_several(by_split))
     return Written(list(by_split), excluded, unmatched, leakage)
 
 

@@ -3,16 +3,16 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal
 
 import numpy as np
 
 from mivolo_lite.connected import first_connected
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import FOLD
+from mivolo_lite.labels import FOLD, IDENTITY
 from mivolo_lite.packing.sources.source import Source
 from mivolo_lite.packing.temporary_samples import TemporarySample
 
@@ -131,10 +131,17 @@ def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], share
     return split_of
 
 
-def people_in_several(splits: Mapping[str, Sequence[TemporarySample]], identity: str) -> str | None:
-    """How many people are in more than one split, in words; None where nobody's identity or only one split is known."""
-    people = [{sample.labels.extra.get(identity) for sample in samples} - {None} for samples in splits.values()]
-    if len(people) < 2 or not any(people):
-        return None
-    counts = Counter(person for of_split in people for person in of_split)
-    return f"{sum(count > 1 for count in counts.values())} people are in two splits, of {len(counts)}"
+def people_in_several(splits: Mapping[str, Sequence[TemporarySample]]) -> Iterator[str]:
+    """How many people are in more than one split, and in more than one fold, in words.
+
+    Nothing is said where nobody's identity or only one split or fold is known.
+    """
+    folds: dict[str, list[TemporarySample]] = defaultdict(list)
+    for sample in chain.from_iterable(splits.values()):
+        if (fold := sample.labels.extra.get(FOLD)) is not None:
+            folds[str(fold)].append(sample)
+    for name, parts in (("splits", splits), ("folds", folds)):
+        people = [{sample.labels.extra.get(IDENTITY) for sample in samples} - {None} for samples in parts.values()]
+        if len(people) > 1 and any(people):
+            counts = Counter(person for of_part in people for person in of_part)
+            yield f"{sum(count > 1 for count in counts.values())} people are in two {name}, of {len(counts)}"

@@ -128,6 +128,12 @@ def test_columns_that_may_be_people_or_boxes_are_told(source):
     assert "other columns are labels: smile" in known
 
 
+def test_people_in_two_folds_are_counted(source, tmp_path):
+    rows = [f"{number}.jpg,31,{who},{number % 2}" for number, who in enumerate("aabbc")]
+    packed = pack(source("path,age,person,fold", *rows), tmp_path / "out")
+    assert packed.notes == ["2 people are in two folds, of 3"]
+
+
 def test_a_column_that_shards_have_of_their_own_is_told(source):
     assert source("path,age,source", "0.jpg,31,imdb").notes == [
         "column source left out, since a sample's JSON names its image so: rename it"
