@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     if options["format"] == "timm":
         if options["tta"] is not None:
             raise UserError("export: --tta does nothing for --format timm, a backbone's plain weights; leave it out")
-        print(export_backbone(options["checkpoint"], options["out"], which or "face", options["precision"]))
+        print(export_backbone(options["checkpoint"], options["out"], which, options["precision"]))
     elif which is not None:
         raise UserError(f"export: --input is for --format timm; --format {options['format']} has all inputs")
     else:

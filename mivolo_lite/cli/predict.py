@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mivolo_lite.inference.sources import Item
 
 _MIN_SCORE = 0.7
+_DETECTION = {"detector": ("auto",), "min_score": (_MIN_SCORE,)}
+"""Options of finding faces, with the values that ask for nothing else."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -54,12 +56,16 @@ def _check(options: Mapping[str, Any]) -> None:
     """Raise UserError for options that would do nothing."""
     if options["draw"] and options["out"] is None:
         raise UserError("predict: --draw needs a folder for the images; give --out DIR")
-    usual = {"detector": ("auto",), "min_score": (_MIN_SCORE,), "persons": ("rule", "none")}
-    for name, values in usual.items():
-        if options["boxes"] is not None and options[name] not in values:
-            raise UserError(
-                f"predict: --{name} does nothing beside --boxes, which takes the detectors' place; leave one out"
-            )
+    usual = _DETECTION | {"persons": ("rule", "none")}
+    if options["boxes"] is not None and (names := _changed(options, usual)):
+        raise UserError(
+            f"predict: --{names[0]} does nothing beside --boxes, which takes the detectors' place; leave one out"
+        )
+
+
+def _changed(options: Mapping[str, Any], usual: Mapping[str, tuple]) -> list[str]:
+    """Names of the options that have none of their usual values."""
+    return [name for name, values in usual.items() if options[name] not in values]
 
 
 def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], list[str]]:
@@ -73,11 +79,12 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     items = [item for item in candidates if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
-    if all(item.kind == "shards" for item in items):
-        for name in ("boxes", "draw"):
-            if options[name]:
-                raise UserError(f"predict: --{name} does nothing for shards, which hold crops; leave it out")
+    usual = {"boxes": (None,), "draw": (False,), "persons": ("rule",)} | _DETECTION
+    if all(item.kind == "shards" for item in items) and (names := _changed(options, usual)):
+        raise UserError(f"predict: --{names[0]} does nothing for shards, which hold crops; leave it out")
     notes = []
+    if options["stride"] > 1 and not any(item.kind == "video" for item in items):
+        notes.append("--stride is of videos, and there is none")
     if (out / f"{PREDICTIONS}.csv").exists() and not (out / UNFINISHED).exists():
         notes.append(f"the results of an earlier run in {out} are replaced")
     if left_out := len(candidates) - len(items):

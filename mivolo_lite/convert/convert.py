@@ -16,6 +16,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path, write_bytes
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.models.weights import read_checkpoint
+from mivolo_lite.output import complain
 from mivolo_lite.tasks import Task, read_tasks
 
 _NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
@@ -107,8 +108,10 @@ def _swinface(checkpoint: Mapping, source: Path) -> Estimator:
 
 
 def _checkpoint(source: Path) -> dict:
-    """The published checkpoint of a folder."""
+    """The published checkpoint of a folder. A line names what no such file holds."""
     estimator = Estimator.load(source)
+    if lost := _without_place(estimator.card):
+        complain(f"note: a published file has no place for the {' and the '.join(lost)} of {source}: left out")
     name, method = estimator.card.model["name"], estimator.card.method
     normalised = method.get("normalise", True) if method["name"] == "regression" else None
     if name.startswith("mivolo_"):
@@ -131,6 +134,13 @@ def _checkpoint(source: Path) -> dict:
             )
         return swinface_official.from_estimator(estimator.state_dict(), estimator.model)
     raise UserError(f"{source}: is a {name} model; only MiVOLO's and SwinFace's have a published layout")
+
+
+def _without_place(card: Card) -> list[str]:
+    """What changes a model's answers, or adds to them, and is in no published file."""
+    has_own_tasks = card.model["name"] != "swinface" and bool(card.tasks)
+    entries = {"tasks": has_own_tasks, "calibration": bool(card.calibration), "tta": card.tta != "none"}
+    return [name for name, is_there in entries.items() if is_there]
 
 
 def _same_tasks(tasks: Sequence[Task], published: Sequence[Task]) -> bool:

@@ -13,7 +13,12 @@ from mivolo_lite.paths import is_url
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.shards.index import ShardIndex
 
+DOUBTS = ("trained_on", "framing", "no_ages")
+"""Names of the ``doubts``."""
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
+_MIRRORED = (
+    "The estimates are from mirror images too, the others' are not; a comparison of models takes the same --tta of all."
+)
 
 _SHORT = 12
 """Characters of a digest that are shown."""
@@ -73,12 +78,12 @@ def doubts(
     images: Sequence[str],
 ) -> dict[str, Any]:
     """What makes errors no measure of the model, which is shown ``images``, by its names in ``metrics.json``."""
-    found = {
-        "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
-        "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
-        "no_ages": not card.age,
-    }
-    return {name: value for name, value in found.items() if value}
+    found = (
+        was_trained_on(checkpoint, data, index.digest, folds),
+        framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
+        not card.age,
+    )
+    return {name: value for name, value in zip(DOUBTS, found, strict=True) if value}
 
 
 def cautions(data: Mapping[str, Any]) -> list[str]:
@@ -86,6 +91,21 @@ def cautions(data: Mapping[str, Any]) -> list[str]:
     sentences = [NO_AGES] if data.get("no_ages") else []
     sentences += [TRAINED_ON] if data.get("trained_on") else []
     return sentences + ([data["framing"]] if data.get("framing") else [])
+
+
+def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) -> list[str]:
+    """What must be known before several evaluations are compared, each sentence behind the names that it is true of.
+
+    Args:
+        evaluations: of each its name, the ``doubts``, and its test-time augmentation, see ``Estimator``.
+    """
+    named = [(name, sentence) for name, data, _ in evaluations for sentence in cautions(data)]
+    if len({tta for *_, tta in evaluations}) > 1:
+        named += [(name, _MIRRORED) for name, _, tta in evaluations if tta == "flip"]
+    names: dict[str, dict[str, None]] = {}
+    for name, sentence in named:
+        names.setdefault(sentence, {})[name] = None  # once, also of several inputs
+    return [f"{', '.join(of_sentence)}: {sentence}" for sentence, of_sentence in names.items()]
 
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.about import cautions_by_name
 from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.intervals import (
@@ -62,7 +63,8 @@ def compare(folders: Sequence[Path | str]) -> dict:
         own images, and, but for the first, ``difference``: ``value`` minus the first's, ``interval``, ``n`` and
         ``more_than_noise``, of the images that both have estimates of. The intervals of the MAE are None for fewer than
         ``LIMIT`` people, and such a difference is not called more than noise. Where identities are known, ``people``
-        is next to each ``n``.
+        is next to each ``n``. ``cautions`` are sentences on what else the evaluations differ in, see
+        ``cautions_by_name``.
 
     Raises:
         UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or
@@ -108,7 +110,8 @@ def compare_runs(runs: Sequence[Run]) -> dict:
                     lower, upper = difference["interval"] or (0, 0)
                     row[metric]["difference"] = difference | {"more_than_noise": not lower <= 0 <= upper}
         rows.append(row)
-    return {"level": level, "rows": rows}
+    known = [(run.name, run.about["doubts"], run.about["tta"]) for run in runs if run.about]
+    return {"level": level, "rows": rows, "cautions": cautions_by_name(known)}
 
 
 def image_losses(predictions: Predictions) -> dict[str, np.ndarray]:
@@ -134,7 +137,7 @@ def comparison_table(comparison: dict) -> str:
     lines += ["", f"differences are paired by image; their intervals hold {coverage_in_words(comparison)}"]
     if people := sampled_in_words(comparison):
         lines.append(f"people are sampled: {people}")
-    return "\n".join(lines[1:])
+    return "\n".join([*lines[1:], *comparison["cautions"]])
 
 
 def measured(comparison: dict) -> list[str]:
@@ -191,7 +194,13 @@ def _read(folder: Path) -> list[Run]:
 def _about(path: Path) -> dict:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        return {"checkpoint": metrics["checkpoint"], "data": metrics["data"]["folder"]}
+        data = metrics["data"]
+        return {
+            "checkpoint": metrics["checkpoint"],
+            "data": data["folder"],
+            "doubts": data,
+            "tta": str(metrics.get("tta", "none")),
+        }
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 

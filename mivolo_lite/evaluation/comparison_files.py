@@ -20,7 +20,7 @@ from mivolo_lite.evaluation.plots import curves
 from mivolo_lite.evaluation.short_names import distinct_labels
 from mivolo_lite.evaluation.summary import age_curves
 from mivolo_lite.files import result_folder, write_json, write_text
-from mivolo_lite.reporting.page import Cell, Page, Part, Plots, Section, Table
+from mivolo_lite.reporting.page import Cell, Notes, Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.provenance import provenance
 
@@ -55,7 +55,8 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
     save_plots(plots, out, figures)
     _write_csv(comparison, out / CSV_FILE)
     write_text(out / LATEX_FILE, latex_table(comparison, labels))
-    sections = [*_differences(comparison, labels), *([Section("Curves", [Plots(plots)])] if plots else [])]
+    sections = [Section("Cautions", [Notes(comparison["cautions"])])] if comparison["cautions"] else []
+    sections += [*_differences(comparison, labels), *([Section("Curves", [Plots(plots)])] if plots else [])]
     sections.append(Section("Evaluations", [_evaluations(runs, labels)]))
     page = Page("Comparison", [Part(sections)], provenance(), (JSON_FILE, CSV_FILE, LATEX_FILE))
     write_text(out / PAGE_FILE, page.html())
@@ -70,6 +71,7 @@ def latex_table(comparison: dict, labels: Sequence[str]) -> str:
     lines = [
         r"% \usepackage{booktabs}; brackets are 95 % intervals",
         f"% * more than noise: intervals of differences hold {coverage_in_words(comparison)}",
+        *(f"% {caution}" for caution in comparison["cautions"]),
         rf"\begin{{tabular}}{{l{'rr' * len(metrics)}}}",
         r"\toprule",
         rf"Evaluation & {titles} \\",

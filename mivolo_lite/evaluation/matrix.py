@@ -12,7 +12,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.evaluation.about import TRAINED_ON, about_model
+from mivolo_lite.evaluation.about import DOUBTS, TRAINED_ON, about_model, cautions_by_name
 from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, MetricName
@@ -63,8 +63,8 @@ def evaluate_all(
         What ``matrix.json`` holds: ``data`` by name (``folder``, ``digest``, ``samples``) and ``rows``, one for each
         checkpoint, or for each of the ``inputs`` that it is shown: ``checkpoint`` (its name), ``folder``, ``inputs``
         and ``cells`` by the name of the data: ``n``, ``mae``, ``cs5``, ``bias`` and the other figures that the
-        evaluation has, with their intervals and numbers of images, ``trained_on`` where the checkpoint was, and the
-        ``folder`` of its results.
+        evaluation has, with their intervals and numbers of images, the ``doubts`` of the evaluation, its ``tta`` where
+        that is not ``none``, and the ``folder`` of its results.
 
     Raises:
         UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint is damaged,
@@ -104,9 +104,10 @@ def _rows(name: str, checkpoint: str, data: Mapping[str, str], out: Path, **opti
     for data_name, folder in data.items():
         pair = f"{name}_on_{data_name}"
         metrics = evaluate(checkpoint, folder, out / pair, **options)
-        trained_on = {"trained_on": True} if metrics["data"].get("trained_on") else {}
+        described = {key: metrics["data"][key] for key in DOUBTS if key in metrics["data"]}
+        described |= {key: metrics[key] for key in ("tta",) if key in metrics}
         for inputs, section in metrics.get("inputs", {None: metrics}).items():
-            cells_by_inputs.setdefault(inputs, {})[data_name] = _cell(section) | trained_on | {"folder": pair}
+            cells_by_inputs.setdefault(inputs, {})[data_name] = _cell(section) | described | {"folder": pair}
     return [
         {"checkpoint": name, "folder": str(checkpoint), "inputs": inputs, "cells": cells}
         for inputs, cells in cells_by_inputs.items()
@@ -139,15 +140,19 @@ def matrix_table(matrix: dict) -> str:
             lines.append(
                 f"{head:{first}}{''.join(f'{word:>{width}}' for word, width in zip(words, widths, strict=True))}"
             )
-    return "\n".join([*lines, _MARKED] if _marks(matrix) else lines)
+    return "\n".join([*lines, *_notes(matrix)])
 
 
 def _mark(cell: dict) -> str:
     return "*" if cell.get("trained_on") else ""
 
 
-def _marks(matrix: dict) -> bool:
-    return any(_mark(cell) for row in matrix["rows"] for cell in row["cells"].values())
+def _notes(matrix: dict) -> list[str]:
+    """What the mark means, where there is one, and what else makes errors no measure of a model."""
+    cells = [(f"{row['checkpoint']} on {name}", cell) for row in matrix["rows"] for name, cell in row["cells"].items()]
+    marked = [_MARKED] if any(_mark(cell) for _, cell in cells) else []
+    others = [(name, cell | {"trained_on": False}, cell.get("tta", "none")) for name, cell in cells]
+    return marked + cautions_by_name(others)
 
 
 def _cell(metrics: dict) -> dict:
@@ -179,7 +184,7 @@ def _page(matrix: dict, cards: Mapping[str, Card], has_reports: bool) -> Page:
     cells = [cell for row in matrix["rows"] for cell in row["cells"].values()]
     largest = max((cell["mae"] for cell in cells if cell["mae"] is not None), default=0) or 1
     mae = _grid(matrix, lambda cell: _mae(cell, largest, has_reports))
-    sections = [Section(METRICS["mae"].heading, [mae], f"{LOWER.capitalize()}. {_LEAD}", more=_MARKED * _marks(matrix))]
+    sections = [Section(METRICS["mae"].heading, [mae], f"{LOWER.capitalize()}. {_LEAD}", more=" ".join(_notes(matrix)))]
     for name, (metric, count) in _SHARES.items():
         if any(cell.get(name) is not None for cell in cells):
             table = _grid(matrix, partial(_share, name=name, form=metric.form, count=count))

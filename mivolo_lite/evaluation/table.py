@@ -103,7 +103,8 @@ def _summarised(metrics: dict) -> list[str]:
     if (metrics.get("age_intervals") or {}).get("coverage") is not None:
         intervals = metrics["age_intervals"]
         share = f"{intervals['coverage']:.1%} of ages (nominal {percent(intervals['nominal'])})"
-        lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide")
+        doubt = "; calibrated on these images, so no evidence" if metrics.get("calibrated_on_these_images") else ""
+        lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide{doubt}")
     return lines
 
 

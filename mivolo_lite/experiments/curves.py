@@ -17,9 +17,9 @@ from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.plots import COLOURS, Plot, legend
 from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.training.json_lines import read_records
-from mivolo_lite.training.run_summary import best_evaluation
+from mivolo_lite.training.run_summary import LOG_FILE, best_evaluation, runs_in
 
-LOG_FILE, PAGE_FILE = "metrics.jsonl", "report.html"
+PAGE_FILE = "report.html"
 _PLOTS = (
     *(("val", name, f"Validation {metric.title}", False) for name, metric in METRICS.items()),
     ("train", "loss", "Training loss", True),
@@ -45,7 +45,7 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
     Raises:
         UserError: a folder holds no log, or none of them a step; ``out`` holds other results, or cannot be written.
     """
-    out, runs = Path(out), [run for folder in folders for run in _runs_of(Path(folder))]
+    out, runs = Path(out), [run for folder in folders for run in runs_in(Path(folder))]
     labels = distinct_labels([str(run) for run in runs]) if len(runs) > 1 else [runs[0].absolute().name]
     logs = {label: read_log(run) for label, run in zip(labels, runs, strict=True)}
     if not any(any(log.values()) for log in logs.values()):
@@ -55,12 +55,6 @@ def write_curves(folders: Sequence[Path | str], out: Path | str, figures: str = 
     save_plots(plots, out, figures)
     sections = [Section("Best", [_best(logs)]), Section("Curves", [Plots(plots)])]
     write_text(out / PAGE_FILE, Page("Training curves", [Part(sections)], provenance()).html())
-
-
-def _runs_of(folder: Path) -> list[Path]:
-    """The folder itself where it holds a log, otherwise the runs in it."""
-    inner = [] if (folder / LOG_FILE).is_file() else sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
-    return inner or [folder]
 
 
 def read_log(run: Path) -> Log:

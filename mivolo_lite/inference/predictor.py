@@ -110,6 +110,8 @@ class Predictor:
             raise UserError(f"tta {tta!r}: give one of {', '.join(get_args(Tta))}")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         estimator.tta = tta or estimator.tta
+        if persons in (NONE, None) and detector is not None and "face" not in estimator.inputs:
+            raise UserError("--persons none: the model looks at bodies alone, so nobody has an age; leave it out")
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = NONE if persons is None else persons
         if persons not in (RULE, NONE, None):

@@ -83,7 +83,13 @@ def columns_of(tasks: Sequence[str]) -> list[str]:
     Args:
         tasks: the names of those whose answers are columns; embeddings are in the JSON alone.
     """
-    return [*_BEFORE_TASKS, *(column for task in tasks for column in (task, f"{task}_probability")), *_AFTER_TASKS]
+    return [*_BEFORE_TASKS, *(column for task in tasks for column in _columns_of_task(task)), *_AFTER_TASKS]
+
+
+def _columns_of_task(task: str) -> tuple[str, str]:
+    """Of the answer and of its probability; ``task_source`` of a task that another column is called as."""
+    name = f"task_{task}" if task in (*_BEFORE_TASKS, *_AFTER_TASKS) else task
+    return name, f"{name}_probability"
 
 
 def cells_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def cells_of(row: dict[str, Any]) -> dict[str, Any]:
         if box := cells.pop(name, None):
             cells |= {f"{name}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
     for task, answer in cells.pop("tasks", {}).items():
-        cells |= {task: answer["value"], f"{task}_probability": answer.get("probability", "")}
+        cells |= zip(_columns_of_task(task), (answer["value"], answer.get("probability", "")), strict=True)
     return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags") if name in row}
 
 

@@ -83,7 +83,9 @@ def _folder(folder: Path) -> list[Item | str]:
     files = sorted(files_below(folder), key=Path.as_posix)
     entries = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
     if all(isinstance(entry, str) for entry in entries):
-        raise UserError(f"{folder}: holds no image, no video and no packed shards")
+        packed = [str(path.parent) for path in files if path.name == INFO_FILE]
+        where = f"; packed shards are in {' and '.join(packed[:5])}: give these" if packed else ", and no packed shards"
+        raise UserError(f"{folder}: holds no image and no video{where}")
     return entries
 
 

@@ -12,27 +12,32 @@ from mivolo_lite.models.backbone import create
 from mivolo_lite.models.weights import timm_config
 
 
-def export_backbone(checkpoint: Path | str, out: Path | str, which: str = "face", precision: Precision = "fp32") -> str:
+def export_backbone(
+    checkpoint: Path | str, out: Path | str, which: str | None = None, precision: Precision = "fp32"
+) -> str:
     """Write the weights of a model's timm backbone as a safetensors file.
 
     Args:
         checkpoint: as for ``Estimator.load``.
         out: the file; must not exist.
-        which: of a model with a backbone for each input, that of ``face`` or ``body``.
+        which: of a model with a backbone for each input, that of ``face`` or ``body``; None for the face's.
         precision: of the weights.
 
     Returns:
         The Python that loads it.
 
     Raises:
-        UserError: ``out`` exists or cannot be written, or the model's backbone is not one of timm's as it stands.
+        UserError: ``out`` exists or cannot be written, the model does not look at ``which``, or its backbone is not one
+            of timm's as it stands.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: timm knows such files by their ending; name it {out.stem}.safetensors")
     new_path(out)
     estimator = Estimator.load(checkpoint)
-    backbone = _backbone(estimator.model, which)
+    if which is not None and which not in estimator.inputs:
+        raise UserError(f"--input {which}: {checkpoint} looks at the {estimator.inputs[0]} alone; leave it out")
+    backbone = _backbone(estimator.model, which or "face")
     name = estimator.card.model["name"]
     if backbone is None:
         raise UserError(

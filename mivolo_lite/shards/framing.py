@@ -36,8 +36,11 @@ class Framing(NamedTuple):
 
 
 def policies_of(crop_policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rules of each data set; one of them has no name where a model was trained on one set."""
-    is_nested = all(isinstance(value, Mapping) for value in crop_policy.values())
+    """The rules of each data set; one of them has no name where a model was trained on one set.
+
+    The rules of a scanned data set may be its framing alone, which is a mapping too.
+    """
+    is_nested = all(isinstance(value, Mapping) for value in crop_policy.values()) and [*crop_policy] != [FRAMING_KEY]
     return list(crop_policy.values()) if is_nested else [crop_policy]
 
 

@@ -7,6 +7,14 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.training.json_lines import read_records
 
+LOG_FILE = "metrics.jsonl"
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in a folder of several, as ``seeds`` makes; the folder itself where it holds a log, or nothing does."""
+    inner = [] if (folder / LOG_FILE).is_file() else sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
+    return inner or [folder]
+
 
 def summarise(run: Path | str) -> dict[str, Any]:
     """Read the summary of a run from its ``metrics.jsonl``.
@@ -23,7 +31,7 @@ def summarise(run: Path | str) -> dict[str, Any]:
         UserError: there is no run, or it has logged nothing.
     """
     run = Path(run)
-    records = [record for record in read_records(run / "metrics.jsonl") if isinstance(record.get("step"), int)]
+    records = [record for record in read_records(run / LOG_FILE) if isinstance(record.get("step"), int)]
     by_kind = {kind: [record for record in records if record.get("kind") == kind] for kind in ("start", "train", "val")}
     if not records:
         raise UserError(f"{run}: holds no run that has logged a step; give the folder that --run named")

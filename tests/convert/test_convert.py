@@ -1,5 +1,7 @@
 """MiVOLO's published layout to this package's and back, through the command."""
 
+import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -52,6 +54,14 @@ def test_there_and_back_it_answers_the_same(best, official, tmp_path):
     assert published["no_gender"] is False and published["state_dict"]["head.weight"].shape == (3, 384)
     main(["convert", str(official), str(tmp_path / "again")])
     torch.testing.assert_close(answers(tmp_path / "again"), answers(best), atol=1e-4, rtol=0)
+
+
+def test_what_a_published_file_has_no_place_for_is_named(best, tmp_path, capsys):
+    calibration = {"level": 0.9, "by": "all", "radius": 9.0, "radii": {}, "gender_temperature": 2.0}
+    shutil.copytree(best, tmp_path / "best")
+    replace(Card.load(best), tta="flip", calibration=calibration).save(tmp_path / "best")
+    main(["convert", f"{tmp_path}/best", f"{tmp_path}/ours.pth.tar"])
+    assert f"no place for the calibration and the tta of {tmp_path}/best: left out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

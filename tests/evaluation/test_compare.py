@@ -3,12 +3,15 @@
 import json
 import re
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
 
+from mivolo_lite.card import NO_AGES
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
+from mivolo_lite.evaluation.about import TRAINED_ON
 from mivolo_lite.evaluation.compare import _difference_interval, compare, comparison_table, read_runs
 from mivolo_lite.evaluation.comparison_files import latex_table, write_comparison
 from mivolo_lite.evaluation.plots import curves
@@ -208,6 +211,24 @@ def test_an_evaluation_without_enough_images_in_any_age_bin_has_no_points_of_its
     plots = {plot.name: plot for plot in curves({"face": age_curves(flat(40, 4.0)), "body": age_curves(flat(5, 4.0))})}
     face, body = plots["mae_by_age"].figure.axes[0].lines
     assert list(face.get_ydata()) == [4] and not len(body.get_ydata())
+
+
+def test_what_else_evaluations_differ_in_is_said_once(tmp_path):
+    """As a model that saw these images in its training, which wins against any other."""
+    folders = [saved(tmp_path / name, flat(30, 4.0)) for name in "abc"]
+    data = {"folder": "data/val", "trained_on": True, "no_ages": True}
+    described = ({"tta": "flip", "data": data}, {"data": data}, {"data": {"folder": "data/val"}})
+    for folder, metrics in zip(folders, described, strict=True):
+        (folder / "metrics.json").write_text(json.dumps({"checkpoint": "x"} | metrics))
+    found = write_comparison(folders, tmp_path / "out")
+    a, b, _ = map(str, folders)
+    *of_both, mirrored = found["cautions"]
+    assert of_both == [f"{a}, {b}: {NO_AGES}", f"{a}, {b}: {TRAINED_ON}"]
+    assert mirrored.startswith(f"{a}: The estimates are from mirror images too")
+    page = unescape((tmp_path / "out" / "report.html").read_text())
+    for text in (comparison_table(found), latex_table(found, "abc"), page):
+        assert all(caution in text for caution in found["cautions"])
+    assert compare(folders[1:])["cautions"] == [f"{b}: {NO_AGES}", f"{b}: {TRAINED_ON}"]
 
 
 @pytest.mark.slow

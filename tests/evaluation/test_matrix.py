@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from mivolo_lite.card import NO_AGES
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
@@ -133,6 +134,15 @@ def test_a_cell_of_images_that_the_model_was_trained_on_is_marked():
     assert lines[1].split() == ["x", "0.50*", "5.00"] and lines[-1].startswith(
         "* The model was trained on these images"
     )
+
+
+def test_errors_that_are_no_measure_of_a_model_are_said_of_the_pair():
+    figures = {"n": 30, "mae": 5.0, "mae_interval": None, "folder": "x_on_val"}
+    cells = {"val": figures | {"no_ages": True, "tta": "flip"}, "test": figures | {"no_ages": True}}
+    rows = [{"checkpoint": "x", "folder": "x", "inputs": inputs, "cells": cells} for inputs in ("face", "both")]
+    lines = matrix_table({"data": dict.fromkeys(cells), "rows": rows}).splitlines()
+    assert lines[-2] == f"x on val, x on test: {NO_AGES}"
+    assert lines[-1].startswith("x on val: The estimates are from mirror images too")
 
 
 @pytest.mark.slow

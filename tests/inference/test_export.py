@@ -221,9 +221,11 @@ def test_flipped_a_file_answers_an_image_and_its_mirror_image_alike(exported):
     [
         (["--out", "b.safetensors", "--format", "timm", "--tta", "flip"], "--tta does nothing for --format timm"),
         (["--out", "b.onnx", "--input", "body"], "--input is for --format timm"),
+        (["--out", "b.safetensors", "--format", "timm", "--input", "body"], "default looks at the face alone"),
     ],
 )
-def test_options_of_another_format_are_one_line(words, message, capsys):
+def test_options_of_another_format_or_model_are_one_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["export", "--checkpoint", "default", *words])
     error = capsys.readouterr().err

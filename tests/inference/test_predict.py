@@ -367,6 +367,23 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
         assert "b.jpg at" in printed.out and "c.png" not in printed.out
 
 
+@pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "yunet"), ("--min_score", "0.9"), ("--draw",)])
+def test_options_of_photos_are_one_line_for_shards(words, people, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        predict(people / "val", *words, out=tmp_path / "out")
+    assert f"predict: {words[0]} does nothing for shards" in capsys.readouterr().err
+
+
+def test_a_stride_without_a_video_is_named(photos, checkpoint, capsys):
+    predict(photos / "b.jpg", "--checkpoint", checkpoint, "--stride", "5")
+    assert "note: --stride is of videos, and there is none" in capsys.readouterr().err
+
+
+def test_a_folder_above_packed_shards_names_them(people):
+    with pytest.raises(UserError, match=f"packed shards are in {people / 'train'} and {people / 'val'}: give these"):
+        find_items([str(people)])
+
+
 def test_draw_needs_a_folder(photos, checkpoint, capsys):
     with pytest.raises(SystemExit):
         predict(photos, "--checkpoint", checkpoint, "--draw")

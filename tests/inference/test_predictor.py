@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from mivolo_lite import Predictor
 from mivolo_lite.card import NO_AGES
 from mivolo_lite.errors import UserError
+from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.align import align
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.inference import predictor as predictor_module
@@ -282,6 +284,14 @@ def test_importing_the_package_imports_no_torch():
 def test_a_device_that_computes_nothing_here_is_one_line(name, reason):
     with pytest.raises(UserError, match=rf"--device {name}: not usable here \({reason}.*\); try cpu"):
         choose_device(name)
+
+
+def test_a_model_of_bodies_alone_that_is_shown_none_is_one_line(tmp_path):
+    card = replace(tiny_estimator().card, model={"name": "single", "backbone": "test_resnet", "input": "body"})
+    Estimator(card).save(tmp_path)
+    with pytest.raises(UserError, match="--persons none: the model looks at bodies alone"):
+        Predictor.load(tmp_path, persons="none", device="cpu")
+    assert Predictor.load(tmp_path, detector=None, persons="none", device="cpu").estimator  # the boxes are given later
 
 
 def test_flipped_an_image_and_its_mirror_image_give_the_same_age():

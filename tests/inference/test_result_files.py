@@ -36,6 +36,15 @@ def test_both_layouts_have_the_same_rows(tmp_path):
     assert json.loads((tmp_path / "rejected.jsonl").read_text()) == {"image": "no.png", "reason": "no photo"}
 
 
+def test_tasks_called_as_other_columns_leave_these_as_they_are(tmp_path):
+    tasks = {"source": {"value": "scan", "probability": 0.9}, "flags": {"value": "yes", "probability": 0.8}}
+    result = Result([{"source": "a.png", "age": 1.5, "tasks": tasks, "inputs": ["face"], "flags": ["blurred"]}])
+    write_results([result], tmp_path, list(tasks))
+    (row,) = table(tmp_path / "predictions.csv")
+    assert (row["source"], row["flags"], row["inputs"]) == ("a.png", "blurred", "face")
+    assert (row["task_source"], row["task_source_probability"], row["task_flags"]) == ("scan", "0.9", "yes")
+
+
 def test_there_are_tracks_of_videos_alone(tmp_path):
     write_results(RESULTS[:2], tmp_path, [])
     names = {path.name for path in tmp_path.iterdir()}

