@@ -85,7 +85,7 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
         if getattr(data, option) and len(trainer.estimator.inputs) == 1:
             yield f"data.{option}: nothing is hidden from a model with one input"
     if optim.warmup_epochs >= optim.epochs:
-        yield f"optim.warmup_epochs {optim.warmup_epochs:g}: all {optim.epochs:g} epochs are in the warm-up"
+        yield f"optim.warmup_epochs {optim.warmup_epochs:g}: the learning rate rises to the end, after {optim.epochs:g}"
     if trainer.config.train.freeze and begins_random(trainer.config):
         yield "train.freeze: what it holds has random weights; begin with others, by init_from or model.pretrained"
     yield from unused_options(trainer.config)

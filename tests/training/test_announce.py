@@ -103,6 +103,6 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
     assert "careful: group: no training sample is Martian\n" in said
     assert "careful: optim.power: optim.schedule cosine has no such option\n" in said
     assert f"careful: each step of 500 has samples more than once, of {len(index) - len(women)} that there are;" in said
-    assert "careful: optim.warmup_epochs 2: all 1 epochs are in the warm-up\n" in said
+    assert "careful: optim.warmup_epochs 2: the learning rate rises to the end, after 1\n" in said
     assert "careful: train.freeze: what it holds has random weights; begin with others" in said
     assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said
