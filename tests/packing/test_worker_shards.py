@@ -88,6 +88,7 @@ def test_the_files_may_lie_elsewhere_on_another_machine(images, tmp_path):
     assert sum(map(len, packed.splits.values())) == len(lines) - 1
 
 
+@pytest.mark.slow
 def test_processes_agree_who_is_linked_by_photos_of_several(images, tmp_path):
     """Sets of names have another order in each process."""
     names = [path.name for path in sorted(images.glob("*.jpg"))[:12]]
