@@ -80,7 +80,8 @@ def evaluate(
     """
     if robustness_samples is not None and not robustness:
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
-    out, estimator = Path(out), Estimator.load(checkpoint)
+    out = Path(out)
+    estimator = Estimator.load(checkpoint)
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()

@@ -105,7 +105,8 @@ def _rows(name: str, checkpoint: str, data: Mapping[str, str], out: Path, **opti
         pair = f"{name}_on_{data_name}"
         metrics = evaluate(checkpoint, folder, out / pair, **options)
         described = {key: metrics["data"][key] for key in DOUBTS if key in metrics["data"]}
-        described |= {key: metrics[key] for key in ("tta",) if key in metrics}
+        if "tta" in metrics:
+            described["tta"] = metrics["tta"]
         for inputs, section in metrics.get("inputs", {None: metrics}).items():
             cells_by_inputs.setdefault(inputs, {})[data_name] = _cell(section) | described | {"folder": pair}
     return [

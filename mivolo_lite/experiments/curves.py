@@ -16,8 +16,8 @@ from mivolo_lite.reporting.page import Page, Part, Plots, Section, Table
 from mivolo_lite.reporting.plot_folder import save_plots
 from mivolo_lite.reporting.plots import COLOURS, Plot, legend
 from mivolo_lite.reporting.provenance import provenance
-from mivolo_lite.training.json_lines import read_records
-from mivolo_lite.training.run_summary import LOG_FILE, best_evaluation, runs_in
+from mivolo_lite.training.json_lines import LOG_FILE, read_records
+from mivolo_lite.training.run_summary import best_evaluation, runs_in
 
 PAGE_FILE = "report.html"
 _PLOTS = (

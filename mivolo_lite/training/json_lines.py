@@ -8,6 +8,9 @@ from typing import Any
 
 from mivolo_lite.files import read_file
 
+LOG_FILE = "metrics.jsonl"
+"""The log in a run's folder."""
+
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The lines that hold objects; none where there is no file."""

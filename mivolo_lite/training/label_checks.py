@@ -1,4 +1,4 @@
-"""Checks, before step 1, that the data has what a run learns and what its evaluations compare."""
+"""Checks that the data has what a run learns and what its evaluations compare: before step 1, and of a stream later."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -15,6 +15,7 @@ from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
 
 _MANY = 1000
+"""Samples of which not all lack a label by chance."""
 
 
 def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> dict[str, int]:

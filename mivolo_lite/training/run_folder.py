@@ -13,15 +13,15 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, read_file, sync_files, write_text
 from mivolo_lite.lineage import RUN_FILE
 from mivolo_lite.system import try_lock
-from mivolo_lite.training.json_lines import read_records, to_line
+from mivolo_lite.training.json_lines import LOG_FILE, read_records, to_line
 
 _LOCK_PATIENCE = 10.0
 """Seconds to wait for a job that was just killed to release its lock."""
 _REMEDY = "the checkpoints are whole; make room, then --resume auto"
 _RUN_FILES = {
-    RUN_FILE, "metrics.jsonl", "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
+    RUN_FILE, LOG_FILE, "broken.jsonl", "lock", "seen", "checkpoints", "best", "best.partial", "best.old",
     "tensorboard", "trackers.json", "wandb", "mlruns", "find-lr",
-    "profile", f"{RUN_FILE}.partial", "metrics.jsonl.partial", "metrics.partial", "seen.partial",
+    "profile", f"{RUN_FILE}.partial", f"{LOG_FILE}.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
 """Files that a run writes into its folder."""
 
@@ -37,7 +37,7 @@ class RunFolder:
         self.config = self.path / RUN_FILE
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
-        self.metrics = self.path / "metrics.jsonl"
+        self.metrics = self.path / LOG_FILE
         self.broken = self.path / "broken.jsonl"
         self.lock = self.path / "lock"
         self.probe = self.path / "seen"

@@ -5,9 +5,7 @@ from statistics import median
 from typing import Any
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.training.json_lines import read_records
-
-LOG_FILE = "metrics.jsonl"
+from mivolo_lite.training.json_lines import LOG_FILE, read_records
 
 
 def runs_in(folder: Path) -> list[Path]:
