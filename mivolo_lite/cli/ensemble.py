@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from mivolo_lite.cli.combining import checkpoints_and_out, tell_next_step
+from mivolo_lite.cli.combining import combining_parser, tell_next_step
+from mivolo_lite.cli.options import parse
 
 
 def run(argv: Sequence[str]) -> None:
     """``ensemble RUN/best RUN/best [...] --out DIR``: one checkpoint that answers with the mean of several models."""
-    checkpoints, out = checkpoints_and_out(argv, "ensemble", run, "two or more of one method and one image size")
+    options = parse(combining_parser("ensemble", run, "two or more of one method and one image size"), argv)
     from mivolo_lite.convert.ensemble import ensemble
 
-    tell_next_step(ensemble(checkpoints, out))
+    tell_next_step(ensemble(**options))

@@ -26,7 +26,8 @@ _SAME = ("image_size", "normalisation", "age")
 def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose weights are the mean of those of the checkpoints: a uniform soup.
 
-    The models must have started from the same weights; the mean of others answers nothing. Batch statistics are
+    The models must have started from the same weights and have stayed near them: of long trainings, or of others, the
+    mean is worse than each (``greedy_soup`` measures). Batch statistics are
     averaged like weights; what a method keeps for its loss alone begins anew. The card is that of the first with the
     licences and data of all, without its metrics and calibration, which are another model's.
 
@@ -38,6 +39,13 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
         UserError: ``out`` exists, there are fewer than two checkpoints, or they differ in what defines a model.
     """
     out = require_new_folder("soup", checkpoints, out)
+    write_mean(checkpoints, out)
+    note_differences([Card.load(locate(folder)) for folder in checkpoints], checkpoints)
+    return out
+
+
+def write_mean(checkpoints: Sequence[Path | str], out: Path) -> None:
+    """Write the mean of the checkpoints, see ``soup``. Raises UserError where they differ in what defines a model."""
     estimators = [Estimator.load(folder) for folder in checkpoints]
     cards = [Card.load(locate(folder)) for folder in checkpoints]
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
@@ -45,7 +53,6 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     # Those of the estimators: a file may leave the normalisation to its model.
     for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
         require_equal(shared_values(estimators[0], estimator, _SAME), folder)
-    note_differences(cards, checkpoints)
     states = [estimator.state_dict() for estimator in estimators]
     for state, folder in zip(states[1:], checkpoints[1:], strict=True):
         _require_same_weights(states[0], state, folder)
@@ -57,7 +64,6 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     }
     estimators[0].card = replace(cards[0], metrics={}, calibration={}, **joined_sources(cards, checkpoints))
     estimators[0].save(out, weights)
-    return out
 
 
 def _require_same_weights(first: dict[str, Tensor], other: dict[str, Tensor], folder: Path | str) -> None:

@@ -7,10 +7,12 @@ import yaml
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
 from mivolo_lite.convert.ensemble import ensemble
+from mivolo_lite.convert.greedy_soup import greedy_soup
 from mivolo_lite.convert.soup import soup
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
+from tests.shards.tiny_shards import make_shards
 
 SPAN = {"min_age": 0, "max_age": 100}
 
@@ -96,3 +98,42 @@ def test_checkpoints_that_cannot_be_averaged_are_one_line(tmp_path):
         soup([tmp_path / "a"], tmp_path / "soup")
     with pytest.raises(UserError, match="already exists"):
         soup([tmp_path / "a", tmp_path / "a"], tmp_path / "b")
+
+
+def bias_of(folder):
+    return Estimator.load(folder).state_dict()["method.head.bias"][0].item()
+
+
+def with_bias(folder, bias):
+    state = saved(folder, 0)
+    state["method.head.bias"].fill_(bias)
+    Estimator(Card.load(folder)).save(folder, state)
+    return folder
+
+
+def test_a_greedy_soup_takes_the_best_first_and_leaves_out_what_makes_it_worse(tmp_path, capsys):
+    far, best, over, under = (with_bias(tmp_path / str(bias), bias) for bias in (9.0, 3.0, 4.5, 1.5))
+    # 3 errs by 0.25; with 4.5 the mean is 3.75, with 1.5 it is 2.25, with both 3: only none of them is better.
+    out = greedy_soup([far, best, over, under], tmp_path / "soup", lambda folder: abs(bias_of(folder) - 3.5))
+    assert bias_of(out) == 3.75
+    verdicts = [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines()[4:]]
+    assert verdicts == ["kept", "left out", "left out"]
+
+
+def test_a_greedy_soup_that_is_no_better_than_one_model_says_which(tmp_path):
+    best, other = with_bias(tmp_path / "best", 3.0), with_bias(tmp_path / "other", 9.0)
+    with pytest.raises(UserError, match="best alone is better"):
+        greedy_soup([other, best], tmp_path / "soup", lambda folder: abs(bias_of(folder) - 3.0))
+    assert not (tmp_path / "soup").exists()
+
+
+def test_a_greedy_soup_is_measured_on_data_that_no_model_has_learnt(tmp_path, capsys):
+    index = make_shards(tmp_path / "data", [12])
+    saved(tmp_path / "a", 0)
+    command = ["soup", str(tmp_path / "a"), str(tmp_path / "a"), "--data", str(tmp_path / "data"), "--out"]
+    main([*command, str(tmp_path / "soup")])
+    assert "kept" in capsys.readouterr().out
+    saved(tmp_path / "a", 0, card={"data_digest": index.digest})
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, str(tmp_path / "other")])
+    assert "was trained on it" in capsys.readouterr().err
