@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mivolo_lite.card import Tta
 from mivolo_lite.cli.combining import combining_parser, tell_next_step
 from mivolo_lite.cli.options import parse
 from mivolo_lite.cli.shared_options import add_tta
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
         tell_next_step(soup(**options))
 
 
-def _mae_on(data: str, tta: str | None) -> Callable[[Path | str], float]:
+def _mae_on(data: str, tta: Tta | None) -> Callable[[Path | str], float]:
     from mivolo_lite.evaluation.evaluate import evaluate
 
     def mae(checkpoint: Path | str) -> float:
