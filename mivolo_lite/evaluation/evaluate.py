@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from mivolo_lite.card import Tta
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
@@ -15,7 +13,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import doubts
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
 from mivolo_lite.evaluation.nist import LEGAL_AGES
-from mivolo_lite.evaluation.predict import images_needed, predict, predict_each
+from mivolo_lite.evaluation.predict import Evaluator, predict, predict_each
 from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
@@ -85,21 +83,18 @@ def evaluate(
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
-    input_sets = columns_of(inputs, estimator.inputs, checkpoint)
+    evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))
     left_out = _leave_out_tasks(estimator, index)
-    images = images_needed(estimator, input_sets)
-    samples = choose(index, images, robustness_samples) if robustness else None
+    samples = choose(index, evaluator.inputs, robustness_samples) if robustness else None
     if accelerator.is_main_process:
         require_replaceable(out, RESULT_FILES)  # before hours of estimating
         result_folder(out, ())
-    columns = _estimate(estimator, index, accelerator, input_sets, batch, workers)
-    measured = None
-    if samples is not None:
-        measured = measure_robustness(estimator, index, samples, accelerator, input_sets, batch, workers)
+    columns = _estimate(evaluator, batch, workers)
+    measured = None if samples is None else measure_robustness(evaluator, samples, batch, workers)
     metrics = {
         "checkpoint": str(checkpoint),
         "data": _describe_data(data, index, folds, exclude)
-        | doubts(checkpoint, estimator.card, data, index, folds, images),
+        | doubts(checkpoint, estimator.card, data, index, folds, evaluator.inputs),
         **_describe_estimator(estimator, index, left_out),
         **_sections(columns, legal_ages, estimator.card.calibration.get("level"), measured),
     }
@@ -110,30 +105,23 @@ def evaluate(
         if report:
             from mivolo_lite.evaluation.evaluation_report import write_evaluation_report  # matplotlib takes a second
 
-            files = METRICS_FILE, PREDICTIONS_FILE
-            write_evaluation_report(metrics, columns, input_sets, estimator, index, samples, out, files, figures)
+            write_evaluation_report(metrics, columns, evaluator, samples, out, figures)
         write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
 
 
-def _estimate(
-    estimator: Estimator,
-    index: ShardIndex,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    batch: int,
-    workers: int,
-) -> dict[str | None, Predictions]:
+def _estimate(evaluator: Evaluator, batch: int, workers: int) -> dict[str | None, Predictions]:
     """The predictions for every sample, with age intervals where the checkpoint is calibrated."""
-    images, ranks = images_needed(estimator, input_sets), (accelerator.process_index, accelerator.num_processes)
-    loader = eval_loader(index, images, estimator.card.image_size, batch, workers, *ranks)
+    estimator, index, accelerator = evaluator.estimator, evaluator.index, evaluator.accelerator
+    ranks = accelerator.process_index, accelerator.num_processes
+    loader = eval_loader(index, evaluator.inputs, estimator.card.image_size, batch, workers, *ranks)
     estimator.to(accelerator.device)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
-    if None in input_sets:
+    if None in evaluator.input_sets:
         columns: dict[str | None, Predictions] = {None: predict(estimator, loader, index, accelerator)}
     else:
-        columns = predict_each(estimator, loader, index, accelerator, input_sets)
+        columns = predict_each(evaluator, loader)
     return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
 
 

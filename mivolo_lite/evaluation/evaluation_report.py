@@ -1,13 +1,13 @@
 """The report of one evaluation: its metrics, with the images on which the model errs most."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import about_data, about_model, cautions
-from mivolo_lite.evaluation.predict import images_needed
+from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.predict import Evaluator
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result, worst_rows
@@ -18,40 +18,35 @@ from mivolo_lite.shards.index import ShardIndex
 def write_evaluation_report(
     metrics: dict,
     columns: Mapping[str | None, Predictions],
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    estimator: Estimator,
-    index: ShardIndex,
+    evaluator: Evaluator,
     corrupted: np.ndarray | None,
     out: Path,
-    files: Sequence[str],
     figures: str,
 ) -> None:
     """Write ``report.html`` and ``plots/``.
 
     Args:
         metrics: of ``evaluate``.
-        columns: the predictions, by the names of ``input_sets``.
-        input_sets: the images that the model was shown.
-        estimator, index: the model and the data.
+        columns: the predictions, by the names of the input sets.
+        evaluator: the model and the data.
         corrupted: numbers of the samples whose images were made worse, of which the report shows one; None for none.
         out: folder of the results.
-        files: that lie next to the report.
         figures: format of the plots' files.
     """
-    example = None if corrupted is None else _most_images(index, corrupted, images_needed(estimator, input_sets))
-    results, size = [], estimator.card.image_size
+    index, card, results = evaluator.index, evaluator.estimator.card, []
+    example = None if corrupted is None else _most_images(index, corrupted, evaluator.inputs)
     for name, predictions in columns.items():
-        images = input_sets[name]
+        images = evaluator.input_sets[name]
         section = metrics if name is None else metrics["inputs"][name]
         faces = thumbnails(index, worst_rows(predictions).tolist(), images)
-        versions = {} if example is None else corrupted_thumbnails(index, example, images, size)
+        versions = {} if example is None else corrupted_thumbnails(index, example, images, card.image_size)
         results.append(Result(name, section, predictions, faces, versions))
-    about = about_model(metrics["checkpoint"], estimator.card) | {
+    about = about_model(metrics["checkpoint"], card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
-        "Calibration data": _calibrated_on(estimator.card.calibration, metrics),
+        "Calibration data": _calibrated_on(card.calibration, metrics),
         "Tasks left out": "; ".join(f"{name}: {why}" for name, why in metrics.get("tasks_left_out", {}).items()),
     }
-    warning = " ".join(cautions(metrics["data"]))
+    files, warning = (METRICS_FILE, PREDICTIONS_FILE), " ".join(cautions(metrics["data"]))
     write_report(results, about, out, files, figures, warning)
 
 

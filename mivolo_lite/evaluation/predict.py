@@ -1,7 +1,7 @@
 """Running a model over every sample of a data set, each exactly once at any world size."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,28 @@ class Interrupted(Exception):
     """The process must end before an evaluation is done."""
 
 
+@dataclass(frozen=True)
+class Evaluator:
+    """An estimator with the samples that it is run over, by all ranks together.
+
+    Attributes:
+        estimator: on the accelerator's device when it is run.
+        index: the data.
+        accelerator: joins the ranks.
+        input_sets: what the estimator is shown, of ``face`` and ``body``, by the name of the result.
+    """
+
+    estimator: Estimator
+    index: ShardIndex
+    accelerator: Accelerator
+    input_sets: Mapping[str | None, tuple[str, ...]]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The estimator's inputs that are in any of the input sets."""
+        return tuple(name for name in self.estimator.inputs if any(name in names for names in self.input_sets.values()))
+
+
 def predict(
     estimator: Estimator,
     loader: BatchLoader,
@@ -41,7 +63,8 @@ def predict(
         UserError: likewise, or no sample has what it looks at.
         Interrupted: likewise.
     """
-    predictions = predict_each(estimator, loader, index, accelerator, {None: estimator.inputs}, should_stop)[None]
+    evaluator = Evaluator(estimator, index, accelerator, {None: estimator.inputs})
+    predictions = predict_each(evaluator, loader, should_stop)[None]
     if predictions.missing == len(predictions.key):
         why = f"; {len(predictions.unreadable)} images cannot be decoded" if predictions.unreadable else ""
         raise UserError(f"{no_image(index, estimator.inputs)}{why}")
@@ -55,30 +78,24 @@ def no_image(index: ShardIndex, inputs: Sequence[str], model: str = "the model")
 
 @torch.inference_mode()
 def predict_each(
-    estimator: Estimator,
-    loader: BatchLoader,
-    index: ShardIndex,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    should_stop: Callable[[], bool] = lambda: False,
+    evaluator: Evaluator, loader: BatchLoader, should_stop: Callable[[], bool] = lambda: False
 ) -> dict[str | None, Predictions]:
     """Run the estimator over the index, once for each set of inputs. Every rank gets all predictions.
 
     Args:
-        estimator: on the accelerator's device.
+        evaluator: what is run over what.
         loader: reads every sample of the index once over all ranks, with all images of the input sets.
-        index, accelerator: the data and the device.
-        input_sets: of ``face`` and ``body``, by the name of the predictions.
         should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
 
     Raises:
         UserError: the estimates are no numbers.
         Interrupted: ``should_stop`` said so.
     """
+    estimator, index, input_sets = evaluator.estimator, evaluator.index, evaluator.input_sets
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or index.num_identities]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
     unreadable: set[str] = set()
-    for name, batch, output in passes(estimator, loader, accelerator, input_sets, "evaluating"):
+    for name, batch, output in passes(evaluator, loader, "evaluating"):
         if should_stop():
             raise Interrupted
         unreadable.update(batch.broken)
@@ -104,29 +121,20 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     return logits[:, female] - logits[:, 1 - female]
 
 
-def images_needed(estimator: Estimator, input_sets: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
-    """The estimator's inputs that are in any of the input sets."""
-    return tuple(name for name in estimator.inputs if any(name in names for names in input_sets.values()))
-
-
 def passes(
-    estimator: Estimator,
-    loader: BatchLoader,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    description: str,
+    evaluator: Evaluator, loader: BatchLoader, description: str
 ) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
     """The estimator's raw outputs for every batch of this rank, once for each set of inputs.
 
     Args:
-        estimator, loader, accelerator, input_sets: as for ``predict_each``; to be iterated in inference mode.
+        evaluator, loader: as for ``predict_each``; to be iterated in inference mode.
         description: of the progress bar.
     """
-    estimator.eval()
+    estimator, accelerator = evaluator.estimator.eval(), evaluator.accelerator
     hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
     batches = to_device(loader, accelerator.device)
     for batch in tqdm(batches, description, len(loader), leave=False, unit="batch", disable=hidden):
-        for name, images in input_sets.items():
+        for name, images in evaluator.input_sets.items():
             with accelerator.autocast():
                 output = estimator(**batch.images(images))
             yield name, batch, output

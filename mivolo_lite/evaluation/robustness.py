@@ -16,18 +16,16 @@ Hendrycks and Dietterich, ICLR 2019.) Its limits:
   the detector that cuts them is not in it. A body whose face was blacked out when it was cut has none to cover.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.intervals import (
     Identity,
     as_pair,
@@ -39,7 +37,7 @@ from mivolo_lite.evaluation.intervals import (
     select,
 )
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predict import images_needed, mask_unseen, passes
+from mivolo_lite.evaluation.predict import Evaluator, mask_unseen, passes
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
@@ -126,33 +124,25 @@ def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.nd
 
 @torch.inference_mode()
 def measure_robustness(
-    estimator: Estimator,
-    index: ShardIndex,
-    samples: np.ndarray,
-    accelerator: Accelerator,
-    input_sets: Mapping[str | None, tuple[str, ...]],
-    batch: int,
-    workers: int,
+    evaluator: Evaluator, samples: np.ndarray, batch: int, workers: int
 ) -> dict[str | None, dict | None]:
     """Run the estimator over all versions of the samples. Every rank gets the whole result.
 
     Args:
-        estimator: on the accelerator's device.
-        index: the data.
+        evaluator: what is run over what.
         samples: numbers of the samples, as ``choose`` gives them.
-        accelerator: the device.
-        input_sets: images that the model is given, by the name of the result.
         batch: images of one forward pass, filled with whole samples.
         workers: decoding processes.
 
     Returns:
         What ``degradation`` gives, by the names of ``input_sets``.
     """
-    dataset = CorruptedDataset(index, images_needed(estimator, input_sets), estimator.card.image_size)
-    ranks = accelerator.process_index, accelerator.num_processes
+    estimator, index, input_sets = evaluator.estimator, evaluator.index, evaluator.input_sets
+    dataset = CorruptedDataset(index, evaluator.inputs, estimator.card.image_size)
+    ranks = evaluator.accelerator.process_index, evaluator.accelerator.num_processes
     loader = BatchLoader(dataset, SubsetSampler(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in input_sets}
-    for name, versions, output in passes(estimator, loader, accelerator, input_sets, "corrupting"):
+    for name, versions, output in passes(evaluator, loader, "corrupting"):
         (age,) = mask_unseen(versions.seen(input_sets[name]), estimator.estimate(output)[0].age)
         columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
         sample, estimate = (column.cpu().numpy() for column in columns)
