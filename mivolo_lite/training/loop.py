@@ -198,7 +198,8 @@ class Trainer:
         self.flops = model_flops(self.estimator, device, self.launch.resolve(config.train.precision))
         self._prepare_estimator()
         self._load_weights()
-        self._measure()
+        self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
+        self.weights_bytes = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
         self.estimator.to(device)
         self._build_engine()
         shares = [train_set.weight for train_set in self.data.train_sets]
@@ -212,7 +213,8 @@ class Trainer:
         """Raise UserError where the loaders' batches or a checkpoint do not fit."""
         loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
         require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
-        require_disk(self.folder.path, self.checkpoint_bytes)
+        copies = 3 if self.average is None else 4  # the weights, two Adam moments, and the average
+        require_disk(self.folder.path, copies * self.weights_bytes)
 
     def _prepare_estimator(self) -> None:
         """Activation checkpointing, batch norm, and the memory format."""
@@ -232,13 +234,6 @@ class Trainer:
             lines = init_from(self.estimator, self.config.init_from)
             if self.accelerator.is_main_process:
                 print(*lines, sep="\n", end="\n" if lines else "", flush=True)
-
-    def _measure(self) -> None:
-        """How large the model is, and what a checkpoint of it will take."""
-        self.parameters = sum(parameter.numel() for parameter in self.estimator.parameters())
-        weights = sum(tensor.nbytes for tensor in self.estimator.state_dict().values())
-        is_averaged = self.config.optim.ema_decay or self.config.optim.swa_start is not None
-        self.checkpoint_bytes = weights * (4 if is_averaged else 3)  # two Adam moments, and the average
 
     def _build_engine(self) -> None:
         config = self.config
