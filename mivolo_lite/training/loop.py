@@ -267,7 +267,7 @@ class Trainer:
         (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
         is_other = self.state.val_digest not in ("", self.val_index.digest)
         if is_other or is_gone and math.isfinite(self.state.best_mae):
-            self.state.best_mae, self.state.stale, self.state.evaluated = math.inf, 0, -1
+            self.state.forget_best()
             if self.accelerator.is_main_process:
                 reason = "data.val: another data set than before" if is_other else f"{self.folder.best}: is gone"
                 print(f"{reason}; `best` is chosen anew", flush=True)
@@ -372,7 +372,8 @@ class Trainer:
         is_measured = math.isfinite(error)
         if not (is_measured or self.folder.has_best()):  # said once
             self.logger.log(f"careful: {unmeasured(self)}, so `best` has the latest weights")
-        is_best = error <= self.state.best_mae  # of equals the latest, which has learnt more
+        is_best = self.state.count_evaluation(error)
+        self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
         self.logger.log_metrics(
             "val",
             self.state.step,
@@ -382,11 +383,7 @@ class Trainer:
         if predictions.unreadable:
             count, first = len(predictions.unreadable), predictions.unreadable[0]
             self.logger.log(f"data.val: {count} images cannot be decoded and count as missing, first {first}")
-        has_progress = error < self.state.best_mae or not is_measured  # equal is none
-        self.state.stale = 0 if has_progress else self.state.stale + 1
-        self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
         if is_best:
-            self.state.best_mae = error
             self._save_best(metrics)
 
     def _is_stale(self) -> bool:

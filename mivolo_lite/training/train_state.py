@@ -73,6 +73,26 @@ class TrainState:
         if self.best_mae is None or math.isnan(self.best_mae):
             self.best_mae = math.inf
 
+    def count_evaluation(self, error: float) -> bool:
+        """Count an evaluation of the present weights.
+
+        Args:
+            error: the ``validation_error``, infinite where it is not measured.
+
+        Returns:
+            Whether they are the best: of equals the latest, which have learnt more.
+        """
+        has_progress = error < self.best_mae or not math.isfinite(error)  # equal is none
+        self.stale = 0 if has_progress else self.stale + 1
+        is_best = error <= self.best_mae
+        if is_best:
+            self.best_mae = error
+        return is_best
+
+    def forget_best(self) -> None:
+        """Forget the lowest error, and that any weights were evaluated."""
+        self.best_mae, self.stale, self.evaluated = math.inf, 0, -1
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that JSON knows: no error yet is null."""
         return asdict(self) | {"best_mae": self.best_mae if math.isfinite(self.best_mae) else None}
