@@ -45,7 +45,7 @@ def check_validation(
     learnt = {IDENTITY, *loss_weights(config)}.difference(unlearnt)
     known = {name: count for name, count in known.items() if name in learnt}
     require_labels("data.val", config.data.val, samples, known, inputs)
-    require_decodable("data.val", index, inputs)
+    _require_decodable(index, inputs)
 
 
 def loss_weights(config: RunConfig) -> dict[str, float]:
@@ -136,12 +136,11 @@ def require_learnt(loss: float, samples: int, epoch: int) -> None:
         )
 
 
-def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str]) -> None:
+def _require_decodable(index: ShardIndex, inputs: Sequence[str]) -> None:
     """Raise UserError where none of 256 images, evenly spaced, can be decoded. A few are counted where they are met.
 
     Args:
-        option: ``data.val``.
-        index: of the data set, in which some sample has an image.
+        index: of ``data.val``, in which some sample has an image.
         inputs: images that the model looks at.
     """
     dataset = ShardDataset(index, inputs, image_size=8)
@@ -153,6 +152,6 @@ def require_decodable(option: str, index: ShardIndex, inputs: Sequence[str]) -> 
             return
         broken = broken or batch.broken[0]
     raise UserError(
-        f"{option} {index.folder}: none of {len(tried)} images that were tried can be decoded, first {broken}; pack "
+        f"data.val {index.folder}: none of {len(tried)} images that were tried can be decoded, first {broken}; pack "
         "the data set again"
     )

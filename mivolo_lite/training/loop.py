@@ -59,11 +59,11 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig):
-        self.config = config
-        optim = config.optim
+        self.config, optim = config, config.optim
         self.launch, self.plan, self.accelerator, self.heartbeat = setup(
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
+        is_main = self.accelerator.is_main_process
         self._check_options()
         self.classes = classes_to_learn(config.tasks)
         self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
@@ -72,7 +72,9 @@ class Trainer:
         self.val_index = config.data.load(config.data.val_set)
         self.steps_per_epoch = self.reader.samples / optim.global_batch
         self.folder = RunFolder(config.run)
-        self._begin_folder()
+        if is_main:
+            self.folder.begin(config.resume)
+        require_shared_folder(self.folder, self.accelerator)
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
         self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
         self.preemption, self.schedule = Preemption(self.accelerator), SaveSchedule(config.train.save_every)
@@ -91,7 +93,6 @@ class Trainer:
         self.val_loader = self._val_loader()
         check_validation(config, self.val_index, self.estimator.inputs, self.classes, self.unlearnt)
         self._check_space()
-        is_main = self.accelerator.is_main_process
         self.changed = changed_options(self.folder.config, config) if self.resumed and is_main else {}
         if is_main:
             self.folder.save_config(dump_run_config(config))
@@ -126,7 +127,9 @@ class Trainer:
 
     def _learn_all(self) -> None:
         # A run that ended between saving and evaluating begins with the evaluation.
-        if self.state.evaluated < self.state.step and not self._evaluate() or self._is_stale():
+        if self.state.evaluated < self.state.step and not self._evaluate():
+            return
+        if self._is_stale():
             return
         results: list[StepResult] = []
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
@@ -175,11 +178,6 @@ class Trainer:
         if is_main:
             trackers = start_trackers(self.config.train.trackers, self.folder.path, named_options(self.config), step)
         return RunLogger(self.folder, self.total_steps, step, is_main, trackers)
-
-    def _begin_folder(self) -> None:
-        if self.accelerator.is_main_process:
-            self.folder.begin(self.config.resume)
-        require_shared_folder(self.folder, self.accelerator)
 
     def _build(self) -> None:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""

@@ -48,19 +48,16 @@ class RunFolder:
         """Make the folder, on one rank alone, and keep other jobs out of it while this process lives.
 
         Raises:
-            UserError: it holds a run already and ``resume`` is not ``auto``, or ``resume`` is neither, or another
-                job is at work in it.
+            UserError: it holds a run already and ``resume`` is not ``auto``, or another job is at work in it.
         """
-        if resume not in ("auto", "no"):
-            raise UserError(f"--resume {resume}: give `auto` or `no`")
-        if resume == "no" and self._is_occupied():
+        if resume != "auto" and self._is_occupied():
             raise UserError(
                 f"--run {self.path}: holds a run already; add --resume auto to resume it, or choose another folder"
             )
         with explain_write_errors(self.path, "choose another --run, or mend the disk"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            if resume == "no":
+            if resume != "auto":
                 self._clear_failed_start()
             self.checkpoints.mkdir(exist_ok=True)
             if self._old_best.exists() and not self.best.exists():  # killed between two renames
