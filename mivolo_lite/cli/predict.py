@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mivolo_lite.wording import count_of
 if TYPE_CHECKING:
     from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.predictor import Predictor
+    from mivolo_lite.inference.resuming import Processes
     from mivolo_lite.inference.sources import Item
 
 _MIN_SCORE = 0.7
@@ -108,8 +109,8 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     items, notes = _find_items(options, out)
     if all(item.kind == "video" for item in items):
         import_av()  # beside photos, videos that need it are listed as rejected
-    rank, world_size, wait = _processes()
-    if to_terminal and world_size > 1:
+    processes = _processes()
+    if to_terminal and processes.world_size > 1:
         raise UserError("predict: several processes need a folder for their results; give --out DIR")
     boxes = None
     if options["boxes"] is not None:
@@ -123,11 +124,11 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     )
     annotated = out / ANNOTATED if options["draw"] else None
     reading = PredictOptions(boxes, annotated, options["stride"], options["batch"])
-    if rank == 0:
+    if processes.rank == 0:
         for note in [*notes, *predictor.notes]:
             complain(printable(f"note: {note}"))
     try:
-        counts = predict(predictor, items, out, reading, _settings(options, predictor, boxes), rank, world_size, wait)
+        counts = predict(predictor, items, out, reading, _settings(options, predictor, boxes), processes)
     except Unfinished as unfinished:
         if unfinished.written is not None:
             _report(out, unfinished.written, options["draw"], to_terminal)
@@ -150,14 +151,15 @@ def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesF
     }
 
 
-def _processes() -> tuple[int, int, Callable[[], None]]:
-    """This process's rank, how many there are, and what waits for all of them."""
+def _processes() -> "Processes":
+    from mivolo_lite.inference.resuming import Processes
+
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return 0, 1, lambda: None
+        return Processes()
     from mivolo_lite.distributed.accelerator import join_processes
 
     accelerator = join_processes()
-    return accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
+    return Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
 
 
 def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal: bool) -> None:

@@ -12,7 +12,7 @@ from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
 from mivolo_lite.files import result_folder, written_aside
 from mivolo_lite.inference.partial_results import PartialResults
-from mivolo_lite.inference.resuming import run_resumably
+from mivolo_lite.inference.resuming import Processes, run_resumably
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.windows import Detection
 from mivolo_lite.inference.work import Result
@@ -83,6 +83,7 @@ def find_faces(
         settings,
         lambda items: _look(items, names, detector),
         lambda results: _write(results, rows, [*table.columns], name_column, ambiguous, out),
+        Processes(),
     )
     assert found is not None  # this is the only process
     if not found.faces:

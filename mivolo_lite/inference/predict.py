@@ -1,7 +1,7 @@
 """The command ``predict``: a list of work, shared out over processes, to rows in files."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.result_files import RESULT_FILES, write_results
-from mivolo_lite.inference.resuming import run_resumably
+from mivolo_lite.inference.resuming import Processes, run_resumably
 from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.sources import Item, read_image
 from mivolo_lite.inference.video import predict_video
@@ -140,9 +140,7 @@ def predict(
     out: Path,
     options: PredictOptions,
     settings: Mapping[str, Any],
-    rank: int = 0,
-    world_size: int = 1,
-    wait: Callable[[], None] = lambda: None,
+    processes: Processes,
 ) -> dict[str, int] | None:
     """Write ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, of videos, ``tracks.csv``.
 
@@ -150,12 +148,11 @@ def predict(
 
     Args:
         predictor: estimates, on this process's device.
-        items: the work of all processes; this one does every ``world_size``-th.
+        items: the work of all processes.
         out: folder for the results; made where it is missing.
         options: how items are read.
         settings: all that results depend on, for ``json``.
-        rank, world_size: of this process, and how many there are.
-        wait: returns when all processes have called it.
+        processes: this one, and those that it shares the items with.
 
     Returns:
         the numbers of ``rows`` and of ``rejected`` items; None from all processes but the first.
@@ -164,8 +161,9 @@ def predict(
         UserError: ``out`` holds other results, or cannot be written; or the model's answers are no numbers.
         Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
     """
-    cv2.setNumThreads(1 if world_size > 1 else cv2.getNumThreads())
-    if rank == 0:
+    if processes.world_size > 1:
+        cv2.setNumThreads(1)
+    if processes.rank == 0:
         result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
         if options.annotated is not None:
             result_folder(options.annotated, ())
@@ -173,11 +171,9 @@ def predict(
     counts = run_resumably(
         PartialResults(out, items, numbered=options.annotated is not None),
         settings,
-        lambda own: run_items(predictor, own, options, hidden=rank != 0),
+        lambda own: run_items(predictor, own, options, hidden=processes.rank != 0),
         lambda results: write_results((result for _, result in results), out, tasks),
-        rank,
-        world_size,
-        wait,
+        processes,
     )
     if counts is not None and counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])

@@ -1,7 +1,7 @@
 """How ``predict`` and ``find-faces`` go through a list of items: whatever ends them, the same command resumes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mivolo_lite.errors import UserError, in_one_line
 from mivolo_lite.inference.partial_results import PartialResults
@@ -11,6 +11,14 @@ from mivolo_lite.output import complain
 from mivolo_lite.wording import count_of
 
 Written = TypeVar("Written")
+
+
+class Processes(NamedTuple):
+    """This process among those that share the items: each does every ``world_size``-th; ``wait`` waits for all."""
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
 
 
 class Unfinished(Exception):
@@ -38,19 +46,16 @@ def run_resumably(
     settings: Mapping[str, Any],
     run: Callable[[list[tuple[int, Item]]], Iterator[tuple[int, Result]]],
     write_tables: Callable[[Iterator[tuple[int, Result]]], Written],
-    rank: int = 0,
-    world_size: int = 1,
-    wait: Callable[[], None] = lambda: None,
+    processes: Processes,
 ) -> Written | None:
     """Do the items that an earlier call with the same settings has not done, then write the tables of all.
 
     Args:
-        partial_results: of all processes; this one does every ``world_size``-th item.
+        partial_results: of all processes.
         settings: all that results depend on, for ``json``.
         run: gives the results of numbered items, with their numbers.
         write_tables: writes all results, which come with the numbers of their items.
-        rank, world_size: of this process, and how many there are.
-        wait: returns when all processes have called it.
+        processes: this one, and those that it shares the items with.
 
     Returns:
         what ``write_tables`` does; None from all processes but the first.
@@ -59,6 +64,7 @@ def run_resumably(
         UserError: the partial results cannot be written, or another command writes them.
         Unfinished: after Ctrl-C or an error of one line in a single process, or where the tables cannot be written.
     """
+    rank, world_size, wait = processes
     if rank == 0 and (note := partial_results.begin(settings)):
         complain(f"note: {note}")
     wait()
