@@ -45,9 +45,11 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
     * ``teen_fnr_down``, ``teen_fnr_up``: share of 13 to 16 estimated as 8 to 12, and as 17 to 22.
     * ``child_fpr``, ``adult_fpr``: share of 8 to 12, and of 17 to 22, estimated as 13 to 16.
     """
-    estimate, year, gender, group = _single_years(predictions)
+    estimate, age, gender, group = predictions.age, predictions.age_lo, predictions.gender, predictions.group
     identity = predictions.identity
-    error = np.abs(estimate - predictions.age_lo)
+    is_exact = (age == predictions.age_hi) & ~np.isnan(estimate)
+    year = np.where(is_exact, np.floor(np.nan_to_num(age)), -1).astype(np.int64)
+    error = np.abs(estimate - age)
     by_year_and_gender = [None if name is None else (y, name) for y, name in zip(year, gender, strict=True)]
     group = group if any(group) else ["everyone"] * len(group)
     by_gender_and_group = [None if None in pair else pair for pair in zip(gender, group, strict=True)]
@@ -104,13 +106,6 @@ def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
         "false_stop": _rates(~passes, adult, predictions.identity),
         "inconvenience": _rates(~passes, adult & has_reached, predictions.identity),
     }
-
-
-def _single_years(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, list[str | None], list[str | None]]:
-    """Estimates, whole years (-1 where the age is not known exactly), and names of gender and group."""
-    exact = (predictions.age_lo == predictions.age_hi) & ~np.isnan(predictions.age)
-    year = np.where(exact, np.floor(np.nan_to_num(predictions.age_lo)), -1).astype(np.int64)
-    return predictions.age, year, predictions.gender, predictions.group
 
 
 def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
