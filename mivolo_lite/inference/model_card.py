@@ -46,14 +46,15 @@ def model_card(
         data_licences: sentences on the data and their licences.
         files: names of the other files of the repository.
     """
+    licence, has_onnx = licence or card.licence, "model.onnx" in files
     sections = [
-        _head(card, licence or card.licence, "model.onnx" in files),
+        _head(card, licence, has_onnx),
         f"# {repo.partition('/')[2]}",
         f"Estimates {_answers(card)} of a person from {_images(card)}. Trained with mivolo_lite.",
         "## How to load",
-        _loading(repo, "model.onnx" in files),
+        _loading(repo, has_onnx),
         "## What it is",
-        _table(("", ""), _facts(card, licence or card.licence)),
+        _table(("", ""), _facts(card, licence)),
         "## Data and licences",
         "\n".join(f"* {line}" for line in _data(card, training, data_licences)),
         "## Errors",
