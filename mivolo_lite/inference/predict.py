@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,6 +34,13 @@ from mivolo_lite.shards.storage import open_shards
 _MEGAPIXELS = 64e6  # of photos that are held at once
 _BLOCK_SAMPLES = 256
 _ANNOTATED_QUALITY, _JPEG_SIDE = 90, 65500
+
+
+class _Photo(NamedTuple):
+    number: int
+    item: Item
+    image: np.ndarray
+    people: list[Located]
 
 
 def run_items(
@@ -66,24 +74,16 @@ def run_items(
 
 
 def _groups(items: Sequence[tuple[int, Item]], most: int) -> Iterator[list[tuple[int, Item]]]:
-    """Neighbouring images together, everything else alone."""
-    group: list[tuple[int, Item]] = []
-    for number, item in items:
-        if group and (item.kind != "image" or len(group) == most):
+    """Up to so many neighbouring images together, everything else alone."""
+    for is_image, neighbours in groupby(items, key=lambda numbered: numbered[1].kind == "image"):
+        while group := list(islice(neighbours, most if is_image else 1)):
             yield group
-            group = []
-        if item.kind == "image":
-            group.append((number, item))
-        else:
-            yield [(number, item)]
-    if group:
-        yield group
 
 
 def _images(
     predictor: Predictor, group: Sequence[tuple[int, Item]], options: PredictOptions
 ) -> Iterator[tuple[int, Result]]:
-    waiting: list[tuple[int, Item, np.ndarray, list[Located]]] = []
+    waiting: list[_Photo] = []
     for number, item in group:
         try:
             image = read_image(item).image
@@ -92,22 +92,20 @@ def _images(
             waiting = []
             yield number, Result(rejected=[{"image": item.name, "reason": str(reason)}])
             continue
-        if waiting and sum(photo.size for _, _, photo, _ in waiting) + image.size > 3 * _MEGAPIXELS:
+        if waiting and sum(photo.image.size for photo in waiting) + image.size > 3 * _MEGAPIXELS:
             yield from _estimated(predictor, waiting, options)
             waiting = []
         people = predictor.locate(image) if options.boxes is None else options.boxes(item.address)
-        waiting.append((number, item, image, people))
+        waiting.append(_Photo(number, item, image, people))
     yield from _estimated(predictor, waiting, options)
 
 
-def _estimated(
-    predictor: Predictor, photos: Sequence[tuple[int, Item, np.ndarray, list[Located]]], options: PredictOptions
-) -> Iterator[tuple[int, Result]]:
-    estimates = predictor.estimate([photo[2] for photo in photos], [photo[3] for photo in photos])
+def _estimated(predictor: Predictor, photos: Sequence[_Photo], options: PredictOptions) -> Iterator[tuple[int, Result]]:
+    estimates = predictor.estimate([photo.image for photo in photos], [photo.people for photo in photos])
     for (number, item, image, _), people in zip(photos, estimates, strict=True):
         if options.annotated is not None:
             write_bytes(options.annotated / item.annotated_name(number, ".jpg"), _annotated_jpeg(image, people))
-        yield number, Result([row_of(person, item.name) for person in people] or [row_of(None, item.name)])
+        yield number, Result([row_of(person, item.name) for person in people or (None,)])
 
 
 def _annotated_jpeg(image: np.ndarray, people: Sequence[Person]) -> bytes:
