@@ -30,9 +30,20 @@ def age_table(metrics: dict) -> Table | None:
 
 def subgroup_table(metrics: dict, subgroup: str) -> Table | None:
     """Errors by ``gender``, ``group`` or ``gender x group``, raw and age-adjusted, and their gap."""
-    gap = metrics["gaps"][subgroup]
-    rows = metrics["by"].get(subgroup) or (gap and gap["rows"])
-    return _subgroup_table(subgroup, rows, gap) if rows else None
+    gap, by = metrics["gaps"][subgroup], metrics["by"].get(subgroup)
+    compared = gap["rows"] if gap else {}
+    if not by and not compared:
+        return None
+    lines = []
+    for name, row in (by or compared).items():
+        mae, *others = _errors(row) if by else [figure(row["mae"], row["interval"])]
+        lines.append([name, _count(row), mae, _adjusted(compared.get(name)), *others])
+    if gap:
+        both, rest = (gap["raw"], gap["standardised"]), ["", ""] if by else []
+        lines.append(["gap", "", *(figure(measure["gap"], measure["interval"]) for measure in both), *rest])
+        lines.append(["sampling alone", "", *(figure(measure["by_chance"], None) for measure in both), *rest])
+    head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if by else ()))
+    return Table(head, lines, f"By {subgroup}", _notes(gap) if gap else [])
 
 
 def age_group_table(classes: dict | None) -> Table | None:
@@ -66,29 +77,8 @@ def robustness_table(robustness: dict) -> Table:
     return Table(("MAE at strength", "degradation", "1", "2", "3", "4", "5"), rows)
 
 
-def _subgroup_table(subgroup: str, rows: dict, gap: dict | None) -> Table:
-    adjusted = (gap or {"rows": {}})["rows"]
-    has_bias = any("bias" in row for row in rows.values())
-    lines = [[name, _count(row), *_subgroup_cells(row, adjusted.get(name), has_bias)] for name, row in rows.items()]
-    notes = []
-    if gap:
-        both = gap["raw"], gap["standardised"]
-        rest = ["", ""] if has_bias else []
-        lines.append(["gap", "", *(figure(measure["gap"], measure["interval"]) for measure in both), *rest])
-        lines.append(["sampling alone", "", *(figure(measure["by_chance"], None) for measure in both), *rest])
-        notes = _notes(gap)
-    head = (subgroup, "n", "MAE", f"{ADJUSTED} MAE", *(("bias", "CS@5") if has_bias else ()))
-    return Table(head, lines, f"By {subgroup}", notes)
-
-
-def _subgroup_cells(row: dict, gap_row: dict | None, has_bias: bool) -> list:
-    if row["n"] < LIMIT:
-        return [_FEW, "", *(("", "") if has_bias else ())]
-    adjusted = figure(gap_row["standardised"], gap_row["standardised_interval"]) if gap_row else ""
-    if not has_bias:
-        return [figure(row["mae"], row["interval"]), adjusted]
-    mae, bias, cs5 = _errors(row)
-    return [mae, adjusted, bias, cs5]
+def _adjusted(row: dict | None) -> str | Cell:
+    return figure(row["standardised"], row["standardised_interval"]) if row else ""
 
 
 def _notes(gap: dict) -> list[str]:
