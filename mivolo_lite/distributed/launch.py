@@ -207,7 +207,7 @@ def _forget(environ: MutableMapping[str, str]) -> None:
     A second run in this process is launched as the first was, so it is kept.
     """
     decided = ("ACCELERATE_CONFIG_DS_FIELDS", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")
-    # accelerate cannot shard on CPUs; torch itself can, and does it everywhere (see engine.py)
+    # accelerate cannot shard on CPUs; torch itself can, and does it everywhere (see fsdp2.py)
     for name in [*decided, "ACCELERATE_USE_FSDP", *(name for name in environ if name.startswith(PREFIX))]:
         if name in environ:
             _forgotten[name] = environ.pop(name)

@@ -1,1 +1,1 @@
-"""Experiments of several trainings: over seeds, and their curves side by side."""
+"""Several trainings of one recipe, over seeds and folds; curves side by side; and the learning-rate range test."""

@@ -1,6 +1,6 @@
 """MiVOLO (Kuprashevich and Tolstykh, arXiv 2307.04616): timm's VOLO with a stem for the face and one for the body.
 
-The parameters under ``volo`` have the names of the published checkpoints; ``mivolo_official`` converts whole files.
+The parameters under ``volo`` have the names of the published checkpoints; ``convert/mivolo.py`` converts whole files.
 """
 
 import copy

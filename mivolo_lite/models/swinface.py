@@ -1,6 +1,6 @@
 """SwinFace (Qin et al., arXiv 2308.11509): a Swin-T with patches of 2 pixels; every task has its own attention.
 
-``swinface_official`` converts published files.
+``convert/swinface.py`` converts published files.
 """
 
 from dataclasses import dataclass

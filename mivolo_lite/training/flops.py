@@ -35,6 +35,8 @@ _PEAKS: dict[str, dict[str, float]] = {
 """TFLOP/s of dense products by ``train.precision``, with float32 sums, from NVIDIA's data sheets; ``no`` is TF32 where
 the GPU has it, which training uses."""
 
+_BATCH = 4
+
 
 def peak_flops(name: str, precision: str) -> float | None:
     """Floating-point operations a second that a GPU does at most; None for one that is not in the table.
@@ -88,9 +90,6 @@ def count_flops(estimator: Estimator, peak: float) -> ModelFlops:
     with_most = _flops(estimator, most)
     image = {name: with_most - _flops(estimator, most | {name: _BATCH - 2}) for name in inputs}
     return ModelFlops(everything - sum(image.values()), image, peak)
-
-
-_BATCH = 4
 
 
 def _flops(estimator: Estimator, images: dict[str, int]) -> float:
