@@ -27,11 +27,11 @@ def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, in
     if isinstance(reader, StreamReader):
         return {}
     samples, labels = count_labels(reader.indexes, inputs, reader.tasks)
-    weights = loss_weights(config)
+    weights = _loss_weights(config)
     known = {name: count for name, count in labels.items() if weights[name]}
-    if has_teachers(config):
+    if _has_teachers(config):
         labels["of the teachers"] = known["of the teachers"] = samples
-    require_labels("data.train", config.data.train, samples, known, inputs)
+    _require_labels("data.train", config.data.train, samples, known, inputs)
     return labels
 
 
@@ -42,25 +42,25 @@ def check_validation(
     labelled = {name: choices for name, choices in classes.items() if choices is not None}
     samples, known = count_labels([index], inputs, task_columns(index, labelled))
     known |= {IDENTITY: index.num_identities} if len(labelled) < len(classes) else {}
-    learnt = {IDENTITY, *loss_weights(config)}.difference(unlearnt)
+    learnt = {IDENTITY, *_loss_weights(config)}.difference(unlearnt)
     known = {name: count for name, count in known.items() if name in learnt}
-    require_labels("data.val", config.data.val, samples, known, inputs)
+    _require_labels("data.val", config.data.val, samples, known, inputs)
     _require_decodable(index, inputs)
 
 
-def loss_weights(config: RunConfig) -> dict[str, float]:
+def _loss_weights(config: RunConfig) -> dict[str, float]:
     """The weights of the losses, by the labels that these take."""
     return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
 
 
-def has_teachers(config: RunConfig) -> bool:
+def _has_teachers(config: RunConfig) -> bool:
     """Whether a run learns teachers' answers, which every image has."""
     return bool(config.optim.teachers and config.optim.teacher_weight)
 
 
-def taught(config: RunConfig) -> set[str]:
+def _taught(config: RunConfig) -> set[str]:
     """The labels that teachers answer for every image: the age, and the gender where one of them estimates it."""
-    if not has_teachers(config):
+    if not _has_teachers(config):
         return set()
     folders = [locate(teacher) for teacher in config.optim.teachers]
     for folder in folders:
@@ -75,8 +75,8 @@ def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
         config: of the run.
         labels: how many samples have each label, as far as that is known.
     """
-    unknown = {name for name, count in labels.items() if not count} - taught(config)
-    return unknown | {name for name, weight in loss_weights(config).items() if not weight}
+    unknown = {name for name, count in labels.items() if not count} - _taught(config)
+    return unknown | {name for name, weight in _loss_weights(config).items() if not weight}
 
 
 def count_labels(
@@ -100,7 +100,7 @@ def count_labels(
     return int(has_image.sum()), {name: int((has_image & mask).sum()) for name, mask in is_labelled.items()}
 
 
-def require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
+def _require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
     """Raise UserError where no sample has an image that the model looks at, or a label.
 
     Args:
