@@ -30,18 +30,17 @@ def run(argv: Sequence[str]) -> None:
     from mivolo_lite.inference.find_faces import find_faces
     from mivolo_lite.inference.resuming import Unfinished
 
-    folders = Path(options["images"]), Path(options["csv"]), Path(options["out"])
+    images, labels, out = (Path(options[name]) for name in ("images", "csv", "out"))
     detector = open_detector(options["detector"], options["min_score"])
-    settings = {"command": "find-faces", "version": __version__} | {
-        name: options[name] for name in ("detector", "min_score")
-    }
+    settings = {"command": "find-faces", "version": __version__}
+    settings |= {name: options[name] for name in ("detector", "min_score")}
     try:
-        found = find_faces(*folders, detector, settings, options["path"], options["delimiter"])
+        found = find_faces(images, labels, out, detector, settings, options["path"], options["delimiter"])
     except Unfinished as unfinished:
         if unfinished.written is not None:
-            _report(unfinished.written, folders[-1])
+            _report(unfinished.written, out)
         raise unfinished.explained() from None
-    _report(found, folders[-1])
+    _report(found, out)
 
 
 def _report(found: "Found", out: Path) -> None:

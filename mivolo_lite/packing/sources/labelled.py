@@ -95,7 +95,7 @@ class TableSource(Source):
         self.table = table = table.with_column(IMAGE, map(_plain_path, table.columns[IMAGE]))
         self.rules = CropRules(**crops)
         self.body_from_face, self.max_megapixels, self.age_offset = body_from_face, max_megapixels, age_offset
-        self.whole = whole if whole != "auto" else self._usual_whole()
+        self.whole = whole if whole != "auto" else "no" if self._has_boxes() else "face"
         self.crop_policy = self.rules.policy() | {"body_from_face": body_from_face, "whole": self.whole}
         self._check_rules()
         names = list(table.columns[IMAGE])
@@ -128,9 +128,6 @@ class TableSource(Source):
                 f"{location}: --align needs the columns {LANDMARK_COLUMNS[0]} to {LANDMARK_COLUMNS[-1]} of the "
                 "landmarks; `pack csv --landmarks` takes other names"
             )
-
-    def _usual_whole(self) -> Whole:
-        return "no" if self._has_boxes() else "face"
 
     def _has_boxes(self) -> bool:
         return not {*FACE_COLUMNS, *BODY_COLUMNS, CORNERS}.isdisjoint(self.table.columns)
