@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from mivolo_lite.files import written_aside
+from mivolo_lite.files import written_text
 
 _FORMULA = re.compile(r"'*\s*[-=+@＝＋－＠].*[(!|]", re.DOTALL)
 """Text that a spreadsheet would act on. Only a function, a reference to another file or DDE can do harm, and these need
@@ -32,10 +32,7 @@ class CsvWriter:
 @contextmanager
 def written_csv(path: Path) -> Iterator[CsvWriter]:
     """The writer of a file that then takes the place of ``path``. Raises UserError as ``written_aside``."""
-    with (
-        written_aside(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
+    with written_text(path) as file:
         yield CsvWriter(file)
 
 

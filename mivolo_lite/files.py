@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from io import IOBase
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors import SafetensorError
 
@@ -97,6 +97,17 @@ def written_aside(path: Path) -> Iterator[Path]:
     """A file to write, which then takes the place of ``path``. Raises UserError, with nothing left, where it fails."""
     with explain_write_errors(path), _replacing(path) as partial:
         yield partial
+
+
+@contextmanager
+def written_text(path: Path) -> Iterator[TextIO]:
+    """A text file that then takes the place of ``path``, as ``written_aside``. A name that is no Unicode gets
+    backslashes, which JSON reads as that name again."""
+    with (
+        written_aside(path) as partial,
+        open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        yield file
 
 
 @contextmanager

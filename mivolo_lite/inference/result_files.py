@@ -1,13 +1,13 @@
 """The tables of ``predict``."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mivolo_lite.csv_file import written_csv
-from mivolo_lite.files import written_aside
+from mivolo_lite.files import written_text
 from mivolo_lite.inference.rows import TRACK_COLUMNS, cells_of, columns_of
 from mivolo_lite.inference.work import Result
 from mivolo_lite.shards.rejects import REJECTED_FILE
@@ -33,7 +33,7 @@ def write_results(results: Iterable[Result], out: Path, tasks: Sequence[str]) ->
     """
     rejected = 0
     with ExitStack() as files:
-        rejects = files.enter_context(_written(out / REJECTED_FILE))
+        rejects = files.enter_context(written_text(out / REJECTED_FILE))
         predictions, tracks = _Table(files, out / PREDICTIONS, columns_of(tasks)), None
         for result in results:
             predictions.write(result.rows)
@@ -50,7 +50,7 @@ class _Table:
 
     def __init__(self, files: ExitStack, stem: Path, columns: Sequence[str]) -> None:
         self.rows = 0
-        self.lines = files.enter_context(_written(stem.with_suffix(".jsonl")))
+        self.lines = files.enter_context(written_text(stem.with_suffix(".jsonl")))
         self.cells, self.columns = files.enter_context(written_csv(stem.with_suffix(".csv"))), columns
         self.cells.writerow(columns)
 
@@ -59,13 +59,3 @@ class _Table:
         for cells in map(cells_of, rows):
             self.cells.writerow(cells.get(column) for column in self.columns)
         self.rows += len(rows)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[TextIO]:
-    # A file's name may be no Unicode; in JSON the backslash is an escape, which gives the name back.
-    with (
-        written_aside(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        yield file
