@@ -7,7 +7,6 @@ from itertools import islice
 from mivolo_lite.files import written_aside
 from mivolo_lite.inference.draw import draw
 from mivolo_lite.inference.frames import Frame, UnusableVideo, VideoWriter, open_video
-from mivolo_lite.inference.people import Person
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import row_of, track_row
 from mivolo_lite.inference.sources import Item
@@ -104,8 +103,7 @@ def _of_frames(
             for person, track in zip(people, tracks, strict=True)
         ]
         if writer is not None:
-            labels = [_label(person, track) for person, track in zip(people, tracks, strict=True)]
-            writer.write(draw(frame.image, people, labels))
+            writer.write(draw(frame.image, people, [_label(track) for track in tracks]))
     return result
 
 
@@ -115,7 +113,7 @@ def _of_track(track: Track | None) -> dict[str, float | int | None]:
     return {"track": track.number, "track_age": None if track.mean_age is None else round(track.mean_age, 4)}
 
 
-def _label(person: Person, track: Track | None) -> str:
+def _label(track: Track | None) -> str:
     """``#2 34 F``: the track, and its age and gender so far."""
     if track is None or track.mean_age is None:
         return "?"
