@@ -66,9 +66,8 @@ def _single_precision(value: Tensor) -> Tensor:
 def licence_of(folder: Path) -> str:
     """What the head of ``README.md`` says, or else the first line of a ``LICENSE``; empty where there is neither."""
     readme = folder / "README.md"
-    if readme.is_file():
-        if name := _licence_in(read_file(readme, _MOST_BYTES).decode(errors="replace")):
-            return name
+    if readme.is_file() and (name := _licence_in(read_file(readme, _MOST_BYTES).decode(errors="replace"))):
+        return name
     for path in filter(Path.is_file, sorted(folder.glob("LICENSE*"))):
         lines = read_file(path, _MOST_BYTES).decode(errors="replace").split("\n")
         if line := next((line.strip() for line in lines if line.strip()), ""):

@@ -114,9 +114,9 @@ def _label_value(value: Any, choices: Sequence[str]) -> float:
         return math.nan
     name = f"{value:g}" if isinstance(value, float) else str(value)  # before its place: a class may be named 1
     if name in choices:
-        return float(list(choices).index(name))
+        return float(choices.index(name))
     numeric = value if isinstance(value, int | float) else math.nan
-    if choices and numeric in range(len(choices)) or not choices and math.isfinite(numeric):
+    if numeric in range(len(choices)) if choices else math.isfinite(numeric):
         return float(numeric)
     expected = f"one of its classes {', '.join(choices)}, nor the place of one" if choices else "a number"
     raise ValueError(f"{value!r:.50} is not {expected}")
