@@ -27,9 +27,9 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
     """Write the estimator whose weights are the mean of those of the checkpoints: a uniform soup.
 
     The models must have started from the same weights and have stayed near them: of long trainings, or of others, the
-    mean is worse than each (``greedy_soup`` measures). Batch statistics are
-    averaged like weights; what a method keeps for its loss alone begins anew. The card is that of the first with the
-    licences and data of all, without its metrics and calibration, which are another model's.
+    mean is worse than each (``greedy_soup`` measures). Batch statistics are averaged like weights; what a method keeps
+    for its loss alone begins anew. The card is that of the first with the licences and data of all, without its metrics
+    and calibration, which are another model's.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``, trained with the same options of model and method.
