@@ -14,6 +14,7 @@ from mivolo_lite.ranges import checked_type
 
 _NO = (False, "off", "Off", "OFF", "No", "NO", "false")
 _NULL = ("none", "None", "null", "~", "")
+_HASHABLE = (str, bool, int, float, NoneType)
 _WORDS = {
     bool: "yes or no",
     int: "a whole number",
@@ -39,7 +40,8 @@ def check_value(kind: Any, value: Any) -> Any:
     if value is None and NoneType not in _members(kind):
         raise ValueError(f"is empty; give {describe(kind)}, or leave it out")
     try:
-        return _plain(_parser(kind, str(kind)).parse_object({"value": value}).value)
+        parse = _parse if isinstance(value, _HASHABLE) else _parse.__wrapped__
+        return parse(kind, str(kind), type(value).__name__, value)
     except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
         quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
         raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
@@ -63,6 +65,12 @@ def check_options(config: Any, kind: str) -> None:
                 raise ValueError(f"{value!r:.80} is not {describe(checked_type(types[option.name]))}")
         except ValueError as error:
             raise UserError(f"{kind}.{option.name}: {error}") from None
+
+
+@cache
+def _parse(kind: Any, name: str, value_type: str, value: Any) -> Any:
+    """The plain value, kept: a run checks its options several times. The type tells 1 from True and 1.0."""
+    return _plain(_parser(kind, name).parse_object({"value": value}).value)
 
 
 @cache

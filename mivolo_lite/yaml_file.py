@@ -41,9 +41,26 @@ class _Loader(yaml.SafeLoader):
         for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.values = self.levels = 0
+
     def resolve(self, kind: type[Node], value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
         return _TEXT if tag in (_INT, _FLOAT) and _OF_YAML_1_1.match(value) else tag
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Stops at the first level or value too many: composing recurses."""
+        is_level = self.check_event(yaml.CollectionStartEvent)
+        self.levels += is_level
+        self.values += 1
+        if self.levels > MOST_LEVELS:
+            raise _Refused(f"more than {MOST_LEVELS} levels of nesting", self.peek_event().start_mark)
+        if self.values > MOST_VALUES:
+            raise _Refused(f"more than {MOST_VALUES} values", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.levels -= is_level
+        return node
 
 
 def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
@@ -76,7 +93,6 @@ def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
 def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text. Raises UserError, which begins with ``source``, as ``read_yaml_file`` does."""
     try:
-        _check_depth(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -88,17 +104,6 @@ def parse_yaml(text: str, source: str) -> Any:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: of a date such as 2026-13-45
         raise UserError(f"{source}: {_reason(error)}") from None
-
-
-def _check_depth(text: str) -> None:
-    """Stop at the first level or value too many, before nodes are composed, which recurses."""
-    depth = 0
-    for index, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_LEVELS:
-            raise _Refused(f"more than {MOST_LEVELS} levels of nesting", event.start_mark)
-        if index > MOST_VALUES:
-            raise _Refused(f"more than {MOST_VALUES} values", event.start_mark)
 
 
 def _check_nodes(root: Node) -> None:

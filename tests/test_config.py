@@ -6,6 +6,7 @@ import os
 import re
 from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.loading.loader import DataSetConfig
 from mivolo_lite.loading.transforms import PRESETS, AugmentConfig
 from mivolo_lite.methods import METHODS
-from mivolo_lite.models import MODELS
+from mivolo_lite.models import MODELS, backbone
 from mivolo_lite.training.run_config import RunConfig, dump_run_config, named_options
 
 REPOSITORY = Path(__file__).parents[1]
@@ -197,6 +198,15 @@ def test_a_base_may_be_the_packages(tmp_path):
         read_run_config(write(tmp_path / "a.yaml", "base: pkg:utkfac\nrun: r\n"))
 
 
+@pytest.fixture(scope="module")
+def backbones():
+    """Each backbone is made once: most configurations take the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "create", cache(backbone.create))
+        yield
+
+
+@pytest.mark.usefixtures("backbones")
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/**/*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_reads_and_builds(path):
     config = read_run_config(["--config", str(path), "--run", "r", "--model.pretrained", "false"])

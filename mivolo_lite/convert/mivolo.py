@@ -8,6 +8,7 @@ age is the method ``regression`` with MiVOLO's normalisation, whose head answers
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -169,7 +170,12 @@ def expected_state(state: Mapping[str, Tensor], outputs: int, source: str | Path
     name, config, size = described(state)
     if name not in MIVOLO:
         raise UserError(f"{source}: would be {name}, which is not known; there are {', '.join(MIVOLO)}")
+    return _meta_state(MIVOLO[name], config, size, outputs)
+
+
+@cache
+def _meta_state(model_class: type[MivoloModel], config: MivoloModel.Config, size: int, outputs: int) -> StateDict:
     with torch.device("meta"):
-        model = MIVOLO[name](config, size)
+        model = model_class(config, size)
         head = model.make_head(outputs)
     return model.volo.state_dict() | head.state_dict()

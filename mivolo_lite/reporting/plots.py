@@ -82,7 +82,9 @@ class Plot:
         with self._style():
             figure = Figure(figsize=self.size, layout="constrained")
             self.draw(figure.add_subplot())
-            figure.draw_without_rendering()  # lays it out, which each format would otherwise do again
+            layout = figure.get_layout_engine()
+            assert layout is not None
+            layout.execute(figure)  # once, which each format would otherwise do again
             figure.set_layout_engine()
         return figure
 

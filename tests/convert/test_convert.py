@@ -14,16 +14,24 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.images.packed import Images
+from tests.models.tiny import SIDE, publish_tiny_mivolos
 from tests.shards.tiny_shards import make_shards
 
-MODEL = {"name": "mivolo_d1_112", "input": "face"}
+MODEL = {"name": f"mivolo_tiny_{SIDE}", "input": "face"}
 METHOD = {"name": "regression", "normalise": True}
 SPAN = {"min_age": 1, "max_age": 95}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny_variant():
+    with pytest.MonkeyPatch.context() as patch:
+        publish_tiny_mivolos(patch)
+        yield
+
+
 def made_here(folder, model=MODEL, method=METHOD):
     torch.manual_seed(0)
-    Estimator(Card(dict(model), dict(method), dict(SPAN), image_size=112)).save(folder)
+    Estimator(Card(dict(model), dict(method), dict(SPAN), image_size=SIDE)).save(folder)
     return folder
 
 
@@ -40,7 +48,7 @@ def official(best):
 
 
 def answers(folder):
-    face = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    face = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     estimator = Estimator.load(folder)
     with torch.inference_mode():
         age, gender = estimator.estimate(estimator(Images.of(face)))
@@ -51,7 +59,7 @@ def answers(folder):
 def test_there_and_back_it_answers_the_same(best, official, tmp_path):
     published = torch.load(official, weights_only=True)
     assert (published["min_age"], published["max_age"], published["avg_age"]) == (1, 95, 48)
-    assert published["no_gender"] is False and published["state_dict"]["head.weight"].shape == (3, 384)
+    assert published["no_gender"] is False and published["state_dict"]["head.weight"].shape == (3, 48)
     main(["convert", str(official), str(tmp_path / "again")])
     torch.testing.assert_close(answers(tmp_path / "again"), answers(best), atol=1e-4, rtol=0)
 

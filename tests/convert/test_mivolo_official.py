@@ -19,22 +19,16 @@ from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.methods.regression import Regression
 from mivolo_lite.models import mivolo
 from mivolo_lite.models.weights import read_checkpoint
-from tests.models.tiny import LargerTinyMivolo, TinyMivolo, features, images, tiny_mivolo
+from tests.models.tiny import LargerTinyMivolo, features, images, publish_tiny_mivolos, tiny_mivolo
 
 
 def read(path):
     return from_checkpoint(read_checkpoint(path), path)
 
 
-TINY = {48: TinyMivolo, 64: LargerTinyMivolo}
-
-
 @pytest.fixture(autouse=True)
 def tiny_variants(monkeypatch):
-    """As if the tiny ones had been published; their weights say of themselves what the others' say."""
-    monkeypatch.setitem(mivolo_official.VARIANTS, (48, 1), "tiny")
-    for size, cls in TINY.items():
-        monkeypatch.setitem(mivolo.MIVOLO, f"mivolo_tiny_{size}", cls)
+    publish_tiny_mivolos(monkeypatch)
 
 
 def checkpoint(outputs=3, input="both", **changes):

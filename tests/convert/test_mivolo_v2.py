@@ -14,8 +14,7 @@ from mivolo_lite.convert.convert import convert
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
-from mivolo_lite.models import MODELS, mivolo
-from tests.models.tiny import SIDE, TinyMivolo
+from tests.models.tiny import SIDE, publish_tiny_mivolos
 
 TINY = "mivolo_tiny_48"
 README = "---\nlicense: apache-2.0\ntags: [age]\n---\n# A model\n"
@@ -23,10 +22,7 @@ README = "---\nlicense: apache-2.0\ntags: [age]\n---\n# A model\n"
 
 @pytest.fixture(autouse=True)
 def tiny_variant(monkeypatch):
-    """As if the tiny one had been published; its weights say of themselves what the others' say."""
-    monkeypatch.setitem(mivolo_official.VARIANTS, (48, 1), "tiny")
-    monkeypatch.setitem(mivolo.MIVOLO, TINY, TinyMivolo)
-    monkeypatch.setitem(MODELS, TINY, TinyMivolo)
+    publish_tiny_mivolos(monkeypatch)
 
 
 def estimator():
