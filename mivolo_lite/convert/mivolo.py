@@ -170,12 +170,12 @@ def expected_state(state: Mapping[str, Tensor], outputs: int, source: str | Path
     name, config, size = described(state)
     if name not in MIVOLO:
         raise UserError(f"{source}: would be {name}, which is not known; there are {', '.join(MIVOLO)}")
-    return _meta_state(MIVOLO[name], config, size, outputs)
+    return _meta_state(name, config, size, outputs)
 
 
 @cache
-def _meta_state(model_class: type[MivoloModel], config: MivoloModel.Config, size: int, outputs: int) -> StateDict:
+def _meta_state(name: str, config: MivoloModel.Config, size: int, outputs: int) -> StateDict:
     with torch.device("meta"):
-        model = model_class(config, size)
+        model = MIVOLO[name](config, size)
         head = model.make_head(outputs)
     return model.volo.state_dict() | head.state_dict()
