@@ -56,7 +56,7 @@ class OptimConfig:
         teacher_weight: weight of the distance to the teachers, in answers and features.
         teacher_features: weight of the distance to the teachers' pooled features against that to their answers; 0 for
             none.
-        ema_decay: decay of the EMA weights that are evaluated and kept, at step n at most 1 - n^(-2/3); 0 for no averaging.
+        ema_decay: of the EMA weights that are evaluated and kept, at most 1 - n^(-2/3) at step n; 0 for no averaging.
         swa_start: stochastic weight averaging: passes over the data after which the weights at each evaluation are
             averaged, equally, and the average is evaluated and kept; null for none.
         swa_lr: learning rate from then on; null for that of the schedule.
