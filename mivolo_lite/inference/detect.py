@@ -175,7 +175,10 @@ class FaceDetector:
         return self.network.name
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """The faces of a photo (H, W, 3) uint8 RGB, the surest first, with boxes in its pixels."""
+        """The faces of a photo (H, W, 3) uint8 RGB, the surest first.
+
+        Boxes are in tenths of its pixels, as tables hold them: what is cut at a table's boxes are then the same pixels.
+        """
         enlarged, scale = _enlarged(image)
         fine = max(_FINE, round(max(image.shape[:2]) / _LARGEST_SHRINK))
         detections = [
@@ -184,7 +187,7 @@ class FaceDetector:
             for detection in to_photo(window, self.network(window.pixels))
             if detection.score >= self.min_score
         ]
-        return merge([_scaled(detection, 1 / scale) for detection in detections] if scale != 1 else detections)
+        return merge([_scaled(detection, 1 / scale) for detection in detections])
 
 
 def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
@@ -195,7 +198,7 @@ def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _scaled(detection: Detection, factor: float) -> Detection:
-    x0, y0, x1, y1 = (edge * factor for edge in detection.box)
+    x0, y0, x1, y1 = (round(edge * factor, 1) for edge in detection.box)
     landmarks = None if detection.landmarks is None else detection.landmarks * factor
     return Detection((x0, y0, x1, y1), detection.score, landmarks)
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.flags import SAFE_SIDE
+from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
 from tests.inference.scenes import RedSquares, photo
 
@@ -53,6 +55,13 @@ def test_a_face_that_is_large_enough_to_trust_is_found_in_a_photo_of_any_size(wi
 def test_a_tiny_image_is_enlarged_and_its_boxes_are_in_its_own_pixels():
     (face,) = FaceDetector(RedSquares())(photo((8, 8, 12), width=40, height=30))
     assert face.box == pytest.approx((8, 8, 20, 20), abs=1)
+
+
+def test_a_face_in_a_large_photo_has_the_box_that_tables_hold():
+    found = FaceDetector(RedSquares())(photo((101, 30, 75), (703, 501, 300), width=1931, height=1087))
+    assert len(found) == 2
+    for face in found:
+        assert row_of(Person(face.box), "a.jpg")["face"] == [*face.box]
 
 
 def test_a_box_that_an_inner_edge_cuts_is_left_to_the_next_window():
