@@ -91,6 +91,20 @@ def test_what_training_started_from_need_not_be_there_any_more(model, started_fr
     assert Estimator.load(tmp_path).inputs == inputs
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_few_bits_are_loaded_and_checked(dtype, tmp_path):
+    estimator = Estimator(card())
+    estimator.save(tmp_path)
+    few_bits = {name: w.to(dtype) if w.is_floating_point() else w for name, w in estimator.state_dict().items()}
+    save_tensors(few_bits, tmp_path / "model.safetensors")
+    for name, tensor in Estimator.load(tmp_path).state_dict().items():
+        assert torch.equal(tensor, few_bits[name].to(tensor.dtype)), name
+    few_bits["gender_head.bias"] = torch.full((2,), torch.nan).to(dtype)
+    save_tensors(few_bits, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="gender_head.bias is not finite"):
+        Estimator.load(tmp_path)
+
+
 def test_another_folder_is_told(tmp_path):
     with pytest.raises(UserError, match="no model.safetensors"):
         Estimator.load(tmp_path)

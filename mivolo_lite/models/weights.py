@@ -166,12 +166,13 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
     """Raise a :class:`UserError` where a tensor holds NaN or infinity: its answers would be no numbers."""
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not is_finite(tensor):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
                 f"{source}: {name} is not finite, as after a training that diverged; use another checkpoint"
             )
 
 
-def is_finite(tensor: Tensor) -> bool:
+def _is_finite(tensor: Tensor) -> bool:
     """Whether no number in it is NaN or infinite: its extremes say it in an eighth of the time that a mask takes."""
-    return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
+    comparable = tensor.float() if tensor.itemsize == 1 else tensor  # torch compares no float8
+    return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in comparable.aminmax())
