@@ -41,7 +41,7 @@ def check_value(kind: Any, value: Any) -> Any:
         raise ValueError(f"is empty; give {describe(kind)}, or leave it out")
     try:
         parse = _parse if isinstance(value, _HASHABLE) else _parse.__wrapped__
-        return parse(kind, str(kind), type(value).__name__, value)
+        return _plain(parse(kind, str(kind), type(value).__name__, value))
     except (ArgumentError, ValueError, TypeError, OverflowError, RecursionError):
         quotes = ", so write it in quotes" if kind is str and not isinstance(value, list | dict) else ""
         raise ValueError(f"{value!r:.80} is not {describe(kind)}{quotes}") from None
@@ -69,8 +69,8 @@ def check_options(config: Any, kind: str) -> None:
 
 @cache
 def _parse(kind: Any, name: str, value_type: str, value: Any) -> Any:
-    """The plain value, kept: a run checks its options several times. The type tells 1 from True and 1.0."""
-    return _plain(_parser(kind, name).parse_object({"value": value}).value)
+    """The parsed value, kept: a run checks its options several times. The type tells 1 from True and 1.0."""
+    return _parser(kind, name).parse_object({"value": value}).value
 
 
 @cache

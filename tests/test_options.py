@@ -126,3 +126,9 @@ def test_pack_calls_its_option_in_as_it_is_written(words, capsys):
 
 def test_a_union_is_tried_in_its_own_order():
     assert [check_value(kind, "1") for kind in (int | str, str | int, int | str)] == [1, "1", 1]
+
+
+def test_a_list_that_is_checked_again_is_another_list():
+    first = check_value(list[int], "[1, 2]")
+    first.append(3)
+    assert check_value(list[int], "[1, 2]") == [1, 2]
