@@ -1,12 +1,12 @@
 """Greedy soups (Wortsman et al., 2022, recipe 1): of several fine-tuned models, the mean of those that help."""
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mivolo_lite.card import Card, locate
-from mivolo_lite.convert.averages import note_differences, require_new_folder
-from mivolo_lite.convert.soup import write_mean
+from mivolo_lite.convert.averages import require_new_folder
+from mivolo_lite.convert.soup import soup, write_mean
 from mivolo_lite.errors import UserError
 
 
@@ -23,16 +23,15 @@ def greedy_soup(checkpoints: Sequence[Path | str], out: Path | str, error_of: Ca
     Raises:
         UserError: as of ``soup``; or no mean is as good as the best checkpoint alone.
     """
-    out = require_new_folder("soup", checkpoints, out)
-    errors = []
+    require_new_folder("soup", checkpoints, out)  # before the models are measured
+    measured = []
     for folder in checkpoints:
-        errors.append(error_of(folder))
-        print(f"{folder}: {errors[-1]:.3f}", flush=True)
-    order = sorted(range(len(checkpoints)), key=errors.__getitem__)
-    best, *others = [checkpoints[index] for index in order]
-    kept, least = [best], min(errors)
+        measured.append((error_of(folder), folder))
+        print(f"{folder}: {measured[-1][0]:.3f}", flush=True)
+    (least, best), *others = sorted(measured, key=itemgetter(0))
+    kept = [best]
     with TemporaryDirectory() as scratch:
-        for number, folder in enumerate(others):
+        for number, (_, folder) in enumerate(others):
             trial = Path(scratch) / str(number)
             write_mean([*kept, folder], trial)
             error = error_of(trial)
@@ -42,6 +41,4 @@ def greedy_soup(checkpoints: Sequence[Path | str], out: Path | str, error_of: Ca
                 kept, least = [*kept, folder], error
     if len(kept) == 1:
         raise UserError(f"soup: {best} alone is better than its mean with any other; use it as it is")
-    write_mean(kept, out)
-    note_differences([Card.load(locate(folder)) for folder in kept], kept)
-    return out
+    return soup(kept, out)
