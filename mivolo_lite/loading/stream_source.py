@@ -3,7 +3,6 @@
 import os
 import random
 import select
-import signal
 import subprocess
 import tarfile
 import time
@@ -22,7 +21,7 @@ PATIENCE = 60.0
 MOST_BYTES = 2**28
 """Bytes without a sample after which a stream is given up; no image has as many."""
 
-_BROKEN_PIPE = 141  # how a shell names the end of a command whose output nobody wants any longer
+_BROKEN_PIPE = 141, -13  # the end of a command whose output nobody wants any longer: of a shell, and of SIGPIPE itself
 _GRACE = 5.0  # seconds for a command to end after its output
 
 
@@ -147,5 +146,5 @@ def _check_ended(process: subprocess.Popen) -> None:
         code = process.wait(timeout=_GRACE)
     except subprocess.TimeoutExpired:
         return  # it had more to say
-    if code not in (0, _BROKEN_PIPE, -signal.SIGPIPE):
+    if code not in (0, *_BROKEN_PIPE):
         raise OSError(f"the command that reads it ended with exit code {code}")
