@@ -21,9 +21,10 @@ from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import describe, row_of
 from mivolo_lite.inference.sources import find_items, read_image
 from mivolo_lite.packing.crops import box_iou
-from mivolo_lite.packing.decode import UnusablePhoto
+from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
+from tests.inference.interrupting import interrupting
 from tests.inference.scenes import photo, rows, tiny_estimator
 from tests.inference.small_disk import small_disk
 from tests.shards.servers import RangeServer, serving
@@ -321,7 +322,7 @@ def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_pa
     )
     assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
     assert predict(*words, out=out) == expected
-    assert "resumes:" not in capsys.readouterr().err  # the last one is done again
+    assert "note: resumes: 1 of 4 items were done before\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
@@ -342,15 +343,7 @@ def test_a_box_of_width_and_height_is_not_taken_for_corners(box, tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["--out"]])
 def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp_path, monkeypatch, capsys):
-    estimate, calls = Predictor.estimate, []
-
-    def interrupted_estimate(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return estimate(*arguments)
-
-    monkeypatch.setattr(Predictor, "estimate", interrupted_estimate)
+    monkeypatch.setattr(Predictor, "estimate", interrupting(3))
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", *words, *[str(out)] * len(words)])
@@ -360,11 +353,33 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
         assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
         assert "the same command resumes" in printed.err
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", "--out", str(out)])
-        assert "resumes: 1 of 4 items" in capsys.readouterr().err
+        assert "resumes: 2 of 4 items" in capsys.readouterr().err
         assert len(rows(out)) == 4
         assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.jsonl", "rejected.jsonl"]
     else:
         assert "b.jpg at" in printed.out and "c.png" not in printed.out
+
+
+def test_what_was_rejected_is_tried_again_as_if_it_had_always_been_readable(
+    photos, checkpoint, tmp_path, monkeypatch, capsys
+):
+    words, expected, out = (photos, "--checkpoint", checkpoint, "--batch", "1"), tmp_path / "whole", tmp_path / "out"
+    broken = photos / "a0.jpg"
+    broken.write_bytes(b"")
+    os.utime(broken, ns=(1, 1))
+    with monkeypatch.context() as ending:
+        ending.setattr(Predictor, "estimate", interrupting(3))
+        with pytest.raises(SystemExit):
+            predict(*words, out=out)
+    assert "interrupted; 3 of 5 items are done" in capsys.readouterr().err
+    with monkeypatch.context() as mended:
+        mended.setattr(sources, "read_photo", lambda path: read_photo(photos / "a.png" if path == broken else path))
+        predict(*words, out=expected)
+        capsys.readouterr()
+        predict(*words, out=out)
+    assert "resumes: 3 of 5 items were done before; those that were rejected, 1, are tried" in capsys.readouterr().err
+    for path in expected.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "yunet"), ("--min_score", "0.9"), ("--draw",)])
