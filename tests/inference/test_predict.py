@@ -1,6 +1,7 @@
 """The command: what it takes, what it writes, and that its ages are those of an evaluation."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from mivolo_lite.packing.crops import box_iou
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
+from mivolo_lite.packing.sources.files import image_files
 from tests.inference.interrupting import interrupting
 from tests.inference.scenes import photo, rows, tiny_estimator
 from tests.inference.small_disk import small_disk
@@ -92,6 +94,30 @@ def test_linked_folders_are_looked_into_and_other_files_are_counted(tmp_path):
     names = [os.path.relpath(item.address, tmp_path / "photos") for item in items]
     assert names == ["b.png", "clip.mov/c.jpg", "more/walk.mp4"]
     assert others == [str(tmp_path / "photos" / "notes.txt")]
+
+
+def test_a_folder_that_cannot_be_listed_is_rejected_by_its_name_and_the_rest_is_estimated(
+    photos, checkpoint, tmp_path, monkeypatch, capsys
+):
+    def scandir(path):
+        if path == deeper:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    listed, deeper = os.scandir, str(photos / "deeper")
+    monkeypatch.setattr(os, "scandir", scandir)
+    boxes = boxes_file(tmp_path, "a.png,,20,30,100,110", "b.jpg,,100,90,190,180")
+    found = predict(photos, "--checkpoint", checkpoint, "--boxes", boxes, out=tmp_path / "out")
+    assert [Path(row["source"]).name for row in found] == ["a.png", "b.jpg"]
+    rejected = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
+    assert rejected == {"image": deeper, "reason": "cannot be listed: Permission denied"}
+    output = capsys.readouterr()
+    assert "2 rows, 1 rejected" in output.out and "names" not in output.err
+    assert f"nothing is read of 1 folder, the first of which is {deeper}: cannot be listed" in output.err
+    with pytest.raises(UserError, match="deeper: cannot be listed: Permission denied"):
+        find_items([deeper])
+    with pytest.raises(UserError, match="deeper: cannot be listed: Permission denied"):
+        image_files(photos)
 
 
 def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_path, monkeypatch):
