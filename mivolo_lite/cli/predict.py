@@ -117,9 +117,8 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     boxes = None
     if options["boxes"] is not None:
         boxes = BoxesFile(Path(options["boxes"]))
-        notes += filter(
-            None, [boxes.check(item.address for item in items if item.kind != "shards" and not item.reason)]
-        )
+        files = (item.address for item in items if item.kind != "shards" and not item.reason)
+        notes += filter(None, [boxes.check(files)])
     names = ("persons", "device", "batch", "half", "compile", "min_score", "tta")
     predictor = Predictor.load(
         options["checkpoint"],

@@ -10,7 +10,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image
-from mivolo_lite.paths import is_url
+from mivolo_lite.paths import as_unicode, is_url
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.remote import RemoteFolder
 
@@ -40,8 +40,8 @@ class Item(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The address without credentials; of a file, with ``/`` between folders on every system."""
-        return without_credentials(self.address).replace(os.sep, "/")
+        """The address as ``as_unicode``, without credentials; of a file, with ``/`` between folders on every system."""
+        return as_unicode(without_credentials(self.address).replace(os.sep, "/"))
 
     def annotated_name(self, number: int, ending: str) -> str:
         """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""

@@ -318,13 +318,28 @@ def test_names_that_are_no_unicode_or_move_the_cursor_are_written(checkpoint, tm
     for name in (b"\xff.png", b"a\x1b[2J.png"):
         Image.fromarray(photo()).save(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name))
     found = predict(tmp_path / "photos", "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert [os.fsencode(Path(row["source"]).name) for row in found] == [b"a\x1b[2J.png", b"\xff.png"]
+    assert [Path(row["source"]).name for row in found] == ["a\x1b[2J.png", "\\udcff.png"]
     assert "\\udcff.png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
     (tmp_path / "photos" / "a\x1b[2J.txt").touch()
     predict(tmp_path / "photos", "--checkpoint", checkpoint)
     printed = capsys.readouterr()
     assert "/a\\x1b[2J.png: nobody" in printed.out and "the first of which is " in printed.err
     assert "/a\\x1b[2J.txt\n" in printed.err
+
+
+def test_a_name_that_is_no_unicode_is_the_same_text_in_all_files_and_in_a_table_of_boxes(checkpoint, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo((20, 30, 80))).save(tmp_path / "photos" / os.fsdecode(b"\xff.png"))
+    (tmp_path / "photos" / os.fsdecode(b"\xfe.jpg")).touch()
+    words = (tmp_path / "photos", "--checkpoint", checkpoint)
+    (first,) = predict(*words, out=tmp_path / "first")
+    (again,) = predict(*words, "--boxes", tmp_path / "first" / "predictions.csv", "--draw", out=tmp_path / "again")
+    assert first["source"] == again["source"] == f"{tmp_path}/photos/\\udcff.png" and first["age"] == again["age"]
+    assert "names 1 of 2 images" in capsys.readouterr().err
+    (rejected,) = map(json.loads, (tmp_path / "first" / "rejected.jsonl").read_text().splitlines())
+    assert rejected["image"] == f"{tmp_path}/photos/\\udcfe.jpg"
+    (annotated,) = (tmp_path / "again" / "annotated").iterdir()
+    assert annotated.name == "000001-_udcff.jpg"
 
 
 def test_a_long_name_of_a_photo_or_a_video_fits_a_file_system(tmp_path):
