@@ -23,6 +23,7 @@ from mivolo_lite.models import BUILDERS
 from mivolo_lite.models.backbone_source import architecture_of
 from mivolo_lite.models.weights import load_exactly, require_finite
 from mivolo_lite.option_values import build
+from mivolo_lite.processes import fork_with_one_thread
 from mivolo_lite.tasks import make_centres, make_subnets, negated_tasks, read_tasks
 
 _TRAINING_ONLY = ("centres.", "projection.")
@@ -172,7 +173,7 @@ class Estimator(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "Estimator":
-        """Read what ``save`` wrote, in evaluation mode.
+        """Read what ``save`` wrote, in evaluation mode. Processes that are forked later compute with one thread.
 
         Args:
             folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose EMA weights are read where it
@@ -181,6 +182,7 @@ class Estimator(nn.Module):
         Raises:
             UserError: it is not there, is damaged, or does not fit.
         """
+        fork_with_one_thread()
         folder = locate(folder)
         require_files(folder, MODEL_FILE, CARD_FILE)
         estimator = cls.from_card(Card.load(folder).from_nothing(), folder / CARD_FILE)

@@ -39,7 +39,7 @@ def expand_path(path: str, option: str) -> str:
     if path.startswith("pipe:"):
         return path
     if "\0" in path or not _is_unicode(path):
-        raise UserError(f"{option} {path!r}: no file has such a name; it must be text without NUL characters")
+        raise UserError(f"{option} {path!r}: must be text in UTF-8 without NUL characters; of a photo, give its folder")
     expanded = _VARIABLE.sub(lambda match: _value(match, path, option), path)
     home = os.path.expanduser(expanded)
     if home.startswith("~") and home == expanded and not os.path.lexists(expanded):
@@ -58,6 +58,14 @@ def expand_pattern(path: str) -> list[str]:
     if is_url(path) or os.path.lexists(path):
         return [path]
     return sorted(glob.glob(path, recursive=True)) or [path]
+
+
+def as_unicode(name: str) -> str:
+    """A file's name as text that every program reads: a byte that is no UTF-8, as 0xE9, becomes ``\\udce9``.
+
+    Python holds such a byte as half a character, which is no Unicode: JSON, and tables read by other programs, break.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def local_path(path: str, option: str) -> str:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from mivolo_lite.system import KILL, signals
@@ -76,6 +77,19 @@ def live_as_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before Linux was asked
         os._exit(1)
+
+
+@cache
+def fork_with_one_thread() -> None:
+    """Let processes that are forked from now on compute with one torch thread. Windows forks none.
+
+    A fork copies no threads, but OpenMP counts on those that this process computed with: a forked process that computes
+    with several waits for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        import torch
+
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def keep_freed_memory() -> None:

@@ -92,6 +92,8 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
         notes.append(f"left out: {left_out} results of an earlier run in {annotated}")
     if options["draw"] and os.path.isdir(annotated) and os.listdir(annotated):
         notes.append(f"{annotated} holds files of an earlier run; those of other names stay there")
+    if unlisted := [f"{item.name}: {item.reason}" for item in items if item.reason]:
+        notes.append(f"nothing is read of {count_of(len(unlisted), 'folder')}, the first of which is {unlisted[0]}")
     if others:
         notes.append(f"left out: {len(others)} that are neither images nor videos, the first of which is {others[0]}")
     return items, notes
@@ -115,7 +117,8 @@ def _predict(options: dict, out: Path, to_terminal: bool) -> None:
     boxes = None
     if options["boxes"] is not None:
         boxes = BoxesFile(Path(options["boxes"]))
-        notes += filter(None, [boxes.check(item.address for item in items if item.kind != "shards")])
+        files = (item.address for item in items if item.kind != "shards" and not item.reason)
+        notes += filter(None, [boxes.check(files)])
     names = ("persons", "device", "batch", "half", "compile", "min_score", "tta")
     predictor = Predictor.load(
         options["checkpoint"],

@@ -16,7 +16,7 @@ from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.rows import people_in
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line, read_table
-from mivolo_lite.paths import is_url
+from mivolo_lite.paths import as_unicode, is_url
 
 _PREDICTED_BODY = ("body_x0", "body_y0", "body_x1", "body_y1")  # as ``predict`` itself writes them
 
@@ -56,7 +56,7 @@ class BoxesFile:
                 frame = _frame_of(line.cells.get("frame", ""))
             except Rejected as reason:
                 raise UserError(f"{self.location}: line {line.number}: {reason}") from None
-            self._lines[os.path.normpath(line.cells[IMAGE])][frame].append(line)
+            self._lines[as_unicode(os.path.normpath(line.cells[IMAGE]))][frame].append(line)
 
     def __call__(self, source: str, frame: int | None = None) -> list[Located]:
         """The people of an image, or of a frame of a video.
@@ -74,8 +74,8 @@ class BoxesFile:
 
     def name_of(self, source: str) -> str | None:
         """The name that the table has for an image or a video; None where it has none."""
-        address = os.path.normpath(source)
-        parts = Path(address if is_url(source) else os.path.abspath(source)).parts
+        address = as_unicode(os.path.normpath(source))
+        parts = Path(address if is_url(source) else as_unicode(os.path.abspath(source))).parts
         names = (address, *(str(Path(*parts[start:])) for start in range(len(parts))))
         return next((name for name in names if name in self._lines), None)
 

@@ -109,7 +109,7 @@ def _rows_of_photos(table: Table, name_column: str) -> tuple[list[dict[str, str]
 def _look(
     items: Sequence[tuple[int, Item]], names: Sequence[str], detector: Callable[[np.ndarray], Sequence[Detection]]
 ) -> Iterator[tuple[int, Result]]:
-    """The boxes of each photo's faces, the most prominent first; no rows and a reason where there is none."""
+    """The boxes of each photo's faces, the most prominent first, or why the photo cannot be read."""
     for number, item in tqdm(items, desc="finding faces", leave=False, disable=None):
         try:
             image = read_photo(Path(item.address)).image
@@ -117,10 +117,7 @@ def _look(
             yield number, Result(rejected=[{"image": names[number], "reason": str(reason)}])
             continue
         faces = by_prominence((face.box for face in detector(image)), image.shape[1], image.shape[0])
-        if faces:
-            yield number, Result([_box_cells(face) for face in faces])
-        else:
-            yield number, Result(rejected=[{"image": names[number], "reason": "no face found"}])
+        yield number, Result([_box_cells(face) for face in faces])
 
 
 def _write(
@@ -142,7 +139,8 @@ def _write(
                 labels = {name_column: labels[name_column]}  # of the other faces
             found.faces += len(result.rows) > 0
             found.several += len(result.rows) > 1
-            found.rejected += result.rejected
+            nobody = [] if result.rows else [{"image": labels[name_column], "reason": "no face found"}]
+            found.rejected += result.rejected or nobody
     with written_aside(out / REJECTED_FILE) as partial:
         write_rejected(partial, found.rejected)
     return found

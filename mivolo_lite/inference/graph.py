@@ -148,6 +148,8 @@ def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
             "crop_policy": card.crop_policy,
             "face_square": "where crop_policy has one: a face is a square of face_square times the root of its box's "
             "area, its middle face_shift times the box's height below the box's, clipped to the photo; else the box",
+            "jpeg_quality": "where crop_policy has one: predict shrinks a crop to crop_size and makes a JPEG of it, as "
+            "training had, before it is letterboxed",
         },
         "outputs": {name: _meaning(graph.estimator, name) for name in graph.output_names},
         "intervals": card.calibration,

@@ -23,15 +23,17 @@ _SETTINGS, _LOCK = "settings.json", "lock"
 
 
 class _Entry(NamedTuple):
-    """Where the lines of an item begin, and what its file was like."""
+    """Where the lines of an item begin, what its file was like, and what came of it so far."""
 
     path: Path
     offset: int
     stamp: list[int] | None
+    is_done: bool
+    is_rejected: bool
 
 
 class PartialResults:
-    """A file for each process of each start, with a line ``[key, stamp, rows, tracks, rejected]`` for each result.
+    """A file for each process of each start: a line ``[key, stamp, rows, tracks, rejected, more]`` for each result.
 
     Items are known by their names, so photos may be added and removed before the command resumes.
 
@@ -63,8 +65,6 @@ class PartialResults:
             lock_or_explain(self._lock, self.folder.parent)
             earlier = self._settings()
             if earlier == settings:
-                for path in self._files():
-                    _cut_last_item(path)
                 return ""
             for path in self._files():
                 path.unlink()
@@ -72,13 +72,14 @@ class PartialResults:
         other = [name for name in settings if earlier.get(name, settings[name]) != settings[name]]
         return f"begins anew: the unfinished run there had another {' and '.join(other)}" if other else ""
 
-    def done(self) -> set[int]:
-        """The numbers of the items that are done and whose files are as they were then."""
+    def done(self) -> dict[int, bool]:
+        """The numbers of the items that are done and whose files have not changed since; True of those rejected."""
         entries = self._entries()
+        found = ((number, item, entries.get(self.keys[number])) for number, item in enumerate(self.items))
         return {
-            number
-            for number, (key, item) in enumerate(zip(self.keys, self.items, strict=True))
-            if key in entries and entries[key].stamp == _stamp(item)
+            number: entry.is_rejected
+            for number, item, entry in found
+            if entry and entry.is_done and entry.stamp == _stamp(item)
         }
 
     def write(self, results: Iterator[tuple[int, Result]], rank: int) -> None:
@@ -88,7 +89,8 @@ class PartialResults:
             file = open(path, "wb", buffering=0)  # a buffer that a full disk does not take would stay in it
         with file:
             for number, result in results:
-                line = [self.keys[number], _stamp(self.items[number]), result.rows, result.tracks, result.rejected]
+                columns = result.rows, result.tracks, result.rejected, result.more
+                line = [self.keys[number], _stamp(self.items[number]), *columns]
                 data = memoryview(json.dumps(line).encode() + b"\n")
                 with explain_write_errors(path):
                     while data:
@@ -135,32 +137,24 @@ def _stamp(item: Item) -> list[int] | None:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
-    """The items of a file in their order."""
-    last, offset = None, 0
+    """The items of a file as each of its lines leaves them. An item is rejected with its last result or not at all."""
+    last, start, offset = None, 0, 0
     with open(path, "rb") as file:
         for line in _whole_lines(file):
-            key, stamp, *_ = json.loads(line)
-            if key != last:
-                yield key, _Entry(path, offset, stamp)
+            key, stamp, _, _, rejected, more = json.loads(line)
+            start = start if key == last else offset
+            yield key, _Entry(path, start, stamp, not more, bool(rejected))
             last, offset = key, offset + len(line)
 
 
 def _results(file: BinaryIO, key: str) -> Iterator[Result]:
     for line in _whole_lines(file):
-        found, _, *columns = json.loads(line)
+        found, _, rows, tracks, rejected, more = json.loads(line)
         if found != key:
             return
-        yield Result(*columns)
+        yield Result(rows, tracks, rejected, more=more)
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
     """Without what a killed process or a full disk cut off."""
     return takewhile(lambda line: line.endswith(b"\n"), file)
-
-
-def _cut_last_item(path: Path) -> None:
-    """Take the last item away, which may be part of a video."""
-    offset = 0
-    for _, entry in _entries(path):
-        offset = entry.offset
-    os.truncate(path, offset)

@@ -10,7 +10,7 @@ from mivolo_lite.csv_file import written_csv
 from mivolo_lite.files import written_text
 from mivolo_lite.inference.rows import TRACK_COLUMNS, cells_of, columns_of
 from mivolo_lite.inference.work import Result
-from mivolo_lite.shards.rejects import REJECTED_FILE
+from mivolo_lite.shards.rejects import REJECTED_FILE, line_of
 
 PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
 RESULT_FILES = [*(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE]
@@ -41,7 +41,7 @@ def write_results(results: Iterable[Result], out: Path, tasks: Sequence[str]) ->
                 tracks = tracks or _Table(files, out / TRACKS, TRACK_COLUMNS)
                 tracks.write(result.tracks)
             rejected += len(result.rejected)
-            rejects.writelines(json.dumps(reject) + "\n" for reject in result.rejected)
+            rejects.writelines(map(line_of, result.rejected))
     return {"rows": predictions.rows, "rejected": rejected}
 
 

@@ -50,6 +50,8 @@ def run_resumably(
 ) -> Written | None:
     """Do the items that an earlier call with the same settings has not done, then write the tables of all.
 
+    Items that were rejected are tried again: what was missing, as a network or a permission, may be there now.
+
     Args:
         partial_results: of all processes.
         settings: all that results depend on, for ``json``.
@@ -70,10 +72,13 @@ def run_resumably(
     wait()
     done, items = partial_results.done(), partial_results.items
     if rank == 0 and done:
-        complain(f"note: resumes: {len(done)} of {count_of(len(items), 'item')} were done before")
-    share = range(rank, len(items), world_size)
-    ended = _write(partial_results, run([(number, items[number]) for number in share if number not in done]), rank)
-    if ended is not None and (world_size > 1 or not partial_results.done()):
+        rejected = sum(done.values())
+        again = f"; those that were rejected, {rejected}, are tried again" if rejected else ""
+        complain(f"note: resumes: {len(done)} of {count_of(len(items), 'item')} were done before{again}")
+    kept = {number for number, is_rejected in done.items() if not is_rejected}
+    share = [(number, items[number]) for number in range(rank, len(items), world_size) if number not in kept]
+    ended = _write(partial_results, run(share), rank)
+    if ended is not None and (world_size > 1 or not any(partial_results.results())):
         raise ended
     wait()
     if rank != 0:

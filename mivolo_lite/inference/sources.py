@@ -10,7 +10,7 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image
-from mivolo_lite.paths import is_url
+from mivolo_lite.paths import as_unicode, is_url
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.remote import RemoteFolder
 
@@ -30,16 +30,18 @@ class Item(NamedTuple):
         kind: what it is.
         address: the file or URL of an image or a video, the folder or URL of shards.
         samples: of shards, the numbers of the samples.
+        reason: why it cannot be read, where that is known before; of a folder that cannot be listed.
     """
 
     kind: Literal["image", "video", "shards"]
     address: str
     samples: range = range(0)
+    reason: str = ""
 
     @property
     def name(self) -> str:
-        """The address without credentials; of a file, with ``/`` between folders on every system."""
-        return without_credentials(self.address).replace(os.sep, "/")
+        """The address as ``as_unicode``, without credentials; of a file, with ``/`` between folders on every system."""
+        return as_unicode(without_credentials(self.address).replace(os.sep, "/"))
 
     def annotated_name(self, number: int, ending: str) -> str:
         """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
@@ -80,13 +82,18 @@ def _found_at(source: str) -> Iterator[Item | str]:
 
 
 def _folder(folder: Path) -> list[Item | str]:
-    files = sorted(files_below(folder), key=Path.as_posix)
+    errors: list[OSError] = []
+    files = sorted(files_below(folder, errors.append), key=Path.as_posix)
     entries = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
+    errors.sort(key=lambda error: error.filename)
+    unlisted = [Item("image", error.filename, reason=f"cannot be listed: {error.strerror}") for error in errors]
     if all(isinstance(entry, str) for entry in entries):
+        if unlisted:
+            raise UserError(f"{unlisted[0].name}: {unlisted[0].reason}")
         packed = [str(path.parent) for path in files if path.name == INFO_FILE]
         where = f"; packed shards are in {' and '.join(packed[:5])}: give these" if packed else ", and no packed shards"
         raise UserError(f"{folder}: holds no image and no video{where}")
-    return entries
+    return entries + unlisted
 
 
 def _file(address: str) -> Item:
@@ -110,6 +117,8 @@ def _shards(address: str) -> list[Item]:
 
 def read_image(item: Item) -> Photo:
     """The photo of an item. Raises UnusablePhoto with the reason where it cannot be used."""
+    if item.reason:
+        raise UnusablePhoto(item.reason)
     if not is_url(item.address):
         return read_photo(Path(item.address))
     path, mark, query = item.address.partition("?")

@@ -1,6 +1,6 @@
 """The people of a video: found frame by frame, followed, and averaged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 
@@ -30,15 +30,16 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
         with open_video(item.address) as (rate, frames):
             seen = islice(frames, 0, None, options.stride)
             if options.annotated is None:
-                yield from _results(predictor, item, seen, rate, options, None)
-                return
-            path = options.annotated / item.annotated_name(number, ".mp4")
-            with written_aside(path) as partial:
-                writer = VideoWriter(partial, rate / options.stride)
-                yield from _results(predictor, item, seen, rate, options, writer)
-                partial.touch()  # of a video without a frame
+                last = yield from _results(predictor, item, seen, rate, options, None)
+            else:
+                path = options.annotated / item.annotated_name(number, ".mp4")
+                with written_aside(path) as partial:
+                    writer = VideoWriter(partial, rate / options.stride)
+                    last = yield from _results(predictor, item, seen, rate, options, writer)
+                    partial.touch()  # of a video without a frame
     except UnusableVideo as reason:
-        yield Result(rejected=[{"image": item.name, "reason": str(reason)}])
+        last = Result(rejected=[{"image": item.name, "reason": str(reason)}])
+    yield last  # when the annotated video has its name: what has its last result is not done again
 
 
 def _results(
@@ -48,7 +49,8 @@ def _results(
     rate: Fraction,
     options: PredictOptions,
     writer: VideoWriter | None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, Result]:
+    """The results of the frames; returns the last one of the video."""
     tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
     rejected, has_people = [], False
     try:
@@ -66,7 +68,7 @@ def _results(
         if writer is not None:
             writer.close()
     nobody = [] if has_people or rejected else [row_of(None, item.name)]
-    yield Result(nobody, [track_row(track, item.name) for track in tracker.end()], rejected)
+    return Result(nobody, [track_row(track, item.name) for track in tracker.end()], rejected)
 
 
 def _take(frames: Iterator[Frame]) -> tuple[list[Frame], str | None]:
@@ -93,7 +95,7 @@ def _of_frames(
         located = [predictor.locate(image) for image in images]
     else:
         located = [options.boxes(item.address, frame.number) for frame in frames]
-    result = Result(frame=frames[-1].number)
+    result = Result(frame=frames[-1].number, more=True)
     for frame, people in zip(frames, predictor.estimate(images, located), strict=True):
         tracks, ended = tracker(people, frame.number)
         result.tracks += [track_row(track, item.name) for track in ended]

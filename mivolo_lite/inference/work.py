@@ -16,12 +16,14 @@ class Result:
         tracks: of the people of a video.
         rejected: what could not be read, each with its reason.
         frame: of a video, the last frame that was looked at.
+        more: whether other results of the same item follow.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     tracks: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     frame: int | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.hdr import hdr_transfer
@@ -25,6 +25,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _PLUGGED_IN = ("AVIF", "HEIF")  # where Pillow has them
 _READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF", "an AVIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_WHITE_IS_ZERO = 0
+"""TIFF's PhotometricInterpretation of a grey image whose 0 is white."""
 
 
 class UnusablePhoto(Exception):
@@ -142,7 +144,9 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
         raise
     except UnidentifiedImageError:  # its message holds an address in memory, and no reason
         kind = kind_of(data)
-        raise UnusablePhoto(f"unreadable image: it is {kind}{', damaged' * (is_heic or kind in _READ)}") from None
+        damaged = ", damaged" if is_heic or kind in _READ else ""
+        other = " or of pixels that are not read; save it as a PNG" if kind == "a TIFF" else ""  # as float16
+        raise UnusablePhoto(f"unreadable image: it is {kind}{damaged}{other}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
         raise UnusablePhoto(f"more than {max_megapixels:g} megapixels") from None
     # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
@@ -165,18 +169,35 @@ def _pixels(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Converted in strips, since every step of a conversion copies what it is given."""
     image.load()
     width, height = image.size
+    in_eight_bits = _in_eight_bits(image) if image.mode in _SIXTEEN_BIT else None
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIP_ROWS):
         bottom = min(top + _STRIP_ROWS, height)
-        pixels[top:bottom] = np.asarray(_as_rgb(image.crop((0, top, width, bottom))))
+        pixels[top:bottom] = np.asarray(_as_rgb(image.crop((0, top, width, bottom)), in_eight_bits))
     return pixels
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _in_eight_bits(image: Image.Image) -> np.ndarray:
+    """(65536,) uint8: what Pillow's levels of a grey image of 16 bits mean in 8.
+
+    A TIFF may have 12 bits, and its 0 may be white, which Pillow minds of fewer bits alone. A transparent level of a
+    PNG is put on black.
+    """
+    tags = getattr(image, "tag_v2", {})
+    white = (1 << tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
+    levels = np.minimum(np.arange(1 << 16), white)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
+        levels = white - levels
+    eight_bits = ((levels * 255 + white // 2) // white).astype(np.uint8)
+    if "transparency" in image.info:
+        eight_bits[image.info["transparency"]] = 0
+    return eight_bits
+
+
+def _as_rgb(image: Image.Image, in_eight_bits: np.ndarray | None) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if image.mode in _SIXTEEN_BIT:
-        levels = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    if in_eight_bits is not None:
+        image = Image.fromarray(in_eight_bits[np.asarray(image)])
     if image.mode in ("I", "F"):
         raise UnusablePhoto(f"32 bits a pixel ({image.mode}), whose white is unknown")
     transform = transform_of(profile, {"CMYK": "CMYK", "1": "L", "L": "L", "LA": "L"}.get(image.mode, "RGB"))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.paths import as_unicode
 
 REJECTED_FILE = "rejected.jsonl"
 
@@ -23,4 +24,9 @@ def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: P
 
 def write_rejected(path: Path, rejected: list[dict]) -> None:
     """One JSON object a line, with ``image`` and ``reason``."""
-    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejected), encoding="utf-8")
+    path.write_text("".join(map(line_of, rejected)), encoding="utf-8")
+
+
+def line_of(reject: dict[str, str]) -> str:
+    """The line of a rejected input; its texts are ``as_unicode``."""
+    return json.dumps({key: as_unicode(text) for key, text in reject.items()}) + "\n"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,17 +11,24 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
+from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.export import DESCRIPTION, export
 from mivolo_lite.inference.graph import Graph, answers
 from mivolo_lite.inference.parity import require_parity
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.result_files import write_results
+from mivolo_lite.inference.rows import row_of
+from mivolo_lite.inference.work import Result
 from mivolo_lite.models.mivolo_export import fold
 from tests.documents import blocks
 from tests.inference.exports import photos, small_estimator
+from tests.inference.scenes import RULES, RedSquares, photo
 
 pytest.importorskip("onnx")
 
@@ -58,17 +66,24 @@ print(json.dumps({"answers": {n: a.tolist() for n, a in zip(names, answers)}, "m
 
 
 @pytest.mark.slow
-def test_the_snippet_of_the_page_answers_as_the_estimator(exported, tmp_path, monkeypatch, capsys):
+def test_the_snippet_of_the_page_gives_the_ages_of_predict(tmp_path, monkeypatch, capsys):
     (block,) = (block for block in blocks("python") if "onnxruntime" in block.text)
-    exported("single")
-    small, large = (np.random.default_rng(0).integers(0, 255, (h, w, 3), np.uint8) for h, w in ((60, 31), (40, 200)))
-    cv2.imwrite(str(tmp_path / "crop.png"), small[..., ::-1])
+    framing = {"face_square": 0.95, "face_shift": 0.08}
+    estimator = small_estimator(crop_policy=RULES | framing)
+    estimator.save(tmp_path / "best")
+    export(tmp_path / "best", tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo((20, 30, 110), (200, 60, 41), (290, 200, 30))).save("photo.jpg", quality=95)
+    (people,) = Predictor(estimator, FaceDetector(RedSquares())).predict("photo.jpg")
+    Path("ages").mkdir()
+    write_results([Result([row_of(person, "photo.jpg") for person in people])], Path("ages"), [])
     names: dict = {}
     exec(compile(block.text, str(block), "exec"), names)
-    assert float(capsys.readouterr().out.split()[0]) == pytest.approx(float(names["age"][0]), abs=1e-3)
-    assert np.array_equal(names["face"], letterbox(small, 48).transpose(2, 0, 1))
-    assert np.array_equal(names["letterbox"](large, 48), letterbox(large, 48).transpose(2, 0, 1))
+    ages = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert ages == pytest.approx([person.age for person in people], abs=1e-3) and len({*ages}) == 3
+    for shape in ((60, 31), (40, 200)):
+        crop = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+        assert np.array_equal(names["letterbox"](crop), letterbox(crop, 48).transpose(2, 0, 1))
 
 
 @pytest.mark.slow
@@ -89,7 +104,8 @@ def test_onnxruntime_alone_runs_a_file_and_reads_how(exported, tmp_path, monkeyp
     assert expected["age"].std() > 0.1  # or equal answers would say little
     meta = found["meta"]
     assert list(meta["inputs"]) == list(inputs) and meta["preprocessing"]["image_size"] == 48
-    assert meta["preprocessing"]["order"] == "RGB" and {"letterbox", "face_square"} <= meta["preprocessing"].keys()
+    assert meta["preprocessing"]["order"] == "RGB"
+    assert {"letterbox", "face_square", "jpeg_quality"} <= meta["preprocessing"].keys()
     assert meta["outputs"]["gender"]["probabilities_of"] == ["M", "F"] and meta["intervals"]["radius"] == 7.5
     assert meta["outputs"]["age_probability"]["ages"] == [0, 100]
     assert meta["outputs"]["glasses"]["probabilities_of"] == ["no", "yes"]

@@ -107,9 +107,9 @@ def test_whatever_ends_it_the_same_command_resumes(reason, code, photos, tmp_pat
     assert ended.value.code == code and "2 of 4 items are done, and the same command resumes\n" in printed.err
     assert "1 photo with a face" in printed.out and "2 photos left out" in printed.out
     resumed = find_faces(tmp_path)
-    assert "note: resumes: 1 of 4 items were done before\n" in capsys.readouterr().err
-    assert len(looked) == 6 and len(list((tmp_path / "found").iterdir())) == 2
-    assert find_faces(tmp_path) == resumed and len(looked) == 10
+    assert "note: resumes: 2 of 4 items were done before\n" in capsys.readouterr().err
+    assert len(looked) == 5 and len(list((tmp_path / "found").iterdir())) == 2
+    assert find_faces(tmp_path) == resumed and len(looked) == 9
 
 
 def test_partial_results_of_predict_are_not_taken_for_its_own(photos, tmp_path, capsys):

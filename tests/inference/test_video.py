@@ -15,10 +15,16 @@ import pytest
 from PIL import Image
 
 from mivolo_lite.cli import main
+from mivolo_lite.inference.detect import FaceDetector
 from mivolo_lite.inference.frames import UnusableVideo, VideoWriter, open_video
 from mivolo_lite.inference.people import Person
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.tracks import Tracker
-from tests.inference.scenes import photo, rows
+from mivolo_lite.inference.video import predict_video
+from mivolo_lite.inference.work import PredictOptions
+from tests.inference.interrupting import interrupting
+from tests.inference.scenes import RedSquares, photo, rows, tiny_estimator
 from tests.shards.servers import RangeServer, serving
 
 pytestmark = pytest.mark.usefixtures("red_faces")
@@ -80,6 +86,29 @@ def test_a_video_gives_a_row_a_track_and_frame_and_a_video_with_ages(video, chec
     with open_video(str(out / "annotated" / "000000-walk.mp4")) as (rate, frames):
         annotated = list(frames)
     assert rate == 25 and len(annotated) == 20 and annotated[0].image.shape == (240, 320, 3)
+
+
+def test_ctrl_c_within_a_video_leaves_its_first_frames_and_the_same_command_begins_it_again(
+    video, checkpoint, tmp_path, monkeypatch, capsys
+):
+    words = ["predict", str(video), "--checkpoint", checkpoint, "--draw", "--out"]
+    with monkeypatch.context() as ending:
+        ending.setattr(Predictor, "estimate", interrupting(2))
+        with pytest.raises(SystemExit):
+            main([*words, str(tmp_path / "out")])
+    assert len(rows(tmp_path / "out")) == 26 and "interrupted; 0 of 1 item are done" in capsys.readouterr().err
+    for out in ("out", "whole"):
+        main([*words, str(tmp_path / out)])
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole") and "resumes:" not in capsys.readouterr().err
+    assert (tmp_path / "out" / "annotated" / "000000-walk.mp4").stat().st_size > 1000
+
+
+def test_the_last_result_of_a_video_comes_when_its_annotated_video_is_there(video, tmp_path):
+    results = predict_video(Predictor(tiny_estimator(), FaceDetector(RedSquares())), 7, Item("video", str(video)),
+                            PredictOptions(annotated=tmp_path))  # fmt: skip
+    assert [result.more for result in results if result.more or (tmp_path / "000007-walk.mp4").exists()] == [
+        True, True, False,
+    ]  # fmt: skip
 
 
 def test_without_a_folder_a_video_is_a_line_a_track(video, checkpoint, capsys):

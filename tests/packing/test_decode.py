@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -126,6 +127,44 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     assert read_photo(tmp_path / "deep.png").image[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
+def tiff(levels: np.ndarray, **tags: int) -> bytes:
+    """A grey TIFF of 16 bits, some of whose tags then say otherwise."""
+    file = BytesIO()
+    Image.fromarray(levels).save(file, "TIFF")
+    data = bytearray(file.getvalue())
+    (offset,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, offset)
+    entries = {
+        struct.unpack_from("<H", data, place)[0]: place + 8 for place in range(offset + 2, offset + 12 * count, 12)
+    }
+    for name, value in tags.items():
+        struct.pack_into("<H", data, entries[getattr(ExifTags.Base, name)], value)
+    return bytes(data)
+
+
+TWELVE_BITS = np.frombuffer(b"\x00\x00\x08\x80\x0f\xff", "<u2").reshape(1, 3)  # 0, 8, 2048, 4095
+SIXTEEN_BITS = np.array([[0, 257, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    "levels, tags, grey",
+    [
+        (SIXTEEN_BITS, {}, [0, 1, 255]),
+        (SIXTEEN_BITS, {"PhotometricInterpretation": 0}, [255, 254, 0]),  # 0 is white
+        (TWELVE_BITS, {"ImageWidth": 4, "BitsPerSample": 12}, [0, 0, 128, 255]),
+    ],
+)
+def test_grey_tiffs_are_as_bright_as_their_tags_say(levels, tags, grey, tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(levels, **tags))
+    assert read_photo(tmp_path / "a.tif").image[0, :, 0].tolist() == grey
+
+
+def test_a_tiff_of_pixels_that_are_not_read_is_not_called_damaged_alone(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(SIXTEEN_BITS, BitsPerSample=24))
+    with pytest.raises(UnusablePhoto, match="it is a TIFF, damaged or of pixels that are not read; save it as a PNG"):
+        read_photo(tmp_path / "a.tif")
+
+
 def test_sixteen_bits_of_colour(tmp_path):
     row = b"\0" + struct.pack(">6H", 0, 32768, 65535, 65535, 257, 0)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
@@ -162,6 +201,8 @@ def test_transparency_lies_on_black(tmp_path):
     grey = Image.fromarray(np.array([[7, 9]], dtype=np.uint8))
     grey.save(tmp_path / "b.png", transparency=9)
     assert read_photo(tmp_path / "b.png").image.tolist() == [[[7, 7, 7], [0, 0, 0]]]
+    Image.fromarray(np.array([[257, 65535]], dtype=np.uint16)).save(tmp_path / "c.png", transparency=65535)
+    assert read_photo(tmp_path / "c.png").image.tolist() == [[[1, 1, 1], [0, 0, 0]]]
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path):

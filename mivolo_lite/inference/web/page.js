@@ -65,7 +65,7 @@ async function ask(files) {
   let answer, status;
   try {
     const response = await fetch("predict", { method: "POST", body: chosen });
-    answer = await response.json();
+    answer = await response.json().catch(() => ({ detail: `a proxy answered ${response.status} ${response.statusText}` }));
     status = response.ok;
   } catch {
     [status, answer] = [false, { detail: "the server does not answer, or the file cannot be read" }];

@@ -1,7 +1,7 @@
 """The image files in a folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
@@ -15,6 +15,10 @@ IMAGE_ENDINGS = frozenset(
 )
 
 
+def _raise_unlisted(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be listed: {error.strerror}")
+
+
 def image_files(folder: Path) -> list[str]:
     """Every file below a folder that looks like an image, by its name relative to the folder, sorted.
 
@@ -26,21 +30,22 @@ def image_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files_below(folder) if looks_like_image(path))
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, unlisted: Callable[[OSError], None] = _raise_unlisted) -> Iterator[Path]:
     """Every file below a folder.
 
     Links to files and to folders are followed; a folder that can be reached in several ways, as in a loop of links, is
     walked once.
 
-    Raises:
-        UserError: a folder cannot be listed.
+    Args:
+        folder: where to begin.
+        unlisted: is told of each folder that cannot be listed; by default, it raises UserError.
     """
     visited: set[tuple[int, int]] = set()
     pending = [folder]
     while pending:  # what links lead to comes last, so that a folder has its own name where it has one
         linked = []
         for top in pending:
-            for parent, folders, files in os.walk(top, onerror=_raise_unlisted):
+            for parent, folders, files in os.walk(top, onerror=unlisted):
                 status = os.stat(parent)
                 if (status.st_dev, status.st_ino) in visited:
                     folders.clear()
@@ -50,10 +55,6 @@ def files_below(folder: Path) -> Iterator[Path]:
                 linked += [Path(parent, name) for name in folders if os.path.islink(os.path.join(parent, name))]
                 yield from (Path(parent, name) for name in files)
         pending = linked
-
-
-def _raise_unlisted(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
 def looks_like_image(path: Path) -> bool:
