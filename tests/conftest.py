@@ -7,9 +7,6 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
-from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.sources.people import PeopleSource
-
 os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes on one CPU wait for each other
 
 settings.register_profile("no deadline", deadline=None)  # of 200 ms, which a busy machine exceeds
@@ -50,6 +47,9 @@ def pytest_collection_finish():
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     """The folder of 80 synthetic people, packed into ``train`` and ``val``."""
+    from mivolo_lite.packing.pack import pack  # here: the process that deals the tests out would import it, too
+    from mivolo_lite.packing.sources.people import PeopleSource
+
     folder = tmp_path_factory.mktemp("data") / "people"
     pack(PeopleSource(count=80), folder, {"train": 0.75, "val": 0.25})
     return folder
