@@ -23,6 +23,7 @@ def pytest_configure(config):
 
 def pytest_collectstart():
     """Before the first test is imported, in the processes that run tests."""
+    gc.disable()  # nothing of what is imported is garbage, and looking for it is a tenth of the time
     import tests.timm_without_wandb  # noqa: F401
 
 
@@ -42,6 +43,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What was imported stays: no garbage collection looks at it again, in this process or a forked one."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
