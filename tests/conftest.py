@@ -7,9 +7,6 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
-from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.sources.people import PeopleSource
-
 os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes on one CPU wait for each other
 
 settings.register_profile("no deadline", deadline=None)  # of 200 ms, which a busy machine exceeds
@@ -26,6 +23,7 @@ def pytest_configure(config):
 
 def pytest_collectstart():
     """Before the first test is imported, in the processes that run tests."""
+    gc.disable()  # nothing of what is imported is garbage, and looking for it is a tenth of the time
     import tests.timm_without_wandb  # noqa: F401
 
 
@@ -45,11 +43,15 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What was imported stays: no garbage collection looks at it again, in this process or a forked one."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     """The folder of 80 synthetic people, packed into ``train`` and ``val``."""
+    from mivolo_lite.packing.pack import pack  # here: the process that deals the tests out would import it, too
+    from mivolo_lite.packing.sources.people import PeopleSource
+
     folder = tmp_path_factory.mktemp("data") / "people"
     pack(PeopleSource(count=80), folder, {"train": 0.75, "val": 0.25})
     return folder

@@ -29,6 +29,7 @@ from mivolo_lite.models import MODELS
 from mivolo_lite.package_files import package_config
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources import SOURCES
+from mivolo_lite.reporting.plots import Plot
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
@@ -142,8 +143,25 @@ def small(model: str) -> list[str]:
     return [word for name, value in (SMALL | backbones).items() for word in (f"--{name}", str(value))]
 
 
+DRAWN: dict[tuple[str, str], bytes] = {}
+"""Every plot in its formats, by its name, as it was drawn for the first command that has it. Later ones get the same:
+drawing is half of the time of the commands that write reports."""
+
+
 @pytest.fixture
-def workplace(supplies, tmp_path, monkeypatch):
+def drawn_once(monkeypatch):
+    draw = Plot._bytes
+
+    def once(plot, form, **options):
+        if (plot.name, form) not in DRAWN:
+            DRAWN[plot.name, form] = draw(plot, form, **options)
+        return DRAWN[plot.name, form]
+
+    monkeypatch.setattr(Plot, "_bytes", once)
+
+
+@pytest.fixture
+def workplace(supplies, tmp_path, monkeypatch, drawn_once):
     """A new folder to work in, as a clone: its configurations and launch files, and shards."""
     for name in ("configs", "launch"):
         (tmp_path / name).symlink_to(REPOSITORY / name)

@@ -14,6 +14,7 @@ for name in ("tests.timm_without_wandb", *COMMAND_MODULES, "matplotlib.pyplot", 
 if find_spec("deepspeed"):  # 4 s of each rank that runs it
     import_module("deepspeed")
     import_module("transformers.integrations.deepspeed")
+    import_module("deepspeed.runtime.zero.muon.muon_optimizer")  # compiles: torch imports its compiler, another 3 s
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)

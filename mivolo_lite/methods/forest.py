@@ -44,7 +44,7 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> 
         age_counts: (A,) samples of each age.
         ages: (A,) years.
         clusters: how many groups, L.
-        init: "quantile" for equally full groups, "kmeans" to improve them by 100 of Lloyd's iterations.
+        init: "quantile" for equally full groups, "kmeans" to improve them by at most 100 of Lloyd's iterations.
 
     Returns:
         (L,) means and (L,) variances; a group that lost its ages keeps its mean and gets variance 0.
@@ -60,7 +60,9 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> 
 
     for _ in range(100 if init == "kmeans" else 0):
         weight, size = members()
-        mean = torch.where(size > 0, (weight * ages[:, None]).sum(0) / size.clamp(min=1), mean)
+        earlier, mean = mean, torch.where(size > 0, (weight * ages[:, None]).sum(0) / size.clamp(min=1), mean)
+        if mean.equal(earlier):  # so would all later ones be
+            break
     weight, size = members()
     return mean, (weight * (ages[:, None] - mean).square()).sum(0) / size.clamp(min=1)
 

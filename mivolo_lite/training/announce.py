@@ -43,7 +43,7 @@ def announce_start(trainer: "Trainer") -> None:
         indexes = [*trainer.reader.indexes, trainer.val_index]
         left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
         log(f"data.exclude {config.data.exclude}: samples left out: {left_out}")
-    for folder, passes in trainer.reader.passes(round(trainer.end() * trainer.plan.global_batch)).items():
+    for folder, passes in trainer.reader.passes(round(trainer.progress.end * trainer.plan.global_batch)).items():
         log(f"{folder}: {passes:.3g} passes")
     if trainer.resumed:
         log(f"resumed at step {state.step}, {state.samples_seen} samples seen")
@@ -136,12 +136,12 @@ def _absent_classes(trainer: "Trainer") -> Iterator[str]:
 
 
 def _in_one_line(trainer: "Trainer") -> str:
-    config, plan, launch = trainer.config, trainer.plan, trainer.launch
+    config, plan, launch, steps = trainer.config, trainer.plan, trainer.launch, trainer.progress.total_steps
     engine = f", {launch}" if launch.processes > 1 or launch.engine != "ddp" else ""
     return (
         f"{config.model.name} with {config.method.name}, {trainer.parameters / 1e6:.1f} M parameters; "
         f"{trainer.reader.samples} training and {len(trainer.val_index)} validation samples; "
-        f"{trainer.total_steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
+        f"{steps} steps of {plan.global_batch} = {plan.micro_batch} x {plan.world_size} processes x "
         f"{plan.accumulation} micro-batches on {trainer.accelerator.device.type}{engine}"
     )
 
@@ -153,8 +153,8 @@ def announce_end(trainer: "Trainer") -> None:
         lowest = f"lowest validation error {error_in_words(error, _error_is_of_ages(trainer))}, its"
     else:
         lowest = f"{unmeasured(trainer)}; the latest"
-    if trainer.state.step < trainer.total_steps:
-        patience, left = trainer.config.train.patience, trainer.total_steps - trainer.state.step
+    if left := trainer.progress.steps_left:
+        patience = trainer.config.train.patience
         trainer.logger.log(
             f"train.patience {patience}: {trainer.state.stale} evaluations without a new best; ends {left} steps early"
         )

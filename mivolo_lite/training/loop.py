@@ -38,11 +38,12 @@ from mivolo_lite.training.memory_format import can_train_channels_last
 from mivolo_lite.training.new_estimator import init_from, new_estimator
 from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
+from mivolo_lite.training.progress import Progress
 from mivolo_lite.training.resource_checks import require_disk, require_shared_folder, require_shared_memory
 from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
-from mivolo_lite.training.schedule import learning_rate, meets_plateau, set_learning_rate
+from mivolo_lite.training.schedule import meets_plateau, set_learning_rate
 from mivolo_lite.training.step import Diverged, OptimizerStep, StepResult
 from mivolo_lite.training.step_trace import StepTrace
 from mivolo_lite.training.throughput import Throughput, in_words
@@ -70,7 +71,6 @@ class Trainer:
         negated = negated_tasks(config.tasks)
         self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes, negated)
         self.val_index = config.data.load(config.data.val_set)
-        self.steps_per_epoch = self.reader.samples / optim.global_batch
         self.folder = RunFolder(config.run)
         if is_main:
             self.folder.begin(config.resume)
@@ -81,14 +81,15 @@ class Trainer:
         self._build()
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
-        self.total_steps = self.state.step + self._steps_to_go()
+        every = config.train.eval_every
+        self.progress = Progress(self.state, optim, every, self.reader.samples, self.plan.global_batch)
         self.logger = self._start_logger()
         self.loader = self.reader.batches(
             self.estimator.inputs,
             self.plan,
             self.accelerator.process_index,
             self.state.samples_seen,
-            self.total_steps - self.state.step,
+            self.progress.steps_left,
         )
         self.val_loader = self._val_loader()
         check_validation(config, self.val_index, self.estimator.inputs, self.classes, self.unlearnt)
@@ -105,12 +106,12 @@ class Trainer:
         """
         announce_start(self)
         is_main = self.accelerator.is_main_process
-        since = self.folder.begin_log(self.state.step, self.total_steps) if is_main else (time.time(), 0.0)
+        since = self.folder.begin_log(self.state.step, self.progress.total_steps) if is_main else (time.time(), 0.0)
         self.throughput = Throughput(*since, self.flops)
         with self.heartbeat.working():
             self._learn_all()
             self.checkpointer.wait()
-        is_last = self.state.step == self.total_steps or self._is_stale()
+        is_last = self.progress.steps_left == 0 or self._is_stale()
         complete = is_last and self.state.step == self.state.evaluated
         self.logger.log_end(self.state.step, complete, self.throughput.total())
         if complete:
@@ -134,13 +135,13 @@ class Trainer:
         results: list[StepResult] = []
         trace = StepTrace(self.config.train.profile, self.folder.profile, self.logger)
         for batches in self._steps():
-            self.estimator.method.progress = self._position() / self.end()
-            result = self._take_step(batches, self._learning_rate())
+            self.estimator.method.progress = self.progress.position / self.progress.end
+            result = self._take_step(batches, self.progress.learning_rate())
             results.append(result)
             trace.step()
             self.heartbeat.progress()
             self.checkpointer.check()
-            if self.state.step % self.config.train.log_every == 0 or self.state.step == self.total_steps:
+            if self.state.step % self.config.train.log_every == 0 or self.progress.steps_left == 0:
                 self._log(results)
                 results = []
             if not self._save_and_evaluate(result):
@@ -151,7 +152,7 @@ class Trainer:
 
     def _save_and_evaluate(self, result: StepResult) -> bool:
         """Save and evaluate where a step's result, or its number, asks for that. Returns whether training continues."""
-        evaluation_due = self._evaluation_due()
+        evaluation_due = self.progress.evaluation_due()
         if not evaluation_due:
             self.state.evaluated = self.state.step
         if result.should_stop or evaluation_due or result.save_asked or self.schedule.due(self.state.step):
@@ -177,7 +178,7 @@ class Trainer:
         is_main, step, trackers = self.accelerator.is_main_process, self.state.step, []
         if is_main:
             trackers = start_trackers(self.config.train.trackers, self.folder.path, named_options(self.config), step)
-        return RunLogger(self.folder, self.total_steps, step, is_main, trackers)
+        return RunLogger(self.folder, self.progress.total_steps, step, is_main, trackers)
 
     def _build(self) -> None:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
@@ -274,7 +275,7 @@ class Trainer:
     def _steps(self) -> Iterator[list[Batch]]:
         """The micro-batches of every step that is left, on the device."""
         loader = to_device(self.loader, self.accelerator.device, held=self.plan.accumulation)
-        for _ in range(self.state.step, self.total_steps):
+        for _ in range(self.progress.steps_left):
             with self.throughput.spent("waiting"):
                 batches = list(islice(loader, self.plan.accumulation))
             self.throughput.count(batches)
@@ -293,14 +294,9 @@ class Trainer:
         self._advance()
         return result
 
-    def _learning_rate(self) -> float:
-        """The learning rate of the next step."""
-        optim, plateaus = self.config.optim, self.state.plateaus
-        return learning_rate(self._position(), self.end(), self.steps_per_epoch, optim, plateaus)
-
     def _begin_step(self, lr: float) -> None:
         """Ready the model for a step, with the learning rate of each parameter."""
-        is_frozen = self.freeze.is_on(self._position() / self.steps_per_epoch)
+        is_frozen = self.freeze.is_on(self.progress.epoch)
         set_learning_rate(self.engine.optimizer, lr, is_frozen)
         if not self.estimator.training or is_frozen != self.is_frozen:  # a millisecond for a ResNet-50
             self.engine.model.train()
@@ -308,38 +304,16 @@ class Trainer:
                 self.freeze.set_eval()
             self.is_frozen = is_frozen
 
-    def _steps_to_go(self) -> int:
-        """Steps that are left, by the samples seen: a run may resume with another global batch, or for fewer epochs."""
-        samples = max(1, round(self.config.optim.epochs * self.reader.samples))
-        return max(0, math.ceil((samples - self.state.samples_seen) / self.plan.global_batch))
-
-    def _position(self) -> float:
-        """How many steps of the present global batch the samples seen are: those done, unless it was another before."""
-        return self.state.samples_seen / self.plan.global_batch
-
-    def end(self) -> float:
-        """Where ``_position`` will be after the last step."""
-        return self._position() + self.total_steps - self.state.step
-
     def _advance(self) -> None:
         """Count a step that was taken, and update the averaged weights."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
         if isinstance(self.average, ModelEma):
             self.average.update(self.state.step)
-        elif self.average is not None and self._evaluation_due() and self._swa_is_on():
+        elif self.average is not None and self.progress.evaluation_due() and self.progress.swa_is_on():
             self.average.update()
             self.state.averaged = self.average.count
         self.logger.step()
-
-    def _swa_is_on(self) -> bool:
-        start = self.config.optim.swa_start
-        return start is not None and self._position() >= start * self.steps_per_epoch
-
-    def _evaluation_due(self) -> bool:
-        """Whether this step was the one that completed another ``eval_every`` epochs, or the last."""
-        every, position = self.config.train.eval_every * self.steps_per_epoch, self._position()
-        return self.state.step == self.total_steps or position // every > (position - 1) // every
 
     def _evaluate(self) -> bool:
         """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
@@ -422,7 +396,7 @@ class Trainer:
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
         self.broken.share(self.state.step, self.logger.log)
-        samples, steps_left = len(results) * self.plan.global_batch, self.total_steps - self.state.step
+        samples, steps_left = len(results) * self.plan.global_batch, self.progress.steps_left
         losses = self.step.mean_losses(results)
         require_learnt(losses["loss"], samples, self.reader.samples)
         measured = self.throughput.interval(len(results), samples, steps_left, self.accelerator)

@@ -60,7 +60,7 @@ def test_the_licences_and_the_data_of_all_models_hold(tmp_path, command, licence
     for seed, licence in enumerate(licences):
         terms = {"licence": licence, "attribution": f"author {seed}", "data_digest": "ab"[seed] * 64}
         saved(tmp_path / str(seed), seed, card=terms)
-    card = Estimator.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out")).card
+    card = Card.load(command([tmp_path / "0", tmp_path / "1"], tmp_path / "out"))
     assert card.licence == joined and card.attribution == "author 0 and author 1"
     assert all(was_trained_on(tmp_path / "out", "data", digest * 64, None) for digest in "ab")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
 from mivolo_lite.evaluation.predictions import Predictions
 
 GROUPS = ("a", "b", "c")
@@ -38,6 +39,13 @@ def people(n: int, seed: int = 0, spread: bool = True, unknown: float = 0.0) -> 
         group=group.tolist(),
         spread=sigma if spread else None,
     )
+
+
+def with_intervals(predictions: Predictions) -> Predictions:
+    """The same, with age intervals of 90 % that were fitted to these very people."""
+    calibration = fit_calibration(predictions, 0.9, "age")
+    lower, upper = age_intervals(calibration, predictions.age, predictions.gender, predictions.group)
+    return replace(predictions, lower=lower, upper=upper)
 
 
 def pick(predictions: Predictions, rows: Sequence[int]) -> Predictions:

@@ -83,7 +83,7 @@ def test_the_temperature_undoes_a_sharpening(sharpness):
     logit = np.log(sharpened) - np.log1p(-sharpened)
     temperature = fit_temperature(logit, is_female)
     assert temperature == pytest.approx(sharpness, rel=0.04)
-    losses = [np.logaddexp(0, np.where(is_female, -1, 1) * logit / t).mean() for t in np.linspace(0.1, 5, 300)]
+    losses = [np.logaddexp(0, np.where(is_female, -1, 1) * logit / t).mean() for t in np.linspace(0.1, 5, 50)]
     assert np.logaddexp(0, np.where(is_female, -1, 1) * logit / temperature).mean() <= min(losses)
 
 

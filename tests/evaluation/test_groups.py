@@ -91,7 +91,7 @@ def test_unknown_ages_and_subgroups_are_in_no_gap():
     assert macro_mae(errors, ten_year_bin(ages, ages))["bins"] == 2
 
 
-def _range_of_truth(true, n, seed, trials=150):
+def _range_of_truth(true, n, seed, trials=100):
     """How often the interval of the gap holds the true gap between subgroups of these mean errors."""
     random, inside = np.random.default_rng(seed), 0
     gap = np.ptp(true)

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from mivolo_lite import __version__
 from mivolo_lite.cli import main
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation.calibration.conformal import age_intervals, fit_calibration
 from mivolo_lite.evaluation.headline import Measure, between, figure, headline, worst_subgroup
 from mivolo_lite.evaluation.metric_names import HIGHER, LOWER
 from mivolo_lite.evaluation.plots import (
@@ -50,7 +49,7 @@ from tests.evaluation.browser import (
     SMALLEST_LETTERS,
     Browser,
 )
-from tests.evaluation.simulated import people
+from tests.evaluation.simulated import people, with_intervals
 from tests.shards.tiny_shards import make_shards
 
 PLOTS = {
@@ -61,12 +60,6 @@ PLOTS = {
 
 
 FILES = ("metrics.json", "predictions.csv")
-
-
-def with_intervals(predictions):
-    calibration = fit_calibration(predictions, 0.9, "age")
-    lower, upper = age_intervals(calibration, predictions.age, predictions.gender, predictions.group)
-    return replace(predictions, lower=lower, upper=upper)
 
 
 @pytest.fixture(scope="module")
@@ -495,7 +488,7 @@ from mivolo_lite.evaluation.predictions import write_csv
 from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result
 from mivolo_lite.evaluation.summary import summarise
-from tests.evaluation.test_report import people, with_intervals
+from tests.evaluation.simulated import people, with_intervals
 everyone, out = with_intervals(people(100_000)), Path(sys.argv[1])
 start = time.process_time()
 metrics = summarise(everyone, level=0.9)

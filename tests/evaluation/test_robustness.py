@@ -21,7 +21,7 @@ from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from tests.shards.tiny_shards import make_shards
-from tests.training.launching import finish, torchrun
+from tests.training.forked_ranks import TORCHRUN, run_launched
 
 SAMPLES, SIDE = 30, 32
 
@@ -205,13 +205,11 @@ def test_the_command_prints_a_row_for_each_corruption(dual, index, tmp_path, cap
 
 @pytest.mark.slow
 def test_two_ranks_find_what_one_finds(evaluated, dual, index, tmp_path):
-    script = tmp_path / "evaluate.py"
-    script.write_text("from mivolo_lite.cli import main\nmain()\n")
-    words = ["--checkpoint", dual, "--data", index.folder, "--out", tmp_path / "o", "--inputs", "face,both"]
-    words += ["--workers", "0", "--batch", "60", "--report", "no", "--robustness", "yes"]
+    words = ["evaluate", "--checkpoint", f"{dual}", "--data", f"{index.folder}", "--out", f"{tmp_path}/o"]
+    words += ["--inputs", "face,both", "--workers", "0", "--batch", "60", "--report", "no", "--robustness", "yes"]
     # On GPUs accelerate notices by itself that it is one of two; on CPUs it has to be told.
-    code, said = finish(torchrun(2, script, "evaluate", *words))
-    assert code == 0, said
+    codes, said = run_launched(TORCHRUN, 2, main, (words,), tmp_path)
+    assert codes == [0, 0], said
     assert said.count("corrupted images") == 2  # one for each input, from one rank
     found = json.loads((tmp_path / "o" / "metrics.json").read_text())["inputs"]
     for name, section in evaluated[0]["inputs"].items():

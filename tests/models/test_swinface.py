@@ -24,16 +24,15 @@ def size(module):
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return SwinFaceModel(SwinFaceModel.Config(), 112).eval()
-
-
-@pytest.fixture(scope="module")
 def whole():
     """An estimator with every published task."""
     torch.manual_seed(0)
     return Estimator(Card({"name": "swinface"}, dict(METHOD), dict(SPAN), 112, tasks=TASKS)).eval()
+
+
+@pytest.fixture
+def model(whole):
+    return whole.model
 
 
 def test_the_age_branch_has_the_published_sizes(model):

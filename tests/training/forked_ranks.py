@@ -1,4 +1,4 @@
-"""Ranks as ``accelerate launch`` starts them, without the launcher, and forked where everything is imported.
+"""Ranks as ``accelerate launch`` or torchrun starts them, without the launcher, and forked where all is imported.
 
 A launch of two ranks imports torch three times, and DeepSpeed as often. Real ones: tests/distributed/test_launch.py.
 """
@@ -14,9 +14,12 @@ from unittest.mock import patch
 from tests.forked import forked_process, say_into
 from tests.training.launching import INHERITED, REPOSITORY, free_port
 
+TORCHRUN = None
+"""In place of a launch file."""
+
 
 def run_launched(
-    file: str | Path,
+    file: str | Path | None,
     processes: int,
     work: Callable,
     arguments: tuple,
@@ -28,7 +31,7 @@ def run_launched(
     """Run a function in the ranks of a file of launch/accelerate/, or another. When one is killed, the others are.
 
     Args:
-        file: a name there, or the path of a launch file.
+        file: a name there, the path of a launch file, or ``TORCHRUN``.
         processes: how many ranks are asked for. A launch that starts one alone has no others.
         work: what each rank runs.
         arguments: of ``work``.
@@ -42,7 +45,7 @@ def run_launched(
     """
     port = free_port()
     path = REPOSITORY / "launch" / "accelerate" / f"{file}.yaml" if isinstance(file, str) else file
-    launch = ["--config_file", f"{path}", "--num_processes", f"{processes}", *options, "train.py"]
+    launch = ["--config_file", f"{path}", "--num_processes", f"{processes}", *options, "train.py"] if path else []
     files = [folder / f"rank-{rank}.out" for rank in range(processes)]
     ranks = [
         forked_process(_rank, (launch, environment, rank, processes, port, files[rank], work, arguments))
@@ -76,7 +79,7 @@ def _rank(
     of_rank = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}
     of_rank |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     os.environ |= environment
-    os.environ |= _launch_environment(launch, of_rank)
+    os.environ |= _launch_environment(launch, of_rank) if launch else of_rank
     if rank == 0 or "RANK" in os.environ:
         work(*arguments)
 

@@ -46,9 +46,9 @@ def said_at_the_end(data, age=30.0, unlearnt=()):
         estimator=SimpleNamespace(inputs=("face",)),
         folder=SimpleNamespace(path=Path("my run"), best=Path("my run/best")),
         logger=SimpleNamespace(log=lines.append),
+        progress=SimpleNamespace(steps_left=0),
         state=SimpleNamespace(best_mae=0.25, step=1),
         throughput=SimpleNamespace(total=lambda: {"goodput": 1.0}),
-        total_steps=1,
         unlearnt=unlearnt,
         val_index=index,
     )

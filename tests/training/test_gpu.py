@@ -38,7 +38,7 @@ def waits(people, run, steps, options):
             trainer.train()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trainer.total_steps == steps
+    assert trainer.progress.total_steps == steps
     return sum("synchronizing" in str(warning.message) for warning in caught)
 
 

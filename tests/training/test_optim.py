@@ -13,7 +13,7 @@ from mivolo_lite.models.mivolo_enhancer import Pointwise
 from mivolo_lite.training.optim import OptimConfig, build_optimizer, decayed_names
 from mivolo_lite.training.schedule import learning_rate
 from tests.models.test_every_model import BUILDERS
-from tests.models.tiny import SIDE, tiny_mivolo
+from tests.models.tiny import SIDE, TinySwinFace, tiny_mivolo
 
 KERNELS = (nn.Linear, nn.Conv2d, Pointwise)
 
@@ -29,7 +29,8 @@ def test_norms_and_biases_do_not_decay_and_nothing_is_left_out():
 @pytest.mark.parametrize("label", BUILDERS)
 def test_in_every_model_matrices_and_kernels_decay_and_nothing_else(label):
     name, options = BUILDERS[label]
-    model = tiny_mivolo(**options) if name == "mivolo" else MODELS[name](MODELS[name].Config(**options), SIDE)
+    cls = TinySwinFace if name == "swinface" else MODELS.get(name)
+    model = tiny_mivolo(**options) if cls is None else cls(cls.Config(**options), SIDE)
     module = nn.ModuleDict({"model": model, "subnet": model.make_subnet(), "head": model.make_head(1)})
     kernels = {f"{path}.weight" for path, part in module.named_modules() if isinstance(part, KERNELS)}
     assert decayed_names(module) == kernels

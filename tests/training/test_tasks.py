@@ -7,19 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from mivolo_lite.batch_labels import AgeRange, TaskLabel
 from mivolo_lite.cli import main
-from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.models import MODELS
-from mivolo_lite.training.optim import OptimConfig
-from mivolo_lite.training.step import OptimizerStep
 from tests.models.tiny import TinySwinFace
-from tests.training.batches import part
+from tests.training.test_step import require_same_in_parts, updated
 
 TASKS = [
     {"name": "mood", "classes": ["happy", "sad", "cross"], "weight": 0.5},
@@ -56,22 +52,15 @@ def batch_of(size):
     )
 
 
-def updated(estimator, batches, tasks=TASKS):
-    estimator = copy.deepcopy(estimator)
+def updated_by(tasks, estimator, batches):
+    """What ``updated`` makes of the estimator with some options of its tasks changed."""
+    estimator = copy.copy(estimator)
     estimator.tasks = [replace(task, **change) for task, change in zip(estimator.tasks, tasks, strict=True)]
-    optimizer = torch.optim.SGD(estimator.parameters(), lr=1.0)
-    engine = DataParallel(Accelerator(cpu=True), estimator, optimizer, clip_norm=0.0)
-    step = OptimizerStep(engine, OptimConfig(gender_weight=0.5), seed=0)
-    result = step(batches, step=0)
-    return torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()]), result
+    return updated(estimator, batches)
 
 
 def test_unequal_micro_batches_learn_the_same_as_the_whole(estimator):
-    batch = batch_of(12)
-    whole, one = updated(estimator, [batch])
-    parts, three = updated(estimator, [part(batch, slice(0, 2)), part(batch, slice(2, 3)), part(batch, slice(3, 12))])
-    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one.losses, three.losses)
+    require_same_in_parts(estimator, batch_of(12))
 
 
 def test_unknown_labels_teach_nothing(estimator):
@@ -86,9 +75,9 @@ def test_weights_say_how_much_a_task_counts(estimator):
     batch = batch_of(8)
     before = torch.cat([parameter.detach().flatten() for parameter in estimator.parameters()])
     off = [{"weight": 0.0}] * len(TASKS)
-    assert torch.equal(updated(estimator, [batch], off)[0], before)
+    assert torch.equal(updated_by(off, estimator, [batch])[0], before)
     alone = [[*off[:place], task, *off[place + 1 :]] for place, task in enumerate(TASKS)]
-    steps = [updated(estimator, [batch], weights)[0] - before for weights in (*alone, TASKS)]
+    steps = [updated_by(weights, estimator, [batch])[0] - before for weights in (*alone, TASKS)]
     assert all(step.abs().max() > 0 for step in steps)
     torch.testing.assert_close(sum(steps[:-1]), steps[-1], rtol=1e-3, atol=1e-5)
 
