@@ -50,6 +50,12 @@ def test_without_rank_0_the_place_is_named(ranks):
     assert f"rank 1: rank 0 at 127.0.0.1:{ranks[0]['MASTER_PORT']} did not come" in line
 
 
+@pytest.mark.timeout(30)
+def test_a_place_that_is_not_rank_0s_own_is_named_in_time(ranks):
+    (line,) = outcomes([ranks[0] | {"MASTER_ADDR": "nowhere.invalid"}])
+    assert "an answer of its own at MASTER_ADDR nowhere.invalid" in line and "the node of rank 0" in line
+
+
 def test_a_warning_ends_the_waiting(ranks):
     (line,) = outcomes(ranks[:1], should_stop=lambda: True)
     assert "told to end while it waited for ranks 1, 2 of 3" in line
