@@ -27,8 +27,8 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
-MATRIX_FILE, MATRIX_CSV_FILE = "matrix.json", "matrix.csv"
-RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, MATRIX_FILE, MATRIX_CSV_FILE, "report.html")
+MATRIX_FILES = MATRIX_FILE, MATRIX_CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
+RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, *MATRIX_FILES)
 """What one evaluation or a matrix of them writes: neither leaves the other's files beside its own."""
 
 COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}

@@ -12,7 +12,14 @@ from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import DOUBTS, TRAINED_ON, about_model, cautions_by_name
-from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
+from mivolo_lite.evaluation.evaluate import (
+    MATRIX_CSV_FILE,
+    MATRIX_FILE,
+    PAGE_FILE,
+    RESULT_FILES,
+    columns_of,
+    evaluate,
+)
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, MetricName
 from mivolo_lite.evaluation.predict import no_image
@@ -26,8 +33,6 @@ from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 from mivolo_lite.wording import images_of
-
-PAGE_FILE = "report.html"
 
 _SHARES = {
     "cs5": (METRICS["cs5"], "n"),
