@@ -87,7 +87,8 @@ def seconds_in(environ: Mapping[str, str], variable: str, default: float) -> flo
 def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Store:
     address, port = environ["MASTER_ADDR"], int(environ.get("MASTER_PORT") or _PORT)
     # torchrun keeps the store itself, through restarts of its ranks
-    serves = rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    is_torchruns = environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    serves = rank == 0 and not is_torchruns
     if not serves:
         while not _answers(address, port):
             deadline.wait_for(lambda: f"rank 0 at {address}:{port}")
@@ -106,7 +107,9 @@ def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Stor
             lambda: f"an answer of its own at MASTER_ADDR {address}, MASTER_PORT {port}",
             "give the name or the address of the node of rank 0",
         )
-    return PrefixStore(f"mivolo/{environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # Each node counts its own restarts: one that comes back begins at 0, and would look for the others elsewhere.
+    restart = environ.get("TORCHELASTIC_RESTART_COUNT", 0) if is_torchruns else 0
+    return PrefixStore(f"mivolo/{restart}", store)
 
 
 def _answers(address: str, port: int) -> bool:

@@ -36,6 +36,11 @@ def test_all_ranks_share_a_store(ranks):
     assert all(store.get("word") == b"given" for store in others)
 
 
+def test_a_node_that_comes_back_meets_those_that_restarted_more_often(ranks):
+    stores = outcomes([ranks[rank] | {"TORCHELASTIC_RESTART_COUNT": str(2 - rank)} for rank in range(3)])
+    assert not any(isinstance(store, str) for store in stores), stores
+
+
 @pytest.mark.slow
 def test_who_is_missing_is_said_while_waiting_and_at_the_end(ranks, capfd):
     first, second = outcomes(ranks[:2])
