@@ -8,6 +8,7 @@ from typing import Any
 from mivolo_lite.card import Tta
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
+from mivolo_lite.distributed.agreement import require_agreement
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import doubts
@@ -83,6 +84,8 @@ def evaluate(
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
+    work = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta, "robustness": robustness}
+    require_agreement(work | {"robustness_samples": robustness_samples}, accelerator)
     evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))
     left_out = _leave_out_tasks(estimator, index)
     samples = choose(index, evaluator.inputs, robustness_samples) if robustness else None

@@ -12,6 +12,7 @@ from timm.layers import convert_sync_batchnorm
 
 from mivolo_lite import __version__
 from mivolo_lite.card import locate
+from mivolo_lite.distributed.agreement import require_agreement
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import setup
@@ -26,7 +27,6 @@ from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
-from mivolo_lite.training.agreement import require_agreement
 from mivolo_lite.training.announce import announce_end, announce_start, unmeasured
 from mivolo_lite.training.auto_workers import with_workers
 from mivolo_lite.training.averaging import ModelEma, ModelSwa, build_average

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from mivolo_lite.card import Card
 from mivolo_lite.cli import main
+from mivolo_lite.distributed import agreement
 from mivolo_lite.errors import UserError
-from mivolo_lite.training import agreement
+from mivolo_lite.estimator import Estimator
 from tests.training.forked_ranks import run_launched
 from tests.training.launching import arguments
 
@@ -32,7 +34,7 @@ def test_what_differs_is_named(own, message, monkeypatch):
             agreement.require_agreement(own, rank_1)
 
 
-def train_each(*words_of_ranks):
+def run_each(*words_of_ranks):
     main(words_of_ranks[int(os.environ["RANK"])])
 
 
@@ -45,5 +47,18 @@ def test_two_ranks_with_other_options_or_data_do_not_train(people, tmp_path):
         ({"resume": "auto"}, "rank 1: resume is no on rank 0, auto here"),
         ({"data.train": people / "val"}, "rank 1: data.train is "),
     ):
-        codes, output = run_launched("ddp", 2, train_each, (first, ["train", *arguments(options | other)]), tmp_path)
+        codes, output = run_launched("ddp", 2, run_each, (first, ["train", *arguments(options | other)]), tmp_path)
         assert codes == [2, 2] and output.count(f"mivolo-lite: launch: {said}") == 2, output
+
+
+@pytest.mark.slow
+def test_two_ranks_with_other_data_do_not_evaluate(people, tmp_path):
+    model = {"name": "single", "backbone": "test_vit"}
+    Estimator(Card(model, {"name": "regression"}, {"min_age": 0, "max_age": 100}, 32)).save(tmp_path / "model")
+    words = [
+        "evaluate",
+        *arguments({"checkpoint": tmp_path / "model", "out": tmp_path / "out", "workers": 0}),
+        "--data",
+    ]
+    codes, output = run_launched("ddp", 2, run_each, ([*words, f"{people}/val"], [*words, f"{people}/train"]), tmp_path)
+    assert codes == [2, 2] and output.count("mivolo-lite: launch: rank 1: data is ") == 2, output

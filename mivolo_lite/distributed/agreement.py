@@ -1,8 +1,8 @@
-"""Ranks that are started one by one, as those of several nodes are, must be given the same run.
+"""Ranks that are started one by one, as those of several nodes are, must be given the same work.
 
-Nothing else would tell: with another learning rate on one node, its weights drift away from those that are saved; with
-other shards, samples are left out and repeated; where options decide what the ranks do together, they wait for each
-other without end.
+Nothing else would tell. In a training with another learning rate on one node, its weights drift away from those that
+are saved; with other shards, samples are left out and repeated; where options decide what the ranks do together, they
+wait for each other without end.
 """
 
 from collections.abc import Mapping
