@@ -25,7 +25,10 @@ def run(argv: Sequence[str]) -> None:
     options["cache"] = CacheConfig(**vars(options["cache"]))
     if options["to_trackers"] and not len(options["checkpoint"]) == len(options["data"]) == 1:
         raise UserError("--to_trackers: give one checkpoint and one data set")
-    _evaluate(options)
+    from mivolo_lite.distributed.heartbeat import ending_together
+
+    with ending_together():
+        _evaluate(options)
 
 
 def _add_options(parser: ArgumentParser) -> None:

@@ -157,7 +157,7 @@ def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesF
 def _processes() -> "Processes":
     from mivolo_lite.inference.resuming import Processes
 
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return Processes()
     from mivolo_lite.distributed.accelerator import join_processes
 

@@ -6,15 +6,28 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
+from mivolo_lite.distributed.environment import processes_of, stated_settings
+from mivolo_lite.distributed.rendezvous import wait_for_ranks
+
 
 def join_processes() -> Accelerator:
     """The accelerator of all launched processes. On CPUs, accelerate by default ignores torchrun's.
 
     Apple's GPU is for one process.
+
+    Raises:
+        UserError: the environment describes a launch by half, or a precision that is not known here.
+        MachineError: a rank did not come.
     """
     forget_earlier_run()
-    has_mps = torch.backends.mps.is_available() and os.environ.get("WORLD_SIZE", "1") == "1"
-    return Accelerator(cpu=not torch.cuda.is_available() and not has_mps)
+    processes = processes_of(os.environ)
+    stated_settings(os.environ)
+    # Rank 0 keeps the store until torch has its own.
+    store = None if torch.distributed.is_initialized() else wait_for_ranks(os.environ)
+    has_mps = torch.backends.mps.is_available() and processes == 1
+    accelerator = Accelerator(cpu=not torch.cuda.is_available() and not has_mps)
+    del store
+    return accelerator
 
 
 def forget_earlier_run() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
-from mivolo_lite.distributed.environment import flag
+from mivolo_lite.distributed.environment import flag, read_number
 from mivolo_lite.errors import UserError
 
 PREFIX = "ACCELERATE_DEEPSPEED_"
@@ -41,7 +41,9 @@ def read_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
             settings = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"launch: deepspeed_config_file {path}: {error}") from None
-    _check_zero_stage(settings.get("zero_optimization", {}))
+        if not isinstance(settings, dict):
+            raise UserError(f"launch: deepspeed_config_file {path}: holds no settings in braces")
+    _check_zero_stage(_section(settings, "zero_optimization"))
     for section in ("optimizer", "scheduler"):
         if section in settings:
             raise UserError(f"launch: {path} has an {section!r}; the run's configuration (optim) says what it is")
@@ -56,14 +58,22 @@ def read_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
         if settings.get(key, "auto") != "auto"
     }
     for precision in ("bf16", "fp16"):
-        if settings.get(precision, {}).get("enabled") is True:
+        if _section(settings, precision).get("enabled") is True:
             stated["precision"] = precision
     return settings, stated
 
 
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of DeepSpeed's settings, empty where it is missing. Raises UserError where it is none."""
+    section = settings.get(name, {})
+    if not isinstance(section, dict):
+        raise UserError(f"launch: DeepSpeed's {name} is {section!r}; it takes settings in braces")
+    return section
+
+
 def _zero_stage(environ: Mapping[str, str]) -> dict[str, Any]:
     """DeepSpeed's ``zero_optimization`` of a launch file without a JSON file."""
-    zero: dict[str, Any] = {"stage": int(environ.get(f"{PREFIX}ZERO_STAGE", "2"))}
+    zero: dict[str, Any] = {"stage": read_number(environ, f"{PREFIX}ZERO_STAGE", int, "2")}
     for target in _OFFLOADED:
         device = environ.get(f"{PREFIX}OFFLOAD_{target.upper()}_DEVICE", "none")
         if device != "none":
@@ -74,9 +84,9 @@ def _zero_stage(environ: Mapping[str, str]) -> dict[str, Any]:
 def _check_zero_stage(zero: Mapping[str, Any]) -> None:
     """Raise UserError for a stage, or a device to offload to, that the engine does not have."""
     if zero.get("stage") not in (1, 2, 3):
-        raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')}; use 1, 2 or 3, or ddp.yaml for none")
+        raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')!r}; use 1, 2 or 3, or ddp.yaml for none")
     for target in _OFFLOADED:
-        device = zero.get(f"offload_{target}", {}).get("device", "none")
+        device = _section(zero, f"offload_{target}").get("device", "none")
         if device not in ("none", "cpu") or (target == "param" and device == "cpu" and zero["stage"] != 3):
             raise UserError(
                 f"launch: offload_{target}_device {device} is not known for ZeRO-{zero['stage']}; use cpu or none"

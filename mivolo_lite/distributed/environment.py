@@ -11,6 +11,12 @@ from mivolo_lite.errors import UserError
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers say how many processes there are: torchrun and accelerate, and those of MPI."""
 
+_LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+"""Where they say how many are on this machine."""
+
+_LAST_PORT = 65535
+_PRECISIONS = ("no", "bf16", "fp16")
+
 
 def flag(environ: Mapping[str, str], name: str) -> bool:
     """Whether a variable says yes."""
@@ -56,7 +62,19 @@ def processes_of(environ: Mapping[str, str]) -> int:
         return 1
     if "WORLD_SIZE" in environ:
         _check_rank(environ, sizes[0])
+    else:
+        _check_mpi(environ, sizes[0])
     return sizes[0]
+
+
+def _check_mpi(environ: Mapping[str, str], processes: int) -> None:
+    """Raise UserError where ranks of MPI on several machines have no place to meet."""
+    local = next((environ[name] for name in _LOCAL_SIZES if name in environ), "1")
+    if str(processes) != local and not environ.get("MASTER_ADDR"):
+        raise UserError(
+            f"launch: MPI started {processes} processes on several machines, but MASTER_ADDR is not set; set it to the "
+            "first machine's name, as by mpirun -x MASTER_ADDR=NAME, or start them with a file of launch/accelerate/"
+        )
 
 
 def _check_alone(environ: Mapping[str, str]) -> None:
@@ -89,6 +107,8 @@ def _check_numbers(environ: Mapping[str, str]) -> None:
                 f"launch: {name} is {text!r} in the environment, no number of a rank; unset it, or start the processes "
                 "with a file of launch/accelerate/"
             )
+    if int(environ.get("MASTER_PORT", 0)) > _LAST_PORT:
+        raise UserError(f"launch: MASTER_PORT is {environ['MASTER_PORT']}, but ports end at {_LAST_PORT}; choose one")
 
 
 def _check_rank(environ: Mapping[str, str], processes: int) -> None:
@@ -110,6 +130,11 @@ def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
     """What the launch file says about settings that the run's configuration decides."""
     stated: dict[str, Any] = {}
     precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in _PRECISIONS:
+        raise UserError(
+            f"launch: the launch file or its environment says mixed_precision {precision}, which is not known here; "
+            f"use {', '.join(_PRECISIONS)}"
+        )
     # Accelerate writes `no` where nobody said anything, unless it keeps a list of what the file does say.
     if precision != "no" or "mixed_precision" in environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(","):
         stated["precision"] = precision
@@ -121,5 +146,14 @@ def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
         ("clip_norm", "ACCELERATE_GRADIENT_CLIPPING", float),
     ):
         if environ.get(key, "auto") not in ("auto", "none"):
-            stated[name] = kind(environ[key])
+            stated[name] = read_number(environ, key, kind)
     return stated
+
+
+def read_number(environ: Mapping[str, str], name: str, kind: type, default: str = "") -> Any:
+    """A variable's number. Raises UserError where it is none."""
+    text = environ.get(name, default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"launch: {name} is {text!r} in the environment, no number; take it out") from None

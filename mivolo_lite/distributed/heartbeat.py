@@ -100,8 +100,7 @@ class Heartbeat:
         explained = in_one_line(error)
         if self._store is not None and explained is None and _is_communication_error(error):
             _wait(lambda: self._lost)
-            text = one_line(error).rpartition(".cc:")[2].partition("] ")[2] or str(error)
-            reason = self._lost or f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
+            reason = self._lost or _broken_connection(error)
             self._wait_for_the_others(self._store)
             return MachineError(f"rank {self.rank} ends: {reason}")
         self._report_failure(str(explained or f"{type(error).__name__}: {error}").splitlines()[0])
@@ -181,11 +180,15 @@ class Heartbeat:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns."""
+    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns; without a
+    heartbeat, as in an evaluation, a broken connection to another rank into one line."""
     try:
         yield
     except Exception as error:
-        explained = _running[0].explain(error) if _running else None
+        if _running:
+            explained = _running[0].explain(error)
+        else:
+            explained = MachineError(_broken_connection(error)) if _is_communication_error(error) else None
         if explained is None:
             raise
         raise explained from None
@@ -195,6 +198,11 @@ def _wait(done: Callable[[], object], seconds: float = INTERVAL + 2) -> None:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
         time.sleep(0.1)
+
+
+def _broken_connection(error: Exception) -> str:
+    text = one_line(error).rpartition(".cc:")[2].partition("] ")[2] or str(error)
+    return f"the connection to another rank broke ({text.split('. ')[0].splitlines()[0]})"
 
 
 def _is_communication_error(error: Exception) -> bool:

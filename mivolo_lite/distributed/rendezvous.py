@@ -55,16 +55,16 @@ class _Deadline:
         self.rank, self.seconds, self.should_stop = rank, seconds, should_stop
         self.begun = self.spoke = time.monotonic()
 
-    def wait_for(self, missing: Callable[[], str]) -> None:
-        """Sleep a moment. Raises MachineError when the time is over or the run should stop."""
+    def wait_for(self, missing: Callable[[], str], advice: str = "see why in the log of that process") -> None:
+        """Sleep a moment. Raises MachineError, with the advice, when the time is over or the run should stop."""
         now = time.monotonic()
         waited = now - self.begun
         if self.should_stop():
             raise MachineError(f"rank {self.rank}: told to end while it waited for {missing()}")
         if waited > self.seconds:
             raise MachineError(
-                f"rank {self.rank}: {missing()} did not come within {self.seconds:g} seconds: see why in the log of "
-                f"that process, or give it longer with {TIMEOUT_VARIABLE}"
+                f"rank {self.rank}: {missing()} did not come within {self.seconds:g} seconds: {advice}, or give it "
+                f"longer with {TIMEOUT_VARIABLE}"
             )
         if now - self.spoke > _EVERY:
             self.spoke = now
@@ -87,19 +87,29 @@ def seconds_in(environ: Mapping[str, str], variable: str, default: float) -> flo
 def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Store:
     address, port = environ["MASTER_ADDR"], int(environ.get("MASTER_PORT") or _PORT)
     # torchrun keeps the store itself, through restarts of its ranks
-    serves = rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    is_torchruns = environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    serves = rank == 0 and not is_torchruns
     if not serves:
         while not _answers(address, port):
             deadline.wait_for(lambda: f"rank 0 at {address}:{port}")
+    # For a store at an address that is not its own, torch would wait two minutes, deaf to signals.
+    host = "localhost" if serves else address
     try:
         store = TCPStore(
-            address, port, is_master=serves, timeout=timedelta(seconds=60), wait_for_workers=False, multi_tenant=True
+            host, port, is_master=serves, timeout=timedelta(seconds=60), wait_for_workers=False, multi_tenant=True
         )
     except (DistError, RuntimeError) as error:
         raise UserError(
             f"launch: MASTER_ADDR {address}, MASTER_PORT {port}: {one_line(error)}; choose another port"
         ) from None
-    return PrefixStore(f"mivolo/{environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    while serves and not _answers(address, port):
+        deadline.wait_for(
+            lambda: f"an answer of its own at MASTER_ADDR {address}, MASTER_PORT {port}",
+            "give the name or the address of the node of rank 0",
+        )
+    # Each node counts its own restarts: one that comes back begins at 0, and would look for the others elsewhere.
+    restart = environ.get("TORCHELASTIC_RESTART_COUNT", 0) if is_torchruns else 0
+    return PrefixStore(f"mivolo/{restart}", store)
 
 
 def _answers(address: str, port: int) -> bool:

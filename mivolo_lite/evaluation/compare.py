@@ -14,7 +14,7 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.about import cautions_by_name
-from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.evaluate import MATRIX_FILES, METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.intervals import (
     LIMIT,
@@ -55,7 +55,8 @@ def compare(folders: Sequence[Path | str]) -> dict:
     """Every evaluation, and its paired difference to the first.
 
     Args:
-        folders: that ``evaluate`` wrote. One of several inputs counts as several evaluations.
+        folders: that ``evaluate`` wrote. One of several inputs counts as several evaluations. The files that lie
+            beside the folders of a matrix, which a pattern of a shell finds as well, are passed over.
 
     Returns:
         ``level`` of the differences' intervals, of which those of one metric hold together with 95 %, and ``rows``: for
@@ -80,9 +81,9 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise UserError(f"compare: {' '.join(map(str, folders))}: one of them is given twice")
-    runs = [run for folder in folders for run in _read(Path(folder))]
+    runs = [run for folder in map(Path, folders) if folder.name not in MATRIX_FILES for run in _read(folder)]
     if len(runs) < 2:
-        raise UserError(f"compare: {folders[0]} is one evaluation; give at least two")
+        raise UserError(f"compare: {' '.join(map(str, folders))}: give at least two evaluations")
     first = runs[0]
     matched = [_matched(run.predictions, run.name, first.predictions, first.name) for run in runs]
     identity = next((predictions.identity for predictions in matched if predictions.identity is not None), None)

@@ -8,6 +8,7 @@ from typing import Any
 from mivolo_lite.card import Tta
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.accelerator import join_processes
+from mivolo_lite.distributed.agreement import require_agreement
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import doubts
@@ -27,8 +28,8 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 
 METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
-MATRIX_FILE, MATRIX_CSV_FILE = "matrix.json", "matrix.csv"
-RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, MATRIX_FILE, MATRIX_CSV_FILE, "report.html")
+MATRIX_FILES = MATRIX_FILE, MATRIX_CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
+RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, *MATRIX_FILES)
 """What one evaluation or a matrix of them writes: neither leaves the other's files beside its own."""
 
 COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
@@ -83,6 +84,8 @@ def evaluate(
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
+    work = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta, "robustness": robustness}
+    require_agreement(work | {"robustness_samples": robustness_samples}, accelerator)
     evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))
     left_out = _leave_out_tasks(estimator, index)
     samples = choose(index, evaluator.inputs, robustness_samples) if robustness else None

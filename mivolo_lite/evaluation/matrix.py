@@ -5,15 +5,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from mivolo_lite.card import CARD_FILE, Card, locate, require_files
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.csv_file import written_csv
+from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import DOUBTS, TRAINED_ON, about_model, cautions_by_name
-from mivolo_lite.evaluation.evaluate import MATRIX_CSV_FILE, MATRIX_FILE, RESULT_FILES, columns_of, evaluate
+from mivolo_lite.evaluation.evaluate import (
+    MATRIX_CSV_FILE,
+    MATRIX_FILE,
+    PAGE_FILE,
+    RESULT_FILES,
+    columns_of,
+    evaluate,
+)
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, MetricName
 from mivolo_lite.evaluation.predict import no_image
@@ -27,8 +33,6 @@ from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 from mivolo_lite.wording import images_of
-
-PAGE_FILE = "report.html"
 
 _SHARES = {
     "cs5": (METRICS["cs5"], "n"),
@@ -77,7 +81,8 @@ def evaluate_all(
     indices = [load_selected(folder, cache, options.get("folds"), options.get("exclude")) for folder in data]
     for folder in checkpoints:
         _require_usable(folder, indices, options.get("inputs"))
-    if PartialState().is_main_process:
+    is_main = join_processes().is_main_process
+    if is_main:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
     rows: list[dict[str, Any]] = []
@@ -89,7 +94,7 @@ def evaluate_all(
         for name, folder, index in zip(sets, data, indices, strict=True)
     }
     matrix = {"data": described, "rows": rows}
-    if PartialState().is_main_process:
+    if is_main:
         _write_csv(matrix, out / MATRIX_CSV_FILE)
         has_reports = options.get("report", True)
         cards = {name: Card.load(locate(folder)) for name, folder in zip(names, checkpoints, strict=True)}

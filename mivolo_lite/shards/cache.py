@@ -30,6 +30,7 @@ EVICTABLE = ".block"
 """Suffix of files that may be evicted."""
 
 _LEDGER, _PARTIAL = "lock", ".partial"
+_DIGITS = 20  # of the ledger's count of bytes
 _PAGE = 4096  # files take whole pages of a disk
 _FULL_AFTER_CLEARING = 0.9  # looking through 10,000 files takes 50 ms, so not at every new one
 _PAUSE = 0.05
@@ -244,12 +245,13 @@ def _on_disk(size: int) -> int:
 
 
 def _read_used(ledger: int) -> int | None:
-    count = os.pread(ledger, 20, 0)
-    return int(count) if count else None
+    """The count of bytes; None where there is none yet, or what a node that crashed left of it."""
+    count = os.pread(ledger, _DIGITS, 0)
+    return int(count) if len(count) == _DIGITS and count.isdigit() else None
 
 
 def _write_used(ledger: int, used: int) -> None:
-    os.pwrite(ledger, b"%020d" % used, 0)
+    os.pwrite(ledger, b"%0*d" % (_DIGITS, used), 0)
 
 
 def _release(ledger: int, size: int) -> None:

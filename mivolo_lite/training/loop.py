@@ -10,7 +10,9 @@ import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from timm.layers import convert_sync_batchnorm
 
+from mivolo_lite import __version__
 from mivolo_lite.card import locate
+from mivolo_lite.distributed.agreement import require_agreement
 from mivolo_lite.distributed.compilation import compile_forward, without_compilation
 from mivolo_lite.distributed.engine import ENGINES
 from mivolo_lite.distributed.launch import setup
@@ -40,7 +42,7 @@ from mivolo_lite.training.optim import build_optimizer
 from mivolo_lite.training.param_groups import Freeze
 from mivolo_lite.training.progress import Progress
 from mivolo_lite.training.resource_checks import require_disk, require_shared_folder, require_shared_memory
-from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options
+from mivolo_lite.training.run_config import RunConfig, changed_options, dump_run_config, named_options, shared_options
 from mivolo_lite.training.run_folder import RunFolder
 from mivolo_lite.training.save_schedule import SaveSchedule
 from mivolo_lite.training.schedule import meets_plateau, set_learning_rate
@@ -65,12 +67,14 @@ class Trainer:
             config.train.precision, optim.global_batch, optim.micro_batch, optim.clip_norm
         )
         is_main = self.accelerator.is_main_process
+        self._require_same_options()
         self._check_options()
         self.classes = classes_to_learn(config.tasks)
         self.data = with_workers(config.data, self.launch, self.plan, config.train.eval_batch)
         negated = negated_tasks(config.tasks)
         self.reader = READERS[config.data.reader](self.data, config.train.seed, self.classes, negated)
         self.val_index = config.data.load(config.data.val_set)
+        self._require_same_data()
         self.folder = RunFolder(config.run)
         if is_main:
             self.folder.begin(config.resume)
@@ -162,6 +166,17 @@ class Trainer:
             return False
         # After saving: whatever goes wrong in it loses no step.
         return not evaluation_due or self._evaluate() and not self._is_stale()
+
+    def _require_same_options(self) -> None:
+        """Raise UserError where ranks were started with different options, precisions, engines or versions."""
+        decided = {"precision": self.launch.resolve(self.config.train.precision), "engine": str(self.launch)}
+        options = shared_options(self.config) | decided | {"mivolo_lite": __version__}
+        require_agreement(options, self.accelerator)
+
+    def _require_same_data(self) -> None:
+        """Raise UserError where ranks have different data. A stream may be another one on each."""
+        train = {"data.train": self.reader.digest} if self.reader.indexes else {}
+        require_agreement(train | {"data.val": self.val_index.digest}, self.accelerator)
 
     def _check_options(self) -> None:
         """Raise UserError for options of ``train`` that do not work here, or not together."""

@@ -19,6 +19,10 @@ from mivolo_lite.yaml_file import read_yaml_file
 _OF_OPTIMIZER = "optim.options."
 """Before the names of options that a configuration has only where they are set."""
 
+_PLACES = ("run", "init_from", "data.train", "data.val", "data.exclude", "data.cache.", "optim.teachers")
+"""How the names of options begin, beside those that end with ``weights``, of which each node may have its own: a node
+has disks of its own."""
+
 
 @dataclass(kw_only=True)
 class RunConfig:
@@ -79,6 +83,13 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
         for name in compared
         if then.get(name) != now.get(name) and name not in ("run", "resume")
     }
+
+
+def shared_options(config: RunConfig) -> dict[str, Any]:
+    """The options that all ranks must have alike, by their names: all but where each finds its files."""
+    options = flat_options(yaml.safe_load(dump_run_config(config)))
+    is_shared = {name: not (name.startswith(_PLACES) or name.endswith("weights")) for name in options}
+    return {name: value for name, value in options.items() if is_shared[name]}
 
 
 def named_options(value: Any) -> Any:

@@ -11,8 +11,9 @@ import pytest
 import torch.distributed as dist
 
 from mivolo_lite.cli import main
+from mivolo_lite.distributed import heartbeat
 from mivolo_lite.distributed.heartbeat import Heartbeat, ending_together
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import MachineError, UserError
 from tests.forked import forked_process, say_into
 from tests.ports import free_ports
 from tests.training.forked_ranks import run_launched
@@ -133,3 +134,13 @@ def test_busy_ranks_are_left_alone(ranks):
         process.join(200)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert all(output.read_text() == "up\ndone\n" for output in said)
+
+
+def test_a_connection_that_breaks_in_an_evaluation_is_one_line(monkeypatch):
+    monkeypatch.setattr(heartbeat, "_running", [])
+    broken = "[/gloo/transport/tcp/pair.cc:545] Read error [n2]:31: Connection reset by peer. This is typically"
+    reason = r"broke \(Read error \[n2\]:31: Connection reset by peer\)$"
+    with pytest.raises(MachineError, match=reason), ending_together():
+        raise RuntimeError(broken)
+    with pytest.raises(RuntimeError, match="a bug"), ending_together():
+        raise RuntimeError("a bug")

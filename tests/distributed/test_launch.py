@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from mivolo_lite.cli import main
+from mivolo_lite.distributed.accelerator import join_processes
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.deepspeed_settings import deepspeed_config
 from mivolo_lite.distributed.launch import Launch, setup
-from mivolo_lite.errors import UserError
+from mivolo_lite.errors import MachineError, UserError
 from tests.training.forked_ranks import run_launched
-from tests.training.launching import TRAIN, accelerate, arguments, finish, torchrun
+from tests.training.launching import TRAIN, accelerate, arguments, finish, free_port, torchrun
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 DEEPSPEED = TWO | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
@@ -34,6 +35,7 @@ def check(environment, gpus=0, precision="no"):
         (TWO, 8, "ddp", 2, False),
         (TWO | {"ACCELERATE_USE_CPU": "true"}, 8, "ddp", 2, True),
         ({"OMPI_COMM_WORLD_SIZE": "4", "MASTER_ADDR": "n1"}, 0, "ddp", 4, True),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 0, "ddp", 4, True),
         (DEEPSPEED, 0, "zero", 2, True),
         (DEEPSPEED, 2, "zero", 2, False),
         (FSDP, 0, "fsdp2", 2, True),
@@ -62,7 +64,11 @@ def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
         (TWO | {"RANK": "2"}, 0, "RANK is 2, but there are 2 processes"),
         (TWO | {"LOCAL_RANK": ""}, 0, "LOCAL_RANK is ''"),
         (TWO | {"MASTER_PORT": "http"}, 0, "MASTER_PORT is 'http'"),
+        (TWO | {"MASTER_PORT": "99999"}, 0, "MASTER_PORT is 99999"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 0, "MASTER_ADDR is not set"),
         ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, 0, "dynamo_backend eager"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, 0, "mixed_precision fp8"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "two"}, 0, "GRADIENT_ACCUMULATION_STEPS is 'two'"),
         ({"SLURM_STEP_NUM_TASKS": "2"}, 0, "WORLD_SIZE is not set"),
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, 0, "LOCAL_RANK"),
         (DEEPSPEED | {"ACCELERATE_USE_FSDP": "true"}, 0, "DEEPSPEED and FSDP"),
@@ -70,6 +76,7 @@ def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
         (FSDP | {"FSDP_VERSION": "1"}, 2, "fsdp_version"),
         (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, 2, "fsdp_offload_params"),
         (DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, 0, "zero_stage"),
+        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "two"}, 0, "ZERO_STAGE is 'two'"),
         (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "nvme"}, 0, "offload_optimizer_device"),
         (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"}, 0, "offload_param_device"),
         (DEEPSPEED | {"ACCELERATE_MIXED_PRECISION": "bf16"}, 0, "train.precision"),
@@ -81,6 +88,22 @@ def test_what_was_asked_for(environment, gpus, engine, processes, on_cpu):
 def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):
     with pytest.raises(UserError, match=message):
         check(environment, gpus)
+
+
+@pytest.mark.parametrize(
+    "environment, error, message",
+    [
+        ({"WORLD_SIZE": "2"}, UserError, "RANK and MASTER_ADDR not set"),
+        ({"WORLD_SIZE": "two"}, UserError, "WORLD_SIZE is 'two'"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, UserError, "mixed_precision fp8"),
+        (TWO | {"MIVOLO_RENDEZVOUS_TIMEOUT": "0.5"}, MachineError, "rank 1 of 2 did not come"),
+    ],
+)
+def test_ranks_that_evaluate_are_launched_whole_as_well(environment, error, message, monkeypatch):
+    for name, value in (environment | {"MASTER_PORT": str(free_port())}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=message):
+        join_processes()
 
 
 def test_apples_gpu_trains_in_one_process():
@@ -143,12 +166,21 @@ def json_file(path, **settings) -> str:
         ({"gradient_clipping": 1.0}, "no", "clip_norm 1.0"),
         ({"optimizer": {"type": "Adam"}}, "no", "optimizer"),
         ({"zero_optimization": {}}, "no", "zero_stage"),
+        ({"zero_optimization": True}, "no", "zero_optimization is True"),
+        ({"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}, "no", "offload_optimizer is 'cpu'"),
+        ({"bf16": True}, "no", "bf16 is True"),
     ],
 )
 def test_a_json_file_that_disagrees_is_an_error(settings, precision, message, tmp_path):
     path = json_file(tmp_path / "ds.json", **settings)
     with pytest.raises(UserError, match=message):
         check(DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": path}, precision=precision)
+
+
+def test_a_json_file_of_something_else_is_an_error(tmp_path):
+    (tmp_path / "ds.json").write_text("[]")
+    with pytest.raises(UserError, match="no settings in braces"):
+        check(DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "ds.json")})
 
 
 def test_the_configuration_reaches_deepspeed_also_past_auto_in_json(tmp_path):

@@ -36,6 +36,11 @@ def test_all_ranks_share_a_store(ranks):
     assert all(store.get("word") == b"given" for store in others)
 
 
+def test_a_node_that_comes_back_meets_those_that_restarted_more_often(ranks):
+    stores = outcomes([ranks[rank] | {"TORCHELASTIC_RESTART_COUNT": str(2 - rank)} for rank in range(3)])
+    assert not any(isinstance(store, str) for store in stores), stores
+
+
 @pytest.mark.slow
 def test_who_is_missing_is_said_while_waiting_and_at_the_end(ranks, capfd):
     first, second = outcomes(ranks[:2])
@@ -48,6 +53,12 @@ def test_who_is_missing_is_said_while_waiting_and_at_the_end(ranks, capfd):
 def test_without_rank_0_the_place_is_named(ranks):
     (line,) = outcomes(ranks[1:2])
     assert f"rank 1: rank 0 at 127.0.0.1:{ranks[0]['MASTER_PORT']} did not come" in line
+
+
+@pytest.mark.timeout(30)
+def test_a_place_that_is_not_rank_0s_own_is_named_in_time(ranks):
+    (line,) = outcomes([ranks[0] | {"MASTER_ADDR": "nowhere.invalid"}])
+    assert "an answer of its own at MASTER_ADDR nowhere.invalid" in line and "the node of rank 0" in line
 
 
 def test_a_warning_ends_the_waiting(ranks):

@@ -157,6 +157,17 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         compare([a, tmp_path / "other"])
 
 
+def test_files_beside_the_folders_of_a_matrix_are_passed_over(tmp_path):
+    for name in "ab":
+        saved(tmp_path / name, people(40))
+    for name in ("matrix.csv", "matrix.json", "report.html"):
+        (tmp_path / name).touch()
+    matrix = sorted(tmp_path.iterdir())
+    assert [row["name"] for row in compare(matrix)["rows"]] == [str(tmp_path / name) for name in "ab"]
+    with pytest.raises(UserError, match="report.html: give at least two"):
+        compare(matrix[-1:])
+
+
 def test_the_command_prints_a_verdict(tmp_path, capsys):
     first = people(300)
     folders = [saved(tmp_path / "a", first), saved(tmp_path / "b", shifted(first, 1.0, 0.2))]

@@ -66,6 +66,15 @@ def test_what_was_used_longest_ago_makes_way(tmp_path):
     assert "a.block" in blocks(cache) and "d.block" in blocks(cache) and "b.block" not in blocks(cache)
 
 
+@pytest.mark.parametrize("left", [b"", bytes(20), b"12", b"-0000000000000000005"])
+def test_a_count_that_a_crash_left_damaged_is_made_anew(tmp_path, left):
+    cache = three_blocks(tmp_path)
+    put(cache, "a.block")
+    (cache.folder / "lock").write_bytes(left)
+    three_blocks(tmp_path)
+    assert int((cache.folder / "lock").read_bytes()) == on_disk(cache) == 2 * PAGE
+
+
 def test_a_lower_bound_holds_at_once(tmp_path):
     cache = NodeCache(tmp_path / "cache", 40 * PAGE)
     for number in range(20):

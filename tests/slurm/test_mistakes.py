@@ -38,13 +38,19 @@ def test_a_wrong_start_is_one_line_that_says_the_right_one(file, environment, me
     assert done.stderr.count("\n") == 1
 
 
-def test_a_program_of_train_sbatch_that_is_not_installed_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"PYTHON": "no-such-program exec python"}, "no-such-program exec python: no-such-program is not found on"),
+        ({"RETRIES": "many"}, "train.sbatch: RETRIES=many: how often in a row is a number"),
+    ],
+)
+def test_a_choice_of_train_sbatch_that_cannot_be_is_named(choice, message, tmp_path):
     copy_launch_files(tmp_path / "launch")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    environment |= {"SLURM_SUBMIT_DIR": str(tmp_path), "PYTHON": "no-such-program exec python"}
+    environment |= {"SLURM_SUBMIT_DIR": str(tmp_path)} | choice
     done = subprocess.run(["bash", LAUNCH / "train.sbatch", "a.yaml"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "train.sbatch: PYTHON=no-such-program exec python: no-such-program is not found on" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
 
 
 def test_a_shell_of_srun_in_which_a_job_was_submitted_is_no_step_of_it(tmp_path):
