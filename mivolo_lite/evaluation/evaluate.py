@@ -98,7 +98,7 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "data": _describe_data(data, index, folds, exclude)
         | doubts(checkpoint, estimator.card, data, index, folds, evaluator.inputs),
-        **_describe_estimator(estimator, index, left_out),
+        **_describe_estimator(estimator, index, left_out, accelerator.mixed_precision),
         **_sections(columns, legal_ages, estimator.card.calibration.get("level"), measured),
     }
     if accelerator.is_main_process:
@@ -159,9 +159,13 @@ def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
     return reasons
 
 
-def _describe_estimator(estimator: Estimator, index: ShardIndex, left_out: dict[str, str]) -> dict[str, Any]:
+def _describe_estimator(
+    estimator: Estimator, index: ShardIndex, left_out: dict[str, str], precision: str
+) -> dict[str, Any]:
     """How the estimator was used, for the metrics: only what differs from the plain case, all its tasks answered."""
     described: dict[str, Any] = {} if estimator.tta == "none" else {"tta": estimator.tta}
+    if precision != "no":  # of a launcher
+        described["precision"] = precision
     if estimator.card.calibration:
         described["calibrated_on_these_images"] = estimator.card.calibration["data_digest"] == index.digest
     if left_out:

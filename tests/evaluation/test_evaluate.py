@@ -130,6 +130,13 @@ def test_the_precision_of_an_earlier_run_in_this_process_is_forgotten(dual, inde
     assert rows_of(tmp_path / "after") == rows_of(tmp_path / "before")
 
 
+def test_the_half_precision_of_a_launcher_is_in_the_metrics(dual, index, tmp_path, monkeypatch):
+    assert "precision" not in evaluate(dual, index.folder, tmp_path / "full")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert evaluate(dual, index.folder, tmp_path / "half")["precision"] == "bf16"
+    assert rows_of(tmp_path / "half") != rows_of(tmp_path / "full")
+
+
 def test_the_columns_stand_side_by_side(dual, index, tmp_path, capsys):
     (tmp_path / "o" / "plots").mkdir(parents=True)
     (tmp_path / "o" / "plots" / "of_an_earlier_run.png").write_bytes(b"")
