@@ -29,7 +29,6 @@ from tests.lacking import MODULES, NAMES
 PACKAGE = Path(system.__file__).parent
 POSIX_ALONE = {
     "shards/cache.py": "refuses Windows, which cannot rename or remove an open file",
-    "loading/stream_source.py": "for a training that reads a stream",
 }
 """Modules that Windows imports and does not call."""
 
