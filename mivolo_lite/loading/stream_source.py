@@ -22,6 +22,8 @@ MOST_BYTES = 2**28
 """Bytes without a sample after which a stream is given up; no image has as many."""
 
 _BROKEN_PIPE = 141, -13  # the end of a command whose output nobody wants any longer: of a shell, and of SIGPIPE itself
+_CURLS = {6: "no such host", 7: "nobody answers there", 22: "the server refuses it, as with 403 or 404"}
+"""What exit codes mean of curl, by which webdataset reads URLs, silent."""
 _GRACE = 5.0  # seconds for a command to end after its output
 
 
@@ -132,19 +134,20 @@ def _opened(url: str) -> Iterator:
         try:
             yield process.stdout
         except tarfile.TarError:  # of the output of a command that failed, or of one that did not
-            _check_ended(process)
+            _check_ended(process, url)
             raise
-        _check_ended(process)
+        _check_ended(process, url)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-def _check_ended(process: subprocess.Popen) -> None:
+def _check_ended(process: subprocess.Popen, url: str) -> None:
     try:
         code = process.wait(timeout=_GRACE)
     except subprocess.TimeoutExpired:
         return  # it had more to say
     if code not in (0, *_BROKEN_PIPE):
-        raise OSError(f"the command that reads it ended with exit code {code}")
+        reason = "" if url.startswith("pipe:") or code not in _CURLS else f": {_CURLS[code]}"
+        raise OSError(f"the command that reads it ended with exit code {code}{reason}")
