@@ -19,7 +19,7 @@ from mivolo_lite.shards.index import INFO_FILE
 UNFINISHED = "unfinished"
 """The folder of partial results, in that of the results."""
 
-_SETTINGS, _LOCK = "settings.json", "lock"
+_SETTINGS, _LOCK = "run.json", "lock"  # earlier versions, whose lines had no `more`, wrote settings.json
 
 
 class _Entry(NamedTuple):
@@ -66,11 +66,14 @@ class PartialResults:
             earlier = self._settings()
             if earlier == settings:
                 return ""
-            for path in self._files():
+            unfinished = self._files()
+            for path in unfinished:
                 path.unlink()
             write_json(self.folder / _SETTINGS, settings)
         other = [name for name in settings if earlier.get(name, settings[name]) != settings[name]]
-        return f"begins anew: the unfinished run there had another {' and '.join(other)}" if other else ""
+        if other:
+            return f"begins anew: the unfinished run there had another {' and '.join(other)}"
+        return "begins anew: nothing says how the unfinished run there began" if unfinished else ""
 
     def done(self) -> dict[int, bool]:
         """The numbers of the items that are done and whose files have not changed since; True of those rejected."""

@@ -115,7 +115,7 @@ def test_whatever_ends_it_the_same_command_resumes(reason, code, photos, tmp_pat
 def test_partial_results_of_predict_are_not_taken_for_its_own(photos, tmp_path, capsys):
     folder = tmp_path / "found" / "unfinished"
     folder.mkdir(parents=True)
-    (folder / "settings.json").write_text('{"command": "predict"}')
+    (folder / "run.json").write_text('{"command": "predict"}')
     assert len(find_faces(tmp_path)) == 3
     assert "note: begins anew: the unfinished run there had another command\n" in capsys.readouterr().err
 

@@ -97,8 +97,18 @@ def test_other_settings_begin_anew_and_are_named(settings, said, tmp_path, items
 
 def test_settings_that_are_damaged_begin_anew(tmp_path, items):
     partial_results, *_ = written(tmp_path, items, (0, "a"), (1, "b"))
-    (partial_results.folder / "settings.json").write_text("[1")
-    assert written(tmp_path, items)[2] == set()
+    (partial_results.folder / "run.json").write_text("[1")
+    _, note, done = written(tmp_path, items)
+    assert not done and note == "begins anew: nothing says how the unfinished run there began"
+
+
+def test_what_an_earlier_version_left_begins_anew(tmp_path, items):
+    partial_results, *_ = written(tmp_path, items, (0, "a"))
+    (partial_results.folder / "run.json").rename(partial_results.folder / "settings.json")
+    (line,) = partial_results.folder.glob("*.jsonl")
+    line.write_text('["a", null, [], [], []]\n')
+    _, note, done = written(tmp_path, items)
+    assert not done and note.startswith("begins anew")
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path, items):
