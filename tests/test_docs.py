@@ -143,25 +143,25 @@ def small(model: str) -> list[str]:
     return [word for name, value in (SMALL | backbones).items() for word in (f"--{name}", str(value))]
 
 
-DRAWN: dict[tuple[str, str], bytes] = {}
-"""Every plot in its formats, by its name, as it was drawn for the first command that has it. Later ones get the same:
-drawing is half of the time of the commands that write reports."""
+PLOTS_OF_COMMANDS: dict[tuple[str, str], bytes] = {}
+"""Every plot in its formats, by its name, as the first command that has it plots it. Later ones get the same: plotting
+is half of the time of the commands that write reports."""
 
 
 @pytest.fixture
-def drawn_once(monkeypatch):
-    draw = Plot._bytes
+def plotted_once(monkeypatch):
+    plot_bytes = Plot._bytes
 
     def once(plot, form, **options):
-        if (plot.name, form) not in DRAWN:
-            DRAWN[plot.name, form] = draw(plot, form, **options)
-        return DRAWN[plot.name, form]
+        if (plot.name, form) not in PLOTS_OF_COMMANDS:
+            PLOTS_OF_COMMANDS[plot.name, form] = plot_bytes(plot, form, **options)
+        return PLOTS_OF_COMMANDS[plot.name, form]
 
     monkeypatch.setattr(Plot, "_bytes", once)
 
 
 @pytest.fixture
-def workplace(supplies, tmp_path, monkeypatch, drawn_once):
+def workplace(supplies, tmp_path, monkeypatch, plotted_once):
     """A new folder to work in, as a clone: its configurations and launch files, and shards."""
     for name in ("configs", "launch"):
         (tmp_path / name).symlink_to(REPOSITORY / name)

@@ -84,8 +84,9 @@ def evaluate(
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
-    work = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta, "robustness": robustness}
-    require_agreement(work | {"robustness_samples": robustness_samples}, accelerator)
+    work = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta}
+    work |= {"robustness": robustness, "robustness_samples": robustness_samples}
+    require_agreement(work, accelerator)
     evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))
     left_out = _leave_out_tasks(estimator, index)
     samples = choose(index, evaluator.inputs, robustness_samples) if robustness else None

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
-from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image
+from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image, why_unlisted
 from mivolo_lite.paths import as_unicode, is_url
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.remote import RemoteFolder
@@ -86,7 +86,7 @@ def _folder(folder: Path) -> list[Item | str]:
     files = sorted(files_below(folder, errors.append), key=Path.as_posix)
     entries = [_file(str(path)) if is_video(path.name) or looks_like_image(path) else str(path) for path in files]
     errors.sort(key=lambda error: error.filename)
-    unlisted = [Item("image", error.filename, reason=f"cannot be listed: {error.strerror}") for error in errors]
+    unlisted = [Item("image", error.filename, reason=why_unlisted(error)) for error in errors]
     if all(isinstance(entry, str) for entry in entries):
         if unlisted:
             raise UserError(f"{unlisted[0].name}: {unlisted[0].reason}")

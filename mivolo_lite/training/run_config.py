@@ -20,8 +20,7 @@ _OF_OPTIMIZER = "optim.options."
 """Before the names of options that a configuration has only where they are set."""
 
 _PLACES = ("run", "init_from", "data.train", "data.val", "data.exclude", "data.cache.", "optim.teachers")
-"""How the names of options begin, beside those that end with ``weights``, of which each node may have its own: a node
-has disks of its own."""
+"""How the names of options begin that each node may have its own of: a node has disks of its own."""
 
 
 @dataclass(kw_only=True)
@@ -76,7 +75,7 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
         then = flat_options(read_yaml_file(path, "--run"))
     except UserError:
         return {}
-    now = flat_options(yaml.safe_load(dump_run_config(config)))
+    now = _options_of(config)
     compared = [name for name in now | then if name in now and name in then or name.startswith(_OF_OPTIMIZER)]
     return {
         name: (then.get(name), now.get(name))
@@ -87,9 +86,17 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
 
 def shared_options(config: RunConfig) -> dict[str, Any]:
     """The options that all ranks must have alike, by their names: all but where each finds its files."""
-    options = flat_options(yaml.safe_load(dump_run_config(config)))
-    is_shared = {name: not (name.startswith(_PLACES) or name.endswith("weights")) for name in options}
-    return {name: value for name, value in options.items() if is_shared[name]}
+    return {name: value for name, value in _options_of(config).items() if not _is_place(name)}
+
+
+def _options_of(config: RunConfig) -> dict[str, Any]:
+    """All options of a run by their dotted names, as its file has them."""
+    return flat_options(yaml.safe_load(dump_run_config(config)))
+
+
+def _is_place(name: str) -> bool:
+    """Whether an option says where a node finds its files, those of weights among them."""
+    return name.startswith(_PLACES) or name.endswith("weights")
 
 
 def named_options(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Ranks that were not given the same run are told apart before the first step."""
+"""Ranks that were given different work end before the first step."""
 
 import os
 from types import SimpleNamespace

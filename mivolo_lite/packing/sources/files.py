@@ -15,8 +15,13 @@ IMAGE_ENDINGS = frozenset(
 )
 
 
+def why_unlisted(error: OSError) -> str:
+    """Why a folder cannot be listed, for people."""
+    return f"cannot be listed: {error.strerror}"
+
+
 def _raise_unlisted(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be listed: {error.strerror}")
+    raise UserError(f"{error.filename}: {why_unlisted(error)}")
 
 
 def image_files(folder: Path) -> list[str]:
