@@ -84,7 +84,7 @@ def evaluate(
     estimator.tta = tta or estimator.tta
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
-    work = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta}
+    work: dict[str, Any] = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta}
     work |= {"robustness": robustness, "robustness_samples": robustness_samples}
     require_agreement(work, accelerator)
     evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))

@@ -52,11 +52,12 @@ def test_two_ranks_with_other_options_or_data_do_not_train(people, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_with_other_data_do_not_evaluate(people, tmp_path):
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_two_ranks_with_other_data_do_not_evaluate(command, people, tmp_path):
     model = {"name": "single", "backbone": "test_vit"}
     Estimator(Card(model, {"name": "regression"}, {"min_age": 0, "max_age": 100}, 32)).save(tmp_path / "model")
     words = [
-        "evaluate",
+        command,
         *arguments({"checkpoint": tmp_path / "model", "out": tmp_path / "out", "workers": 0}),
         "--data",
     ]

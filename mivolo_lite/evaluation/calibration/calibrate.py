@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from mivolo_lite.card import CARD_FILE, DEFAULT, Tta, locate
 from mivolo_lite.distributed.accelerator import join_processes
+from mivolo_lite.distributed.agreement import require_agreement
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import was_trained_on
@@ -60,6 +61,7 @@ def calibrate(
     estimator = Estimator.load(checkpoint)
     accelerator = join_processes()
     index = load_selected(data, None, folds, exclude)
+    require_agreement({"data": index.digest[:16], "tta": tta}, accelerator)
     if was_trained_on(checkpoint, data, index.digest, folds):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if not estimator.card.age:
