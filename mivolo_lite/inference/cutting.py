@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference.detect import current_name
 from mivolo_lite.inference.people import Located
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.packing.sources.cutting import Crops, aligned_jpeg, cut_person
 from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.framing import DETECTOR_KEY, FRAMING_KEY, policies_of
-
-GIVES_LANDMARKS = ("yunet",)
-"""Detectors whose faces have five landmarks, so that they can be aligned."""
 
 
 class Cutter:
@@ -97,11 +95,11 @@ def _notes(policies: Sequence[Mapping[str, Any]], guess_bodies: bool, detector: 
         notes.append(f"the training images were not cut out of photos ({recorded}); crops are the detector's boxes")
     elif any(CropRules.of_policy(policy) != CropRules.of_policy(first) for policy in policies[1:]):
         notes.append("the model was trained on sets that were cut by different rules; the first set's are taken")
-    if first.get("align") and detector not in GIVES_LANDMARKS:
+    if first.get("align") and detector is None:
         notes.append("the training faces were aligned by landmarks, which are not known here; these are cut upright")
     if first.get("margin") and "face" in first and not framing:
         notes.append("the training faces were cut by a rule of their data set; crops are the detector's boxes")
-    cut_to = framing.get(DETECTOR_KEY, first.get(DETECTOR_KEY))
+    cut_to = current_name(framing.get(DETECTOR_KEY, first.get(DETECTOR_KEY)))
     if cut_to and detector not in (None, cut_to):
         notes.append(f"the training faces were cut to the boxes of {cut_to}; those of {detector} are cut differently")
     if guess_bodies and not first.get("body_from_face"):

