@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from mivolo_lite.estimator import Card, Estimator
@@ -56,3 +57,19 @@ class RedSquares:
 def rows(out: Path, stem: str = "predictions") -> list[dict]:
     """What the command wrote to ``STEM.jsonl``."""
     return [json.loads(line) for line in (out / f"{stem}.jsonl").read_text().splitlines()]
+
+
+def draw_face(canvas: np.ndarray, x: int, y: int, radius: int) -> None:
+    """Draw a face that detectors find."""
+
+    def ellipse(right: float, down: float, wide: float, high: float, colour: tuple[int, int, int]) -> None:
+        centre, axes = (x + int(right * radius), y + int(down * radius)), (int(wide * radius), int(high * radius))
+        cv2.ellipse(canvas, centre, axes, 0, 0, 360, colour, -1)
+
+    ellipse(0, 0, 0.78, 1, (224, 172, 138))
+    for side in (-0.32, 0.32):
+        ellipse(side, -0.15, 0.14, 0.08, (250, 250, 250))
+        ellipse(side, -0.15, 0.07, 0.07, (40, 30, 20))
+        ellipse(side, -0.34, 0.16, 0.03, (60, 40, 30))
+    ellipse(0, 0.1, 0.05, 0.18, (190, 130, 100))
+    ellipse(0, 0.5, 0.3, 0.1, (170, 60, 60))

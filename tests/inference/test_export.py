@@ -1,6 +1,7 @@
 """Exported files answer as the estimator does, everywhere that they are run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from mivolo_lite.card import DEFAULT
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.letterbox import letterbox
@@ -26,9 +28,10 @@ from mivolo_lite.inference.result_files import write_results
 from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.work import Result
 from mivolo_lite.models.mivolo_export import fold
+from mivolo_lite.package_files import package_folder
 from tests.documents import blocks
 from tests.inference.exports import photos, small_estimator
-from tests.inference.scenes import RULES, RedSquares, photo
+from tests.inference.scenes import RULES, RedSquares, draw_face, photo
 
 pytest.importorskip("onnx")
 
@@ -206,6 +209,25 @@ def test_opencvs_own_engine_answers_as_the_estimator(model, tta, batch, exported
     found = dict(zip(expected, net.forward(list(expected)), strict=True))
     for name, value in expected.items():
         torch.testing.assert_close(torch.from_numpy(found[name]).reshape(value.shape), value, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_opencv_alone_goes_from_a_photo_to_ages(tmp_path, monkeypatch, capsys):
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("OpenCV 4 reads no symbolic batch")
+    (block,) = (block for block in blocks("python") if "FaceDetectorYN" in block.text)
+    canvas = np.full((400, 400, 3), 90, np.uint8)
+    draw_face(canvas, 150, 200, 80)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), cv2.GaussianBlur(canvas, (5, 5), 0)[..., ::-1])
+    export(DEFAULT, tmp_path / "model.onnx")
+    shutil.copy(package_folder("weights") / "yunet.onnx", tmp_path)
+    ((person,),) = Predictor.load().predict([tmp_path / "photo.jpg"])
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(block.text, str(block), "exec"), found)
+    assert (found["x"], found["y"], found["width"]) == (*person.face[:2], person.face[2] - person.face[0])
+    assert found["age"][0] == pytest.approx(person.age, abs=8), "without a JPEG in between"
+    assert found["gender"].sum() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.slow

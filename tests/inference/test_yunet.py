@@ -7,6 +7,7 @@ import pytest
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import YuNet, open_detector
 from mivolo_lite.packing.crops import CropRules
+from tests.inference.scenes import draw_face
 
 onnx = pytest.importorskip("onnx", reason="onnx writes the second")
 
@@ -55,27 +56,11 @@ def test_it_has_the_name_of_its_file_and_older_names_are_those_of_the_package(tm
     )
 
 
-def drawn_face(canvas: np.ndarray, x: int, y: int, radius: int) -> None:
-    """Draw a face that detectors find."""
-
-    def ellipse(right: float, down: float, wide: float, high: float, colour: tuple[int, int, int]) -> None:
-        centre, axes = (x + int(right * radius), y + int(down * radius)), (int(wide * radius), int(high * radius))
-        cv2.ellipse(canvas, centre, axes, 0, 0, 360, colour, -1)
-
-    ellipse(0, 0, 0.78, 1, (224, 172, 138))
-    for side in (-0.32, 0.32):
-        ellipse(side, -0.15, 0.14, 0.08, (250, 250, 250))
-        ellipse(side, -0.15, 0.07, 0.07, (40, 30, 20))
-        ellipse(side, -0.34, 0.16, 0.03, (60, 40, 30))
-    ellipse(0, 0.1, 0.05, 0.18, (190, 130, 100))
-    ellipse(0, 0.5, 0.3, 0.1, (170, 60, 60))
-
-
 @pytest.fixture(scope="module", params=[(240, 320), (333, 501), (97, 130)])
 def drawn(request):
     canvas = np.full((*request.param, 3), 90, np.uint8)
     for x, y, radius in ((60, 50, 40), (200, 120, 60), (430, 200, 30)):
-        drawn_face(canvas, x, y, radius)
+        draw_face(canvas, x, y, radius)
     return cv2.GaussianBlur(canvas, (5, 5), 0)
 
 
