@@ -1,11 +1,10 @@
 """Face boxes for a table of labels that has none, so that its photos are packed as ``predict`` will cut photos."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from mivolo_lite.csv_file import written_csv
@@ -14,7 +13,7 @@ from mivolo_lite.files import result_folder, written_aside
 from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.resuming import Processes, run_resumably
 from mivolo_lite.inference.sources import Item
-from mivolo_lite.inference.windows import Detection
+from mivolo_lite.inference.windows import Find
 from mivolo_lite.inference.work import Result
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
@@ -46,7 +45,7 @@ def find_faces(
     images: Path,
     labels: Path,
     out: Path,
-    detector: Callable[[np.ndarray], Sequence[Detection]],
+    detector: Find,
     settings: Mapping[str, Any],
     path: str = "",
     delimiter: str = "auto",
@@ -106,9 +105,7 @@ def _rows_of_photos(table: Table, name_column: str) -> tuple[list[dict[str, str]
     return [of_photo[0] for of_photo in rows.values() if len(of_photo) == 1], ambiguous
 
 
-def _look(
-    items: Sequence[tuple[int, Item]], names: Sequence[str], detector: Callable[[np.ndarray], Sequence[Detection]]
-) -> Iterator[tuple[int, Result]]:
+def _look(items: Sequence[tuple[int, Item]], names: Sequence[str], detector: Find) -> Iterator[tuple[int, Result]]:
     """The boxes of each photo's faces, the most prominent first, or why the photo cannot be read."""
     for number, item in tqdm(items, desc="finding faces", leave=False, disable=None):
         try:

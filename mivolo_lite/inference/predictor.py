@@ -1,7 +1,7 @@
 """From photos to people with ages: finding, pairing, cutting and estimating in one object."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from io import IOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,12 +25,11 @@ from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
 from mivolo_lite.inference.sources import Item, read_image
-from mivolo_lite.inference.windows import Detection
+from mivolo_lite.inference.windows import Find
 from mivolo_lite.packing.decode import UnusablePhoto, image_of
 from mivolo_lite.packing.sources.cutting import Crops
 
 ImageLike = str | Path | np.ndarray | Image.Image
-Find = Callable[[np.ndarray], Sequence[Detection]]
 
 _ONE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
 """One image, or none, though it can be iterated over."""
@@ -166,7 +165,7 @@ class Predictor:
         answers = iter(self.answers([crop for of_image in crops for crop in of_image]))
         return [
             [
-                _person(self.cutter.with_body(person), crop, flags_of(image, person), next(answers))
+                _person(self.cutter.with_body(person), crop, flags_of(image, person, self.find_faces), next(answers))
                 for person, crop in zip(located, of_image, strict=True)
             ]
             for image, located, of_image in zip(images, people, crops, strict=True)

@@ -1,6 +1,6 @@
 """Looking for boxes of any size with a detector that sees images of a limited size: scales, windows, and merging."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,10 @@ class Detection(NamedTuple):
     box: Box
     score: float
     landmarks: np.ndarray | None = None
+
+
+Find = Callable[[np.ndarray], Sequence[Detection]]
+"""What finds faces or bodies in a photo (H, W, 3) uint8 RGB."""
 
 
 class Window(NamedTuple):

@@ -36,7 +36,10 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
     unlabelled = [name for name, count in counts.items() if not count]
     if unlabelled and (fields := info.get("fields")):
         listed = first_few(fields, _MOST_FIELDS)
-        yield f"careful: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again"
+        yield (
+            f"careful: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again, "
+            "or name it to `mivolo-lite pack shards`"
+        )
     if unread := info.get("unread"):
         yield (
             f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "

@@ -173,6 +173,39 @@ def test_a_face_whose_eye_or_mouth_lies_at_the_photos_edge_is_cut_off(left, top)
     assert flags(left * 0.4, top * 0.25) == () == flags(0, 0)
 
 
+class BrightForehead:
+    """Finds one face anywhere, and is surer of it where the upper half of what it sees is far brighter."""
+
+    name, side = "forehead", 4096
+
+    def __call__(self, image):
+        upper, lower = np.array_split(image, 2)
+        return [Detection((60.0, 60.0, 140.0, 140.0), 0.9 if upper.mean() > lower.mean() + 50 else 0.8)]
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_photo_that_lies_on_its_side_is_flagged(quarters):
+    rng = np.random.default_rng(0)
+    upright = np.concatenate([rng.integers(90, 256, (100, 200, 3)), rng.integers(0, 60, (100, 200, 3))])
+    lying = np.ascontiguousarray(np.rot90(upright.astype(np.uint8), quarters))
+    ((person,),) = Predictor(tiny_estimator(), FaceDetector(BrightForehead())).predict(lying)
+    assert person.flags == (("not upright",) if quarters else ())
+    assert flags_of(lying, Located(person.face)) == ()  # of boxes from a file it is not known
+    assert flags_of(lying, Located(person.face, None, 0.95), BrightForehead()) == ()  # of sure ones, it is
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FAIRFACE_DIR" not in os.environ, reason="FAIRFACE_DIR: no photos")
+@pytest.mark.parametrize("quarters", range(4))
+def test_photos_that_lie_on_their_side_are_known_from_upright_ones(quarters):
+    detector = open_detector()
+    photos = [as_array(path) for path in sorted(Path(os.environ["FAIRFACE_DIR"]).glob("*.jpg"))[:40]]
+    turned = [np.ascontiguousarray(np.rot90(whole, quarters)) for whole in photos]
+    found = [(whole, detector(whole)[0]) for whole in turned if detector(whole)]
+    flagged = ["not upright" in flags_of(whole, Located(face.box, None, face.score), detector) for whole, face in found]
+    assert len(found) > 15 and (np.mean(flagged) > 0.9 if quarters else not any(flagged))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not {"FAIRFACE_DIR", "UTKFACE_DIR"} <= set(os.environ), reason="FAIRFACE_DIR, UTKFACE_DIR: no photos"

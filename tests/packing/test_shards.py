@@ -193,6 +193,26 @@ def test_unknown_people_are_not_one_person(tmp_path, nobody):
     assert image.together is None and "identity" not in sample.labels.extra and sample.labels.group is None
 
 
+@pytest.mark.parametrize(
+    "fields, options, lines",
+    [
+        ({"label": 7, "attributes": {"age": 3}}, {}, ["age or gender; if it is one of label, attributes"]),
+        ({"years": 7, "sex": "F"}, {}, ["age; if it is one of years, name it with --age"]),
+        ({"years": 7, "sex": "F"}, {"age": "year"}, ["age; if it is one of years, name it with --age"]),
+        ({"years": 7, "sex": "F"}, {"age": "years"}, []),
+        ({"age": 7, "sex": "F", "url": "x"}, {}, []),
+    ],
+)
+def test_samples_without_ages_or_genders_name_their_fields(tmp_path, fields, options, lines):
+    write_tar(tmp_path / "s.tar", {
+        "0.jpg": image(0, "JPEG"), "0.json": b"no JSON", "1.jpg": image(1, "JPEG"), "1.json": labels(**fields)
+    })  # fmt: skip
+    source = ShardsSource(tmp_path, **options)
+    source.items()
+    assert len(source.notes) == len(lines)
+    assert all(f"no field is {line}" in note for line, note in zip(lines, source.notes, strict=True))
+
+
 def test_the_command_converts_what_index_refuses(tmp_path, capsys):
     for number in range(3):
         write_tar(tmp_path / f"in/{number}.tar", {

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
@@ -177,14 +177,25 @@ def _other_labels(table: Table, has_options: bool) -> Iterator[str]:
         yield f"other columns are labels: {first_few(others, _MOST_OTHERS)}{mend}"
 
 
-def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> Iterator[str]:
-    """Of a table without ages or genders, a line with the columns that may hold them under another name."""
-    missing = [meaning for meaning in ("age", "gender") if meaning not in columns]
+def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> list[str]:
     known = {*columns, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS}
-    others = [name for name in table.columns if name not in known]
-    if missing and others:
-        mend = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
-        yield f"no column is {' or '.join(missing)}; if it is one of {first_few(others)}, {mend}"
+    return unlabelled("column", columns, [name for name in table.columns if name not in known], has_options)
+
+
+def unlabelled(noun: str, meanings: Collection[str], others: Sequence[str], has_options: bool = True) -> list[str]:
+    """Where there are no ages or no genders, a line with what may hold them under another name.
+
+    Args:
+        noun: what has a name: column or field.
+        meanings: those that were found.
+        others: names that were taken for nothing.
+        has_options: ``--age`` and ``--gender`` name a column.
+    """
+    missing = [meaning for meaning in ("age", "gender") if meaning not in meanings]
+    if not missing or not others:
+        return []
+    mend = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
+    return [f"no {noun} is {' or '.join(missing)}; if it is one of {first_few(others)}, {mend}"]
 
 
 def _gender(cell: str, gender_of: GenderCodes) -> str:

@@ -4,14 +4,16 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
-from mivolo_lite.packing.sources.columns import usual_names
+from mivolo_lite.packing.sources.columns import unlabelled, usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
 from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
 from mivolo_lite.packing.sources.table import cell_of
@@ -23,6 +25,7 @@ from mivolo_lite.shards.tars import Member, members_by_key
 _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
 _SPLITS = ("train", "val", "test")
+_FIRST = 100  # samples, of which one has every label that there is
 _MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
 _UNREAD = (
     "{} images are not read, such as {}: a sample has one face and one body, and a key ends at the first dot of a name"
@@ -86,8 +89,18 @@ class ShardsSource(WholeImageSource):
                 unread += [f"{tar}:{member.name}" for member in _images(members) if member not in chosen]
         if not items:
             raise UserError(f"--in {self.images}: its tars hold no images and no labels")
-        self.notes = [_UNREAD.format(len(unread), unread[0])] if unread else []
+        self.notes = [*([_UNREAD.format(len(unread), unread[0])] if unread else []), *self._unlabelled()]
         return items
+
+    def _unlabelled(self) -> list[str]:
+        """A line where the first samples have no ages or no genders, with the fields that may hold them."""
+        fields: dict[str, None] = {}
+        with open(self.images / self.tars[0], "rb") as file:
+            for members in islice(_members(self.images / self.tars[0]).values(), _FIRST):
+                with suppress(Rejected):
+                    fields |= dict.fromkeys(_record(file, _chosen(members)[2]))
+        names = {meaning: name for meaning, name in usual_names(fields, self.names).items() if name in fields}
+        return unlabelled("field", names, [name for name in fields if name not in names.values()])
 
     def read(self, item: str) -> SourceImage:
         tar, key = next((tar, item[len(tar) + 1 :]) for tar in self.tars if item.startswith(f"{tar}:"))
