@@ -40,11 +40,13 @@ class PartialResults:
     Args:
         out: folder of the results.
         items: all of them.
+        tables: names of the files there that the results end in.
         numbered: whether an item's place in the list counts too, as for the names of annotated photos.
     """
 
-    def __init__(self, out: Path, items: Sequence[Item], numbered: bool = False) -> None:
+    def __init__(self, out: Path, items: Sequence[Item], tables: Sequence[str] = (), numbered: bool = False) -> None:
         self.folder, self.items = out / UNFINISHED, items
+        self.tables = [out / name for name in tables]
         self.keys: list[str] = []
         self._lock: BinaryIO | None = None
         seen: Counter[str] = Counter()
@@ -54,7 +56,7 @@ class PartialResults:
             seen[name] += 1
 
     def begin(self, settings: Mapping[str, Any]) -> str:
-        """Keep what was done with the same settings; of others, nothing, which the answer says.
+        """Keep what was done with the same settings; of others, nothing, which the answer says. Earlier tables go.
 
         Raises:
             UserError: the folder cannot be written, or another command writes there.
@@ -63,6 +65,8 @@ class PartialResults:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / _LOCK, "wb")  # until this process ends or removes the folder
             lock_or_explain(self._lock, self.folder.parent)
+            for table in self.tables:  # not sooner: another command may be writing them
+                table.unlink(missing_ok=True)
             earlier = self._settings()
             if earlier == settings:
                 return ""
