@@ -15,6 +15,7 @@ from mivolo_lite.card import DEFAULT, NO_AGES, Tta
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.device import usable_device
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
@@ -223,17 +224,7 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("cpu")
-    try:
-        torch.device(name)
-    except RuntimeError:  # which lists devices of all makers
-        raise UserError(f"--device {name}: not usable here (no such device); try cpu") from None
-    try:
-        probe = torch.ones(1, device=name)
-        probe.item()  # of a device that computes nothing, such as meta, an error
-        return probe.device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = first_line(error).partition(". ")[0]
-        raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
+    return usable_device(name, "--device")
 
 
 def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:
