@@ -31,7 +31,10 @@ def run(argv: Sequence[str]) -> None:
     """``predict SOURCE ... [--out DIR]``: ages and genders of everybody in images and videos."""
     parser = parser_of("predict", run)
     parser.add_argument(
-        "sources", type=str, nargs="+", help="images, videos, folders, patterns, URLs, or folders of packed shards"
+        "sources",
+        type=str,
+        nargs="+",
+        help="images, videos, folders, patterns, URLs, folders of packed shards, or a .txt with one of these a line",
     )
     parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
     parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
