@@ -71,6 +71,8 @@ class Predictor:
         self.cutter = Cutter(estimator.card.crop_policy, estimator.inputs, persons == RULE, detector)
         self.answers = Answers(estimator, batch, half)
         self.notes = [*self.cutter.notes, *([] if estimator.card.age else [NO_AGES])]
+        if estimator.card.calibration and estimator.tta != estimator.card.tta:
+            self.notes.append(f"the age intervals were calibrated with --tta {estimator.card.tta}, not {estimator.tta}")
         if not isinstance(persons, str) and not needs_bodies:
             self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 
@@ -107,6 +109,9 @@ class Predictor:
         """
         if tta not in (None, *get_args(Tta)):
             raise UserError(f"tta {tta!r}: give one of {', '.join(get_args(Tta))}")
+        for name, value in (("half", half), ("compile", compile)):  # the text "no" would count as yes
+            if value not in (None, True, False):
+                raise UserError(f"{name} {value!r}: give True or False")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         estimator.tta = tta or estimator.tta
         if persons in (NONE, None) and detector is not None and "face" not in estimator.inputs:
