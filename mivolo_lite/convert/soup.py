@@ -80,8 +80,8 @@ def write_mean(checkpoints: Sequence[Path | str], out: Path) -> None:
 def _cosine(first: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Between the matrices and kernels of two models as one vector each: scales and statistics are alike in any two."""
     names = [name for name, tensor in first.items() if tensor.dim() > 1 and tensor.shape == other[name].shape]
-    vectors = (torch.cat([state[name].float().flatten() for name in names]) for state in (first, other))
-    return float(torch.cosine_similarity(*vectors, dim=0))
+    one, another = (torch.cat([state[name].float().flatten() for name in names]) for state in (first, other))
+    return float(torch.cosine_similarity(one, another, dim=0))
 
 
 def _require_same_weights(first: dict[str, Tensor], other: dict[str, Tensor], folder: Path | str) -> None:
