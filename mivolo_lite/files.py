@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
 
+import codecs
 import errno
 import json
 import os
@@ -73,6 +74,11 @@ def read_file(path: Path, limit: int = 1 << 30) -> bytes:
         raise UserError(f"{path}: {'is a directory' if stat.S_ISDIR(kind) else 'not a regular file'}")
     with open(descriptor, "rb") as file:
         return file.read(limit + 1)
+
+
+def encoding_of(text: bytes) -> str:
+    """UTF-16 where a text begins as one, as those of Windows' PowerShell and of Excel do; else UTF-8, marked or not."""
+    return "utf-16" if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,5 +18,8 @@ FOLD = "fold"
 NUMBERS = (AGE_STD, FOLD)
 """Fields that are numbers, also where a sample's JSON has them as text."""
 
+MISSING = ("null", "nan", "na", "n/a")
+"""What databases, pandas and R write for nothing; ``none`` may be a value, as of glasses."""
+
 NO_CODE = 255
 """Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""

@@ -3,9 +3,11 @@
 import glob
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.output import complain, printable
 
 _URL = re.compile(r"[\w+.-]{2}://")  # C:// is a drive of Windows
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -52,12 +54,32 @@ def expand_path(path: str, option: str) -> str:
 def expand_pattern(path: str) -> list[str]:
     """The files and folders that ``*``, ``**``, ``?`` and ``[]`` match, sorted; shells of Windows do not expand them.
 
+    Folders that ``**`` cannot list are named on standard error.
+
     Returns:
-        The path itself where it is there or a URL, and where nothing matches.
+        The path itself where it is there or a URL, and where nothing matches. Not what lies in a folder that matches
+        as well: it comes with that folder.
     """
     if is_url(path) or os.path.lexists(path):
         return [path]
-    return sorted(glob.glob(path, recursive=True)) or [path]
+    _complain_of_unlisted(path)
+    found = {Path(name): name for name in glob.iglob(path, recursive=True)}
+    outermost = [name for match, name in found.items() if found.keys().isdisjoint(match.parents)]
+    return sorted(outermost) or [path]
+
+
+def _complain_of_unlisted(pattern: str) -> None:
+    """Name the folders that ``**`` cannot list, which ``glob`` passes over."""
+    head, stars, rest = pattern.rpartition("**")
+    if not stars or not rest:  # without a rest, the folder itself matches
+        return
+    for folder in glob.iglob(os.path.join(head + stars, ""), recursive=True):
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            complain(
+                printable(f"note: {pattern}: nothing is found in {folder}, which cannot be listed: {error.strerror}")
+            )
 
 
 def as_unicode(name: str) -> str:

@@ -20,6 +20,8 @@ from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.estimator import Card, Estimator
+from mivolo_lite.evaluation.predictions import read_csv, write_csv
+from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.images.packed import Images
 from mivolo_lite.inference import detect
 from mivolo_lite.inference.frames import VideoWriter
@@ -33,6 +35,7 @@ from mivolo_lite.reporting.plots import Plot
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
 from tests.documents import PAGES, REPOSITORY, blocks, commands, links
+from tests.evaluation.simulated import people
 from tests.forked import popen_forked
 from tests.inference.scenes import RedSquares, photo
 from tests.models.tiny import SIDE, TinyMivolo
@@ -325,6 +328,13 @@ def test_the_data_set_of_adding_is_packed(tmp_path):
     pack(examples()["AgeFolders"](tmp_path / "images"), tmp_path / "out", {"all": 1.0})
     info = json.loads((tmp_path / "out" / "all" / "dataset.json").read_text())
     assert info["samples"] == 2 and (info["labels"]["age"]["min"], info["labels"]["age"]["max"]) == (3, 70)
+
+
+def test_the_metric_of_adding_is_computed_from_a_file(tmp_path):
+    predictions = people(50, unknown=0.2)
+    write_csv({None: predictions}, tmp_path / "predictions.csv")
+    rmse = examples()["rmse"](read_csv(tmp_path / "predictions.csv")[None])
+    assert rmse == pytest.approx(examples()["rmse"](predictions), abs=1e-3) and rmse > summarise(predictions)["mae"]
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)

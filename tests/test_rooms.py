@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "mivolo_lite"
 
 SMALL = {
-    "batch_labels", "connected", "credentials", "csv_file", "errors", "files", "hub", "interfaces", "labels",
+    "batch_labels", "connected", "credentials", "csv_file", "device", "errors", "files", "hub", "interfaces", "labels",
     "old_names", "option_help", "option_values", "output", "package_files", "paths", "process_pool", "processes",
     "randomness", "ranges", "system", "wording", "yaml_file",
 }  # fmt: skip

@@ -4,6 +4,7 @@ This file runs on both of them.
 """
 
 import ast
+import errno
 import json
 import os
 import subprocess
@@ -152,6 +153,29 @@ def test_patterns_are_expanded_in_order_but_not_the_names_of_files(tmp_path):
     assert expand_pattern(str(tmp_path / "**" / "c.jpg")) == [str(tmp_path / "deeper" / "c.jpg")]
     for name in (str(tmp_path / "[ab].jpg"), str(tmp_path / "*.png"), "s3://bucket/*.jpg"):
         assert expand_pattern(name) == [name]
+
+
+def test_what_lies_in_a_folder_that_matches_comes_with_it_alone(tmp_path):
+    (tmp_path / "deeper" / "and").mkdir(parents=True)
+    (tmp_path / "deeper" / "and" / "a.jpg").touch()
+    (tmp_path / "deeper-still").touch()
+    assert [Path(name) for name in expand_pattern(str(tmp_path / "**"))] == [tmp_path]
+    assert expand_pattern(str(tmp_path / "d**")) == [str(tmp_path / "deeper"), str(tmp_path / "deeper-still")]
+    assert expand_pattern(str(tmp_path / "**" / "a*")) == [str(tmp_path / "deeper" / "and")]
+
+
+def test_a_pattern_names_folders_that_cannot_be_listed(tmp_path, monkeypatch, capsys):
+    def scandir(path):
+        if Path(os.fsdecode(path)) == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    listed, locked = os.scandir, tmp_path / "locked"
+    locked.mkdir()
+    (tmp_path / "a.jpg").touch()
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert expand_pattern(str(tmp_path / "**" / "*.jpg")) == [str(tmp_path / "a.jpg")]
+    assert f"{locked}{os.sep}, which cannot be listed: Permission denied" in capsys.readouterr().err
 
 
 def test_space_is_reserved_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):

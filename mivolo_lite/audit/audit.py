@@ -67,6 +67,7 @@ class Audit:
         groups: samples that are copies of each other.
         flagged: poor images.
         excluded: (sample, reason) of what ``--fix`` leaves out.
+        shared_keys: of what is left out, those that samples of another folder have too which should stay.
         out: where the files are.
         fix: the list that was written, or None.
     """
@@ -77,6 +78,7 @@ class Audit:
     groups: list[Group]
     flagged: list[Flag]
     excluded: list[tuple[int, str]]
+    shared_keys: set[str]
     out: Path
     fix: Path | None
 
@@ -115,7 +117,8 @@ def audit(
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
     flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
     excluded = sorted(exclusions(groups, flagged, prints, samples, options.age_tolerance))
-    result = Audit(samples, options, pairs, groups, flagged, excluded, out, Path(fix) if fix else None)
+    shared_keys = _shared_keys(samples, {sample for sample, _ in excluded})
+    result = Audit(samples, options, pairs, groups, flagged, excluded, shared_keys, out, Path(fix) if fix else None)
     _write(result, prints)
     return result
 
@@ -150,7 +153,7 @@ def facts(result: Audit, prints: dict[str, Fingerprints]) -> dict:
         "overlap": overlap(groups, samples).tolist(),
         "flagged": {flag: count for flag in FLAGS if (count := sum(image.flag == flag for image in result.flagged))},
         "excluded": len(result.excluded),
-        "excluded_names_of_others": _names_of_others(result),
+        "excluded_names_of_others": len(result.shared_keys),
     }
 
 
@@ -182,10 +185,10 @@ def summary(result: Audit) -> str:
     lines.append(f"poor images: {flagged or 'none'}")
     if result.fix:
         lines.append(f"{result.fix}: {len(result.excluded)} samples to leave out, for `pack --exclude {result.fix}`")
-        if statistics["excluded_names_of_others"]:
+        if result.shared_keys:
             lines.append(
-                f"careful: {statistics['excluded_names_of_others']} of these names also belong to samples that should "
-                "stay; audit folders that share names one at a time"
+                f"careful: {len(result.shared_keys)} of these names also belong to samples that should stay; they are "
+                "written as FOLDER/NAME, which `index`, `evaluate` and `data.exclude` know, and `pack` does not"
             )
     return "\n".join([*lines, f"written to {result.out}: {', '.join(RESULT_FILES)}"])
 
@@ -206,7 +209,7 @@ def _shared(overlap: list[list[int]], samples: Samples) -> list[str]:
 def _write(result: Audit, prints: dict[str, Fingerprints]) -> None:
     statistics = facts(result, prints)
     if result.fix:
-        write_exclusions(result.fix, ((result.samples.key(sample), reason) for sample, reason in result.excluded))
+        write_exclusions(result.fix, ((_name(result, sample), reason) for sample, reason in result.excluded))
     _write_pairs(result.out / PAIRS_FILE, result)
     _write_flagged(result.out / FLAGGED_FILE, result)
     files = AUDIT_FILE, PAIRS_FILE, FLAGGED_FILE
@@ -230,19 +233,18 @@ def _measured(prints: Fingerprints) -> dict:
     return measured
 
 
-def _names_of_others(result: Audit) -> int:
-    """How many names of samples to leave out also belong to samples of another folder that should stay."""
-    if len(result.samples.names) == 1:
-        return 0
-    excluded = {sample for sample, _ in result.excluded}
-    keys = {result.samples.key(sample) for sample in excluded}
-    return len(
-        {
-            key
-            for sample in range(len(result.samples))
-            if (key := result.samples.key(sample)) in keys and sample not in excluded
-        }
-    )
+def _shared_keys(samples: Samples, excluded: set[int]) -> set[str]:
+    """Keys of samples to leave out that samples of another folder have too which should stay."""
+    if len(samples.names) == 1:
+        return set()
+    staying = (sample for sample in range(len(samples)) if sample not in excluded)
+    return {samples.key(sample) for sample in excluded}.intersection(map(samples.key, staying))
+
+
+def _name(result: Audit, sample: int) -> str:
+    """What a list to leave out calls a sample: its key, with its folder where that alone tells it from others."""
+    key, (folder, _) = result.samples.key(sample), result.samples.locate(sample)
+    return f"{result.samples.indexes[folder].folder}/{key}" if key in result.shared_keys else key
 
 
 def _write_pairs(path: Path, result: Audit) -> None:

@@ -30,13 +30,11 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which model.yaml then asks for")
     options = parse(parser, argv)
-    from accelerate import PartialState
-
-    from mivolo_lite.distributed.heartbeat import ending_together
+    from mivolo_lite.distributed.accelerator import joined_processes
     from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path
 
-    with ending_together():
+    with joined_processes() as accelerator:
         calibration = calibrate(**options)
-    if PartialState().is_main_process:
+    if accelerator.is_main_process:
         print(calibration_table(calibration))
         print(f"\nwritten to {card_path(options['checkpoint'], options['out'])}")

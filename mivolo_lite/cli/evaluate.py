@@ -25,10 +25,10 @@ def run(argv: Sequence[str]) -> None:
     options["cache"] = CacheConfig(**vars(options["cache"]))
     if options["to_trackers"] and not len(options["checkpoint"]) == len(options["data"]) == 1:
         raise UserError("--to_trackers: give one checkpoint and one data set")
-    from mivolo_lite.distributed.heartbeat import ending_together
+    from mivolo_lite.distributed.accelerator import joined_processes
 
-    with ending_together():
-        _evaluate(options)
+    with joined_processes() as accelerator:
+        _evaluate(options, accelerator.is_main_process)
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -80,9 +80,7 @@ def _add_options(parser: ArgumentParser) -> None:
     describe_section(parser._option_string_actions["--cache"])
 
 
-def _evaluate(options: dict) -> None:
-    from accelerate import PartialState
-
+def _evaluate(options: dict, is_main_process: bool) -> None:
     from mivolo_lite.evaluation.evaluate import evaluate
     from mivolo_lite.evaluation.matrix import evaluate_all, matrix_table
     from mivolo_lite.evaluation.table import metrics_table
@@ -96,7 +94,7 @@ def _evaluate(options: dict) -> None:
     else:
         matrix = evaluate_all(checkpoints, data, **options)
         table, sets = matrix_table(matrix), list(matrix["data"].values())
-    if PartialState().is_main_process:
+    if is_main_process:
         _report(table, sets if options["exclude"] else [], options)
         if tracked is not None:
             print(f"given to {' and '.join(log_report(tracked, Path(options['out'])))}")

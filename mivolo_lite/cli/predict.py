@@ -3,7 +3,8 @@
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,10 @@ def run(argv: Sequence[str]) -> None:
     """``predict SOURCE ... [--out DIR]``: ages and genders of everybody in images and videos."""
     parser = parser_of("predict", run)
     parser.add_argument(
-        "sources", type=str, nargs="+", help="images, videos, folders, patterns, URLs, or folders of packed shards"
+        "sources",
+        type=str,
+        nargs="+",
+        help="images, videos, folders, patterns, URLs, folders of packed shards, or a .txt with one of these a line",
     )
     parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
     parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
@@ -100,20 +104,27 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
 
 
 def _predict(options: dict, out: Path, to_terminal: bool) -> None:
-    from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.frames import import_av
+
+    items, notes = _find_items(options, out)
+    if all(item.kind == "video" for item in items):
+        import_av()  # beside photos, videos that need it are listed as rejected
+    with _processes() as processes:
+        if to_terminal and processes.world_size > 1:
+            raise UserError("predict: several processes need a folder for their results; give --out DIR")
+        _estimate(items, notes, options, out, to_terminal, processes)
+
+
+def _estimate(
+    items: list["Item"], notes: list[str], options: dict, out: Path, to_terminal: bool, processes: "Processes"
+) -> None:
+    from mivolo_lite.inference.boxes import BoxesFile
     from mivolo_lite.inference.predict import predict
     from mivolo_lite.inference.predictor import Predictor
     from mivolo_lite.inference.result_files import ANNOTATED
     from mivolo_lite.inference.resuming import Unfinished
     from mivolo_lite.inference.work import PredictOptions
 
-    items, notes = _find_items(options, out)
-    if all(item.kind == "video" for item in items):
-        import_av()  # beside photos, videos that need it are listed as rejected
-    processes = _processes()
-    if to_terminal and processes.world_size > 1:
-        raise UserError("predict: several processes need a folder for their results; give --out DIR")
     boxes = None
     if options["boxes"] is not None:
         boxes = BoxesFile(Path(options["boxes"]))
@@ -154,15 +165,17 @@ def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesF
     }
 
 
-def _processes() -> "Processes":
+@contextmanager
+def _processes() -> Iterator["Processes"]:
     from mivolo_lite.inference.resuming import Processes
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return Processes()
-    from mivolo_lite.distributed.accelerator import join_processes
+        yield Processes()
+        return
+    from mivolo_lite.distributed.accelerator import joined_processes
 
-    accelerator = join_processes()
-    return Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+    with joined_processes() as accelerator:
+        yield Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
 
 
 def _report(out: Path, counts: dict[str, int], has_annotated: bool, to_terminal: bool) -> None:

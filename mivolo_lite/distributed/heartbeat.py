@@ -180,8 +180,8 @@ class Heartbeat:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns; without a
-    heartbeat, as in an evaluation, a broken connection to another rank into one line."""
+    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns; before there is a
+    heartbeat, a broken connection to another rank into one line."""
     try:
         yield
     except Exception as error:

@@ -19,7 +19,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
 )
 
-from mivolo_lite.distributed.accelerator import forget_earlier_run
+from mivolo_lite.distributed.accelerator import forget_earlier_run, require_device
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.deepspeed_settings import (
     PREFIX,
@@ -184,6 +184,7 @@ def setup(
     """
     environ = os.environ | _forgotten
     launch = Launch.from_environment(environ, torch.cuda.device_count(), torch.backends.mps.is_available())
+    require_device(environ)
     plan = BatchPlan.resolve(global_batch, micro_batch, launch.processes)
     precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
@@ -192,7 +193,7 @@ def setup(
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
-    store = None if torch.distributed.is_initialized() else wait_for_ranks(environ, should_stop=preempted)
+    store = wait_for_ranks(environ, should_stop=preempted)
     heartbeat = None if store is None else Heartbeat(int(environ["RANK"]), launch.processes, store=store)
     accelerator = launch.init_accelerator(precision, plan, clip_norm)
     return launch, plan, accelerator, heartbeat or Heartbeat(accelerator.process_index, accelerator.num_processes)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from torch.distributed import DistError, PrefixStore, Store, TCPStore
+from torch.distributed import DistError, PrefixStore, Store, TCPStore, is_initialized
 
 from mivolo_lite.errors import MachineError, UserError, one_line
 from mivolo_lite.output import complain
@@ -29,14 +29,16 @@ def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] =
         should_stop: asked while waiting.
 
     Returns:
-        A store that the ranks share, which torch's own can use the place of; None for one process, or where a launcher
-        of MPI names the ranks otherwise.
+        A store that the ranks share, which torch's own can use the place of; None for one process, for ranks that have
+        joined before, or where a launcher of MPI names them otherwise.
 
     Raises:
         UserError: the time is no number.
         MachineError: a rank did not come in time, or ``should_stop`` said so.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys() or environ["WORLD_SIZE"] == "1":
+        return None
+    if is_initialized():
         return None
     rank, ranks = int(environ["RANK"]), int(environ["WORLD_SIZE"])
     deadline = _Deadline(rank, seconds_in(environ, TIMEOUT_VARIABLE, TIMEOUT), should_stop)

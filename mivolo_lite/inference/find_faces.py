@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mivolo_lite.csv_file import written_csv
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import result_folder, written_aside
+from mivolo_lite.files import require_replaceable, result_folder, written_aside
 from mivolo_lite.inference.partial_results import PartialResults
 from mivolo_lite.inference.resuming import Processes, run_resumably
 from mivolo_lite.inference.sources import Item
@@ -24,6 +24,7 @@ from mivolo_lite.packing.sources.table import Table, read_table
 from mivolo_lite.shards.rejects import REJECTED_FILE, write_rejected
 
 LABELS_FILE = "labels.csv"
+RESULT_FILES = (LABELS_FILE, REJECTED_FILE)
 
 
 @dataclass
@@ -74,11 +75,12 @@ def find_faces(
     name_column = find_columns(table, {IMAGE: path})[IMAGE]
     if boxes := [column for column in (*FACE_COLUMNS, *BODY_COLUMNS, CORNERS) if column in table.columns]:
         raise UserError(f"{table.location}: has boxes already ({', '.join(boxes)}); give it to `pack csv` as it is")
-    result_folder(out, [LABELS_FILE, REJECTED_FILE], [labels])
+    require_replaceable(out, RESULT_FILES, [labels])
+    result_folder(out, ())
     rows, ambiguous = _rows_of_photos(table, name_column)
     names = [cells[name_column] for cells in rows]
     found = run_resumably(
-        PartialResults(out, [Item("image", str(images / name)) for name in names]),
+        PartialResults(out, [Item("image", str(images / name)) for name in names], RESULT_FILES),
         settings,
         lambda items: _look(items, names, detector),
         lambda results: _write(results, rows, [*table.columns], name_column, ambiguous, out),

@@ -22,6 +22,17 @@ UNFINISHED = "unfinished"
 _SETTINGS, _LOCK = "run.json", "lock"  # earlier versions, whose lines had no `more`, wrote settings.json
 
 
+class _Line(NamedTuple):
+    """A line of a file: an item's key, what its file was like, and one of its results."""
+
+    key: str
+    stamp: list[int] | None
+    rows: list[dict[str, Any]]
+    tracks: list[dict[str, Any]]
+    rejected: list[dict[str, str]]
+    more: bool
+
+
 class _Entry(NamedTuple):
     """Where the lines of an item begin, what its file was like, and what came of it so far."""
 
@@ -33,18 +44,20 @@ class _Entry(NamedTuple):
 
 
 class PartialResults:
-    """A file for each process of each start: a line ``[key, stamp, rows, tracks, rejected, more]`` for each result.
+    """A file for each process of each start: a line of JSON for each result, a list as ``_Line``.
 
     Items are known by their names, so photos may be added and removed before the command resumes.
 
     Args:
         out: folder of the results.
         items: all of them.
+        tables: names of the files there that the results end in.
         numbered: whether an item's place in the list counts too, as for the names of annotated photos.
     """
 
-    def __init__(self, out: Path, items: Sequence[Item], numbered: bool = False) -> None:
+    def __init__(self, out: Path, items: Sequence[Item], tables: Sequence[str] = (), numbered: bool = False) -> None:
         self.folder, self.items = out / UNFINISHED, items
+        self.tables = [out / name for name in tables]
         self.keys: list[str] = []
         self._lock: BinaryIO | None = None
         seen: Counter[str] = Counter()
@@ -54,7 +67,7 @@ class PartialResults:
             seen[name] += 1
 
     def begin(self, settings: Mapping[str, Any]) -> str:
-        """Keep what was done with the same settings; of others, nothing, which the answer says.
+        """Keep what was done with the same settings; of others, nothing, which the answer says. Earlier tables go.
 
         Raises:
             UserError: the folder cannot be written, or another command writes there.
@@ -63,6 +76,8 @@ class PartialResults:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / _LOCK, "wb")  # until this process ends or removes the folder
             lock_or_explain(self._lock, self.folder.parent)
+            for table in self.tables:  # not sooner: another command may be writing them
+                table.unlink(missing_ok=True)
             earlier = self._settings()
             if earlier == settings:
                 return ""
@@ -93,7 +108,7 @@ class PartialResults:
         with file:
             for number, result in results:
                 columns = result.rows, result.tracks, result.rejected, result.more
-                line = [self.keys[number], _stamp(self.items[number]), *columns]
+                line = _Line(self.keys[number], _stamp(self.items[number]), *columns)
                 data = memoryview(json.dumps(line).encode() + b"\n")
                 with explain_write_errors(path):
                     while data:
@@ -143,21 +158,18 @@ def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
     """The items of a file as each of its lines leaves them. An item is rejected with its last result or not at all."""
     last, start, offset = None, 0, 0
     with open(path, "rb") as file:
-        for line in _whole_lines(file):
-            key, stamp, _, _, rejected, more = json.loads(line)
-            start = start if key == last else offset
-            yield key, _Entry(path, start, stamp, not more, bool(rejected))
-            last, offset = key, offset + len(line)
+        for line, size in _whole_lines(file):
+            start = start if line.key == last else offset
+            yield line.key, _Entry(path, start, line.stamp, not line.more, bool(line.rejected))
+            last, offset = line.key, offset + size
 
 
 def _results(file: BinaryIO, key: str) -> Iterator[Result]:
-    for line in _whole_lines(file):
-        found, _, rows, tracks, rejected, more = json.loads(line)
-        if found != key:
-            return
-        yield Result(rows, tracks, rejected, more=more)
+    for line, _ in takewhile(lambda found: found[0].key == key, _whole_lines(file)):
+        yield Result(line.rows, line.tracks, line.rejected, more=line.more)
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Without what a killed process or a full disk cut off."""
-    return takewhile(lambda line: line.endswith(b"\n"), file)
+def _whole_lines(file: BinaryIO) -> Iterator[tuple[_Line, int]]:
+    """Lines and their bytes, without what a killed process or a full disk cut off."""
+    for line in takewhile(lambda line: line.endswith(b"\n"), file):
+        yield _Line(*json.loads(line)), len(line)

@@ -13,7 +13,7 @@ import simplejpeg
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.files import result_folder, write_bytes
+from mivolo_lite.files import require_replaceable, result_folder, write_bytes
 from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.draw import draw
 from mivolo_lite.inference.partial_results import PartialResults
@@ -162,12 +162,13 @@ def predict(
     if processes.world_size > 1:
         cv2.setNumThreads(1)
     if processes.rank == 0:
-        result_folder(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
+        require_replaceable(out, RESULT_FILES, [] if options.boxes is None else [options.boxes.path])
+        result_folder(out, ())
         if options.annotated is not None:
             result_folder(options.annotated, ())
     tasks = [task.name for task in predictor.estimator.tasks if task.kind != "embedding"]
     counts = run_resumably(
-        PartialResults(out, items, numbered=options.annotated is not None),
+        PartialResults(out, items, RESULT_FILES, numbered=options.annotated is not None),
         settings,
         lambda own: run_items(predictor, own, options, hidden=processes.rank != 0),
         lambda results: write_results((result for _, result in results), out, tasks),

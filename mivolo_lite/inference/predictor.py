@@ -15,6 +15,7 @@ from mivolo_lite.card import DEFAULT, NO_AGES, Tta
 from mivolo_lite.convert.convert import convert
 from mivolo_lite.convert.mivolo_v2 import is_hub_layout
 from mivolo_lite.credentials import without_credentials
+from mivolo_lite.device import usable_device
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
@@ -70,6 +71,8 @@ class Predictor:
         self.cutter = Cutter(estimator.card.crop_policy, estimator.inputs, persons == RULE, detector)
         self.answers = Answers(estimator, batch, half)
         self.notes = [*self.cutter.notes, *([] if estimator.card.age else [NO_AGES])]
+        if estimator.card.calibration and estimator.tta != estimator.card.tta:
+            self.notes.append(f"the age intervals were calibrated with --tta {estimator.card.tta}, not {estimator.tta}")
         if not isinstance(persons, str) and not needs_bodies:
             self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 
@@ -106,6 +109,9 @@ class Predictor:
         """
         if tta not in (None, *get_args(Tta)):
             raise UserError(f"tta {tta!r}: give one of {', '.join(get_args(Tta))}")
+        for name, value in (("half", half), ("compile", compile)):  # the text "no" would count as yes
+            if value not in (None, True, False):
+                raise UserError(f"{name} {value!r}: give True or False")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
         estimator.tta = tta or estimator.tta
         if persons in (NONE, None) and detector is not None and "face" not in estimator.inputs:
@@ -223,17 +229,7 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.device("cpu")
-    try:
-        torch.device(name)
-    except RuntimeError:  # which lists devices of all makers
-        raise UserError(f"--device {name}: not usable here (no such device); try cpu") from None
-    try:
-        probe = torch.ones(1, device=name)
-        probe.item()  # of a device that computes nothing, such as meta, an error
-        return probe.device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = first_line(error).partition(". ")[0]
-        raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
+    return usable_device(name, "--device")
 
 
 def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
+from mivolo_lite.files import encoding_of, read_file
 from mivolo_lite.packing.decode import Photo, UnusablePhoto, photo_of, read_photo
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS, files_below, looks_like_image, why_unlisted
 from mivolo_lite.paths import as_unicode, is_url
@@ -17,6 +18,7 @@ from mivolo_lite.shards.remote import RemoteFolder
 VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv .y4m".split())
 """Files that are read as videos; everything else is read as an image."""
 
+_LIST_ENDING = ".txt"
 _PATIENCE = 5.0  # seconds in which another try may begin for a photo at a URL: all others wait behind it
 _SAMPLES = 256  # of shards in one piece of work
 _REFUSED_BY_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')  # in a file's name, also on disks that others read
@@ -55,7 +57,7 @@ def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
 
     Args:
         sources: files, folders (with all images and videos below), URLs that fsspec reads, folders or URLs of packed
-            shards.
+            shards, and text files (.txt) with one of these a line.
 
     Returns:
         the work, and the files of folders that are neither images nor videos.
@@ -75,10 +77,26 @@ def _found_at(source: str) -> Iterator[Item | str]:
     elif os.path.isdir(source):
         is_packed = os.path.isfile(os.path.join(source, INFO_FILE))
         yield from _shards(source) if is_packed else _folder(Path(source))
+    elif os.path.isfile(source) and Path(source).suffix.lower() == _LIST_ENDING:
+        yield from _listed(Path(source))
     elif os.path.lexists(source):
         yield _file(source)
     else:
         raise UserError(f"{source}: no such file, folder or URL; nothing is there to predict")
+
+
+def _listed(path: Path) -> Iterator[Item | str]:
+    """The work that the lines of a text file name. A file that is not there is rejected in its turn."""
+    data = read_file(path)
+    try:
+        text = data.decode(encoding_of(data), "surrogateescape")
+    except UnicodeDecodeError:  # of UTF-16 alone
+        text = ""
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    if not lines or "\0" in text:
+        raise UserError(f"{path}: give a text file with an image, a video, a folder or a URL a line")
+    for line in lines:
+        yield from _found_at(line) if is_url(line) or os.path.isdir(line) else [_file(line)]
 
 
 def _folder(folder: Path) -> list[Item | str]:

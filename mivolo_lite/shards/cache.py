@@ -98,8 +98,9 @@ class NodeCache:
         while (file := self._opened(name)) is None:
             self.make(name, size, fill)
         try:
-            os.utime(file)  # a file system's own note of the last reading is often switched off
-            yield file
+            with self._named_errors(name):
+                os.utime(file)  # a file system's own note of the last reading is often switched off
+                yield file
         finally:
             os.close(file)
 
@@ -230,11 +231,13 @@ class NodeCache:
             _unlock(file)
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _named_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise UserError(f"data.cache.folder {self.folder}: {error.strerror}; choose another folder") from None
+            raise UserError(
+                f"data.cache.folder {self.folder / name}: {error.strerror}; choose another folder"
+            ) from None
 
     def _partial(self, name: str) -> Path:
         return self.folder / f"{name}{_PARTIAL}"

@@ -44,6 +44,11 @@ def names_of(key: str, labels: Labels) -> set[str]:
     return {key, source} if isinstance(source, str) else {key}
 
 
+def without_folder(folder: str, names: Iterable[str]) -> frozenset[str]:
+    """The names in a list to leave out, without this folder before them."""
+    return frozenset(name.removeprefix(f"{folder}/") for name in names)
+
+
 def left_out_line(count: int, names: Collection[str], unmatched: Sequence[str]) -> str:
     """How many samples were left out, and which names no sample has."""
     line = f"{count_of(count, 'sample')} left out, of {count_of(len(names), 'name')} to leave out"
@@ -88,7 +93,7 @@ def count_left_out(index: ShardIndex) -> int:
 
 def _named(index: ShardIndex, names: Collection[str]) -> np.ndarray:
     """(N,) bool: whether a sample's key is among the names."""
-    named_keys = {name.removeprefix(f"{index.folder}/").encode(errors="surrogateescape") for name in names}
+    named_keys = {name.encode(errors="surrogateescape") for name in without_folder(str(index.folder), names)}
     named, begin = np.zeros(len(index), dtype=bool), 0
     for start in range(0, len(index) if named_keys else 0, _ROWS):
         ends = index.columns["key_end"][start : start + _ROWS]

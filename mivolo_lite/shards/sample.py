@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
+from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE, MISSING
 
 FACE_EXTENSIONS = ("face.jpg", "face.jpeg", "jpg", "jpeg")
 """Member extensions read as the face crop; the plain ones for shards that somebody else wrote."""
@@ -121,7 +121,9 @@ def _parse_group(value: Any) -> str | None:
     """A group's name, None where unknown. Raises ValueError for what is no name."""
     if isinstance(value, list | dict):
         raise ValueError("its group is neither a name nor a number")
-    return None if value in (None, "") or value != value else str(value)  # NaN is not equal to itself
+    if value in (None, "") or value != value or str(value).lower() in MISSING:  # NaN is not equal to itself
+        return None
+    return str(value)
 
 
 def _json_object(data: bytes) -> dict:

@@ -15,7 +15,7 @@ from mivolo_lite.labels import NO_CODE
 from mivolo_lite.process_pool import worker_map
 from mivolo_lite.shards.columns import extra_columns, label_columns
 from mivolo_lite.shards.dataset_info import dataset_info
-from mivolo_lite.shards.exclude import names_of
+from mivolo_lite.shards.exclude import names_of, without_folder
 from mivolo_lite.shards.index import INFO_FILE, ShardIndex
 from mivolo_lite.shards.members import member_columns
 from mivolo_lite.shards.rejects import REJECTED_FILE, check_reject_rate, write_rejected
@@ -52,7 +52,7 @@ def index_shards(
     paths, nested = _shard_paths(folder)
     scans = _scan_all(paths, workers)
     _make_keys_unique(scans)
-    excluded, excluded_rejects, unmatched = _exclude(scans, frozenset(exclude))
+    excluded, excluded_rejects, unmatched = _exclude(scans, without_folder(str(folder), exclude))
     rejected = [reject for scan in scans for reject in scan.rejected]
     if excluded and not any(scan.samples for scan in scans):
         raise UserError(f"{folder}: the list to leave out names all {len(excluded)} samples")

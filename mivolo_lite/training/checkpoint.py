@@ -103,7 +103,7 @@ class Checkpointer:
 
     def _write(self, final: Path, tensors: dict[str, dict[str, torch.Tensor]], content: str, card: Card) -> None:
         partial = final.with_suffix(".partial")
-        with explain_write_errors(self.folder, "the previous checkpoint is whole; make room, then --resume auto"):
+        with explain_write_errors(self.folder, "make room, then --resume auto; earlier checkpoints are whole"):
             for leftover in self.folder.glob("step-*.partial"):
                 if _NAME.fullmatch(leftover.stem):
                     shutil.rmtree(leftover)

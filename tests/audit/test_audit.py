@@ -19,6 +19,7 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
 from mivolo_lite.packing.worker_shards import WorkerShard, pack_worker_shard
+from mivolo_lite.shards.exclude import leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
@@ -379,6 +380,11 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
     arguments = [f"{tmp_path}/one", f"{tmp_path}/two", "--out", f"{tmp_path}/out", "--fix", f"{tmp_path}/leave.txt"]
     main(["audit", *arguments, "--workers", "1"])
     assert "careful: 1 of these names also belong to samples that should stay" in capsys.readouterr().out
+    (line,) = (tmp_path / "leave.txt").read_text().splitlines()
+    assert line.startswith(f"{tmp_path}/one/k1\t")
+    names = read_exclusions(tmp_path / "leave.txt")
+    assert [len(leave_out(ShardIndex.load(tmp_path / name), names)) for name in ("one", "two")] == [2, 3]
+    assert [len(index_shards(tmp_path / name, exclude=names)) for name in ("one", "two")] == [2, 3]
 
 
 @pytest.mark.parametrize(

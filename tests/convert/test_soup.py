@@ -46,6 +46,17 @@ def test_a_soup_of_one_model_twice_is_that_model(tmp_path, capsys):
     assert "mivolo-lite evaluate --checkpoint" in capsys.readouterr().out
 
 
+def test_models_that_started_from_other_weights_are_noted(tmp_path, capsys):
+    state = saved(tmp_path / "a", 0)
+    saved(tmp_path / "b", 1)
+    soup([tmp_path / "a", tmp_path / "b"], tmp_path / "others")
+    assert f"note: {tmp_path / 'b'} seems to have started from other weights" in capsys.readouterr().err
+    tuned = {name: tensor + 0.1 * tensor.std() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
+    Estimator(Card.load(tmp_path / "a")).save(tmp_path / "c", tuned)
+    soup([tmp_path / "a", tmp_path / "c"], tmp_path / "same")
+    assert "other weights" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "licences, joined",
     [

@@ -87,6 +87,27 @@ def train_and_fail(failing):
         main(["train"])
 
 
+def evaluate_and_fail(failing):
+    def evaluate(options, is_main_process):
+        if dist.get_rank() == failing:
+            raise UserError("bad input")
+        dist.barrier()
+
+    with patch("mivolo_lite.cli.evaluate._evaluate", evaluate):
+        main(["evaluate", "--checkpoint", "a", "--data", "b", "--out", "c"])
+
+
+def evaluate_and_write(report):
+    def evaluate(options, is_main_process):
+        if is_main_process:
+            time.sleep(1)
+            report.touch()
+
+    with patch("mivolo_lite.cli.evaluate._evaluate", evaluate):
+        main(["evaluate", "--checkpoint", "a", "--data", "b", "--out", "c"])
+    assert report.exists()
+
+
 HANGS = """
 import time
 from mivolo_lite.distributed.heartbeat import Heartbeat
@@ -107,8 +128,9 @@ atexit.register(time.sleep, 600)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
-def test_the_others_end_and_say_why_when_one_fails(failing, tmp_path):
-    codes, _ = run_launched("ddp", 3, train_and_fail, (failing,), tmp_path, timeout=200)
+@pytest.mark.parametrize("work_and_fail", [train_and_fail, evaluate_and_fail])
+def test_the_others_end_and_say_why_when_one_fails(work_and_fail, failing, tmp_path):
+    codes, _ = run_launched("ddp", 3, work_and_fail, (failing,), tmp_path, timeout=200)
     for rank, code in enumerate(codes):
         said = (tmp_path / f"rank-{rank}.out").read_text()
         line = [line for line in said.splitlines() if line.startswith("mivolo-lite: ")]
@@ -117,6 +139,13 @@ def test_the_others_end_and_say_why_when_one_fails(failing, tmp_path):
             assert code == 2 and line == ["mivolo-lite: bad input"]
         else:
             assert code == 1 and f"rank {rank} ends: rank {failing} failed (bad input)" in line[0]
+
+
+@pytest.mark.slow
+def test_no_rank_of_an_evaluation_ends_while_rank_0_writes(tmp_path):
+    """Rank 0 would take it for lost."""
+    codes, said = run_launched("ddp", 2, evaluate_and_write, (tmp_path / "report",), tmp_path, timeout=200)
+    assert codes == [0, 0], said
 
 
 @pytest.mark.slow

@@ -96,14 +96,17 @@ def test_another_launch_than_asked_for_is_an_error(environment, gpus, message):
         ({"WORLD_SIZE": "2"}, UserError, "RANK and MASTER_ADDR not set"),
         ({"WORLD_SIZE": "two"}, UserError, "WORLD_SIZE is 'two'"),
         ({"ACCELERATE_MIXED_PRECISION": "fp8"}, UserError, "mixed_precision fp8"),
+        ({"ACCELERATE_TORCH_DEVICE": "hpu"}, UserError, "ACCELERATE_TORCH_DEVICE is hpu: not usable here"),
+        ({"ACCELERATE_TORCH_DEVICE": ""}, UserError, "ACCELERATE_TORCH_DEVICE is : not usable here"),
         (TWO | {"MIVOLO_RENDEZVOUS_TIMEOUT": "0.5"}, MachineError, "rank 1 of 2 did not come"),
     ],
 )
-def test_ranks_that_evaluate_are_launched_whole_as_well(environment, error, message, monkeypatch):
+@pytest.mark.parametrize("join", [join_processes, lambda: setup("no", 4, None, 0.0)])
+def test_ranks_that_evaluate_or_train_are_launched_whole(join, environment, error, message, monkeypatch):
     for name, value in (environment | {"MASTER_PORT": str(free_port())}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=message):
-        join_processes()
+        join()
 
 
 def test_apples_gpu_trains_in_one_process():

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -71,10 +72,20 @@ def test_the_exit_code_says_whether_another_start_may_succeed(line, code, words,
 
 
 @pytest.mark.parametrize("name, code", [("TERM", 0), ("USR2", 0), ("INT", 7)])
-def test_a_signal_is_left_to_the_training(name, code, words, tmp_path):
+def test_a_signal_is_left_to_the_training(name, code, words, tmp_path, monkeypatch):
     """It saves and ends, before this process does. Ctrl-C reaches both by the terminal, here this process alone."""
-    trap = f"trap 'sleep 0.1; touch {tmp_path}/saved; exit 0' TERM USR2"
-    saves = f"{trap}; sleep 0.1; kill -{name} $PPID; sleep 0.2 & wait; exit 7"
+    waits = tmp_path / "waits"
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            waits.touch()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    trap = f"trap 'sleep 0.1; touch {tmp_path}/saved; kill $!; exit 0' TERM USR2"
+    until_heard = f"sleep {60 if code == 0 else 0.2} & wait"  # nothing is passed on of Ctrl-C
+    signals = f"until [ -e {waits} ]; do sleep 0.01; done; kill -{name} $PPID"
+    saves = f"{trap}; {signals}; {until_heard}; exit 7"
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)]
     with pytest.raises(Preempted, match="seed-0: the training was preempted; start the same command again"):
         train_seeds(words, 2, launcher(tmp_path, saves))

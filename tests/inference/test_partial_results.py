@@ -8,8 +8,12 @@ import pytest
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.partial_results import PartialResults
+from mivolo_lite.inference.predict import predict
+from mivolo_lite.inference.predictor import Predictor
+from mivolo_lite.inference.result_files import RESULT_FILES
+from mivolo_lite.inference.resuming import Processes
 from mivolo_lite.inference.sources import Item
-from mivolo_lite.inference.work import Result
+from mivolo_lite.inference.work import PredictOptions, Result
 from tests.inference.scenes import tiny_estimator
 
 SETTINGS = {"model": "a", "tta": "flip"}
@@ -112,8 +116,13 @@ def test_what_an_earlier_version_left_begins_anew(tmp_path, items):
 
 
 def test_two_commands_do_not_share_a_folder(tmp_path, items):
-    folder = PartialResults(tmp_path / "out", items).folder
+    out = tmp_path / "out"
+    folder = PartialResults(out, items).folder
     folder.mkdir(parents=True)
+    tables = [out / name for name in RESULT_FILES]
+    for table in tables:
+        table.write_text("of the other command, which is just writing them")
+    predictor = Predictor(tiny_estimator(), None)
     code = (
         "import sys; from mivolo_lite.system import try_lock; file = open(sys.argv[1], 'wb'); print(try_lock(file));"
         "sys.stdout.flush(); sys.stdin.read()"
@@ -122,8 +131,10 @@ def test_two_commands_do_not_share_a_folder(tmp_path, items):
     with subprocess.Popen([sys.executable, "-c", code, str(folder / "lock")], **pipes) as other:
         assert other.stdout.readline() == b"True\n"
         with pytest.raises(UserError, match="out: another command is writing it; wait for that one, or stop it"):
-            PartialResults(tmp_path / "out", items).begin(SETTINGS)
-    assert not PartialResults(tmp_path / "out", items).begin(SETTINGS)
+            predict(predictor, items, out, PredictOptions(), SETTINGS, Processes())
+        assert all(table.exists() for table in tables)
+    assert not PartialResults(out, items, RESULT_FILES).begin(SETTINGS)
+    assert not any(table.exists() for table in tables)
 
 
 def test_an_estimator_is_known_by_its_weights_and_its_card():

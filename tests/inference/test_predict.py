@@ -132,6 +132,25 @@ def test_a_photo_at_a_url_that_cannot_be_read_has_a_reason_of_its_own_soon(tmp_p
     assert reasons[0] == "not there" and reasons[1].startswith("cannot be read: ClientConnectorError")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_file_lists_what_is_predicted(encoding, photos, tmp_path):
+    listed = [str(photos / "deeper"), str(photos / "é.jpg"), "file:///a.jpg", str(photos / "walk.mp4")]
+    (tmp_path / "list.txt").write_bytes("\r\n".join([*listed, "", ""]).encode(encoding))
+    items, others = find_items([str(tmp_path / "list.txt"), str(photos / "a.png")])
+    names = [item.name for item in items]
+    assert [Path(name).name for name in names[:2]] == ["c.png", "d.jpg"] and not others
+    assert names[2:] == [*listed[1:], str(photos / "a.png")] and items[4].kind == "video"
+    with pytest.raises(UnusablePhoto, match="No such file"):
+        read_image(items[2])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"a\0b", b"\xff\xfea"])
+def test_a_text_file_that_lists_nothing_is_one_line(content, tmp_path):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match="list.txt: give a text file with an image, a video, a folder or a URL a line"):
+        find_items([str(tmp_path / "list.txt")])
+
+
 @pytest.mark.parametrize("source", ["nothing.jpg", "*.nothing", "empty"])
 def test_nothing_there_is_one_line(source, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

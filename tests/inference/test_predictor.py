@@ -307,6 +307,8 @@ def test_a_pil_image_that_cannot_be_decoded_is_one_line(predictor):
     "option, message",
     [
         ({"tta": "Flip"}, "tta 'Flip': give one of none, flip"),
+        ({"half": "no"}, "half 'no': give True or False"),
+        ({"compile": "no"}, "compile 'no': give True or False"),
         ({"batch": 0}, "batch 0: give the people of one forward pass, a whole number above 0"),
         ({"batch": -1}, "batch -1: give"),
         ({"batch": 2.5}, "batch 2.5: give"),
@@ -352,6 +354,15 @@ def test_a_model_of_bodies_alone_that_is_shown_none_is_one_line(tmp_path):
     with pytest.raises(UserError, match="--persons none: the model looks at bodies alone"):
         Predictor.load(tmp_path, persons="none", device="cpu")
     assert Predictor.load(tmp_path, detector=None, persons="none", device="cpu").estimator  # the boxes are given later
+
+
+def test_intervals_that_were_calibrated_with_another_tta_are_noted():
+    estimator = tiny_estimator()
+    estimator.card.calibration = {"level": 0.9}
+    note = "the age intervals were calibrated with --tta none, not flip"
+    assert note not in Predictor(estimator, None).notes
+    estimator.tta = "flip"
+    assert note in Predictor(estimator, None).notes
 
 
 def test_flipped_an_image_and_its_mirror_image_give_the_same_age():

@@ -30,6 +30,7 @@ from mivolo_lite.inference.rows import row_of
 from mivolo_lite.inference.serve import Server, make_app
 from tests.evaluation.browser import CONTRAST, FITS, IN_A_BROWSER, Browser
 from tests.inference.scenes import RedSquares, photo, tiny_estimator
+from tests.waiting import wait_until
 
 TWO = photo((20, 30, 80), (200, 60, 64))
 
@@ -256,9 +257,12 @@ def test_senders_that_stall_keep_nobody_out(address):
 @pytest.mark.parametrize("most_bytes, most_arriving", [(10**6, 256), (10**9, 2)])
 def test_the_first_of_too_many_senders_that_stall_is_ended(most_bytes, most_arriving, served, address, monkeypatch):
     monkeypatch.setattr(admission, "_MOST_ARRIVING", most_arriving)
-    served[0].config.app.state.service.arrivals.most_bytes = most_bytes
+    monkeypatch.setattr(admission, "_BODY_SECONDS", 600)  # nobody is ended because this machine is busy
+    arrivals = served[0].config.app.state.service.arrivals
+    arrivals.most_bytes = most_bytes
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     with stalled(address, 2, 400_000) as (first, second):
+        wait_until(lambda: min(arrivals.sizes.values()) > 400_000, 60, lambda: f"{arrivals.sizes} have arrived")
         assert urllib.request.urlopen(f"{address}predict", file_of(image)).status == 200
         answer = b"".join(iter(lambda: first.recv(1000), b""))  # until the connection is closed
         assert answer.startswith(b"HTTP/1.1 408")

@@ -50,6 +50,13 @@ def test_whole_images_are_faces_byte_for_byte(source, header, row):
     assert (sample.labels.age, sample.labels.gender) == ((31, 31), "M")
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_whole_images_of_a_few_pixels_are_rejected(ending, source, tmp_path):
+    Image.new("RGB", (40, 4)).save(tmp_path / f"small.{ending}")
+    with pytest.raises(Rejected, match="under 5 px"):
+        samples_of(source("path,age", f"small.{ending},31"))
+
+
 def test_whole_images_may_be_bodies_and_boxes_are_cut(source):
     (sample,) = samples_of(source("path,age", "0.jpg,31", whole="body"))
     assert (sample.face, sample.body) == (None, noise_jpeg(0, 40))

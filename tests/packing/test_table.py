@@ -72,6 +72,12 @@ def test_tables_of_excel(read, encoding):
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_what_excel_writes_before_the_names_is_passed_over(read, mark):
+    (line,) = read(f"sep={mark}\r\n{mark.join(('name', 'age', 'x'))}\r\n{mark.join(('a.jpg', '7', 'sep='))}\r\n")
+    assert line.cells == {"name": "a.jpg", "age": "7", "x": "sep="} and line.number == 3
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 def test_what_parts_the_cells_is_seen_in_the_first_line(read, mark):
     text = mark.join(("name", "age", "x")) + "\n" + mark.join(("a.jpg", "(25 to 32)", '"a,b;c|d"')) + "\n"
     (line,) = read(text)

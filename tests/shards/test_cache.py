@@ -131,6 +131,13 @@ def test_a_full_disk_and_an_impossible_folder_are_named(tmp_path):
         NodeCache.of(CacheConfig(folder=str(tmp_path / "file" / "cache")))
 
 
+def test_what_cannot_be_read_is_named(tmp_path):
+    cache = three_blocks(tmp_path)
+    (cache.folder / "7.block").mkdir()
+    with pytest.raises(UserError, match="data.cache.folder .*7.block: Is a directory; choose another folder"):
+        read(cache, "7.block")
+
+
 def test_a_folder_into_which_others_could_put_files_is_refused(tmp_path):
     own = tmp_path / "own"
     own.mkdir(mode=0o755)

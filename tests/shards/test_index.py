@@ -313,6 +313,13 @@ def test_fields_of_numbers_and_words_are_told(tmp_path):
     assert "so no task can learn smile; write one or the other" in line and "extra.n" in index.columns
 
 
+def test_what_databases_write_for_nothing_is_no_group(tmp_path):
+    groups = ("NA", "nan", "n/a", "Null", "none")
+    members = {f"{n}.json": json.dumps({"group": name}).encode() for n, name in enumerate(groups)}
+    write_tar(tmp_path / "s.tar", members | {f"{n}.jpg": noise_jpeg(n) for n in range(len(groups))})
+    assert index_shards(tmp_path).info["groups"] == ["none"]
+
+
 def test_an_empty_name_is_no_group_and_nobody(tmp_path):
     members = {f"{n}.json": json.dumps({"group": name, "identity": name}).encode() for n, name in enumerate(("", "a"))}
     write_tar(tmp_path / "s.tar", members | {f"{n}.jpg": noise_jpeg(n) for n in range(2)})

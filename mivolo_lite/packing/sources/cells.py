@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE
+from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE, MISSING
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
@@ -24,9 +24,7 @@ OLDEST = 100
 """Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
 
 _ABSENT = ("", "-1", "-1.0")
-_MISSING = ("null", "nan", "na", "n/a")
-"""What databases, pandas and R write for nothing; ``none`` may be a value, as of glasses."""
-_UNKNOWN = ("u", "unknown", "none", *_MISSING)
+_UNKNOWN = ("u", "unknown", "none", *MISSING)
 _RANGE = re.compile(r"[(\[]?\s*(\d+(?:\.\d+)?)\s*(?:[;,–-]|to)\s*(\d+(?:\.\d+)?)\s*[)\]]?", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{2,4}")
 _COMMA = re.compile(r"\d+,\d+")
@@ -42,7 +40,7 @@ def is_absent(cell: str) -> bool:
 
 def is_known(cell: str) -> bool:
     """Whether a cell of any other label says something: not nothing, -1, ``NA``, ``nan``, ``null`` or ``inf``."""
-    return not is_absent(cell) and cell.lower() not in _MISSING and not _is_infinite(cell)
+    return not is_absent(cell) and cell.lower() not in MISSING and not _is_infinite(cell)
 
 
 def is_person(cell: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 
 from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
@@ -46,11 +47,14 @@ def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
     """A file's image as ``photo_jpeg`` gives it; one that stays as it is is verified, and no pixels are made of it.
 
     Raises:
-        Rejected: it cannot be used.
+        Rejected: it cannot be used, or is smaller than a face may be.
     """
-    if is_small_plain_jpeg(data, rules.crop_size, max_megapixels):
-        return data
-    return photo_jpeg(photo_of(data, max_megapixels), rules)
+    stays = is_small_plain_jpeg(data, rules.crop_size, max_megapixels)
+    jpeg = data if stays else photo_jpeg(photo_of(data, max_megapixels), rules)
+    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+    if min(height, width) < rules.min_face:
+        raise UnusablePhoto(f"under {rules.min_face} px")
+    return jpeg
 
 
 @rejecting(ValueError)

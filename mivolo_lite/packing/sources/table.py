@@ -1,6 +1,5 @@
 """Tables of labels: CSV of any separator, JSON lines or Parquet, read row by row into compact columns."""
 
-import codecs
 import csv as csv_format
 import hashlib
 import json
@@ -13,10 +12,12 @@ from typing import Any, NamedTuple, TextIO
 
 from mivolo_lite.csv_file import text_of
 from mivolo_lite.errors import UserError, one_line
+from mivolo_lite.files import encoding_of
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
-_UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+_MARK_LINE = "sep="
+"""What a first line says, before the mark that separates the cells of the others, for Excel."""
 _SHOWN = 100  # characters of a file that a message shows
 _ROWS = 4096  # of a Parquet file at a time
 
@@ -113,8 +114,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
     """The rows of a file of labels, without blanks around the cells; empty rows are left out.
 
     Args:
-        path: a CSV in UTF-8, or in UTF-16 as Excel's Unicode text, whose first line names the columns; JSON lines (or
-            a JSON list of objects); or Parquet.
+        path: a CSV in UTF-8, or in UTF-16 as Excel's Unicode text, whose first line names the columns, or the second
+            where the first is Excel's ``sep=;``; JSON lines (or a JSON list of objects); or Parquet.
         delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of
             the first line.
         option: the option that names the file.
@@ -129,7 +130,7 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
             head = file.read(len(_PARQUET_HEAD))
         if head == _PARQUET_HEAD:
             return Table.of(location, _parquet_rows(path, location))
-        with open(path, newline="", encoding="utf-16" if head.startswith(_UTF16) else "utf-8-sig") as file:
+        with open(path, newline="", encoding=encoding_of(head)) as file:
             is_json = path.suffix.lower() in _JSON_ENDINGS
             return Table.of(location, _json_rows(file, location)) if is_json else _read_csv(file, delimiter, location)
     except OSError as error:
@@ -174,9 +175,10 @@ def _csv_rows(file: TextIO, delimiter: str, location: str) -> Iterator[tuple[int
     columns, line = 0, 1
     try:
         for row in reader:
-            columns = columns or len(row)
-            _check_quotes(row, columns, delimiter, f"{location}: line {line}")
-            yield line, [text_of(cell).strip() for cell in row]
+            if row[:1] != [_MARK_LINE] or line > 1:
+                columns = columns or len(row)
+                _check_quotes(row, columns, delimiter, f"{location}: line {line}")
+                yield line, [text_of(cell).strip() for cell in row]
             line = reader.line_num + 1
     except csv_format.Error as error:
         raise UserError(f"{location}: line {line}: {_reason(error)}") from None
