@@ -306,7 +306,7 @@ def test_boxes_that_fit_no_photo_are_one_line(line, reason, photos, checkpoint, 
     assert re.search(reason, capsys.readouterr().err) and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words", [("--detector", "yunet"), ("--min_score", "0.9"), ("--persons", "ssdlite")])
+@pytest.mark.parametrize("words", [("--detector", "a.onnx"), ("--min_score", "0.9"), ("--persons", "ssdlite")])
 def test_options_that_boxes_overrule_are_one_line(words, photos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         predict(photos, "--boxes", boxes_file(tmp_path), *words)
@@ -442,7 +442,7 @@ def test_what_was_rejected_is_tried_again_as_if_it_had_always_been_readable(
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "yunet"), ("--min_score", "0.9"), ("--draw",)])
+@pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "a.onnx"), ("--min_score", "0.9"), ("--draw",)])
 def test_options_of_photos_are_one_line_for_shards(words, people, tmp_path, capsys):
     with pytest.raises(SystemExit):
         predict(people / "val", *words, out=tmp_path / "out")
