@@ -8,7 +8,7 @@ from typing import Any
 from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
-from mivolo_lite.loading.loader import DataSetConfig
+from mivolo_lite.loading.config import DataSetConfig
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.shards.index import ShardIndex

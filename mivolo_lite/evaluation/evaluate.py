@@ -19,8 +19,8 @@ from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import require_replaceable, result_folder, write_json
-from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.task_labels import task_column
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out

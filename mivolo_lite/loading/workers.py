@@ -21,6 +21,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler, TrainSampler
 from mivolo_lite.loading.worker_process import Worker, end_workers_at_exit
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 
 PREFETCHED = 4
@@ -107,6 +108,20 @@ class BatchLoader:
                 f"data.workers {self.workers}: no room for {len(buffer)} batches in shared memory; use fewer workers, "
                 f"or give a container more with --shm-size ({error})"
             ) from None
+
+
+def eval_loader(
+    index: ShardIndex,
+    inputs: tuple[str, ...],
+    image_size: int,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """Every sample of the index once, over all ranks."""
+    dataset = ShardDataset(index, inputs, image_size)
+    return BatchLoader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)
 
 
 class Task(NamedTuple):

@@ -23,9 +23,8 @@ from mivolo_lite.evaluation.predict import Interrupted, predict
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
-from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
-from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.loading.workers import BatchLoader, eval_loader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start, unmeasured
 from mivolo_lite.training.auto_workers import with_workers

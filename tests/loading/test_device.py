@@ -10,7 +10,7 @@ import torch
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import page_locked, to_device
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from tests.loading.test_loading import INPUTS, folder  # noqa: F401
 

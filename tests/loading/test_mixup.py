@@ -12,8 +12,8 @@ from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.mixup import Mixup, MixupConfig, interpolated, mixed
 from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.readers import IndexReader, StreamReader

@@ -33,7 +33,7 @@ def test_what_torch_says_of_a_dead_worker_is_one_line():
 READS = """
 import sys
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 batches = iter(eval_loader(ShardIndex.load(sys.argv[1]), ("face",), 16, 1, workers=2))
 next(batches)
 print("reads", flush=True)

@@ -17,9 +17,10 @@ import pytest
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig, eval_loader
 from mivolo_lite.loading.readers import IndexReader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards import remote
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.index import ShardIndex

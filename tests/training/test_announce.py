@@ -10,7 +10,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.announce import _unseen_inputs, announce_end, begins_random
 

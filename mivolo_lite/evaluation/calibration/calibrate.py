@@ -19,7 +19,7 @@ from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 from mivolo_lite.wording import percent
