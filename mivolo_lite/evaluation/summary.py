@@ -93,9 +93,9 @@ def age_curves(predictions: Predictions) -> dict:
 
 
 def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None], identity: Identity) -> None:
-    of = np.array(names, dtype=object)
+    labels = np.array(names, dtype=object)
     for name, row in rows.items():
-        use = (of == name) & ~np.isnan(errors)
+        use = (labels == name) & ~np.isnan(errors)
         values = counted(np.abs(errors[use]), errors[use])
         of_row = select(identity, use)
         ends = bootstrap_of_enough(values, means, identity=of_row)[:, 0]
