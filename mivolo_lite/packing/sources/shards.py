@@ -12,7 +12,7 @@ from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
-from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
+from mivolo_lite.packing.sources.cells import GenderCodes, age_of, has_value, is_person
 from mivolo_lite.packing.sources.columns import unlabelled, usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
 from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
@@ -133,7 +133,7 @@ class ShardsSource(WholeImageSource):
         if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
-        group = str(group) if is_known(cell_of(group)) else None
+        group = str(group) if has_value(cell_of(group)) else None
         return Labels(age_of(cell_of(age)), gender, group, {"source": item} | extra)
 
     def _gender(self, cell: str) -> str | None:
