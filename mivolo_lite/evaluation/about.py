@@ -77,13 +77,19 @@ def doubts(
     folds: Sequence[int] | None,
     images: Sequence[str],
 ) -> dict[str, Any]:
-    """What makes errors no measure of the model, which is shown ``images``, by its names in ``metrics.json``."""
-    found = (
-        was_trained_on(checkpoint, data, index.digest, folds),
-        framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
-        not card.age,
-    )
-    return {name: value for name, value in zip(DOUBTS, found, strict=True) if value}
+    """Why the errors on a data set do not measure the model, by the names in ``metrics.json``; empty where they do.
+
+    Args:
+        checkpoint, card: the model.
+        data, index, folds: the samples, as for ``was_trained_on``.
+        images: what the model is shown of them.
+    """
+    reasons = {
+        "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
+        "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
+        "no_ages": not card.age,
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def cautions(data: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def predict_each(
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or index.num_identities]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
     unreadable: set[str] = set()
-    for name, batch, output in passes(evaluator, loader, "evaluating"):
+    for name, batch, output in raw_outputs(evaluator, loader, "evaluating"):
         if should_stop():
             raise Interrupted
         unreadable.update(batch.broken)
@@ -121,7 +121,7 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     return logits[:, female] - logits[:, 1 - female]
 
 
-def passes(
+def raw_outputs(
     evaluator: Evaluator, loader: BatchLoader, description: str
 ) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
     """The estimator's raw outputs for every batch of this rank, once for each set of inputs.

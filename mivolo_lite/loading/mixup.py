@@ -27,7 +27,7 @@ from mivolo_lite.loading.batch import Batch, Mixing
 from mivolo_lite.randomness import uniform_of
 from mivolo_lite.ranges import Probability, float_range, int_range
 
-_MIX = 2  # names this use of chance apart from the data set's others in the hash
+_MIX = 2  # a use of random numbers, as the data set's ``_DROP`` and ``_AUGMENT``
 
 
 @dataclass

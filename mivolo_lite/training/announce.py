@@ -78,8 +78,8 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
     data, optim = trainer.config.data, trainer.config.optim
     if trainer.plan.global_batch > trainer.reader.samples:
         yield (
-            f"each step of {trainer.plan.global_batch} has samples more than once, of {trainer.reader.samples} that "
-            "there are; give a smaller optim.global_batch"
+            f"optim.global_batch {trainer.plan.global_batch}: more than the {trainer.reader.samples} training samples, "
+            "so each step has some more than once; give a smaller one"
         )
     for option in ("drop_face", "drop_body"):
         if getattr(data, option) and len(trainer.estimator.inputs) == 1:
@@ -87,7 +87,7 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
     if optim.warmup_epochs >= optim.epochs:
         yield f"optim.warmup_epochs {optim.warmup_epochs:g}: the learning rate rises to the end, after {optim.epochs:g}"
     if trainer.config.train.freeze and begins_random(trainer.config):
-        yield "train.freeze: what it holds has random weights; begin with others, by init_from or model.pretrained"
+        yield "train.freeze: the frozen parts have random weights; give trained ones, by init_from or model.pretrained"
     yield from unused_options(trainer.config)
 
 

@@ -14,7 +14,7 @@ from mivolo_lite.distributed.accelerator import forget_earlier_run
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.evaluation import evaluation_report
-from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
+from mivolo_lite.evaluation.evaluate import INPUT_SETS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
 from mivolo_lite.images.packed import Images
@@ -72,7 +72,7 @@ def test_each_column_is_the_model_shown_these_images_alone(dual, index, tmp_path
         "age_spread_face", "age_spread_body", "age_spread_both",
     ]  # fmt: skip
     estimator = Estimator.load(dual)
-    for name, shown in COLUMNS.items():
+    for name, shown in INPUT_SETS.items():
         dataset = ShardDataset(index, shown, SIDE)
         for number, row in enumerate(rows):
             assert row["key"] == index.key(number)

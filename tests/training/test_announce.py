@@ -102,7 +102,7 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
     assert "careful: gender: no training sample is F\n" in said
     assert "careful: group: no training sample is Martian\n" in said
     assert "careful: optim.power: optim.schedule cosine has no such option\n" in said
-    assert f"careful: each step of 500 has samples more than once, of {len(index) - len(women)} that there are;" in said
+    assert f"careful: optim.global_batch 500: more than the {len(index) - len(women)} training samples, so" in said
     assert "careful: optim.warmup_epochs 2: the learning rate rises to the end, after 1\n" in said
-    assert "careful: train.freeze: what it holds has random weights; begin with others" in said
+    assert "careful: train.freeze: the frozen parts have random weights; give trained ones" in said
     assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said
