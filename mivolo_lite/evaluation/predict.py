@@ -164,19 +164,19 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
     labelled = [task for task in tasks if task.kind != "embedding"]
     truth = task_columns(index, {task.name: task.classes for task in labelled})
     return Predictions(
-        [index.key(sample_number) for sample_number in range(len(index))],
-        age[order].astype(np.float64),
-        _probability(logit),
-        columns["age_lo"].astype(np.float64),
-        columns["age_hi"].astype(np.float64),
-        _names(columns["gender"], GENDERS),
-        _names(columns["group"], index.groups),
-        {
+        key=[index.key(sample_number) for sample_number in range(len(index))],
+        age=age[order].astype(np.float64),
+        female=_probability(logit),
+        age_lo=columns["age_lo"].astype(np.float64),
+        age_hi=columns["age_hi"].astype(np.float64),
+        gender=_names(columns["gender"], GENDERS),
+        group=_names(columns["group"], index.groups),
+        tasks={
             task.name: TaskAnswers(task.kind, answer[task.name], truth[task.name])
             for task in labelled
             if not np.isnan(truth[task.name]).all()
         },
-        None if np.isnan(spread).all() else spread,
+        spread=None if np.isnan(spread).all() else spread,
         gender_logit=logit,
         age_std=age_stds(index),
         identity=None if np.isnan(identity).all() else identity.astype(np.float64),
