@@ -376,7 +376,7 @@ class Trainer:
         error = validation_error(metrics, self.unlearnt)
         is_measured = math.isfinite(error)
         if not (is_measured or self.folder.has_best()):  # said once
-            self.logger.log(f"careful: {unmeasured(self)}, so `best` has the latest weights")
+            self.logger.log(f"warning: {unmeasured(self)}, so `best` has the latest weights")
         is_best = self.state.count_evaluation(error)
         self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
         self.logger.log_metrics(

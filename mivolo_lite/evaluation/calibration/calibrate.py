@@ -123,7 +123,7 @@ def calibration_table(calibration: dict) -> str:
         lines.append(f"  too few ages of their own, so {instead}: {listed}")
     if calibration["wide"]:
         lines.append(
-            f"careful: {calibration['wide']} ages are ranges of more than {WIDEST} years, as 18+, and left out, so the "
+            f"warning: {calibration['wide']} ages are ranges of more than {WIDEST} years, as 18+, and left out, so the "
             "intervals are of images like the others"
         )
     temperature = calibration["gender_temperature"]

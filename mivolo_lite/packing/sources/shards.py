@@ -69,7 +69,7 @@ class ShardsSource(WholeImageSource):
         policies = [earlier_info(folder)[0] for folder in folders]
         if not all(is_cut_alike(policy, policies[0]) for policy in policies):
             self.preface = [
-                f"careful: --in {self.images}: its folders were cropped by different rules; none is recorded"
+                f"warning: --in {self.images}: its folders were cropped by different rules; none is recorded"
             ]
         elif policies[0]:
             sizes = [size for size in (policies[0].get("crop_size"),) if isinstance(size, int)]
