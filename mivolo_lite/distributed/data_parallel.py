@@ -51,6 +51,7 @@ class DataParallel:
         self.model, self.optimizer = self.prepare(optimizer)
 
     def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
+        """What to call in training, and the optimizer to step. Engines shard the parameters here."""
         return self.accelerator.prepare(self.estimator, optimizer)
 
     def _reject_shared_weights(self, engine: str) -> None:
@@ -172,15 +173,19 @@ class DataParallel:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def has_state(self, parameter: Tensor) -> bool:
+        """Whether AdamW has moments of a parameter, as after its first update."""
         return MOMENTS[0] in self.inner_optimizer.state.get(parameter, {})
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        """One of ``MOMENTS`` of a parameter, a full tensor on every rank. All ranks must call it."""
         return self.inner_optimizer.state[parameter][moment]
 
     def optimizer_step(self) -> float:
+        """AdamW's count of updates."""
         return max(float(state["step"]) for state in self.inner_optimizer.state.values() if "step" in state)
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Set a parameter's count of updates, and its moments from full tensors by their names."""
         # A copy has the parameter's memory format, which decides in what order the update reads.
         state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
         self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}

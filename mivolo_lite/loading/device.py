@@ -23,10 +23,10 @@ def to_device(loader: Iterable[Batch], device: torch.device, held: int = 1) -> I
     batches = loader
     if device.type == "cuda":
         if isinstance(loader, BatchLoader):
-            batches = loader.lent(page_locked)
+            batches = loader.views(page_locked)
         return _copied_aside(batches, device)
     if isinstance(loader, BatchLoader) and held == 1:
-        batches = loader.lent()
+        batches = loader.views()
     return (batch.to(device) for batch in batches)
 
 

@@ -47,11 +47,11 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.lent():
+        for batch in self.views():
             yield batch.with_pixels(lambda name, images: images.pixels.clone())
 
-    def lent(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
-        """Batches whose images lie in memory that is written again: each is there until the next is asked for.
+    def views(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
+        """Batches whose images are views of memory that is written again: each is valid until the next is asked for.
 
         Args:
             prepared: a context for that memory while it is used.
@@ -158,7 +158,7 @@ class Slots:
         try:
             return task.slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
         except Exception as error:  # to be raised where it is received
-            return task.slot, carried(error)
+            return task.slot, as_user_error(error)
 
     def received(self, made: tuple[int, dict | UserError]) -> Batch:
         """The batch that a worker made. Raises what the worker could not."""
@@ -185,8 +185,8 @@ class Slots:
         return {name: buffer.movedim(-1, -3) for name, buffer in self.buffers.items()}
 
 
-def carried(error: Exception) -> UserError:
-    """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
+def as_user_error(error: Exception) -> UserError:
+    """An exception of a worker as one that can be sent to its rank and raised there, in one line."""
     explained = in_one_line(error)
     if explained is not None:
         return explained

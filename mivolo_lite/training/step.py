@@ -16,7 +16,7 @@ from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
 from mivolo_lite.interfaces import interface_error
 from mivolo_lite.loading.batch import Batch
-from mivolo_lite.loading.mixup import mixed
+from mivolo_lite.loading.mixup import mix
 from mivolo_lite.models.missing import uncounted_batches
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
@@ -98,7 +98,7 @@ class OptimizerStep:
         samples = sum(map(len, batches)) * self.accelerator.num_processes
         total = torch.zeros(3 + len(self.tasks), device=self.accelerator.device)
         outputs = []
-        for index, (batch, parts) in enumerate(map(mixed, batches)):
+        for index, (batch, parts) in enumerate(map(mix, batches)):
             last = index == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())

@@ -94,7 +94,7 @@ def test_memory_is_locked_once_and_unlocked_unless_the_system_refused(cuda):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
+def test_views_are_the_same_batches_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
     loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)
     expected, memory, addresses = list(loader), [], []
 
@@ -103,7 +103,7 @@ def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, 
         memory.extend(buffers)
         yield
 
-    for batch, other in zip(loader.lent(noted), expected, strict=True):
+    for batch, other in zip(loader.views(noted), expected, strict=True):
         assert batch.sample.equal(other.sample)
         assert batch.face.pixels.equal(other.face.pixels) and batch.body.pixels.equal(other.body.pixels)
         addresses.append(batch.face.pixels.data_ptr())
