@@ -59,6 +59,7 @@ class Heartbeat:
         self.rank, self.world_size, self.patience = rank, world_size, patience
         self.watched = (rank - 1) % world_size
         self.hang = seconds_in(os.environ, HANG_VARIABLE, HANG)
+        # Seconds without a beat of the watched rank, without progress, and since this rank should have ended.
         self._silent = self._idle = self._ending = 0
         self._lost: str | None = None
         self._has_steps = self._explaining = False

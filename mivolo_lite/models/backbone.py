@@ -84,7 +84,7 @@ def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:
 
 
 def dry_run(backbone: nn.Module, image_size: int) -> Tensor:
-    """The output for one black image. Raises a :class:`UserError` where it cannot take this size."""
+    """The output for one black image. Raises UserError where it cannot take this size."""
     name, training = timm_config(backbone)["architecture"], backbone.training
     try:
         with torch.no_grad():
