@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from mivolo_lite.distributed.compilation import for_numbers_of
+from mivolo_lite.distributed.compilation import with_dynamic_sizes
 from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -73,12 +73,12 @@ class DataParallel:
         return nullcontext(self.estimator)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
+        """Around the forward and backward pass of a micro-batch: gradients are reduced with the last one only."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
         """The model's outputs of a batch's ``images()``, in the run's mixed precision."""
-        with for_numbers_of(images) if self.is_compiled else nullcontext():
+        with with_dynamic_sizes(images) if self.is_compiled else nullcontext():
             return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
@@ -102,7 +102,7 @@ class DataParallel:
 
     def _step_if_finite(self, sound: Tensor, norm: Tensor) -> bool:
         scaler = self.accelerator.scaler
-        # A scale below 1 means that the gradients overflow at any.
+        # A scale below 1 means that the gradients overflow at any scale.
         fits = torch.isfinite(norm) if scaler is None else scaler.get_scale() >= 1
         # Read once: it waits for the backward pass. The update that follows is a few milliseconds of launches.
         is_finite = bool(sound & fits)

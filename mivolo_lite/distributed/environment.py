@@ -1,6 +1,6 @@
 """What launchers leave in the environment: the engine, the number of processes, and settings of the run.
 
-Whatever is there by half, so that another training than the launched one would run, is an error.
+A variable that is missing or contradicts others, so that another training than the launched one would run, is an error.
 """
 
 from collections.abc import Mapping

@@ -108,10 +108,10 @@ def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) 
     named = [(name, sentence) for name, data, _ in evaluations for sentence in cautions(data)]
     if len({tta for *_, tta in evaluations}) > 1:
         named += [(name, _MIRRORED) for name, _, tta in evaluations if tta == "flip"]
-    names: dict[str, dict[str, None]] = {}
+    names_by_sentence: dict[str, dict[str, None]] = {}
     for name, sentence in named:
-        names.setdefault(sentence, {})[name] = None  # once, also of several inputs
-    return [f"{', '.join(of_sentence)}: {sentence}" for sentence, of_sentence in names.items()]
+        names_by_sentence.setdefault(sentence, {})[name] = None  # once, also of several inputs
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in names_by_sentence.items()]
 
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:

@@ -136,7 +136,7 @@ def _sections(
     robustness: Mapping[str | None, dict | None] | None,
 ) -> dict[str, Any]:
     """The metrics of all inputs at once, or those of each of ``--inputs`` under its name."""
-    summaries = {name: summarise(of_inputs, legal_ages, level) for name, of_inputs in predictions.items()}
+    summaries = {name: summarise(prediction, legal_ages, level) for name, prediction in predictions.items()}
     if robustness is not None:
         summaries = {name: summary | {"robustness": robustness[name]} for name, summary in summaries.items()}
     if None in summaries:

@@ -35,12 +35,12 @@ def write_evaluation_report(
     """
     index, card, results = evaluator.index, evaluator.estimator.card, []
     example = None if corrupted is None else _most_images(index, corrupted, evaluator.inputs)
-    for name, of_inputs in predictions.items():
+    for name, prediction in predictions.items():
         images = evaluator.input_sets[name]
         section = metrics if name is None else metrics["inputs"][name]
-        faces = thumbnails(index, worst_rows(of_inputs).tolist(), images)
+        faces = thumbnails(index, worst_rows(prediction).tolist(), images)
         versions = {} if example is None else corrupted_thumbnails(index, example, images, card.image_size)
-        results.append(Result(name, section, of_inputs, faces, versions))
+        results.append(Result(name, section, prediction, faces, versions))
     about = about_model(metrics["checkpoint"], card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
         "Calibration data": _calibrated_on(card.calibration, metrics),

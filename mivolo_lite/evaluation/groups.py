@@ -239,8 +239,8 @@ class _Crossed:
         if each age bin had one MAE (a bootstrap of the null hypothesis; Hall and Wilson, Biometrics 1991).
         """
         estimates = self.maes(cell_sums(self.values, self.cell))
-        of_bins = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
-        equals = self.maes(cell_sums(counted(of_bins[self.decade]), self.cell))
+        bin_mae = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
+        equals = self.maes(cell_sums(counted(bin_mae[self.decade]), self.cell))
         return percentiles(np.ptp(equals + resampled - estimates, axis=2), level=0.9)[1]
 
 

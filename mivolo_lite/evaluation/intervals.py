@@ -115,8 +115,8 @@ def _resampled_sums(
     for size in _batches(times, _DRAWS // images):
         draws = random.integers(0, people, (size, people)) + people * np.arange(size)[:, None]
         counts = np.bincount(draws.ravel(), minlength=size * people).reshape(size, 1, people)
-        of_images = counts if people == images else counts[..., person]  # nobody is in two images, or somebody is
-        sums.append(np.add.reduceat(columns * of_images, starts, axis=2).swapaxes(1, 2))
+        image_counts = counts if people == images else counts[..., person]  # nobody is in two images, or somebody is
+        sums.append(np.add.reduceat(columns * image_counts, starts, axis=2).swapaxes(1, 2))
     return np.concatenate(sums)
 
 
@@ -195,8 +195,8 @@ def design_effect(deviations: np.ndarray, identity: Identity, level: float = LEV
         return images / people
     totals = np.bincount(person, deviations)
     larger = people / (people - 1) * np.sum(totals**2) / np.sum(deviations**2)
-    of_people, of_images = stdtrit([people - 1, images - 1], (1 + level) / 2)
-    return max(1.0, float(larger * (of_people / of_images) ** 2))
+    person_quantile, image_quantile = stdtrit([people - 1, images - 1], (1 + level) / 2)
+    return max(1.0, float(larger * (person_quantile / image_quantile) ** 2))
 
 
 def _one_a_person(values: np.ndarray, identity: Identity) -> np.ndarray:

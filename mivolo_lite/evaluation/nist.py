@@ -118,14 +118,14 @@ def _average(
         return result
     code = {name: index for index, name in enumerate(cell_names)}
     cells, values = np.array([code[name] for name in names]), counted(value[rows].astype(np.float64))
-    sums, of_rows = cell_sums(values, cells), select(identity, np.array(rows))
+    sums, row_identity = cell_sums(values, cells), select(identity, np.array(rows))
     mean = float(_mean_of_means(sums)[0])
     if value.dtype == bool:
         n = np.bincount(cells)
-        effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], of_rows)
+        effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], row_identity)
         interval = _share_interval(mean, n, effect)
     else:
-        interval = _mae_interval(values, cells, of_rows)
+        interval = _mae_interval(values, cells, row_identity)
     return result | {"value": mean, "interval": as_pair(interval)}
 
 
@@ -162,8 +162,8 @@ def _rates(hits: np.ndarray, use: np.ndarray, identity: Identity) -> dict:
         identity: who is in each image.
     """
     rows = [
-        (of_threshold[images], select(identity, images))
-        for of_threshold, images in zip(hits, np.broadcast_to(use, hits.shape), strict=True)
+        (hit[images], select(identity, images))
+        for hit, images in zip(hits, np.broadcast_to(use, hits.shape), strict=True)
     ]
     return {
         "n": [len(hit) for hit, _ in rows],

@@ -108,8 +108,8 @@ def predict_each(
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
     predictions = {name: _assemble(gather_object(rows[name]), index, tasks) for name in input_sets}
     if not estimator.card.gender:
-        predictions = {name: _without_gender(of_inputs) for name, of_inputs in predictions.items()}
-    return {name: replace(of_inputs, unreadable=images) for name, of_inputs in predictions.items()}
+        predictions = {name: _without_gender(prediction) for name, prediction in predictions.items()}
+    return {name: replace(prediction, unreadable=images) for name, prediction in predictions.items()}
 
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:

@@ -156,7 +156,7 @@ def mix(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
     images: dict[str, Any] = {name: _mix_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
     labels, partner = batch, batch.labels(mixing.partner)
     if mixing.age is not None:
-        labels, partner = (replace(of_image, age=mixing.age) for of_image in (labels, partner))
+        labels, partner = (replace(image_labels, age=mixing.age) for image_labels in (labels, partner))
     return replace(batch, **images), [(labels, mixing.share), (partner, 1 - mixing.share)]
 
 

@@ -102,9 +102,9 @@ class OptimizerStep:
             last = index == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
-                of_labels = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)
-                of_teachers = self._teacher_loss(output, batch)
-                losses = torch.cat([of_labels / known, of_teachers[None] / samples])
+                label_losses = [self._label_losses(output, labels, share) for labels, share in parts]
+                teacher_loss = self._teacher_loss(output, batch)
+                losses = torch.cat([torch.stack(label_losses).sum(0) / known, teacher_loss[None] / samples])
                 total = total + losses.detach()
                 outputs.append(output["age"].detach())
                 if last:
@@ -162,7 +162,7 @@ class OptimizerStep:
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
 
     def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
-        """(B,) as the method gives it, or by the weight of each sample's subgroup."""
+        """(B,) losses of the method, weighted by the samples' subgroups where there is a ``dro``."""
         loss = self.method.loss(output, batch.age)
         if loss.shape != batch.age.known.shape:  # it would be broadcast
             raise interface_error(

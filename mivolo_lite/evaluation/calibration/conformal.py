@@ -66,8 +66,8 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     radii, few = _radii(by, names, age, lo, hi, level, people_of(identity, len(age)))
     gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
     is_female = np.array([name == "F" for name in predictions.gender])
-    of_genders = select(predictions.identity, gender_known)
-    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], of_genders)
+    gender_identity = select(predictions.identity, gender_known)
+    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], gender_identity)
     return {
         "level": float(level),
         "by": by,

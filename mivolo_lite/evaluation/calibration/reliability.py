@@ -153,8 +153,8 @@ def interval_coverage(
     inside[is_known] = np.bincount(row_of, share * is_inside, is_known.sum())
     masks = {subgroup: masks_by_name(names, by_number) for subgroup, names in subgroups.items()}
     by = {
-        subgroup: {name: _coverage_row(is_known & mask, inside, width, identity) for name, mask in of_names.items()}
-        for subgroup, of_names in masks.items()
+        subgroup: {name: _coverage_row(is_known & mask, inside, width, identity) for name, mask in named.items()}
+        for subgroup, named in masks.items()
     }
     return _coverage_row(is_known, inside, width, identity) | {"by": by}
 
