@@ -58,14 +58,14 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
         digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
         folds: which are read; None for all.
     """
+    folders = lineage(checkpoint)
+    if any(digest in data_digest(folder) for folder in folders):
+        return True
+    learnt = [train_set for folder in folders for train_set in training_sets(folder)]
     return any(
-        digest in data_digest(folder)
-        or any(
-            _real(train_set.path) == _real(str(data))
-            and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
-            for train_set in training_sets(folder)
-        )
-        for folder in lineage(checkpoint)
+        _real(train_set.path) == _real(str(data))
+        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+        for train_set in learnt
     )
 
 
