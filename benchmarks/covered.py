@@ -16,7 +16,7 @@ import numpy as np
 from commands import REPOSITORY, command
 from timing import write_result
 
-from mivolo_lite.evaluation.evaluate import COLUMNS
+from mivolo_lite.evaluation.evaluate import INPUT_SETS
 
 TABLE = REPOSITORY / "benchmarks" / "results" / "covered.md"
 CONFIG = REPOSITORY / "configs" / "quickstart.yaml"
@@ -37,7 +37,7 @@ def main() -> None:
         words = ("--config", CONFIG, "--run", run, "--resume", "auto", "--optim.epochs", EPOCHS)
         data = ("--data.train", work / "people" / "train", "--data.val", work / "people" / "val")
         command("mivolo_lite.cli", "train", *words, *data)
-        words = ("--data", test, "--out", run / "evaluation", "--inputs", ",".join(COLUMNS))
+        words = ("--data", test, "--out", run / "evaluation", "--inputs", ",".join(INPUT_SETS))
         command("mivolo_lite.cli", "evaluate", "--checkpoint", run / "best", *words)
     write_result(TABLE, report(errors_by_half(run / "evaluation" / "predictions.csv", covered(test))))
 
@@ -59,7 +59,7 @@ def errors_by_half(predictions: Path, hidden: dict[str, bool]) -> dict[str, dict
     with open(predictions, newline="") as file:
         rows = list(csv.DictReader(file))
     age = np.array([float(row["age"]) for row in rows])
-    estimates = {name: np.array([float(row[f"age_pred_{name}"]) for row in rows]) for name in COLUMNS}
+    estimates = {name: np.array([float(row[f"age_pred_{name}"]) for row in rows]) for name in INPUT_SETS}
     estimates["mean"] = np.full(len(age), age.mean())
     errors = {name: np.abs(estimate - age) for name, estimate in estimates.items()}
     is_covered = np.array([hidden[row["key"]] for row in rows])

@@ -25,7 +25,7 @@ from commands import REPOSITORY, command
 from timing import write_result
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.evaluation.evaluate import COLUMNS, PREDICTIONS_FILE
+from mivolo_lite.evaluation.evaluate import INPUT_SETS, PREDICTIONS_FILE
 from mivolo_lite.evaluation.metrics import age_errors
 from mivolo_lite.evaluation.predictions import read_csv
 from mivolo_lite.shards.index import ShardIndex
@@ -120,7 +120,9 @@ def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
     out = work / f"seed-{seed}" / f"evaluation_{name}"
     if not (out / PREDICTIONS_FILE).exists():
         words = ("--checkpoint", work / f"seed-{seed}" / "best", "--data", work / name / "val", "--out", out)
-        command("mivolo_lite.cli", "evaluate", *words, "--inputs", ",".join(COLUMNS), "--tta", "flip", "--report", "no")
+        command(
+            "mivolo_lite.cli", "evaluate", *words, "--inputs", ",".join(INPUT_SETS), "--tta", "flip", "--report", "no"
+        )
     shown = read_csv(out / PREDICTIONS_FILE)
     errors = {
         str(column): np.abs(age_errors(predictions.age, predictions.age_lo, predictions.age_hi))
@@ -134,13 +136,13 @@ def rows(sets: list[Photos], seeds: Iterable[int], work: Path) -> list[str]:
     """A line for each data set, and for the photos as they are, half and all covered: means over the seeds."""
     lines = []
     for title, end, every in (("as they are", "", True), ("half covered", COVERED, True), ("covered", COVERED, False)):
-        pooled: dict[str, list[np.ndarray]] = {column: [] for column in COLUMNS}
+        pooled: dict[str, list[np.ndarray]] = {column: [] for column in INPUT_SETS}
         for photos in sets:
             found = [evaluate(seed, photos.name + end, work) for seed in seeds]
             here = found[0]["covered"] | every
-            errors = {column: np.stack([one[column][here] for one in found]) for column in COLUMNS}
+            errors = {column: np.stack([one[column][here] for one in found]) for column in INPUT_SETS}
             lines.append(line(photos.name, title, errors))
-            for column in COLUMNS:
+            for column in INPUT_SETS:
                 pooled[column].append(errors[column])
         lines.append(line("all", title, {column: np.concatenate(each, axis=1) for column, each in pooled.items()}))
     return lines
@@ -152,7 +154,7 @@ def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
     mae = {column: values[:, known].mean(axis=1) for column, values in errors.items()}
     gain = 1 - mae["both"] / mae["face"]
     each = ", ".join(f"{value:.0%}" for value in gain)
-    means = " | ".join(f"{mae[column].mean():.2f}" for column in COLUMNS)
+    means = " | ".join(f"{mae[column].mean():.2f}" for column in INPUT_SETS)
     return f"| {name} | {title} | {known.sum()} | {means} | {gain.mean():.0%} ({each}) |"
 
 

@@ -198,8 +198,8 @@ def _is_normalisation(value: Any) -> bool:
         return True
     if not isinstance(value, dict) or set(value) != {"mean", "std"}:
         return False
-    channels = [item if isinstance(item, list) and len(item) == 3 else [None] for item in value.values()]
-    return all(_is_number(item) for row in channels for item in row) and all(item > 0 for item in value["std"])
+    are_lists = all(isinstance(channels, list) and len(channels) == 3 for channels in value.values())
+    return are_lists and all(map(_is_number, value["mean"] + value["std"])) and min(value["std"]) > 0
 
 
 def _is_calibration(value: Any) -> bool:

@@ -17,7 +17,7 @@ import yaml
 from mivolo_lite.config import REGISTRIES, help_text, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.loading.loader import DataSetConfig
+from mivolo_lite.loading.config import DataSetConfig
 from mivolo_lite.loading.transforms import PRESETS, AugmentConfig
 from mivolo_lite.methods import METHODS
 from mivolo_lite.models import MODELS, backbone
@@ -205,7 +205,7 @@ def test_a_base_may_be_the_packages(tmp_path):
 def backbones():
     """Each backbone is made once: most configurations take the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "create", cache(backbone.create))
+        patch.setattr(backbone, "create_without_classifier", cache(backbone.create_without_classifier))
         yield
 
 

@@ -187,7 +187,7 @@ def summary(result: Audit) -> str:
         lines.append(f"{result.fix}: {len(result.excluded)} samples to leave out, for `pack --exclude {result.fix}`")
         if result.shared_keys:
             lines.append(
-                f"careful: {len(result.shared_keys)} of these names also belong to samples that should stay; they are "
+                f"warning: {len(result.shared_keys)} of these names also belong to samples that should stay; they are "
                 "written as FOLDER/NAME, which `index`, `evaluate` and `data.exclude` know, and `pack` does not"
             )
     return "\n".join([*lines, f"written to {result.out}: {', '.join(RESULT_FILES)}"])

@@ -1,5 +1,7 @@
 """A perceptual hash: 64 bits of an image's coarse pattern, which hardly change when the file does."""
 
+from itertools import product
+
 import cv2
 import numpy as np
 
@@ -12,16 +14,8 @@ _FEW = 500
 _FREQUENCIES = 11
 
 # The 64 lowest frequencies but the constant one, which is the brightness.
-_ROWS, _COLUMNS = (
-    np.array(axis)
-    for axis in zip(
-        *sorted(
-            ((row, column) for row in range(_FREQUENCIES) for column in range(_FREQUENCIES) if row + column),
-            key=lambda place: (sum(place), max(place), place),
-        )[:BITS],
-        strict=True,
-    )
-)
+_PLACES = sorted(product(range(_FREQUENCIES), repeat=2), key=lambda place: (sum(place), max(place), place))
+_ROWS, _COLUMNS = np.array(_PLACES[1 : BITS + 1]).T
 
 
 def _packed(bits: np.ndarray) -> np.ndarray:

@@ -119,8 +119,8 @@ def suggest(word: Any, choices: Iterable[str]) -> str:
     elsewhere = f"did you mean {namesake}?" if namesake else ""
     if namesake and last in _ELSEWHERE:
         return f"; {elsewhere}"
-    of_group = [name for name in names if group and name.rpartition(".")[0] == group]
-    return did_you_mean(str(word), of_group or names, elsewhere or f"there are {', '.join(of_group or names)}")
+    siblings = [name for name in names if group and name.rpartition(".")[0] == group]
+    return did_you_mean(str(word), siblings or names, elsewhere or f"there are {', '.join(siblings or names)}")
 
 
 def source_of(key: str, origin: dict[str, str]) -> str:

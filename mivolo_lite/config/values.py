@@ -7,7 +7,7 @@ from typing import Any
 from mivolo_lite.config.from_checkpoint import checkpoint_path
 from mivolo_lite.config.schema import source_of, suggest, types_of
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import DataSetConfig
+from mivolo_lite.loading.config import DataSetConfig
 from mivolo_lite.option_values import check_value
 from mivolo_lite.paths import expand_path, local_path
 from mivolo_lite.tasks import Task, check_tasks

@@ -33,12 +33,12 @@ def joined_processes() -> Iterator[Accelerator]:
 
 
 def join_processes() -> Accelerator:
-    """The accelerator of all launched processes. On CPUs, accelerate by default ignores torchrun's.
+    """The accelerator of all launched processes, also of torchrun's on CPUs, which accelerate by default ignores.
 
-    Apple's GPU is for one process.
+    Apple's GPU is used by a single process only.
 
     Raises:
-        UserError: the environment describes a launch by half, or a precision or a device that is not known here.
+        UserError: the environment describes a launch incompletely, or a precision or a device that is not known here.
         MachineError: a rank did not come.
     """
     forget_earlier_run()

@@ -38,10 +38,10 @@ def _launcher_chose_threads() -> bool:
     return launcher.set_itself("OMP_NUM_THREADS") and not was_requested
 
 
-def _int_variable(name: str, otherwise: int) -> int:
+def _int_variable(name: str, default: int) -> int:
     """An integer variable of the environment. environment.py reports one that is no number."""
     text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else otherwise
+    return int(text) if text.isdecimal() else default
 
 
 def process_cpus() -> set[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 
 import torch
 from einops import rearrange
@@ -9,7 +10,7 @@ from torch import nn
 
 from mivolo_lite.images.packed import Images
 
-_FEWEST = 2
+_MIN_IMAGES = 2
 """Images of an input in a compiled batch: for 0 and for 1, which are rare, torch would compile graphs of their own."""
 
 
@@ -25,17 +26,17 @@ def without_compilation() -> AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def for_numbers_of(images: Mapping[str, Images | int]) -> AbstractContextManager:
-    """Around the forward pass of a batch, so that one graph does for any numbers of images.
+def with_dynamic_sizes(images: Mapping[str, Images | int]) -> AbstractContextManager:
+    """Around the forward pass of a batch, so that one graph serves any number of images.
 
     Models that compute something else where no image is missing (MiVOLO) have a second one for each input.
 
     Args:
         images: a batch's ``images()``, whose tensors are marked.
     """
-    packed = [value for value in images.values() if isinstance(value, Images)]
-    if any(len(of_input.rows) < _FEWEST for of_input in packed):
+    inputs = [value for value in images.values() if isinstance(value, Images)]
+    if any(len(packed.rows) < _MIN_IMAGES for packed in inputs):
         return without_compilation()
-    for tensor in (tensor for of_input in packed for tensor in of_input):
+    for tensor in chain.from_iterable(inputs):
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     return nullcontext()

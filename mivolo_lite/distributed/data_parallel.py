@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from mivolo_lite.distributed.compilation import for_numbers_of
+from mivolo_lite.distributed.compilation import with_dynamic_sizes
 from mivolo_lite.distributed.optimizer_state import load_named_state, named_state
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
@@ -51,6 +51,7 @@ class DataParallel:
         self.model, self.optimizer = self.prepare(optimizer)
 
     def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
+        """What to call in training, and the optimizer to step. Engines shard the parameters here."""
         return self.accelerator.prepare(self.estimator, optimizer)
 
     def _reject_shared_weights(self, engine: str) -> None:
@@ -72,12 +73,12 @@ class DataParallel:
         return nullcontext(self.estimator)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch: gradients travel with the last one alone."""
+        """Around the forward and backward pass of a micro-batch: gradients are reduced with the last one only."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
         """The model's outputs of a batch's ``images()``, in the run's mixed precision."""
-        with for_numbers_of(images) if self.is_compiled else nullcontext():
+        with with_dynamic_sizes(images) if self.is_compiled else nullcontext():
             return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
@@ -101,7 +102,7 @@ class DataParallel:
 
     def _step_if_finite(self, sound: Tensor, norm: Tensor) -> bool:
         scaler = self.accelerator.scaler
-        # A scale below 1 means that the gradients overflow at any.
+        # A scale below 1 means that the gradients overflow at any scale.
         fits = torch.isfinite(norm) if scaler is None else scaler.get_scale() >= 1
         # Read once: it waits for the backward pass. The update that follows is a few milliseconds of launches.
         is_finite = bool(sound & fits)
@@ -172,15 +173,19 @@ class DataParallel:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def has_state(self, parameter: Tensor) -> bool:
+        """Whether AdamW has moments of a parameter, as after its first update."""
         return MOMENTS[0] in self.inner_optimizer.state.get(parameter, {})
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
+        """One of ``MOMENTS`` of a parameter, a full tensor on every rank. All ranks must call it."""
         return self.inner_optimizer.state[parameter][moment]
 
     def optimizer_step(self) -> float:
+        """AdamW's count of updates."""
         return max(float(state["step"]) for state in self.inner_optimizer.state.values() if "step" in state)
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Set a parameter's count of updates, and its moments from full tensors by their names."""
         # A copy has the parameter's memory format, which decides in what order the update reads.
         state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
         self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}

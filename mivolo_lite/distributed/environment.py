@@ -1,6 +1,6 @@
 """What launchers leave in the environment: the engine, the number of processes, and settings of the run.
 
-Whatever is there by half, so that another training than the launched one would run, is an error.
+A variable that is missing or contradicts others, so that another training than the launched one would run, is an error.
 """
 
 from collections.abc import Mapping
@@ -101,8 +101,8 @@ def _check_alone(environ: Mapping[str, str]) -> None:
 def _check_numbers(environ: Mapping[str, str]) -> None:
     """Raise UserError where a variable that numbers the ranks has no number."""
     for name in (*_WORLD_SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        text = environ.get(name, "0")
-        if not (text.isdecimal() and text.isascii()) or (name in _WORLD_SIZES and text == "0" and name in environ):
+        text = environ.get(name, "1")
+        if not (text.isdecimal() and text.isascii()) or name in _WORLD_SIZES and text == "0":
             raise UserError(
                 f"launch: {name} is {text!r} in the environment, no number of a rank; unset it, or start the processes "
                 "with a file of launch/accelerate/"

@@ -14,11 +14,10 @@ from mivolo_lite.distributed.full_copy import FullParameterCopy, use_contiguous_
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 
-_SHARDED = 100_000
-"""Fewest parameters of a block that FSDP2 gathers by itself; smaller ones are gathered
-with the module around them."""
+_MIN_PARAMETERS = 100_000
+"""Of a block that FSDP2 gathers by itself; smaller ones are gathered with the module around them."""
 
-_CAST = (nn.Linear, nn.Conv2d)
+_AUTOCAST_LAYERS = (nn.Linear, nn.Conv2d)
 """What autocast computes in bfloat16, weights included."""
 
 
@@ -44,10 +43,10 @@ class FullySharded(DataParallel):
             if block not in called:
                 continue
             matrices: list[nn.Module] = [
-                layer for layer in block.modules() if layer in called - cast and isinstance(layer, _CAST)
+                layer for layer in block.modules() if layer in called - cast and isinstance(layer, _AUTOCAST_LAYERS)
             ]
             if is_mixed and matrices:
-                # Autocast would cast them behind the gather: half of it is saved, and nothing is computed otherwise.
+                # Autocast casts after the gather. Before it, the same cast halves the traffic; the outputs are equal.
                 policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
                 fully_shard(matrices, mesh=mesh, mp_policy=policy)
                 cast |= set(matrices)
@@ -65,7 +64,7 @@ class FullySharded(DataParallel):
         return self.full_copy.gathered(self)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
-        with self.autocast():  # into the others' models, Accelerate or DeepSpeed puts it
+        with self.autocast():  # Accelerate and DeepSpeed build it into the models of the other engines
             return super().forward(images)
 
     @contextmanager
@@ -125,5 +124,5 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         yield from _blocks(child)
         listed = isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(child, nn.ModuleList)
-        if listed and sum(parameter.numel() for parameter in child.parameters()) >= _SHARDED:
+        if listed and sum(parameter.numel() for parameter in child.parameters()) >= _MIN_PARAMETERS:
             yield child

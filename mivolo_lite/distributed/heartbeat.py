@@ -1,8 +1,8 @@
 """Ranks that look after each other, so that a lost machine or a failed rank ends the run within a minute.
 
 A process that dies closes its connections, and what the others wait for fails at once. A machine without power or
-network closes nothing: they would wait as long as the engine's timeout, which must outlast the slowest save. Nor does
-a process that cannot end, as one did that waited for its workers.
+network closes nothing, nor does a process that cannot end, such as one that waits for its workers: the others would
+wait as long as the engine's timeout, which must outlast the slowest save.
 """
 
 import atexit
@@ -59,6 +59,7 @@ class Heartbeat:
         self.rank, self.world_size, self.patience = rank, world_size, patience
         self.watched = (rank - 1) % world_size
         self.hang = seconds_in(os.environ, HANG_VARIABLE, HANG)
+        # Seconds without a beat of the watched rank, without progress, and since this rank should have ended.
         self._silent = self._idle = self._ending = 0
         self._lost: str | None = None
         self._has_steps = self._explaining = False

@@ -42,11 +42,11 @@ class Launch:
     Attributes:
         engine: ``ddp`` (also for one process), ``zero`` or ``fsdp2``.
         processes: over all machines.
-        local_processes: on this machine.
         on_cpu: whether to train on CPUs, with gloo.
         zero: DeepSpeed's settings that the launcher chose: the stage, offloading, whatever a JSON file says.
-        precision, accumulation, clip_norm, micro_batch, global_batch, dynamo: what the launcher says of the run, where
-            it does.
+        local_processes: on this machine.
+        precision, accumulation, clip_norm, micro_batch, global_batch, dynamo: options of the run that the launcher
+            states; None where it does not.
     """
 
     engine: str
@@ -67,8 +67,8 @@ class Launch:
 
         Args:
             environ: the environment.
-            gpus: NVIDIA's, or others that torch calls so, that this process sees.
-            mps: whether there is Apple's.
+            gpus: number of GPUs that ``torch.cuda`` sees in this process.
+            mps: whether there is a GPU of Apple's.
 
         Raises:
             UserError: it would train differently than launched.
@@ -99,7 +99,7 @@ class Launch:
         return self.engine.upper()
 
     def require_compilable(self) -> None:
-        """Raise UserError where an engine gathers parameters in the midst of a forward pass, out of torch's sight."""
+        """Raise UserError where an engine gathers parameters in a forward pass, unseen by torch's compiler."""
         if self.engine == "fsdp2" or (self.engine == "zero" and self.zero["zero_optimization"]["stage"] == 3):
             raise UserError(
                 f"train.compile does not work with {self}, which gathers parameters in the midst of the forward pass; "
@@ -151,9 +151,9 @@ class Launch:
         _forget(os.environ)
         forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
-        # new names of torch's: of the first, 2.11 and 2.12 have the old one alone; DeepSpeed uses the others, often
-        for renamed in ("`broadcast_buffers`", r"`torch\.distributed\.(all_gather_into|reduce_scatter)_tensor`"):
-            warnings.filterwarnings("ignore", message=f"{renamed} is deprecated", category=FutureWarning)
+        # Newer torch deprecates these names. 2.11 and 2.12 have no other for the first; DeepSpeed uses the rest.
+        for deprecated in ("`broadcast_buffers`", r"`torch\.distributed\.(all_gather_into|reduce_scatter)_tensor`"):
+            warnings.filterwarnings("ignore", message=f"{deprecated} is deprecated", category=FutureWarning)
         if self.engine == "zero":
             if self.on_cpu:  # without a backend of its own, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))

@@ -1,8 +1,8 @@
-"""The state of any optimizer as tensors by the names of its parameters, where every rank holds everything.
+"""The state of any optimizer as named tensors, for engines whose ranks hold all of it.
 
-``KEY.NAME`` for what it keeps for a parameter, ``KEY.NAME.0`` and on for a list, ``step.groups.0`` and on for a count
-that belongs to a group: the same for all groups, of which a run may resume with others. A number without dimensions of
-64 bits stands for Python's own; tensors of optimizers have 32.
+``KEY.NAME`` is the value of a parameter's state, ``KEY.NAME.0``, ``KEY.NAME.1`` ... the items of a list, and
+``step.groups.0`` ... the counts of parameter groups. These are all equal, so a run may resume with other groups. A
+64-bit tensor without dimensions stands for a number of Python's; tensors of optimizers have 32 bits.
 """
 
 from collections.abc import Iterator, Mapping

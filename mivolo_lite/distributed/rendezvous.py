@@ -16,7 +16,7 @@ from mivolo_lite.output import complain
 TIMEOUT_VARIABLE = "MIVOLO_RENDEZVOUS_TIMEOUT"
 TIMEOUT = 50
 """Seconds for which a rank waits for the others. Launchers start all at once; what differs is how long Python takes."""
-_EVERY = 10
+_REPORT_INTERVAL = 10
 """Seconds between two lines about who is missing."""
 _PORT = "29500"
 
@@ -29,8 +29,8 @@ def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] =
         should_stop: asked while waiting.
 
     Returns:
-        A store that the ranks share, which torch's own can use the place of; None for one process, for ranks that have
-        joined before, or where a launcher of MPI names them otherwise.
+        A store that the ranks share, at whose port torch can open its own; None for one process, for ranks that have
+        joined before, or where MPI's launcher names the ranks in other variables.
 
     Raises:
         UserError: the time is no number.
@@ -51,16 +51,16 @@ def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] =
 
 
 class _Deadline:
-    """How long one rank waits. It reports who is missing now and then, and raises at the end."""
+    """How long one rank waits. It reports now and then which ranks are missing, and raises at the end."""
 
     def __init__(self, rank: int, seconds: float, should_stop: Callable[[], bool]):
         self.rank, self.seconds, self.should_stop = rank, seconds, should_stop
-        self.begun = self.spoke = time.monotonic()
+        self.started = self.last_report = time.monotonic()
 
     def wait_for(self, missing: Callable[[], str], advice: str = "see why in the log of that process") -> None:
         """Sleep a moment. Raises MachineError, with the advice, when the time is over or the run should stop."""
         now = time.monotonic()
-        waited = now - self.begun
+        waited = now - self.started
         if self.should_stop():
             raise MachineError(f"rank {self.rank}: told to end while it waited for {missing()}")
         if waited > self.seconds:
@@ -68,8 +68,8 @@ class _Deadline:
                 f"rank {self.rank}: {missing()} did not come within {self.seconds:g} seconds: {advice}, or give it "
                 f"longer with {TIMEOUT_VARIABLE}"
             )
-        if now - self.spoke > _EVERY:
-            self.spoke = now
+        if now - self.last_report > _REPORT_INTERVAL:
+            self.last_report = now
             complain(f"rank {self.rank}: for {waited:.0f} of {self.seconds:g} seconds waiting for {missing()}")
         time.sleep(0.1)
 
@@ -130,7 +130,7 @@ def _gather(store: Store, rank: int, ranks: int, deadline: _Deadline) -> None:
             deadline.wait_for(lambda: "the other ranks")
         return
     missing = list(range(ranks))
-    while missing := [rank_number for rank_number in missing if not store.check([f"come/{rank_number}"])]:
+    while missing := [other for other in missing if not store.check([f"come/{other}"])]:
         deadline.wait_for(lambda: _named(missing, ranks))
     store.set("all", "")
 

@@ -8,7 +8,7 @@ from typing import Any
 from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.lineage import data_digest, lineage, run_config
-from mivolo_lite.loading.loader import DataSetConfig
+from mivolo_lite.loading.config import DataSetConfig
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
 from mivolo_lite.shards.index import ShardIndex
@@ -58,14 +58,14 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
         digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
         folds: which are read; None for all.
     """
+    folders = lineage(checkpoint)
+    if any(digest in data_digest(folder) for folder in folders):
+        return True
+    learnt = [train_set for folder in folders for train_set in training_sets(folder)]
     return any(
-        digest in data_digest(folder)
-        or any(
-            _real(train_set.path) == _real(str(data))
-            and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
-            for train_set in training_sets(folder)
-        )
-        for folder in lineage(checkpoint)
+        _real(train_set.path) == _real(str(data))
+        and (train_set.folds is None or folds is None or not set(train_set.folds).isdisjoint(folds))
+        for train_set in learnt
     )
 
 
@@ -77,13 +77,19 @@ def doubts(
     folds: Sequence[int] | None,
     images: Sequence[str],
 ) -> dict[str, Any]:
-    """What makes errors no measure of the model, which is shown ``images``, by its names in ``metrics.json``."""
-    found = (
-        was_trained_on(checkpoint, data, index.digest, folds),
-        framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
-        not card.age,
-    )
-    return {name: value for name, value in zip(DOUBTS, found, strict=True) if value}
+    """Why the errors on a data set do not measure the model, by the names in ``metrics.json``; empty where they do.
+
+    Args:
+        checkpoint, card: the model.
+        data, index, folds: the samples, as for ``was_trained_on``.
+        images: what the model is shown of them.
+    """
+    reasons = {
+        "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
+        "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
+        "no_ages": not card.age,
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def cautions(data: Mapping[str, Any]) -> list[str]:
@@ -102,10 +108,10 @@ def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) 
     named = [(name, sentence) for name, data, _ in evaluations for sentence in cautions(data)]
     if len({tta for *_, tta in evaluations}) > 1:
         named += [(name, _MIRRORED) for name, _, tta in evaluations if tta == "flip"]
-    names: dict[str, dict[str, None]] = {}
+    names_by_sentence: dict[str, dict[str, None]] = {}
     for name, sentence in named:
-        names.setdefault(sentence, {})[name] = None  # once, also of several inputs
-    return [f"{', '.join(of_sentence)}: {sentence}" for sentence, of_sentence in names.items()]
+        names_by_sentence.setdefault(sentence, {})[name] = None  # once, also of several inputs
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in names_by_sentence.items()]
 
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:

@@ -21,14 +21,14 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Id
     in the nearer one, the older where both are as near; below the first in the first, above the last, such as
     ``70-100`` for "more than 70", in the last.
 
+    MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
+    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures are added under
+    ``mivolo``, and are those to compare with its paper.
+
     Args:
         age: (N,) estimates, NaN where there is none.
         lo, hi: (N,) true ranges, NaN where unknown.
         identity: who is in each image.
-
-    MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
-    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures are added under
-    ``mivolo``, and are those to compare with its paper.
 
     Returns:
         ``n``, ``accuracy``, ``one_off`` (at most one group away), ``distance`` (mean of the years to the range as
@@ -45,14 +45,10 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Id
     away = np.abs(np.searchsorted(borders, age, side="right") - true)
     distance = np.abs(age_errors(age, lo, hi))
     names = [f"{lowest:g}-{highest:g}" for lowest, highest in classes]
-    by = {
-        name: _row(away[of], distance[of], select(identity, of), LIMIT)
-        for name, of in ((name, true == index) for index, name in enumerate(names))
-    }
+    masks = {name: true == index for index, name in enumerate(names)}
+    by = {name: _row(away[use], distance[use], select(identity, use), LIMIT) for name, use in masks.items()}
     mivolo = _mivolo_row(age, lo, hi, identity)
-    return (
-        _row(away, distance, identity) | {"classes": names, "by": by} | ({} if mivolo is None else {"mivolo": mivolo})
-    )
+    return _row(away, distance, identity) | {"classes": names, "by": by} | ({"mivolo": mivolo} if mivolo else {})
 
 
 def _mivolo_row(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Identity) -> dict | None:

@@ -227,13 +227,13 @@ def _matched(predictions: Predictions, name: str, first: Predictions, first_name
     if not same or [predictions.gender[row] for row in rows] != first.gender:
         raise UserError(f"{first_name} and {name} have other labels for the same keys; evaluate both on the same data")
     return Predictions(
-        first.key,
-        predictions.age[rows],
-        predictions.female[rows],
-        first.age_lo,
-        first.age_hi,
-        first.gender,
-        first.group,
+        key=first.key,
+        age=predictions.age[rows],
+        female=predictions.female[rows],
+        age_lo=first.age_lo,
+        age_hi=first.age_hi,
+        gender=first.gender,
+        group=first.group,
         identity=select(predictions.identity, rows),
     )
 

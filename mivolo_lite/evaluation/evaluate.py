@@ -19,8 +19,8 @@ from mivolo_lite.evaluation.predictions import Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import require_replaceable, result_folder, write_json
-from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.task_labels import task_column
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.reporting.plot_folder import clear_plots
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out
@@ -32,7 +32,7 @@ MATRIX_FILES = MATRIX_FILE, MATRIX_CSV_FILE, PAGE_FILE = "matrix.json", "matrix.
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, *MATRIX_FILES)
 """What one evaluation or a matrix of them writes: neither leaves the other's files beside its own."""
 
-COLUMNS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
+INPUT_SETS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
 """The choices of ``--inputs``, and the images that the model then gets."""
 
 
@@ -59,7 +59,7 @@ def evaluate(
         checkpoint: the ``best`` folder of a run.
         data: folder of indexed shards, or their URL.
         out: folder for the results; made where it is missing.
-        inputs: of ``COLUMNS``, separated by commas: evaluate the model once with each, the other image hidden. The
+        inputs: of ``INPUT_SETS``, separated by commas: evaluate the model once with each, the other image hidden. The
             metrics are then a section for each, under ``inputs``, and the CSV has an estimate for each. None shows the
             model all that it takes, with the metrics at the top level.
         batch: samples of one forward pass.
@@ -87,29 +87,29 @@ def evaluate(
     work: dict[str, Any] = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta}
     work |= {"robustness": robustness, "robustness_samples": robustness_samples}
     require_agreement(work, accelerator)
-    evaluator = Evaluator(estimator, index, accelerator, columns_of(inputs, estimator.inputs, checkpoint))
+    evaluator = Evaluator(estimator, index, accelerator, read_input_sets(inputs, estimator.inputs, checkpoint))
     left_out = _leave_out_tasks(estimator, index)
     samples = choose(index, evaluator.inputs, robustness_samples) if robustness else None
     if accelerator.is_main_process:
         require_replaceable(out, RESULT_FILES)  # before hours of estimating
         result_folder(out, ())
-    columns = _estimate(evaluator, batch, workers)
+    predictions = _estimate(evaluator, batch, workers)
     measured = None if samples is None else measure_robustness(evaluator, samples, batch, workers)
     metrics = {
         "checkpoint": str(checkpoint),
         "data": _describe_data(data, index, folds, exclude)
         | doubts(checkpoint, estimator.card, data, index, folds, evaluator.inputs),
         **_describe_estimator(estimator, index, left_out, accelerator.mixed_precision),
-        **_sections(columns, legal_ages, estimator.card.calibration.get("level"), measured),
+        **_sections(predictions, legal_ages, estimator.card.calibration.get("level"), measured),
     }
     if accelerator.is_main_process:
         result_folder(out, RESULT_FILES)
         clear_plots(out)
-        write_csv(columns, out / PREDICTIONS_FILE)
+        write_csv(predictions, out / PREDICTIONS_FILE)
         if report:
             from mivolo_lite.evaluation.evaluation_report import write_evaluation_report  # matplotlib takes a second
 
-            write_evaluation_report(metrics, columns, evaluator, samples, out, figures)
+            write_evaluation_report(metrics, predictions, evaluator, samples, out, figures)
         write_json(out / METRICS_FILE, metrics)  # last: it marks a complete evaluation
     return metrics
 
@@ -123,25 +123,25 @@ def _estimate(evaluator: Evaluator, batch: int, workers: int) -> dict[str | None
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         estimator.model = estimator.model.for_inference()
     if None in evaluator.input_sets:
-        columns: dict[str | None, Predictions] = {None: predict(estimator, loader, index, accelerator)}
+        by_inputs: dict[str | None, Predictions] = {None: predict(estimator, loader, index, accelerator)}
     else:
-        columns = predict_each(evaluator, loader)
-    return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in columns.items()}
+        by_inputs = predict_each(evaluator, loader)
+    return {name: _with_intervals(predictions, estimator.card.calibration) for name, predictions in by_inputs.items()}
 
 
 def _sections(
-    columns: Mapping[str | None, Predictions],
+    predictions: Mapping[str | None, Predictions],
     legal_ages: Sequence[int],
     level: float | None,
     robustness: Mapping[str | None, dict | None] | None,
 ) -> dict[str, Any]:
     """The metrics of all inputs at once, or those of each of ``--inputs`` under its name."""
-    summaries = {name: summarise(predictions, legal_ages, level) for name, predictions in columns.items()}
+    summaries = {name: summarise(prediction, legal_ages, level) for name, prediction in predictions.items()}
     if robustness is not None:
         summaries = {name: summary | {"robustness": robustness[name]} for name, summary in summaries.items()}
     if None in summaries:
         return summaries[None]
-    return {"inputs": {name: summary | {"missing": columns[name].missing} for name, summary in summaries.items()}}
+    return {"inputs": {name: summary | {"missing": predictions[name].missing} for name, summary in summaries.items()}}
 
 
 def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
@@ -193,19 +193,22 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
     return replace(predictions, lower=lower, upper=upper)
 
 
-def columns_of(
+def read_input_sets(
     inputs: str | None, model_inputs: tuple[str, ...], checkpoint: Path | str
 ) -> dict[str | None, tuple[str, ...]]:
-    """The images to show by column, all under None where none is named. Raises UserError for an unknown one, and for
-    one that the model does not take."""
+    """The images to show the model, by the names in ``--inputs``; all of its own under None where that is not given.
+
+    Raises:
+        UserError: a name is unknown, or the model does not take its images.
+    """
     if inputs is None:
         return {None: model_inputs}
     names = [name.strip() for name in inputs.split(",")]
     for name in names:
-        if name not in COLUMNS:
-            raise UserError(f"--inputs {inputs}: {name!r} is not one of {', '.join(COLUMNS)}")
-        if not set(COLUMNS[name]) <= set(model_inputs):
+        if name not in INPUT_SETS:
+            raise UserError(f"--inputs {inputs}: {name!r} is not one of {', '.join(INPUT_SETS)}")
+        if not set(INPUT_SETS[name]) <= set(model_inputs):
             raise UserError(
                 f"--inputs {inputs}: {checkpoint} looks at the {model_inputs[0]} alone; ask for {model_inputs[0]}"
             )
-    return {name: COLUMNS[name] for name in names}
+    return {name: INPUT_SETS[name] for name in names}

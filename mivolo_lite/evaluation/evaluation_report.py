@@ -17,7 +17,7 @@ from mivolo_lite.shards.index import ShardIndex
 
 def write_evaluation_report(
     metrics: dict,
-    columns: Mapping[str | None, Predictions],
+    predictions: Mapping[str | None, Predictions],
     evaluator: Evaluator,
     corrupted: np.ndarray | None,
     out: Path,
@@ -27,7 +27,7 @@ def write_evaluation_report(
 
     Args:
         metrics: of ``evaluate``.
-        columns: the predictions, by the names of the input sets.
+        predictions: by the names of the input sets.
         evaluator: the model and the data.
         corrupted: numbers of the samples whose images were made worse, of which the report shows one; None for none.
         out: folder of the results.
@@ -35,12 +35,12 @@ def write_evaluation_report(
     """
     index, card, results = evaluator.index, evaluator.estimator.card, []
     example = None if corrupted is None else _most_images(index, corrupted, evaluator.inputs)
-    for name, predictions in columns.items():
+    for name, prediction in predictions.items():
         images = evaluator.input_sets[name]
         section = metrics if name is None else metrics["inputs"][name]
-        faces = thumbnails(index, worst_rows(predictions).tolist(), images)
+        faces = thumbnails(index, worst_rows(prediction).tolist(), images)
         versions = {} if example is None else corrupted_thumbnails(index, example, images, card.image_size)
-        results.append(Result(name, section, predictions, faces, versions))
+        results.append(Result(name, section, prediction, faces, versions))
     about = about_model(metrics["checkpoint"], card) | {
         "Evaluation data": about_data(metrics["data"]["folder"], index.digest, len(index)),
         "Calibration data": _calibrated_on(card.calibration, metrics),

@@ -39,21 +39,16 @@ def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> d
         ``interval``, see ``worst_interval``), ``bins``, how many count, and ``left_out``, the number of images by name
         of the others. Where a bin has fewer than ``LIMIT`` people, both intervals are None.
     """
-    is_known = ~np.isnan(errors) & has_name(decade)
-    names, left_out = _large_subgroups(np.array(decade, dtype=object)[is_known])
+    is_known, decades = ~np.isnan(errors) & has_name(decade), np.array(decade, dtype=object)
+    names, left_out = _large_subgroups(decades[is_known])
     empty = {"value": None, "interval": None, "worst": None, "bins": 0, "limit": LIMIT, "left_out": left_out}
     if not names:
         return empty
-    use = is_known & np.isin(np.array(decade, dtype=object), names)
-    cell, identity = _codes(np.array(decade, dtype=object)[use], names), select(identity, use)
-    values = counted(np.abs(errors[use]))
-
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        mae = means(sums)[..., 0]
-        return np.concatenate([mae, mae.mean(axis=1, keepdims=True)], axis=1)
-
-    mae, resampled = statistic(cell_sums(values, cell))[0], replicates(values, statistic, cell, identity=identity)
-    people = _people(cell, identity)
+    use = is_known & np.isin(decades, names)
+    cell, identity = _codes(decades[use], names), select(identity, use)
+    values, people = counted(np.abs(errors[use])), _people(cell, identity)
+    mae = _maes_and_mean(cell_sums(values, cell))[0]
+    resampled = replicates(values, _maes_and_mean, cell, identity=identity)
     rows = _rows(names, np.bincount(cell), people, mae, percentiles(resampled))
     resampled = _of_enough(resampled, people)
     return empty | {
@@ -62,6 +57,12 @@ def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> d
         "worst": _worst(rows) | {"interval": as_pair(worst_interval(mae[:-1], resampled[:, :-1]))},
         "bins": len(names),
     }
+
+
+def _maes_and_mean(sums: np.ndarray) -> np.ndarray:
+    """(B, C + 1) the MAE of each cell and, last, their mean, from sums (B, C, 2)."""
+    mae = means(sums)[..., 0]
+    return np.concatenate([mae, mae.mean(axis=1, keepdims=True)], axis=1)
 
 
 def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity = None) -> dict | None:
@@ -238,8 +239,8 @@ class _Crossed:
         if each age bin had one MAE (a bootstrap of the null hypothesis; Hall and Wilson, Biometrics 1991).
         """
         estimates = self.maes(cell_sums(self.values, self.cell))
-        of_bins = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
-        equals = self.maes(cell_sums(counted(of_bins[self.decade]), self.cell))
+        bin_mae = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
+        equals = self.maes(cell_sums(counted(bin_mae[self.decade]), self.cell))
         return percentiles(np.ptp(equals + resampled - estimates, axis=2), level=0.9)[1]
 
 

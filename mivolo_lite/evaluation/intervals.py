@@ -93,20 +93,31 @@ def replicates(
     cell = np.zeros(len(values), dtype=np.int64) if cell is None else cell
     order = np.argsort(cell, kind="stable")
     columns, starts = values[order].T.astype(np.float64), np.flatnonzero(np.diff(cell[order], prepend=-1))
-    random, person = np.random.default_rng(seed), people_of(select(identity, order), len(values))
-    n = person.max() + 1
+    person, random = people_of(select(identity, order), len(values)), np.random.default_rng(seed)
+    batches = _batches(times, _ELEMENTS // (len(starts) * len(columns)))
+    return np.concatenate([statistic(_resampled_sums(columns, starts, person, size, random)) for size in batches])
 
-    def resample(times: int) -> np.ndarray:
-        draws = random.integers(0, n, (times, n)) + n * np.arange(times)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=times * n).reshape(times, 1, n)  # how often each person is there
-        of_images = counts if n == len(values) else counts[..., person]  # n images: nobody is in two
-        return np.add.reduceat(columns * of_images, starts, axis=2).swapaxes(1, 2)
 
-    def sums(times: int) -> np.ndarray:
-        return np.concatenate([resample(some) for some in _batches(times, _DRAWS // len(values))])
+def _resampled_sums(
+    columns: np.ndarray, starts: np.ndarray, person: np.ndarray, times: int, random: np.random.Generator
+) -> np.ndarray:
+    """(times, C, K) sums over the images of people who are sampled with replacement.
 
-    held = _ELEMENTS // (len(starts) * len(columns))
-    return np.concatenate([statistic(sums(some)) for some in _batches(times, held)])
+    Args:
+        columns: (K, N) values, each cell's images one after another.
+        starts: (C,) the first image of each cell.
+        person: (N,) who is in each image.
+        times: replicates.
+        random: samples the people.
+    """
+    images, people = len(person), person.max() + 1
+    sums = []
+    for size in _batches(times, _DRAWS // images):
+        draws = random.integers(0, people, (size, people)) + people * np.arange(size)[:, None]
+        counts = np.bincount(draws.ravel(), minlength=size * people).reshape(size, 1, people)
+        image_counts = counts if people == images else counts[..., person]  # nobody is in two images, or somebody is
+        sums.append(np.add.reduceat(columns * image_counts, starts, axis=2).swapaxes(1, 2))
+    return np.concatenate(sums)
 
 
 def _batches(count: int, at_once: int) -> list[int]:
@@ -184,8 +195,8 @@ def design_effect(deviations: np.ndarray, identity: Identity, level: float = LEV
         return images / people
     totals = np.bincount(person, deviations)
     larger = people / (people - 1) * np.sum(totals**2) / np.sum(deviations**2)
-    of_people, of_images = stdtrit([people - 1, images - 1], (1 + level) / 2)
-    return max(1.0, float(larger * (of_people / of_images) ** 2))
+    person_quantile, image_quantile = stdtrit([people - 1, images - 1], (1 + level) / 2)
+    return max(1.0, float(larger * (person_quantile / image_quantile) ** 2))
 
 
 def _one_a_person(values: np.ndarray, identity: Identity) -> np.ndarray:

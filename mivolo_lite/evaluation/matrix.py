@@ -17,8 +17,8 @@ from mivolo_lite.evaluation.evaluate import (
     MATRIX_FILE,
     PAGE_FILE,
     RESULT_FILES,
-    columns_of,
     evaluate,
+    read_input_sets,
 )
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.metric_names import HIGHER, LOWER, METRICS, MetricName
@@ -126,7 +126,7 @@ def _require_usable(checkpoint: str, indices: Sequence[ShardIndex], inputs: str 
     It is loaded once more for this: seconds, where the last of several would fail hours later.
     """
     model_inputs = Estimator.load(checkpoint).inputs
-    columns_of(inputs, model_inputs, checkpoint)
+    read_input_sets(inputs, model_inputs, checkpoint)
     for index in indices:
         if inputs is None and not index.has_image(model_inputs).any():
             raise UserError(f"{no_image(index, model_inputs, checkpoint)}; evaluate that checkpoint on other data")

@@ -41,6 +41,12 @@ def has_name(names: Iterable[str | None]) -> np.ndarray:
     return np.array([name is not None for name in names], dtype=bool)
 
 
+def masks_by_name(names: Sequence[str | None], order: Callable[[str], Any]) -> dict[str, np.ndarray]:
+    """(N,) bool for each name that is known, in this order: which rows have it."""
+    labels = np.array(names, dtype=object)
+    return {name: labels == name for name in sorted({name for name in names if name is not None}, key=order)}
+
+
 def age_metrics(errors: np.ndarray) -> dict[str, float | int | None]:
     """``n``, ``mae`` and ``bias`` in years, ``cs5`` (share of errors of at most 5 years); NaN is left out."""
     errors = errors[~np.isnan(errors)]
@@ -186,9 +192,7 @@ def _baseline_mae(predictions: Predictions) -> float | None:
 
 
 def _by(errors: np.ndarray, names: Sequence[str | None], order: Callable[[str], Any]) -> dict[str, dict]:
-    of = np.array(names, dtype=object)
-    present = sorted({name for name in names if name is not None}, key=order)
-    return {name: age_metrics(errors[of == name]) for name in present}
+    return {name: age_metrics(errors[mask]) for name, mask in masks_by_name(names, order).items()}
 
 
 def by_number(name: str) -> tuple[int, str]:

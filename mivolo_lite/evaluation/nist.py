@@ -6,6 +6,7 @@ regions here. Only exactly known ages have a single year.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -46,35 +47,25 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
     * ``child_fpr``, ``adult_fpr``: share of 8 to 12, and of 17 to 22, estimated as 13 to 16.
     """
     estimate, age, gender, group = predictions.age, predictions.age_lo, predictions.gender, predictions.group
-    identity = predictions.identity
     is_exact = (age == predictions.age_hi) & ~np.isnan(estimate)
     year = np.where(is_exact, np.floor(np.nan_to_num(age)), -1).astype(np.int64)
     error = np.abs(estimate - age)
     by_year_and_gender = [None if name is None else (y, name) for y, name in zip(year, gender, strict=True)]
     group = group if any(group) else ["everyone"] * len(group)
     by_gender_and_group = [None if None in pair else pair for pair in zip(gender, group, strict=True)]
-    as_teen = _within(estimate, 13, 16)
-
-    def share(of: np.ndarray, first: int, last: int) -> dict:
-        everyone = np.zeros(len(year), dtype=np.int64)
-        return _average(of, _within(year, first, last), everyone, None, identity)
-
-    return {
-        "mae_18_30": _average(
-            error,
-            np.isin(year, ADULT_YEARS),
-            by_year_and_gender,
-            [(y, g) for y in ADULT_YEARS for g in GENDERS],
-            identity,
-        ),
-        "challenge_25_fpr": _average(estimate >= 25, year == 17, by_gender_and_group, None, identity),
-        "teen_mae": _average(error, np.isin(year, TEEN_YEARS), year, list(TEEN_YEARS), identity),
-        "teen_tpr": share(as_teen, 13, 16),
-        "teen_fnr_down": share(_within(estimate, 8, 12), 13, 16),
-        "teen_fnr_up": share(_within(estimate, 17, 22), 13, 16),
-        "child_fpr": share(as_teen, 8, 12),
-        "adult_fpr": share(as_teen, 17, 22),
+    one_cell = np.zeros(len(year), dtype=np.int64)
+    is_teen, as_teen = np.isin(year, TEEN_YEARS), _within(estimate, 13, 16)
+    measures: dict[str, tuple[np.ndarray, np.ndarray, Sequence | np.ndarray, list | None]] = {
+        "mae_18_30": (error, np.isin(year, ADULT_YEARS), by_year_and_gender, list(product(ADULT_YEARS, GENDERS))),
+        "challenge_25_fpr": (estimate >= 25, year == 17, by_gender_and_group, None),
+        "teen_mae": (error, is_teen, year, list(TEEN_YEARS)),
+        "teen_tpr": (as_teen, is_teen, one_cell, None),
+        "teen_fnr_down": (_within(estimate, 8, 12), is_teen, one_cell, None),
+        "teen_fnr_up": (_within(estimate, 17, 22), is_teen, one_cell, None),
+        "child_fpr": (as_teen, _within(year, 8, 12), one_cell, None),
+        "adult_fpr": (as_teen, _within(year, 17, 22), one_cell, None),
     }
+    return {name: _average(*measure, predictions.identity) for name, measure in measures.items()}
 
 
 def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
@@ -127,14 +118,14 @@ def _average(
         return result
     code = {name: index for index, name in enumerate(cell_names)}
     cells, values = np.array([code[name] for name in names]), counted(value[rows].astype(np.float64))
-    sums, of_rows = cell_sums(values, cells), select(identity, np.array(rows))
+    sums, row_identity = cell_sums(values, cells), select(identity, np.array(rows))
     mean = float(_mean_of_means(sums)[0])
     if value.dtype == bool:
         n = np.bincount(cells)
-        effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], of_rows)
+        effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], row_identity)
         interval = _share_interval(mean, n, effect)
     else:
-        interval = _mae_interval(values, cells, of_rows)
+        interval = _mae_interval(values, cells, row_identity)
     return result | {"value": mean, "interval": as_pair(interval)}
 
 
@@ -171,8 +162,8 @@ def _rates(hits: np.ndarray, use: np.ndarray, identity: Identity) -> dict:
         identity: who is in each image.
     """
     rows = [
-        (of_threshold[images], select(identity, images))
-        for of_threshold, images in zip(hits, np.broadcast_to(use, hits.shape), strict=True)
+        (hit[images], select(identity, images))
+        for hit, images in zip(hits, np.broadcast_to(use, hits.shape), strict=True)
     ]
     return {
         "n": [len(hit) for hit, _ in rows],

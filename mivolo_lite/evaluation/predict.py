@@ -95,7 +95,7 @@ def predict_each(
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or index.num_identities]
     rows: dict[str | None, list[tuple[np.ndarray, ...]]] = {name: [] for name in input_sets}
     unreadable: set[str] = set()
-    for name, batch, output in passes(evaluator, loader, "evaluating"):
+    for name, batch, output in raw_outputs(evaluator, loader, "evaluating"):
         if should_stop():
             raise Interrupted
         unreadable.update(batch.broken)
@@ -108,8 +108,8 @@ def predict_each(
     images = tuple(sorted(set(gather_object(sorted(unreadable)))))
     predictions = {name: _assemble(gather_object(rows[name]), index, tasks) for name in input_sets}
     if not estimator.card.gender:
-        predictions = {name: _without_gender(of_inputs) for name, of_inputs in predictions.items()}
-    return {name: replace(of_inputs, unreadable=images) for name, of_inputs in predictions.items()}
+        predictions = {name: _without_gender(prediction) for name, prediction in predictions.items()}
+    return {name: replace(prediction, unreadable=images) for name, prediction in predictions.items()}
 
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
@@ -121,7 +121,7 @@ def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
     return logits[:, female] - logits[:, 1 - female]
 
 
-def passes(
+def raw_outputs(
     evaluator: Evaluator, loader: BatchLoader, description: str
 ) -> Iterator[tuple[str | None, Batch, dict[str, Tensor]]]:
     """The estimator's raw outputs for every batch of this rank, once for each set of inputs.
@@ -164,19 +164,19 @@ def _assemble(rows: list[tuple[np.ndarray, ...]], index: ShardIndex, tasks: list
     labelled = [task for task in tasks if task.kind != "embedding"]
     truth = task_columns(index, {task.name: task.classes for task in labelled})
     return Predictions(
-        [index.key(sample_number) for sample_number in range(len(index))],
-        age[order].astype(np.float64),
-        _probability(logit),
-        columns["age_lo"].astype(np.float64),
-        columns["age_hi"].astype(np.float64),
-        _names(columns["gender"], GENDERS),
-        _names(columns["group"], index.groups),
-        {
+        key=[index.key(sample_number) for sample_number in range(len(index))],
+        age=age[order].astype(np.float64),
+        female=_probability(logit),
+        age_lo=columns["age_lo"].astype(np.float64),
+        age_hi=columns["age_hi"].astype(np.float64),
+        gender=_names(columns["gender"], GENDERS),
+        group=_names(columns["group"], index.groups),
+        tasks={
             task.name: TaskAnswers(task.kind, answer[task.name], truth[task.name])
             for task in labelled
             if not np.isnan(truth[task.name]).all()
         },
-        None if np.isnan(spread).all() else spread,
+        spread=None if np.isnan(spread).all() else spread,
         gender_logit=logit,
         age_std=age_stds(index),
         identity=None if np.isnan(identity).all() else identity.astype(np.float64),

@@ -37,7 +37,7 @@ from mivolo_lite.evaluation.intervals import (
     select,
 )
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predict import Evaluator, mask_unseen, passes
+from mivolo_lite.evaluation.predict import Evaluator, mask_unseen, raw_outputs
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
@@ -142,7 +142,7 @@ def measure_robustness(
     ranks = evaluator.accelerator.process_index, evaluator.accelerator.num_processes
     loader = BatchLoader(dataset, SubsetSampler(samples, max(1, batch // VERSIONS), *ranks), workers)
     rows: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in input_sets}
-    for name, versions, output in passes(evaluator, loader, "corrupting"):
+    for name, versions, output in raw_outputs(evaluator, loader, "corrupting"):
         (age,) = mask_unseen(versions.seen(input_sets[name]), estimator.estimate(output)[0].age)
         columns = (column[versions.valid].reshape(-1, VERSIONS) for column in (versions.sample, age))
         sample, estimate = (column.cpu().numpy() for column in columns)

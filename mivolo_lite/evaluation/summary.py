@@ -93,14 +93,14 @@ def age_curves(predictions: Predictions) -> dict:
 
 
 def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None], identity: Identity) -> None:
-    of = np.array(names, dtype=object)
+    labels = np.array(names, dtype=object)
     for name, row in rows.items():
-        use = (of == name) & ~np.isnan(errors)
+        use = (labels == name) & ~np.isnan(errors)
         values = counted(np.abs(errors[use]), errors[use])
-        of_row = select(identity, use)
-        ends = bootstrap_of_enough(values, means, identity=of_row)[:, 0]
+        row_identity = select(identity, use)
+        ends = bootstrap_of_enough(values, means, identity=row_identity)[:, 0]
         row |= {"mae_interval": as_pair(ends[:, 0]), "bias_interval": as_pair(ends[:, 1])}
-        row |= people_entry(of_row, len(values))
+        row |= people_entry(row_identity, len(values))
 
 
 def _intervals(errors: np.ndarray, is_correct: np.ndarray, identity: Identity) -> dict:
@@ -108,11 +108,11 @@ def _intervals(errors: np.ndarray, is_correct: np.ndarray, identity: Identity) -
     errors, is_correct = errors[has_error], is_correct[has_gender]
     result = dict.fromkeys(("mae", "bias", "cs5", "ce20", "gender_accuracy"))
     if len(errors):
-        of_errors = select(identity, has_error)
-        ends = bootstrap_of_enough(counted(np.abs(errors), errors), means, identity=of_errors)[:, 0]
+        error_identity = select(identity, has_error)
+        ends = bootstrap_of_enough(counted(np.abs(errors), errors), means, identity=error_identity)[:, 0]
         result |= {name: as_pair(ends[:, index]) for index, name in enumerate(("mae", "bias"))}
-        result["cs5"] = as_pair(share_interval(within(errors, 5), identity=of_errors))
-        result["ce20"] = as_pair(share_interval(np.abs(errors) >= 20, identity=of_errors))
+        result["cs5"] = as_pair(share_interval(within(errors, 5), identity=error_identity))
+        result["ce20"] = as_pair(share_interval(np.abs(errors) >= 20, identity=error_identity))
     if len(is_correct):
         result["gender_accuracy"] = as_pair(share_interval(is_correct, identity=select(identity, has_gender)))
     return result

@@ -104,11 +104,11 @@ class Answers:
         tasks = {task.name: _task_answers(task, output[task.name]) for task in estimator.tasks}
         return (
             Answer(
-                float(age[row]),
-                None if spreads is None else spreads[row],
-                None if ends is None else (float(ends[0][row]), float(ends[1][row])),
-                None if female is None else female[row],
-                {name: answers[row] for name, answers in tasks.items()},
+                age=float(age[row]),
+                spread=None if spreads is None else spreads[row],
+                interval=None if ends is None else (float(ends[0][row]), float(ends[1][row])),
+                female=None if female is None else female[row],
+                tasks={name: answers[row] for name, answers in tasks.items()},
             )
             for row in range(len(age))
         )

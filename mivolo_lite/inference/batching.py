@@ -15,12 +15,12 @@ class Batcher:
 
     Args:
         predict: the people of each photo; runs in a thread, one call at a time.
-        most: photos of one call.
-        watch: is told how many photos each call has.
+        max_batch: most photos of one call.
+        on_batch: called with the number of photos of each call.
     """
 
-    def __init__(self, predict: Predict, most: int, watch: Callable[[int], None] = lambda photos: None) -> None:
-        self.predict, self.most, self.watch = predict, most, watch
+    def __init__(self, predict: Predict, max_batch: int, on_batch: Callable[[int], None] = lambda photos: None) -> None:
+        self.predict, self.max_batch, self.on_batch = predict, max_batch, on_batch
         self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[list[Person]]]] = asyncio.Queue()
 
     async def __call__(self, image: np.ndarray) -> list[Person]:
@@ -33,9 +33,9 @@ class Batcher:
         """Estimate until cancelled."""
         while True:
             batch = [await self.queue.get()]
-            while len(batch) < self.most and not self.queue.empty():
+            while len(batch) < self.max_batch and not self.queue.empty():
                 batch.append(self.queue.get_nowait())
-            self.watch(len(batch))
+            self.on_batch(len(batch))
             results = await asyncio.to_thread(self._estimate, [image for image, _ in batch])
             for (_, answer), people in zip(batch, results, strict=True):
                 if answer.done():  # whoever asked has gone

@@ -9,10 +9,9 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.sources import is_video
-from mivolo_lite.packing.crops import Box
+from mivolo_lite.packing.crops import Box, body_around
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of, is_absent
 from mivolo_lite.packing.sources.columns import find_columns
-from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.rows import people_in
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line, read_table

@@ -19,8 +19,8 @@ from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.decode import UnusablePhoto, read_photo
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, CORNERS, FACE_COLUMNS, IMAGE
 from mivolo_lite.packing.sources.columns import find_columns
-from mivolo_lite.packing.sources.labelled import check_folder
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table_source import check_folder
 from mivolo_lite.shards.rejects import REJECTED_FILE, write_rejected
 
 LABELS_FILE = "labels.csv"

@@ -104,16 +104,14 @@ def _reason(error: Exception) -> str:
 
 def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     rate, start = float(stream.average_rate or 25), (container.start_time or 0) / av.time_base
-    seconds, end, longest, damaged = 0.0, 0.0, 0.5, 0
+    latest, end, longest, damaged = 0.0, 0.0, 0.5, 0
     try:
         for number, frame in enumerate(container.decode(stream)):
             damaged += frame.is_corrupt
-            width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
-            image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
-            turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
-            before, seconds = seconds, number / rate if frame.time is None else frame.time - start  # as players count
-            end, longest = seconds + float((frame.duration or 0) * frame.time_base), max(longest, seconds - before)
-            yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
+            seconds = number / rate if frame.time is None else frame.time - start  # as players count
+            longest, latest = max(longest, seconds - latest), seconds
+            end = seconds + float((frame.duration or 0) * frame.time_base)
+            yield Frame(number, seconds, _upright(av, frame, stream))
     except Exception as error:  # FFmpeg's, or those of the storage
         raise UnusableVideo(f"damaged: {_reason(error)}") from None
     duration = _duration(stream)
@@ -121,6 +119,14 @@ def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
         raise UnusableVideo(f"cut off after {end:.1f} of {duration:.1f} seconds")
     if damaged:
         raise UnusableVideo(f"damaged frames: {damaged} of {number + 1}; the file is damaged or cut off")
+
+
+def _upright(av: Any, frame: Any, stream: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a frame, as players show it."""
+    width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
+    image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
+    turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
+    return np.ascontiguousarray(np.rot90(image, turns))
 
 
 def _duration(stream: Any) -> float:

@@ -32,8 +32,8 @@ from mivolo_lite.packing.sources.cutting import Crops
 
 ImageLike = str | Path | np.ndarray | Image.Image
 
-_ONE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
-"""One image, or none, though it can be iterated over."""
+_SINGLE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
+"""Types of one image, or of none at all, some of which Python could iterate over."""
 
 _HELD_BYTES = 3 * 64 << 20  # of decoded photos that are held at once: an iterator may give any number
 
@@ -122,7 +122,7 @@ class Predictor:
             from mivolo_lite.inference.bodies import open_body_detector  # torchvision takes a second to import
 
             find_bodies = open_body_detector(persons, choose_device(device))
-        estimator = to_device(estimator, choose_device(device), compile)
+        estimator = prepare(estimator, choose_device(device), compile)
         on_gpu = estimator.device.type == "cuda"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
@@ -135,7 +135,7 @@ class Predictor:
         Raises:
             UserError: an image cannot be read; ``mivolo-lite predict`` lists such images and continues.
         """
-        if isinstance(images, _ONE) or not isinstance(images, Iterable):
+        if isinstance(images, _SINGLE) or not isinstance(images, Iterable):
             images = [images]
         people: list[list[Person]] = []
         held: list[np.ndarray] = []
@@ -232,8 +232,8 @@ def choose_device(name: str) -> torch.device:
     return usable_device(name, "--device")
 
 
-def to_device(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:
-    """The estimator there, in evaluation mode and as fast as it can be."""
+def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:
+    """The estimator on a device, in evaluation mode, with the layers that are fastest there."""
     estimator = estimator.eval().to(device)
     if device.type == "cpu":
         estimator.model = estimator.model.for_inference()
@@ -250,13 +250,13 @@ def _person(located: Located, crops: Crops, flags: tuple[str, ...], answer: Answ
     return Person(
         located.face,
         located.body,
-        answer.age,
-        answer.interval,
-        answer.spread,
-        gender,
-        probability,
-        answer.tasks,
-        tuple(name for name in ("face", "body") if getattr(crops, name) is not None),
-        located.score,
-        flags + reasons,
+        age=answer.age,
+        age_interval=answer.interval,
+        age_spread=answer.spread,
+        gender=gender,
+        gender_probability=probability,
+        tasks=answer.tasks,
+        inputs=tuple(name for name in ("face", "body") if getattr(crops, name) is not None),
+        score=located.score,
+        flags=flags + reasons,
     )

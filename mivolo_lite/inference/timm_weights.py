@@ -8,7 +8,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import explain_write_errors, new_path, save_tensors
 from mivolo_lite.inference.formats import Precision
-from mivolo_lite.models.backbone import create
+from mivolo_lite.models.backbone import create_without_classifier
 from mivolo_lite.models.weights import timm_config
 
 
@@ -45,7 +45,7 @@ def export_backbone(
         )
     architecture = timm_config(backbone)["architecture"]
     size = {"img_size": estimator.card.image_size} if timm_config(backbone).get("fixed_input_size") else {}
-    plain = create(architecture, **size)
+    plain = create_without_classifier(architecture, **size)
     state = {tensor: value.clone() for tensor, value in backbone.state_dict().items()}
     if plain.state_dict().keys() != state.keys():
         raise UserError(

@@ -1,6 +1,7 @@
 """The people of a video: found frame by frame, followed, and averaged."""
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from itertools import islice
 
@@ -30,45 +31,71 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
         with open_video(item.address) as (rate, frames):
             seen = islice(frames, 0, None, options.stride)
             if options.annotated is None:
-                last = yield from _results(predictor, item, seen, rate, options, None)
+                last = yield from _Video(predictor, item, options, rate).results(seen)
             else:
                 path = options.annotated / item.annotated_name(number, ".mp4")
                 with written_aside(path) as partial:
-                    writer = VideoWriter(partial, rate / options.stride)
-                    last = yield from _results(predictor, item, seen, rate, options, writer)
+                    with closing(VideoWriter(partial, rate / options.stride)) as writer:
+                        last = yield from _Video(predictor, item, options, rate, writer).results(seen)
                     partial.touch()  # of a video without a frame
     except UnusableVideo as reason:
         last = Result(rejected=[{"image": item.name, "reason": str(reason)}])
     yield last  # when the annotated video has its name: what has its last result is not done again
 
 
-def _results(
-    predictor: Predictor,
-    item: Item,
-    frames: Iterator[Frame],
-    rate: Fraction,
-    options: PredictOptions,
-    writer: VideoWriter | None,
-) -> Generator[Result, None, Result]:
-    """The results of the frames; returns the last one of the video."""
-    tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
-    rejected, has_people = [], False
-    try:
+class _Video:
+    """The people of one video, followed from frame to frame.
+
+    Args:
+        predictor, item, options: as for ``predict_video``.
+        rate: frames a second.
+        writer: gets the annotated frames; None draws none.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        item: Item,
+        options: PredictOptions,
+        rate: Fraction,
+        writer: VideoWriter | None = None,
+    ) -> None:
+        self.predictor, self.item, self.options, self.writer = predictor, item, options, writer
+        self.tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
+
+    def results(self, frames: Iterator[Frame]) -> Generator[Result, None, Result]:
+        """The results of the frames, a few at a time; returns the last one of the video."""
+        has_people = False
         while True:
             chunk, reason = _take(frames)
             if chunk:
-                result = _of_frames(predictor, item, chunk, tracker, options, writer)
+                result = self._result(chunk)
                 has_people = has_people or bool(result.rows)
                 yield result
-            if reason:
-                rejected = [{"image": item.name, "reason": reason}]
             if reason or not chunk:
                 break
-    finally:
-        if writer is not None:
-            writer.close()
-    nobody = [] if has_people or rejected else [row_of(None, item.name)]
-    return Result(nobody, [track_row(track, item.name) for track in tracker.end()], rejected)
+        rejected = [{"image": self.item.name, "reason": reason}] if reason else []
+        nobody = [] if has_people or rejected else [row_of(None, self.item.name)]
+        return Result(nobody, [track_row(track, self.item.name) for track in self.tracker.end()], rejected)
+
+    def _result(self, frames: Sequence[Frame]) -> Result:
+        images, name = [frame.image for frame in frames], self.item.name
+        if self.options.boxes is None:
+            located = [self.predictor.locate(image) for image in images]
+        else:
+            located = [self.options.boxes(self.item.address, frame.number) for frame in frames]
+        result = Result(frame=frames[-1].number, more=True)
+        for frame, people in zip(frames, self.predictor.estimate(images, located), strict=True):
+            tracks, ended = self.tracker(people, frame.number)
+            result.tracks += [track_row(track, name) for track in ended]
+            of_frame = {"frame": frame.number, "seconds": round(frame.seconds, 3)}
+            result.rows += [
+                row_of(person, name, **of_frame, **_of_track(track))
+                for person, track in zip(people, tracks, strict=True)
+            ]
+            if self.writer is not None:
+                self.writer.write(draw(frame.image, people, [_label(track) for track in tracks]))
+        return result
 
 
 def _take(frames: Iterator[Frame]) -> tuple[list[Frame], str | None]:
@@ -80,33 +107,6 @@ def _take(frames: Iterator[Frame]) -> tuple[list[Frame], str | None]:
     except UnusableVideo as reason:
         return taken, str(reason)
     return taken, None
-
-
-def _of_frames(
-    predictor: Predictor,
-    item: Item,
-    frames: Sequence[Frame],
-    tracker: Tracker,
-    options: PredictOptions,
-    writer: VideoWriter | None,
-) -> Result:
-    images = [frame.image for frame in frames]
-    if options.boxes is None:
-        located = [predictor.locate(image) for image in images]
-    else:
-        located = [options.boxes(item.address, frame.number) for frame in frames]
-    result = Result(frame=frames[-1].number, more=True)
-    for frame, people in zip(frames, predictor.estimate(images, located), strict=True):
-        tracks, ended = tracker(people, frame.number)
-        result.tracks += [track_row(track, item.name) for track in ended]
-        of_frame = {"frame": frame.number, "seconds": round(frame.seconds, 3)}
-        result.rows += [
-            row_of(person, item.name, **of_frame, **_of_track(track))
-            for person, track in zip(people, tracks, strict=True)
-        ]
-        if writer is not None:
-            writer.write(draw(frame.image, people, [_label(track) for track in tracks]))
-    return result
 
 
 def _of_track(track: Track | None) -> dict[str, float | int | None]:

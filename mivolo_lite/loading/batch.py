@@ -15,7 +15,7 @@ from mivolo_lite.labels import AGE_STD, NO_CODE
 INPUTS = ("face", "body")
 
 LEAST_STD = 0.5
-"""Years: opinions are whole years, so that no label is sharper."""
+"""Years. Smaller standard deviations count as this: people state ages in whole years, so no label is sharper."""
 
 
 class Mixing(NamedTuple):

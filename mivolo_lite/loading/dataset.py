@@ -20,12 +20,12 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.storage import open_shards
 
-_DROP, _AUGMENT = 0, 1  # name the uses of chance apart in the hash
+_DROP, _AUGMENT = 0, 1  # one for each use of random numbers: part of what is hashed
 
 
 @dataclass(frozen=True)
 class TrainingChanges:
-    """What training does to its samples by chance, as a function of (seed, epoch, sample).
+    """What training does to its samples at random, as a function of (seed, epoch, sample).
 
     Attributes:
         augment: changes to each image; face and body of a sample share their chances, so both are flipped or neither.
@@ -81,10 +81,15 @@ class ShardDataset:
     def arrays(
         self, refs: Sequence[SampleRef] | np.ndarray, ahead: Sequence[Any], buffers: dict[str, np.ndarray]
     ) -> Batch:
-        """The batch of these samples, or of (B, 3) their fields, its images in ``buffers``; ``ahead``: blocks to fetch.
+        """The batch of these samples, of arrays.
 
-        Of arrays, since after each decoded batch torch's code is no more in the CPU's caches: to make its small tensors
-        took 5 of 140 microseconds a sample.
+        Not of tensors: after a batch is decoded, torch's code is no longer in the CPU's caches, and making its small
+        tensors took 5 of 140 microseconds a sample.
+
+        Args:
+            refs: the samples, or (B, 3) int64 their fields.
+            ahead: blocks of remote shards to fetch meanwhile.
+            buffers: (B, S, S, 3) uint8 for each input; the images are written there.
         """
         (epochs, samples, valid), changes = np.array(refs, dtype=np.int64, order="F").T, self.changes
         self.shards.prepare(samples, ahead)
@@ -125,8 +130,8 @@ class ShardDataset:
     ) -> Images:
         """The images that there are, at the beginning of ``buffer`` (B, S, S, 3), read in the order on disk.
 
-        All are read and checked before the first is decoded: between two images, the code that does it would no more be
-        in the CPU's caches, and take twice as long.
+        All are read and checked before the first is decoded: between two images, that code would leave the CPU's caches
+        and take twice as long.
         """
         rows = np.flatnonzero(present)
         decoded = np.ones(len(rows), dtype=bool)

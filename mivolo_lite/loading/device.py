@@ -3,38 +3,34 @@ before is computed, and as they lie there for the CPU."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, cuda
 
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.workers import BatchLoader
 
 
-def to_device(
-    loader: Iterable[Batch], device: torch.device, held: int = 1, cuda: ModuleType | Any = torch.cuda
-) -> Iterator[Batch]:
+def to_device(loader: Iterable[Batch], device: torch.device, held: int = 1) -> Iterator[Batch]:
     """The batches of a loader on a device. Those of a ``BatchLoader`` are not copied on the host before.
 
     Args:
         loader: a ``BatchLoader``, or any batches.
         device: where to.
         held: batches that are used together: the images of others are gone when the next is asked for.
-        cuda: ``torch.cuda``.
     """
     batches = loader
     if device.type == "cuda":
         if isinstance(loader, BatchLoader):
-            batches = loader.lent(lambda buffers: page_locked(buffers, cuda))
-        return _copied_aside(batches, device, cuda)
+            batches = loader.views(page_locked)
+        return _copied_aside(batches, device)
     if isinstance(loader, BatchLoader) and held == 1:
-        batches = loader.lent()
+        batches = loader.views()
     return (batch.to(device) for batch in batches)
 
 
-def _copied_aside(batches: Iterable[Batch], device: torch.device, cuda: ModuleType | Any) -> Iterator[Batch]:
+def _copied_aside(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Copy on a stream of its own, which waits for no computation; what is computed next waits for the copy alone."""
     aside = cuda.Stream(device)
     for batch in batches:
@@ -50,12 +46,12 @@ def _copied_aside(batches: Iterable[Batch], device: torch.device, cuda: ModuleTy
 
 
 @contextmanager
-def page_locked(buffers: Iterable[Tensor], cuda: ModuleType | Any = torch.cuda) -> Iterator[None]:
+def page_locked(buffers: Iterable[Tensor]) -> Iterator[None]:
     """Lock memory into RAM while the block runs, so that a GPU copies from it by itself.
 
     Where the system refuses, nothing happens: ``pin_memory`` then copies each batch into memory that is locked.
     """
-    runtime = cuda.cudart()
+    runtime: Any = cuda.cudart()
     locked = [
         buffer.data_ptr()
         for buffer in buffers

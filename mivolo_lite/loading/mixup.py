@@ -27,7 +27,7 @@ from mivolo_lite.loading.batch import Batch, Mixing
 from mivolo_lite.randomness import uniform_of
 from mivolo_lite.ranges import Probability, float_range, int_range
 
-_MIX = 2  # names this use of chance apart from the data set's others in the hash
+_MIX = 2  # a use of random numbers, as the data set's ``_DROP`` and ``_AUGMENT``
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Mixup:
         weight, box = self._shapes(chance, is_mixed, batch.image_size)
         own_share = 1 - weight * ((box[1] - box[0]) * (box[3] - box[2]) / batch.image_size**2)
         share = torch.from_numpy(own_share.astype(np.float32))
-        age = None if self.config.bandwidth is None else interpolated(batch.age, partner, share)
+        age = None if self.config.bandwidth is None else interpolate(batch.age, partner, share)
         boxes = torch.from_numpy(box.T.astype(np.int64))
         return replace(batch, mixing=Mixing(partner, share, torch.from_numpy(weight.astype(np.float32)), boxes, age))
 
@@ -136,7 +136,7 @@ class Mixup:
         return weight, np.where(is_cut, cut, full)
 
 
-def interpolated(age: AgeRange, partner: Tensor, share: Tensor) -> AgeRange:
+def interpolate(age: AgeRange, partner: Tensor, share: Tensor) -> AgeRange:
     """Ages (B,) between a sample's and its partner's, ranges by their ends; deviations where both are known."""
 
     def between(value: Tensor) -> Tensor:
@@ -148,19 +148,19 @@ def interpolated(age: AgeRange, partner: Tensor, share: Tensor) -> AgeRange:
     return AgeRange(between(age.lo), between(age.hi), age.known, std)
 
 
-def mixed(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
+def mix(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
     """The batch with mixed images, and the labels to learn of them, each with its share (B,) of the loss."""
     mixing = batch.mixing
     if mixing is None:
         return batch, [(batch, 1.0)]
-    images: dict[str, Any] = {name: _mixed_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
+    images: dict[str, Any] = {name: _mix_images(getattr(batch, name), mixing, len(batch)) for name in batch.inputs}
     labels, partner = batch, batch.labels(mixing.partner)
     if mixing.age is not None:
-        labels, partner = (replace(of_image, age=mixing.age) for of_image in (labels, partner))
+        labels, partner = (replace(image_labels, age=mixing.age) for image_labels in (labels, partner))
     return replace(batch, **images), [(labels, mixing.share), (partner, 1 - mixing.share)]
 
 
-def _mixed_images(images: Images, mixing: Mixing, batch: int) -> Images:
+def _mix_images(images: Images, mixing: Mixing, batch: int) -> Images:
     """uint8 images, each with its partner's pixels in the box, by their weight."""
     pixels, rows = images
     if not len(rows):

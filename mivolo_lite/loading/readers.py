@@ -10,8 +10,8 @@ from mivolo_lite.credentials import without_credentials
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.mixed import MixedOrder, whole_shares
 from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.sampler import TrainSampler

@@ -1,7 +1,7 @@
 """Which samples each rank reads at each step: positions of the stream, dealt out."""
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -43,17 +43,15 @@ class TrainSampler:
         begins, ends = (
             in_proportion(ranks * plan.global_batch // plan.world_size, lengths) for ranks in (self.rank, self.rank + 1)
         )
-        bounded_spans = zip(spans, begins, ends, strict=True)
-        placed = [pair for bounded_span in bounded_spans for pair in self._share_of_span(*bounded_span)]
+        placed = chain.from_iterable(map(self._share_of_span, spans, begins, ends))
         return [ref for _, ref in sorted(placed)]
 
     def _share_of_span(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
         """Places and samples of those from ``begin`` to ``end`` as the span is dealt out."""
         order, passed = span.order, 0
         slices = list(order.slices(span.first, len(span.places)))
-        for window_slice, first, last in zip(
-            slices, _dealt(order, slices, begin), _dealt(order, slices, end), strict=True
-        ):
+        firsts, lasts = (_dealt_by_window(order, slices, dealt) for dealt in (begin, end))
+        for window_slice, first, last in zip(slices, firsts, lasts, strict=True):
             if first < last:
                 samples = order.samples_of(window_slice)
                 chosen = np.sort(np.argsort(samples)[first:last])
@@ -63,13 +61,13 @@ class TrainSampler:
             passed += window_slice.end - window_slice.begin
 
 
-def _dealt(order: GlobalOrder, slices: list[WindowSlice], dealt: int) -> list[int]:
+def _dealt_by_window(order: GlobalOrder, slices: list[WindowSlice], dealt: int) -> list[int]:
     """How many samples of each window are among the first ``dealt`` of one data set's in a step."""
     lengths = [window_slice.end - window_slice.begin for window_slice in slices]
     if len(slices) == 2 and sum(lengths) <= order.window_samples:
         # A share of each, or a window's blocks would change hands in the step that begins it.
-        of_first = dealt * lengths[0] // sum(lengths)
-        return [of_first, dealt - of_first]
+        first = dealt * lengths[0] // sum(lengths)
+        return [first, dealt - first]
     ends = accumulate(lengths)
     return [min(max(dealt - end + length, 0), length) for end, length in zip(ends, lengths, strict=True)]
 

@@ -17,7 +17,7 @@ from mivolo_lite.images.jpeg import BrokenJpeg, decode
 from mivolo_lite.images.packed import Images
 from mivolo_lite.labels import AGE_STD
 from mivolo_lite.loading.batch import Batch
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.stream_source import StreamSource
 from mivolo_lite.loading.task_labels import label_number
 from mivolo_lite.loading.transforms import Augment

@@ -78,12 +78,13 @@ class Augment:
 
     def numbers(self, *names: Any) -> list[list[float]]:
         """Uniform numbers (B, N) in [0, 1) from integers or (B,) arrays of them; N is the most that an image takes."""
+        # Crop 3, flip 1, erasing 5, rotation 1, photometric 9, occlusion 10, degrading 4; each RandAugment operation 2.
         most = 33 + 2 * self.config.randaugment_ops
         return uniform_of(*(np.atleast_1d(name)[:, None] for name in names), np.arange(most)).tolist()
 
     def negate_flipped(self, tasks: dict[str, np.ndarray], names: Iterable[str], numbers: list[list[float]]) -> None:
         """Change the sign of these tasks' labels (B,) where the image is flipped, of the ``numbers`` (B, N)."""
-        sign = np.array([-1 if of_image[_FLIP] < self.config.flip else 1 for of_image in numbers])
+        sign = np.array([-1 if row[_FLIP] < self.config.flip else 1 for row in numbers])
         tasks |= {name: sign * tasks[name] for name in names}
 
     def __call__(self, image: np.ndarray, out: np.ndarray, numbers: list[float]) -> None:

@@ -21,6 +21,7 @@ from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.sampler import EvalSampler, TrainSampler
 from mivolo_lite.loading.worker_process import Worker, end_workers_at_exit
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 
 PREFETCHED = 4
@@ -46,11 +47,11 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.lent():
+        for batch in self.views():
             yield batch.with_pixels(lambda name, images: images.pixels.clone())
 
-    def lent(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
-        """Batches whose images lie in memory that is written again: each is there until the next is asked for.
+    def views(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
+        """Batches whose images are views of memory that is written again: each is valid until the next is asked for.
 
         Args:
             prepared: a context for that memory while it is used.
@@ -109,6 +110,20 @@ class BatchLoader:
             ) from None
 
 
+def eval_loader(
+    index: ShardIndex,
+    inputs: tuple[str, ...],
+    image_size: int,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """Every sample of the index once, over all ranks."""
+    dataset = ShardDataset(index, inputs, image_size)
+    return BatchLoader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)
+
+
 class Task(NamedTuple):
     """A batch to read: its slot, how many samples it has, and blocks to fetch for those after it."""
 
@@ -143,7 +158,7 @@ class Slots:
         try:
             return task.slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
         except Exception as error:  # to be raised where it is received
-            return task.slot, carried(error)
+            return task.slot, as_user_error(error)
 
     def received(self, made: tuple[int, dict | UserError]) -> Batch:
         """The batch that a worker made. Raises what the worker could not."""
@@ -170,8 +185,8 @@ class Slots:
         return {name: buffer.movedim(-1, -3) for name, buffer in self.buffers.items()}
 
 
-def carried(error: Exception) -> UserError:
-    """An exception of a worker as one that its rank can raise: one line, and nothing that cannot be sent."""
+def as_user_error(error: Exception) -> UserError:
+    """An exception of a worker as one that can be sent to its rank and raised there, in one line."""
     explained = in_one_line(error)
     if explained is not None:
         return explained

@@ -53,18 +53,20 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> 
     middle = (torch.arange(clusters, device=ages.device) + 0.5) / clusters
     mean = ages[torch.searchsorted(share, middle.double()).clamp(max=len(ages) - 1)]
 
-    def members() -> tuple[Tensor, Tensor]:
-        nearest = (ages[:, None] - mean).abs().argmin(-1)
-        weight = F.one_hot(nearest, clusters) * age_counts[:, None]
-        return weight, weight.sum(0)
-
     for _ in range(100 if init == "kmeans" else 0):
-        weight, size = members()
+        weight, size = _assign(age_counts, ages, mean)
         earlier, mean = mean, torch.where(size > 0, (weight * ages[:, None]).sum(0) / size.clamp(min=1), mean)
         if mean.equal(earlier):  # so would all later ones be
             break
-    weight, size = members()
+    weight, size = _assign(age_counts, ages, mean)
     return mean, (weight * (ages[:, None] - mean).square()).sum(0) / size.clamp(min=1)
+
+
+def _assign(age_counts: Tensor, ages: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """(A, L) samples of each age in the group of the nearest mean (L,), and (L,) samples of each group."""
+    nearest = (ages[:, None] - mean).abs().argmin(-1)
+    weight = F.one_hot(nearest, len(mean)) * age_counts[:, None]
+    return weight, weight.sum(0)
 
 
 def refit_leaves(

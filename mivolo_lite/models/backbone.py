@@ -45,7 +45,7 @@ def make_backbone(
     if pretrained_config is not None and pretrained_config.fixed_input_size:
         options["img_size"] = image_size
     try:
-        backbone = create(name, pretrained=pretrained, **options)
+        backbone = create_without_classifier(name, pretrained=pretrained, **options)
     except TypeError as error:  # an option that this architecture does not know
         raise UserError(f"model backbone {name}: {first_line(error)}") from error
     except Exception as error:
@@ -84,7 +84,7 @@ def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:
 
 
 def dry_run(backbone: nn.Module, image_size: int) -> Tensor:
-    """The output for one black image. Raises a :class:`UserError` where it cannot take this size."""
+    """The output for one black image. Raises UserError where it cannot take this size."""
     name, training = timm_config(backbone)["architecture"], backbone.training
     try:
         with torch.no_grad():
@@ -131,8 +131,8 @@ class Tokens(nn.Module):
         return rearrange(features, "b h w d -> b (h w) d" if self.channels_last else "b d h w -> b (h w) d")
 
 
-def create(name: str, **options: Any) -> nn.Module:
-    """The timm model without its classifier. A rate of 0 is left out for models that do not know it.
+def create_without_classifier(name: str, **options: Any) -> nn.Module:
+    """A timm model without its classifier. A rate of 0 is left out for models that do not know it.
 
     Leaving out every 0 would be simpler, but Swin, for one, has a stochastic depth of 0.1 by default.
     """
@@ -142,4 +142,6 @@ def create(name: str, **options: Any) -> nn.Module:
         unsupported = [rate for rate in ("drop_rate", "drop_path_rate") if f"'{rate}'" in str(error)]
         if not unsupported or any(options[rate] for rate in unsupported):
             raise
-        return create(name, **{option: value for option, value in options.items() if option not in unsupported})
+        return create_without_classifier(
+            name, **{option: value for option, value in options.items() if option not in unsupported}
+        )

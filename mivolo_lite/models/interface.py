@@ -17,7 +17,7 @@ Channels = Sequence[float]
 
 
 class AgeModel(nn.Module):
-    """Images in, features out. Heads belong to the age method and the estimator, and are made by :meth:`make_head`.
+    """Images in, features out. Heads belong to the age method and the estimator, and are made by ``make_head``.
 
     A subclass has a nested dataclass ``Config`` with its options and one line in ``MODELS``.
 

@@ -4,6 +4,7 @@ Axes: B batch, D channels of all levels together, H and W the coarsest level's g
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from einops import rearrange
@@ -18,8 +19,8 @@ EPS = 2e-5
 
 def shares(dims: Sequence[int], width: int) -> list[int]:
     """``width`` channels split in proportion to the levels' own; they add up to it exactly."""
-    ends = [round(width * sum(dims[: level + 1]) / sum(dims)) for level in range(len(dims))]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    ends = [round(width * total / sum(dims)) for total in accumulate(dims, initial=0)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def linear(inputs: int, outputs: int, bias: bool = True, layer: type[nn.Linear] = nn.Linear) -> nn.Linear:
@@ -57,8 +58,14 @@ class TaskSubnet(nn.Module):
     def __init__(self, dims: Sequence[int], width: int, drop_rate: float):
         super().__init__()
         self.attention = LevelAttention(dims, width)
-        layers = [[linear(width, width), nn.ReLU(), nn.Dropout(drop_rate)] for _ in range(2)]
-        self.layers = nn.Sequential(*layers[0], *layers[1])
+        self.layers = nn.Sequential(
+            linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
+            linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(drop_rate),
+        )
 
     def forward(self, levels: Tensor) -> Tensor:
         """(B, C) of maps (B, D, H, W)."""

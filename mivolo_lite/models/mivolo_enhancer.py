@@ -95,7 +95,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositio
 
 
 def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
-    """:func:`attend` to an image with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
+    """``attend`` to an image with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
 
     All places of a cell have the same q k^T and v, and e^(row + column) summed over a block is a product of two sums;
     so the logit of a whole cell is q k^T plus the log-sum-exp of its rows and that of its columns.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def for_export(model: Any) -> Any:
-    """A frozen copy of a :class:`MivoloModel` without ``fold``, in which a black image's cells are constants."""
+    """A frozen copy of a ``MivoloModel`` without ``fold``, in which a black image's cells are constants."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, volo.OutlookAttention):

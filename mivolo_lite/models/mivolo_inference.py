@@ -20,7 +20,7 @@ from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, Relati
 
 @torch.no_grad()
 def for_inference(model: Any) -> Any:
-    """A frozen copy of a :class:`MivoloModel` with its slow parts replaced by faster ones of the same outputs."""
+    """A frozen copy of a ``MivoloModel`` with its slow parts replaced by faster ones of the same outputs."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     stems = model.volo.patch_embed
     for name, stem in list(stems.named_children()):
@@ -181,7 +181,7 @@ class OneQueryAttention(nn.Module):
 
 
 def one_query_block(block: ClassBlock) -> ClassBlock:
-    """The class block itself, with :class:`OneQueryAttention`."""
+    """The class block itself, with ``OneQueryAttention``."""
     block.set_submodule("attn", OneQueryAttention(block.attn))
     return block
 

@@ -13,8 +13,9 @@ from mivolo_lite.models.weights import StateDict, load_exactly, without_prefix
 PREFIX = "model.volo."
 """Prefix of the model's parameters in an estimator of this package."""
 
-ONE_STEM = {"patch_embed.conv.": ("patch_embed.conv1.", "patch_embed.conv2.")} | {
-    "patch_embed.proj.": ("patch_embed.proj1.", "patch_embed.proj2.")
+ONE_STEM = {
+    "patch_embed.conv.": ("patch_embed.conv1.", "patch_embed.conv2."),
+    "patch_embed.proj.": ("patch_embed.proj1.", "patch_embed.proj2."),
 }
 """The parts of a one-input stem, and where two-input models have them for the face and for the body."""
 

@@ -85,7 +85,7 @@ def state_dict_in(checkpoint: Mapping) -> StateDict:
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """The weights in a local file; see :func:`read_checkpoint` and :func:`state_dict_in`."""
+    """The weights in a local file; see ``read_checkpoint`` and ``state_dict_in``."""
     return state_dict_in(read_checkpoint(path))
 
 
@@ -105,7 +105,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     The file's classifier, and whatever else a run's file holds, is left out.
 
     Raises:
-        UserError: as :func:`read_checkpoint` and :func:`load_exactly`.
+        UserError: as ``read_checkpoint`` and ``load_exactly``.
     """
     names = timm_config(backbone).get("classifier") or ()
     classifiers = (names,) if isinstance(names, str) else tuple(names)
@@ -121,7 +121,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
 
 
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load a timm backbone from weights of its architecture at any image size. Raises as :func:`load_exactly`."""
+    """Load a timm backbone from weights of its architecture at any image size. Raises as ``load_exactly``."""
     # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     with suppress(KeyError):  # where they miss what it looks for, they are another model's, and are listed as they are
@@ -141,7 +141,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | P
 
 
 def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise a :class:`UserError` that lists how ``state`` differs from ``expected`` in names and shapes, if it does."""
+    """Raise UserError that lists how ``state`` differs from ``expected`` in names and shapes, if it does."""
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}"
         for name in expected
@@ -164,7 +164,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise a :class:`UserError` where a tensor holds NaN or infinity: its answers would be no numbers."""
+    """Raise UserError where a tensor holds NaN or infinity: its answers would be no numbers."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(

@@ -111,6 +111,16 @@ def framed(face: Box, rules: CropRules) -> Box:
     return x - half, y - half, x + half, y + half
 
 
+def body_around(face: Box) -> Box:
+    """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
+
+    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the photo on cutting.
+    """
+    x0, y0, x1, y1 = map(int, face)
+    width, height = x1 - x0, y1 - y0
+    return x0 - width, y0 - height // 2, x1 + width, y1 + 4 * height
+
+
 def cut_body(
     image: np.ndarray,
     body: Box,

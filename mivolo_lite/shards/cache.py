@@ -84,12 +84,14 @@ class NodeCache:
 
     @classmethod
     def of(cls, config: CacheConfig) -> "NodeCache":
+        """The cache that the options describe. Raises UserError on Windows, and where its folder cannot be used."""
         if fcntl is None:
             raise UserError("shards at a URL cannot be read on Windows; copy them to a disk, or use WSL 2")
         default = Path(tempfile.gettempdir()) / f"mivolo_lite-{os.getuid()}"
         return cls(Path(config.folder) if config.folder else default, int(config.gb * 1e9))
 
     def has(self, name: str) -> bool:
+        """Whether a file is there, complete."""
         return os.path.exists(self.folder / name)
 
     @contextmanager

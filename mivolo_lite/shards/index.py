@@ -104,6 +104,7 @@ class ShardIndex:
 
     @property
     def groups(self) -> list[str]:
+        """The names of the groups, by their codes."""
         return self.info["groups"]
 
     @property
@@ -141,6 +142,7 @@ class ShardIndex:
         return self.folder / name
 
     def key(self, sample: int) -> str:
+        """The key of a sample, by its number."""
         ends = self.columns["key_end"]
         start = 0 if sample == 0 else ends[sample - 1]
         return self.columns["keys"][start : ends[sample]].tobytes().decode(errors="replace")

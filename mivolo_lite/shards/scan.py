@@ -58,7 +58,7 @@ def index_shards(
         raise UserError(f"{folder}: the list to leave out names all {len(excluded)} samples")
     check_reject_rate(rejected, sum(len(scan.samples) for scan in scans), max_reject_rate, folder)
     labels = [sample.labels for scan in scans for sample in scan.samples]
-    earlier_policy, earlier_groups = _earlier_info(folder)
+    earlier_policy, earlier_groups = earlier_info(folder)
     groups = groups or _group_names(labels, earlier_groups)
     if len(groups) >= NO_CODE:
         raise UserError(f"{folder}: {len(groups)} different groups; at most {NO_CODE - 1} can be told apart")
@@ -79,7 +79,7 @@ def index_shards(
     return index
 
 
-def _earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Crop policy and groups of an earlier ``dataset.json``, of any version, even damaged."""
     try:
         info = json.loads((folder / INFO_FILE).read_bytes())

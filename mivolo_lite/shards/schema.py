@@ -23,8 +23,11 @@ _INFO = {
     "crop_policy": dict,
     "groups": [str],
     "labels": {
-        **{"face": _COUNT, "body": _COUNT, "age": {"known": _COUNT, "ranges": _COUNT}},
-        **{"gender": dict.fromkeys(GENDERS, _COUNT), "group": {}},
+        "face": _COUNT,
+        "body": _COUNT,
+        "age": {"known": _COUNT, "ranges": _COUNT},
+        "gender": dict.fromkeys(GENDERS, _COUNT),
+        "group": {},
     },
     "shards": [{"file": str, "samples": _COUNT, "bytes": _COUNT}],
 }

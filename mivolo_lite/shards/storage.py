@@ -2,13 +2,10 @@
 
 import os
 import weakref
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
-from heapq import heappop, heappush
-from itertools import count
-from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeVar
+from itertools import count, groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +16,12 @@ from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.members import IMAGES, DamagedBytes, Members
 from mivolo_lite.shards.open_files import OpenFiles
+from mivolo_lite.shards.prefetch import AHEAD, NOW, FetchThreads, blocks_ahead
 from mivolo_lite.shards.remote import RemoteFolder
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.system import pread
 
-_SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
-_BLOCKS_REMEMBERED = 4096
-BlockName = TypeVar("BlockName", bound=Hashable)
-_NOW, _AHEAD = 0, 1  # what is needed now goes first
+_BLOCKS_REMEMBERED = 4096  # of which it is known where they lie
 
 
 class ShardFiles:
@@ -80,11 +75,9 @@ class ShardFiles:
 
     def _preads(self, shards: Iterable[int]) -> Iterator[Callable[[int, int], bytes]]:
         """How to read each of these shards, until the next one is asked for, which may close its file."""
-        latest = None
-        for shard in shards:
-            if shard != latest:
-                latest, pread = shard, self._pread(shard)
-            yield pread
+        for shard, neighbours in groupby(shards):
+            read = self._pread(shard)
+            yield from (read for _ in neighbours)
 
     def _pread(self, shard: int) -> Callable[[int, int], bytes]:
         return partial(pread, _open_files.descriptor((self._reader_id, shard), partial(self.index.open_shard, shard)))
@@ -128,7 +121,7 @@ class FetchedShards:
         self.block_samples, self.members = block_samples, Members(index.columns)
         self.block_start, self.block_size = cut_into_blocks(index.shard_sizes, block_samples)
         self._block = lru_cache(_BLOCKS_REMEMBERED)(self._look_up)
-        self._threads: _FetchThreads | None = None
+        self._threads: FetchThreads | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FetchedShards, (self.index, self.folder, self.block_samples)
@@ -147,9 +140,9 @@ class FetchedShards:
         if not missing and not ahead:
             return
         if self._threads is None or self._threads.process != os.getpid():
-            self._threads = _FetchThreads(partial(self._make, wait=False), self.index.cache.connections)
-        self._threads.add(missing, _NOW)
-        self._threads.add(ahead, _AHEAD)
+            self._threads = FetchThreads(partial(self._make, wait=False), self.index.cache.connections)
+        self._threads.add(missing, NOW)
+        self._threads.add(ahead, AHEAD)
         for block in reversed(missing):  # from the other end, as one more thread
             self._make(block)
 
@@ -187,14 +180,16 @@ class FetchedShards:
             out.write(data)
 
     def _check(self, block: Block, data: bytes) -> None:
-        def pread(size: int, offset: int) -> bytes:
+        """Raise DamagedBytes where a block's data are not what was indexed."""
+
+        def read(size: int, offset: int) -> bytes:
             start = offset - block.begin
             return data[start : start + size]
 
         for sample in block.samples:
             try:
                 for name in IMAGES:
-                    self.members.read(name, sample, pread)
+                    self.members.read(name, sample, read)
             except DamagedBytes as error:
                 raise DamagedBytes(
                     f"sample {self.index.key(sample)}: {error}; if the shards were changed, run `mivolo-lite index` "
@@ -249,72 +244,6 @@ class ConcatShards:
         local_samples = (local for _, local in self.index.split(samples))
         sets = zip(self.readers, local_samples, strict=True)
         return [image for reader, local in sets for image in reader.read_all(name, local)]
-
-
-def blocks_ahead(
-    batches: Iterable[Sequence[SampleRef]], blocks_of: Callable[[np.ndarray], Sequence[BlockName]], readahead: int
-) -> Iterator[tuple[Sequence[SampleRef], Sequence[BlockName]]]:
-    """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
-
-    Args:
-        batches: what will be read.
-        blocks_of: the blocks in which samples lie.
-        readahead: how many blocks to know before a batch needs them.
-    """
-    waiting: deque[tuple[Sequence[SampleRef], int]] = deque()
-    fetch: list[BlockName] = []
-    ahead, samples_ahead = 0, 0
-    recent: dict[BlockName, None] = {}  # the blocks of the latest batches
-    for refs in batches:
-        blocks = blocks_of(np.array([ref.sample for ref in refs]))
-        new_blocks = [block for block in blocks if block not in recent]
-        for block in blocks:
-            recent.pop(block, None)
-            recent[block] = None
-        while len(recent) > _BLOCKS_REMEMBERED:
-            recent.pop(next(iter(recent)))
-        fetch += new_blocks
-        waiting.append((refs, len(new_blocks)))
-        ahead, samples_ahead = ahead + len(new_blocks), samples_ahead + len(refs)
-        while waiting and (ahead - waiting[0][1] >= readahead or samples_ahead > _SAMPLES_AHEAD):
-            refs, batch_blocks = waiting.popleft()
-            ahead, samples_ahead = ahead - batch_blocks, samples_ahead - len(refs)
-            yield refs, fetch
-            fetch = []
-    for refs, _ in waiting:
-        yield refs, fetch
-        fetch = []
-
-
-class _FetchThreads:
-    """Threads of one process that fetch blocks, the most urgent first. They end when there is nothing left to do."""
-
-    def __init__(self, make: Callable[[int], None], limit: int):
-        self.make, self.limit, self.process = make, limit, os.getpid()
-        self._tasks: list[tuple[int, int, int]] = []
-        self._order, self._running, self._lock = count(), 0, Lock()
-
-    def add(self, blocks: Iterable[int], urgency: int) -> None:
-        with self._lock:
-            for block in blocks:
-                heappush(self._tasks, (urgency, next(self._order), block))
-            while self._running < min(self.limit, len(self._tasks)):
-                self._running += 1
-                Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while (block := self._next()) is not None:
-            try:
-                self.make(block)
-            except UserError:
-                pass  # whoever needs the block meets the same error, and says so
-
-    def _next(self) -> int | None:
-        with self._lock:
-            if self._tasks:
-                return heappop(self._tasks)[-1]
-            self._running -= 1
-            return None
 
 
 def open_shards(index: ShardIndex | ConcatIndex, block_samples: int) -> ShardFiles | FetchedShards | ConcatShards:

@@ -37,29 +37,29 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
     if unlabelled and (fields := info.get("fields")):
         listed = first_few(fields, _MOST_FIELDS)
         yield (
-            f"careful: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again, "
+            f"warning: no JSON has {' or '.join(unlabelled)}; it has {listed}: rename what is meant and index again, "
             "or name it to `mivolo-lite pack shards`"
         )
     if unread := info.get("unread"):
         yield (
-            f"careful: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "
+            f"warning: {unread['images']} images are not read, such as {unread['first']}: a sample has one face "
             "(.face.jpg or .jpg) and one body (.body.jpg), and its key ends at the first dot of a name"
         )
     yield from doubtful_of(index)
     if folders := info.get("folders_left_out"):
-        yield f"careful: tars in folders are not read: {first_few(folders, _MOST_FIELDS)}; index those on their own"
+        yield f"warning: tars in folders are not read: {first_few(folders, _MOST_FIELDS)}; index those on their own"
     if sum(name.startswith(EXTRA) for name in index.columns) == MOST_COLUMNS:
-        yield f"careful: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"
+        yield f"warning: of the labels' names, the {MOST_COLUMNS} that most samples have are kept at most"
 
 
 def doubtful_of(index: ShardIndex) -> Iterator[str]:
     """Lines on labels that no task or fold takes: numbers in some samples and words in others; samples of no fold."""
     column = index.columns.get(EXTRA + FOLD)
     if column is not None and (without := int(np.isnan(column).sum())):
-        yield f"careful: {count_of(without, 'sample')} of {len(index)} have no fold, so `folds` never takes them"
+        yield f"warning: {count_of(without, 'sample')} of {len(index)} have no fold, so `folds` never takes them"
     if mixed := index.info.get("mixed"):
         listed = first_few(mixed, _MOST_FIELDS)
         yield (
-            f"careful: numbers in some samples and words in others, so no task can learn {listed}; write one or the "
+            f"warning: numbers in some samples and words in others, so no task can learn {listed}; write one or the "
             "other, and nothing where it is unknown"
         )

@@ -37,8 +37,8 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"labels to learn from: {', '.join(f'{count} {name}' for name, count in trainer.labels.items())}")
     for line in _not_learnt(trainer):
         log(line)
-    for caution in _cautions(trainer):
-        log(f"careful: {caution}")
+    for warning in _warnings(trainer):
+        log(f"warning: {warning}")
     if config.data.exclude:
         indexes = [*trainer.reader.indexes, trainer.val_index]
         left_out = ", ".join(f"{count_left_out(index)} of {index.folder}" for index in indexes)
@@ -49,7 +49,7 @@ def announce_start(trainer: "Trainer") -> None:
         log(f"resumed at step {state.step}, {state.samples_seen} samples seen")
     if trainer.changed:
         changes = [f"{name} {now} (was {then})" for name, (then, now) in trainer.changed.items()]
-        log(f"careful: options have changed since the last start: {first_few(changes, 10)}")
+        log(f"warning: options have changed since the last start: {first_few(changes, 10)}")
 
 
 def _frozen_in_words(trainer: "Trainer") -> str:
@@ -66,20 +66,20 @@ def _not_learnt(trainer: "Trainer") -> Iterator[str]:
         yield f"{name}: nothing to learn it from, or of weight 0, so {answers}"
 
 
-def _cautions(trainer: "Trainer") -> Iterator[str]:
+def _warnings(trainer: "Trainer") -> Iterator[str]:
     """What is allowed and seldom meant."""
     yield from _unseen_inputs(trainer.estimator.inputs, trainer.reader.indexes)
     yield from _absent_classes(trainer)
-    yield from _cautions_of_options(trainer)
-    yield from _cautions_of_data(trainer)
+    yield from _option_warnings(trainer)
+    yield from _data_warnings(trainer)
 
 
-def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
+def _option_warnings(trainer: "Trainer") -> Iterator[str]:
     data, optim = trainer.config.data, trainer.config.optim
     if trainer.plan.global_batch > trainer.reader.samples:
         yield (
-            f"each step of {trainer.plan.global_batch} has samples more than once, of {trainer.reader.samples} that "
-            "there are; give a smaller optim.global_batch"
+            f"optim.global_batch {trainer.plan.global_batch}: more than the {trainer.reader.samples} training samples, "
+            "so each step has some more than once; give a smaller one"
         )
     for option in ("drop_face", "drop_body"):
         if getattr(data, option) and len(trainer.estimator.inputs) == 1:
@@ -87,7 +87,7 @@ def _cautions_of_options(trainer: "Trainer") -> Iterator[str]:
     if optim.warmup_epochs >= optim.epochs:
         yield f"optim.warmup_epochs {optim.warmup_epochs:g}: the learning rate rises to the end, after {optim.epochs:g}"
     if trainer.config.train.freeze and begins_random(trainer.config):
-        yield "train.freeze: what it holds has random weights; begin with others, by init_from or model.pretrained"
+        yield "train.freeze: the frozen parts have random weights; give trained ones, by init_from or model.pretrained"
     yield from unused_options(trainer.config)
 
 
@@ -97,7 +97,7 @@ def begins_random(config: RunConfig) -> bool:
     return bool(sources) and not any(sources) and not config.init_from
 
 
-def _cautions_of_data(trainer: "Trainer") -> Iterator[str]:
+def _data_warnings(trainer: "Trainer") -> Iterator[str]:
     validation, training = trainer.val_index, {index.digest: index for index in trainer.reader.indexes}
     if validation.digest in training:
         yield f"data.val {validation.folder} is trained on as well, so errors on other images are larger"

@@ -6,7 +6,7 @@ from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.distributed.cpus import rank_cpus
 from mivolo_lite.distributed.launch import Launch
 from mivolo_lite.loading.batch import INPUTS
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.workers import PREFETCHED
 from mivolo_lite.training.resource_checks import free_shared_memory
 

@@ -73,7 +73,8 @@ def capped(weight: Tensor, cap: float, frequency: Tensor | None = None) -> Tenso
     largest, order = weight.sort(descending=True)
     mass = frequency[order]
     tail_sum = (largest * mass).flip(0).cumsum(0).flip(0)
-    scale = (mass.sum() - cap * (mass.cumsum(0) - mass)) / tail_sum  # where all larger ones are capped
+    # The scale that makes the mean 1 where all larger weights are capped; the first that caps no other weight holds.
+    scale = (mass.sum() - cap * (mass.cumsum(0) - mass)) / tail_sum
     return (scale[(scale * largest <= cap).int().argmax()] * weight).clamp(max=cap)
 
 

@@ -34,7 +34,7 @@ class BrokenImages:
         """Remember what this rank met, each as "key.input: reason"."""
         self.unreported |= set(images) - self.reported
 
-    def share(self, step: int, log: Callable[[str], None]) -> None:
+    def gather(self, step: int, log: Callable[[str], None]) -> None:
         """Merge the lists of all ranks. All ranks must call it.
 
         Args:

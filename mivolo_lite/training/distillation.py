@@ -102,13 +102,14 @@ class Teachers:
         seen = torch.stack([_sees(teacher, images) for teacher in self.teachers])
         share = _shares(seen)
         all_have_distributions = all(probability is not None for probability in probabilities)
+        features = torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None
         return Answers(
             seen,
             share,
-            (share * torch.stack([age.mean for age, _ in estimates])).sum(0),
-            _mean(probabilities, seen) if all_have_distributions else None,
-            _mean([gender for _, gender in estimates], seen),
-            torch.cat([output["projection"].float() for output in outputs], 1) if self.feature_weight else None,
+            age=(share * torch.stack([age.mean for age, _ in estimates])).sum(0),
+            probability=_mean(probabilities, seen) if all_have_distributions else None,
+            gender=_mean([gender for _, gender in estimates], seen),
+            features=features,
         )
 
     def loss(self, output: dict[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:

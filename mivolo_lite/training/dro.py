@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.errors import UserError
 from mivolo_lite.ranges import float_range, int_range
-from mivolo_lite.training.subgroups import By, subgroups_of
+from mivolo_lite.training.subgroups import UNKNOWN, By, subgroups_of
 
 
 @dataclass
@@ -85,20 +85,18 @@ class GroupDro:
                 "more, and it takes two; set another label, or none, or a smaller optim.dro.fewest"
             )
         self.config = config
-        ones = np.ones(len(subgroup), dtype=np.float32)
-        weights = ones if weight is None else weight.cpu().numpy()
-        mass, count = (
-            np.bincount(subgroup[subgroup >= 0], values[subgroup >= 0])
-            for values in (weights if frequency is None else weights * frequency, ones)
-        )
-        self.share, self.adjustment, self.weight = (
-            torch.from_numpy(values.astype(np.float32)).to(device)
-            for values in (mass / mass.sum(), config.adjustment / np.sqrt(count), weights)
-        )
+        self.weight = torch.ones(len(subgroup), device=device) if weight is None else weight.to(device)
+        weights = self.weight.cpu().numpy() if frequency is None else self.weight.cpu().numpy() * frequency
         # Samples of no subgroup are in a column of their own, the last one.
-        self.subgroup = torch.from_numpy(np.where(subgroup < 0, len(self.names), subgroup)).to(device)
+        width = len(self.names) + 1
+        subgroup = np.where(subgroup == UNKNOWN, len(self.names), subgroup)
+        mass = np.bincount(subgroup, weights, width)[:-1]
+        count = np.bincount(subgroup, minlength=width)[:-1]
+        self.share = torch.tensor(mass / mass.sum(), dtype=torch.float32, device=device)
+        self.adjustment = torch.tensor(config.adjustment / np.sqrt(count), dtype=torch.float32, device=device)
+        self.subgroup = torch.from_numpy(subgroup).to(device)
         self.log_weight = torch.zeros_like(self.share)
-        self.sums = torch.zeros(3, len(self.names) + 1, device=device)
+        self.sums = torch.zeros(3, width, device=device)
 
     @property
     def q(self) -> Tensor:
@@ -147,7 +145,6 @@ class GroupDro:
         if set(state) != set(self.names):
             raise UserError(
                 f"--resume: the checkpoint weighs {', '.join(state) or 'no subgroups'}, this run "
-                f"{', '.join(self.names)}; "
-                "set optim.dro.by as it was, or start a new run"
+                f"{', '.join(self.names)}; set optim.dro.by as it was, or start a new run"
             )
         self.log_weight = torch.tensor([state[name] for name in self.names], device=self.log_weight.device)

@@ -36,6 +36,7 @@ _PEAKS: dict[str, dict[str, float]] = {
 the GPU has it, which training uses."""
 
 _BATCH = 4
+"""Samples of the batches whose operations are counted."""
 
 
 def peak_flops(name: str, precision: str) -> float | None:
@@ -79,8 +80,9 @@ def model_flops(estimator: Estimator, device: torch.device, precision: str) -> M
 def count_flops(estimator: Estimator, peak: float) -> ModelFlops:
     """Count an estimator's operations with fake tensors, with which nothing is computed. Its mode and weights stay.
 
-    They are linear in the samples and in the images of each input, so a few small batches tell all. A single image, and
-    a batch without any, are computed otherwise; and a MiVOLO adds one black image where any is missing.
+    They are linear in the samples and in the images of each input, so a few small batches tell both. Each has at least
+    two images of an input: models compute fewer in other ways. A MiVOLO adds a black image where one is missing, so the
+    two batches whose difference is an image both lack some.
     """
     inputs = estimator.inputs
     everything = _flops(estimator, dict.fromkeys(inputs, _BATCH)) / _BATCH

@@ -23,9 +23,8 @@ from mivolo_lite.evaluation.predict import Interrupted, predict
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import to_device
-from mivolo_lite.loading.loader import eval_loader
 from mivolo_lite.loading.readers import READERS
-from mivolo_lite.loading.workers import BatchLoader
+from mivolo_lite.loading.workers import BatchLoader, eval_loader
 from mivolo_lite.tasks import classes_to_learn, negated_tasks
 from mivolo_lite.training.announce import announce_end, announce_start, unmeasured
 from mivolo_lite.training.auto_workers import with_workers
@@ -81,7 +80,7 @@ class Trainer:
         require_shared_folder(self.folder, self.accelerator)
         self.checkpointer = Checkpointer(self.folder.checkpoints, self.accelerator, config.train.keep)
         self.resumed = self.checkpointer.latest() if config.resume == "auto" else None
-        self.preemption, self.schedule = Preemption(self.accelerator), SaveSchedule(config.train.save_every)
+        self.preemption, self.save_schedule = Preemption(self.accelerator), SaveSchedule(config.train.save_every)
         self._build()
         self._resume()
         self.broken = BrokenImages(self.folder, self.accelerator, config.train.max_broken, self.reader.samples)
@@ -110,10 +109,12 @@ class Trainer:
         """
         announce_start(self)
         is_main = self.accelerator.is_main_process
-        since = self.folder.begin_log(self.state.step, self.progress.total_steps) if is_main else (time.time(), 0.0)
-        self.throughput = Throughput(*since, self.flops)
+        first_start, step_seconds = (
+            self.folder.begin_log(self.state.step, self.progress.total_steps) if is_main else (time.time(), 0.0)
+        )
+        self.throughput = Throughput(first_start, step_seconds, self.flops)
         with self.heartbeat.working():
-            self._learn_all()
+            self._run_steps()
             self.checkpointer.wait()
         is_last = self.progress.steps_left == 0 or self._is_stale()
         complete = is_last and self.state.step == self.state.evaluated
@@ -123,6 +124,18 @@ class Trainer:
         self.close()
         return complete
 
+    def learn_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """The loss of a step at each learning rate, one after another, without saving and evaluating.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        self.throughput = Throughput()
+        for rate, batches in zip(rates, self._steps(), strict=False):
+            result = self._take_step(batches, rate)
+            self.heartbeat.progress()
+            yield self.step.mean_losses([result])["loss"]
+
     def close(self) -> None:
         """Close the log, the heartbeat and the process group. All ranks must call it."""
         self.logger.close()
@@ -130,7 +143,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
-    def _learn_all(self) -> None:
+    def _run_steps(self) -> None:
         # A run that ended between saving and evaluating begins with the evaluation.
         if self.state.evaluated < self.state.step and not self._evaluate():
             return
@@ -159,7 +172,7 @@ class Trainer:
         evaluation_due = self.progress.evaluation_due()
         if not evaluation_due:
             self.state.evaluated = self.state.step
-        if result.should_stop or evaluation_due or result.save_asked or self.schedule.due(self.state.step):
+        if result.should_stop or evaluation_due or result.save_asked or self.save_schedule.due(self.state.step):
             self._save()
         if result.should_stop:
             self.logger.log(f"preempted: saved at step {self.state.step}")
@@ -194,6 +207,11 @@ class Trainer:
         if is_main:
             trackers = start_trackers(self.config.train.trackers, self.folder.path, named_options(self.config), step)
         return RunLogger(self.folder, self.progress.total_steps, step, is_main, trackers)
+
+    def _val_loader(self) -> BatchLoader:
+        config, ranks = self.config, (self.accelerator.process_index, self.accelerator.num_processes)
+        inputs, size, batch = self.estimator.inputs, config.data.image_size, config.train.eval_batch
+        return eval_loader(self.val_index, inputs, size, batch, self.data.worker_count, *ranks)
 
     def _build(self) -> None:
         """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
@@ -302,7 +320,7 @@ class Trainer:
         """Learn from the micro-batches of one step, and count it."""
         self._begin_step(lr)
         try:
-            result = self.step(batches, self.state.step, self.schedule.asks())
+            result = self.step(batches, self.state.step, self.save_schedule.asks())
         except Diverged:
             self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
             raise
@@ -358,7 +376,7 @@ class Trainer:
         error = validation_error(metrics, self.unlearnt)
         is_measured = math.isfinite(error)
         if not (is_measured or self.folder.has_best()):  # said once
-            self.logger.log(f"careful: {unmeasured(self)}, so `best` has the latest weights")
+            self.logger.log(f"warning: {unmeasured(self)}, so `best` has the latest weights")
         is_best = self.state.count_evaluation(error)
         self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
         self.logger.log_metrics(
@@ -391,26 +409,14 @@ class Trainer:
         self.state.subgroups = {} if self.dro is None else self.dro.state()
         with self.throughput.spent("evaluating or saving"):
             seconds = self.checkpointer.save(self.state, self.engine, self.average)
-        self.schedule.saved()
+        self.save_schedule.saved()
         self.heartbeat.progress()
         if seconds is not None:
             self.logger.log_metrics("save", self.state.step, {"seconds": seconds, **self.throughput.total()})
 
-    def learn_at(self, rates: Iterable[float]) -> Iterator[float]:
-        """The loss of a step at each learning rate, one after another, without saving and evaluating.
-
-        Raises:
-            Diverged: a loss is not finite.
-        """
-        self.throughput = Throughput()
-        for rate, batches in zip(rates, self._steps(), strict=False):
-            result = self._take_step(batches, rate)
-            self.heartbeat.progress()
-            yield self.step.mean_losses([result])["loss"]
-
     def _log(self, results: list[StepResult]) -> None:
         """The mean over the last steps, summed over the ranks' shares."""
-        self.broken.share(self.state.step, self.logger.log)
+        self.broken.gather(self.state.step, self.logger.log)
         samples, steps_left = len(results) * self.plan.global_batch, self.progress.steps_left
         losses = self.step.mean_losses(results)
         require_learnt(losses["loss"], samples, self.reader.samples)
@@ -430,8 +436,3 @@ class Trainer:
             },
             in_words(measured, times=not self.logger.interactive),  # the bar has its own
         )
-
-    def _val_loader(self) -> BatchLoader:
-        config, ranks = self.config, (self.accelerator.process_index, self.accelerator.num_processes)
-        inputs, size, batch = self.estimator.inputs, config.data.image_size, config.train.eval_batch
-        return eval_loader(self.val_index, inputs, size, batch, self.data.worker_count, *ranks)

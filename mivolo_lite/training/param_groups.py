@@ -79,29 +79,29 @@ def _names_of(estimator: Estimator, parts: Sequence[str]) -> set[str]:
     Raises:
         UserError: the model has no such part.
     """
-    of_parts = _parameters_of_parts(estimator)
+    by_part = _parameters_of_parts(estimator)
     for part in parts:
-        if part not in of_parts:
-            hint = did_you_mean(part, of_parts, f"it has {first_few(list(of_parts), 5) or 'none'}")
+        if part not in by_part:
+            hint = did_you_mean(part, by_part, f"it has {first_few(list(by_part), 5) or 'none'}")
             raise UserError(f"train.freeze: this model has no {part!r:.60}{hint}")
-    return set().union(*(of_parts[part] for part in parts))
+    return set().union(*(by_part[part] for part in parts))
 
 
 def _parameters_of_parts(estimator: Estimator) -> dict[str, set[str]]:
     """All that ``Freeze`` may be given, with the names of its parameters: branches, backbone, stem, timm's modules."""
     names = {name for name, _ in estimator.named_parameters()}
-    of_parts = defaultdict(set, {part: _within(names, modules) for part, modules in estimator.model.branches.items()})
+    by_part = defaultdict(set, {part: _within(names, modules) for part, modules in estimator.model.branches.items()})
     backbones = list(_backbones(estimator))
     for _, layers in backbones:
-        of_parts["backbone"] |= set(layers)
-        of_parts["stem"] |= {name for name, layer in layers.items() if not layer}
-    of_modules: dict[str, set[str]] = defaultdict(set)
+        by_part["backbone"] |= set(layers)
+        by_part["stem"] |= {name for name, layer in layers.items() if not layer}
+    by_module: dict[str, set[str]] = defaultdict(set)
     for prefix, layers in backbones:
         for name in layers:
             for module in _modules_around(name.removeprefix(prefix)):
-                of_modules[module].add(name)
-    of_all = of_parts | of_modules | of_parts  # a part is listed before timm's modules, and hides one of its name
-    return {part: parameters for part, parameters in of_all.items() if parameters}
+                by_module[module].add(name)
+    named = by_part | by_module | by_part  # a part is listed before timm's modules, and hides one of its name
+    return {part: parameters for part, parameters in named.items() if parameters}
 
 
 def _modules_around(name: str) -> Iterator[str]:

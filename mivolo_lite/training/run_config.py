@@ -8,7 +8,7 @@ import yaml
 
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.methods.interface import AgeSpan
 from mivolo_lite.option_values import flat_options
 from mivolo_lite.tasks import Task

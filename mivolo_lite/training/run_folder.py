@@ -140,18 +140,8 @@ class RunFolder:
         records = list(read_records(self.metrics))
         lines = read_file(self.metrics).splitlines(keepends=True)
         unfinished = bool(lines) and not lines[-1].endswith(b"\n")
-        remaining = [
-            record
-            for record in records
-            if isinstance(record.get("step"), int)
-            and (
-                record.get("kind") == "start"
-                or record["step"] < step
-                or record["step"] == step
-                and (evaluated or record.get("kind") != "val")
-            )
-        ]
-        write_text(self.metrics, "".join(to_line(record) for record in remaining))
+        kept = (record for record in records if _is_kept(record, step, evaluated))
+        write_text(self.metrics, "".join(map(to_line, kept)))
         return max(0, len(lines) - len(records) - unfinished)
 
     @property
@@ -178,3 +168,11 @@ class RunFolder:
         locked.truncate(0)
         locked.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         locked.flush()
+
+
+def _is_kept(record: dict[str, Any], step: int, evaluated: bool) -> bool:
+    """Whether a line of the log stays where a run resumes after this step."""
+    kind, logged = record.get("kind"), record.get("step")
+    if not isinstance(logged, int):
+        return False
+    return kind == "start" or logged < step or (logged == step and (evaluated or kind != "val"))

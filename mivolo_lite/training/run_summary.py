@@ -65,10 +65,10 @@ def best_evaluation(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 def in_lines(summary: dict[str, Any]) -> str:
     """The summary for people, a line for each thing that is known."""
-    of_total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
+    total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
     lines = {
         "run": summary["run"] + (", complete" if summary["complete"] else ""),
-        "step": f"{summary['step']}{of_total}",
+        "step": f"{summary['step']}{total}",
         "epoch": _formatted(summary["epoch"], "{:.3g}"),
         "best error": _best_error(summary),
         "best weights": summary["best_weights"],

@@ -16,7 +16,7 @@ from mivolo_lite.distributed.preemption import own_flags
 from mivolo_lite.errors import UserError
 from mivolo_lite.interfaces import interface_error
 from mivolo_lite.loading.batch import Batch
-from mivolo_lite.loading.mixup import mixed
+from mivolo_lite.loading.mixup import mix
 from mivolo_lite.models.missing import uncounted_batches
 from mivolo_lite.randomness import seed_of
 from mivolo_lite.tasks import Task
@@ -98,13 +98,13 @@ class OptimizerStep:
         samples = sum(map(len, batches)) * self.accelerator.num_processes
         total = torch.zeros(3 + len(self.tasks), device=self.accelerator.device)
         outputs = []
-        for index, (batch, parts) in enumerate(map(mixed, batches)):
+        for index, (batch, parts) in enumerate(map(mix, batches)):
             last = index == len(batches) - 1
             with self.engine.micro_batch(last):
                 output = self.engine.forward(batch.images())
-                of_labels = torch.stack([self._label_losses(output, labels, share) for labels, share in parts]).sum(0)
-                of_teachers = self._teacher_loss(output, batch)
-                losses = torch.cat([of_labels / known, of_teachers[None] / samples])
+                label_losses = [self._label_losses(output, labels, share) for labels, share in parts]
+                teacher_loss = self._teacher_loss(output, batch)
+                losses = torch.cat([torch.stack(label_losses).sum(0) / known, teacher_loss[None] / samples])
                 total = total + losses.detach()
                 outputs.append(output["age"].detach())
                 if last:
@@ -162,7 +162,7 @@ class OptimizerStep:
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
 
     def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
-        """(B,) as the method gives it, or by the weight of each sample's subgroup."""
+        """(B,) losses of the method, weighted by the samples' subgroups where there is a ``dro``."""
         loss = self.method.loss(output, batch.age)
         if loss.shape != batch.age.known.shape:  # it would be broadcast
             raise interface_error(

@@ -379,7 +379,7 @@ def test_names_that_two_folders_share_are_warned_of(faces, tmp_path, capsys):
         index_shards(tmp_path / name)
     arguments = [f"{tmp_path}/one", f"{tmp_path}/two", "--out", f"{tmp_path}/out", "--fix", f"{tmp_path}/leave.txt"]
     main(["audit", *arguments, "--workers", "1"])
-    assert "careful: 1 of these names also belong to samples that should stay" in capsys.readouterr().out
+    assert "warning: 1 of these names also belong to samples that should stay" in capsys.readouterr().out
     (line,) = (tmp_path / "leave.txt").read_text().splitlines()
     assert line.startswith(f"{tmp_path}/one/k1\t")
     names = read_exclusions(tmp_path / "leave.txt")

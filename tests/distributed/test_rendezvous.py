@@ -13,7 +13,7 @@ from tests.ports import free_ports
 @pytest.fixture
 def ranks(monkeypatch):
     """The environments of three ranks, which wait a second."""
-    monkeypatch.setattr(rendezvous, "_EVERY", 0.3)
+    monkeypatch.setattr(rendezvous, "_REPORT_INTERVAL", 0.3)
     (port,) = free_ports(1)
     place = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [place | {"RANK": str(rank), "MIVOLO_RENDEZVOUS_TIMEOUT": "1"} for rank in range(3)]

@@ -268,7 +268,7 @@ def test_ages_of_which_next_to_nothing_is_known_are_left_out_and_named():
     for lo, wide in ((18.0, 60), (70.0, 0)):
         calibration = fitted(np.append(exact, [lo] * 60), np.append(exact, [116.0] * 60))
         assert calibration["wide"] == wide and (calibration == alone | {"wide": 60}) == bool(wide)
-        named = "careful: 60 ages are ranges of more than 50 years" in calibration_table(calibration)
+        named = "warning: 60 ages are ranges of more than 50 years" in calibration_table(calibration)
         assert named == bool(wide)
     with pytest.raises(ValueError, match="0 known ages are too few .*60 ranges of more than 50 years are left out"):
         fitted(np.full(60, 18.0), np.full(60, 116.0))

@@ -12,52 +12,26 @@ from safetensors.torch import load_file
 from mivolo_lite.cli import main
 from mivolo_lite.distributed.accelerator import forget_earlier_run
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation import evaluation_report
-from mivolo_lite.evaluation.evaluate import COLUMNS, evaluate
+from mivolo_lite.estimator import Estimator
+from mivolo_lite.evaluation.evaluate import INPUT_SETS, evaluate
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.files import save_tensors
-from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.reporting.plot_folder import LIST
 from mivolo_lite.shards.sample_ref import SampleRef
+from tests.evaluation.untrained import SIDE, save
 from tests.shards.tiny_shards import damage, make_shards
 
-SAMPLES, SIDE = 30, 32
-DUAL = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+SAMPLES = 30
 HAS = {"face": (0, 2), "body": (1, 2), "both": (0, 1, 2)}  # of the three types of samples in the tiny shards
 TRUTH = ["key", "age", "gender", "group"]
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("shards"), [20, SAMPLES - 20])
-
-
-@pytest.fixture(scope="module")
-def dual(tmp_path_factory):
-    return save(DUAL, tmp_path_factory.mktemp("dual"))
-
-
-def save(model, folder, **options):
-    """An untrained estimator, its statistics unlike those of a new one."""
-    torch.manual_seed(1)
-    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE, **options))
-    noise = Images.of(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8))
-    estimator(**{name: noise for name in estimator.inputs})
-    estimator.save(folder)
-    return folder
 
 
 def rows_of(folder):
     with open(folder / "predictions.csv", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch):
-    """What a report shows is tested elsewhere."""
-    monkeypatch.setattr(evaluation_report, "write_evaluation_report", lambda *_: None)
 
 
 @pytest.mark.slow
@@ -72,7 +46,7 @@ def test_each_column_is_the_model_shown_these_images_alone(dual, index, tmp_path
         "age_spread_face", "age_spread_body", "age_spread_both",
     ]  # fmt: skip
     estimator = Estimator.load(dual)
-    for name, shown in COLUMNS.items():
+    for name, shown in INPUT_SETS.items():
         dataset = ShardDataset(index, shown, SIDE)
         for number, row in enumerate(rows):
             assert row["key"] == index.key(number)

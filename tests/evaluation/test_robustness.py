@@ -8,46 +8,21 @@ import torch
 
 from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
-from mivolo_lite.estimator import Card, Estimator
-from mivolo_lite.evaluation import evaluation_report
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.plots import robustness_plots
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SubsetSampler, choose, degradation
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
-from tests.shards.tiny_shards import make_shards
+from tests.evaluation.untrained import SIDE
 from tests.training.forked_ranks import TORCHRUN, run_launched
 
-SAMPLES, SIDE = 30, 32
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("shards"), [20, SAMPLES - 20])
-
-
-@pytest.fixture(scope="module")
-def dual(tmp_path_factory):
-    """An untrained estimator of two inputs, its statistics unlike those of a new one."""
-    torch.manual_seed(1)
-    model = {"name": "dual", "face": "test_resnet", "body": "test_vit", "dim": 16}
-    estimator = Estimator(Card(model, {"name": "classification"}, {"min_age": 0, "max_age": 100}, SIDE))
-    noise = Images.of(torch.randint(0, 256, (8, 3, SIDE, SIDE), dtype=torch.uint8))
-    estimator(**{name: noise for name in estimator.inputs})
-    folder = tmp_path_factory.mktemp("dual")
-    estimator.save(folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch):
-    """What a report shows is tested elsewhere."""
-    monkeypatch.setattr(evaluation_report, "write_evaluation_report", lambda *_: None)
+SAMPLES = 30
 
 
 def close(one, other, rel=1e-4):

@@ -10,7 +10,7 @@ import torch
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
 from mivolo_lite.loading.device import page_locked, to_device
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from tests.loading.test_loading import INPUTS, folder  # noqa: F401
 
@@ -18,8 +18,8 @@ from tests.loading.test_loading import INPUTS, folder  # noqa: F401
 class NotedCuda:
     """Plays ``torch.cuda``."""
 
-    def __init__(self, refused=()):
-        self.notes, self.refused = [], refused
+    def __init__(self):
+        self.notes, self.refused = [], []
 
     def Stream(self, device):  # noqa: N802
         return SimpleNamespace(record_event=self.record_event)
@@ -43,6 +43,13 @@ class NotedCuda:
         return SimpleNamespace(cudaHostRegister=register, cudaHostUnregister=lambda address: self.notes.append(address))
 
 
+@pytest.fixture
+def cuda(monkeypatch):
+    played = NotedCuda()
+    monkeypatch.setattr("mivolo_lite.loading.device.cuda", played)
+    return played
+
+
 class NotedBatch:
     """Plays a batch."""
 
@@ -59,38 +66,35 @@ class NotedBatch:
         self.notes.append("keep")
 
 
-def test_a_batchs_memory_is_given_back_when_its_copy_is_done_and_no_sooner():
-    cuda = NotedCuda()
-
+def test_a_batchs_memory_is_given_back_when_its_copy_is_done_and_no_sooner(cuda):
     def decoded():
         for _ in range(2):
             cuda.notes.append("decode")
             yield NotedBatch(cuda.notes)
 
-    for _ in to_device(decoded(), torch.device("cuda"), cuda=cuda):
+    for _ in to_device(decoded(), torch.device("cuda")):
         cuda.notes.append("compute")
     assert cuda.notes == ["decode", "copy", "compute waits", "keep", "compute", "copied"] * 2
 
 
-def test_a_consumer_that_stops_waits_for_the_copy_as_well():
-    cuda = NotedCuda()
-    batches = to_device([NotedBatch(cuda.notes)], torch.device("cuda"), cuda=cuda)
+def test_a_consumer_that_stops_waits_for_the_copy_as_well(cuda):
+    batches = to_device([NotedBatch(cuda.notes)], torch.device("cuda"))
     next(batches)
     batches.close()
     assert cuda.notes[-1] == "copied"
 
 
-def test_memory_is_locked_once_and_unlocked_unless_the_system_refused():
+def test_memory_is_locked_once_and_unlocked_unless_the_system_refused(cuda):
     one, other = torch.zeros(10), torch.zeros(3)
-    cuda = NotedCuda(refused=[other.data_ptr()])
-    with page_locked([one, other], cuda):
+    cuda.refused = [other.data_ptr()]
+    with page_locked([one, other]):
         assert cuda.notes == [("lock", one.data_ptr(), 40), ("lock", other.data_ptr(), 12)]
     assert cuda.notes[2:] == [one.data_ptr()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
+def test_views_are_the_same_batches_and_lie_in_memory_that_is_used_again(folder, workers):  # noqa: F811
     loader = eval_loader(ShardIndex.load(folder), INPUTS, 16, 10, workers)
     expected, memory, addresses = list(loader), [], []
 
@@ -99,7 +103,7 @@ def test_lent_batches_are_the_same_and_lie_in_memory_that_is_used_again(folder, 
         memory.extend(buffers)
         yield
 
-    for batch, other in zip(loader.lent(noted), expected, strict=True):
+    for batch, other in zip(loader.views(noted), expected, strict=True):
         assert batch.sample.equal(other.sample)
         assert batch.face.pixels.equal(other.face.pixels) and batch.body.pixels.equal(other.body.pixels)
         addresses.append(batch.face.pixels.data_ptr())

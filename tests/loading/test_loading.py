@@ -11,10 +11,11 @@ from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges
-from mivolo_lite.loading.loader import DataConfig, eval_loader
 from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.loading.transforms import AugmentConfig
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.sample_ref import SampleRef

@@ -12,9 +12,9 @@ from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.packed import Images
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig
-from mivolo_lite.loading.mixup import Mixup, MixupConfig, interpolated, mixed
+from mivolo_lite.loading.mixup import Mixup, MixupConfig, interpolate, mix
 from mivolo_lite.loading.order import GlobalOrder
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.sampler import TrainSampler
@@ -108,7 +108,7 @@ def test_c_mixup_samples_partners_by_a_gaussian_of_the_age_difference():
 def test_c_mixup_interpolates_the_ages():
     batch = planned(batch_of([20, 24, 31, 33]), bandwidth=4.0)
     mixing, age = batch.mixing, batch.age
-    _, parts = mixed(batch)
+    _, parts = mix(batch)
     for labels, _ in parts:
         expected = mixing.share * age.lo + (1 - mixing.share) * age.lo[mixing.partner]
         torch.testing.assert_close(labels.age.lo, expected)
@@ -124,7 +124,7 @@ def test_deviations_are_interpolated_where_both_are_known():
     torch.testing.assert_close(std, share * torch.tensor([0.5, 4.0]) + (1 - share) * torch.tensor([4.0, 0.5]))
     assert (planned(one, bandwidth=4.0).mixing.age.std == 0).all()
     # Of a partner whose box lies outside the image there is nothing: neither is its deviation missed.
-    assert interpolated(one.age, torch.tensor([1, 0]), torch.ones(2)).std.tolist() == [2, 0]
+    assert interpolate(one.age, torch.tensor([1, 0]), torch.ones(2)).std.tolist() == [2, 0]
 
 
 def test_a_partner_has_the_same_images_and_a_known_age_likewise():
@@ -142,13 +142,13 @@ def test_a_partner_has_the_same_images_and_a_known_age_likewise():
 def test_without_a_partner_nothing_is_mixed():
     assert planned(batch_of([30])).mixing is None
     assert planned(batch_of([30, 30], known=torch.tensor([True, False]))).mixing is None
-    assert mixed(batch_of([30]))[1][0][1] == 1.0
+    assert mix(batch_of([30]))[1][0][1] == 1.0
 
 
 def test_mixup_by_hand_of_face_and_body_with_one_partner_and_share():
     face, body = torch.tensor([True, True, True, False]), torch.tensor([True, True, True, True])
     batch = planned(batch_of([1, 2, 3, 4], face, body=body))
-    images, _ = mixed(batch)
+    images, _ = mix(batch)
     partner, share = batch.mixing.partner, batch.mixing.share
     assert partner[3] == 3
     for row in range(3):
@@ -164,7 +164,7 @@ def test_mixup_by_hand_of_face_and_body_with_one_partner_and_share():
 
 def test_cutmix_puts_in_a_box_of_the_size_that_the_share_says():
     batch = planned(batch_of(range(40)), mixup_alpha=0.0, cutmix_alpha=1.0)
-    images, _ = mixed(batch)
+    images, _ = mix(batch)
     for row, partner, share in zip(range(40), batch.mixing.partner.tolist(), batch.mixing.share.tolist(), strict=True):
         own, other, found = noise(row), noise(partner), images.face.pixels[row]
         is_others = ((found == other) & (found != own)).any(0)
@@ -205,7 +205,7 @@ def test_workers_mix_as_one_process_does(people):
     for workers in (0, 2):
         dataset = ShardDataset(index, ["face", "body"], 32, config.changes(3))
         batches = BatchLoader(dataset, TrainSampler(order, plan, 0, 0, 5), workers)
-        found.append([mixed(batch) for batch in batches])
+        found.append([mix(batch) for batch in batches])
     for (one, parts), (other, other_parts) in zip(*found, strict=True):
         assert torch.equal(one.face.pixels, other.face.pixels) and torch.equal(one.body.pixels, other.body.pixels)
         assert len(parts) == len(other_parts) == 2 and torch.equal(parts[1][1], other_parts[1][1])

@@ -14,7 +14,7 @@ import webdataset as wds
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading import stream_source
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.readers import StreamReader
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.sample import Labels, Sample

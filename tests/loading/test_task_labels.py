@@ -12,8 +12,8 @@ import torch
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.batch import Batch
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig
 from mivolo_lite.loading.readers import READERS, IndexReader, StreamReader
 from mivolo_lite.loading.task_labels import label_number, task_columns
 from mivolo_lite.loading.transforms import AugmentConfig

@@ -8,19 +8,19 @@ import psutil
 import pytest
 
 from mivolo_lite.errors import MachineError, UserError, in_one_line
-from mivolo_lite.loading.workers import carried
+from mivolo_lite.loading.workers import as_user_error
 from tests.training.launching import REPOSITORY
 
 
 def test_what_a_worker_raises_is_one_line_with_the_exit_code_of_its_kind():
     gone = FileNotFoundError(2, "No such file or directory", "a.tar")
-    assert str(carried(gone)) == "a.tar: No such file or directory" and carried(gone).exit_code == 1
+    assert str(as_user_error(gone)) == "a.tar: No such file or directory" and as_user_error(gone).exit_code == 1
     bad = UserError("bad input")
-    assert carried(bad) is bad and bad.exit_code == 2
+    assert as_user_error(bad) is bad and bad.exit_code == 2
     try:
         raise ValueError("a\nb")
     except ValueError as error:
-        line = str(carried(error))
+        line = str(as_user_error(error))
     assert line.startswith("a loader's worker failed: ValueError: a b (") and "test_workers.py, line" in line
 
 
@@ -33,7 +33,7 @@ def test_what_torch_says_of_a_dead_worker_is_one_line():
 READS = """
 import sys
 from mivolo_lite.shards.index import ShardIndex
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 batches = iter(eval_loader(ShardIndex.load(sys.argv[1]), ("face",), 16, 1, workers=2))
 next(batches)
 print("reads", flush=True)

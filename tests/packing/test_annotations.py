@@ -16,9 +16,9 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
+from mivolo_lite.packing.crops import body_around
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
-from mivolo_lite.packing.sources.labelled import body_around
 from mivolo_lite.packing.sources.source import Rejected
 
 HEADER = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"

@@ -153,7 +153,7 @@ def test_a_column_of_folds_is_kept_and_the_samples_stay_together(source, tmp_pat
     index = ShardIndex.load(tmp_path / "out" / "all")
     assert fold_numbers(index) == [1, 2, 3] and len(select_folds(index, [2])) == 3
     printed = capsys.readouterr().out
-    assert "Fold is fold" in printed and "careful: 1 sample of 10 have no fold, so `folds` never takes them" in printed
+    assert "Fold is fold" in printed and "warning: 1 sample of 10 have no fold, so `folds` never takes them" in printed
     with pytest.raises(UserError, match="fold 'first' is no number; write folds as numbers"):
         source("path,age,fold", "0.jpg,31,first")
 

@@ -8,7 +8,7 @@ import pytest
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import NO_CODE
-from mivolo_lite.loading.loader import DataConfig, DataSetConfig
+from mivolo_lite.loading.config import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.loading.transforms import AugmentConfig
 from mivolo_lite.shards.cache import CacheConfig

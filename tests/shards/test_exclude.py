@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import DataConfig, eval_loader
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.readers import IndexReader, StreamReader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.exclude import count_left_out, leave_out, read_exclusions
 from mivolo_lite.shards.index import ShardIndex

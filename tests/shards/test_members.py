@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.concat import ConcatIndex
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.scan import index_shards

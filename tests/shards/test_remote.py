@@ -17,9 +17,10 @@ import pytest
 
 from mivolo_lite.distributed.batch_plan import BatchPlan
 from mivolo_lite.errors import UserError
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.loading.dataset import ShardDataset
-from mivolo_lite.loading.loader import DataConfig, eval_loader
 from mivolo_lite.loading.readers import IndexReader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards import remote
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.index import ShardIndex
@@ -226,7 +227,7 @@ def test_every_block_is_announced_once_and_in_time(http, tmp_path, readahead):
 
 
 def test_the_schedule_does_not_run_away_where_all_blocks_are_known(http, tmp_path, monkeypatch):
-    monkeypatch.setattr("mivolo_lite.shards.storage._SAMPLES_AHEAD", 100)
+    monkeypatch.setattr("mivolo_lite.shards.prefetch._SAMPLES_AHEAD", 100)
     shards = ShardDataset(ShardIndex.load(http.url, cache(tmp_path)), INPUTS, 16).shards
     taken = []
     endless = (taken.append(n) or [SampleRef(0, n % 20) for n in range(10)] for n in range(10**9))

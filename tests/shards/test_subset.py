@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.loader import DataConfig, DataSetConfig
+from mivolo_lite.loading.config import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.loading.task_labels import age_stds
 from mivolo_lite.shards.index import ShardIndex

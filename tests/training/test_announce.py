@@ -10,7 +10,7 @@ import pytest
 from mivolo_lite.cli import main
 from mivolo_lite.config import read_run_config
 from mivolo_lite.labels import GENDERS
-from mivolo_lite.loading.loader import DataConfig
+from mivolo_lite.loading.config import DataConfig
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.training.announce import _unseen_inputs, announce_end, begins_random
 
@@ -99,10 +99,10 @@ def test_what_is_seldom_meant_is_named(people, tmp_path, capsys):
         "--optim.power", "2", "--train.freeze", "[stem]",
     ])  # fmt: skip
     said = capsys.readouterr().out
-    assert "careful: gender: no training sample is F\n" in said
-    assert "careful: group: no training sample is Martian\n" in said
-    assert "careful: optim.power: optim.schedule cosine has no such option\n" in said
-    assert f"careful: each step of 500 has samples more than once, of {len(index) - len(women)} that there are;" in said
-    assert "careful: optim.warmup_epochs 2: the learning rate rises to the end, after 1\n" in said
-    assert "careful: train.freeze: what it holds has random weights; begin with others" in said
-    assert "careful: data.drop_face: nothing is hidden from a model with one input\n" in said
+    assert "warning: gender: no training sample is F\n" in said
+    assert "warning: group: no training sample is Martian\n" in said
+    assert "warning: optim.power: optim.schedule cosine has no such option\n" in said
+    assert f"warning: optim.global_batch 500: more than the {len(index) - len(women)} training samples, so" in said
+    assert "warning: optim.warmup_epochs 2: the learning rate rises to the end, after 1\n" in said
+    assert "warning: train.freeze: the frozen parts have random weights; give trained ones" in said
+    assert "warning: data.drop_face: nothing is hidden from a model with one input\n" in said

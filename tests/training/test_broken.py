@@ -22,17 +22,17 @@ def images(first, last):
 def test_the_limit_is_a_share_or_a_number(tmp_path, limit, samples, most):
     broken = BrokenImages(RunFolder(tmp_path), Accelerator(cpu=True), limit, samples)
     broken.add(images(0, most))
-    broken.share(1, print)
+    broken.gather(1, print)
     broken.add(images(0, most + 1))  # those met again count once
     with pytest.raises(UserError, match=f"{most + 1} images cannot be decoded, more than train.max_broken"):
-        broken.share(2, print)
+        broken.gather(2, print)
 
 
 def test_it_says_so_on_the_console_once_and_knows_them_after_a_resume(tmp_path, capsys):
     for _ in range(2):
         broken = BrokenImages(RunFolder(tmp_path), Accelerator(cpu=True), 0.5, 100)
         broken.add(images(0, 2))
-        broken.share(5, print)
+        broken.gather(5, print)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and said[0].startswith("2 training images cannot be decoded, the latest 00001.face: it is")
     lines = [json.loads(line) for line in (tmp_path / "broken.jsonl").read_text().splitlines()]
@@ -51,7 +51,7 @@ def share(rank, port, folder):
     broken = BrokenImages(RunFolder(folder), Accelerator(cpu=True), 14, 1000)
     broken.add(images(10 * rank, 10 * rank + 8))  # neither rank has too many alone
     with pytest.raises(UserError, match="^data.train: 16 images cannot be decoded"):
-        broken.share(1, lambda _: None)
+        broken.gather(1, lambda _: None)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def work(file, rank, processes, port, checkpointing, results):
     os.environ |= {"LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
     MODELS["mivolo_tiny"] = TinyMivolo
-    module._SHARDED = 1000  # these models' blocks are small
+    module._MIN_PARAMETERS = 1000  # these models' blocks are small
     launch = Launch.from_environment(os.environ, gpus=0)
     accelerator = launch.init_accelerator("bf16", BatchPlan.resolve(SIZE, None, processes), clip_norm=1.0)
     share = SIZE // processes

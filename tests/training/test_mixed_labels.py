@@ -79,7 +79,7 @@ def test_without_a_single_known_age(folders, tmp_path, train, method, capsys):
     log, val = train(f"{folders}/gender/train", "--method", method, "--optim.epochs", "0.2", val="gender/train")
     assert log[-1]["age_loss"] == 0 < log[-1]["gender_loss"]
     assert val["mae"] is None and val["gender_n"] == 800
-    assert f"careful: data.val {folders}/gender/train is trained on as well" in capsys.readouterr().out
+    assert f"warning: data.val {folders}/gender/train is trained on as well" in capsys.readouterr().out
     weights = load_file(tmp_path / "run" / "best" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from mivolo_lite.batch_labels import AgeRange
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.errors import UserError
-from mivolo_lite.loading.mixup import Mixup, MixupConfig, mixed
+from mivolo_lite.loading.mixup import Mixup, MixupConfig, mix
 from mivolo_lite.methods import METHODS
 from mivolo_lite.training.dro import DroConfig, GroupDro
 from mivolo_lite.training.optim import OptimConfig
@@ -37,7 +37,7 @@ def stepped(student, batch, **options):
 def by_hand(student, batch, ages, genders, weights):
     """A step on the sums of losses by label, with the labels and their weights given as lists."""
     student = copy.deepcopy(student).train()
-    output = student(**mixed(batch)[0].images())
+    output = student(**mix(batch)[0].images())
     total = 0.0
     for age, (gender, known), weight in zip(ages, genders, weights, strict=True):
         loss = student.method.loss(output["age"], age) / student.method.loss_unit

@@ -81,7 +81,7 @@ def test_too_few_pairs_to_measure_are_named_and_end_no_run_early(tmp_path, capsy
     printed = capsys.readouterr().out
     reason = "the validation error cannot be measured, as data.val has no age and no class to compare, "
     reason += "nor, for recognition, 30 pairs of images of one person and 30 of two"
-    assert printed.count(f"careful: {reason}") == 1 and f"complete: {reason}" in printed
+    assert printed.count(f"warning: {reason}") == 1 and f"complete: {reason}" in printed
     assert (
         "lowest validation error" not in printed
         and [line["error"] for line in log_of(tmp_path / "run", "val")] == [None] * 3

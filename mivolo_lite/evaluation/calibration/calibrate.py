@@ -19,7 +19,7 @@ from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
-from mivolo_lite.loading.loader import eval_loader
+from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 from mivolo_lite.wording import percent
@@ -123,7 +123,7 @@ def calibration_table(calibration: dict) -> str:
         lines.append(f"  too few ages of their own, so {instead}: {listed}")
     if calibration["wide"]:
         lines.append(
-            f"careful: {calibration['wide']} ages are ranges of more than {WIDEST} years, as 18+, and left out, so the "
+            f"warning: {calibration['wide']} ages are ranges of more than {WIDEST} years, as 18+, and left out, so the "
             "intervals are of images like the others"
         )
     temperature = calibration["gender_temperature"]

@@ -66,8 +66,8 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
     radii, few = _radii(by, names, age, lo, hi, level, people_of(identity, len(age)))
     gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
     is_female = np.array([name == "F" for name in predictions.gender])
-    of_genders = select(predictions.identity, gender_known)
-    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], of_genders)
+    gender_identity = select(predictions.identity, gender_known)
+    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], gender_identity)
     return {
         "level": float(level),
         "by": by,
@@ -156,13 +156,12 @@ def fit_temperature(logit: np.ndarray, is_female: np.ndarray, identity: Identity
     """The T that minimises the mean log loss of sigmoid(logit / T); None where these images have none.
 
     Few people, or one gender alone, say little of it. Where every gender is right, the loss falls as long as T does.
+    The loss is convex in 1 / T, so the root of its slope between T = 0.05 and 20 is found by bisection.
 
     Args:
         logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
         is_female: (N,) bool, the truth.
         identity: who is in each image.
-
-    The loss is convex in 1 / T, so the sign of its slope is halved to the root between T = 0.05 and 20.
     """
     all_right = ((logit > 0) == is_female).all()
     if count_people(identity, len(logit)) < LIMIT or len(np.unique(is_female)) < len(GENDERS) or all_right:

@@ -16,7 +16,7 @@ from mivolo_lite.evaluation.intervals import (
     select,
     share_interval,
 )
-from mivolo_lite.evaluation.metrics import by_number, has_name
+from mivolo_lite.evaluation.metrics import by_number, has_name, masks_by_name
 from mivolo_lite.labels import GENDERS
 
 BINS = 15
@@ -58,14 +58,16 @@ def gender_calibration(female: np.ndarray, gender: Names, identity: Identity = N
         if use.any()
     ]
     truth = np.where(is_female, probability, 1 - probability)
-    of = {name: is_female == (name == "F") for name in GENDERS}
+    masks = {name: is_female == (name == "F") for name in GENDERS}
     return {
         "n": len(is_correct),
         "confusion": {
             name: {estimated: int((answer[use] == (estimated == "F")).sum()) for estimated in GENDERS}
-            for name, use in of.items()
+            for name, use in masks.items()
         },
-        "accuracy": {name: float(is_correct[use].mean()) if use.sum() >= LIMIT else None for name, use in of.items()},
+        "accuracy": {
+            name: float(is_correct[use].mean()) if use.sum() >= LIMIT else None for name, use in masks.items()
+        },
         "ece": _ece(is_correct, confidence, bin_of),
         "ece_by_chance": _ece_by_chance(confidence, bin_of, person),
         "nll": float(-np.log(np.maximum(truth, _LEAST)).mean()),
@@ -87,9 +89,9 @@ def gender_accuracy_by(
     female: np.ndarray, gender: Names, subgroup: Names, identity: Identity = None
 ) -> dict[str, dict]:
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
-    rows, of, is_known = {}, np.array(subgroup, dtype=object), _is_known(female, gender)
-    for name in sorted({label for label in subgroup if label is not None}, key=by_number):
-        use = is_known & (of == name)
+    rows, is_known = {}, _is_known(female, gender)
+    for name, mask in masks_by_name(subgroup, by_number).items():
+        use = is_known & mask
         is_correct = (female[use] > 0.5) == _is_female(gender)[use]
         enough = len(is_correct) >= LIMIT
         rows[name] = {
@@ -149,24 +151,26 @@ def interval_coverage(
     is_inside = (lower[is_known][row_of] <= year) & (year <= upper[is_known][row_of])
     inside, width = np.zeros(len(lower)), upper - lower
     inside[is_known] = np.bincount(row_of, share * is_inside, is_known.sum())
+    masks = {subgroup: masks_by_name(names, by_number) for subgroup, names in subgroups.items()}
+    by = {
+        subgroup: {name: _coverage_row(is_known & mask, inside, width, identity) for name, mask in named.items()}
+        for subgroup, named in masks.items()
+    }
+    return _coverage_row(is_known, inside, width, identity) | {"by": by}
 
-    def row(use: np.ndarray) -> dict:
-        if use.sum() < LIMIT:
-            return {"n": int(use.sum()), "coverage": None, "interval": None, "width": None}
-        effect = design_effect(inside[use] - inside[use].mean(), select(identity, use))
-        return {
-            "n": int(use.sum()),
-            "coverage": float(inside[use].mean()),
-            "interval": as_pair(count_interval(round(inside[use].sum()) / effect, int(use.sum()) / effect)),
-            "width": float(width[use].mean()),
-        }
 
-    by = {}
-    for subgroup, names in subgroups.items():
-        of = np.array(names, dtype=object)
-        present = sorted({name for name in names if name is not None}, key=by_number)
-        by[subgroup] = {name: row(is_known & (of == name)) for name in present}
-    return row(is_known) | {"by": by}
+def _coverage_row(use: np.ndarray, inside: np.ndarray, width: np.ndarray, identity: Identity) -> dict:
+    """What ``interval_coverage`` says of the images (N,) bool that are used; ``inside``: (N,) from 0 to 1."""
+    inside, width, n = inside[use], width[use], int(use.sum())
+    if n < LIMIT:
+        return {"n": n, "coverage": None, "interval": None, "width": None}
+    effect = design_effect(inside - inside.mean(), select(identity, use))
+    return {
+        "n": n,
+        "coverage": float(inside.mean()),
+        "interval": as_pair(count_interval(round(inside.sum()) / effect, n / effect)),
+        "width": float(width.mean()),
+    }
 
 
 def _is_known(female: np.ndarray, gender: Names) -> np.ndarray:

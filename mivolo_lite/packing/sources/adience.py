@@ -8,9 +8,9 @@ from typing import Any, Literal
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import FOLD, IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 STRAY = {
     **dict.fromkeys(("2", "3"), "(0, 2)"),

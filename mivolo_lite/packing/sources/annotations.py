@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.packing.sources.columns import read_labels
-from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.table_source import TableSource
 
 
 class AnnotationSource(TableSource):

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD
 from mivolo_lite.packing.sources.cells import IMAGE, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 

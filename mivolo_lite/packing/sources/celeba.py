@@ -7,9 +7,9 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, LANDMARK_COLUMNS, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_or_none, first_there, pairs, words
 from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
 _FOLDERS = ("", "Anno/", "Eval/")

@@ -38,14 +38,14 @@ def is_absent(cell: str) -> bool:
     return cell in _ABSENT
 
 
-def is_known(cell: str) -> bool:
-    """Whether a cell of any other label says something: not nothing, -1, ``NA``, ``nan``, ``null`` or ``inf``."""
+def has_value(cell: str) -> bool:
+    """Whether a cell of another label is not empty, -1, ``NA``, ``nan``, ``null`` or ``inf``; it may say unknown."""
     return not is_absent(cell) and cell.lower() not in MISSING and not _is_infinite(cell)
 
 
 def is_person(cell: str) -> bool:
     """Whether a cell names somebody: all people called ``unknown`` or ``None`` would be one."""
-    return is_known(cell) and cell.lower() not in ("unknown", "none")
+    return has_value(cell) and cell.lower() not in ("unknown", "none")
 
 
 def is_unknown(cell: str) -> bool:
@@ -196,7 +196,7 @@ def other_labels(cells: Mapping[str, str], known_columns: Iterable[str]) -> dict
         for column, cell in cells.items()
         if column not in known_columns
         and column.isidentifier()
-        and (is_person(cell) if column == IDENTITY else is_known(cell))
+        and (is_person(cell) if column == IDENTITY else has_value(cell))
         and not (column == AGE_STD and is_unknown(cell))  # a word among numbers would cost the index the column
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 from mivolo_lite.labels import AGE_STD, IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, SPLIT
 from mivolo_lite.packing.sources.columns import read_labels
-from mivolo_lite.packing.sources.labelled import TableSource
+from mivolo_lite.packing.sources.table_source import TableSource
 
 
 class CsvSource(TableSource):

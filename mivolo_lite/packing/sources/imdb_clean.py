@@ -8,9 +8,9 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _BOX = ("x_min", "y_min", "x_max", "y_max")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, is_known
+from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, has_value
 from mivolo_lite.packing.sources.rows import Person
 
 
@@ -49,6 +49,6 @@ def _differing(person: Person) -> dict[str, int]:
     lines: dict[str, int] = {}
     for line in person.again:
         for column, cell in line.cells.items():
-            if column not in boxes and is_known(cell) and cell != person.cells[column]:
+            if column not in boxes and has_value(cell) and cell != person.cells[column]:
                 lines.setdefault(column, line.number)
     return lines

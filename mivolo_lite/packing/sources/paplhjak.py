@@ -7,8 +7,8 @@ from typing import Any
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, FOLD, IDENTITY
 from mivolo_lite.packing.sources.cells import CORNERS, IMAGE, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource, Whole
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.packing.sources.table_source import TableSource, Whole
 
 PROTOCOL = (
     {"train": range(6), "val": (6, 7), "test": (8, 9)},

@@ -9,9 +9,9 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, GenderCodes
 from mivolo_lite.packing.sources.files import image_files
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import words
 from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 AGES = {
     "personalLess15": "0-15",

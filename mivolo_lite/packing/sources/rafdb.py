@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mivolo_lite.packing.sources.cells import IMAGE, LANDMARK_COLUMNS, SPLIT, GenderCodes
-from mivolo_lite.packing.sources.labelled import TableSource
 from mivolo_lite.packing.sources.layout import first_there, words
 from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.packing.sources.table_source import TableSource
 
 EXPRESSIONS = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 GROUPS = ("Caucasian", "African-American", "Asian")

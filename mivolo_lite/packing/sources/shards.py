@@ -12,7 +12,7 @@ from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, IDENTITY
-from mivolo_lite.packing.sources.cells import GenderCodes, age_of, is_known, is_person
+from mivolo_lite.packing.sources.cells import GenderCodes, age_of, has_value, is_person
 from mivolo_lite.packing.sources.columns import unlabelled, usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
 from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
@@ -20,6 +20,7 @@ from mivolo_lite.packing.sources.table import cell_of
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.framing import is_cut_alike
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
+from mivolo_lite.shards.scan import earlier_info
 from mivolo_lite.shards.tars import Member, members_by_key
 
 _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
@@ -64,10 +65,11 @@ class ShardsSource(WholeImageSource):
         self.names = dict(zip(_MEANINGS, (age, gender, group, identity), strict=True))
         self.gender_of = GenderCodes(gender_codes)
         self.tars = _tars(self.images)
-        policies = [_earlier_policy(folder) for folder in sorted({(self.images / tar).parent for tar in self.tars})]
+        folders = sorted({(self.images / tar).parent for tar in self.tars})
+        policies = [earlier_info(folder)[0] for folder in folders]
         if not all(is_cut_alike(policy, policies[0]) for policy in policies):
             self.preface = [
-                f"careful: --in {self.images}: its folders were cropped by different rules; none is recorded"
+                f"warning: --in {self.images}: its folders were cropped by different rules; none is recorded"
             ]
         elif policies[0]:
             sizes = [size for size in (policies[0].get("crop_size"),) if isinstance(size, int)]
@@ -133,7 +135,7 @@ class ShardsSource(WholeImageSource):
         if is_person(cell_of(identity)) and not isinstance(identity, list):
             extra[IDENTITY] = identity
         gender = self._gender(cell_of(gender))
-        group = str(group) if is_known(cell_of(group)) else None
+        group = str(group) if has_value(cell_of(group)) else None
         return Labels(age_of(cell_of(age)), gender, group, {"source": item} | extra)
 
     def _gender(self, cell: str) -> str | None:
@@ -218,13 +220,3 @@ def _bytes(file: Any, member: Member, kind: str) -> bytes:
     if member.size > _MOST_BYTES[kind]:
         raise Rejected(f"{member.name} has {member.size} bytes, over {_MOST_BYTES[kind]}")
     return member.read(file)
-
-
-def _earlier_policy(folder: Path) -> dict[str, Any]:
-    """The crop policy that the folder's own ``dataset.json`` records, if any."""
-    try:
-        info = json.loads((folder / "dataset.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    policy = info.get("crop_policy") if isinstance(info, dict) else None
-    return policy if isinstance(policy, dict) else {}

@@ -1,4 +1,4 @@
-"""The data options of a run, and the loader of an evaluation."""
+"""The data options of a run."""
 
 import os
 from dataclasses import dataclass, field
@@ -6,11 +6,9 @@ from itertools import combinations
 from math import isfinite
 from typing import Annotated, Any, Literal
 
-from mivolo_lite.loading.dataset import ShardDataset, TrainingChanges
+from mivolo_lite.loading.dataset import TrainingChanges
 from mivolo_lite.loading.mixup import MixupConfig
-from mivolo_lite.loading.sampler import EvalSampler
 from mivolo_lite.loading.transforms import AugmentConfig
-from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.ranges import Probability, int_range
 from mivolo_lite.shards.cache import CacheConfig
 from mivolo_lite.shards.index import ShardIndex
@@ -156,17 +154,3 @@ class DataConfig:
         """The random changes of training to its samples; ``negated``: tasks whose labels a flip changes the sign of."""
         drop = {"face": self.drop_face, "body": self.drop_body}
         return TrainingChanges(self.augment, drop, seed, self.mixup, negated)
-
-
-def eval_loader(
-    index: ShardIndex,
-    inputs: tuple[str, ...],
-    image_size: int,
-    batch_size: int,
-    workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> BatchLoader:
-    """Every sample of the index once, over all ranks."""
-    dataset = ShardDataset(index, inputs, image_size)
-    return BatchLoader(dataset, EvalSampler(len(index), batch_size, rank, world_size), workers)

@@ -1,4 +1,4 @@
-"""Images whose labels are the rows of a table: the engine of every source that reads one."""
+"""Images whose labels are the rows of a table: the base of every source that reads one."""
 
 from array import array
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mivolo_lite.connected import first_connected
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import FOLD, IDENTITY
-from mivolo_lite.packing.crops import Box, CropRules, check_cuts_nothing
+from mivolo_lite.packing.crops import CropRules, body_around, check_cuts_nothing
 from mivolo_lite.packing.decode import Photo, check_limit
 from mivolo_lite.packing.sources.cells import (
     BODY_COLUMNS,
@@ -25,7 +25,7 @@ from mivolo_lite.packing.sources.cells import (
     GenderCodes,
     age_of,
     box_of,
-    is_known,
+    has_value,
     is_person,
     is_unknown,
     nameless_columns,
@@ -51,11 +51,8 @@ Whole = Literal["auto", "face", "body", "no"]
 
 _SOURCE = "source"
 _KNOWN_COLUMNS = (
-    *(IMAGE, "age", "gender", "group", SPLIT, _SOURCE, CORNERS),
-    *FACE_COLUMNS,
-    *BODY_COLUMNS,
-    *LANDMARK_COLUMNS,
-)
+    IMAGE, "age", "gender", "group", SPLIT, _SOURCE, CORNERS, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS,
+)  # fmt: skip
 
 
 class TableSource(Source):
@@ -149,7 +146,7 @@ class TableSource(Source):
 
     def _check_folds(self) -> bool:
         """Whether the table says folds. Raises UserError where one is no number: folds are named by numbers."""
-        known = {cell for cell in set(self.table.columns.get(FOLD, ())) if is_known(cell)}
+        known = {cell for cell in set(self.table.columns.get(FOLD, ())) if has_value(cell)}
         if words := sorted(cell for cell in known if not cell.removesuffix(".0").isdecimal()):
             raise UserError(
                 f"{self.table.location}: fold {words[0]!r:.50} is no number; write folds as numbers, such as 0, 1, 2"
@@ -246,7 +243,7 @@ class TableSource(Source):
         group = cells.get("group", "")
         extra = {_SOURCE: name} | other_labels(cells, _KNOWN_COLUMNS)
         age, gender = age_of(cells.get("age", ""), self.age_offset), self.gender_of(cells.get("gender", ""))
-        return Labels(age, gender, group if is_known(group) else None, extra)
+        return Labels(age, gender, group if has_value(group) else None, extra)
 
     def _crops(self, photo: Photo, cells: Mapping[str, str], others: list[Boxes]) -> Crops:
         face, body = box_of(cells, FACE_COLUMNS), box_of(cells, BODY_COLUMNS)
@@ -279,16 +276,6 @@ def check_folder(images: Path) -> None:
     """Raises UserError where the images' folder does not exist."""
     if not Path(images).is_dir():
         raise UserError(f"--images {images}: no such folder; give the folder that the labels' names are relative to")
-
-
-def body_around(face: Box) -> Box:
-    """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
-
-    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the photo on cutting.
-    """
-    x0, y0, x1, y1 = map(int, face)
-    width, height = x1 - x0, y1 - y0
-    return x0 - width, y0 - height // 2, x1 + width, y1 + 4 * height
 
 
 def _identities(people: list[Person]) -> set[str]:
