@@ -442,7 +442,9 @@ def test_what_was_rejected_is_tried_again_as_if_it_had_always_been_readable(
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("words", [("--persons", "none"), ("--detector", "a.onnx"), ("--min_score", "0.9"), ("--draw",)])
+@pytest.mark.parametrize(
+    "words", [("--persons", "none"), ("--detector", "a.onnx"), ("--min_score", "0.9"), ("--draw",)]
+)
 def test_options_of_photos_are_one_line_for_shards(words, people, tmp_path, capsys):
     with pytest.raises(SystemExit):
         predict(people / "val", *words, out=tmp_path / "out")
