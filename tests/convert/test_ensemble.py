@@ -112,7 +112,7 @@ def test_models_that_cannot_answer_together_are_one_line(tmp_path):
 @pytest.mark.parametrize("command", ["ensemble", "soup"])
 def test_members_that_want_other_crops_or_another_augmentation_are_named(command, tmp_path, capsys):
     saved(tmp_path / "a", 0, crop_policy={"crop_size": 64})
-    saved(tmp_path / "b", 1, crop_policy={"crop_size": 64, "face_square": 1.2}, tta="flip")
+    saved(tmp_path / "b", 0, crop_policy={"crop_size": 64, "face_square": 1.2}, tta="flip")
     main([command, str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
     crops, tta = capsys.readouterr().err.splitlines()
     assert crops == f"note: {tmp_path}/b cuts crops by other rules than {tmp_path}/a, whose crop_policy is taken"
@@ -132,7 +132,7 @@ def test_a_checkpoint_given_twice_is_named(command, tmp_path, capsys):
 def test_a_calibration_that_is_left_out_is_named(command, tmp_path, capsys):
     saved(tmp_path / "a", 0)
     calibration = {"level": 0.9, "by": "all", "radius": 7.5, "radii": {}, "gender_temperature": 1.5}
-    saved(tmp_path / "b", 1, calibration=calibration)
+    saved(tmp_path / "b", 0, calibration=calibration)
     main([command, str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
     (note,) = capsys.readouterr().err.splitlines()
     assert note == f"note: the calibration of {tmp_path}/b is left out, as another model's; calibrate the result"

@@ -71,6 +71,15 @@ def test_the_exit_code_says_whether_another_start_may_succeed(line, code, words,
     assert error.value.exit_code == code
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Also where a shell started the tests as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("name, code", [("TERM", 0), ("USR2", 0), ("INT", 7)])
 def test_a_signal_is_left_to_the_training(name, code, words, tmp_path, monkeypatch):
     """It saves and ends, before this process does. Ctrl-C reaches both by the terminal, here this process alone."""
