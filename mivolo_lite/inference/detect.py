@@ -54,7 +54,7 @@ class YuNet:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._lock = path, Lock()  # it works in memory of its own
         # The file of OpenCV's model zoo has one size of images, on which OpenCV 5 insists: all are padded to it.
-        self.name, self.side = (YUNET, 960) if path is None else (path.stem, 640)
+        self.name, self.side = (YUNET, 960) if path is None else (path.name, 640)
         file = package_folder("weights") / "yunet.onnx" if path is None else path
         if not file.is_file():
             raise UserError(f"--detector {file}: no such file; give {YUNET} or an ONNX file of YuNet")

