@@ -56,11 +56,18 @@ def start_trackers(
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
                 _store_options(tracker, flat_options(config))
         except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
-            raise UserError(f"train.trackers: {name} does not start: {first_line(error)}") from None
+            raise UserError(f"train.trackers: {name} does not start: {first_line(error)}{_advice(name)}") from None
         trackers.append(tracker)
     if ids:
         write_text(run / TRACKERS_FILE, json.dumps(ids) + "\n")
     return trackers
+
+
+def _advice(name: str) -> str:
+    """What to do where MLflow was given no address: mlflow-skinny, of the extra ``trackers``, has no database."""
+    if name != "mlflow" or os.environ.get("MLFLOW_TRACKING_URI"):
+        return ""
+    return "; give a server's address as MLFLOW_TRACKING_URI, or pip install mlflow, which has a database"
 
 
 def _store_options(tracker: GeneralTracker, options: dict[str, Any]) -> None:

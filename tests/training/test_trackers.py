@@ -113,6 +113,10 @@ def test_what_is_not_installed_or_does_not_start_is_one_line(tmp_path, monkeypat
     monkeypatch.setitem(trackers._START, "wandb", fail)
     with pytest.raises(UserError, match="wandb does not start: no API key$"):
         start_trackers(["wandb"], tmp_path, CONFIG, 0)
+    monkeypatch.setitem(trackers._START, "mlflow", fail)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="mlflow does not start: no API key; give a server's address as MLFLOW"):
+        start_trackers(["mlflow"], tmp_path, CONFIG, 0)
     with pytest.raises(SystemExit) as stop:
         main(["train", "--run", "r", "--data.train", "t", "--data.val", "v", "--train.trackers", "[comet]"])
     assert stop.value.code == 2 and "train.trackers" in capsys.readouterr().err
