@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
@@ -17,30 +16,10 @@ from mivolo_lite.evaluation.predict import gender_logit
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.images.packed import Images
-from mivolo_lite.inference.people import TaskAnswer, likelier_gender
+from mivolo_lite.inference.people import Person, TaskAnswer, likelier_gender
 from mivolo_lite.methods.distribution import spread
 from mivolo_lite.packing.sources.cutting import Crops
 from mivolo_lite.tasks import Task
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model answers for one person; see ``Person``.
-
-    Attributes:
-        female: log odds of ``F``; None where the model does not estimate the gender.
-    """
-
-    age: float
-    spread: float | None = None
-    interval: tuple[float, float] | None = None
-    female: float | None = None
-    tasks: dict[str, TaskAnswer] = field(default_factory=dict)
-
-    @property
-    def gender(self) -> tuple[str | None, float | None]:
-        """The likelier gender and its probability."""
-        return likelier_gender(self.female)
 
 
 class Answers:
@@ -61,15 +40,19 @@ class Answers:
         self.estimator, self.batch, self.half = estimator, batch, half
         self.device = estimator.device
 
-    def __call__(self, crops: Sequence[Crops]) -> list[Answer | None]:
-        """The answers, in the order of the crops, which are of the model's inputs; None for a person without any."""
+    def __call__(self, crops: Sequence[Crops]) -> list[Person | None]:
+        """The people with what is estimated of them, in the order of the crops; None for a person without any crop.
+
+        Args:
+            crops: of the model's inputs alone.
+        """
         has_image = [crop.face is not None or crop.body is not None for crop in crops]
         seen = list(compress(crops, has_image))
         answers = (answer for start in range(0, len(seen), self.batch) for answer in self._of_batch(seen, start))
         return [next(answers) if has else None for has in has_image]
 
     @torch.inference_mode()
-    def _of_batch(self, crops: Sequence[Crops], start: int) -> Iterator[Answer]:
+    def _of_batch(self, crops: Sequence[Crops], start: int) -> Iterator[Person]:
         batch = crops[start : start + self.batch]
         images = {name: self._images([getattr(crop, name) for crop in batch]) for name in self.estimator.inputs}
         with self._autocast():
@@ -92,7 +75,7 @@ class Answers:
         dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
         return torch.autocast(self.device.type, dtype)
 
-    def _answers(self, output: dict[str, Tensor]) -> Iterator[Answer]:
+    def _answers(self, output: dict[str, Tensor]) -> Iterator[Person]:
         estimator = self.estimator
         estimate, _ = estimator.estimate(output)
         age = estimate.age.cpu().double().numpy()  # Apple's GPUs have no float64
@@ -100,17 +83,19 @@ class Answers:
         spreads = None if deviations is None else deviations.tolist()
         calibration, unknown = estimator.card.calibration, [None] * len(age)
         ends = age_intervals(calibration, age, unknown, unknown) if calibration else None
-        female = None if estimator.gender_head is None else gender_logit(estimator, output).tolist()
+        has_gender = estimator.gender_head is not None
+        genders = map(likelier_gender, gender_logit(estimator, output).tolist() if has_gender else unknown)
         tasks = {task.name: _task_answers(task, output[task.name]) for task in estimator.tasks}
         return (
-            Answer(
+            Person(
                 age=float(age[row]),
-                spread=None if spreads is None else spreads[row],
-                interval=None if ends is None else (float(ends[0][row]), float(ends[1][row])),
-                female=None if female is None else female[row],
+                age_interval=None if ends is None else (float(ends[0][row]), float(ends[1][row])),
+                age_spread=None if spreads is None else spreads[row],
+                gender=gender,
+                gender_probability=probability,
                 tasks={name: answers[row] for name, answers in tasks.items()},
             )
-            for row in range(len(age))
+            for row, (gender, probability) in enumerate(genders)
         )
 
 

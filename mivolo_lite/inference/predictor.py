@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from io import IOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from mivolo_lite.device import usable_device
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
-from mivolo_lite.inference.answers import Answer, Answers
+from mivolo_lite.inference.answers import Answers
 from mivolo_lite.inference.cutting import Cutter
 from mivolo_lite.inference.detect import YUNET, open_detector
 from mivolo_lite.inference.flags import flags_of
@@ -242,21 +243,13 @@ def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estima
     return estimator
 
 
-def _person(located: Located, crops: Crops, flags: tuple[str, ...], answer: Answer | None) -> Person:
-    reasons = tuple(f"{name} {reason}".strip() for name, reason in crops.missing)
-    if answer is None:
-        return Person(located.face, located.body, score=located.score, flags=flags + reasons)
-    gender, probability = answer.gender
-    return Person(
-        located.face,
-        located.body,
-        age=answer.age,
-        age_interval=answer.interval,
-        age_spread=answer.spread,
-        gender=gender,
-        gender_probability=probability,
-        tasks=answer.tasks,
+def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:
+    """A person with place and flags, from what is estimated of the crops; None where there are none."""
+    return replace(
+        estimated or Person(),
+        face=located.face,
+        body=located.body,
         inputs=tuple(name for name in ("face", "body") if getattr(crops, name) is not None),
         score=located.score,
-        flags=flags + reasons,
+        flags=flags + tuple(f"{name} {reason}".strip() for name, reason in crops.missing),
     )
