@@ -95,7 +95,7 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity 
     use = is_known & np.isin(subgroups, names)
     bins = sorted(set(decades[use]), key=by_number)
     crossed = _Crossed(_codes(subgroups[use], names), _codes(decades[use], bins), np.abs(errors[use]))
-    estimates = crossed.maes_and_gap(cell_sums(crossed.values, crossed.cell))[0]
+    estimates = crossed.maes(cell_sums(crossed.values, crossed.cell))[0]
     identity = select(identity, use)
     resampled = replicates(crossed.values, crossed.maes, crossed.cell, identity=identity)
     interval, people = percentiles(resampled), _people(crossed.subgroup, identity)
@@ -118,11 +118,10 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity 
     }
 
 
-def _gap(maes_and_gap: np.ndarray, resampled: np.ndarray, by_chance: float) -> dict:
+def _gap(maes: np.ndarray, resampled: np.ndarray, by_chance: float) -> dict:
     """The gap between the best and the worst of several subgroups, with what ``gaps`` says of it."""
-    maes = maes_and_gap[:-1]
     return {
-        "gap": finite_or_none(maes_and_gap[-1]),
+        "gap": finite_or_none(np.ptp(maes)),
         "ratio": _ratio(maes),
         "interval": as_pair(gap_interval(maes, resampled)),
         "worst_interval": as_pair(worst_interval(maes, resampled)),
@@ -212,11 +211,6 @@ class _Crossed:
         with np.errstate(invalid="ignore", divide="ignore"):
             standardised = (np.nan_to_num(inside) * weight).sum(axis=2) / weight.sum(axis=2)
         return np.stack([raw, standardised], axis=1)
-
-    def maes_and_gap(self, sums: np.ndarray) -> np.ndarray:
-        """(B, 2, subgroups + 1) those MAEs and, last, their gap."""
-        maes = self.maes(sums)
-        return np.concatenate([maes, np.ptp(maes, axis=2, keepdims=True)], axis=2)
 
     def gaps_by_chance(self) -> np.ndarray:
         """(2,) 95 % quantile of the raw and standardised gap where subgroups are shuffled among images of one age
