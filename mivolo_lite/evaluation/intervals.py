@@ -50,15 +50,19 @@ def bootstrap(
 
 
 def bootstrap_of_enough(
-    values: np.ndarray, statistic: Statistic, level: float = LEVEL, identity: Identity = None
+    values: np.ndarray,
+    statistic: Statistic,
+    level: float = LEVEL,
+    identity: Identity = None,
+    cell: np.ndarray | None = None,
 ) -> np.ndarray:
     """``bootstrap``, all NaN for fewer than ``LIMIT`` people.
 
     A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
     """
     if count_people(identity, len(values)) >= LIMIT:
-        return bootstrap(values, statistic, level=level, identity=identity)
-    figures = statistic(np.zeros((1, 1, values.shape[1])))[0]  # how many there are, also of no image
+        return bootstrap(values, statistic, cell, level=level, identity=identity)
+    figures = statistic(np.ones((1, 1, values.shape[1])))[0]  # how many there are, also of no image
     return np.full((2, *figures.shape), np.nan)
 
 

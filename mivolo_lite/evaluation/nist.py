@@ -15,10 +15,9 @@ from mivolo_lite.evaluation.intervals import (
     LIMIT,
     Identity,
     as_pair,
-    bootstrap,
+    bootstrap_of_enough,
     cell_sums,
     count_interval,
-    count_people,
     counted,
     design_effect,
     means,
@@ -125,11 +124,11 @@ def _average(
         effect = design_effect((values[:, 1] - means(sums)[0, cells, 0]) / n[cells], row_identity)
         interval = _share_interval(mean, n, effect)
     else:
-        interval = _mae_interval(values, cells, row_identity)
+        interval = bootstrap_of_enough(values, _mean_of_means, identity=row_identity, cell=cells)
     return result | {"value": mean, "interval": as_pair(interval)}
 
 
-def _share_interval(share: float, n: np.ndarray, effect: float = 1.0) -> np.ndarray:
+def _share_interval(share: float, n: np.ndarray, effect: float) -> np.ndarray:
     """(2,) ends of a mean over cells of the shares in each, of n (C,) images: exact for one cell of different people.
 
     A mean over cells of unequal size varies as a share of fewer images does: of the harmonic mean of n, times C; and
@@ -137,13 +136,6 @@ def _share_interval(share: float, n: np.ndarray, effect: float = 1.0) -> np.ndar
     """
     images = len(n) ** 2 / np.sum(1 / n)
     return count_interval(share * images / effect, images / effect)
-
-
-def _mae_interval(values: np.ndarray, cell: np.ndarray, identity: Identity) -> np.ndarray:
-    """(2,) ends of a mean over cells of the MAE in each; NaN of fewer than ``LIMIT`` people."""
-    if count_people(identity, len(values)) < LIMIT:
-        return np.full(2, np.nan)
-    return bootstrap(values, _mean_of_means, cell, identity=identity)
 
 
 def _mean_of_means(sums: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_no_seen_error_is_no_certainty():
 def test_the_interval_of_a_mean_of_shares_holds_the_truth_as_often_as_it_says(sizes, true):
     shares = (np.random.default_rng(0).binomial(sizes, true, (2000, len(sizes))) / sizes).mean(axis=1)
     values, place = np.unique(shares, return_inverse=True)
-    ends = np.array([_share_interval(value, np.array(sizes)) for value in values])[place]
+    ends = np.array([_share_interval(value, np.array(sizes), 1.0) for value in values])[place]
     assert ((ends[:, 0] <= true) & (true <= ends[:, 1])).mean() > 0.94
 
 
