@@ -18,12 +18,10 @@ from mivolo_lite.evaluation.intervals import (
     replicates,
     select,
 )
-from mivolo_lite.evaluation.metrics import by_number, has_name
+from mivolo_lite.evaluation.metrics import Names, by_number, has_name
 
 _SHUFFLES = 200
 COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
-
-Names = Sequence[str | None]
 
 
 def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> dict:

@@ -12,6 +12,9 @@ from mivolo_lite.labels import GENDERS
 SHOWN = 3
 """Unreadable images that are named; the rest are counted."""
 
+Names = Sequence[str | None]
+"""(N,) names of subgroups or genders, None where unknown."""
+
 _TOLERANCE = 1e-6
 """MiVOLO counts an error of exactly n years as within n, rounding included."""
 
@@ -30,10 +33,19 @@ def within(errors: np.ndarray, years: float) -> np.ndarray:
     return np.abs(errors) <= years + _TOLERANCE
 
 
-def gender_correct(female: np.ndarray, gender: Sequence[str | None]) -> np.ndarray:
+def gender_correct(female: np.ndarray, gender: Names) -> np.ndarray:
     """(N,) 1 where the more probable gender is the true one, 0 where not, NaN where either is unknown."""
-    is_correct = (female > 0.5) == (np.array(gender, dtype=object) == "F")
-    return np.where(np.isnan(female) | ~has_name(gender), np.nan, is_correct)
+    return np.where(is_gender_known(female, gender), (female > 0.5) == female_of(gender), np.nan)
+
+
+def is_gender_known(female: np.ndarray, gender: Names) -> np.ndarray:
+    """(N,) bool: where both the probability of ``F`` and the truth are known."""
+    return ~np.isnan(female) & has_name(gender)
+
+
+def female_of(gender: Names) -> np.ndarray:
+    """(N,) bool: whose true gender is ``F``."""
+    return np.array(gender, dtype=object) == "F"
 
 
 def has_name(names: Iterable[str | None]) -> np.ndarray:
@@ -41,7 +53,7 @@ def has_name(names: Iterable[str | None]) -> np.ndarray:
     return np.array([name is not None for name in names], dtype=bool)
 
 
-def masks_by_name(names: Sequence[str | None], order: Callable[[str], Any]) -> dict[str, np.ndarray]:
+def masks_by_name(names: Names, order: Callable[[str], Any]) -> dict[str, np.ndarray]:
     """(N,) bool for each name that is known, in this order: which rows have it."""
     labels = np.array(names, dtype=object)
     return {name: labels == name for name in sorted({name for name in names if name is not None}, key=order)}
@@ -92,13 +104,6 @@ def gross_error_rate(errors: np.ndarray) -> float | None:
     return float((distance >= 20).mean()) if len(distance) else None
 
 
-def gender_accuracy(female: np.ndarray, gender: list[str | None]) -> dict[str, float | int | None]:
-    """``n`` and ``accuracy`` where the gender is known and estimated (not NaN)."""
-    is_correct = gender_correct(female, gender)
-    is_correct = is_correct[~np.isnan(is_correct)]
-    return {"n": len(is_correct), "accuracy": float(is_correct.mean()) if len(is_correct) else None}
-
-
 def task_metrics(name: str, task: TaskAnswers) -> dict[str, float | int | None]:
     """``<name>_accuracy`` of a classification or ``<name>_mae`` of a regression, over the ``<name>_n`` known."""
     is_known = ~np.isnan(task.truth) & ~np.isnan(task.answer)
@@ -147,13 +152,14 @@ def evaluate_predictions(predictions: Predictions) -> dict:
         ``verification``, over ``<name>_n`` pairs.
     """
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
-    gender = gender_accuracy(predictions.female, predictions.gender)
+    is_correct = gender_correct(predictions.female, predictions.gender)
+    is_correct = is_correct[~np.isnan(is_correct)]
     pairs = {name: embeddings.verified for name, embeddings in predictions.embeddings.items()}
     images = predictions.unreadable
     return {
         **age_metrics(errors),
-        "gender_accuracy": gender["accuracy"],
-        "gender_n": gender["n"],
+        "gender_accuracy": float(is_correct.mean()) if len(is_correct) else None,
+        "gender_n": len(is_correct),
         "baseline_mae": _baseline_mae(predictions),
         **epsilon_error(predictions),
         **{key: value for name, task in predictions.tasks.items() for key, value in task_metrics(name, task).items()},
@@ -191,7 +197,7 @@ def _baseline_mae(predictions: Predictions) -> float | None:
     return age_metrics(age_errors(constant, predictions.age_lo, predictions.age_hi))["mae"]
 
 
-def _by(errors: np.ndarray, names: Sequence[str | None], order: Callable[[str], Any]) -> dict[str, dict]:
+def _by(errors: np.ndarray, names: Names, order: Callable[[str], Any]) -> dict[str, dict]:
     return {name: age_metrics(errors[mask]) for name, mask in masks_by_name(names, order).items()}
 
 

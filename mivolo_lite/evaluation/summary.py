@@ -23,6 +23,7 @@ from mivolo_lite.evaluation.intervals import (
     share_interval,
 )
 from mivolo_lite.evaluation.metrics import (
+    Names,
     age_errors,
     cumulative_scores,
     evaluate_predictions,
@@ -92,7 +93,7 @@ def age_curves(predictions: Predictions) -> dict:
     return {"by": {"age": rows}, "cs": cumulative_scores(errors)}
 
 
-def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Sequence[str | None], identity: Identity) -> None:
+def _add_intervals(rows: dict[str, dict], errors: np.ndarray, names: Names, identity: Identity) -> None:
     labels = np.array(names, dtype=object)
     for name, row in rows.items():
         use = (labels == name) & ~np.isnan(errors)
@@ -118,9 +119,7 @@ def _intervals(errors: np.ndarray, is_correct: np.ndarray, identity: Identity) -
     return result
 
 
-def _gaps(
-    errors: np.ndarray, subgroups: Mapping[str, Sequence[str | None]], identity: Identity
-) -> dict[str, dict | None]:
+def _gaps(errors: np.ndarray, subgroups: Mapping[str, Names], identity: Identity) -> dict[str, dict | None]:
     gender, group, ages = subgroups["gender"], subgroups["group"], subgroups["age"]
     compared = {"gender": gender, "group": group, "gender x group": _crossed(gender, group)}
     return {name: gaps(errors, names, ages, identity) for name, names in compared.items()}
@@ -134,7 +133,7 @@ def _risk_coverage(predictions: Predictions, errors: np.ndarray, is_correct: np.
     }
 
 
-def _gender(predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]]) -> dict | None:
+def _gender(predictions: Predictions, subgroups: Mapping[str, Names]) -> dict | None:
     gender = gender_calibration(predictions.female, predictions.gender, predictions.identity)
     if gender is None:
         return None
@@ -145,15 +144,13 @@ def _gender(predictions: Predictions, subgroups: Mapping[str, Sequence[str | Non
     return gender | {"by": by}
 
 
-def _age_intervals(
-    predictions: Predictions, subgroups: Mapping[str, Sequence[str | None]], level: float | None
-) -> dict | None:
+def _age_intervals(predictions: Predictions, subgroups: Mapping[str, Names], level: float | None) -> dict | None:
     lower, upper, truth = predictions.lower, predictions.upper, (predictions.age_lo, predictions.age_hi)
     if level is None or lower is None or upper is None:
         return None
     return {"nominal": level, **interval_coverage(lower, upper, *truth, subgroups, predictions.identity)}
 
 
-def _crossed(gender: Sequence[str | None], group: Sequence[str | None]) -> list[str | None]:
+def _crossed(gender: Names, group: Names) -> list[str | None]:
     pairs = zip(gender, group, strict=True)
     return [None if None in pair else f"{pair[0]} {pair[1]}" for pair in pairs]

@@ -14,14 +14,13 @@ prediction): a true age is not known when an interval is asked for, an estimate 
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 
 from mivolo_lite.evaluation.calibration.ranges import WIDEST, is_wide, years_of
 from mivolo_lite.evaluation.intervals import LIMIT, Identity, count_people, people_entry, people_of, select
-from mivolo_lite.evaluation.metrics import has_name, ten_year_bin
+from mivolo_lite.evaluation.metrics import Names, female_of, is_gender_known, ten_year_bin
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.labels import GENDERS, MAX_AGE, MIN_AGE
 
@@ -64,10 +63,9 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
         raise ValueError(f"{is_known.sum()} known ages are too few for intervals of level {level:g}{ranges}")
     names = np.array(_names(by, predictions.age, predictions.gender, predictions.group), dtype=object)[is_known]
     radii, few = _radii(by, names, age, lo, hi, level, people_of(identity, len(age)))
-    gender_known = ~np.isnan(predictions.female) & has_name(predictions.gender)
-    is_female = np.array([name == "F" for name in predictions.gender])
-    gender_identity = select(predictions.identity, gender_known)
-    fitted = fit_temperature(predictions.log_odds[gender_known], is_female[gender_known], gender_identity)
+    gender_known = is_gender_known(predictions.female, predictions.gender)
+    is_female, gender_identity = female_of(predictions.gender)[gender_known], select(predictions.identity, gender_known)
+    fitted = fit_temperature(predictions.log_odds[gender_known], is_female, gender_identity)
     return {
         "level": float(level),
         "by": by,
@@ -136,9 +134,7 @@ def conformal_radius(
     return float(distance[order][rank]) if rank < len(order) else None
 
 
-def age_intervals(
-    calibration: dict, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]
-) -> tuple[np.ndarray, np.ndarray]:
+def age_intervals(calibration: dict, age: np.ndarray, gender: Names, group: Names) -> tuple[np.ndarray, np.ndarray]:
     """(N,) lower and upper ends in years, inside the ages that people have; NaN where there is no estimate.
 
     Args:
@@ -174,7 +170,7 @@ def fit_temperature(logit: np.ndarray, is_female: np.ndarray, identity: Identity
     return float(2 / (low + high))
 
 
-def _names(by: str, age: np.ndarray, gender: Sequence[str | None], group: Sequence[str | None]) -> Sequence[str | None]:
+def _names(by: str, age: np.ndarray, gender: Names, group: Names) -> Names:
     if by == "age":
         clipped = np.clip(age, MIN_AGE, MAX_AGE)
         return ten_year_bin(clipped, clipped)

@@ -1,6 +1,6 @@
 """Calibration of the model's confidence: gender probabilities, age spreads and age intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,15 +16,13 @@ from mivolo_lite.evaluation.intervals import (
     select,
     share_interval,
 )
-from mivolo_lite.evaluation.metrics import by_number, has_name, masks_by_name
+from mivolo_lite.evaluation.metrics import Names, by_number, female_of, gender_correct, is_gender_known, masks_by_name
 from mivolo_lite.labels import GENDERS
 
 BINS = 15
 _LEAST = 5e-7  # probability of the truth that counts: predictions.csv rounds a smaller one to 0
 _POINTS = 100  # of a risk-coverage curve
 _DRAWS = 200  # of genders by their probabilities
-
-Names = Sequence[str | None]
 
 
 def gender_calibration(female: np.ndarray, gender: Names, identity: Identity = None) -> dict | None:
@@ -44,8 +42,8 @@ def gender_calibration(female: np.ndarray, gender: Names, identity: Identity = N
         in 95 % of draws of the genders from the probabilities (Broecker and Smith, 2007), one draw for all images of a
         person.
     """
-    is_known = _is_known(female, gender)
-    probability, is_female = female[is_known], _is_female(gender)[is_known]
+    is_known = is_gender_known(female, gender)
+    probability, is_female = female[is_known], female_of(gender)[is_known]
     if not len(probability):
         return None
     person = people_of(select(identity, is_known), len(probability))
@@ -89,10 +87,10 @@ def gender_accuracy_by(
     female: np.ndarray, gender: Names, subgroup: Names, identity: Identity = None
 ) -> dict[str, dict]:
     """``n``, ``accuracy`` and its ``interval`` (None for fewer than ``LIMIT``) by subgroup."""
-    rows, is_known = {}, _is_known(female, gender)
+    rows, correct = {}, gender_correct(female, gender)
     for name, mask in masks_by_name(subgroup, by_number).items():
-        use = is_known & mask
-        is_correct = (female[use] > 0.5) == _is_female(gender)[use]
+        use = mask & ~np.isnan(correct)
+        is_correct = correct[use]
         enough = len(is_correct) >= LIMIT
         rows[name] = {
             "n": len(is_correct),
@@ -171,12 +169,3 @@ def _coverage_row(use: np.ndarray, inside: np.ndarray, width: np.ndarray, identi
         "interval": as_pair(count_interval(round(inside.sum()) / effect, n / effect)),
         "width": float(width.mean()),
     }
-
-
-def _is_known(female: np.ndarray, gender: Names) -> np.ndarray:
-    """(N,) bool: where both the probability of ``F`` and the truth are known."""
-    return ~np.isnan(female) & has_name(gender)
-
-
-def _is_female(gender: Names) -> np.ndarray:
-    return np.array(gender, dtype=object) == "F"
