@@ -11,6 +11,7 @@ from mivolo_lite.card import CARD_FILE, EMA_FILE, MODEL_FILE, Card, locate, requ
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import trained_on
+from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.files import explain_write_errors, read_file
 from mivolo_lite.hub import PREFIX, HubAddress, hub_client, hub_error
 from mivolo_lite.inference.export import export
@@ -94,11 +95,11 @@ def _fill(folder: Path, source: Path, onnx: bool) -> None:
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
     """``metrics.json`` of an evaluation; of one that hid images in turn, the metrics of the most images."""
-    path = folder / "metrics.json"
     try:
-        metrics = json.loads(read_file(path))
+        metrics = json.loads(read_file(folder / METRICS_FILE))
         metrics |= {} if "inputs" not in metrics else metrics["inputs"][list(metrics["inputs"])[-1]]
-        assert metrics["n"] and metrics["by"] and metrics["data"]["folder"]
-    except (OSError, ValueError, LookupError, TypeError, AssertionError):
-        raise UserError(f"--evaluation {folder}: has no metrics.json of an evaluation") from None
-    return metrics
+        if metrics["n"] and metrics["by"] and metrics["data"]["folder"]:
+            return metrics
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise UserError(f"--evaluation {folder}: has no {METRICS_FILE} of an evaluation")
