@@ -25,9 +25,9 @@ from commands import REPOSITORY, command
 from timing import write_result
 
 from mivolo_lite.config import read_run_config
-from mivolo_lite.evaluation.evaluate import INPUT_SETS, PREDICTIONS_FILE
+from mivolo_lite.evaluation.evaluate import INPUT_SETS
 from mivolo_lite.evaluation.metrics import age_errors
-from mivolo_lite.evaluation.predictions import read_csv
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, read_csv
 from mivolo_lite.shards.index import ShardIndex
 
 CONFIG = REPOSITORY / "configs" / "face_body.yaml"

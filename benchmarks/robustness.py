@@ -24,10 +24,9 @@ import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import write_result
 
-from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.intervals import LIMIT, bootstrap, cell_sums, counted, means
-from mivolo_lite.evaluation.metrics import age_errors, ten_year_bin
-from mivolo_lite.evaluation.predictions import Predictions, read_csv
+from mivolo_lite.evaluation.metrics import METRICS_FILE, age_errors, ten_year_bin
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv
 from mivolo_lite.shards.index import ShardIndex
 
 CONFIGS = REPOSITORY / "configs" / "robust"

@@ -14,7 +14,7 @@ import numpy as np
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.about import cautions_by_name
-from mivolo_lite.evaluation.evaluate import MATRIX_FILES, METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.evaluate import MATRIX_FILES
 from mivolo_lite.evaluation.headline import between
 from mivolo_lite.evaluation.intervals import (
     LIMIT,
@@ -31,8 +31,8 @@ from mivolo_lite.evaluation.intervals import (
     share_interval,
 )
 from mivolo_lite.evaluation.metric_names import LOWER, METRICS
-from mivolo_lite.evaluation.metrics import age_errors, gender_correct, within
-from mivolo_lite.evaluation.predictions import Predictions, read_csv
+from mivolo_lite.evaluation.metrics import METRICS_FILE, age_errors, gender_correct, within
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv
 from mivolo_lite.wording import images_of
 
 

@@ -13,9 +13,10 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.evaluation.about import doubts
 from mivolo_lite.evaluation.calibration.conformal import age_intervals
+from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.evaluation.nist import LEGAL_AGES
 from mivolo_lite.evaluation.predict import Evaluator, predict, predict_each
-from mivolo_lite.evaluation.predictions import Predictions, write_csv
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, write_csv
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import require_replaceable, result_folder, write_json
@@ -27,7 +28,6 @@ from mivolo_lite.shards.exclude import count_left_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
 
-METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.csv"
 MATRIX_FILES = MATRIX_FILE, MATRIX_CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, *MATRIX_FILES)
 """What one evaluation or a matrix of them writes: neither leaves the other's files beside its own."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from mivolo_lite.evaluation.about import about_data, about_model, cautions
-from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.evaluation.predict import Evaluator
-from mivolo_lite.evaluation.predictions import Predictions
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result, worst_rows
 from mivolo_lite.evaluation.thumbnails import corrupted_thumbnails, thumbnails

@@ -9,6 +9,8 @@ import numpy as np
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 from mivolo_lite.labels import GENDERS
 
+METRICS_FILE = "metrics.json"
+
 SHOWN = 3
 """Unreadable images that are named; the rest are counted."""
 

@@ -13,6 +13,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.verification import verification
 from mivolo_lite.labels import GENDERS, IDENTITY
 
+PREDICTIONS_FILE = "predictions.csv"
+
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
 """Columns of the CSV that not every model has, and where they come from."""
 

@@ -12,9 +12,9 @@ from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.about import was_trained_on
-from mivolo_lite.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from mivolo_lite.evaluation.metric_names import METRICS
-from mivolo_lite.evaluation.predictions import Predictions, read_csv, write_csv
+from mivolo_lite.evaluation.metrics import METRICS_FILE
+from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv, write_csv
 from mivolo_lite.evaluation.report import write_report
 from mivolo_lite.evaluation.report_sections import Result
 from mivolo_lite.evaluation.summary import summarise

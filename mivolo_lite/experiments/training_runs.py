@@ -11,7 +11,8 @@ from mivolo_lite.card import Card, Tta
 from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.preemption import EXIT_CODE, run_training
 from mivolo_lite.errors import MachineError, UserError
-from mivolo_lite.evaluation.evaluate import METRICS_FILE, evaluate
+from mivolo_lite.evaluation.evaluate import evaluate
+from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.lineage import data_digest
 from mivolo_lite.loading.readers import READERS
 from mivolo_lite.system import command_line
