@@ -213,10 +213,8 @@ def _ages(counts: Counter[str]) -> str:
         kind, meaning = _age_kind(cell)
         by_type[kind] += count
         example.setdefault(kind, f"{cell} -> {meaning}")
-    words = [f"{by_type['number']} numbers"] if by_type["number"] else []
-    words += [f"{by_type['range']} ranges ({example['range']})"] if by_type["range"] else []
-    words += [f"{by_type['unknown']} unknown"] if by_type["unknown"] else []
-    words += [f"{by_type['?']} unreadable ({example['?']})"] if by_type["?"] else []
+    forms = {"number": "{} numbers", "range": "{} ranges ({})", "unknown": "{} unknown", "?": "{} unreadable ({})"}
+    words = (form.format(by_type[kind], example[kind]) for kind, form in forms.items() if by_type[kind])
     return ", ".join(words)
 
 
