@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -34,36 +35,25 @@ class Packed:
     """The result of packing.
 
     Attributes:
-        splits: the index of every split.
+        folder: holds a folder of shards for each split.
+        split_names: of these folders.
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
         unmatched: the names in it that no sample has.
         notes: what else was left out, counted, and how many people are in two splits or folds.
     """
 
-    splits: dict[str, ShardIndex]
+    folder: Path
+    split_names: list[str]
     rejected: list[dict]
     excluded: int
     unmatched: list[str]
     notes: list[str]
 
-    @classmethod
-    def of(cls, out: Path, written: "Written", source: Source, reading: ReadResult) -> "Packed":
-        """The result in ``out``, packed from a source."""
-        notes = [*source.notes, *_missing_crops(reading), *written.leakage]
-        splits = {name: ShardIndex.load(out / name) for name in written.splits}
-        return cls(splits, reading.rejected, written.excluded, written.unmatched, notes)
-
-
-@dataclass(frozen=True)
-class Written:
-    """The names of the splits, how many samples were left out, names that no sample has, and lines on how many people
-    are in two splits or folds."""
-
-    splits: list[str]
-    excluded: int
-    unmatched: list[str]
-    leakage: list[str]
+    @cached_property
+    def splits(self) -> dict[str, ShardIndex]:
+        """The index of every split."""
+        return {name: ShardIndex.load(self.folder / name) for name in self.split_names}
 
 
 def pack(
@@ -98,9 +88,9 @@ def pack(
         folder = partial / ".samples"  # no split has such a name
         reading = read_photos(source, items, folder, seed, workers)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
-        written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
+        packed = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
         shutil.rmtree(folder)
-    return Packed.of(out, written, source, reading)
+    return replace(packed, folder=out)
 
 
 def as_splitting(split: Splitting | dict[str, float] | None, source: Source) -> Splitting:
@@ -190,7 +180,7 @@ def write_splits(
     samples_per_shard: int,
     workers: int,
     exclude: Collection[str],
-) -> Written:
+) -> Packed:
     """Write shards, indices and the list of the rejected, from images that were read."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
     samples = _with_unique_keys(reading.samples)
@@ -202,8 +192,8 @@ def write_splits(
     for name in by_split:
         index_shards(folder / name, source.crop_policy, groups, workers=workers)
     write_rejected(folder / REJECTED_FILE, reading.rejected)
-    excluded, leakage = len(samples) - len(included), list(people_in_several(by_split))
-    return Written(list(by_split), excluded, unmatched, leakage)
+    notes = [*source.notes, *_missing_crops(reading), *people_in_several(by_split)]
+    return Packed(folder, list(by_split), reading.rejected, len(samples) - len(included), unmatched, notes)
 
 
 def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySample]:

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mivolo_lite.errors import UserError
@@ -99,11 +99,11 @@ def pack_worker_shard(
         reading = _read_all(folders)
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with atomic_folder(out) as partial:
-            written = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
+            packed = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
     # Renamed first, so that no late command finds half of the parts.
     shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
     shutil.rmtree(parts_folder.rename(merged_folder))
-    return Packed.of(out, written, source, reading)
+    return replace(packed, folder=out)
 
 
 def _check_content(folder: Path) -> None:
