@@ -6,6 +6,9 @@ GENDERS = ("M", "F")
 MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
 
+OLDEST = 100
+"""Where an age group without an end, as ``70+``, is taken to end: hardly anybody is older."""
+
 IDENTITY = "identity"
 """The field of a sample's JSON that names the person in the image."""
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-OLDEST = 100
-"""Where a range without an end, as "70+", is taken to end: hardly anybody is older."""
-
+from mivolo_lite.labels import OLDEST
 
 WIDEST = 50
 """Years of a range that says something of the age: "70+" has 31, "18+" has 83."""

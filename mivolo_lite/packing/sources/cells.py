@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE, MISSING
+from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE, MISSING, OLDEST
 from mivolo_lite.packing.crops import Box
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
@@ -19,9 +19,6 @@ LANDMARK_COLUMNS = tuple(
 """The five landmarks in pixels, left as seen in the image: CelebA's names and order."""
 CORNERS = "face_corners"
 """The column of a face's rotated box: the x and y of its four corners, clockwise from the upper left, in one cell."""
-
-OLDEST = 100
-"""Where an open age group such as ``70+`` ends: hardly anybody in the images is older."""
 
 _ABSENT = ("", "-1", "-1.0")
 _UNKNOWN = ("u", "unknown", "none", *MISSING)
