@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.labels import FOLD, IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, GenderCodes
 from mivolo_lite.packing.sources.layout import first_there
@@ -56,8 +55,7 @@ class AdienceSource(TableSource):
 
 def _cells(path: Path, fold: int, folder: str, strays: Counter[str]) -> Iterator[dict[str, str]]:
     table = read_table(path, "tab", "--images")
-    if missing := {"user_id", "original_image", "face_id", "age", "gender"} - table.columns.keys():
-        raise UserError(f"{path}: column {min(missing)} is missing; is it Adience's?")
+    table.require({"user_id", "original_image", "face_id", "age", "gender"}, "Adience")
     for _, cells in table:
         age = cells["age"]
         if age in STRAY:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD
 from mivolo_lite.packing.sources.cells import IMAGE, SPLIT, GenderCodes
 from mivolo_lite.packing.sources.layout import first_there
@@ -33,9 +32,7 @@ class AppaRealSource(TableSource):
 
 
 def _cells(folder: str, table: Table, age: str, ending: str) -> Iterator[dict[str, str]]:
-    needed = {"file_name", "apparent_age_avg", "apparent_age_std", "real_age"}
-    if missing := needed - table.columns.keys():
-        raise UserError(f"{table.location}: column {min(missing)} is missing; is it APPA-REAL's?")
+    table.require({"file_name", "apparent_age_avg", "apparent_age_std", "real_age"}, "APPA-REAL")
     for _, cells in table:
         real, apparent, std = (cells[name] for name in ("real_age", "apparent_age_avg", "apparent_age_std"))
         labels = (

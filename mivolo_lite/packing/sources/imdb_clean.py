@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, SPLIT, GenderCodes
 from mivolo_lite.packing.sources.layout import first_there
@@ -43,8 +42,7 @@ class ImdbCleanSource(TableSource):
 
 
 def _cells(split: str, table: Table) -> Iterator[dict[str, str]]:
-    if missing := {"filename", "age", "gender", *_BOX} - table.columns.keys():
-        raise UserError(f"{table.location}: column {min(missing)} is missing; is it IMDB-clean's?")
+    table.require({"filename", "age", "gender", *_BOX}, "IMDB-clean")
     for line in table:
         cells = dict(line.cells)
         name = cells.pop("filename")

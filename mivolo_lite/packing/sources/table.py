@@ -92,6 +92,11 @@ class Table:
             digest.update(column.ends)
         return digest.hexdigest()
 
+    def require(self, names: set[str], data_set: str) -> None:
+        """Raise UserError where a column of a published data set is missing."""
+        if missing := names - self.columns.keys():
+            raise UserError(f"{self.location}: column {min(missing)} is missing; is it {data_set}'s?")
+
     def line(self, row: int) -> Line:
         """A row, counted from 0."""
         return Line(self.numbers[row], {name: column[row] for name, column in self.columns.items()})
