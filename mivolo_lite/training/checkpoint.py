@@ -117,7 +117,7 @@ class Checkpointer:
             sync_files(partial)
             os.rename(partial, final)
             sync_files(self.folder, deep=False)
-            for old in self.finished()[: -self.keep]:
+            for old in finished_checkpoints(self.folder)[: -self.keep]:
                 _remove(old)
 
     def save_state(self, state: TrainState) -> None:
@@ -129,13 +129,9 @@ class Checkpointer:
     def set_aside(self, step: int) -> None:
         """Rename the checkpoint of a step whose weights gave a loss that is not finite, if there is one before it."""
         self.wait()
-        finished = self.finished()
+        finished = finished_checkpoints(self.folder)
         if self.accelerator.is_main_process and self._path(step) in finished[1:]:
             _rename_aside(self._path(step), ".diverged")
-
-    def finished(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return finished_checkpoints(self.folder)
 
     def latest(self) -> Path | None:
         """The latest checkpoint that can be read, if any: the same for all ranks, whatever their views of the disk.
@@ -154,7 +150,7 @@ class Checkpointer:
         return checkpoint
 
     def _newest_readable(self) -> tuple[Path | None, str | None]:
-        finished = self.finished()
+        finished = finished_checkpoints(self.folder)
         damages: list[tuple[Path, str]] = []
         for checkpoint in reversed(finished):
             damage = damage_of(checkpoint)

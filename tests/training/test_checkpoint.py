@@ -12,7 +12,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Card, Estimator
 from mivolo_lite.training import checkpoint as module
 from mivolo_lite.training.averaging import ModelEma
-from mivolo_lite.training.checkpoint import Checkpointer
+from mivolo_lite.training.checkpoint import Checkpointer, finished_checkpoints
 from mivolo_lite.training.train_state import TrainState
 
 
@@ -53,11 +53,11 @@ def test_it_holds_the_weights_of_its_step_whatever_is_learnt_meanwhile(checkpoin
     ema = ModelEma(engine, 0.9) if with_ema else None
     before = {name: tensor.clone() for name, tensor in engine.estimator.state_dict().items()}
     checkpointer.save(state(1), engine, ema)
-    assert not checkpointer.finished()
+    assert not finished_checkpoints(checkpointer.folder)
     change(engine)
     slow_disk.set()
     checkpointer.wait()
-    (folder,) = checkpointer.finished()
+    (folder,) = finished_checkpoints(checkpointer.folder)
     for name in ("model", "ema")[: 1 + with_ema]:
         written = load_file(folder / f"{name}.safetensors")
         assert written.keys() == before.keys() and all(written[key].equal(before[key]) for key in before), name
@@ -68,8 +68,10 @@ def test_the_next_one_waits_for_the_last_and_the_oldest_go(checkpointer, engine)
         checkpointer.save(state(step), engine, None)
         change(engine)
     checkpointer.wait()
-    assert [path.name for path in checkpointer.finished()] == ["step-000000003", "step-000000004"]
-    weights = [load_file(path / "model.safetensors")["gender_head.bias"] for path in checkpointer.finished()]
+    assert [path.name for path in finished_checkpoints(checkpointer.folder)] == ["step-000000003", "step-000000004"]
+    weights = [
+        load_file(path / "model.safetensors")["gender_head.bias"] for path in finished_checkpoints(checkpointer.folder)
+    ]
     torch.testing.assert_close(weights[1] - weights[0], torch.ones(2))
 
 
@@ -85,7 +87,7 @@ def test_a_failure_is_an_error_at_the_next_step(checkpointer, engine, tmp_path, 
         while True:  # as the training loop does after every step
             checkpointer.check()
     checkpointer.check()  # said once
-    assert not checkpointer.finished()
+    assert not finished_checkpoints(checkpointer.folder)
 
 
 def _full_disk(*_):
