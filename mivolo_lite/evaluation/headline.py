@@ -40,7 +40,7 @@ def headline(metrics: dict) -> Iterator[Measure]:
     yield from _tasks(metrics)
     yield from _age_groups(metrics["classes"])
     yield from _robustness(metrics.get("robustness") or {})
-    for name, pairs in metrics.get("verification", {}).items():
+    for name, pairs in metrics["verification"].items():
         if pairs:
             note = f"of {pairs['pairs']} pairs of {pairs['people']} identities; AUC {pairs['auc']:.3f}; chance is 50 %"
             yield Measure(f"Verification accuracy, {name}", HIGHER, f"{pairs['accuracy']:.1%}", note=note)
@@ -127,7 +127,7 @@ def _gender(metrics: dict) -> Iterator[Measure]:
 def _tasks(metrics: dict) -> Iterator[Measure]:
     """Those that have no measures of their own."""
     for name, score, value, n in task_scores(metrics):
-        if name == "gender" or name in metrics.get("verification", {}):
+        if name == "gender" or name in metrics["verification"]:
             continue
         if score == "accuracy":
             yield Measure(f"Accuracy, {name}", HIGHER, f"{value:.1%}", note=f"n={n}")

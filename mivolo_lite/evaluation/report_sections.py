@@ -89,7 +89,7 @@ def _errors(result: Result, folded: bool) -> Iterator[Section]:
 def _confidence(result: Result) -> Iterator[Section]:
     metrics = result.metrics
     yield Section("Confidence", _plots(result, confidence_plots(metrics)), folded=True)
-    yield Section("Verification", _plots(result, verification_plots(metrics.get("verification", {}))), folded=True)
+    yield Section("Verification", _plots(result, verification_plots(metrics["verification"])), folded=True)
     yield Section("Challenge ages", _plots(result, threshold_plots(metrics["thresholds"])), _CHALLENGE, folded=True)
     yield Section("NIST measures", _tables(nist_table(metrics["nist"])), _NIST, folded=True)
 

@@ -68,7 +68,7 @@ def _details(metrics: dict) -> list[str]:
 
 
 def _verification(metrics: dict) -> Iterable[str]:
-    for name, pairs in metrics.get("verification", {}).items():
+    for name, pairs in metrics["verification"].items():
         if pairs is None:
             yield f"{name}: too few pairs of images of one person, or of two, for a figure"
             continue
@@ -79,29 +79,29 @@ def _verification(metrics: dict) -> Iterable[str]:
 
 
 def _summarised(metrics: dict) -> list[str]:
-    """Figures that only ``summarise`` computes: intervals, the mean over age bins, the gap between groups, coverage."""
+    """The interval of the MAE, the mean over age bins, the gap between groups, age groups and coverage."""
     lines = []
-    if metrics.get("intervals", {}).get("mae"):
+    if metrics["intervals"]["mae"]:
         lower, upper = metrics["intervals"]["mae"]
         people = f"; of {images_of(metrics)}, people are sampled" if "people" in metrics else ""
         lines.append(f"MAE between {lower:.2f} and {upper:.2f} in 95 % of bootstrap samples{people}")
-    if metrics.get("macro_mae", {}).get("value") is not None:
-        macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
+    macro, worst = metrics["macro_mae"], metrics["macro_mae"]["worst"]
+    if worst:
         lines.append(f"mean over age bins {macro['value']:.2f}, worst {worst['mae']:.2f} ({worst['name']})")
-    if (metrics.get("gaps", {}).get("group") or {}).get("standardised", {}).get("gap") is not None:
-        gap, (name, worst) = metrics["gaps"]["group"]["standardised"], worst_subgroup(metrics["gaps"]["group"])
+    groups = metrics["gaps"]["group"]
+    if groups and groups["standardised"]["gap"] is not None:
+        gap, (name, worst) = groups["standardised"], worst_subgroup(groups)
         by_chance = f"sampling alone gives up to {gap['by_chance']:.2f}"
         lines.append(f"{ADJUSTED} gap between groups {gap['gap']:.2f} ({by_chance})")
         lines.append(f"{ADJUSTED} MAE of the worst group {worst['standardised']:.2f} ({name})")
-    if metrics.get("classes"):
-        classes = metrics["classes"]
+    if classes := metrics["classes"]:
         one_off = f"{classes['one_off']:.1%} within one group, {classes['distance']:.2f} years from it"
         lines.append(f"age-group accuracy {classes['accuracy']:.1%} of {classes['n']}, {one_off}")
         if "mivolo" in classes:
             rule = f"{classes['mivolo']['accuracy']:.1%}, {classes['mivolo']['one_off']:.1%} within one group"
             lines.append(f"age-group accuracy by MiVOLO's rule, of rounded estimates: {rule}")
-    if (metrics.get("age_intervals") or {}).get("coverage") is not None:
-        intervals = metrics["age_intervals"]
+    intervals = metrics["age_intervals"]
+    if intervals and intervals["coverage"] is not None:
         share = f"{intervals['coverage']:.1%} of ages (nominal {percent(intervals['nominal'])})"
         doubt = "; calibrated on these images, so no evidence" if metrics.get("calibrated_on_these_images") else ""
         lines.append(f"age intervals hold {share}, {intervals['width']:.1f} years wide{doubt}")

@@ -14,6 +14,7 @@ from mivolo_lite.evaluation.metrics import (
     ten_year_bin,
 )
 from mivolo_lite.evaluation.predictions import Predictions, write_csv
+from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 
 NAN = float("nan")
@@ -66,7 +67,7 @@ def test_decades_sort_by_number_not_by_letter():
     decades = ten_year_bin(everyone, everyone)
     assert decades == ["0-9", "100-109", "90-99", "20-29"]
     nobody = [None] * 4
-    metrics = evaluate_predictions(Predictions(list("abcd"), everyone, np.zeros(4), everyone, everyone, nobody, nobody))
+    metrics = summarise(Predictions(list("abcd"), everyone, np.zeros(4), everyone, everyone, nobody, nobody))
     assert list(metrics["by"]["age"]) == ["0-9", "20-29", "90-99", "100-109"]
     assert metrics["gender_accuracy"] is None
     assert "100-109" in metrics_table(metrics)

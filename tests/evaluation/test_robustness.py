@@ -11,12 +11,14 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.plots import robustness_plots
 from mivolo_lite.evaluation.robustness import CELLS, VERSIONS, CorruptedDataset, SubsetSampler, choose, degradation
+from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
 from mivolo_lite.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from mivolo_lite.loading.dataset import ShardDataset
 from mivolo_lite.loading.workers import BatchLoader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
+from tests.evaluation.simulated import people
 from tests.evaluation.untrained import SIDE
 from tests.training.forked_ranks import TORCHRUN, run_launched
 
@@ -79,8 +81,7 @@ def test_without_samples_or_clean_errors_there_is_no_figure():
 
 
 def metrics_table_of(robustness):
-    ages = {"n": 3, "mae": 1.0, "cs5": 1.0, "bias": 0.0, "by": {}, "gender_n": 0, "gender_accuracy": None}
-    return metrics_table(ages | {"baseline_mae": 2.0, "robustness": robustness})
+    return metrics_table(summarise(people(3)) | {"robustness": robustness})
 
 
 def test_a_batch_holds_every_version_of_every_sample(index):

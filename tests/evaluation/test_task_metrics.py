@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mivolo_lite.evaluation.headline import headline
-from mivolo_lite.evaluation.metrics import evaluate_predictions, task_metrics
+from mivolo_lite.evaluation.metrics import task_metrics
 from mivolo_lite.evaluation.predictions import Predictions, TaskAnswers
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.evaluation.table import metrics_table
@@ -21,19 +21,19 @@ def test_only_known_labels_count():
 
 def test_they_stand_beside_age_and_gender():
     predictions = answered()
-    metrics = evaluate_predictions(predictions)
+    metrics = summarise(predictions)
     assert metrics["mood_accuracy"] == 0.5 and metrics["gender_accuracy"] == 0.5
     text = metrics_table(metrics)
     assert "gender accuracy 50.0% of 2\nmood accuracy 50.0% of 2\npitch MAE 2.50 of 1" in text and "group" not in text
     unseen = {name: replace(task, answer=np.full(2, np.nan)) for name, task in predictions.tasks.items()}
-    body = evaluate_predictions(replace(predictions, tasks=unseen))
+    body = summarise(replace(predictions, tasks=unseen))
     lines = metrics_table({"inputs": {"body": body | {"missing": 0}, "face": metrics | {"missing": 0}}}).splitlines()
     assert next(line for line in lines if line.startswith("pitch MAE")).split() == ["pitch", "MAE", "0", "1", "2.50"]
 
 
 def test_long_names_keep_the_columns():
     predictions = replace(answered(), group=["short", "a rather long name"])
-    ends = {line.rstrip().rfind("1") for line in metrics_table(evaluate_predictions(predictions)).splitlines()[-8:-6]}
+    ends = {line.rstrip().rfind("1") for line in metrics_table(summarise(predictions)).splitlines()[-8:-6]}
     assert len(ends) == 1
 
 
