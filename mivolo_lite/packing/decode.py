@@ -17,6 +17,7 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check, check_siz
 from mivolo_lite.images.kind import kind_of
 from mivolo_lite.images.orientation import orientation_of, upright
 from mivolo_lite.images.profiles import transform_of
+from mivolo_lite.shards.rejects import Rejected
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
@@ -29,8 +30,8 @@ _WHITE_IS_ZERO = 0
 """TIFF's PhotometricInterpretation of a grey image whose 0 is white."""
 
 
-class UnusablePhoto(Exception):
-    """A photo that cannot be used, with the reason."""
+class UnusablePhoto(Rejected):
+    """A photo that cannot be read, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ from mivolo_lite.paths import as_unicode
 REJECTED_FILE = "rejected.jsonl"
 
 
+class Rejected(Exception):
+    """An image that cannot be used, with the reason. It is written to ``rejected.jsonl`` and counted."""
+
+
 def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: Path) -> None:
     """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
     total = len(rejected) + usable

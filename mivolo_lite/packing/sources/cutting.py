@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,23 +9,17 @@ import simplejpeg
 
 from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
-from mivolo_lite.packing.decode import Photo, UnusablePhoto, is_small_plain_jpeg, photo_of, read_bytes, read_photo
+from mivolo_lite.packing.decode import Photo, is_small_plain_jpeg, photo_of
 from mivolo_lite.packing.sources.source import Rejected
 
 
 @contextmanager
-def rejecting(*errors: type[Exception]) -> Iterator[None]:
-    """Raise these errors as Rejected: their person is left out and counted, with the reason."""
+def _rejecting_impossible() -> Iterator[None]:
+    """Raise ValueError as Rejected: the person is left out and counted, with the reason."""
     try:
         yield
-    except errors as error:
+    except ValueError as error:
         raise Rejected(str(error)) from None
-
-
-@rejecting(UnusablePhoto)
-def read_or_reject(path: Path, max_megapixels: float) -> Photo:
-    """The photo in a file. Raises Rejected with the reason where it cannot be used."""
-    return read_photo(path, max_megapixels)
 
 
 def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
@@ -36,13 +29,6 @@ def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
     return encode(photo.image, rules.crop_size, rules.resample)
 
 
-@rejecting(UnusablePhoto)
-def read_or_reject_bytes(path: Path) -> bytes:
-    """The bytes of an image's file. Raises Rejected where it cannot be read."""
-    return read_bytes(path)
-
-
-@rejecting(UnusablePhoto)
 def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
     """A file's image as ``photo_jpeg`` gives it; one that stays as it is is verified, and no pixels are made of it.
 
@@ -53,17 +39,17 @@ def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
     jpeg = data if stays else photo_jpeg(photo_of(data, max_megapixels), rules)
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     if min(height, width) < rules.min_face:
-        raise UnusablePhoto(f"under {rules.min_face} px")
+        raise Rejected(f"under {rules.min_face} px")
     return jpeg
 
 
-@rejecting(ValueError)
+@_rejecting_impossible()
 def aligned_jpeg(image: np.ndarray, landmarks: np.ndarray, rules: CropRules) -> bytes:
     """The face with these landmarks (5, 2), turned and scaled to their usual places. Raises Rejected where it fails."""
     return encode(align(image, landmarks, rules.crop_size), rules.crop_size)
 
 
-@rejecting(ValueError)
+@_rejecting_impossible()
 def rotated_jpeg(image: np.ndarray, corners: Sequence[float], rules: CropRules) -> bytes:
     """The face in a rotated box, see ``cut_corners``. Raises Rejected where that has no area."""
     return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)

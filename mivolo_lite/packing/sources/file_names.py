@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.sources.cutting import read_or_reject_bytes
+from mivolo_lite.packing.decode import read_bytes
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, SourceImage
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
@@ -62,7 +62,7 @@ class FileNameSource(WholeImageSource):
         labels = self.labels(name)
         labels = replace(labels, extra={"source": item} | labels.extra)
         split = self.split(item)
-        data = read_or_reject_bytes(self.images / item)
+        data = read_bytes(self.images / item)
         ending = name.groupdict().get("ending") or Path(item).suffix
         sample = Sample(key_of(item.removesuffix(ending)), self.jpeg(data), None, labels)
         person = labels.extra.get(IDENTITY)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.sources.cutting import read_or_reject_bytes
+from mivolo_lite.packing.decode import read_bytes
 from mivolo_lite.packing.sources.files import image_files
 from mivolo_lite.packing.sources.source import Rejected, SourceImage
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
@@ -44,7 +44,7 @@ class IdentitySource(WholeImageSource):
             raise Rejected("lies in no person's folder")
         if self.image_count[person] < self.min_images:
             raise Rejected(f"{self.image_count[person]} of this person, fewer than --min_images {self.min_images}")
-        data = read_or_reject_bytes(self.images / item)
+        data = read_bytes(self.images / item)
         labels = Labels(extra={IDENTITY: person, "source": item})
         key = key_of(str(Path(item).with_suffix("")))
         sample = Sample(key, self.jpeg(data), None, labels)

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mivolo_lite.errors import UserError
+from mivolo_lite.shards.rejects import Rejected as Rejected  # for the sources
 from mivolo_lite.shards.sample import Sample
-
-
-class Rejected(Exception):
-    """An image that cannot be used, with the reason. It is written to ``rejected.jsonl`` and counted."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import MAX_MEGAPIXELS
 from mivolo_lite.labels import FOLD, IDENTITY
 from mivolo_lite.packing.crops import CropRules, body_around, check_cuts_nothing
-from mivolo_lite.packing.decode import Photo, check_limit
+from mivolo_lite.packing.decode import Photo, check_limit, read_bytes, read_photo
 from mivolo_lite.packing.sources.cells import (
     BODY_COLUMNS,
     CORNERS,
@@ -36,8 +36,6 @@ from mivolo_lite.packing.sources.cutting import (
     Crops,
     aligned_jpeg,
     cut_person,
-    read_or_reject,
-    read_or_reject_bytes,
     rotated_jpeg,
     whole_jpeg,
 )
@@ -220,7 +218,7 @@ class TableSource(Source):
     def _read(self, name: str, cells: Mapping[str, str], others: list[Boxes]) -> tuple[bytes, Crops]:
         """The bytes of an image's file, and a person's crops."""
         if self._is_whole(cells):
-            data = read_or_reject_bytes(self.images / name)
+            data = read_bytes(self.images / name)
             jpeg = whole_jpeg(data, self.rules, self.max_megapixels)
             return data, Crops(jpeg, None) if self.whole == "face" else Crops(None, jpeg)
         photo = _read_cached(self.images / name, self.max_megapixels)
@@ -289,4 +287,4 @@ def _identities(people: list[Person]) -> set[str]:
 @lru_cache(maxsize=1)
 def _read_cached(path: Path, max_megapixels: float) -> Photo:
     """The photo; its people follow each other, so that it is decoded once for all of them."""
-    return read_or_reject(path, max_megapixels)
+    return read_photo(path, max_megapixels)
