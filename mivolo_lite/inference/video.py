@@ -1,7 +1,7 @@
 """The people of a video: found frame by frame, followed, and averaged."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from itertools import islice
 
@@ -28,19 +28,24 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
         options: ``stride`` leaves frames out; ``annotated`` is where the annotated video goes.
     """
     try:
-        with open_video(item.address) as (rate, frames):
-            seen = islice(frames, 0, None, options.stride)
-            if options.annotated is None:
-                last = yield from _Video(predictor, item, options, rate).results(seen)
-            else:
-                path = options.annotated / item.annotated_name(number, ".mp4")
-                with written_aside(path) as partial:
-                    with closing(VideoWriter(partial, rate / options.stride)) as writer:
-                        last = yield from _Video(predictor, item, options, rate, writer).results(seen)
-                    partial.touch()  # of a video without a frame
+        with open_video(item.address) as (rate, frames), _annotated(number, item, options, rate) as writer:
+            video = _Video(predictor, item, options, rate, writer)
+            last = yield from video.results(islice(frames, 0, None, options.stride))
     except UnusableVideo as reason:
         last = Result(rejected=[{"image": item.name, "reason": str(reason)}])
     yield last  # when the annotated video has its name: what has its last result is not done again
+
+
+@contextmanager
+def _annotated(number: int, item: Item, options: PredictOptions, rate: Fraction) -> Iterator[VideoWriter | None]:
+    """The writer of an annotated video, which has its name when it is complete; None where none is drawn."""
+    if options.annotated is None:
+        yield None
+        return
+    with written_aside(options.annotated / item.annotated_name(number, ".mp4")) as partial:
+        with closing(VideoWriter(partial, rate / options.stride)) as writer:
+            yield writer
+        partial.touch()  # of a video without a frame
 
 
 class _Video:
@@ -58,7 +63,7 @@ class _Video:
         item: Item,
         options: PredictOptions,
         rate: Fraction,
-        writer: VideoWriter | None = None,
+        writer: VideoWriter | None,
     ) -> None:
         self.predictor, self.item, self.options, self.writer = predictor, item, options, writer
         self.tracker = Tracker(patience=max(round(rate * _PATIENCE), options.stride))
