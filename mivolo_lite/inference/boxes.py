@@ -8,6 +8,7 @@ from pathlib import Path
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.inference.people import Located
+from mivolo_lite.inference.rows import BOX_COLUMNS
 from mivolo_lite.inference.sources import is_video
 from mivolo_lite.packing.crops import Box, body_around
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of, is_absent
@@ -16,8 +17,6 @@ from mivolo_lite.packing.sources.rows import people_in
 from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line, read_table
 from mivolo_lite.paths import as_unicode, is_url
-
-_PREDICTED_BODY = ("body_x0", "body_y0", "body_x1", "body_y1")  # as ``predict`` itself writes them
 
 
 class BoxesFile:
@@ -40,8 +39,8 @@ class BoxesFile:
         self.path = path
         table = read_table(path, option="--boxes")
         names = find_columns(table, {}) if "source" not in table.columns else {IMAGE: "source"}
-        self._predicted = _PREDICTED_BODY[0] in table.columns
-        names |= dict(zip(BODY_COLUMNS, _PREDICTED_BODY, strict=True)) if self._predicted else {}
+        self._predicted = BOX_COLUMNS["body"][0] in table.columns  # as ``predict`` itself writes them
+        names |= dict(zip(BODY_COLUMNS, BOX_COLUMNS["body"], strict=True)) if self._predicted else {}
         table = table.renamed(names)
         if not {FACE_COLUMNS[0], BODY_COLUMNS[0]} & set(table.columns):
             hint = "; give predictions.csv, which has them" if "face" in table.columns else ""

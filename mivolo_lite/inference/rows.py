@@ -12,9 +12,11 @@ from mivolo_lite.wording import count_of
 NOBODY = "nobody found"
 """The flag of an image's only row where nobody is found in it."""
 
+BOX_COLUMNS = {name: tuple(f"{name}_{edge}" for edge in ("x0", "y0", "x1", "y1")) for name in ("face", "body")}
+"""The columns of a box in ``predictions.csv``."""
+
 _BEFORE_TASKS = (
-    "source", "frame", "seconds", "track", "track_age", *(f"face_{edge}" for edge in ("x0", "y0", "x1", "y1")),
-    *(f"body_{edge}" for edge in ("x0", "y0", "x1", "y1")),
+    "source", "frame", "seconds", "track", "track_age", *BOX_COLUMNS["face"], *BOX_COLUMNS["body"],
     "age", "age_lower", "age_upper", "age_spread", "gender", "gender_probability",
 )  # fmt: skip
 _AFTER_TASKS = "inputs", "detector_score", "flags"
@@ -95,9 +97,9 @@ def _columns_of_task(task: str) -> tuple[str, str]:
 def cells_of(row: dict[str, Any]) -> dict[str, Any]:
     """A row as the cells of a CSV file."""
     cells = {name: value for name, value in row.items() if value is not None}
-    for name in ("face", "body"):
+    for name, columns in BOX_COLUMNS.items():
         if box := cells.pop(name, None):
-            cells |= {f"{name}_{edge}": value for edge, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
+            cells |= zip(columns, box, strict=True)
     for task, answer in cells.pop("tasks", {}).items():
         cells |= zip(_columns_of_task(task), (answer["value"], answer.get("probability", "")), strict=True)
     return cells | {name: "; ".join(cells.get(name, ())) for name in ("inputs", "flags") if name in row}
