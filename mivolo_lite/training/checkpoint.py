@@ -74,7 +74,8 @@ class Checkpointer:
         begun = time.monotonic()
         self.wait()
         final = self._path(state.step)
-        if self._agreed(final.is_dir()):
+        (is_saved,) = broadcast_object_list([final.is_dir()])
+        if is_saved:
             return None
         tensors = {MODEL_FILE: self._copied(engine.weights()), OPTIMIZER_FILE: self._copied(engine.optimizer_state())}
         if average is not None and average.is_begun:
@@ -144,7 +145,7 @@ class Checkpointer:
         checkpoint, problem = None, None
         if self.accelerator.is_main_process:
             checkpoint, problem = self._newest_readable()
-        checkpoint, problem = self._agreed((checkpoint, problem))
+        checkpoint, problem = broadcast_object_list([checkpoint, problem])
         if problem:
             raise UserError(problem)
         return checkpoint
@@ -206,10 +207,6 @@ class Checkpointer:
 
     def _path(self, step: int) -> Path:
         return self.folder / _name_of(step)
-
-    def _agreed(self, value: Any) -> Any:
-        """The main process's value."""
-        return broadcast_object_list([value])[0]
 
 
 @contextmanager

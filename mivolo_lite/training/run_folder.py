@@ -37,6 +37,7 @@ class RunFolder:
         self.config = self.path / RUN_FILE
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
+        self._old_best = self.path / "best.old"
         self.metrics = self.path / LOG_FILE
         self.broken = self.path / "broken.jsonl"
         self.lock = self.path / "lock"
@@ -143,10 +144,6 @@ class RunFolder:
         kept = (record for record in records if _is_kept(record, step, evaluated))
         write_text(self.metrics, "".join(map(to_line, kept)))
         return max(0, len(lines) - len(records) - unfinished)
-
-    @property
-    def _old_best(self) -> Path:
-        return self.path / "best.old"
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         with explain_write_errors(self.path, _REMEDY):
