@@ -62,8 +62,8 @@ def bootstrap_of_enough(
     """
     if count_people(identity, len(values)) >= LIMIT:
         return bootstrap(values, statistic, cell, level=level, identity=identity)
-    figures = statistic(np.ones((1, 1, values.shape[1])))[0]  # how many there are, also of no image
-    return np.full((2, *figures.shape), np.nan)
+    _, *shape = statistic(np.ones((1, 1, values.shape[1]))).shape
+    return np.full((2, *shape), np.nan)
 
 
 def percentiles(resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
