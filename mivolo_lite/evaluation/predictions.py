@@ -63,7 +63,7 @@ class Predictions:
         age_lo, age_hi: (N,) true age in years, NaN where unknown.
         gender, group: (N,) true names, None where unknown.
         tasks: the answers to the other tasks for which these samples have labels, by their names.
-        spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None if for all.
+        spread: (N,) standard deviation of the method's distribution in years, NaN where it has none; None without any.
         lower, upper: (N,) ends of the age interval in years, NaN without an estimate; None without a calibration.
         embeddings: those of embedding tasks, by their names, where samples have identities.
         gender_logit: (N,) log odds of ``F``, NaN likewise; None where only the probability is known.

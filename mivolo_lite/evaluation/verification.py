@@ -17,7 +17,7 @@ FOLDS = 10
 FARS = (1e-2, 1e-3)
 
 _FALSE_ACCEPTS = 10
-"""A rate at which fewer are expected among the pairs is not given: by chance alone it would be off by a third."""
+"""Fewest false accepts expected at a rate that is reported: of fewer, chance alone moves the rate by a third."""
 
 _POINTS = 60
 """Of the curve."""

@@ -24,7 +24,7 @@ class Track:
         first, last: frames.
         frames: in how many it was seen.
         weight, age: the sum of the frames' weights, and the weighted sum of their ages.
-        female, genders: the sum of the log odds of ``F``, and of how many frames.
+        female, genders: the sum of the log odds of ``F``, and the number of frames in it.
         flags: in how many frames each flag was raised.
     """
 

@@ -33,7 +33,7 @@ class TemporarySample:
 
     Attributes:
         rank: 8 bytes, decides the place in the split; equal for all people of an image and its duplicates.
-        lot: 8 bytes, decides the split; the rank, but for images that belong together.
+        lot: 8 bytes, decides the split: equal for images that belong together, the rank of any other.
         split: the one that the data set itself names.
     """
 

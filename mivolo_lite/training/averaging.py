@@ -54,7 +54,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], count: int = 0) -> None:
-        """Load full tensors by name, as ``engine.weights()`` gives it while applied, and of how many they are."""
+        """Load an average of ``count`` weights: full tensors, as ``engine.weights()`` gives them while applied."""
         self.count = count
         for name, average in self.tensors.items():
             full = weights[name]

@@ -59,7 +59,7 @@ class GroupDro:
         names: of the K subgroups.
         share: (K,) of the training data, by weight. Samples of no subgroup count as without this method.
         sums: (3, K + 1) what this rank observed since the last step.
-        log_weight: (K,) logarithms of what the losses of each subgroup are multiplied by: ``q / share``.
+        log_weight: (K,) logarithms of the factors of the losses of each subgroup, ``q / share``.
 
     Raises:
         UserError: fewer than two subgroups are large enough, or no age is known.
@@ -104,7 +104,7 @@ class GroupDro:
         return self.share * self.log_weight.exp()
 
     def factor(self, sample: Tensor) -> Tensor:
-        """(B,) what this method multiplies the age losses of samples (B,) by."""
+        """(B,) factors of the age losses of samples (B,)."""
         return torch.cat([self.log_weight.exp(), self.share.new_ones(1)])[self.subgroup[sample]]
 
     def observe(self, loss: Tensor, age: AgeRange, sample: Tensor, share: Tensor | float = 1.0) -> None:

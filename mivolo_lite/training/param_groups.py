@@ -24,9 +24,8 @@ from mivolo_lite.wording import did_you_mean, first_few
 def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
 
-    The layers are those that timm's ``group_matcher`` tells apart. What is no part of a backbone, such as the heads
-    and what joins two inputs, has the factor 1, the last layer of a backbone ``layer_decay``, the one before its
-    square, and so on.
+    The layers are those that timm's ``group_matcher`` tells apart. The last layer of a backbone has the factor
+    ``layer_decay``, the one before it the square of that, and so on. Heads, and what joins two inputs, have 1.
     """
     scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
     for _, layers in _backbones(module):

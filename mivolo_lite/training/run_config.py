@@ -17,10 +17,10 @@ from mivolo_lite.training.options import TrainConfig
 from mivolo_lite.yaml_file import read_yaml_file
 
 _OF_OPTIMIZER = "optim.options."
-"""Before the names of options that a configuration has only where they are set."""
+"""The prefix of options that a configuration has only where they are set."""
 
 _PLACES = ("run", "init_from", "data.train", "data.val", "data.exclude", "data.cache.", "optim.teachers")
-"""How the names of options begin that each node may have its own of: a node has disks of its own."""
+"""The beginnings of names of options that may differ between nodes, each of which has its own disks."""
 
 
 @dataclass(kw_only=True)

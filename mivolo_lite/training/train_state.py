@@ -27,7 +27,7 @@ class TrainState:
         stale: evaluations since the best one.
         plateaus: how often the learning rate fell since no new best came.
         optimizer: whose state is in the checkpoint.
-        averaged: how many weights its stochastic average is of.
+        averaged: how many weights are in its stochastic average.
     """
 
     digest: str

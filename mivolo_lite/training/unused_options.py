@@ -18,7 +18,7 @@ _OF_SCHEDULES = {
 
 
 def unused_options(config: RunConfig) -> Iterator[str]:
-    """A sentence for each."""
+    """A sentence for each option that is set and changes nothing."""
     yield from _of_what_is_off(config)
     yield from _too_late(config)
 
