@@ -41,12 +41,10 @@ class Photo:
     Attributes:
         data: the file's bytes.
         image: (H, W, 3) uint8 sRGB, turned upright as its EXIF data say.
-        is_plain_jpeg: ``data`` is a JPEG that any decoder shows as ``image``, so that it can be stored as it is.
     """
 
     data: bytes
     image: np.ndarray
-    is_plain_jpeg: bool
 
 
 def check_limit(max_megapixels: float) -> None:
@@ -123,7 +121,7 @@ def is_small_plain_jpeg(data: bytes, largest_side: int, max_megapixels: float = 
 def _read_jpeg(data: bytes, max_megapixels: float) -> Photo:
     header = check(data, max_megapixels)
     if header.is_rgb:
-        return Photo(data, decode_checked(data, header), header.is_plain)
+        return Photo(data, decode_checked(data, header))
     return _read_other(data, max_megapixels)  # libjpeg-turbo does not turn CMYK into RGB
 
 
@@ -140,7 +138,7 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
             check_size(*opened.size, max_megapixels)
             pixels = _pixels(opened)
             # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
-            return Photo(data, upright(pixels, orientation_of(opened)), False)
+            return Photo(data, upright(pixels, orientation_of(opened)))
     except (UnusablePhoto, BrokenJpeg):
         raise
     except UnidentifiedImageError:  # its message holds an address in memory, and no reason

@@ -13,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mivolo_lite.images.hdr import hdr_transfer
-from mivolo_lite.packing.decode import UnusablePhoto, read_photo
+from mivolo_lite.packing.decode import UnusablePhoto, is_small_plain_jpeg, read_photo
 from tests.images.test_jpeg import TURNS
 
 HEIGHT, WIDTH = 40, 60
@@ -39,7 +39,7 @@ def test_usual_formats(tmp_path, scene, suffix):
     photo = read_photo(path)
     assert_close(photo.image, scene)
     assert photo.data == path.read_bytes()
-    assert photo.is_plain_jpeg == (suffix == "jpg")
+    assert is_small_plain_jpeg(photo.data, 1000) == (suffix == "jpg")
 
 
 def test_heic_where_pillow_heif_is_installed(tmp_path, scene):
@@ -47,7 +47,7 @@ def test_heic_where_pillow_heif_is_installed(tmp_path, scene):
     scene.save(tmp_path / "a.heic", quality=95)
     photo = read_photo(tmp_path / "a.heic")
     assert_close(photo.image, scene, tolerance=4)
-    assert not photo.is_plain_jpeg
+    assert not is_small_plain_jpeg(photo.data, 1000)
     (tmp_path / "b.heic").write_bytes(photo.data[: len(photo.data) // 2])
     with pytest.raises(UnusablePhoto, match="unreadable image"):
         read_photo(tmp_path / "b.heic")
@@ -97,7 +97,7 @@ def test_exif_orientation_is_undone(tmp_path, scene, suffix, orientation):
     stored.save(tmp_path / f"turned.{suffix}", exif=exif.tobytes(), quality=95)
     photo = read_photo(tmp_path / f"turned.{suffix}")
     assert_close(photo.image, scene, tolerance=4)
-    assert photo.is_plain_jpeg == (orientation == 1 and suffix == "jpg")
+    assert is_small_plain_jpeg(photo.data, 1000) == (orientation == 1 and suffix == "jpg")
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])

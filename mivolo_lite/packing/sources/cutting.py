@@ -9,7 +9,7 @@ import simplejpeg
 
 from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
-from mivolo_lite.packing.decode import Photo, is_small_plain_jpeg, photo_of
+from mivolo_lite.packing.decode import is_small_plain_jpeg, photo_of
 from mivolo_lite.packing.sources.source import Rejected
 
 
@@ -22,21 +22,18 @@ def _rejecting_impossible() -> Iterator[None]:
         raise Rejected(str(error)) from None
 
 
-def photo_jpeg(photo: Photo, rules: CropRules) -> bytes:
-    """The photo as an upright JPEG whose sides are at most ``crop_size``: the file's own bytes where possible."""
-    if photo.is_plain_jpeg and max(photo.image.shape[:2]) <= rules.crop_size:
-        return photo.data
-    return encode(photo.image, rules.crop_size, rules.resample)
-
-
 def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
-    """A file's image as ``photo_jpeg`` gives it; one that stays as it is is verified, and no pixels are made of it.
+    """A file's image as an upright JPEG whose sides are at most ``crop_size``: the file's own bytes where possible.
+
+    Those are verified, and no pixels are made of them.
 
     Raises:
         Rejected: it cannot be used, or is smaller than a face may be.
     """
-    stays = is_small_plain_jpeg(data, rules.crop_size, max_megapixels)
-    jpeg = data if stays else photo_jpeg(photo_of(data, max_megapixels), rules)
+    if is_small_plain_jpeg(data, rules.crop_size, max_megapixels):
+        jpeg = data
+    else:
+        jpeg = encode(photo_of(data, max_megapixels).image, rules.crop_size, rules.resample)
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     if min(height, width) < rules.min_face:
         raise Rejected(f"under {rules.min_face} px")
