@@ -24,7 +24,7 @@ import yaml
 from commands import REPOSITORY, metrics_file, pack_utkface, train_and_evaluate
 from timing import write_result
 
-from mivolo_lite.evaluation.intervals import LIMIT, bootstrap, cell_sums, counted, means
+from mivolo_lite.evaluation.intervals import LIMIT, cell_sums, counted, means, percentiles, replicates
 from mivolo_lite.evaluation.metrics import METRICS_FILE, age_errors, ten_year_bin
 from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv
 from mivolo_lite.shards.index import ShardIndex
@@ -181,8 +181,8 @@ def by_cells(
         return np.stack([own, own - plain], axis=-1)
 
     found = statistic(cell_sums(values, cell))[0]
-    interval = bootstrap(values, statistic, cell)[:, 0]
-    change = bootstrap(values, statistic, cell, TIMES, level)[:, 1]
+    interval = percentiles(replicates(values, statistic, cell))[:, 0]
+    change = percentiles(replicates(values, statistic, cell, TIMES), level)[:, 1]
     worst = ""
     if reduce is np.max:
         worst = f" {names[means(cell_sums(values, cell))[0, :, 1].argmax()]}"

@@ -179,7 +179,7 @@ class _Crossed:
         errors: (N,) absolute errors.
 
     Attributes:
-        values: (N, 2) what ``bootstrap`` sums.
+        values: (N, 2) what ``replicates`` sums.
         cell: (N,) of each image, its cell among the C that have images.
         place: (C,) where such a cell lies in the flattened table of subgroups and bins.
         count: (subgroups, bins) images.

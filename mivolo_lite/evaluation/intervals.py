@@ -27,28 +27,6 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps sums (B, C, K), over the images of each of C cells of K values, to (B, ...) numbers."""
 
 
-def bootstrap(
-    values: np.ndarray,
-    statistic: Statistic,
-    cell: np.ndarray | None = None,
-    times: int = TIMES,
-    level: float = LEVEL,
-    seed: int = 0,
-    identity: Identity = None,
-) -> np.ndarray:
-    """The percentile bootstrap interval of a statistic: people are resampled with replacement.
-
-    Args:
-        values, statistic, cell, times, seed, identity: see ``replicates``; NaN where a replicate has no statistic (it
-            is left out).
-        level: share of the replicates between the two ends.
-
-    Returns:
-        (2, ...) lower and upper end of the statistic, NaN where no replicate had one.
-    """
-    return percentiles(replicates(values, statistic, cell, times, seed, identity), level)
-
-
 def bootstrap_of_enough(
     values: np.ndarray,
     statistic: Statistic,
@@ -56,12 +34,16 @@ def bootstrap_of_enough(
     identity: Identity = None,
     cell: np.ndarray | None = None,
 ) -> np.ndarray:
-    """``bootstrap``, all NaN for fewer than ``LIMIT`` people.
+    """(2, ...) ends of the percentile bootstrap interval of a statistic, NaN for fewer than ``LIMIT`` people.
 
     A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
+
+    Args:
+        values, statistic, identity, cell: see ``replicates``.
+        level: share of the replicates between the two ends.
     """
     if count_people(identity, len(values)) >= LIMIT:
-        return bootstrap(values, statistic, cell, level=level, identity=identity)
+        return percentiles(replicates(values, statistic, cell, identity=identity), level)
     _, *shape = statistic(np.ones((1, 1, values.shape[1]))).shape
     return np.full((2, *shape), np.nan)
 
@@ -251,7 +233,7 @@ def means(sums: np.ndarray) -> np.ndarray:
 
 
 def cell_sums(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """(1, C, K) the sums of the images themselves, as ``bootstrap`` gives those of its replicates."""
+    """(1, C, K) the sums of the images themselves, as ``replicates`` sums those of people who are resampled."""
     return np.stack([np.bincount(cell, column) for column in values.T], axis=-1)[None]
 
 

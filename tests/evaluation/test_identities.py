@@ -20,13 +20,14 @@ from mivolo_lite.evaluation.evaluate import evaluate
 from mivolo_lite.evaluation.groups import gaps, macro_mae
 from mivolo_lite.evaluation.headline import headline
 from mivolo_lite.evaluation.intervals import (
-    bootstrap,
     bootstrap_of_enough,
     counted,
     design_effect,
     half_width,
     means,
     paired_share_interval,
+    percentiles,
+    replicates,
     share_interval,
 )
 from mivolo_lite.evaluation.plots import curves
@@ -117,7 +118,7 @@ def test_the_bootstrap_draws_people_with_all_of_their_images():
         seen.append(sums)
         return sums.reshape(len(sums), -1)
 
-    bootstrap(values, keep, cell, times=30, seed=5, identity=identity)
+    replicates(values, keep, cell, times=30, seed=5, identity=identity)
     persons = [[2, 5, 6], [0, 3], [7], [1], [4]]  # by number, then those whom nobody knows
     draws = np.random.default_rng(5)
     for replicate in np.concatenate(seen):
@@ -157,7 +158,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(correlation):
     held = dict.fromkeys(("mae", "bias", "student", "share", "rare", "paired"), 0)
     for seed in range(trials):
         errors = errors_of(random, correlation)
-        mae, bias = bootstrap(counted(np.abs(errors), errors), means, times=200, seed=seed, identity=IDENTITY)[:, 0].T
+        resampled = replicates(counted(np.abs(errors), errors), means, times=200, seed=seed, identity=IDENTITY)
+        mae, bias = percentiles(resampled)[:, 0].T
         half = half_width(errors, identity=IDENTITY)
         difference = np.where(errors < ndtri(0.2), 1, np.where(errors > ndtri(0.9), -1, 0))
         held["mae"] += covered(mae, np.sqrt(2 / np.pi))

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from mivolo_lite.evaluation.intervals import (
-    bootstrap,
     cell_sums,
     count_interval,
     counted,
     means,
     paired_share_interval,
+    percentiles,
+    replicates,
     share_interval,
 )
 
 
 def test_the_mean_has_the_interval_of_normal_theory():
     values = np.random.default_rng(0).exponential(3, 4000)
-    lower, upper = bootstrap(counted(values), means, times=4000)[:, 0, 0]
+    lower, upper = percentiles(replicates(counted(values), means, times=4000))[:, 0, 0]
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert (lower, upper) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
 
@@ -33,7 +34,7 @@ def test_sums_over_cells_are_those_of_a_bootstrap_that_draws_row_by_row():
         seen.append(sums)
         return sums.reshape(len(sums), -1)
 
-    bootstrap(values, keep, cell, times=20, seed=5)
+    replicates(values, keep, cell, times=20, seed=5)
     draws = np.random.default_rng(5)
     for replicate in np.concatenate(seen):
         rows = sorted(range(50), key=lambda row: cell[row])
@@ -45,9 +46,9 @@ def test_sums_over_cells_are_those_of_a_bootstrap_that_draws_row_by_row():
 
 def test_replicates_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     values = counted(np.random.default_rng(2).random(40))
-    whole = bootstrap(values, means, times=50)
+    whole = replicates(values, means, times=50)
     monkeypatch.setattr("mivolo_lite.evaluation.intervals._ELEMENTS", 14)
-    np.testing.assert_array_equal(bootstrap(values, means, times=50), whole)
+    np.testing.assert_array_equal(replicates(values, means, times=50), whole)
 
 
 @pytest.mark.slow
@@ -57,14 +58,14 @@ def test_intervals_of_a_mae_hold_the_truth_as_often_as_they_say(level):
     truth = np.sqrt(2 / np.pi)  # E|e| of a standard normal error
     for trial in range(trials):
         errors = np.abs(random.normal(size=150))
-        lower, upper = bootstrap(counted(errors), means, times=300, level=level, seed=trial)[:, 0, 0]
+        lower, upper = percentiles(replicates(counted(errors), means, times=300, seed=trial), level)[:, 0, 0]
         hits += lower <= truth <= upper
     assert hits / trials == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / trials))
 
 
 def test_a_share_far_from_the_ends_has_nearly_the_interval_of_its_bootstrap():
     hits = np.arange(300) % 10 < 3
-    plain = bootstrap(counted(hits), means, times=4000)[:, 0, 0]
+    plain = percentiles(replicates(counted(hits), means, times=4000))[:, 0, 0]
     assert share_interval(hits) == pytest.approx(plain, abs=0.011)
 
 
@@ -88,7 +89,7 @@ def test_intervals_of_a_share_hold_the_truth_at_least_as_often_as_they_say(n, sh
 
 
 def test_a_statistic_that_no_replicate_has_is_nan():
-    assert np.isnan(bootstrap(np.zeros((5, 2)), means, times=10)).all()
+    assert np.isnan(percentiles(replicates(np.zeros((5, 2)), means, times=10))).all()
 
 
 @pytest.mark.parametrize("gain, loss", [(0.0, 0.0), (0.01, 0.0), (0.05, 0.05), (0.2, 0.1)])
