@@ -117,13 +117,10 @@ def merge(detections: Sequence[Detection]) -> list[Detection]:
     """One detection for each face, the surest first (greedy non-maximum suppression)."""
     merged: list[Detection] = []
     for detection in sorted(detections, key=lambda detection: -detection.score):
-        if not any(_is_same(detection.box, other.box) for other in merged):
+        box = detection.box
+        if not any(box_iou(box, surer.box) >= _SAME or _share_inside(box, surer.box) >= _INSIDE for surer in merged):
             merged.append(detection)
     return merged
-
-
-def _is_same(box: Box, surer: Box) -> bool:
-    return box_iou(box, surer) >= _SAME or _share_inside(box, surer) >= _INSIDE
 
 
 def _share_inside(box: Box, other: Box) -> float:

@@ -85,18 +85,14 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
 
 
 def shared_options(config: RunConfig) -> dict[str, Any]:
-    """The options that all ranks must have alike, by their names: all but where each finds its files."""
-    return {name: value for name, value in _options_of(config).items() if not _is_place(name)}
+    """The options that all ranks must have alike, by their names: all but where each finds its files and weights."""
+    options = _options_of(config).items()
+    return {name: value for name, value in options if not (name.startswith(_PLACES) or name.endswith("weights"))}
 
 
 def _options_of(config: RunConfig) -> dict[str, Any]:
     """All options of a run by their dotted names, as its file has them."""
     return flat_options(yaml.safe_load(dump_run_config(config)))
-
-
-def _is_place(name: str) -> bool:
-    """Whether an option says where a node finds its files, those of weights among them."""
-    return name.startswith(_PLACES) or name.endswith("weights")
 
 
 def named_options(value: Any) -> Any:

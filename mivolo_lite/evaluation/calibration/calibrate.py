@@ -78,7 +78,7 @@ def calibrate(
         raise UserError(f"{data}: {error}; give more images or a lower --level") from None
     estimator.card.calibration = calibration | {"data_digest": index.digest}
     if accelerator.is_main_process:
-        _save(estimator, checkpoint, out)
+        estimator.card.save(locate(checkpoint)) if out is None else estimator.save(out)
     return estimator.card.calibration
 
 
@@ -97,13 +97,6 @@ def _predict(
     rank, world_size = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, estimator.inputs, estimator.card.image_size, batch, workers, rank, world_size)
     return predict(estimator.to(accelerator.device), loader, index, accelerator)
-
-
-def _save(estimator: Estimator, checkpoint: Path | str, out: Path | str | None) -> None:
-    if out is None:
-        estimator.card.save(locate(checkpoint))
-    else:
-        estimator.save(out)
 
 
 def card_path(checkpoint: Path | str, out: Path | str | None) -> Path:
