@@ -367,6 +367,11 @@ def test_the_readme_is_short_and_its_first_screen_has_an_image_and_numbers():
     assert "docs/images/report.png" in head and len(sources) == 7
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/getting-started.md"])
+def test_fine_tuning_is_one_link_from_where_newcomers_begin(page):
+    assert "training.md#fine-tune-on-your-own-photos)" in (REPOSITORY / page).read_text()
+
+
 def test_every_page_is_linked_from_the_readme():
     pages = [page.name for page in PAGES if page.name not in ("README.md", "index.md")]
     assert pages and [page for page in pages if f"](docs/{page})" not in README] == []
