@@ -279,6 +279,16 @@ def test_people_from_python(block, workplace, supplies):
     exec(compile(block.text, str(block), "exec"), {})
 
 
+def test_a_table_of_the_ages_in_the_names_of_folders(tmp_path, monkeypatch):
+    (block,) = (block for block in blocks("python") if "csv.writer" in block.text)
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/7/b.jpg", "photos/31/a.jpg"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    exec(compile(block.text, str(block), "exec"), {})
+    assert Path("labels.csv").read_text().splitlines() == ["path,age", "31/a.jpg,31", "7/b.jpg,7"]
+
+
 @pytest.mark.slow
 def test_one_image_from_python(workplace, supplies, capsys):
     (block,) = (block for block in blocks("python") if "face.jpg" in block.text)

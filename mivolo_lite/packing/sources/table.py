@@ -123,8 +123,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
         option: the option that names the file.
 
     Raises:
-        UserError: no such file, no text but a workbook or other bytes, a column there twice, a row with too few or too many cells, or a quote that
-            is opened and not closed.
+        UserError: no such file, a workbook or other bytes that are no text, a column there twice, a row with too few or
+            too many cells, or a quote that is opened and not closed.
     """
     location = f"{option} {path}"
     try:

@@ -170,7 +170,9 @@ class TableSource(Source):
         # People who are linked by images of several come into one split, under the first of their names.
         self.together = first_connected((first, other) for first, *others in groups for other in others)
         if not samples:
-            raise UserError(f"{self.table.location}: nobody in it has an age or a gender; {self._where_labels_may_be()}")
+            raise UserError(
+                f"{self.table.location}: nobody in it has an age or a gender; {self._where_labels_may_be()}"
+            )
 
     def _where_labels_may_be(self) -> str:
         """What to do where nobody is labelled."""
