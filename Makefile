@@ -1,8 +1,13 @@
-# make quickstart   everything once on synthetic people: install, pack, train, evaluate; 6 GB, mostly torch, and 3 minutes
+# make              .venv with the package: 6 GB, mostly torch
+# make quickstart   the same, then everything once on synthetic people: pack, train, evaluate, in 3 minutes
 # make test         all tests
-# make check        formatting, lint, types, the documentation and the quick tests
-# make quick        the quick tests
+# make check        lint, types, docs and quick at once
+# make lint         formatting and lint
+# make types        types
 # make docs         the documentation as a site: site/index.html
+# make quick        the quick tests
+# make clean        removes .venv, what quickstart made, and the site
+# make help         these lines
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +16,7 @@ QUICK  := runs/quickstart
 # Test processes keep compiled files, which half of collecting the tests is spent on.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN)pytest --dist loadfile
 
-.PHONY: quickstart test lint types docs quick check clean
+.PHONY: quickstart test lint types docs quick check clean help
 
 $(VENV)/quickstart: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -58,3 +63,6 @@ check:  # all at once: types and docs need one CPU each
 
 clean:
 	rm -rf $(VENV) data/quickstart $(QUICK) site
+
+help:
+	@sed -n '/^#/!q; s/^# //p' $(firstword $(MAKEFILE_LIST))

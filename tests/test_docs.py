@@ -279,6 +279,16 @@ def test_people_from_python(block, workplace, supplies):
     exec(compile(block.text, str(block), "exec"), {})
 
 
+def test_a_table_of_the_ages_in_the_names_of_folders(tmp_path, monkeypatch):
+    (block,) = (block for block in blocks("python") if "csv.writer" in block.text)
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/7/b.jpg", "photos/31/a.jpg"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    exec(compile(block.text, str(block), "exec"), {})
+    assert Path("labels.csv").read_text().splitlines() == ["path,age", "31/a.jpg,31", "7/b.jpg,7"]
+
+
 @pytest.mark.slow
 def test_one_image_from_python(workplace, supplies, capsys):
     (block,) = (block for block in blocks("python") if "face.jpg" in block.text)
@@ -365,6 +375,11 @@ def test_the_readme_is_short_and_its_first_screen_has_an_image_and_numbers():
         r"\]\((?:benchmarks/results|configs|mivolo_lite/weights)/[\w.]+\) \|$", head, flags=re.MULTILINE
     )
     assert "docs/images/report.png" in head and len(sources) == 7
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/getting-started.md"])
+def test_fine_tuning_is_one_link_from_where_newcomers_begin(page):
+    assert "training.md#fine-tune-on-your-own-photos)" in (REPOSITORY / page).read_text()
 
 
 def test_every_page_is_linked_from_the_readme():

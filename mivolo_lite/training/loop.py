@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 
@@ -124,13 +124,14 @@ class Trainer:
         self.close()
         return complete
 
-    def learn_at(self, rates: Iterable[float]) -> Iterator[float]:
+    def learn_at(self, rates: Sequence[float]) -> Iterator[float]:
         """The loss of a step at each learning rate, one after another, without saving and evaluating.
 
         Raises:
             Diverged: a loss is not finite.
         """
         self.throughput = Throughput()
+        self.logger.bar.reset(len(rates))
         for rate, batches in zip(rates, self._steps(), strict=False):
             result = self._take_step(batches, rate)
             self.heartbeat.progress()

@@ -11,6 +11,7 @@ from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.lr_finder import LrCurve, find_lr
 from mivolo_lite.experiments.smoothing import smoothed
+from mivolo_lite.training.logger import RunLogger
 from mivolo_lite.training.loop import Trainer
 from tests.experiments.test_seeds import SMALL
 
@@ -64,7 +65,9 @@ def test_a_training_follows_in_the_same_folder_and_what_is_frozen_stays(people, 
 
 
 @pytest.mark.slow
-def test_it_ends_where_the_loss_explodes_and_leaves_no_checkpoint(people, tmp_path, capsys):
+def test_it_ends_where_the_loss_explodes_and_leaves_no_checkpoint(people, tmp_path, capsys, monkeypatch):
+    bars = []
+    monkeypatch.setattr(RunLogger, "close", lambda logger: bars.append(logger.bar))
     words = ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
     for _ in range(2):  # a second time as well
         main(["find-lr", *words, "--steps", "30", "--low", "1e-5", "--high", "1e4"])
@@ -72,8 +75,10 @@ def test_it_ends_where_the_loss_explodes_and_leaves_no_checkpoint(people, tmp_pa
     assert 3 <= len(curve["rates"]) < 30 and curve["rates"][0] == pytest.approx(1e-5)
     assert len(curve["losses"]) == len(curve["rates"]) and min(curve["losses"]) < curve["losses"][0]
     assert (tmp_path / "run/find-lr/lr.png").is_file() and not list(tmp_path.rglob("*.safetensors"))
-    steepest = float(capsys.readouterr().out.rpartition("rate of ")[2].partition(";")[0])
-    assert 1e-5 < steepest < curve["rates"][-1]
+    *_, found, written = capsys.readouterr().out.splitlines()
+    assert [bar.total for bar in bars] == [30, 30]  # and not the steps of the configuration
+    assert 1e-5 < float(found.rpartition("rate of ")[2].partition(";")[0]) < curve["rates"][-1]
+    assert written == f"written to {tmp_path}/run/find-lr: lr.json, lr.png"
 
 
 def test_rates_that_do_not_rise_are_one_line():

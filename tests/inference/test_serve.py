@@ -389,6 +389,9 @@ def test_the_page_shows_boxes_and_ages_and_reasons(address, predictor, tmp_path,
         browser.wait_for("document.getElementById('message').classList.contains('alert')")
         assert "Not estimated" in browser.value("document.getElementById('message').textContent")
         assert browser.value("document.getElementById('photo').hidden") and browser.value(FITS)
+        huge = "dropped.items.add(new File([new Uint8Array(16_000_001)], 'huge.jpg'))"
+        browser.value(_DROP % huge)  # is not sent: the server would answer 413
+        browser.wait_for("document.getElementById('message').textContent.includes('larger than 16 MB')")
         assert [line for line in browser.complaints if "422" not in line] == []
 
 

@@ -239,7 +239,11 @@ def test_a_row_without_a_part_is_rejected_where_others_have_one(source, tmp_path
 def test_a_bad_table_is_one_clear_line(source, tmp_path):
     for make, message in (
         (lambda: source("path", "0.jpg"), "holds one column"),
-        (lambda: source("path,age", "0.jpg,-1"), "nobody in it has an age or a gender"),
+        (lambda: source("path,age", "0.jpg,-1"), "nobody in it has an age or a gender; label the people"),
+        (
+            lambda: source("path,years,face_x0,face_y0,face_x1,face_y1", "0.jpg,31,1,1,30,30"),
+            "nobody in it has an age or a gender; if one of years holds them, .* `pack csv --age`",
+        ),
         (lambda: source("path,age", "0.jpg,1", align=True), "--align needs the columns lefteye_x to rightmouth_y"),
         (lambda: source("path,age", "0.jpg,1", min_body=0), "--min_body 0"),
         (lambda: source("path,age", "0.jpg,1", min_face=50), "--min_face 50: the images are taken whole"),

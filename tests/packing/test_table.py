@@ -55,6 +55,8 @@ def test_rows_and_their_lines(read):
         (rows(4).encode("utf-16")[:-1], "not a CSV in UTF-8"),
         (rows(4).encode("utf-16-le"), "line 1: holds a NUL byte"),
         ("name,age,note\né,1,".encode("latin-1"), "not a CSV in UTF-8"),
+        (b"PK\3\4\x14\0\6\0", "is a workbook of Excel or LibreOffice; save its sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a workbook"),
         ("name,age,age,note\n", "column age is there twice"),
         ("name,age,note,x,x\n", "column x is there twice"),
     ],

@@ -4,10 +4,15 @@ const [drop, file, message, photo, boxes, table, about] = ["drop", "file", "mess
   .map((id) => document.getElementById(id));
 const image = photo.querySelector("img");
 let latest = 0;
+let megabytes = Infinity; // that the server takes
 
 function say(text, isAlert = false) {
   message.textContent = text;
   message.classList.toggle("alert", isAlert);
+}
+
+function refuse(reason) {
+  say(`Not estimated: ${reason}`, true);
 }
 
 function clear() {
@@ -57,10 +62,14 @@ async function ask(files) {
   const mine = ++latest;
   clear();
   if (!files.length) {
-    say("Not estimated: no file was dropped; drop a photo's file, or choose one", true);
+    refuse("no file was dropped; drop a photo's file, or choose one");
     return;
   }
   const [chosen] = files;
+  if (chosen.size > 1e6 * megabytes) {
+    refuse(`the file is larger than ${megabytes} MB`); // before it is sent, which may take minutes
+    return;
+  }
   say("Estimating ...");
   let answer, status;
   try {
@@ -72,7 +81,7 @@ async function ask(files) {
   }
   if (mine !== latest) return;
   if (!status) {
-    say(`Not estimated: ${answer.detail}`, true);
+    refuse(answer.detail);
     return;
   }
   image.onload = () => {
@@ -106,6 +115,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 fetch("about").then((response) => response.json()).then((facts) => {
+  megabytes = facts.megabytes;
   const level = facts.interval_level === null ? [] : [`Intervals are calibrated to hold ${Math.round(100 * facts.interval_level)} % of true ages.`];
   about.textContent = [`Model ${facts.model} with ${facts.method}.`, ...level, ...facts.notes.map((note) => `Note: ${note}.`)].join(" ");
 });

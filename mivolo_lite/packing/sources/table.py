@@ -16,6 +16,8 @@ from mivolo_lite.files import encoding_of
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
+_WORKBOOK_HEADS = b"PK\3\4", b"\xd0\xcf\x11\xe0"
+"""The first bytes of .xlsx and .ods, which are ZIP archives, and of .xls."""
 _MARK_LINE = "sep="
 """What a first line says, before the mark that separates the cells of the others, for Excel."""
 _SHOWN = 100  # characters of a file that a message shows
@@ -126,8 +128,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
         option: the option that names the file.
 
     Raises:
-        UserError: no such file, no text, a column there twice, a row with too few or too many cells, or a quote that
-            is opened and not closed.
+        UserError: no such file, a workbook or other bytes that are no text, a column there twice, a row with too few or
+            too many cells, or a quote that is opened and not closed.
     """
     location = f"{option} {path}"
     try:
@@ -135,6 +137,8 @@ def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Ta
             head = file.read(len(_PARQUET_HEAD))
         if head == _PARQUET_HEAD:
             return Table.of(location, _parquet_rows(path, location))
+        if head in _WORKBOOK_HEADS:
+            raise UserError(f"{location}: is a workbook of Excel or LibreOffice; save its sheet as CSV")
         with open(path, newline="", encoding=encoding_of(head)) as file:
             is_json = path.suffix.lower() in _JSON_ENDINGS
             return Table.of(location, _json_rows(file, location)) if is_json else _read_csv(file, delimiter, location)

@@ -44,6 +44,7 @@ from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
 from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, split_name
 from mivolo_lite.packing.sources.table import Table
 from mivolo_lite.shards.sample import Labels, Sample, key_of
+from mivolo_lite.wording import first_few
 
 Whole = Literal["auto", "face", "body", "no"]
 
@@ -168,8 +169,15 @@ class TableSource(Source):
         self.together = first_connected((first, other) for first, *others in groups for other in others)
         if not samples:
             raise UserError(
-                f"{self.table.location}: nobody in it has an age or a gender; label the people to learn from"
+                f"{self.table.location}: nobody in it has an age or a gender; {self._where_labels_may_be()}"
             )
+
+    def _where_labels_may_be(self) -> str:
+        """What to do where nobody is labelled."""
+        others = [name for name in self.table.columns if name not in _KNOWN_COLUMNS]
+        if not self.only_others or not others:
+            return "label the people to learn from"
+        return f"if one of {first_few(others)} holds them, rename it, or name it with `pack csv --age` or `--gender`"
 
     def _columns_left_out(self) -> list[str]:
         names = nameless_columns(name for name in self.table.columns if name not in _KNOWN_COLUMNS)
