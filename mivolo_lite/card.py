@@ -23,7 +23,7 @@ MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
 NO_AGES = "The model learnt no ages: those that it gives are random."
 JOINT = " + "
 """Between the digests of several data sets."""
-Tta = Literal["none", "flip"]
+Tta = Literal["none", "flip", "multiscale"]
 """Test-time augmentation, see ``Estimator.tta``."""
 HUB_CONFIG_FILE = "config.json"
 """Beside ``MODEL_FILE`` in models of transformers, such as MiVOLO v2 on the hub."""
@@ -237,5 +237,5 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "attribution": (lambda value: isinstance(value, str), "text"),
     "age": (lambda value: isinstance(value, bool), "true or false"),
     "gender": (lambda value: isinstance(value, bool), "true or false"),
-    "tta": (lambda value: value in list(get_args(Tta)), "none or flip"),
+    "tta": (lambda value: value in list(get_args(Tta)), "none, flip or multiscale"),
 }

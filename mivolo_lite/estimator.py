@@ -28,6 +28,8 @@ from mivolo_lite.tasks import make_centres, make_subnets, negated_tasks, read_ta
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
+_STRIDE = 16
+"""Pixels by which sizes of ``multiscale`` differ at least: half of the stride of most backbones."""
 GENDER_HEAD = "gender_head."
 """Prefix of the weights that inference does not need where the card has no gender."""
 
@@ -42,8 +44,8 @@ class Estimator(nn.Module):
     Attributes:
         channels_last: whether the model sees images in the memory format that loaders give.
         projection: what is made of the pooled features in addition, where a distillation asks for it.
-        tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images.
-            At first as the card says.
+        tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images,
+            ``multiscale`` with that of both at three sizes. At first as the card says.
     """
 
     channels_last = True
@@ -98,11 +100,43 @@ class Estimator(nn.Module):
         images = {"face": nothing if face is None else face, "body": nothing if body is None else body}
         if batch is None:
             batch = max(len(images[name].rows) for name in self.inputs)
-        outputs = self._outputs(images, batch)
-        if self.tta == "flip" and not self.training:
-            mirrored = {name: packed._replace(pixels=packed.pixels.flip(-1)) for name, packed in images.items()}
-            outputs = self.mean_of_mirrored(outputs, self._outputs(mirrored, batch))
-        return outputs
+        if self.tta == "none" or self.training:
+            return self._outputs(images, batch)
+        if self.tta == "flip":
+            return self._outputs_with_mirrored(images, batch)
+        views = ({name: packed.resized(size) for name, packed in images.items()} for size in self.scales)
+        answers = [self._outputs_with_mirrored(view, batch) for view in views]
+        return {name: torch.stack([answer[name] for answer in answers]).mean(dim=0) for name in answers[0]}
+
+    @property
+    def scales(self) -> tuple[int, int, int]:
+        """The sides in pixels of ``multiscale``: a twelfth smaller, as trained, a twelfth larger, by whole strides."""
+        size = self.card.image_size
+        step = max(1, round(size / 12 / _STRIDE)) * _STRIDE
+        return size - step, size, size + step
+
+    def use_tta(self, tta: Tta | None) -> None:
+        """Estimate with this test-time augmentation; None leaves it as it is.
+
+        Raises:
+            UserError: ``multiscale``, and the model takes images of one size alone, as MiVOLO.
+        """
+        self.tta = tta or self.tta
+        if self.tta != "multiscale":
+            return
+        black = torch.zeros(1, 3, self.card.image_size, self.card.image_size, dtype=torch.uint8, device=self.device)
+        try:
+            with torch.inference_mode():
+                self(Images.of(black), Images.of(black))
+        except (AssertionError, RuntimeError):  # of timm, and of a grid of positions
+            sides = ", ".join(map(str, self.scales))
+            raise UserError(
+                f"--tta multiscale: {self.card.model['name']} does not take images of {sides} px; give flip or none"
+            ) from None
+
+    def _outputs_with_mirrored(self, images: dict[str, Images], batch: int) -> dict[str, Tensor]:
+        mirrored = {name: packed._replace(pixels=packed.pixels.flip(-1)) for name, packed in images.items()}
+        return self.mean_of_mirrored(self._outputs(images, batch), self._outputs(mirrored, batch))
 
     def mean_of_mirrored(self, outputs: dict[str, Tensor], flipped: dict[str, Tensor]) -> dict[str, Tensor]:
         """The mean of the raw outputs for images and for their mirror images, in which some tasks change their sign."""

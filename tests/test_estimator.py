@@ -272,3 +272,24 @@ def test_flipped_it_answers_an_image_and_its_mirror_image_alike(method):
     for name, output in flipped.items():
         assert torch.allclose(output, both_ways[name], atol=1e-5) and not torch.equal(output, plain[name]), name
         assert torch.allclose(output, (plain[name] + mirrored[name]) / 2, atol=1e-5), name
+
+
+def test_multiscale_is_the_mean_of_flipped_answers_at_three_sizes():
+    torch.manual_seed(0)
+    estimator = Estimator(card("dldl")).eval()
+    face = Images.of(torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8))
+    with torch.inference_mode():
+        estimator.use_tta("flip")
+        answers = [estimator(face.resized(size)) for size in (16, 32, 48)]
+        estimator.use_tta("multiscale")
+        multiscale = estimator(face)
+    assert estimator.scales == (16, 32, 48)
+    for name, output in multiscale.items():
+        assert torch.allclose(output, sum(answer[name] for answer in answers) / 3, atol=1e-5), name
+
+
+def test_a_model_of_one_size_refuses_multiscale_in_one_line():
+    model = {"name": "mivolo_d1_112", "pretrained": False}
+    estimator = Estimator(Card(model, {"name": "regression"}, {"min_age": 0, "max_age": 100}, 112)).eval()
+    with pytest.raises(UserError, match="multiscale: mivolo_d1_112 does not take images of 96, 112, 128 px; give flip"):
+        estimator.use_tta("multiscale")

@@ -28,7 +28,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
     )
-    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` or `none`, which model.yaml then asks for")
+    parser.add_argument(
+        "--tta", type=Tta | None, default=None, help="`none`, `flip` or `multiscale`, which model.yaml then asks for"
+    )
     options = parse(parser, argv)
     from mivolo_lite.distributed.accelerator import joined_processes
     from mivolo_lite.evaluation.calibration.calibrate import calibrate, calibration_table, card_path

@@ -19,7 +19,12 @@ def add_training_options(parser: ArgumentParser) -> None:
         help='what starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
     )
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes of the evaluations")
-    parser.add_argument("--tta", type=Tta | None, default=None, help="`flip` also evaluates on the mirror images")
+    parser.add_argument(
+        "--tta",
+        type=Tta | None,
+        default=None,
+        help="`flip` also evaluates on the mirror images, `multiscale` and at three sizes",
+    )
 
 
 def add_estimating_options(parser: ArgumentParser) -> None:
@@ -50,7 +55,7 @@ def add_tta(parser: ArgumentParser) -> None:
         "--tta",
         type=Tta | None,
         default=None,
-        help="`flip` also estimates from the mirror images; by default what model.yaml says",
+        help="`flip`: from mirror images too; `multiscale`: and at three sizes; by default what model.yaml says",
     )
 
 

@@ -16,9 +16,7 @@ from mivolo_lite.shards.index import ShardIndex
 DOUBTS = ("trained_on", "framing", "no_ages")
 """Names of the ``doubts``."""
 TRAINED_ON = "The model was trained on these images, so its errors on others are larger."
-_MIRRORED = (
-    "The estimates are from mirror images too, the others' are not; a comparison of models takes the same --tta of all."
-)
+_OTHER_TTA = "The estimates are with --tta {}, others are not; a comparison of models takes the same --tta of all."
 
 _SHORT = 12
 """Characters of a digest that are shown."""
@@ -107,7 +105,7 @@ def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) 
     """
     named = [(name, sentence) for name, data, _ in evaluations for sentence in cautions(data)]
     if len({tta for *_, tta in evaluations}) > 1:
-        named += [(name, _MIRRORED) for name, _, tta in evaluations if tta == "flip"]
+        named += [(name, _OTHER_TTA.format(tta)) for name, _, tta in evaluations if tta != "none"]
     names_by_sentence: dict[str, dict[str, None]] = {}
     for name, sentence in named:
         names_by_sentence.setdefault(sentence, {})[name] = None  # once, also of several inputs

@@ -81,7 +81,7 @@ def evaluate(
         raise UserError(f"--robustness_samples {robustness_samples}: give --robustness yes as well")
     out = Path(out)
     estimator = Estimator.load(checkpoint)
-    estimator.tta = tta or estimator.tta
+    estimator.use_tta(tta)
     index = load_selected(data, cache, folds, exclude)
     accelerator = join_processes()
     work: dict[str, Any] = {"data": index.digest[:16], "inputs": inputs, "tta": estimator.tta}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Images(NamedTuple):
@@ -30,6 +31,13 @@ class Images(NamedTuple):
         """No image, where those there are would have sides of ``size``."""
         pixels = torch.empty(0, 3, size, size, dtype=torch.uint8, device=device)
         return cls(pixels, torch.empty(0, dtype=torch.int64, device=device))
+
+    def resized(self, size: int) -> "Images":
+        """The same images, uint8, at another side."""
+        if self.pixels.shape[-1] == size or not len(self.rows):
+            return self
+        pixels = functional.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
+        return self._replace(pixels=pixels.round().to(torch.uint8))
 
     def present(self, batch: int) -> Tensor:
         """(B,) bool: which samples have the image."""

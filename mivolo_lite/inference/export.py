@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mivolo_lite.card import Tta
+from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import new_path, written_aside
 from mivolo_lite.inference.formats import GraphFormat, Precision
@@ -44,6 +45,8 @@ def export(
         require_onnx()
     estimator = Estimator.load(checkpoint)
     estimator.tta = tta or estimator.tta
+    if estimator.tta == "multiscale":
+        raise UserError("export: a graph takes images of one size, so not --tta multiscale; give flip or none")
     graph = Graph(estimator, half=precision == "fp16")
     program, description = trace(graph), describe(graph, precision)
     with written_aside(out) as partial:

@@ -114,7 +114,7 @@ class Predictor:
             if value not in (None, True, False):
                 raise UserError(f"{name} {value!r}: give True or False")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
-        estimator.tta = tta or estimator.tta
+        estimator.use_tta(tta)
         if persons in (NONE, None) and detector is not None and "face" not in estimator.inputs:
             raise UserError("--persons none: the model looks at bodies alone, so nobody has an age; leave it out")
         find_faces = None if detector is None else open_detector(detector, min_score)

@@ -91,7 +91,10 @@ class Teachers:
         """The teachers' answers to a batch's ``images()``."""
         outputs = []
         for teacher in self.teachers:
-            resized = {name: _resized(value, teacher.card.image_size) for name, value in images.items()}
+            size = teacher.card.image_size
+            resized = {
+                name: value.resized(size) if isinstance(value, Images) else value for name, value in images.items()
+            }
             outputs.append(teacher(**resized))
         estimates = [teacher.estimate(output) for teacher, output in zip(self.teachers, outputs, strict=True)]
         span = self.student.method.span
@@ -172,10 +175,3 @@ def _sees(teacher: Estimator, images: Mapping[str, Any]) -> Tensor:
     """(B,) bool: the samples of which a teacher sees any image."""
     taken = [images[name] for name in teacher.inputs if name in images]
     return torch.stack([shown.present(images["batch"]) for shown in taken]).any(0)
-
-
-def _resized(images: Images | int, size: int) -> Images | int:
-    if isinstance(images, int) or images.pixels.shape[-1] == size or not len(images.rows):
-        return images
-    pixels = F.interpolate(images.pixels.float(), (size, size), mode="bilinear", antialias=True)
-    return images._replace(pixels=pixels.round().to(torch.uint8))

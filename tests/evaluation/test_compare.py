@@ -235,7 +235,7 @@ def test_what_else_evaluations_differ_in_is_said_once(tmp_path):
     a, b, _ = map(str, folders)
     *of_both, mirrored = found["cautions"]
     assert of_both == [f"{a}, {b}: {NO_AGES}", f"{a}, {b}: {TRAINED_ON}"]
-    assert mirrored.startswith(f"{a}: The estimates are from mirror images too")
+    assert mirrored.startswith(f"{a}: The estimates are with --tta flip")
     page = unescape((tmp_path / "out" / "report.html").read_text())
     for text in (comparison_table(found), latex_table(found, "abc"), page):
         assert all(caution in text for caution in found["cautions"])

@@ -142,7 +142,7 @@ def test_errors_that_are_no_measure_of_a_model_are_said_of_the_pair():
     rows = [{"checkpoint": "x", "folder": "x", "inputs": inputs, "cells": cells} for inputs in ("face", "both")]
     lines = matrix_table({"data": dict.fromkeys(cells), "rows": rows}).splitlines()
     assert lines[-2] == f"x on val, x on test: {NO_AGES}"
-    assert lines[-1].startswith("x on val: The estimates are from mirror images too")
+    assert lines[-1].startswith("x on val: The estimates are with --tta flip")
 
 
 @pytest.mark.slow

@@ -257,6 +257,7 @@ def test_flipped_a_file_answers_an_image_and_its_mirror_image_alike(exported):
 @pytest.mark.parametrize(
     "words, message",
     [
+        (["--out", "b.onnx", "--tta", "multiscale"], "a graph takes images of one size, so not --tta multiscale"),
         (["--out", "b.safetensors", "--format", "timm", "--tta", "flip"], "--tta does nothing for --format timm"),
         (["--out", "b.onnx", "--input", "body"], "--input is for --format timm"),
         (["--out", "b.safetensors", "--format", "timm", "--input", "body"], "default looks at the face alone"),

@@ -306,7 +306,7 @@ def test_a_pil_image_that_cannot_be_decoded_is_one_line(predictor):
 @pytest.mark.parametrize(
     "option, message",
     [
-        ({"tta": "Flip"}, "tta 'Flip': give one of none, flip"),
+        ({"tta": "Flip"}, "tta 'Flip': give one of none, flip, multiscale"),
         ({"half": "no"}, "half 'no': give True or False"),
         ({"compile": "no"}, "compile 'no': give True or False"),
         ({"batch": 0}, "batch 0: give the people of one forward pass, a whole number above 0"),

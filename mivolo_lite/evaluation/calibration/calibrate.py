@@ -70,7 +70,8 @@ def calibrate(
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
     temperature = estimator.card.calibration.get("gender_temperature", 1.0)
     estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
-    estimator.tta = estimator.card.tta = tta or estimator.card.tta
+    estimator.use_tta(tta)
+    estimator.card.tta = estimator.tta
     predictions = _predict(estimator, index, accelerator, batch, workers)
     try:
         calibration = fit_calibration(predictions, level, by, temperature)
