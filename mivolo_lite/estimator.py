@@ -28,8 +28,8 @@ from mivolo_lite.tasks import make_centres, make_subnets, negated_tasks, read_ta
 
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
-_STRIDE = 16
-"""Pixels by which sizes of ``multiscale`` differ at least: half of the stride of most backbones."""
+_GRID = 16
+"""Sizes of ``multiscale`` differ by multiples of so many pixels, half of the stride of most backbones."""
 GENDER_HEAD = "gender_head."
 """Prefix of the weights that inference does not need where the card has no gender."""
 
@@ -110,9 +110,9 @@ class Estimator(nn.Module):
 
     @property
     def scales(self) -> tuple[int, int, int]:
-        """The sides in pixels of ``multiscale``: a twelfth smaller, as trained, a twelfth larger, by whole strides."""
+        """The sides in pixels of ``multiscale``: about a twelfth smaller, as trained, and as much larger."""
         size = self.card.image_size
-        step = max(1, round(size / 12 / _STRIDE)) * _STRIDE
+        step = max(1, round(size / 12 / _GRID)) * _GRID
         return size - step, size, size + step
 
     def use_tta(self, tta: Tta | None) -> None:
@@ -128,7 +128,7 @@ class Estimator(nn.Module):
         try:
             with torch.inference_mode():
                 self(Images.of(black), Images.of(black))
-        except (AssertionError, RuntimeError):  # of timm, and of a grid of positions
+        except (AssertionError, RuntimeError):  # of timm's patches, and of MiVOLO's positions
             sides = ", ".join(map(str, self.scales))
             raise UserError(
                 f"--tta multiscale: {self.card.model['name']} does not take images of {sides} px; give flip or none"
