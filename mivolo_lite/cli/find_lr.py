@@ -1,14 +1,12 @@
 """``mivolo-lite find-lr``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from accelerate import PartialState
 
 from mivolo_lite.cli.options import parse_known, parser_of
-from mivolo_lite.config import read_run_config
 from mivolo_lite.distributed.heartbeat import ending_together
-from mivolo_lite.experiments.lr_finder import FOLDER, find_lr
+from mivolo_lite.experiments.lr_finder import curve_folder, find_lr
 from mivolo_lite.ranges import float_range, int_range
 
 
@@ -25,4 +23,4 @@ def run(argv: Sequence[str]) -> None:
         print(
             f"the loss falls fastest at a learning rate of {curve.steepest:.1e}; train with that, or a few times less"
         )
-        print(f"written to {Path(read_run_config(words).run) / FOLDER}: lr.json, lr.png")
+        print(f"written to {curve_folder(words)}: lr.json, lr.png")

@@ -17,7 +17,7 @@ from mivolo_lite.reporting.plots import BLUE, ORANGE, Plot, legend
 from mivolo_lite.training.loop import Trainer
 from mivolo_lite.training.step import Diverged
 
-LR_FILE, FOLDER = "lr.json", "find-lr"
+LR_FILE = "lr.json"
 _EPOCHS = "1000"
 """Enough for any number of steps: the test ends by itself."""
 _WINDOW = 0.1
@@ -75,7 +75,7 @@ def find_lr(words: Sequence[str], steps: int = 100, low: float = 1e-6, high: flo
     """
     if not low < high:
         raise UserError(f"find-lr: --low {low:g} --high {high:g}: give a lower rate and a higher one")
-    out = Path(read_run_config(words).run) / FOLDER
+    out = curve_folder(words)
     changes = ["--run", str(out / "run"), "--optim.epochs", _EPOCHS, "--train.trackers", "[]"]
     trainer = Trainer(read_run_config([*words, *changes]))
     curve = _measured(trainer, np.geomspace(low, high, steps).tolist())
@@ -86,6 +86,11 @@ def find_lr(words: Sequence[str], steps: int = 100, low: float = 1e-6, high: flo
         write_text(out / LR_FILE, json.dumps({"rates": curve.rates, "losses": curve.losses}) + "\n")
         Plot("lr", "Smoothed training loss by learning rate", partial(_draw, curve)).save(out)
     return curve
+
+
+def curve_folder(words: Sequence[str]) -> Path:
+    """Where ``find_lr`` writes the curve."""
+    return Path(read_run_config(words).run) / "find-lr"
 
 
 def _measured(trainer: Trainer, rates: Sequence[float]) -> LrCurve:

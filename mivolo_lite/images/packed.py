@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
 
 class Images(NamedTuple):
@@ -36,7 +36,7 @@ class Images(NamedTuple):
         """The same images, uint8, at another side."""
         if self.pixels.shape[-1] == size or not len(self.rows):
             return self
-        pixels = functional.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
+        pixels = F.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
         return self._replace(pixels=pixels.round().to(torch.uint8))
 
     def present(self, batch: int) -> Tensor:

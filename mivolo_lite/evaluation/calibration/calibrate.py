@@ -59,6 +59,7 @@ def calibrate(
     if out is None:
         _require_own_folder(checkpoint)
     estimator = Estimator.load(checkpoint)
+    estimator.use_tta(tta)
     accelerator = join_processes()
     index = load_selected(data, None, folds, exclude)
     require_agreement({"data": index.digest[:16], "tta": tta}, accelerator)
@@ -69,9 +70,8 @@ def calibrate(
     if accelerator.is_main_process:  # before the work
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
     temperature = estimator.card.calibration.get("gender_temperature", 1.0)
-    estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
-    estimator.use_tta(tta)
     estimator.card.tta = estimator.tta
+    estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
     predictions = _predict(estimator, index, accelerator, batch, workers)
     try:
         calibration = fit_calibration(predictions, level, by, temperature)

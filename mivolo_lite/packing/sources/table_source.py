@@ -174,13 +174,17 @@ class TableSource(Source):
 
     def _where_labels_may_be(self) -> str:
         """What to do where nobody is labelled."""
-        others = [name for name in self.table.columns if name not in _KNOWN_COLUMNS]
-        if not self.only_others or not others:
+        if not self.only_others or not self._other_columns:
             return "label the people to learn from"
-        return f"if one of {first_few(others)} holds them, rename it, or name it with `pack csv --age` or `--gender`"
+        return f"if one of {first_few(self._other_columns)} holds them, rename it, or name it with `pack csv --age` or `--gender`"
+
+    @property
+    def _other_columns(self) -> list[str]:
+        """Names of the columns that are labels of tasks."""
+        return [name for name in self.table.columns if name not in _KNOWN_COLUMNS]
 
     def _columns_left_out(self) -> list[str]:
-        names = nameless_columns(name for name in self.table.columns if name not in _KNOWN_COLUMNS)
+        names = nameless_columns(self._other_columns)
         notes = [f"columns left out, rename them with letters, digits and _ alone: {', '.join(names)}"] if names else []
         if _SOURCE in self.table.columns:
             notes.append(f"column {_SOURCE} left out, since a sample's JSON names its image so: rename it")
