@@ -174,9 +174,10 @@ class TableSource(Source):
 
     def _where_labels_may_be(self) -> str:
         """What to do where nobody is labelled."""
-        if not self.only_others or not self._other_columns:
+        others = self._other_columns
+        if not self.only_others or not others:
             return "label the people to learn from"
-        return f"if one of {first_few(self._other_columns)} holds them, rename it, or name it with `pack csv --age` or `--gender`"
+        return f"if one of {first_few(others)} holds them, rename it, or name it with `pack csv --age` or `--gender`"
 
     @property
     def _other_columns(self) -> list[str]:
