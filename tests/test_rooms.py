@@ -43,8 +43,8 @@ ALLOWED = {
         "card", "config", "distributed", "evaluation", "lineage", "loading", "reporting", "shards", "training",
     },
     "inference": {
-        "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "shards",
-        "tasks",
+        "audit", "card", "convert", "estimator", "evaluation", "images", "methods", "models", "packing", "reporting",
+        "shards", "tasks",
     },
     "__init__": {"inference"},
     "cli": {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mivolo_lite import __version__
 from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.cli.shared_options import add_predictor_options, add_tta
+from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
 from mivolo_lite.output import complain, printable
 from mivolo_lite.ranges import float_range, int_range
@@ -38,6 +39,9 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=str | None, default=None, help="folder for predictions.csv and predictions.jsonl")
     parser.add_argument("--draw", type=bool, default=False, nargs="?", const=True, help="also draw boxes and ages")
+    parser.add_argument(
+        "--report", type=bool, default=False, nargs="?", const=True, help="also write report.html with faces and ages"
+    )
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
     add_predictor_options(parser)
     parser.add_argument("--min_score", type=float_range(0, 1), default=_MIN_SCORE, help="of a face, to count as one")
@@ -59,8 +63,9 @@ def run(argv: Sequence[str]) -> None:
 
 def _check(options: Mapping[str, Any]) -> None:
     """Raise UserError for options that would do nothing."""
-    if options["draw"] and options["out"] is None:
-        raise UserError("predict: --draw needs a folder for the images; give --out DIR")
+    for name in ("draw", "report"):
+        if options[name] and options["out"] is None:
+            raise UserError(f"predict: --{name} needs a folder for what it writes; give --out DIR")
     usual = _DETECTION | {"persons": ("rule", "none")}
     if options["boxes"] is not None and (names := _changed(options, usual)):
         raise UserError(
@@ -84,7 +89,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     items = [item for item in candidates if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
-    usual = {"boxes": (None,), "draw": (False,), "persons": ("rule",)} | _DETECTION
+    usual = {"boxes": (None,), "draw": (False,), "report": (False,), "persons": ("rule",)} | _DETECTION
     if all(item.kind == "shards" for item in items) and (names := _changed(options, usual)):
         raise UserError(f"predict: --{names[0]} does nothing for shards, which hold crops; leave it out")
     notes = []
@@ -147,8 +152,13 @@ def _estimate(
         if unfinished.written is not None:
             _report(out, unfinished.written, options["draw"], to_terminal)
         raise unfinished.explained(resumes=not to_terminal) from None
-    if counts is not None:
-        _report(out, counts, options["draw"], to_terminal)
+    if counts is None:
+        return
+    if options["report"]:
+        from mivolo_lite.inference.report import write_report
+
+        write_report(out, items, {"Checkpoint": without_credentials(options["checkpoint"] or "the package's own")})
+    _report(out, counts, options["draw"], to_terminal)
 
 
 def _settings(options: Mapping[str, Any], predictor: "Predictor", boxes: "BoxesFile | None") -> dict[str, Any]:

@@ -12,8 +12,10 @@ from mivolo_lite.inference.rows import TRACK_COLUMNS, cells_of, columns_of
 from mivolo_lite.inference.work import Result
 from mivolo_lite.shards.rejects import REJECTED_FILE, line_of
 
-PREDICTIONS, TRACKS, ANNOTATED = "predictions", "tracks", "annotated"
-RESULT_FILES = [*(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE]
+PREDICTIONS, TRACKS, ANNOTATED, REPORT_FILE = "predictions", "tracks", "annotated", "report.html"
+RESULT_FILES = [
+    *(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE, REPORT_FILE,
+]  # fmt: skip
 """Those that ``predict`` may write, beside the folder ``ANNOTATED``."""
 
 

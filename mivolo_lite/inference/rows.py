@@ -126,13 +126,18 @@ def describe(row: dict[str, Any]) -> str:
         return f"{where}: {NOBODY}"
     box = row["face"] or row["body"]
     at = "" if box is None else f" at {', '.join(f'{edge:.0f}' for edge in box)}"
+    return f"{where}{at}: {answer(row)}{_flags(row)}"
+
+
+def answer(row: dict[str, Any]) -> str:
+    """What is estimated of a person, as words: the age with its interval, the gender and the tasks."""
     age = _years(row["age"])
     if row["age_lower"] is not None:
         age += f" ({row['age_lower']:.0f} to {row['age_upper']:.0f})"
     tasks = "".join(
-        f", {name} {answer['value']}" for name, answer in row["tasks"].items() if not isinstance(answer["value"], list)
+        f", {name} {task['value']}" for name, task in row["tasks"].items() if not isinstance(task["value"], list)
     )
-    return f"{where}{at}: {age}{_gender(row)}{tasks}{_flags(row)}"
+    return f"{age}{_gender(row)}{tasks}"
 
 
 def describe_track(row: dict[str, Any]) -> str:

@@ -67,12 +67,14 @@ class Image:
         caption: words, each a text or a ``Mark``.
         name: what identifies it, in small letters and cut where it is too long.
         missing: what to show in place of the image.
+        href: where the image leads.
     """
 
     source: str
     caption: Sequence[str | Mark] = ()
     name: str = ""
     missing: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True)

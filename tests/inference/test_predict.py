@@ -443,7 +443,7 @@ def test_what_was_rejected_is_tried_again_as_if_it_had_always_been_readable(
 
 
 @pytest.mark.parametrize(
-    "words", [("--persons", "none"), ("--detector", "a.onnx"), ("--min_score", "0.9"), ("--draw",)]
+    "words", [("--persons", "none"), ("--detector", "a.onnx"), ("--min_score", "0.9"), ("--draw",), ("--report",)]
 )
 def test_options_of_photos_are_one_line_for_shards(words, people, tmp_path, capsys):
     with pytest.raises(SystemExit):
@@ -461,9 +461,10 @@ def test_a_folder_above_packed_shards_names_them(people):
         find_items([str(people)])
 
 
-def test_draw_needs_a_folder(photos, checkpoint, capsys):
+@pytest.mark.parametrize("option", ["--draw", "--report"])
+def test_what_is_written_needs_a_folder(option, photos, checkpoint, capsys):
     with pytest.raises(SystemExit):
-        predict(photos, "--checkpoint", checkpoint, "--draw")
+        predict(photos, "--checkpoint", checkpoint, option)
     assert "--out" in capsys.readouterr().err
 
 
