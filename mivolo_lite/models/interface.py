@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.images.packed import Images
 from mivolo_lite.interfaces import interface_error
+from mivolo_lite.models.folding import fold_batch_norms
 from mivolo_lite.models.head import Head
 from mivolo_lite.option_values import check_options
 
@@ -105,7 +106,7 @@ class AgeModel(nn.Module):
 
         For the device and the precision in which this model is now: neither moved nor autocast nor saved later.
         """
-        return self
+        return fold_batch_norms(self)
 
     def for_export(self) -> "AgeModel":
         """A model of the same outputs whose operators ONNX runtimes have: a frozen copy, or this model itself."""
