@@ -22,7 +22,8 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answers
 from mivolo_lite.inference.cutting import Cutter
-from mivolo_lite.inference.detect import YUNET, open_detector
+from mivolo_lite.inference.defaults import MIN_SCORE, NONE, RULE, YUNET
+from mivolo_lite.inference.detect import open_detector
 from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
@@ -37,9 +38,6 @@ _SINGLE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
 """Types of one image, or of none at all, some of which Python could iterate over."""
 
 _HELD_BYTES = 3 * 64 << 20  # of decoded photos that are held at once: an iterator may give any number
-
-RULE, NONE = "rule", "none"
-"""Choices of ``persons`` that need no file."""
 
 
 class Predictor:
@@ -88,7 +86,7 @@ class Predictor:
         batch: int = 32,
         half: bool | None = None,
         compile: bool = False,
-        min_score: float = 0.7,
+        min_score: float = MIN_SCORE,
         tta: Tta | None = None,
     ) -> "Predictor":
         """A predictor from files.
