@@ -47,7 +47,7 @@ class Predictor:
         estimator: on its device, in evaluation mode.
         find_faces: what finds faces in a photo; None where boxes are given.
         persons: ``rule`` guesses bodies from faces where the model looks at bodies, ``none`` shows it faces alone; or
-            what finds bodies.
+            what finds bodies. For a model of faces alone, the name of such a detector will do.
         batch: people of one forward pass.
         half: compute in half precision.
 
@@ -72,7 +72,7 @@ class Predictor:
         self.notes = [*self.cutter.notes, *([] if estimator.card.age else [NO_AGES])]
         if estimator.card.calibration and estimator.tta != estimator.card.tta:
             self.notes.append(f"the age intervals were calibrated with --tta {estimator.card.tta}, not {estimator.tta}")
-        if not isinstance(persons, str) and not needs_bodies:
+        if persons not in (RULE, NONE) and not needs_bodies:
             self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 
     @classmethod
@@ -118,9 +118,11 @@ class Predictor:
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = NONE if persons is None else persons
         if persons not in (RULE, NONE, None):
-            from mivolo_lite.inference.bodies import open_body_detector  # torchvision takes a second to import
+            from mivolo_lite.inference import bodies  # torchvision takes a second to import
 
-            find_bodies = open_body_detector(persons, choose_device(device))
+            bodies.require_body_detector(persons)
+            if "body" in estimator.inputs:  # for others, nothing is fetched
+                find_bodies = bodies.open_body_detector(persons, choose_device(device))
         estimator = prepare(estimator, choose_device(device), compile)
         on_gpu = estimator.device.type == "cuda"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
@@ -240,14 +242,14 @@ def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estima
     return estimator
 
 
-def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:
-    """A person with place and flags, from what is estimated of the crops; None where there are none."""
 def _across(person: Located) -> float:
     """Twice the distance of a face's middle from the photo's left edge, or of the body's where there is no face."""
     left, _, right, _ = person.face or person.body or (0, 0, 0, 0)
     return left + right
 
 
+def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:
+    """A person with place and flags, from what is estimated of the crops; None where there are none."""
     return replace(
         estimated or Person(),
         face=located.face,
