@@ -31,7 +31,7 @@ def flags_of(image: np.ndarray, person: Located, find_faces: Find | None = None)
     Args:
         image: (H, W, 3) uint8, the photo.
         person: with boxes in its pixels. Without landmarks it is not known who is turned away.
-        find_faces: what found the faces. Without it, it is not known who is upright.
+        find_faces: what found the faces. Without it, and of a box without a score, it is not known who is upright.
     """
     box = person.face or person.body
     if box is None:
@@ -82,7 +82,7 @@ def _is_not_upright(image: np.ndarray, person: Located, find_faces: Find | None)
 
     The landmarks do not say it: YuNet puts the eyes of a face that is upside down where its mouth is.
     """
-    if person.face is None or find_faces is None or (person.score or 0) >= _SURE:
+    if person.face is None or person.score is None or find_faces is None or person.score >= _SURE:
         return False
     around = _square_around(image, person.face)
     upright, *turned = (_best_score(find_faces(np.ascontiguousarray(np.rot90(around, k)))) for k in range(4))

@@ -203,6 +203,7 @@ def test_a_photo_that_lies_on_its_side_is_flagged(quarters):
     ((person,),) = Predictor(tiny_estimator(), FaceDetector(BrightForehead())).predict(lying)
     assert person.flags == (("not upright",) if quarters else ())
     assert flags_of(lying, Located(person.face)) == ()  # of boxes from a file it is not known
+    assert flags_of(lying, Located(person.face), BrightForehead()) == ()
     assert flags_of(lying, Located(person.face, None, 0.95), BrightForehead()) == ()  # of sure ones, it is
 
 
