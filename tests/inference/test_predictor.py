@@ -158,6 +158,20 @@ def test_a_face_is_flagged_small_blurred_or_cut_off(predictor):
     assert [one.flags for one in found] == [("too small to trust",), ("cut off",), ()] and blurred.flags == ("blurred",)
 
 
+@pytest.mark.parametrize(
+    "lowest, highest, flags",
+    [(0, 30, ("dark",)), (0, 60, ()), (200, 255, ()), (250, 255, ("overexposed",))],
+)
+def test_a_face_is_dark_or_overexposed_whatever_is_behind_it(lowest, highest, flags):
+    rng = np.random.default_rng(0)
+    for behind in (0, 255):
+        image = np.full((200, 200, 3), behind, np.uint8)
+        image[40:160, 40:160] = rng.integers(lowest, highest + 1, (120, 120, 3))
+        place = (20.0, 20.0, 180.0, 180.0)
+        assert flags_of(image, Located(place)) == flags
+        assert flags_of(image, Located(None, place)) == ()  # of clothes, it is not known
+
+
 def test_a_turned_head_shows_in_the_landmarks(predictor):
     eyes = [(30, 40), (70, 40)]
     for nose, expected in (((50, 60), ()), ((75, 60), ("turned away",))):
