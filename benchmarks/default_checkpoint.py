@@ -17,7 +17,7 @@ from mivolo_lite.card import MODEL_FILE, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 from mivolo_lite.files import save_tensors
-from mivolo_lite.inference.detect import YUNET
+from mivolo_lite.inference.defaults import YUNET
 from mivolo_lite.models.weights import require_finite
 from mivolo_lite.packing.crops import CropRules
 from mivolo_lite.shards.framing import DETECTOR_KEY

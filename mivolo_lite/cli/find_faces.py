@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mivolo_lite import __version__
 from mivolo_lite.cli.options import parse, parser_of
+from mivolo_lite.inference.defaults import MIN_SCORE, YUNET
 from mivolo_lite.output import printable
 from mivolo_lite.ranges import float_range
 from mivolo_lite.wording import count_of
@@ -22,8 +23,8 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder for labels.csv and rejected.jsonl")
     parser.add_argument("--path", type=str, default="", help="column with the photos' names; a usual one by default")
     parser.add_argument("--delimiter", type=str, default="auto", help="auto, comma, semicolon, tab or bar")
-    parser.add_argument("--detector", type=str, default="yunet", help="yunet, or a file")
-    parser.add_argument("--min_score", type=float_range(0, 1), default=0.7, help="of a face, to count as one")
+    parser.add_argument("--detector", type=str, default=YUNET, help=f"{YUNET}, or a file")
+    parser.add_argument("--min_score", type=float_range(0, 1), default=MIN_SCORE, help="of a face, to count as one")
     options = parse(parser, argv)
 
     from mivolo_lite.inference.detect import open_detector

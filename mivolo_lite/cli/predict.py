@@ -13,6 +13,7 @@ from mivolo_lite.cli.options import parse, parser_of
 from mivolo_lite.cli.shared_options import add_predictor_options, add_tta
 from mivolo_lite.credentials import without_credentials
 from mivolo_lite.errors import UserError
+from mivolo_lite.inference.defaults import FORMER_NAMES, MIN_SCORE, NONE, RULE, YUNET
 from mivolo_lite.output import complain, printable
 from mivolo_lite.ranges import float_range, int_range
 from mivolo_lite.wording import count_of
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from mivolo_lite.inference.resuming import Processes
     from mivolo_lite.inference.sources import Item
 
-_MIN_SCORE = 0.7
-_DETECTION = {"detector": ("yunet", "auto"), "min_score": (_MIN_SCORE,)}
+_DETECTION = {"detector": (YUNET, *FORMER_NAMES), "min_score": (MIN_SCORE,)}
 """Options of finding faces, with the values that ask for nothing else."""
 
 
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
     add_predictor_options(parser)
-    parser.add_argument("--min_score", type=float_range(0, 1), default=_MIN_SCORE, help="of a face, to count as one")
+    parser.add_argument("--min_score", type=float_range(0, 1), default=MIN_SCORE, help="of a face, to count as one")
     parser.add_argument("--half", type=bool | None, default=None, help="half precision; on CUDA GPUs by default")
     parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
     add_tta(parser)
@@ -66,7 +66,7 @@ def _check(options: Mapping[str, Any]) -> None:
     for name in ("draw", "report"):
         if options[name] and options["out"] is None:
             raise UserError(f"predict: --{name} needs a folder for what it writes; give --out DIR")
-    usual = _DETECTION | {"persons": ("rule", "none")}
+    usual = _DETECTION | {"persons": (RULE, NONE)}
     if options["boxes"] is not None and (names := _changed(options, usual)):
         raise UserError(
             f"predict: --{names[0]} does nothing beside --boxes, which takes the detectors' place; leave one out"
@@ -89,7 +89,7 @@ def _find_items(options: Mapping[str, Any], out: Path) -> tuple[list["Item"], li
     items = [item for item in candidates if os.path.dirname(os.path.realpath(item.address)) != annotated]
     if not items:
         raise UserError(f"predict: all images are in {annotated}, where the results go; give another --out")
-    usual = {"boxes": (None,), "draw": (False,), "report": (False,), "persons": ("rule",)} | _DETECTION
+    usual = {"boxes": (None,), "draw": (False,), "report": (False,), "persons": (RULE,)} | _DETECTION
     if all(item.kind == "shards" for item in items) and (names := _changed(options, usual)):
         raise UserError(f"predict: --{names[0]} does nothing for shards, which hold crops; leave it out")
     notes = []

@@ -5,6 +5,7 @@ import os
 from jsonargparse import ArgumentParser
 
 from mivolo_lite.card import Tta
+from mivolo_lite.inference.defaults import RULE, YUNET
 from mivolo_lite.ranges import int_range
 
 TRAINING_OPTIONS = ("launcher", "workers", "tta")
@@ -42,9 +43,9 @@ def add_predictor_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
     )
-    parser.add_argument("--detector", type=str, default="yunet", help="of faces: yunet, or a file")
+    parser.add_argument("--detector", type=str, default=YUNET, help=f"of faces: {YUNET}, or a file")
     parser.add_argument(
-        "--persons", type=str, default="rule", help="bodies: rule guesses them from faces; none; a detector or its file"
+        "--persons", type=str, default=RULE, help="bodies: rule guesses them from faces; none; a detector or its file"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
 

@@ -50,6 +50,14 @@ class BodyDetector:
         ]
 
 
+def require_body_detector(name: str) -> None:
+    """Raise UserError for what is neither one of ``NETWORKS`` nor a file."""
+    if name not in NETWORKS and not Path(name).is_file():
+        raise UserError(
+            f"--persons {name}: no such file; give rule, none, one of the names {_names()}, or a file with such weights"
+        )
+
+
 def open_body_detector(name: str, device: torch.device) -> BodyDetector:
     """The detector of a name or a file.
 
@@ -61,12 +69,9 @@ def open_body_detector(name: str, device: torch.device) -> BodyDetector:
     Raises:
         UserError: no such file, the weights of another network, or they cannot be fetched.
     """
+    require_body_detector(name)
     if name in NETWORKS:
         return _detector(name, _published_weights(name), device)
-    if not Path(name).is_file():
-        raise UserError(
-            f"--persons {name}: no such file; give rule, none, one of the names {_names()}, or a file with such weights"
-        )
     state = read_state_dict(name)
     shapes = _shapes(state)
     for title in sorted(NETWORKS, key=lambda title: title not in Path(name).name):

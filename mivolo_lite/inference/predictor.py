@@ -22,7 +22,8 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.hub import local_copy
 from mivolo_lite.inference.answers import Answers
 from mivolo_lite.inference.cutting import Cutter
-from mivolo_lite.inference.detect import YUNET, open_detector
+from mivolo_lite.inference.defaults import MIN_SCORE, NONE, RULE, YUNET
+from mivolo_lite.inference.detect import open_detector
 from mivolo_lite.inference.flags import flags_of
 from mivolo_lite.inference.pair import pair
 from mivolo_lite.inference.people import Located, Person
@@ -38,9 +39,6 @@ _SINGLE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
 
 _HELD_BYTES = 3 * 64 << 20  # of decoded photos that are held at once: an iterator may give any number
 
-RULE, NONE = "rule", "none"
-"""Choices of ``persons`` that need no file."""
-
 
 class Predictor:
     """Estimates everybody in photos. It has no state between calls, and threads may call it together.
@@ -49,7 +47,7 @@ class Predictor:
         estimator: on its device, in evaluation mode.
         find_faces: what finds faces in a photo; None where boxes are given.
         persons: ``rule`` guesses bodies from faces where the model looks at bodies, ``none`` shows it faces alone; or
-            what finds bodies.
+            what finds bodies. For a model of faces alone, the name of such a detector will do.
         batch: people of one forward pass.
         half: compute in half precision.
 
@@ -74,7 +72,7 @@ class Predictor:
         self.notes = [*self.cutter.notes, *([] if estimator.card.age else [NO_AGES])]
         if estimator.card.calibration and estimator.tta != estimator.card.tta:
             self.notes.append(f"the age intervals were calibrated with --tta {estimator.card.tta}, not {estimator.tta}")
-        if not isinstance(persons, str) and not needs_bodies:
+        if persons not in (RULE, NONE) and not needs_bodies:
             self.notes.append("the model looks at faces alone; --persons finds no bodies for it")
 
     @classmethod
@@ -88,7 +86,7 @@ class Predictor:
         batch: int = 32,
         half: bool | None = None,
         compile: bool = False,
-        min_score: float = 0.7,
+        min_score: float = MIN_SCORE,
         tta: Tta | None = None,
     ) -> "Predictor":
         """A predictor from files.
@@ -120,15 +118,17 @@ class Predictor:
         find_faces = None if detector is None else open_detector(detector, min_score)
         find_bodies: str | Find = NONE if persons is None else persons
         if persons not in (RULE, NONE, None):
-            from mivolo_lite.inference.bodies import open_body_detector  # torchvision takes a second to import
+            from mivolo_lite.inference import bodies  # torchvision takes a second to import
 
-            find_bodies = open_body_detector(persons, choose_device(device))
+            bodies.require_body_detector(persons)
+            if "body" in estimator.inputs:  # for others, nothing is fetched
+                find_bodies = bodies.open_body_detector(persons, choose_device(device))
         estimator = prepare(estimator, choose_device(device), compile)
         on_gpu = estimator.device.type == "cuda"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[list[Person]]:
-        """The people of each image, the surest detection first.
+        """The people of each image, from left to right.
 
         Args:
             images: paths, URLs, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
@@ -153,13 +153,12 @@ class Predictor:
         return self.estimate(images, [self.locate(image) for image in images])
 
     def locate(self, image: np.ndarray) -> list[Located]:
-        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired."""
+        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired, from left to right."""
         if self.find_faces is None:
             raise UserError("this predictor was loaded without a detector; give the boxes to `estimate`")
         faces = self.find_faces(image)
-        if self.find_bodies is None:
-            return [Located(face.box, None, face.score, face.landmarks) for face in faces]
-        return pair(faces, self.find_bodies(image))
+        bodies = [] if self.find_bodies is None else self.find_bodies(image)
+        return sorted(pair(faces, bodies), key=_across)
 
     def estimate(self, images: Sequence[np.ndarray], people: Sequence[Sequence[Located]]) -> list[list[Person]]:
         """The people of each photo with their estimates, in the order of ``people``.
@@ -241,6 +240,12 @@ def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estima
     if compile:
         estimator.model.compile()
     return estimator
+
+
+def _across(person: Located) -> float:
+    """Twice the distance of a face's middle from the photo's left edge, or of the body's where there is no face."""
+    left, _, right, _ = person.face or person.body or (0, 0, 0, 0)
+    return left + right
 
 
 def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:

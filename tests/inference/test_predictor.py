@@ -52,6 +52,18 @@ def test_arrays_pil_images_paths_and_urls_give_the_same_people(predictor, tmp_pa
     assert first.inputs == ("face",) and first.body is None and first.score == 0.9 and first.age_interval is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_people_are_listed_from_left_to_right(seed):
+    """By the middles of the faces, or of the bodies without a face, whatever the scores."""
+    rng = np.random.default_rng(seed)
+    lefts = rng.permutation(8) * 40.0
+    faces = [Detection((left + 8, 10, left + rng.integers(16, 40), 40), rng.random()) for left in lefts[:5]]
+    bodies = [Detection((left, 0, left + 36, 180), rng.random()) for left in lefts[3:]]
+    found = Predictor(tiny_estimator("both"), lambda image: faces, persons=lambda image: bodies).locate(TWO)
+    boxes = [one.face or one.body for one in found]
+    assert len(boxes) == 8 and boxes == sorted(boxes, key=lambda box: box[0] + box[2])
+
+
 def test_no_face_is_nobody_and_the_others_keep_their_place(predictor):
     nobody, two = predictor.predict([photo(), TWO])
     assert nobody == [] and len(two) == 2
@@ -146,6 +158,20 @@ def test_a_face_is_flagged_small_blurred_or_cut_off(predictor):
     assert [one.flags for one in found] == [("too small to trust",), ("cut off",), ()] and blurred.flags == ("blurred",)
 
 
+@pytest.mark.parametrize(
+    "lowest, highest, flags",
+    [(0, 30, ("dark",)), (0, 60, ()), (200, 255, ()), (250, 255, ("overexposed",))],
+)
+def test_a_face_is_dark_or_overexposed_whatever_is_behind_it(lowest, highest, flags):
+    rng = np.random.default_rng(0)
+    for behind in (0, 255):
+        image = np.full((200, 200, 3), behind, np.uint8)
+        image[40:160, 40:160] = rng.integers(lowest, highest + 1, (120, 120, 3))
+        place = (20.0, 20.0, 180.0, 180.0)
+        assert flags_of(image, Located(place)) == flags
+        assert flags_of(image, Located(None, place)) == ()  # of clothes, it is not known
+
+
 def test_a_turned_head_shows_in_the_landmarks(predictor):
     eyes = [(30, 40), (70, 40)]
     for nose, expected in (((50, 60), ()), ((75, 60), ("turned away",))):
@@ -191,6 +217,7 @@ def test_a_photo_that_lies_on_its_side_is_flagged(quarters):
     ((person,),) = Predictor(tiny_estimator(), FaceDetector(BrightForehead())).predict(lying)
     assert person.flags == (("not upright",) if quarters else ())
     assert flags_of(lying, Located(person.face)) == ()  # of boxes from a file it is not known
+    assert flags_of(lying, Located(person.face), BrightForehead()) == ()
     assert flags_of(lying, Located(person.face, None, 0.95), BrightForehead()) == ()  # of sure ones, it is
 
 
