@@ -128,7 +128,7 @@ class Predictor:
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[list[Person]]:
-        """The people of each image, from left to right.
+        """The people of each image, the surest detection first.
 
         Args:
             images: paths, URLs, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
@@ -153,12 +153,13 @@ class Predictor:
         return self.estimate(images, [self.locate(image) for image in images])
 
     def locate(self, image: np.ndarray) -> list[Located]:
-        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired, from left to right."""
+        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired."""
         if self.find_faces is None:
             raise UserError("this predictor was loaded without a detector; give the boxes to `estimate`")
         faces = self.find_faces(image)
-        bodies = [] if self.find_bodies is None else self.find_bodies(image)
-        return sorted(pair(faces, bodies), key=_across)
+        if self.find_bodies is None:
+            return [Located(face.box, None, face.score, face.landmarks) for face in faces]
+        return pair(faces, self.find_bodies(image))
 
     def estimate(self, images: Sequence[np.ndarray], people: Sequence[Sequence[Located]]) -> list[list[Person]]:
         """The people of each photo with their estimates, in the order of ``people``.
@@ -240,12 +241,6 @@ def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estima
     if compile:
         estimator.model.compile()
     return estimator
-
-
-def _across(person: Located) -> float:
-    """Twice the distance of a face's middle from the photo's left edge, or of the body's where there is no face."""
-    left, _, right, _ = person.face or person.body or (0, 0, 0, 0)
-    return left + right
 
 
 def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:

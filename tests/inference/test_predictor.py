@@ -52,18 +52,6 @@ def test_arrays_pil_images_paths_and_urls_give_the_same_people(predictor, tmp_pa
     assert first.inputs == ("face",) and first.body is None and first.score == 0.9 and first.age_interval is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_people_are_listed_from_left_to_right(seed):
-    """By the middles of the faces, or of the bodies without a face, whatever the scores."""
-    rng = np.random.default_rng(seed)
-    lefts = rng.permutation(8) * 40.0
-    faces = [Detection((left + 8, 10, left + rng.integers(16, 40), 40), rng.random()) for left in lefts[:5]]
-    bodies = [Detection((left, 0, left + 36, 180), rng.random()) for left in lefts[3:]]
-    found = Predictor(tiny_estimator("both"), lambda image: faces, persons=lambda image: bodies).locate(TWO)
-    boxes = [one.face or one.body for one in found]
-    assert len(boxes) == 8 and boxes == sorted(boxes, key=lambda box: box[0] + box[2])
-
-
 def test_no_face_is_nobody_and_the_others_keep_their_place(predictor):
     nobody, two = predictor.predict([photo(), TWO])
     assert nobody == [] and len(two) == 2

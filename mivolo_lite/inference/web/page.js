@@ -29,6 +29,11 @@ function element(name, text) {
   return made;
 }
 
+function middle(person) {
+  const [left, , right] = person.face || person.body;
+  return (left + right) / 2;
+}
+
 function drawBox(person, number, width, height) {
   const [x0, y0, x1, y1] = person.face || person.body;
   const box = element("div", "");
@@ -95,7 +100,7 @@ async function ask(files) {
   const found = count ? `${count} ${count === 1 ? "person" : "people"} found.` : "Nobody found.";
   say(files.length === 1 ? found : `${found} Only ${chosen.name}, the first of ${files.length} files, was estimated; for many, use mivolo-lite predict.`);
   table.classList.toggle("ages-alone", answer.people.every((person) => !Object.keys(person.tasks).length));
-  answer.people.forEach((person, index) => {
+  answer.people.sort((one, other) => middle(one) - middle(other)).forEach((person, index) => {
     drawBox(person, index + 1, answer.width, answer.height);
     addRow(person, index + 1);
   });
