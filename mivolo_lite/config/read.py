@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from mivolo_lite.config.from_checkpoint import with_checkpoint
 from mivolo_lite.config.layers import COMMAND_LINE, gather
 from mivolo_lite.config.schema import REGISTRIES, SECTIONS, check_keys, schema_of
+from mivolo_lite.config.seed import fill_in_seed
 from mivolo_lite.config.values import build_value, expand_paths
 from mivolo_lite.errors import UserError
 from mivolo_lite.option_help import TypesInWords, describe_section
@@ -26,12 +27,14 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 
     ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded. Where
     ``init_from`` names a checkpoint, what is not stated of model, method, ages and image size is the checkpoint's.
+    ``{seed}`` in a path that the run learns from stands for ``train.seed``.
 
     Raises:
         UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
             key that is there twice, a run folder at a URL, a damaged card in ``init_from``.
     """
     values, origin = gather(argv)
+    fill_in_seed(values, origin)
     values = with_checkpoint(values, origin)
     schema = schema_of(values, origin)
     check_keys(values, schema, origin)
