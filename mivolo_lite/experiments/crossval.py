@@ -100,7 +100,7 @@ def _check(config: RunConfig, folds: int) -> None:
         listed = ", ".join(f"{fold:g}" for fold in numbers)
         raise UserError(f"crossval: --folds {folds}: {path} has the folds {listed}")
     for parent in config.parents:
-        if was_trained_on(parent, path, index.digest, None):
+        if was_trained_on(parent, path, index):
             raise UserError(f"crossval: {parent} was trained on {path}, so no fold is new to it; begin with another")
 
 

@@ -103,7 +103,7 @@ def _data_warnings(trainer: "Trainer") -> Iterator[str]:
         yield f"data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
     for parent in trainer.config.parents:
-        if was_trained_on(parent, val.path, validation.digest, val.folds):
+        if was_trained_on(parent, val.path, validation):
             yield f"{parent} was trained on data.val {val}, so errors on other images are larger"
     span, size = trainer.estimator.method.span, trainer.config.data.image_size
     for index in (training | {validation.digest: validation}).values():
