@@ -98,7 +98,7 @@ def evaluate(
     measured = None if samples is None else measure_robustness(evaluator, samples, batch, workers)
     metrics = {
         "checkpoint": str(checkpoint),
-        "data": _describe_data(data, index, folds, exclude)
+        "data": describe_data(data, index, folds, exclude)
         | doubts(checkpoint, estimator.card, data, index, evaluator.inputs),
         **_describe_estimator(estimator, index, left_out, accelerator.mixed_precision),
         **_sections(predictions, legal_ages, estimator.card.calibration.get("level"), measured),
@@ -175,7 +175,7 @@ def _describe_estimator(
     return described
 
 
-def _describe_data(
+def describe_data(
     data: Path | str, index: ShardIndex, folds: Sequence[int] | None, exclude: Path | str | None
 ) -> dict[str, Any]:
     """What was evaluated on, for the metrics."""

@@ -11,7 +11,8 @@ import numpy as np
 from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.about import was_trained_on
+from mivolo_lite.evaluation.about import DOUBTS, was_trained_on
+from mivolo_lite.evaluation.evaluate import describe_data
 from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv, write_csv
@@ -33,7 +34,8 @@ class CrossValidation:
 
     Attributes:
         folds: of each fold, its metrics by name, None where the data lacks the label.
-        pooled: the metrics of ``summarise``, of the predictions of all folds together.
+        pooled: the metrics of ``summarise``, of the predictions of all folds together, and what they are of, as
+            ``evaluate`` says it.
     """
 
     folds: list[dict[str, float | None]]
@@ -76,10 +78,19 @@ def cross_validate(
     metrics = [json.loads((out / METRICS_FILE).read_text(encoding="utf-8")) for out in evaluations]
     result = CrossValidation(
         [{name: of_fold[name] for name in METRICS} for of_fold in metrics],
-        {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),
+        _about(config, folds, metrics[0]) | summarise(predictions),
     )
     _write(result, predictions, folder)
     return result
+
+
+def _about(config: RunConfig, folds: int, of_fold: dict[str, Any]) -> dict[str, Any]:
+    """What all folds together are of, as ``evaluate`` says it, given the metrics of one."""
+    (train_set,), exclude = config.data.train_sets, config.data.exclude
+    data = describe_data(train_set.path, config.data.load(train_set), range(folds), exclude)
+    shared = {name: of_fold["data"][name] for name in DOUBTS if name in of_fold["data"]}
+    tta = {"tta": of_fold["tta"]} if "tta" in of_fold else {}
+    return {"checkpoint": config.run, "data": data | shared} | tta
 
 
 def _check(config: RunConfig, folds: int) -> None:

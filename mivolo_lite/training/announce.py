@@ -154,9 +154,9 @@ def announce_end(trainer: "Trainer") -> None:
     else:
         lowest = f"{unmeasured(trainer)}; the latest"
     if left := trainer.progress.steps_left:
-        patience = trainer.config.train.patience
+        patience, stale = trainer.config.train.patience, trainer.state.stale
         trainer.logger.log(
-            f"train.patience {patience}: {trainer.state.stale} evaluations without a lower error; ends {left} steps early"
+            f"train.patience {patience}: {stale} evaluations without a lower error; ends {left} steps early"
         )
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest} weights in {best}; goodput {goodput:.0%}; a report of them:")

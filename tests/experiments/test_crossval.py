@@ -12,6 +12,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.crossval import CrossValidation, cross_validate, crossval_table
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.selection import load_selected
 from tests.experiments.test_seeds import SMALL
 from tests.forked import popen_forked
 
@@ -41,6 +42,12 @@ def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, c
     metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
     assert metrics["mae"] == pytest.approx(error, abs=1e-3) and f"{error:.2f}" in table
     assert (tmp_path / "run/evaluation/report.html").is_file()
+    said = metrics["data"]
+    assert (
+        said["excluded"] == 1
+        and said["folds"] == [0, 1]
+        and said["digest"] == load_selected(data, exclude=tmp_path / "exclude.txt").digest
+    )
     with pytest.raises(UserError, match="fold-0: holds a training with another optim.lr; choose another --run"):
         cross_validate([*words, "--optim.lr", "0.1"], 2)
     with pytest.raises(UserError, match="--folds 3: .* has the folds 0, 1"):
@@ -48,6 +55,7 @@ def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, c
     before = (tmp_path / "run/fold-0/metrics.jsonl").read_text()
     cross_validate(words, 2, workers=0, tta="flip")
     flipped = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert flipped["tta"] == "flip" and "tta" not in metrics and flipped["checkpoint"] == f"{tmp_path}/run"
     assert flipped["mae"] != metrics["mae"] and (tmp_path / "run/fold-0/metrics.jsonl").read_text() == before
 
 
