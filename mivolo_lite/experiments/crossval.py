@@ -23,6 +23,7 @@ from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.subset import fold_numbers
+from mivolo_lite.training.json_lines import LOG_FILE
 from mivolo_lite.training.run_config import RunConfig
 
 CROSSVAL_FILE, POOLED = "crossval.json", "evaluation"
@@ -68,6 +69,7 @@ def cross_validate(
     config = read_run_config([*words, "--data.val", "-"])
     _check(config, folds)
     folder, path = Path(config.run), config.data.train_sets[0].path
+    _require_no_run(folder)
     evaluations = [
         train_and_evaluate(
             [*words, *_without_fold(path, fold, folds)], folder / f"fold-{fold}", "last", launcher, workers, tta
@@ -82,6 +84,12 @@ def cross_validate(
     )
     _write(result, predictions, folder)
     return result
+
+
+def _require_no_run(folder: Path) -> None:
+    """Raise UserError where a folder holds a run, whose ``evaluation/`` may be there as well."""
+    if (folder / LOG_FILE).is_file() and not (folder / "fold-0").is_dir():  # earlier versions began there
+        raise UserError(f"crossval: --run {folder}: holds a run, whose evaluation it would replace; choose another")
 
 
 def _about(config: RunConfig, folds: int, of_fold: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,15 @@ def test_no_fold_is_new_to_a_model_that_was_trained_on_them_all(tmp_path, option
         cross_validate(words, 2)
 
 
+def test_the_evaluation_of_a_run_is_not_replaced(tmp_path):
+    main(["pack", "people", "--count", "12", "--folds", "2", "--out", f"{tmp_path}/data", "--workers", "1"])
+    (data,) = (path for path in (tmp_path / "data").iterdir() if path.is_dir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").touch()
+    with pytest.raises(UserError, match=f"--run {tmp_path}/run: holds a run, whose evaluation it would replace"):
+        cross_validate(["--run", f"{tmp_path}/run", "--data.train", f"{data}"], 2)
+
+
 def test_several_data_sets_have_no_folds_in_common(tmp_path):
     with pytest.raises(UserError, match="names several data sets"):
         cross_validate(["--run", f"{tmp_path}/run", "--data.train", "[a, b]"], 2)
