@@ -63,7 +63,9 @@ def help_text(argv: Sequence[str]) -> str:
     parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` resumes the run in the folder, if any")
-    parser.add_argument("--init-from", type=str, default="", help="checkpoint with all weights of a new run")
+    parser.add_argument(
+        "--init-from", type=str, default="", help="checkpoint with all weights of a new run; {seed}: train.seed"
+    )
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt in addition to age and gender")
     for name, group in schema_of(values, origin).items():
         if is_dataclass(group):
