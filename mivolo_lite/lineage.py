@@ -1,16 +1,20 @@
-"""What a checkpoint learnt from beside its own data: the one that its training began with, and its teachers."""
+"""What a checkpoint learnt from: its data, by their digests; the one that its training began with, and its teachers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mivolo_lite.card import CARD_FILE, JOINT, Card, locate
 from mivolo_lite.errors import UserError
 from mivolo_lite.hub import is_hub_address
+from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.yaml_file import read_yaml_file
 
 RUN_FILE = "config.yaml"
 """A run's own configuration, in its folder."""
+
+_FOLDS = " folds "
+"""Between the digest of a data set and the folds that were taken of it, as in ``DIGEST folds 0,1``."""
 
 
 def lineage(checkpoint: Path | str) -> list[Path]:
@@ -34,6 +38,34 @@ def data_digest(folder: Path) -> str:
         return Card.load(folder).data_digest
     except UserError:
         return ""
+
+
+def with_full_digests(digest: str, indexes: Sequence[ShardIndex]) -> str:
+    """A digest of data; and of samples that are a part of a data set also that one's, with their folds.
+
+    Args:
+        digest: of the data.
+        indexes: of the samples.
+    """
+    names = [_full_name(index) for index in indexes if index.full_digest not in digest]
+    return JOINT.join([digest, *names])
+
+
+def _full_name(index: ShardIndex) -> str:
+    return index.full_digest + ("" if index.folds is None else _FOLDS + ",".join(map(str, index.folds)))
+
+
+def shares_samples(digests: str, index: ShardIndex) -> bool:
+    """Whether samples of an index are in data that a card names, as far as it does. Lists of samples to leave out do
+    not count: which ones they named is not known."""
+    return index.digest in digests or any(_is_of(name, index) for name in digests.split(JOINT))
+
+
+def _is_of(name: str, index: ShardIndex) -> bool:
+    digest, _, listed = name.partition(_FOLDS)
+    if index.full_digest not in digest:
+        return False
+    return not listed or index.folds is None or not {*map(str, index.folds)}.isdisjoint(listed.split(","))
 
 
 def joined_digests(own: str, checkpoints: Iterable[Path | str]) -> str:

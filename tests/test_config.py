@@ -335,6 +335,25 @@ def test_none_is_null_where_an_option_may_be_null(tmp_path, word):
     assert "a whole number from 1" in refused([*file, "--optim.global_batch", word])
 
 
+@pytest.mark.parametrize("words, seed", [([], 0), (["--train.seed", "3"], 3), (["--train", "{seed: 4}"], 4)])
+def test_a_path_to_learn_from_may_name_the_seed(tmp_path, words, seed):
+    text = "run: r\ninit_from: a/{seed}/best\noptim: {teachers: ['b-{seed}', c]}\nmodel: {weights: 'w{seed}{seed}'}\n"
+    config = read_run_config([*write(tmp_path / "a.yaml", text), *words])
+    assert config.init_from == f"a/{seed}/best" and config.optim.teachers == [f"b-{seed}", "c"]
+    assert config.model.weights == f"w{seed}{seed}"
+    text = dump_run_config(config)
+    assert read_run_config([*write(tmp_path / "b.yaml", text), "--train.seed", "5"]).init_from == f"a/{seed}/best"
+    assert read_run_config(
+        [*write(tmp_path / "a.yaml", "run: r"), *words, "--optim.teachers", "[b-{seed}]"]
+    ).parents == [f"b-{seed}"]
+
+
+def test_the_seed_names_no_folder_of_a_run_and_is_checked_as_ever(tmp_path):
+    file = write(tmp_path / "a.yaml", "run: runs/{seed}\ninit_from: '{seed}/best'\n")
+    assert f"{tmp_path}/a.yaml: run: {{seed}} is for init_from, optim.teachers and weights" in refused(file)
+    assert "command line: train.seed: 'x' is not a whole number" in refused([*file, "--run", "r", "--train.seed", "x"])
+
+
 def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("SCRATCH", "/scratch")

@@ -24,7 +24,7 @@ ALLOWED = {
     "cosface": set(),
     "tasks": {"cosface", "models"},
     "card": set(),
-    "lineage": {"card"},
+    "lineage": {"card", "shards"},
     "estimator": {"card", "images", "methods", "models", "tasks"},
     "card_changes": {"card", "estimator", "methods", "tasks"},
     "convert": {"card", "card_changes", "estimator", "lineage", "methods", "models", "shards", "tasks"},

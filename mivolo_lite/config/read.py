@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from mivolo_lite.config.from_checkpoint import with_checkpoint
 from mivolo_lite.config.layers import COMMAND_LINE, gather
 from mivolo_lite.config.schema import REGISTRIES, SECTIONS, check_keys, schema_of
+from mivolo_lite.config.seed import fill_in_seed
 from mivolo_lite.config.values import build_value, expand_paths
 from mivolo_lite.errors import UserError
 from mivolo_lite.option_help import TypesInWords, describe_section
@@ -26,12 +27,14 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 
     ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded. Where
     ``init_from`` names a checkpoint, what is not stated of model, method, ages and image size is the checkpoint's.
+    ``{seed}`` in a path that the run learns from stands for ``train.seed``.
 
     Raises:
         UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
             key that is there twice, a run folder at a URL, a damaged card in ``init_from``.
     """
     values, origin = gather(argv)
+    fill_in_seed(values, origin)
     values = with_checkpoint(values, origin)
     schema = schema_of(values, origin)
     check_keys(values, schema, origin)
@@ -60,7 +63,9 @@ def help_text(argv: Sequence[str]) -> str:
     parser.add_argument("--config", type=str, help=f"YAML file, or {PREFIX}NAME: {', '.join(package_configs())}")
     parser.add_argument("--run", type=str, default="", help="folder of the run, as in runs/first")
     parser.add_argument("--resume", type=str, default="no", help="`auto` resumes the run in the folder, if any")
-    parser.add_argument("--init-from", type=str, default="", help="checkpoint with all weights of a new run")
+    parser.add_argument(
+        "--init-from", type=str, default="", help="checkpoint with all weights of a new run; {seed}: train.seed"
+    )
     parser.add_argument("--tasks", type=list[Task], default=[], help="what is learnt in addition to age and gender")
     for name, group in schema_of(values, origin).items():
         if is_dataclass(group):

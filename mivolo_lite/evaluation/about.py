@@ -7,7 +7,7 @@ from typing import Any
 
 from mivolo_lite.card import NO_AGES, Card, locate
 from mivolo_lite.credentials import without_credentials
-from mivolo_lite.lineage import data_digest, lineage, run_config
+from mivolo_lite.lineage import data_digest, lineage, run_config, shares_samples
 from mivolo_lite.loading.config import DataSetConfig
 from mivolo_lite.paths import is_url
 from mivolo_lite.shards.framing import framing_of, is_whole_face, policies_of
@@ -46,18 +46,18 @@ def training_data(checkpoint: Path | str, card: Card) -> str:
     return f"{folders} (digest {digest})" if folders else f"digest {digest}"
 
 
-def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds: Sequence[int] | None) -> bool:
+def was_trained_on(checkpoint: Path | str, data: Path | str, index: ShardIndex) -> bool:
     """Whether a model has learnt some of the samples that are read from a folder, or began with one that had, or has
     such a teacher.
 
     Args:
         checkpoint: of the model.
-        data: the folder, or its URL.
-        digest: of what is read from it. That may be a part, so the run's configuration is asked as well.
-        folds: which are read; None for all.
+        data: the folder, or its URL. Another index of it may have another digest, so the run's configuration is asked
+            as well.
+        index: of what is read from it.
     """
-    folders = lineage(checkpoint)
-    if any(digest in data_digest(folder) for folder in folders):
+    folders, folds = lineage(checkpoint), index.folds
+    if any(shares_samples(data_digest(folder), index) for folder in folders):
         return True
     learnt = [train_set for folder in folders for train_set in training_sets(folder)]
     return any(
@@ -68,22 +68,17 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, digest: str, folds:
 
 
 def doubts(
-    checkpoint: Path | str,
-    card: Card,
-    data: Path | str,
-    index: ShardIndex,
-    folds: Sequence[int] | None,
-    images: Sequence[str],
+    checkpoint: Path | str, card: Card, data: Path | str, index: ShardIndex, images: Sequence[str]
 ) -> dict[str, Any]:
     """Why the errors on a data set do not measure the model, by the names in ``metrics.json``; empty where they do.
 
     Args:
         checkpoint, card: the model.
-        data, index, folds: the samples, as for ``was_trained_on``.
+        data, index: the samples, as for ``was_trained_on``.
         images: what the model is shown of them.
     """
     reasons = {
-        "trained_on": was_trained_on(checkpoint, data, index.digest, folds),
+        "trained_on": was_trained_on(checkpoint, data, index),
         "framing": framed_otherwise(card, index.info["crop_policy"]) if "face" in images else "",
         "no_ages": not card.age,
     }

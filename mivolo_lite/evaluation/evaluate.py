@@ -20,6 +20,7 @@ from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, wr
 from mivolo_lite.evaluation.robustness import choose, measure_robustness
 from mivolo_lite.evaluation.summary import summarise
 from mivolo_lite.files import require_replaceable, result_folder, write_json
+from mivolo_lite.lineage import shares_samples
 from mivolo_lite.loading.task_labels import task_column
 from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.reporting.plot_folder import clear_plots
@@ -97,8 +98,8 @@ def evaluate(
     measured = None if samples is None else measure_robustness(evaluator, samples, batch, workers)
     metrics = {
         "checkpoint": str(checkpoint),
-        "data": _describe_data(data, index, folds, exclude)
-        | doubts(checkpoint, estimator.card, data, index, folds, evaluator.inputs),
+        "data": describe_data(data, index, folds, exclude)
+        | doubts(checkpoint, estimator.card, data, index, evaluator.inputs),
         **_describe_estimator(estimator, index, left_out, accelerator.mixed_precision),
         **_sections(predictions, legal_ages, estimator.card.calibration.get("level"), measured),
     }
@@ -168,13 +169,13 @@ def _describe_estimator(
     if precision != "no":  # of a launcher
         described["precision"] = precision
     if estimator.card.calibration:
-        described["calibrated_on_these_images"] = estimator.card.calibration["data_digest"] == index.digest
+        described["calibrated_on_these_images"] = shares_samples(estimator.card.calibration["data_digest"], index)
     if left_out:
         described["tasks_left_out"] = left_out
     return described
 
 
-def _describe_data(
+def describe_data(
     data: Path | str, index: ShardIndex, folds: Sequence[int] | None, exclude: Path | str | None
 ) -> dict[str, Any]:
     """What was evaluated on, for the metrics."""

@@ -11,7 +11,8 @@ import numpy as np
 from mivolo_lite.card import Tta
 from mivolo_lite.config import is_on_command_line, read_run_config
 from mivolo_lite.errors import UserError
-from mivolo_lite.evaluation.about import was_trained_on
+from mivolo_lite.evaluation.about import DOUBTS, was_trained_on
+from mivolo_lite.evaluation.evaluate import describe_data
 from mivolo_lite.evaluation.metric_names import METRICS
 from mivolo_lite.evaluation.metrics import METRICS_FILE
 from mivolo_lite.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_csv, write_csv
@@ -22,6 +23,7 @@ from mivolo_lite.experiments.training_runs import train_and_evaluate
 from mivolo_lite.files import result_folder, write_json
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.subset import fold_numbers
+from mivolo_lite.training.json_lines import LOG_FILE
 from mivolo_lite.training.run_config import RunConfig
 
 CROSSVAL_FILE, POOLED = "crossval.json", "evaluation"
@@ -33,7 +35,8 @@ class CrossValidation:
 
     Attributes:
         folds: of each fold, its metrics by name, None where the data lacks the label.
-        pooled: the metrics of ``summarise``, of the predictions of all folds together.
+        pooled: the metrics of ``summarise``, of the predictions of all folds together, and what they are of, as
+            ``evaluate`` says it.
     """
 
     folds: list[dict[str, float | None]]
@@ -66,6 +69,7 @@ def cross_validate(
     config = read_run_config([*words, "--data.val", "-"])
     _check(config, folds)
     folder, path = Path(config.run), config.data.train_sets[0].path
+    _require_no_run(folder)
     evaluations = [
         train_and_evaluate(
             [*words, *_without_fold(path, fold, folds)], folder / f"fold-{fold}", "last", launcher, workers, tta
@@ -76,10 +80,25 @@ def cross_validate(
     metrics = [json.loads((out / METRICS_FILE).read_text(encoding="utf-8")) for out in evaluations]
     result = CrossValidation(
         [{name: of_fold[name] for name in METRICS} for of_fold in metrics],
-        {"data": metrics[0]["data"] | {"folds": list(range(folds))}} | summarise(predictions),
+        _about(config, folds, metrics[0]) | summarise(predictions),
     )
     _write(result, predictions, folder)
     return result
+
+
+def _require_no_run(folder: Path) -> None:
+    """Raise UserError where a folder holds a run, whose ``evaluation/`` may be there as well."""
+    if (folder / LOG_FILE).is_file() and not (folder / "fold-0").is_dir():  # earlier versions began there
+        raise UserError(f"crossval: --run {folder}: holds a run, whose evaluation it would replace; choose another")
+
+
+def _about(config: RunConfig, folds: int, of_fold: dict[str, Any]) -> dict[str, Any]:
+    """What all folds together are of, as ``evaluate`` says it, given the metrics of one."""
+    (train_set,), exclude = config.data.train_sets, config.data.exclude
+    data = describe_data(train_set.path, config.data.load(train_set), range(folds), exclude)
+    shared = {name: of_fold["data"][name] for name in DOUBTS if name in of_fold["data"]}
+    tta = {"tta": of_fold["tta"]} if "tta" in of_fold else {}
+    return {"checkpoint": config.run, "data": data | shared} | tta
 
 
 def _check(config: RunConfig, folds: int) -> None:
@@ -100,7 +119,7 @@ def _check(config: RunConfig, folds: int) -> None:
         listed = ", ".join(f"{fold:g}" for fold in numbers)
         raise UserError(f"crossval: --folds {folds}: {path} has the folds {listed}")
     for parent in config.parents:
-        if was_trained_on(parent, path, index.digest, None):
+        if was_trained_on(parent, path, index):
             raise UserError(f"crossval: {parent} was trained on {path}, so no fold is new to it; begin with another")
 
 

@@ -99,6 +99,16 @@ class ShardIndex:
         return self.info["digest"]
 
     @property
+    def full_digest(self) -> str:
+        """The digest of the data set that the samples are of, which may have more."""
+        return self.digest
+
+    @property
+    def folds(self) -> tuple[int, ...] | None:
+        """The folds that the samples are of; None for any."""
+        return None
+
+    @property
     def is_remote(self) -> bool:
         return isinstance(self.folder, RemoteFolder)
 

@@ -31,6 +31,14 @@ class SubsetIndex(ShardIndex):
         self.full_index = full_index
         self.info = self._info(subset)
 
+    @property
+    def full_digest(self) -> str:
+        return self.full_index.full_digest
+
+    @property
+    def folds(self) -> tuple[int, ...] | None:
+        return self.full_index.folds
+
     def _info(self, subset: Any) -> dict[str, Any]:
         info = self.full_index.info
         samples = np.bincount(self.columns["shard"], minlength=len(info["shards"])).tolist()
@@ -71,8 +79,12 @@ class FoldIndex(SubsetIndex):
             raise UserError(
                 f"{full_index.folder}: has no fold {min(missing)}; there are {', '.join(f'{fold:g}' for fold in known)}"
             )
-        self.folds = tuple(folds)
+        self._folds = tuple(folds)
         super().__init__(full_index, np.isin(full_index.columns[EXTRA + FOLD], folds), {"folds": sorted(folds)})
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return self._folds
 
     def __reduce__(self) -> tuple:
         return FoldIndex, (self.full_index, self.folds)

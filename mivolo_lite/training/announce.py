@@ -103,7 +103,7 @@ def _data_warnings(trainer: "Trainer") -> Iterator[str]:
         yield f"data.val {validation.folder} is trained on as well, so errors on other images are larger"
     val = trainer.config.data.val_set
     for parent in trainer.config.parents:
-        if was_trained_on(parent, val.path, validation.digest, val.folds):
+        if was_trained_on(parent, val.path, validation):
             yield f"{parent} was trained on data.val {val}, so errors on other images are larger"
     span, size = trainer.estimator.method.span, trainer.config.data.image_size
     for index in (training | {validation.digest: validation}).values():
@@ -154,9 +154,9 @@ def announce_end(trainer: "Trainer") -> None:
     else:
         lowest = f"{unmeasured(trainer)}; the latest"
     if left := trainer.progress.steps_left:
-        patience = trainer.config.train.patience
+        patience, stale = trainer.config.train.patience, trainer.state.stale
         trainer.logger.log(
-            f"train.patience {patience}: {trainer.state.stale} evaluations without a new best; ends {left} steps early"
+            f"train.patience {patience}: {stale} evaluations without a lower error; ends {left} steps early"
         )
     goodput = trainer.throughput.total()["goodput"]
     trainer.logger.log(f"complete: {lowest} weights in {best}; goodput {goodput:.0%}; a report of them:")

@@ -393,7 +393,7 @@ class Trainer:
             self._save_best(metrics)
 
     def _is_stale(self) -> bool:
-        """Whether so many evaluations brought no new best that the run ends early."""
+        """Whether so many evaluations brought no lower error that the run ends early."""
         return self.config.train.patience is not None and self.state.stale >= self.config.train.patience
 
     def _preempted_while_evaluating(self) -> bool:

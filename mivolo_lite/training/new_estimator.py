@@ -9,7 +9,7 @@ from mivolo_lite.card import CARD_FILE, MODEL_FILE, Card, locate, require_files
 from mivolo_lite.card_changes import fresh_weights, method_changes, require_same_model
 from mivolo_lite.errors import UserError, where_raised
 from mivolo_lite.estimator import Estimator
-from mivolo_lite.lineage import joined_digests
+from mivolo_lite.lineage import joined_digests, with_full_digests
 from mivolo_lite.loading.readers import IndexReader, StreamReader
 from mivolo_lite.training.run_config import RunConfig, named_options
 from mivolo_lite.wording import first_few
@@ -38,7 +38,9 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
         span=asdict(config.ages),
         image_size=config.data.image_size,
         crop_policy=reader.crop_policy,
-        data_digest=joined_digests(reader.digest, filter(None, (weights_from, *config.optim.teachers))),
+        data_digest=joined_digests(
+            with_full_digests(reader.digest, reader.indexes), filter(None, (weights_from, *config.optim.teachers))
+        ),
         tasks=[asdict(task) for task in config.tasks],
     )
     try:

@@ -40,7 +40,7 @@ class OptimConfig:
             ``min_lr``, ``step``, ``multistep`` or ``plateau`` by ``decay_rate``, or ``constant``.
         decay_epochs: of ``step``: passes over the data between two decays.
         decay_milestones: of ``multistep``: passes over the data at which it decays.
-        plateau_patience: of ``plateau``: evaluations without a new best that are waited for; the next one decays.
+        plateau_patience: of ``plateau``: evaluations without a lower error that are waited for; the next one decays.
         decay_rate: of ``step``, ``multistep`` and ``plateau``: factor of the learning rate.
         power: of ``poly``.
         warmup_epochs: passes over which the learning rate has its linear warm-up.

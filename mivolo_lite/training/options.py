@@ -27,8 +27,8 @@ class TrainConfig:
         grad_checkpointing: activation checkpointing: the backward pass computes the activations of each block of a
             backbone again instead of keeping them; less memory, about a third more time.
         eval_every: epochs between evaluations.
-        patience: evaluations without a new best after which the run ends; null for never. The schedule of the learning
-            rate stays that of all epochs.
+        patience: evaluations without a lower error after which the run ends; null for never. The schedule of the
+            learning rate stays that of all epochs.
         eval_batch: images of one forward pass of evaluation in one process.
         save_every: steps between checkpoints, or minutes as in ``10min``; one is also saved with each evaluation.
         keep: checkpoints kept, the latest ones.

@@ -32,7 +32,8 @@ class RunConfig:
         resume: ``auto`` resumes the run in the folder if there is one, ``no`` wants a new one.
         init_from: where a new run gets its weights from, heads included: a run's ``best``, a converted checkpoint or
             ``hf://user/name``. Model, method, ages and image size are the checkpoint's unless stated; the head of
-            another method begins anew.
+            another method begins anew. ``{seed}`` in it, in ``optim.teachers`` and in the model's weights stands for
+            ``train.seed``.
         ages: the ages that the model covers.
         tasks: what it learns in addition to age and gender.
         model: its ``name`` and options.

@@ -9,9 +9,9 @@ from mivolo_lite.training.json_lines import LOG_FILE, read_records
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs in a folder of several, as ``seeds`` makes; the folder itself where it holds a log, or nothing does."""
-    inner = [] if (folder / LOG_FILE).is_file() else sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
-    return inner or [folder]
+    """The run in a folder, and those in its folders, as ``seeds`` makes; the folder itself where there is none."""
+    inner = sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
+    return [folder, *inner] if (folder / LOG_FILE).is_file() else inner or [folder]
 
 
 def summarise(run: Path | str) -> dict[str, Any]:

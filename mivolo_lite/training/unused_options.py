@@ -13,6 +13,7 @@ _OF_SCHEDULES = {
     "plateau_patience": ("plateau",),
     "decay_rate": ("step", "multistep", "plateau"),
     "power": ("poly",),
+    "min_lr": ("cosine", "linear", "poly", "tanh", "step", "multistep", "plateau"),
 }
 """Options that some schedules alone have."""
 
@@ -32,6 +33,8 @@ def _of_what_is_off(config: RunConfig) -> Iterator[str]:
         (both, "takes both mixup_alpha and cutmix_alpha", "data.mixup.switch_prob"),
         (config.train.freeze, "nothing is frozen; give train.freeze as well", "train.freeze_epochs"),
         (optim.teachers, "there are no optim.teachers", "optim.teacher_weight"),
+        (optim.teacher_weight, "optim.teacher_weight is 0", "optim.teachers"),
+        (config.data.reader == "stream", "data.reader index counts the samples", "data.stream_samples"),
         (optim.gender_weight, "optim.gender_weight is 0", "optim.gender_smoothing"),
         (optim.balance.by != "none", "give optim.balance.by as well", "optim.balance.power optim.balance.cap"),
         (
@@ -57,7 +60,12 @@ def _is_set(config: RunConfig, name: str) -> bool:
 
 
 def _too_late(config: RunConfig) -> Iterator[str]:
-    optim, train = config.optim, config.train
+    optim, train, mixup = config.optim, config.train, config.data.mixup
+    if train.patience is not None and train.patience >= _evaluations(0, optim.epochs, train.eval_every):
+        yield f"train.patience {train.patience}: the run has no more evaluations, so it does not end early"
+    # Of several data sets, one may have more passes than the run has epochs.
+    if mixup.is_on and (mixup.off_epoch or 0) >= optim.epochs and len(config.data.train_sets) == 1:
+        yield f"data.mixup.off_epoch {mixup.off_epoch}: the training ends after {optim.epochs:g} epochs"
     if train.freeze and train.freeze_epochs is not None and train.freeze_epochs >= optim.epochs:
         yield f"train.freeze_epochs {train.freeze_epochs:g}: nothing thaws in {optim.epochs:g} epochs"
     if _first_decay(optim) >= optim.epochs:

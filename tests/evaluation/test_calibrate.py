@@ -75,6 +75,9 @@ def test_evaluation_gives_each_estimate_its_interval_and_says_how_often_it_holds
     assert metrics["calibrated_on_these_images"] is False
     again = evaluate(checkpoint, indexes[0].folder, tmp_path / "again", report=False)
     assert again["calibrated_on_these_images"] is True
+    (tmp_path / "list").write_text(indexes[0].key(3))
+    fewer = evaluate(checkpoint, indexes[0].folder, tmp_path / "fewer", report=False, exclude=tmp_path / "list")
+    assert fewer["calibrated_on_these_images"] is True
     again["age_intervals"] |= {"coverage": 0.8, "width": 9.0}  # as of enough images
     assert "9.0 years wide; calibrated on these images, so no evidence" in metrics_table(again)
 

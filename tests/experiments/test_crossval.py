@@ -12,6 +12,7 @@ from mivolo_lite.cli import main
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.crossval import CrossValidation, cross_validate, crossval_table
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.selection import load_selected
 from tests.experiments.test_seeds import SMALL
 from tests.forked import popen_forked
 
@@ -41,6 +42,12 @@ def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, c
     metrics = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
     assert metrics["mae"] == pytest.approx(error, abs=1e-3) and f"{error:.2f}" in table
     assert (tmp_path / "run/evaluation/report.html").is_file()
+    said = metrics["data"]
+    assert (
+        said["excluded"] == 1
+        and said["folds"] == [0, 1]
+        and said["digest"] == load_selected(data, exclude=tmp_path / "exclude.txt").digest
+    )
     with pytest.raises(UserError, match="fold-0: holds a training with another optim.lr; choose another --run"):
         cross_validate([*words, "--optim.lr", "0.1"], 2)
     with pytest.raises(UserError, match="--folds 3: .* has the folds 0, 1"):
@@ -48,6 +55,7 @@ def test_every_sample_is_estimated_once_by_a_model_that_never_saw_it(tmp_path, c
     before = (tmp_path / "run/fold-0/metrics.jsonl").read_text()
     cross_validate(words, 2, workers=0, tta="flip")
     flipped = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert flipped["tta"] == "flip" and "tta" not in metrics and flipped["checkpoint"] == f"{tmp_path}/run"
     assert flipped["mae"] != metrics["mae"] and (tmp_path / "run/fold-0/metrics.jsonl").read_text() == before
 
 
@@ -85,6 +93,15 @@ def test_no_fold_is_new_to_a_model_that_was_trained_on_them_all(tmp_path, option
     words = ["--run", f"{tmp_path}/run", "--data.train", f"{data}", *option.format(before).split()]
     with pytest.raises(UserError, match=f"crossval: {before} was trained on {data}, so no fold is new to it"):
         cross_validate(words, 2)
+
+
+def test_the_evaluation_of_a_run_is_not_replaced(tmp_path):
+    main(["pack", "people", "--count", "12", "--folds", "2", "--out", f"{tmp_path}/data", "--workers", "1"])
+    (data,) = (path for path in (tmp_path / "data").iterdir() if path.is_dir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").touch()
+    with pytest.raises(UserError, match=f"--run {tmp_path}/run: holds a run, whose evaluation it would replace"):
+        cross_validate(["--run", f"{tmp_path}/run", "--data.train", f"{data}"], 2)
 
 
 def test_several_data_sets_have_no_folds_in_common(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from mivolo_lite.card import Card
 from mivolo_lite.cli import main
+from mivolo_lite.config import read_run_config
 from mivolo_lite.errors import UserError
 from mivolo_lite.experiments.seeds import train_seeds
 from mivolo_lite.experiments.training_runs import Preempted
@@ -56,6 +57,20 @@ def test_mistakes_are_one_line(capsys):
 @pytest.fixture
 def words(people, tmp_path):
     return ["--run", f"{tmp_path}/run", "--data.train", f"{people}/train", "--data.val", f"{people}/val", *SMALL]
+
+
+def test_each_training_may_begin_from_the_checkpoint_of_its_seed(words, monkeypatch):
+    begun = []
+
+    def train(words, *_):
+        begun.append(read_run_config(words).init_from)
+        if len(begun) == 2:
+            raise Preempted("")
+
+    monkeypatch.setattr("mivolo_lite.experiments.seeds.train_and_evaluate", train)
+    with pytest.raises(Preempted):
+        train_seeds([*words, "--init-from", "first/seed-{seed}/best"], 2)
+    assert begun == ["first/seed-0/best", "first/seed-1/best"]
 
 
 def launcher(tmp_path, line):

@@ -9,6 +9,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.loading.config import DataConfig, DataSetConfig
 from mivolo_lite.loading.readers import IndexReader
 from mivolo_lite.loading.task_labels import age_stds
+from mivolo_lite.shards.exclude import leave_out
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels, Sample
 from mivolo_lite.shards.scan import index_shards
@@ -40,7 +41,14 @@ def test_folds_select_samples_and_name_the_data(folder):
     assert len({index.digest, fold.digest, others.digest}) == 3
     assert select_folds(index, [3, 1, 2, 0]).digest == others.digest
     again = pickle.loads(pickle.dumps(fold))
-    assert again.digest == fold.digest and again.key(1) == fold.key(1)
+    assert again.digest == fold.digest and again.key(1) == fold.key(1) and again.folds == (4,)
+
+
+def test_a_part_of_a_part_knows_the_data_set_and_its_folds(folder):
+    index = ShardIndex.load(folder)
+    fold = select_folds(index, [4])
+    for part, folds in [(index, None), (fold, (4,)), (leave_out(fold, {"s4"}), (4,)), (leave_out(index, {"s4"}), None)]:
+        assert part.full_digest == index.digest and part.folds == folds
 
 
 def test_folds_that_are_not_there_are_one_line(folder, tmp_path):

@@ -73,7 +73,7 @@ def test_its_card_also_names_the_data_of_what_it_started_from(first, words, peop
     assert digests == f"{second.reader.digest} + {Card.load(tmp_path / 'moved').data_digest}"
     second.estimator.save(tmp_path / "tuned")
     train = ShardIndex.load(f"{people}/train")
-    assert was_trained_on(tmp_path / "tuned", "elsewhere", train.digest, None)
+    assert was_trained_on(tmp_path / "tuned", "elsewhere", train)
 
 
 @pytest.mark.slow

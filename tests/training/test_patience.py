@@ -41,7 +41,8 @@ def test_it_ends_after_so_many_evaluations_without_a_new_best(people, tmp_path, 
     assert ends[0] == ends[1] and ends[0] % 10  # the losses after the last multiple of train.log_every are logged too
     text = capfd.readouterr().out
     assert (
-        "train.patience 2: 2 evaluations without a new best" in text and "complete: lowest validation error 7" in text
+        "train.patience 2: 2 evaluations without a lower error" in text
+        and "complete: lowest validation error 7" in text
     )
     steps = max(record["step"] for record in log)
     main([*words, "--resume", "auto"])  # would ask for a seventh evaluation

@@ -7,7 +7,7 @@ import pytest
 
 from mivolo_lite.cli import main
 from mivolo_lite.training.run_folder import RunFolder
-from mivolo_lite.training.run_summary import in_lines, summarise
+from mivolo_lite.training.run_summary import in_lines, runs_in, summarise
 
 
 def train(step, speed, seconds, goodput):
@@ -98,6 +98,14 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["summary", str(tmp_path)])
     assert stopped.value.code == 2 and "holds no run" in capsys.readouterr().err
+
+
+def test_a_run_with_the_seeds_of_its_recipe_in_its_folder_is_one_of_them(run):
+    assert runs_in(run.path) == [run.path] and runs_in(run.path / "nothing") == [run.path / "nothing"]
+    for seed in ("seed-0", "seed-1"):
+        RunFolder(run.path / seed).begin("no")
+        RunFolder(run.path / seed).begin_log(0, 40)
+    assert runs_in(run.path) == [run.path, run.path / "seed-0", run.path / "seed-1"]
 
 
 def test_the_folder_of_several_runs_has_a_summary_of_each(run, capsys):

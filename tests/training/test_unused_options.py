@@ -21,6 +21,12 @@ def unused(*words):
         (["--train.freeze_epochs", "2"], "train.freeze_epochs: nothing is frozen; give train.freeze as well"),
         ([*FREEZE, "--train.freeze_epochs", "10"], "train.freeze_epochs 10: nothing thaws in 10 epochs"),
         (["--optim.teacher_weight", "2"], "optim.teacher_weight: there are no optim.teachers"),
+        (["--optim.teachers", "[x]", "--optim.teacher_weight", "0"], "optim.teachers: optim.teacher_weight is 0"),
+        (["--data.stream_samples", "9"], "data.stream_samples: data.reader index counts the samples"),
+        (["--optim.schedule", "constant", "--optim.min_lr", "0"], "optim.min_lr: optim.schedule constant has no such"),
+        (["--train.patience", "10"], "train.patience 10: the run has no more evaluations"),
+        (["--train.patience", "5", "--train.eval_every", "2"], "train.patience 5: the run has no more evaluations"),
+        (["--data.mixup", "{mixup_alpha: 1, off_epoch: 10}"], "data.mixup.off_epoch 10: the training ends after 10"),
         (
             ["--optim.gender_smoothing", "0.1", "--optim.gender_weight", "0"],
             "optim.gender_smoothing: optim.gender_weight is 0",
@@ -50,6 +56,10 @@ def test_what_changes_nothing_is_named(words, expected):
     [
         ["--data.mixup", "{mixup_alpha: 1, prob: 0.5, off_epoch: 3}"],
         ["--data.mixup", "{mixup_alpha: 1, cutmix_alpha: 1, switch_prob: 0.1}"],
+        ["--data.mixup", "{mixup_alpha: 1, off_epoch: 12}", "--data.train", "[a, {path: b, weight: 3}]"],
+        ["--data", "{reader: stream, stream_samples: 9}"],
+        ["--train.patience", "9"],
+        ["--train.patience", "4", "--train.eval_every", "2"],
         [*FREEZE, "--train.freeze_epochs", "9"],
         ["--optim.schedule", "multistep", "--optim.decay_milestones", "[12, 9]", "--optim.decay_rate", "0.5"],
         ["--optim.balance", "{by: age, power: 1}"],

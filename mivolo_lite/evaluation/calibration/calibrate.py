@@ -19,6 +19,7 @@ from mivolo_lite.evaluation.predict import predict
 from mivolo_lite.evaluation.predictions import Predictions
 from mivolo_lite.files import require_writable, result_folder
 from mivolo_lite.hub import is_hub_address
+from mivolo_lite.lineage import with_full_digests
 from mivolo_lite.loading.workers import eval_loader
 from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.selection import load_selected
@@ -63,7 +64,7 @@ def calibrate(
     accelerator = join_processes()
     index = load_selected(data, None, folds, exclude)
     require_agreement({"data": index.digest[:16], "tta": tta}, accelerator)
-    if was_trained_on(checkpoint, data, index.digest, folds):
+    if was_trained_on(checkpoint, data, index):
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if not estimator.card.age:
         raise UserError(f"calibrate {checkpoint}: it learnt no ages, so it has no age intervals; give another one")
@@ -77,7 +78,7 @@ def calibrate(
         calibration = fit_calibration(predictions, level, by, temperature)
     except ValueError as error:
         raise UserError(f"{data}: {error}; give more images or a lower --level") from None
-    estimator.card.calibration = calibration | {"data_digest": index.digest}
+    estimator.card.calibration = calibration | {"data_digest": with_full_digests(index.digest, [index])}
     if accelerator.is_main_process:
         estimator.card.save(locate(checkpoint)) if out is None else estimator.save(out)
     return estimator.card.calibration
