@@ -8,11 +8,13 @@ from mivolo_lite.cli.shared_options import add_reading_workers
 
 
 def run(argv: Sequence[str]) -> None:
-    """``audit DIR [DIR ...]``: copies, contradicting labels and poor images in indexed shards, as a page."""
+    """``audit DIR [DIR ...]``: report duplicates, contradicting labels and poor images in indexed shards."""
     parser = parser_of("audit", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
-    parser.add_argument("--fix", type=str | None, default=None, help="list of copies and bad crops to write")
+    parser.add_argument(
+        "--fix", type=str | None, default=None, help="write a list of copies and bad crops for `--exclude`"
+    )
     add_reading_workers(parser)
     names = parser.add_class_arguments(AuditOptions)
     options = parse(parser, argv)

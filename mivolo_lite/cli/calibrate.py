@@ -11,25 +11,25 @@ from mivolo_lite.ranges import float_range
 
 
 def run(argv: Sequence[str]) -> None:
-    """``calibrate --checkpoint RUN/best --data DIR``: age intervals and a gender temperature into the checkpoint."""
+    """``calibrate --checkpoint RUN/best --data DIR``: add age intervals and a gender temperature to a checkpoint."""
     parser = parser_of("calibrate", run)
     parser.add_argument(
         "--checkpoint", type=str, required=True, help="the `best` folder of a run; its model.yaml changes"
     )
-    parser.add_argument("--data", type=str, required=True, help="folder of indexed shards that were not trained on")
+    parser.add_argument("--data", type=str, required=True, help="indexed shards that the model was not trained on")
     parser.add_argument(
         "--level",
         type=float_range(0, 1, low_open=True, high_open=True),
         default=0.9,
-        help="share of true ages inside their interval",
+        help="coverage of the intervals",
     )
     parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each subgroup")
     add_estimating_options(parser)
     parser.add_argument(
-        "--out", type=str | None, default=None, help="folder for a calibrated copy, as of hf://user/name"
+        "--out", type=str | None, default=None, help="write a calibrated copy, needed for hf://user/name"
     )
     parser.add_argument(
-        "--tta", type=Tta | None, default=None, help="`none`, `flip` or `multiscale`, which model.yaml then asks for"
+        "--tta", type=Tta | None, default=None, help="test-time augmentation; becomes the default in model.yaml"
     )
     options = parse(parser, argv)
     from mivolo_lite.distributed.accelerator import joined_processes

@@ -17,7 +17,7 @@ def combining_parser(command: str, run: Callable, which: str) -> ArgumentParser:
     """
     parser = parser_of(command, run)
     parser.add_argument("checkpoints", type=str, nargs="+", help=which)
-    parser.add_argument("--out", type=str, required=True, help="the folder to write; must not exist")
+    parser.add_argument("--out", type=str, required=True, help="folder to create")
     return parser
 
 

@@ -8,7 +8,7 @@ from mivolo_lite.reporting.plot_folder import FORMATS
 
 
 def run(argv: Sequence[str]) -> None:
-    """``compare A B ...``: evaluations of the same images against the first, and whether that is more than noise."""
+    """``compare A B ...``: compare evaluations of the same images with the first, tested against noise."""
     parser = parser_of("compare", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders that `evaluate` wrote")
     parser.add_argument(

@@ -18,7 +18,7 @@ from mivolo_lite.shards.cache import CacheConfig
 
 
 def run(argv: Sequence[str]) -> None:
-    """``evaluate --checkpoint RUN/best [...] --data DIR [...] --out OUT``: of several, every pair and the matrix."""
+    """``evaluate --checkpoint RUN/best [...] --data DIR [...] --out OUT``: evaluate every pair."""
     parser = parser_of("evaluate", run)
     _add_options(parser)
     options = parse(parser, argv)
@@ -37,44 +37,42 @@ def _add_options(parser: ArgumentParser) -> None:
         type=str,
         nargs="+",
         required=True,
-        help="the `best` folders of one run or more; `default` is the package's own",
+        help="`best` folders of runs; `default` is the package's own checkpoint",
     )
-    parser.add_argument(
-        "--data", type=str, nargs="+", required=True, help="folders of indexed shards, or their URLs, one or more"
-    )
+    parser.add_argument("--data", type=str, nargs="+", required=True, help="folders or URLs of indexed shards")
     parser.add_argument(
         "--out", type=str, required=True, help="folder for metrics.json, predictions.csv and the report"
     )
-    parser.add_argument("--inputs", type=str, help="of face, body, both: one column of results for each, side by side")
+    parser.add_argument("--inputs", type=str, help="inputs to evaluate separately: a list of face, body and both")
     add_estimating_options(parser)
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
     parser.add_argument(
         "--figures",
         type=Literal[FORMATS],
         default="png",
-        help="format of the files in plots/; pdf and svg are for papers",
+        help="file format of plots/",
     )
     parser.add_argument(
         "--legal_ages",
         type=checked_type(list[Annotated[int, int_range(MIN_AGE, MAX_AGE)]]),
         default=list(LEGAL_AGES),
-        help="of the challenge-age curves",
+        help="legal ages of the challenge-age curves",
     )
     parser.add_argument(
         "--robustness",
         type=bool,
         default=False,
-        help="`yes` also estimates from images made worse in 10 ways, at 5 strengths each: 51 passes of each sample",
+        help="also evaluate on 10 corruptions at 5 strengths: 51 forward passes of each sample",
     )
     parser.add_argument(
-        "--robustness_samples", type=int_range(1) | None, help="of so many samples alone, sampled at random"
+        "--robustness_samples", type=int_range(1) | None, help="random samples for --robustness; default: all"
     )
     add_tta(parser)
     parser.add_argument(
         "--to_trackers",
         type=bool,
         default=False,
-        help="`yes` gives the files to Weights & Biases or MLflow, to the run of the checkpoint there",
+        help="upload the files to the checkpoint's run in Weights & Biases or MLflow",
     )
     parser.add_class_arguments(checked_options(CacheConfig), "cache")
     describe_section(parser._option_string_actions["--cache"])

@@ -11,7 +11,7 @@ from mivolo_lite.inference.formats import Format, Precision
 
 
 def run(argv: Sequence[str]) -> None:
-    """``export --checkpoint RUN/best --out model.onnx``: one file from uint8 images to years, genders and tasks."""
+    """``export --checkpoint RUN/best --out model.onnx``: export to ONNX, torch.export or timm."""
     parser = parser_of("export", run)
     parser.add_argument(
         "--checkpoint",
@@ -19,19 +19,21 @@ def run(argv: Sequence[str]) -> None:
         required=True,
         help="the `best` folder of a run, `default` for the package's own, or hf://user/name",
     )
-    parser.add_argument("--out", type=str, required=True, help="the file to write")
+    parser.add_argument("--out", type=str, required=True, help="file to write")
     parser.add_argument(
         "--format",
         type=Format,
         default="onnx",
-        help="`torch` is torch.export's file; `timm` is the backbone's plain weights, without heads",
+        help="`torch` is a torch.export program; `timm` is the backbone's weights without heads",
     )
-    parser.add_argument("--precision", type=Precision, default="fp32", help="of the backbone; heads stay in float32")
+    parser.add_argument(
+        "--precision", type=Precision, default="fp32", help="precision of the backbone; heads stay in float32"
+    )
     parser.add_argument(
         "--input",
         type=Literal["face", "body"] | None,
         default=None,
-        help="of a model with two backbones, whose timm gets; the face's by default",
+        help="with `--format timm`, which backbone of a model with two; default: face",
     )
     add_tta(parser)
     options = parse(parser, argv)

@@ -11,7 +11,7 @@ from mivolo_lite.ranges import float_range, int_range
 
 
 def run(argv: Sequence[str]) -> None:
-    """``find-lr --config FILE [options of train]``: the loss at rising learning rates, and one to begin with."""
+    """``find-lr --config FILE [options of train]``: search for a learning rate."""
     parser = parser_of("find-lr", run)
     parser.add_argument("--steps", type=int_range(10, 10**6), default=100, help="steps of the test")
     parser.add_argument("--low", type=float_range(0, 1e6, low_open=True), default=1e-6, help="first learning rate")

@@ -13,11 +13,16 @@ from mivolo_lite.shards.summary import content_of, left_out_of
 
 
 def run(argv: Sequence[str]) -> None:
-    """``index DIR``: an index for shards that somebody else wrote."""
+    """``index DIR``: index shards that somebody else wrote."""
     parser = parser_of("index", run)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     add_reading_workers(parser)
-    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable samples")
+    parser.add_argument(
+        "--max_reject_rate",
+        type=float_range(0, 1),
+        default=0.01,
+        help="largest share of rejected samples; above it, indexing stops",
+    )
     add_exclude(parser)
     options = parse(parser, argv)
     options["exclude"] = read_exclusions(options["exclude"])

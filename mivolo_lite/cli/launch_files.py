@@ -8,9 +8,9 @@ from mivolo_lite.package_files import copy_launch_files
 
 
 def run(argv: Sequence[str]) -> None:
-    """``launch-files DIR``: the package's files for accelerate and SLURM, to use and to change."""
+    """``launch-files DIR``: copy the package's files for accelerate and SLURM, to edit."""
     parser = parser_of("launch-files", run)
-    parser.add_argument("out", type=str, help="folder to write; `launch` is where train.sbatch looks for them")
+    parser.add_argument("out", type=str, help="folder to create; train.sbatch expects `launch`")
     folder = Path(parse(parser, argv)["out"])
     for path in copy_launch_files(folder):
         print(path)

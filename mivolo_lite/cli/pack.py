@@ -25,7 +25,7 @@ from mivolo_lite.wording import count_of, did_you_mean
 
 
 def run(argv: Sequence[str]) -> None:
-    """``pack SOURCE --out OUT ...``: images become shards."""
+    """``pack SOURCE --out OUT ...``: write images and labels to shards."""
     if not argv or argv[0] not in SOURCES:
         if argv and argv[0] not in ("-h", "--help"):
             hint = did_you_mean(argv[0], SOURCES, otherwise=f"there are {', '.join(SOURCES)}")
@@ -67,27 +67,41 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
     """The parser of a source's command, and the names of the source's own options."""
     require_interface("source", name, SOURCES[name], Source)
     parser = parser_of(f"pack {name}", run)
-    parser.add_argument("--out", type=str, required=True, help="folder that appears when all is done")
+    parser.add_argument("--out", type=str, required=True, help="folder to create; it appears when packing is complete")
     parser.add_argument(
         "--split",
         type=str | None,
         default=None,
-        help="share of the images by split, as in train=0.9,val=0.1, which is the default; or the column that names "
-        "each row's split. Sources with published splits or folds keep those unless shares are given",
+        help="shares of the splits (default: train=0.9,val=0.1), or the column with each row's split. Published splits "
+        "and folds are kept unless shares are given",
     )
     parser.add_argument(
-        "--split_by", type=Literal["person", "image"], default="person", help="what comes into one split as a whole"
+        "--split_by",
+        type=Literal["person", "image"],
+        default="person",
+        help="keep all images of a person in one split, or split by image",
     )
-    parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="give all splits the same ages")
-    parser.add_argument("--folds", type=int_range(2, 1000) | None, default=None, help="number the samples' folds")
-    parser.add_argument("--samples_per_shard", type=int_range(1), default=1000, help="samples of one tar")
     parser.add_argument(
-        "--seed", type=int_range(0, 2**63 - 1), default=0, help="of the split and the order in the shards"
+        "--stratify", type=Literal["no", "age"], default="no", help="give all splits the same age distribution"
+    )
+    parser.add_argument(
+        "--folds", type=int_range(2, 1000) | None, default=None, help="write this number of folds instead of splits"
+    )
+    parser.add_argument("--samples_per_shard", type=int_range(1), default=1000, help="samples in each tar")
+    parser.add_argument(
+        "--seed", type=int_range(0, 2**63 - 1), default=0, help="seed of the splits and of the order in the shards"
     )
     add_reading_workers(parser)
-    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="share of unusable images")
+    parser.add_argument(
+        "--max_reject_rate",
+        type=float_range(0, 1),
+        default=0.01,
+        help="largest share of rejected images; above it, packing stops",
+    )
     add_exclude(parser)
-    parser.add_argument("--shard", type=str, help="3/16, for array jobs: read this share; the last command writes OUT")
+    parser.add_argument(
+        "--shard", type=str, help="for array jobs: read this share, such as 3/16; the last job writes OUT"
+    )
     try:
         own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
     except ValueError as error:  # a parameter without a type

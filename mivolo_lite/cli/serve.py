@@ -15,17 +15,17 @@ _PORT_OPTION = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
 
 
 def run(argv: Sequence[str]) -> None:
-    """``serve [--port 8000]``: a page that shows the ages in a photo dropped on it, and ``POST /predict``."""
+    """``serve [--port 8000]``: a web page for photos, and the HTTP API ``POST /predict``."""
     parser = parser_of("serve", run)
     parser.add_argument(
-        "--host", type=str, default=LOCALHOST, help="0.0.0.0 lets other machines in, without a password"
+        "--host", type=str, default=LOCALHOST, help="0.0.0.0 admits other machines, without authentication"
     )
-    parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 takes a free one")
+    parser.add_argument("--port", type=int_range(0, 65535), default=8000, help="0 chooses a free port")
     add_predictor_options(parser)
     add_tta(parser)
-    parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="of a file")
-    parser.add_argument("--max_megapixels", type=float_range(0.01, 1000), default=25.0, help="of a photo")
-    parser.add_argument("--batch", type=int_range(1, 64), default=4, help="photos decoded and estimated at once")
+    parser.add_argument("--max_megabytes", type=float_range(0.01, 1000), default=16.0, help="largest file")
+    parser.add_argument("--max_megapixels", type=float_range(0.01, 1000), default=25.0, help="largest photo")
+    parser.add_argument("--batch", type=int_range(1, 64), default=4, help="photos in one batch")
     options = parse(parser, argv)
     _serve(options)
 

@@ -12,29 +12,29 @@ TRAINING_OPTIONS = ("launcher", "workers", "tta")
 
 
 def add_training_options(parser: ArgumentParser) -> None:
-    """How each training is started, and its evaluation."""
+    """Options of the trainings and their evaluations."""
     parser.add_argument(
         "--launcher",
         type=str,
         default="",
-        help='what starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
+        help='command that starts each training, as in "accelerate launch --num_processes 4 -m mivolo_lite"',
     )
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes of the evaluations")
     parser.add_argument(
         "--tta",
         type=Tta | None,
         default=None,
-        help="`flip` also evaluates on the mirror images, `multiscale` and at three sizes",
+        help="test-time augmentation: `flip` averages with the mirror image, `multiscale` also over three sizes",
     )
 
 
 def add_estimating_options(parser: ArgumentParser) -> None:
-    """Which samples of a data set a model is shown, and how."""
-    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples of one forward pass")
+    """Options of estimating the samples of a data set."""
+    parser.add_argument("--batch", type=int_range(1, 10**6), default=128, help="samples in one forward pass")
     parser.add_argument("--workers", type=int_range(0, 1024), default=2, help="decoding processes")
     add_exclude(parser)
     parser.add_argument(
-        "--folds", type=list[int] | None, default=None, help="these folds alone of data packed with folds, as in [4]"
+        "--folds", type=list[int] | None, default=None, help="use only these folds of the data, as in [4]"
     )
 
 
@@ -56,15 +56,17 @@ def add_tta(parser: ArgumentParser) -> None:
         "--tta",
         type=Tta | None,
         default=None,
-        help="`flip`: from mirror images too; `multiscale`: and at three sizes; by default what model.yaml says",
+        help="`flip` averages with the mirror image, `multiscale` also over three sizes; default: as in model.yaml",
     )
 
 
 def add_reading_workers(parser: ArgumentParser) -> None:
     """How many processes read images or shards."""
-    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="processes that read")
+    parser.add_argument("--workers", type=int_range(1, 1024), default=os.cpu_count(), help="reading processes")
 
 
 def add_exclude(parser: ArgumentParser) -> None:
     """Which samples are left out."""
-    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, a key a line")
+    parser.add_argument(
+        "--exclude", type=str | None, default=None, help="list of samples to leave out, one key in each line"
+    )

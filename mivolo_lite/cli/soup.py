@@ -12,13 +12,13 @@ from mivolo_lite.errors import UserError
 
 
 def run(argv: Sequence[str]) -> None:
-    """``soup RUN/best RUN/best [...] --out DIR``: one model whose weights are the mean of several fine-tuned ones."""
-    parser = combining_parser("soup", run, "two or more that started from the same weights")
+    """``soup RUN/best RUN/best [...] --out DIR``: average the weights of several fine-tuned models."""
+    parser = combining_parser("soup", run, "two or more models that started from the same weights")
     parser.add_argument(
         "--data",
         type=str | None,
         default=None,
-        help="packed data that none was trained on: the mean is then of those alone that lower the MAE there",
+        help="make a greedy soup on this packed data, which no model may have been trained on",
     )
     add_tta(parser)
     options = parse(parser, argv)

@@ -12,10 +12,10 @@ from mivolo_lite.training.run_summary import in_lines, runs_in, summarise
 
 
 def run(argv: Sequence[str]) -> None:
-    """``summary RUN``: a run's best error and where its weights are, its steps, speed, restarts and goodput."""
+    """``summary RUN``: print a run's best error, steps, speed, restarts and goodput."""
     parser = parser_of("summary", run)
-    parser.add_argument("folder", type=str, help="folder of a run, or of several, as `seeds` makes")
-    parser.add_argument("--json", action="store_true", help="print JSON, of several runs a list")
+    parser.add_argument("folder", type=str, help="folder of a run, or of `seeds` or `crossval`")
+    parser.add_argument("--json", action="store_true", help="print JSON; for several runs, a list")
     options = parse(parser, argv)
     runs = runs_in(Path(options["folder"]))
     summaries = [summarise(runs[0])] if len(runs) == 1 else list(_of_several(runs))

@@ -10,7 +10,7 @@ from mivolo_lite.training.loop import Trainer
 
 
 def run(argv: Sequence[str]) -> None:
-    """``train --config FILE ...``: what ``train.py`` does."""
+    """``train --config FILE ...``: the same as ``train.py``."""
     if "-h" in argv or "--help" in argv:
         print(help_text(argv))
         return
