@@ -14,9 +14,9 @@ from mivolo_lite.packing.crops import Box, body_around
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, IMAGE, box_of, is_absent
 from mivolo_lite.packing.sources.columns import find_columns
 from mivolo_lite.packing.sources.rows import people_in
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line, read_table
 from mivolo_lite.paths import as_unicode, is_url
+from mivolo_lite.shards.rejects import Rejected
 
 
 class BoxesFile:

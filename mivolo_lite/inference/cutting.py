@@ -10,8 +10,8 @@ from mivolo_lite.inference.detect import current_name
 from mivolo_lite.inference.people import Located
 from mivolo_lite.packing.crops import CropRules, body_around
 from mivolo_lite.packing.sources.cutting import Crops, aligned_jpeg, cut_person
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.framing import DETECTOR_KEY, FRAMING_KEY, policies_of
+from mivolo_lite.shards.rejects import Rejected
 
 
 class Cutter:

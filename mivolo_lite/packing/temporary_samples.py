@@ -12,8 +12,9 @@ import cv2
 from tqdm import tqdm
 
 from mivolo_lite.errors import UserError, where_raised
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage
+from mivolo_lite.packing.sources.source import Source, SourceImage
 from mivolo_lite.process_pool import worker_pool
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import Labels, Sample
 
 _IMAGES_PER_TASK = 64

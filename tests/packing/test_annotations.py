@@ -19,7 +19,7 @@ from mivolo_lite.images.letterbox import letterbox
 from mivolo_lite.packing.crops import body_around
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.annotations import AnnotationSource
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 
 HEADER = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"
 GREY = 180

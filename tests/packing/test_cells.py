@@ -4,7 +4,7 @@ import pytest
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.sources.cells import FACE_COLUMNS, GenderCodes, age_of, box_of
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 
 
 @pytest.mark.parametrize(

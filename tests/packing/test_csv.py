@@ -11,8 +11,8 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.csv import CsvSource
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.shards.index import ShardIndex
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.subset import fold_numbers, select_folds
 from tests.packing.shard_content import labels_of
 from tests.shards.tiny_shards import noise_jpeg

@@ -10,7 +10,7 @@ from PIL import Image
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.sources.fairface import FairFaceSource, face_in_the_middle
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 
 
 @pytest.fixture

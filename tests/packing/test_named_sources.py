@@ -16,8 +16,8 @@ from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.decode import read_photo
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources import SOURCES, summary_of
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.splitting import Splitting
+from mivolo_lite.shards.rejects import Rejected
 from tests.packing.layouts import LAYOUTS, face, text
 
 

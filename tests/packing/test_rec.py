@@ -9,7 +9,7 @@ import pytest
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.rec import RecSource
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 from tests.packing.shard_content import labels_of, members_of
 from tests.shards.tiny_shards import noise_jpeg
 

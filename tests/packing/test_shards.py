@@ -13,7 +13,7 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.jpeg import decode
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.shards import ShardsSource
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.scan import index_shards
 from tests.packing.shard_content import labels_of, members_of
 from tests.shards.tiny_shards import make_shards, noise_jpeg

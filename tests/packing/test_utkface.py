@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from mivolo_lite.packing.pack import pack
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.utkface import UTKFaceSource
+from mivolo_lite.shards.rejects import Rejected
 from tests.shards.tiny_shards import noise_jpeg
 
 

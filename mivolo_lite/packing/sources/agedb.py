@@ -9,8 +9,9 @@ from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.sources.cells import IMAGE, SPLIT
 from mivolo_lite.packing.sources.columns import find_columns
 from mivolo_lite.packing.sources.file_names import FileNameSource, exact_age
-from mivolo_lite.packing.sources.source import Rejected, split_name
+from mivolo_lite.packing.sources.source import split_name
 from mivolo_lite.packing.sources.table import read_table
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import Labels
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import AGE_STD, GENDERS, IDENTITY, MAX_AGE, MIN_AGE, MISSING, OLDEST
 from mivolo_lite.packing.crops import Box
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import parse_age, parse_gender
 
 IMAGE, SPLIT = "img_name", "split"

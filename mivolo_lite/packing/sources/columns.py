@@ -18,8 +18,8 @@ from mivolo_lite.packing.sources.cells import (
     has_decimal_comma,
     is_unknown,
 )
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Table, read_table
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.wording import first_few
 
 USUAL_NAMES: dict[str, Sequence[str]] = {

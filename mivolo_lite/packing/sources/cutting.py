@@ -10,7 +10,7 @@ import simplejpeg
 from mivolo_lite.images.align import align, cut_corners
 from mivolo_lite.packing.crops import Box, CropRules, NoCrop, cut_body, cut_face, encode
 from mivolo_lite.packing.decode import is_small_plain_jpeg, photo_of
-from mivolo_lite.packing.sources.source import Rejected
+from mivolo_lite.shards.rejects import Rejected
 
 
 @contextmanager

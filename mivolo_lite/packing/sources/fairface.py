@@ -14,9 +14,9 @@ from mivolo_lite.packing.sources.cells import FACE_COLUMNS, IMAGE, box_of
 from mivolo_lite.packing.sources.columns import read_labels
 from mivolo_lite.packing.sources.cutting import Crops, cut_person
 from mivolo_lite.packing.sources.rows import Boxes
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Table
 from mivolo_lite.packing.sources.table_source import TableSource
+from mivolo_lite.shards.rejects import Rejected
 
 FACE_SCALE = 1.3
 """How much larger than the aligner's square the face box is: from the forehead to just below the chin."""

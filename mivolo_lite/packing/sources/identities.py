@@ -9,8 +9,9 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
 from mivolo_lite.packing.decode import read_bytes
 from mivolo_lite.packing.sources.files import image_files
-from mivolo_lite.packing.sources.source import Rejected, SourceImage
+from mivolo_lite.packing.sources.source import SourceImage
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 

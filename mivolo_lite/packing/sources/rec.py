@@ -15,8 +15,9 @@ from typing import Any
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.labels import IDENTITY
-from mivolo_lite.packing.sources.source import Rejected, SourceImage
+from mivolo_lite.packing.sources.source import SourceImage
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import Labels, Sample
 
 _MAGIC = b"\x0a\x23\xd7\xce"

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from mivolo_lite.packing.crops import Box, box_iou
 from mivolo_lite.packing.sources.cells import BODY_COLUMNS, FACE_COLUMNS, box_of, is_absent
-from mivolo_lite.packing.sources.source import Rejected
 from mivolo_lite.packing.sources.table import Line
+from mivolo_lite.shards.rejects import Rejected
 
 _SAME_FACE = 0.5
 _SAME_BODY = 0.8

@@ -15,10 +15,11 @@ from mivolo_lite.labels import AGE_STD, IDENTITY
 from mivolo_lite.packing.sources.cells import GenderCodes, age_of, has_value, is_person
 from mivolo_lite.packing.sources.columns import unlabelled, usual_names
 from mivolo_lite.packing.sources.files import IMAGE_ENDINGS
-from mivolo_lite.packing.sources.source import Rejected, SourceImage, usual_split
+from mivolo_lite.packing.sources.source import SourceImage, usual_split
 from mivolo_lite.packing.sources.table import cell_of
 from mivolo_lite.packing.sources.whole_images import WholeImageSource
 from mivolo_lite.shards.framing import is_cut_alike
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import LABEL_EXTENSIONS, Labels, Sample, key_of
 from mivolo_lite.shards.scan import earlier_info
 from mivolo_lite.shards.tars import Member, members_by_key

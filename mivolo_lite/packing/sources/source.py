@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mivolo_lite.errors import UserError
-from mivolo_lite.shards.rejects import Rejected as Rejected  # for the sources
 from mivolo_lite.shards.sample import Sample
 
 

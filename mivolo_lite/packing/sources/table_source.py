@@ -41,8 +41,9 @@ from mivolo_lite.packing.sources.cutting import (
 )
 from mivolo_lite.packing.sources.notes import RowNotes
 from mivolo_lite.packing.sources.rows import Boxes, Person, people_in
-from mivolo_lite.packing.sources.source import Rejected, Source, SourceImage, split_name
+from mivolo_lite.packing.sources.source import Source, SourceImage, split_name
 from mivolo_lite.packing.sources.table import Table
+from mivolo_lite.shards.rejects import Rejected
 from mivolo_lite.shards.sample import Labels, Sample, key_of
 from mivolo_lite.wording import first_few
 
