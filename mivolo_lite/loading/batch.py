@@ -1,4 +1,4 @@
-"""A batch: the uint8 images that there are, and labels. Normalisation happens on the device."""
+"""A batch of uint8 images and labels. Images are normalised later, on the device."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,14 +19,14 @@ LEAST_STD = 0.5
 
 
 class Mixing(NamedTuple):
-    """How the samples of a batch are to be mixed, see ``loading.mixup``.
+    """How to mix the samples of a batch, see ``loading.mixup``.
 
     Attributes:
-        partner: (B,) int64 row of the sample that each is mixed with; its own where it stays as it is.
-        share: (B,) float32 of its own labels in the loss, the partner's have the rest.
-        weight: (B,) float32 of the partner's pixels within the box.
+        partner: (B,) int64 row of each sample's partner; its own row if it is not mixed.
+        share: (B,) float32 weight of its own labels in the loss; the partner's have 1 - share.
+        weight: (B,) float32 weight of the partner's pixels within the box.
         box: (B, 4) int64 top, bottom, left and right.
-        age: interpolated ages, which are learnt in place of both; None where each counts by its share.
+        age: interpolated ages, the target in place of both ages; None if both ages count by their shares.
     """
 
     partner: Tensor
@@ -49,7 +49,7 @@ class Batch:
         valid: (B,) bool, False for repetitions that only fill up an evaluation batch.
         broken: "key: reason" of every image that could not be decoded; such an image is absent.
         tasks: labels of the tasks in addition to age and gender, by their names.
-        mixing: how its samples are to be mixed; None where they stay as they are.
+        mixing: how to mix the samples; None for not at all.
     """
 
     face: Images | None
@@ -105,13 +105,13 @@ class Batch:
         return len(self.sample)
 
     def images(self, shown: Sequence[str] = INPUTS) -> dict[str, Images | int]:
-        """The keyword arguments of an estimator's forward pass, without the images that are not shown."""
+        """The keyword arguments of an estimator's forward pass, without images of inputs outside ``shown``."""
         return {name: images if name in shown else _hidden(images) for name, images in self._inputs()} | {
             "batch": len(self)
         }
 
     def seen(self, shown: Sequence[str]) -> Tensor:
-        """(B,) bool: which samples have any of the images shown."""
+        """(B,) bool: which samples have an image of any input in ``shown``."""
         present = [images.present(len(self)) for name, images in self._inputs() if name in shown]
         return torch.stack(present).any(dim=0)
 
@@ -129,11 +129,11 @@ class Batch:
         return ((name, getattr(self, name)) for name in INPUTS if getattr(self, name) is not None)
 
     def tensors(self) -> "Batch":
-        """The same with tensors in the place of arrays, in the same memory."""
+        """The batch with tensors in place of arrays, sharing their memory."""
         return self._map(torch.as_tensor)
 
     def arrays(self) -> "Batch":
-        """The same with arrays in the place of tensors, in the same memory."""
+        """The batch with arrays in place of tensors, sharing their memory."""
         return self._map(np.asarray)
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -141,7 +141,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=on_cuda))
 
     def repeat(self, times: int) -> "Batch":
-        """Every sample so many times, one after another, without images."""
+        """Each sample ``times`` times in a row, without images."""
         return self.labels(np.arange(len(self)).repeat(times))
 
     def labels(self, rows: Tensor | np.ndarray) -> "Batch":
@@ -149,20 +149,20 @@ class Batch:
         return replace(self, face=None, body=None, mixing=None)._map(lambda tensor: tensor[rows])
 
     def pin_memory(self) -> "Batch":
-        """In memory from which copies to a GPU overlap with its work; what is on a GPU stays there."""
+        """Pin the tensors on the CPU, so that copies to a GPU overlap with its work."""
         return self._map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Keep the tensors' memory until what this stream has queued is done."""
+        """Keep the tensors' memory until the work queued on this stream is done."""
         self._map(lambda tensor: tensor.record_stream(stream))
 
     def with_pixels(self, pixels: Callable[[str, Images], Tensor | None]) -> "Batch":
-        """The same with other memory for the images: ``pixels`` of an input's name and its images."""
+        """The batch with other pixels: ``pixels(name, images)`` returns those of an input."""
         images: dict[str, Any] = {name: Images(pixels(name, images), images.rows) for name, images in self._inputs()}
         return replace(self, **images)
 
     def __getstate__(self) -> dict:
-        # Between processes, every tensor takes a shared memory file of its own: the small ones travel as arrays.
+        # Each tensor that is sent to another process takes a shared memory file, so small tensors are sent as arrays.
         return vars(self._map(lambda values: np.asarray(values) if values.ndim <= 2 else values))
 
     def __setstate__(self, state: dict) -> None:

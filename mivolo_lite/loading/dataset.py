@@ -20,18 +20,18 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.shards.storage import open_shards
 
-_DROP, _AUGMENT = 0, 1  # one for each use of random numbers: part of what is hashed
+_DROP, _AUGMENT = 0, 1  # hashed as well, so that each use of random numbers has its own
 
 
 @dataclass(frozen=True)
 class TrainingChanges:
-    """What training does to its samples at random, as a function of (seed, epoch, sample).
+    """Random changes to the training samples, as a function of (seed, epoch, sample).
 
     Attributes:
-        augment: changes to each image; face and body of a sample share their chances, so both are flipped or neither.
+        augment: augmentation of each image; face and body share their random numbers, so both are flipped or neither.
         drop: probability of hiding each input. The last one is never hidden.
         seed: another seed gives other changes.
-        mixup: of two samples each.
+        mixup: mixing of pairs of samples.
         negated: tasks whose labels change their sign where the images are flipped.
     """
 
@@ -49,7 +49,7 @@ class ShardDataset:
         index: the shards, of one data set or of several.
         inputs: images to decode, of ``face`` and ``body``.
         image_size: side of the square images in pixels.
-        changes: what training does to them, None for evaluation.
+        changes: random changes of training; None for evaluation.
         block_samples: neighbouring samples that are fetched together where the shards are at a URL.
         tasks: (N,) labels of tasks over the whole index, as ``task_columns`` gives them.
     """
@@ -81,10 +81,9 @@ class ShardDataset:
     def arrays(
         self, refs: Sequence[SampleRef] | np.ndarray, ahead: Sequence[Any], buffers: dict[str, np.ndarray]
     ) -> Batch:
-        """The batch of these samples, of arrays.
+        """The batch of these samples, with arrays.
 
-        Not of tensors: after a batch is decoded, torch's code is no longer in the CPU's caches, and making its small
-        tensors took 5 of 140 microseconds a sample.
+        Small tensors took 5 of 140 microseconds a sample, since decoding evicts torch's code from the CPU's caches.
 
         Args:
             refs: the samples, or (B, 3) int64 their fields.
@@ -109,7 +108,7 @@ class ShardDataset:
         return batch if self.mixup is None else self.mixup(batch.tensors(), epochs).arrays()
 
     def _present(self, epochs: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
-        """(B,) bool for each input: which images there are, after hiding some by chance."""
+        """(B,) bool for each input: which samples have the image and do not hide it at random."""
         present = {name: self.index.select(f"{name}_size", samples) > 0 for name in self.inputs}
         if self.changes is None or len(self.inputs) < 2:
             return present
@@ -128,10 +127,10 @@ class ShardDataset:
         numbers: list[list[float]] | None,
         broken: list[str],
     ) -> Images:
-        """The images that there are, at the beginning of ``buffer`` (B, S, S, 3), read in the order on disk.
+        """Decode the present images to the beginning of ``buffer`` (B, S, S, 3), in the order on disk.
 
-        All are read and checked before the first is decoded: between two images, that code would leave the CPU's caches
-        and take twice as long.
+        All are read and checked first. Reading between two decodings took twice as long, since it left the CPU's
+        caches.
         """
         rows = np.flatnonzero(present)
         decoded = np.ones(len(rows), dtype=bool)
@@ -159,7 +158,7 @@ class ShardDataset:
 
 
 def _checked(jpeg: bytes) -> JpegHeader | BrokenJpeg:
-    """Its header, or why it is not to be decoded."""
+    """The image's header, or the reason not to decode it."""
     try:
         return check(jpeg)
     except BrokenJpeg as error:

@@ -1,5 +1,4 @@
-"""Batches on their device, straight from the memory that workers decoded them into: copied to a GPU while the one
-before is computed, and as they lie there for the CPU."""
+"""Batches on their device. Their copies to a GPU overlap with computation, and they are not copied on the host."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from mivolo_lite.loading.workers import BatchLoader
 
 
 def to_device(loader: Iterable[Batch], device: torch.device, held: int = 1) -> Iterator[Batch]:
-    """The batches of a loader on a device. Those of a ``BatchLoader`` are not copied on the host before.
+    """The batches of a loader on a device.
 
     Args:
         loader: a ``BatchLoader``, or any batches.
-        device: where to.
-        held: batches that are used together: the images of others are gone when the next is asked for.
+        device: the device.
+        held: batches that stay valid at once; the images of older ones are overwritten when the next is requested.
     """
     batches = loader
     if device.type == "cuda":
@@ -31,7 +30,7 @@ def to_device(loader: Iterable[Batch], device: torch.device, held: int = 1) -> I
 
 
 def _copied_aside(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Copy on a stream of its own, which waits for no computation; what is computed next waits for the copy alone."""
+    """Copy on a separate stream, which waits for no computation; the next computation waits for the copy only."""
     aside = cuda.Stream(device)
     for batch in batches:
         with cuda.stream(aside):
@@ -42,14 +41,14 @@ def _copied_aside(batches: Iterable[Batch], device: torch.device) -> Iterator[Ba
         try:
             yield on_device
         finally:
-            copied.synchronize()  # once the next batch is asked for, a worker may write into this one's memory
+            copied.synchronize()  # once the next batch is requested, a worker may overwrite this one
 
 
 @contextmanager
 def page_locked(buffers: Iterable[Tensor]) -> Iterator[None]:
-    """Lock memory into RAM while the block runs, so that a GPU copies from it by itself.
+    """Page-lock memory while the block runs, for asynchronous copies to a GPU.
 
-    Where the system refuses, nothing happens: ``pin_memory`` then copies each batch into memory that is locked.
+    If the system refuses, ``pin_memory`` copies each batch into locked memory instead.
     """
     runtime: Any = cuda.cudart()
     locked = [

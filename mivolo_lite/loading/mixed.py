@@ -1,8 +1,8 @@
-"""Several data sets as one stream, each with its share: a pure function from a position to one of a set's own.
+"""Several data sets as one stream: a pure function from a position in it to a data set and a position there.
 
-The sets are told apart by halving: of the first ``n`` samples, the sets of the first half of the list have what their
-weights say, rounded, and so on within each half. Such a count never falls, the counts add up to ``n``, and nothing has
-to be played back to know them: a run resumes at position 10^12 as fast as it begins.
+The number of samples of each set among the first ``n`` follows by bisecting the list of sets: its first half has its
+share of ``n``, rounded, and so on within each half. These counts never decrease and add up to ``n``. They need no
+replay, so resuming at position 10^12 takes no longer than starting.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ import numpy as np
 from mivolo_lite.errors import UserError
 from mivolo_lite.loading.order import GlobalOrder, Span
 
-_LARGEST_CYCLE = 2**30  # its square, twice, is still an int64
+_LARGEST_CYCLE = 2**30  # twice its square fits into an int64
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:
-    """The smallest whole numbers in the proportion of the weights as they are written in decimals.
+    """The smallest integers in the proportion of the weights, which are read as decimal fractions.
 
     Raises:
-        UserError: they are too large to be counted with.
+        UserError: they are too large.
     """
     exact = [Fraction(str(weight)) for weight in weights]
     multiples = [int(weight * lcm(*(weight.denominator for weight in exact))) for weight in exact]
@@ -33,11 +33,10 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
 
 
 def in_proportion(total: Any, shares: Sequence[int]) -> list:
-    """``total`` (an integer, or an array of them) cut into parts in the proportion of the shares.
+    """``total`` (an integer, or an array of integers) split in the proportion of the shares.
 
-    The parts add up to ``total``, none falls as it grows, and where it is the sum of the shares they are the shares.
-    Each rounding moves a part by half at most: with 2 shares they are within 1/2 of what is due, with 3 or 4 within 1,
-    with 2^k within k/2.
+    The parts add up to ``total`` and never decrease as it grows. If it is the sum of the shares, they are the shares.
+    Each bisection rounds by at most 1/2: with 2^k shares the parts are within k/2 of the exact proportion.
     """
     if len(shares) == 1:
         return [total]
@@ -47,11 +46,11 @@ def in_proportion(total: Any, shares: Sequence[int]) -> list:
 
 
 class MixedOrder:
-    """The endless stream of several data sets, in each of which every sample comes once a pass over that set.
+    """The endless stream of several data sets. A pass over a set has each of its samples once.
 
     Args:
         orders: each set's own.
-        shares: whole numbers; of any ``sum(shares)`` samples at a multiple of it, so many are of each set.
+        shares: integers: the samples of each set in every ``sum(shares)`` samples that begin at a multiple of it.
     """
 
     def __init__(self, orders: Sequence[GlobalOrder], shares: Sequence[int]):
@@ -59,7 +58,7 @@ class MixedOrder:
         self.starts = np.cumsum([0, *map(len, orders)])[:-1]
 
     def __len__(self) -> int:
-        """Samples in one epoch of the run: as many as all sets have."""
+        """Samples in one epoch of the run: the sum over the sets."""
         return sum(map(len, self.orders))
 
     def before(self, positions: int | np.ndarray) -> np.ndarray:

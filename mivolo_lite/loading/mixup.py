@@ -1,15 +1,15 @@
-"""Mixup, CutMix and C-Mixup: two samples of a batch become one, of whose labels each counts by its share.
+"""Mixup, CutMix and C-Mixup: two samples of a batch become one, and both labels count by their shares.
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, blend two images with the weight ``share``,
-sampled from Beta(alpha, alpha); Yun et al., "CutMix", ICCV 2019, put a rectangle of one into the other. What is learnt
-of a mixed image is ``share * loss(label) + (1 - share) * loss(partner's label)``, for every method and task. Yao et
+sampled from Beta(alpha, alpha); Yun et al., "CutMix", ICCV 2019, put a rectangle of one into the other. The loss of a
+mixed image is ``share * loss(label) + (1 - share) * loss(partner's label)``, for every method and task. Yao et
 al., "C-Mixup: Improving Generalization in Regression", NeurIPS 2022, sample a partner of about the same age, and
 interpolate the two ages.
 
 Whether and how a sample is mixed is a function of (seed, epoch, sample). Its partner is sampled from its micro-batch,
-so that depends on how a step is cut into micro-batches as well. A partner has the same images as the sample, and both
-ages are known or neither; where there is none, the sample stays as it is. Shares are at least 1/2, as in MixMatch
-(Berthelot et al., NeurIPS 2019): a sample is mostly itself, and over all pairs the mixed images are the same.
+so it also depends on the size of the micro-batches. A partner has the same inputs as the sample, and both ages are
+known or neither. Without a partner, a sample is not mixed. Shares are at least 1/2, as in MixMatch
+(Berthelot et al., NeurIPS 2019): a sample is mostly itself, and over all pairs the set of mixed images is the same.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from mivolo_lite.loading.batch import Batch, Mixing
 from mivolo_lite.randomness import uniform_of
 from mivolo_lite.ranges import Probability, float_range, int_range
 
-_MIX = 2  # a use of random numbers, as the data set's ``_DROP`` and ``_AUGMENT``
+_MIX = 2  # hashed like ``_DROP`` and ``_AUGMENT`` in ``loading.dataset``
 
 
 @dataclass
@@ -72,22 +72,22 @@ class Chances(NamedTuple):
 
 
 class Mixup:
-    """Decides what is mixed with what.
+    """Chooses the partners and shapes.
 
     Args:
-        config: how.
-        seed: another seed mixes otherwise.
+        config: its options.
+        seed: of the random numbers.
     """
 
     def __init__(self, config: MixupConfig, seed: int):
         self.config, self.seed = config, seed
 
     def __call__(self, batch: Batch, epochs: np.ndarray) -> Batch:
-        """The batch with its ``mixing``, or as it is where nothing is mixed. Its images stay as they are.
+        """The batch with its ``mixing``, or unchanged if no sample is mixed. ``mix`` changes the images.
 
         Args:
             batch: on the CPU.
-            epochs: (B,) the pass over the data that each sample is of.
+            epochs: (B,) the epoch of each sample.
         """
         samples = batch.sample.numpy()
         chance = Chances(*uniform_of(self.seed, epochs, samples, _MIX, np.arange(len(Chances._fields))[:, None]))
@@ -127,7 +127,7 @@ class Mixup:
         alpha = np.where(is_cut, cutmix, mixup)
         share = betaincinv(alpha, alpha, chance.share)
         share = np.maximum(share, 1 - share)
-        # A box around a point of the image, as timm's, of which the edges cut off what lies outside.
+        # A box around a point of the image, clipped to it, as timm's.
         half = side * np.sqrt(1 - share) / 2
         ends = [np.rint(side * place + sign * half) for place in (chance.y, chance.x) for sign in (-1, 1)]
         cut = np.clip(np.stack(ends), 0, side)
@@ -137,7 +137,8 @@ class Mixup:
 
 
 def interpolate(age: AgeRange, partner: Tensor, share: Tensor) -> AgeRange:
-    """Ages (B,) between a sample's and its partner's, ranges by their ends; deviations where both are known."""
+    """Ages (B,) interpolated between samples and partners: ends of ranges, and standard deviations if both are
+    known."""
 
     def between(value: Tensor) -> Tensor:
         return torch.where(share == 1, value, share * value + (1 - share) * value[partner])
@@ -149,7 +150,7 @@ def interpolate(age: AgeRange, partner: Tensor, share: Tensor) -> AgeRange:
 
 
 def mix(batch: Batch) -> tuple[Batch, list[tuple[Batch, Tensor | float]]]:
-    """The batch with mixed images, and the labels to learn of them, each with its share (B,) of the loss."""
+    """The batch with mixed images, and its targets, each with its weight (B,) in the loss."""
     mixing = batch.mixing
     if mixing is None:
         return batch, [(batch, 1.0)]

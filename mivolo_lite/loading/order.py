@@ -17,18 +17,18 @@ from mivolo_lite.shards.blocks import cut_into_blocks
 ORDER_VERSION = 1
 """Part of every checkpoint: a run may only resume in the order it began with."""
 
-_BLOCKS, _SAMPLES = 0, 1  # name the two permutations apart in the hash
+_BLOCKS, _SAMPLES = 0, 1  # tell the two permutations apart in the hash
 
 
 class _Epoch(NamedTuple):
-    """One epoch's blocks in their order, and the position at which each window begins, closed by the epoch's end."""
+    """One epoch's blocks in their order, and the first position of each window, followed by the end of the epoch."""
 
     blocks: np.ndarray
     window_start: np.ndarray
 
 
 class WindowSlice(NamedTuple):
-    """The part of a window, from position ``begin`` to ``end`` in it, that a span of the stream covers."""
+    """The positions from ``begin`` to ``end`` of a window, which a span of the stream covers."""
 
     epoch: int
     window: int
@@ -37,13 +37,13 @@ class WindowSlice(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The part of a span of the stream that is of one data set: neighbours in that set's own stream.
+    """The samples of one data set within a span of the stream. They are consecutive in the set's own stream.
 
     Attributes:
-        order: of the set.
-        first: position in it.
-        start: number of the set's first sample, where the samples of several sets are numbered through.
-        places: (count,) where they stand in the span.
+        order: the set's order.
+        first: their first position in it.
+        start: number of the set's first sample in the concatenation of all sets.
+        places: (count,) their positions in the span.
     """
 
     order: "GlobalOrder"
@@ -56,8 +56,8 @@ class GlobalOrder:
     """The endless concatenation of epochs, each a permutation of all samples.
 
     Args:
-        shard_sizes: (shards,) samples in each shard; samples are numbered through the shards.
-        seed: another seed is another order.
+        shard_sizes: (shards,) samples in each shard; samples are numbered across the shards.
+        seed: of the permutations.
         block_samples: samples in a block, about 1 to 4 MB of images; the unit in which remote shards are fetched.
         window_blocks: blocks shuffled together.
     """
@@ -86,11 +86,11 @@ class GlobalOrder:
         return epochs, samples
 
     def spans(self, first: int, count: int) -> list[Span]:
-        """The stream's positions from ``first`` on: all of one set."""
+        """The stream's positions from ``first`` on, as one span."""
         return [Span(self, first, 0, np.arange(count))]
 
     def slices(self, first: int, count: int) -> Iterator[WindowSlice]:
-        """The windows that the stream's positions from ``first`` on cover, each as far as they do."""
+        """The window slices that the stream's positions from ``first`` on cover."""
         end = first + count
         while first < end:
             epoch, position = divmod(first, self.size)

@@ -24,23 +24,23 @@ from mivolo_lite.shards.index import ShardIndex
 
 
 class IndexReader:
-    """Every sample exactly once a pass over its data set, in an order that no rank, worker or interruption can change.
+    """Every sample exactly once a pass over its data set, in an order that is independent of ranks, workers and
+    restarts.
 
-    With several data sets, each batch holds their shares, and each set has passes of its own: one of little weight is
-    in its first while one of much weight is in its third. An epoch of the run is as many samples as all of them have
-    together.
+    With several data sets, each batch has their shares, and each set is passed at its own rate. An epoch of the run is
+    as many samples as all sets have together.
 
     Args:
-        config: where the data is and how it is read.
-        seed: of the order and the changes.
-        classes: the tasks in addition to age and gender whose labels the batches carry.
-        negated: those of them whose labels change their sign where an image is flipped.
+        config: the data options.
+        seed: of the order and of the random changes.
+        classes: the additional tasks whose labels are in the batches, and their classes.
+        negated: the tasks whose labels change their sign when an image is flipped.
 
     Attributes:
         samples: in one epoch.
-        digest: names the data and the shares; part of every checkpoint.
-        crop_policy: how the crops were made; where data sets differ, by their folders.
-        indexes: of the samples, which are numbered through them.
+        digest: of the data and the shares; part of every checkpoint.
+        crop_policy: how the crops were made; if data sets differ, by their folders.
+        indexes: of the data sets; samples are numbered across them.
         people: number of identities.
     """
 
@@ -68,7 +68,7 @@ class IndexReader:
         return np.rint(sum(counts)).astype(np.int64)
 
     def passes(self, samples_seen: int) -> dict[str, float]:
-        """The passes over each of several data sets, by its folder and folds; nothing for one alone."""
+        """The passes over each of several data sets, by its folder and folds; empty for a single one."""
         if not isinstance(self.order, MixedOrder):
             return {}
         by_set = zip(self.config.train_sets, self.indexes, self.order.before(samples_seen).tolist(), strict=True)
@@ -99,7 +99,7 @@ class IndexReader:
 
     def _order(self) -> GlobalOrder | MixedOrder:
         config = self.config
-        # The first set has the run's own seed: a list of one is that data set alone.
+        # The first set has the run's seed, so that a list of one set has the same order as that set alone.
         seeds = [self.seed, *(seed_of(self.seed, set_number) for set_number in range(1, len(self.indexes)))]
         orders = [
             GlobalOrder(index.shard_sizes, seed, config.block_samples, config.window_blocks)
@@ -113,7 +113,7 @@ class IndexReader:
         return first_policy if all(policy == first_policy for policy in policies.values()) else policies
 
     def _check_different(self) -> None:
-        """Raise UserError for a data set that is in the list twice, be it as a copy."""
+        """Raise UserError if the list contains a data set twice, or a copy of one."""
         folders: dict[str, Any] = {}
         for index in self.indexes:
             if index.digest in folders:
@@ -124,7 +124,7 @@ class IndexReader:
             folders[index.digest] = index.folder
 
     def _check_cache(self) -> None:
-        """Raise UserError for a cache so small that most blocks would be fetched anew for every batch."""
+        """Raise UserError if the cache is so small that most blocks would be fetched again for every batch."""
         config = self.config
         needed = sum(self._cache_needed(index) for index in self.indexes if index.is_remote) / 1e9
         if config.cache.gb < needed:
@@ -134,20 +134,20 @@ class IndexReader:
             )
 
     def _cache_needed(self, index: ShardIndex) -> float:
-        """Bytes of its index and of the blocks in use where one window meets another."""
+        """Bytes of the index and of the blocks of two windows."""
         in_use = min(2 * self.config.window_blocks * self.config.block_samples / len(index), 1)
         return index.info["index"]["bytes"] + in_use * sum(shard["bytes"] for shard in index.info["shards"])
 
 
 def concat_digest(indexes: Sequence[ShardIndex], shares: Sequence[int]) -> str:
-    """Names the data sets and their shares; for one alone, its digest."""
+    """The digest of the data sets and their shares; for a single one, its digest."""
     if len(indexes) == 1:
         return indexes[0].digest
     return " + ".join(f"{share} x {index.digest}" for share, index in zip(shares, indexes, strict=True))
 
 
 class StreamReader:
-    """Batches of stock webdataset, within the limits of ``stream_loader``; same interface as ``IndexReader``."""
+    """Batches of stock webdataset, with the limitations of ``stream_loader`` and the interface of ``IndexReader``."""
 
     def __init__(self, config: DataConfig, seed: int, classes: Classes | None = None, negated: tuple[str, ...] = ()):
         if config.stream_samples is None:
@@ -174,7 +174,7 @@ class StreamReader:
         self.people = 0
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
-        """Every age alike, since the labels are unknown before they are read."""
+        """One for every age, since the labels are unknown before they are read."""
         return np.ones(max_age - min_age + 1, dtype=np.int64)
 
     def passes(self, samples_seen: int) -> dict[str, float]:
@@ -184,7 +184,7 @@ class StreamReader:
     def batches(
         self, inputs: Sequence[str], plan: BatchPlan, rank: int, samples_seen: int, steps: int
     ) -> Iterable[Batch]:
-        """One rank's micro-batches, without end. ``samples_seen`` is ignored."""
+        """One rank's micro-batches, endlessly. ``samples_seen`` is ignored."""
         return stream_loader(self.config, inputs, plan.micro_batch, self.seed, self.classes, self.negated)
 
 

@@ -1,4 +1,4 @@
-"""Which samples each rank reads at each step: positions of the stream, dealt out."""
+"""Assigns the samples of each step to the ranks."""
 
 from collections.abc import Iterator
 from itertools import accumulate, chain
@@ -12,14 +12,14 @@ from mivolo_lite.shards.sample_ref import SampleRef
 
 
 class TrainSampler:
-    """The micro-batches of one rank from ``samples_seen`` on: every batch full, every rank equally many.
+    """The micro-batches of one rank from ``samples_seen`` on. All batches are full, and all ranks have equally many.
 
-    Step ``k`` uses positions ``samples_seen + k * global_batch`` and on: its samples do not depend on the world size.
-    Which rank gets which of them is free. Those of a window are dealt out by number, so that a rank's lie in few
-    blocks, step after step in the same ones; dealt as they come, every node would fetch every block of every window
-    (benchmarks/results/scale.md). Of several data sets each is dealt out so, and every rank has its share of each.
-    Packing mixes a data set, so few blocks are as varied as many. Of shards that somebody sorted they are not: the
-    gradient is the same, but batch norm sees it unless it is synchronised.
+    Step ``k`` uses the positions from ``samples_seen + k * global_batch`` on, so its samples do not depend on the world
+    size. Within a window, the ranks share the samples of a step by sample number. A rank's samples are then in few
+    blocks, the same ones step after step; shared by position, every node would fetch every block of every window
+    (benchmarks/results/scale.md). Each of several data sets is shared in this way. Packing shuffles a data set, so a
+    few blocks are as varied as many. Shards that somebody sorted are not shuffled: the gradient is the same, but batch
+    norm sees less variety unless it is synchronised.
     """
 
     def __init__(self, order: GlobalOrder | MixedOrder, plan: BatchPlan, rank: int, samples_seen: int, steps: int):
@@ -47,7 +47,7 @@ class TrainSampler:
         return [ref for _, ref in sorted(placed)]
 
     def _share_of_span(self, span: Span, begin: int, end: int) -> Iterator[tuple[int, SampleRef]]:
-        """Places and samples of those from ``begin`` to ``end`` as the span is dealt out."""
+        """Places and samples of the share from ``begin`` to ``end`` of a span."""
         order, passed = span.order, 0
         slices = list(order.slices(span.first, len(span.places)))
         firsts, lasts = (_dealt_by_window(order, slices, dealt) for dealt in (begin, end))
@@ -62,10 +62,10 @@ class TrainSampler:
 
 
 def _dealt_by_window(order: GlobalOrder, slices: list[WindowSlice], dealt: int) -> list[int]:
-    """How many samples of each window are among the first ``dealt`` of one data set's in a step."""
+    """How many of the first ``dealt`` samples of one data set in a step are of each window."""
     lengths = [window_slice.end - window_slice.begin for window_slice in slices]
     if len(slices) == 2 and sum(lengths) <= order.window_samples:
-        # A share of each, or a window's blocks would change hands in the step that begins it.
+        # A rank has a share of both windows. Otherwise the blocks of a window would change ranks after its first step.
         first = dealt * lengths[0] // sum(lengths)
         return [first, dealt - first]
     ends = accumulate(lengths)
@@ -73,10 +73,10 @@ def _dealt_by_window(order: GlobalOrder, slices: list[WindowSlice], dealt: int) 
 
 
 class EvalSampler:
-    """Every sample once, in the order of the index, as equally many batches on every rank.
+    """Every sample once, in the order of the index, with the same number of batches on every rank.
 
-    ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must make equally many; the last ones are
-    filled up with the first sample, not valid. No batch is larger than a rank's share of the samples.
+    ZeRO-3 and FSDP gather weights inside the forward pass, so all ranks must run equally many. The last batches are
+    padded with the first sample, marked as not valid. No batch is larger than a rank's share of the samples.
     """
 
     def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1):

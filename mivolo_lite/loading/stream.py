@@ -39,14 +39,14 @@ def stream_loader(
     classes: Mapping[str, Sequence[str]],
     negated: tuple[str, ...],
 ) -> Iterator[Batch]:
-    """Endless batches of ``data.train``: any address that webdataset takes, braces included. ``pipe:COMMAND`` runs one.
+    """Endless batches of ``data.train``: any address that webdataset takes, also with braces or as ``pipe:COMMAND``.
 
-    Unlike ``reader: index``: shards are sampled with replacement, anew by every worker of every rank, so a sample may
-    come twice in an epoch or not at all; no two runs have the same order; a resumed run does not resume where it
-    stopped; inputs are never hidden.
+    Unlike with ``reader: index``, every worker samples shards with replacement, so a sample may come twice in an epoch
+    or not at all. The order is not reproducible, a resumed run does not continue at the same sample, and inputs are
+    never hidden.
 
     Raises:
-        UserError: while it is iterated: a shard cannot be read, or no sample came for a minute.
+        UserError: during iteration, if a shard cannot be read or no sample came for a minute.
     """
     augment = Augment(config.augment)
     batches = _Batches(tuple(inputs), config.image_size, batch_size, augment, seed, classes, negated)
@@ -83,7 +83,7 @@ class _Stream(IterableDataset):
 
 
 def check_address(urls: str) -> None:
-    """Raise UserError where an address names a file that is not there."""
+    """Raise UserError if an address names a file that does not exist."""
     for url in expand_urls(urls):
         if ":" not in url and not Path(url).is_file():
             raise UserError(

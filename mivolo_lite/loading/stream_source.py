@@ -21,9 +21,9 @@ PATIENCE = 60.0
 MOST_BYTES = 2**28
 """Bytes without a sample after which a stream is given up; no image has as many."""
 
-_BROKEN_PIPE = 141, -13  # the end of a command whose output nobody wants any longer: of a shell, and of SIGPIPE itself
+_BROKEN_PIPE = 141, -13  # exit codes of a command whose output is no longer read: of a shell, and of SIGPIPE itself
 _CURLS = {6: "no such host", 7: "nobody answers there", 22: "the server refuses it, as with 403 or 404"}
-"""What exit codes mean of curl, by which webdataset reads URLs, silent."""
+"""Meaning of the exit codes of curl, with which webdataset reads URLs."""
 _GRACE = 5.0  # seconds for a command to end after its output
 
 
@@ -46,10 +46,10 @@ class StreamSource:
         for sample in group_by_keys(self._members()):
             self._reset_limits()
             yield sample
-            self._reset_limits()  # the time that its user took does not count
+            self._reset_limits()  # the time between two requests does not count
 
     def _reset_limits(self) -> None:
-        """What is counted since the latest sample."""
+        """Start counting time, bytes and shards since the latest sample."""
         self._since, self._bytes, self._shards = time.monotonic(), 0, 0
 
     def _members(self) -> Iterator[dict]:
@@ -73,10 +73,10 @@ class StreamSource:
                 for member in tar:
                     if member.isfile():
                         yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": url}
-                    tar.members = []  # or it would remember them all
+                    tar.members = []  # otherwise tarfile stores all members
             while reader.read(tarfile.RECORDSIZE):  # a command that cannot write its last zeros would fail
                 pass
-            # tarfile takes a header that is cut for the end of the tar.
+            # tarfile takes a truncated header for the end of the tar.
             if tar.fileobj.comptype == "tar" and reader.latest.strip(b"\0"):
                 raise tarfile.ReadError("truncated: no end of archive behind its last member")
         yield {}  # the last sample ends with its shard
@@ -94,7 +94,7 @@ class StreamSource:
 
 
 class _Reader:
-    """The file that tarfile reads from: each read is counted, and none waits for ever.
+    """The file that tarfile reads from. Each read is counted, and has a timeout.
 
     Attributes:
         latest: the last bytes that were read.
@@ -115,7 +115,7 @@ class _Reader:
         remaining = self.seconds_left()
         try:
             descriptor = self.stream.fileno()
-        except (AttributeError, OSError):  # something of Python's own
+        except (AttributeError, OSError):  # a file object of Python
             return self.stream.read(size)
         ready, _, _ = select.select([descriptor], [], [], remaining)
         return os.read(descriptor, size) if ready else self._read_some(size)
@@ -123,7 +123,7 @@ class _Reader:
 
 @contextmanager
 def _opened(url: str) -> Iterator:
-    """The stream of an address. Of a command, its output; raises OSError where that failed."""
+    """The stream of an address, or of a command's output. Raises OSError if the command failed."""
     stream = gopen(url)
     if not isinstance(stream, Pipe):
         with stream:

@@ -19,7 +19,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample import Labels
 
 Classes = Mapping[str, Sequence[str] | None]
-"""The classes of every task by its name; empty where the label is a number, None where it is who is in the image.
+"""The classes of every task by its name; empty if the label is a number, None if it is the identity.
 ``group`` is the sample's own group."""
 
 

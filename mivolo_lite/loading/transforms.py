@@ -67,7 +67,7 @@ PRESETS = {
     "medium": AugmentConfig(),
     "strong": AugmentConfig(rotate=5.0, photometric=0.15, occlude=0.1, degrade=0.15),
 }
-"""Sets of options by their name: nothing; mirrored and cropped; the default; and what the robust configurations add."""
+"""Presets of the options by their names."""
 
 
 class Augment:
@@ -97,7 +97,7 @@ class Augment:
             image = _randaugment(image, config.randaugment_magnitude / MAX_MAGNITUDE, random)
         if _chance(config.erase, random):
             image = _erase(image, random)
-        # In the order of nature: the face, the light, what is in the way, the camera.
+        # In the order of image formation: pose, light, occlusion, camera.
         if config.rotate:
             image = rotation(image, _between(-config.rotate, config.rotate, random))
         if _chance(config.photometric, random):
@@ -119,7 +119,7 @@ def _between(low: float, high: float, random: Random) -> float:
 
 
 def _up_to(most: int, random: Random) -> int:
-    """0 to ``most``, both included."""
+    """An integer from 0 to ``most``, both included."""
     return int(next(random) * (most + 1))
 
 
@@ -153,7 +153,7 @@ def _erase(image: np.ndarray, random: Random) -> np.ndarray:
 
 
 def _photometric(image: np.ndarray, random: Random) -> np.ndarray:
-    """Another light, another film: brightness, contrast and saturation in any order, a colour cast, sometimes grey."""
+    """Brightness, contrast and saturation in random order, a colour cast, and sometimes greyscale."""
     changes = (
         (brightness, _between(0.4, 2.0, random)),
         (contrast, _between(0.3, 1.5, random)),
@@ -178,7 +178,7 @@ def _occlude(image: np.ndarray, random: Random) -> np.ndarray:
 
 
 def _degrade(image: np.ndarray, random: Random) -> np.ndarray:
-    """A poorer camera: blur, noise, JPEG or low resolution."""
+    """Blur, noise, JPEG compression or low resolution."""
     kind = _up_to(3, random)
     if kind == 0:
         return blur(image, _between(0.005, 0.04, random))
@@ -190,5 +190,5 @@ def _degrade(image: np.ndarray, random: Random) -> np.ndarray:
 
 
 def _generator(random: Random) -> np.random.Generator:
-    """For noise by the pixel. It takes longer to make than most changes take."""
+    """A generator of noise. Creating one takes longer than most changes, so only those that need noise do."""
     return np.random.Generator(np.random.PCG64(_up_to(2**53 - 1, random)))

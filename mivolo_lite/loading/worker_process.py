@@ -1,4 +1,4 @@
-"""A worker: a process that does what it is sent, one thing after another, and sends back what came of it."""
+"""A worker process: it runs tasks in order and sends back their results."""
 
 import os
 import signal
@@ -24,13 +24,13 @@ from mivolo_lite.system import signals
 class Worker:
     """A process with a pipe for its tasks and one for its results, both in order.
 
-    torch's DataLoader has queues, whose threads take turns with decoding: a worker needed 132 microseconds a sample,
-    and needs 118 now (benchmarks/results/loader_cpu.md). A pipe holds 64 KB: tasks must be small, or this process waits
-    for a worker that waits for this process.
+    The threads of the queues in torch's DataLoader interrupt decoding: a worker needed 132 microseconds a sample with
+    them, and 118 with pipes (benchmarks/results/loader_cpu.md). A pipe holds 64 KB. Tasks must be small, or this
+    process and the worker wait for each other.
 
     Args:
         number: of the worker.
-        work: its result for a task. It must not raise.
+        work: computes the result of a task. It must not raise.
     """
 
     def __init__(self, number: int, work: Callable[[Any], Any]):
@@ -44,25 +44,25 @@ class Worker:
         arguments = number, work, tasks, results, others, self._unneeded
         self._process: BaseProcess = context.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
-        for end in (tasks, results):  # the worker's own: once it ends, nobody writes its results
+        for end in (tasks, results):  # the worker's end: when the worker ends, reading fails instead of waiting
             end.close()
 
     def send(self, task: Any) -> None:
-        """Give it a task. Raises MachineError where it died."""
+        """Send a task. Raises MachineError if the worker died."""
         try:
             self._tasks.send(task)
         except OSError:
             raise self._death() from None
 
     def receive(self) -> Any:
-        """Its next result. Raises MachineError where it died."""
+        """The next result. Raises MachineError if the worker died."""
         try:
             return self._results.recv()
         except (EOFError, OSError):
             raise self._death() from None
 
     def stop(self) -> None:
-        """Let it end after what it is at, without waiting for that: it takes as long as to decode a batch."""
+        """Let the worker end after its current task, without waiting for it."""
         self._unneeded.value = True
         with suppress(OSError):  # it died
             self._tasks.send(None)
@@ -84,7 +84,7 @@ def _run(
     others: tuple[Connection, Connection],
     unneeded: Any,
 ) -> None:
-    for end in others:  # a worker that could read its own results would wait for ever for a reader that left
+    for end in others:  # otherwise a worker would wait for ever after its rank ended
         end.close()
     begin_worker(number)
     with suppress(EOFError, OSError):  # nobody reads its results any more
@@ -93,20 +93,20 @@ def _run(
 
 
 def begin_worker(worker: int) -> None:
-    """What a loader's worker process does first: it is one thread of work, and ends when its rank does."""
+    """Set up a loader's worker process: it uses one thread, and ends when its rank ends."""
     live_as_worker()
-    # Some batch systems warn a rank's children as well: a worker that ended then took its rank along, unsaved.
+    # Some batch systems also signal a rank's children. A worker must not end then, or its rank fails before it saves.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     place_loader_worker(worker)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Until a much larger block was freed once, glibc gives an image's memory back to the system when it is freed, and
-    # each 4 KB of the next image are a page fault: more than a quarter of the time of augmenting it at 224 px.
+    # Until a much larger block was freed once, glibc returns an image's memory to the system. Page faults then take
+    # more than a quarter of the time of augmenting the next image at 224 px.
     np.empty(2**24, np.uint8)
 
 
 def end_workers_at_exit() -> None:
-    """Let this process's workers end before Python waits for them: it would send them SIGTERM, and wait for ever.
+    """End this process's workers at exit, before Python sends them SIGTERM, which they ignore, and waits for ever.
 
     Where a run fails they have batches to decode, and nothing has told them to stop.
     """

@@ -1,7 +1,7 @@
-"""Worker processes that decode batches into shared memory, again and again into the same slots.
+"""Worker processes that decode batches into reused slots of shared memory.
 
-Left to itself, torch moves every tensor of every batch into new shared memory. On a virtual machine, the kernel finding
-and clearing all those pages took half as long as decoding the images that they were for.
+torch moves every tensor of every batch into new shared memory. On a virtual machine, allocating and clearing these
+pages took half as long as decoding the images.
 """
 
 import traceback
@@ -25,18 +25,18 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.sample_ref import SampleRef
 
 PREFETCHED = 4
-"""Batches that each worker may be ahead."""
+"""Batches that each worker prefetches."""
 
 
 class BatchLoader:
-    """Batches as a sampler deals them, anew each time it is iterated.
+    """The batches of a sampler; each iteration starts over.
 
-    It is not to be handed to ``accelerator.prepare``: Accelerate would deal the batches out a second time, or read
-    them all on one rank. Every rank already reads its own samples and no others.
+    Do not pass it to ``accelerator.prepare``, which would distribute the batches again: the sampler already assigns
+    them to the ranks.
 
     Args:
-        dataset: what is read.
-        sampler: which samples make the batches.
+        dataset: reads the samples.
+        sampler: the samples of each batch.
         workers: decoding processes; with 0 this process decodes.
     """
 
@@ -51,7 +51,7 @@ class BatchLoader:
             yield batch.with_pixels(lambda name, images: images.pixels.clone())
 
     def views(self, prepared: Callable[[list[Tensor]], AbstractContextManager] = nullcontext) -> Iterator[Batch]:
-        """Batches whose images are views of memory that is written again: each is valid until the next is asked for.
+        """Batches whose images are views of reused memory: each is valid until the next is requested.
 
         Args:
             prepared: a context for that memory while it is used.
@@ -80,12 +80,12 @@ class BatchLoader:
                 worker.stop()
 
     def _slots(self) -> int:
-        # One slot more than batches on their way: a worker may begin a new one before the latest is used.
+        # One slot more than prefetched batches, so that a worker can start a new one while the latest is used.
         return min(self.workers * PREFETCHED + 1, len(self))
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory that the workers' batches take."""
+        """Bytes of shared memory that the workers' batches take."""
         side, inputs = self.dataset.image_size, len(self.dataset.inputs)
         return self._slots() * self.sampler.batch_size * inputs * 3 * side * side if self.workers else 0
 
@@ -133,7 +133,7 @@ class Task(NamedTuple):
 
 
 class Slots:
-    """Memory for the batches on their way, written again and again: their images, and which samples they are of.
+    """Reused memory of the prefetched batches: their images and their sample references.
 
     Args:
         dataset: what is read.
@@ -145,7 +145,7 @@ class Slots:
         self.dataset, self.buffers, self.refs = dataset, buffers, refs
 
     def task(self, slot: int, refs: Sequence[SampleRef], ahead: Sequence) -> Task:
-        """Say which samples a slot's next batch is of. Not in the task itself, which must be small."""
+        """Write the samples of a slot's next batch to ``refs``, since the task itself must be small."""
         self._ref_array[slot, : len(refs)] = refs
         return Task(slot, len(refs), ahead)
 
@@ -154,14 +154,14 @@ class Slots:
         return self._arrays(task).tensors()
 
     def read_or_error(self, task: Task) -> tuple[int, dict | UserError]:
-        """What a worker makes: the images are in the slot, the rest travels."""
+        """A worker's result: the batch without its images, which are in the slot, or the error."""
         try:
             return task.slot, vars(self._arrays(task).with_pixels(lambda name, images: None))
         except Exception as error:  # to be raised where it is received
             return task.slot, as_user_error(error)
 
     def received(self, made: tuple[int, dict | UserError]) -> Batch:
-        """The batch that a worker made. Raises what the worker could not."""
+        """The batch that a worker read. Raises the worker's error."""
         slot, arrays = made
         if isinstance(arrays, UserError):
             raise arrays
