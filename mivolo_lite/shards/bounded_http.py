@@ -6,10 +6,10 @@ from fsspec.implementations.http import HTTPFileSystem
 
 
 class BoundedHttp(HTTPFileSystem):
-    """fsspec's, but that it stops reading one byte behind what was asked for.
+    """fsspec's HTTP file system, which here reads at most one byte more than requested.
 
     Args:
-        largest: bytes that are read of a file of unknown size.
+        largest: limit in bytes for a file of unknown size.
         options: fsspec's.
     """
 

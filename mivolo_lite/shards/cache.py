@@ -1,11 +1,11 @@
 """A bounded folder of fetched files, shared by all processes of a node.
 
-The first process that needs a file makes it; the others wait for it. It is written aside and renamed, so a file is
-complete or absent. Its space is reserved before it is written, and the least recently used files are evicted, so the
-folder never exceeds its bound. All locks are the kernel's: they end with the process that holds them, however it ends.
+The first process that needs a file writes it, and the others wait. It is written to a temporary name and renamed, so a
+file is complete or absent. Its space is reserved before, and the least recently used files are evicted, so the folder
+never exceeds its bound. All locks are the kernel's, which releases them when a process ends for any reason.
 
-The folder is its user's alone, and no link in it is followed: another user could have made it beforehand, under a name
-that everybody knows.
+The folder must belong to the user, and no link in it is followed: its name is predictable, so another user could have
+created it beforehand.
 """
 
 import os
@@ -30,21 +30,21 @@ EVICTABLE = ".block"
 """Suffix of files that may be evicted."""
 
 _LEDGER, _PARTIAL = "lock", ".partial"
-_DIGITS = 20  # of the ledger's count of bytes
+_DIGITS = 20  # bytes of the ledger's count
 _PAGE = 4096  # files take whole pages of a disk
-_FULL_AFTER_CLEARING = 0.9  # looking through 10,000 files takes 50 ms, so not at every new one
+_FULL_AFTER_CLEARING = 0.9  # listing 10,000 files takes 50 ms, so it is not done for every new one
 _PAUSE = 0.05
 
 
 @dataclass
 class CacheConfig:
-    """Where each node keeps what it fetched of remote shards; of no effect for shards in a folder.
+    """The cache of remote shards on each node; without effect for shards in a folder.
 
     Attributes:
-        folder: on a disk of the node; empty for one among the system's temporary files.
-        gb: never more than this on that disk, in 10^9 bytes; the index and the blocks of two windows should fit.
-        readahead_blocks: blocks that each rank has fetched before it needs them.
-        connections: requests at once of each process that reads.
+        folder: on a local disk; empty for a temporary folder of the system.
+        gb: largest size in 10^9 bytes; the index and the blocks of two windows should fit.
+        readahead_blocks: blocks that each rank prefetches.
+        connections: concurrent requests of each reading process.
     """
 
     folder: str = ""
@@ -54,11 +54,11 @@ class CacheConfig:
 
 
 class NodeCache:
-    """Files named by their content, whose sizes are known before they are made.
+    """Files named by their content, whose sizes are known before they are written.
 
     Args:
-        folder: made where it is missing.
-        bound: bytes on disk that are never exceeded.
+        folder: created if it is missing.
+        bound: largest size on disk in bytes.
     """
 
     def __init__(self, folder: Path, bound: int):
@@ -70,8 +70,9 @@ class NodeCache:
                 self._reserve(ledger, 0)  # the bound may have been higher
 
     def _check_owner(self) -> None:
-        """Raise UserError where others could put files into the folder, or links to what they want overwritten."""
-        status = os.lstat(self.folder)  # of a link, the link's own
+        """Raise UserError if other users could put files into the folder, or links to files that would be
+        overwritten."""
+        status = os.lstat(self.folder)  # does not follow a link
         if not stat.S_ISDIR(status.st_mode):
             fault = "is a link; give the folder that it leads to, or another"
         elif status.st_uid != os.getuid():
@@ -91,32 +92,33 @@ class NodeCache:
         return cls(Path(config.folder) if config.folder else default, int(config.gb * 1e9))
 
     def has(self, name: str) -> bool:
-        """Whether a file is there, complete."""
+        """Whether a file is complete."""
         return os.path.exists(self.folder / name)
 
     @contextmanager
     def open(self, name: str, size: int, fill: Callable[[int], None]) -> Iterator[int]:
-        """A descriptor of a file, which is made where it is missing. An open file stays whole when it is evicted."""
+        """A descriptor of a file, which ``fill`` writes if it is missing. An open file stays readable after its
+        eviction."""
         while (file := self._opened(name)) is None:
             self.make(name, size, fill)
         try:
             with self._named_errors(name):
-                os.utime(file)  # a file system's own note of the last reading is often switched off
+                os.utime(file)  # file systems often do not record the time of the last reading
                 yield file
         finally:
             os.close(file)
 
     def make(self, name: str, size: int, fill: Callable[[int], None], wait: bool = True) -> None:
-        """Make a file if it is missing, or wait for the process that is making it.
+        """Write a file if it is missing, or wait for the process that is writing it.
 
         Args:
             name: of the file.
             size: its bytes.
             fill: writes them to a descriptor.
-            wait: False to skip a file that another process is making, or for which there is no space now.
+            wait: False to skip a file that another process is writing, or for which there is no space now.
 
         Raises:
-            UserError: there can be no room for it, or the folder cannot be written; and what ``fill`` raises.
+            UserError: it is larger than the cache, or the folder cannot be written; and what ``fill`` raises.
         """
         with self._named_errors():
             while not self.has(name):
@@ -144,7 +146,7 @@ class NodeCache:
                 return None
 
     def _claim(self, name: str, size: int, wait: bool) -> int | None:
-        """A locked descriptor to write to, its space reserved. None where that was not possible, after a wait."""
+        """A locked descriptor to write to, with reserved space. None, after a wait, if that was not possible."""
         with self._ledger() as ledger:
             if self.has(name):
                 return None
@@ -153,7 +155,7 @@ class NodeCache:
             free, reserved = _lock(file), False
             try:
                 if free:
-                    os.ftruncate(file, 0)  # what a process left that was killed
+                    os.ftruncate(file, 0)  # left by a killed process
                     reserved = self._reserve(ledger, size)
                 if reserved:
                     os.ftruncate(file, size)
@@ -164,7 +166,7 @@ class NodeCache:
                     _unlock(file)
         if not free:
             if wait:
-                fcntl.flock(file, fcntl.LOCK_SH)  # until whoever is at it is done, or dead
+                fcntl.flock(file, fcntl.LOCK_SH)  # until the process that writes it ends
             _unlock(file)
         elif wait:
             time.sleep(_PAUSE)
@@ -173,7 +175,7 @@ class NodeCache:
     def _fill(self, name: str, size: int, fill: Callable[[int], None], partial: int) -> None:
         try:
             fill(partial)
-            os.fsync(partial)  # or a node that crashes may come back with a file of zeros
+            os.fsync(partial)  # otherwise the file may be zeros after the node crashes
             with self._ledger():
                 os.replace(self._partial(name), self.folder / name)
         except BaseException:
@@ -185,7 +187,7 @@ class NodeCache:
             _unlock(partial)
 
     def _reserve(self, ledger: int, size: int) -> bool:
-        """Reserve bytes, evicting files for them. False where unfinished files of other processes take the space."""
+        """Reserve bytes, evicting files for them. False if unfinished files of other processes take the space."""
         used, need = _read_used(ledger), _on_disk(size)
         if used is None or used + need > self.bound:
             used, permanent = self._clear(self.bound - need)
@@ -197,13 +199,13 @@ class NodeCache:
                 )
             if used + need > self.bound:
                 return False
-        # Counted before it is there, and until after it is gone: a process killed in between leaves too high a count.
+        # Counted before it exists, and until after it is removed: a process killed in between leaves too high a count.
         _write_used(ledger, used + need)
         return True
 
     def _clear(self, limit: int) -> tuple[int, int]:
-        """Evict the least recently used files. Returns the bytes in use now, and those that are never evicted."""
-        evictable, used, permanent = [], _PAGE, _PAGE  # the ledger's own
+        """Evict the least recently used files. Returns the bytes in use, and those that cannot be evicted."""
+        evictable, used, permanent = [], _PAGE, _PAGE  # of the ledger
         for entry in os.scandir(self.folder):
             if entry.name == _LEDGER:
                 continue
@@ -250,7 +252,7 @@ def _on_disk(size: int) -> int:
 
 
 def _read_used(ledger: int) -> int | None:
-    """The count of bytes; None where there is none yet, or what a node that crashed left of it."""
+    """The count of bytes; None if there is none yet, or if a crash damaged it."""
     count = os.pread(ledger, _DIGITS, 0)
     return int(count) if len(count) == _DIGITS and count.isdigit() else None
 
@@ -260,9 +262,9 @@ def _write_used(ledger: int, used: int) -> None:
 
 
 def _release(ledger: int, size: int) -> None:
-    """Count a file of so many bytes as gone."""
+    """Subtract the bytes of a removed file from the count."""
     used = _read_used(ledger)
-    if used is not None:  # otherwise the files are counted when space is needed next
+    if used is not None:  # otherwise the next reservation counts the files
         _write_used(ledger, used - _on_disk(size))
 
 
@@ -283,6 +285,6 @@ def _lock(file: int) -> bool:
 
 
 def _unlock(file: int) -> None:
-    # Closing alone would not do it where the process was forked meanwhile: the child has a copy.
+    # Closing it does not release the lock if the process was forked meanwhile: the child has a copy.
     fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)

@@ -13,7 +13,7 @@ EXTRA = "extra."
 """Prefix of the columns of other fields of the samples' JSON."""
 
 MOST_COLUMNS = 1000
-"""Columns of an index beside its own: JSON with names of its own in every sample would make as many as samples."""
+"""Most extra columns of an index. Without a limit, JSON with different names in each sample makes one for each."""
 
 _LARGEST = 1e30
 
@@ -30,10 +30,10 @@ def extra_columns(labels: Sequence[Labels]) -> tuple[dict[str, np.ndarray], dict
 
     Returns:
         ``extra.<name>``: (N,) float32, a number, or the index of a word in its list; NaN where unknown.
-        The words of names that have them, sorted. A name with more words than a task could have classes is left out,
-        but for the people of ``IDENTITY``: the column numbers them, however many they are (float32 counts to 16
-        million), and nobody lists them. Of more than ``MOST_COLUMNS`` names, those that most samples have stay.
-        The names that are left out since some samples have a number and some a word.
+        The words of names that have them, sorted. Names with more words than a task can have classes are left out,
+        except ``IDENTITY``: its column numbers the people without a list of words, up to the 16 million that float32
+        can count. Of more than ``MOST_COLUMNS`` names, the most frequent are kept.
+        The names that are left out because some samples have a number and some a word.
     """
     columns, words = {}, {}
     by_name = _values_by_name(labels)
@@ -67,7 +67,7 @@ def _values_by_name(labels: Sequence[Labels]) -> dict[str, dict[int, Any]]:
 
 
 def number_of(value: Any) -> Any:
-    """The number that text holds, None of empty text, and anything else as it is."""
+    """Text as a number if it is one, None for empty text, and any other value unchanged."""
     if not isinstance(value, str) or "_" in value:  # Python reads 4_6 as 46
         return value
     try:

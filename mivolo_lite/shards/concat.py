@@ -1,4 +1,4 @@
-"""Several indexes as one, whose samples are numbered through them."""
+"""Several indexes as one, with samples numbered across them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from mivolo_lite.shards.index import ShardIndex
 class ConcatIndex:
     """The samples of several data sets: those of the first come first, each set's in the order of its index.
 
-    Nothing is copied: 100 million samples stay in the page cache that all processes share.
+    Nothing is copied: the columns of 100 million samples stay in the page cache that all processes share.
 
     Attributes:
         indexes: of the data sets.
@@ -63,7 +63,7 @@ def concat_labels(indexes: Sequence[ShardIndex]) -> tuple[dict[str, np.ndarray],
 
 
 def _group_codes(index: ShardIndex, groups: Sequence[str]) -> np.ndarray:
-    """(N,) int64 codes into ``groups`` of an index's samples, whose own are codes into the groups of its data set."""
+    """(N,) int64 codes into ``groups``, from the index's codes into the groups of its data set."""
     codes = np.full(NO_CODE + 1, NO_CODE, dtype=np.int64)
     codes[: len(index.groups)] = [groups.index(group) for group in index.groups]
     return codes[index.columns["group"]]

@@ -25,7 +25,7 @@ def dataset_info(
         labels: of all their samples.
         groups: names in the order of their codes.
         crop_policy: how the crops were made, empty where that is unknown.
-        excluded: keys of the samples that were left out: with others, the data set is another one.
+        excluded: keys of the samples that were left out; part of the digest.
     """
     shards = [
         {"file": scan.name, "samples": len(scan.samples), "bytes": scan.size, "sha256": scan.sha256} for scan in scans
@@ -47,7 +47,7 @@ def dataset_info(
 
 
 def _fields(scans: list[ShardScan], labels: list[Labels]) -> dict[str, list[str]]:
-    """The fields that the samples' JSON has, where no sample has an age or none a gender: maybe under another name."""
+    """The fields of the samples' JSON if no sample has an age or a gender, which may have other names."""
     if any(label.age is not None for label in labels) and any(label.gender is not None for label in labels):
         return {}
     return {"fields": sorted({name[:100] for scan in scans for name in scan.fields})[:MOST_FIELDS]}

@@ -1,4 +1,4 @@
-"""Lists of samples to leave out of a data set: one a line, and after a tab, for people, the reason."""
+"""Lists of samples to leave out of a data set: one in each line, optionally with a tab and the reason."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _ROWS = 2**20  # keys looked at together
 
 
 def write_exclusions(path: Path, exclusions: Iterable[tuple[str, str]]) -> None:
-    """Write (key, reason) as a list that ``read_exclusions`` takes. Raises UserError where that cannot be."""
+    """Write (key, reason) as a list for ``read_exclusions``. Raises UserError if that is not possible."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(f"{key}\t{reason}\n" for key, reason in exclusions))
@@ -39,13 +39,13 @@ def read_exclusions(path: Path | str | None, option: str = "--exclude") -> froze
 
 
 def names_of(key: str, labels: Labels) -> set[str]:
-    """What a list to leave out may call a sample: its key, or its image. Other people's JSON may have a list there."""
+    """The names of a sample in such a list: its key and its image. Other tools' JSON may have a list of images."""
     source = labels.extra.get("source")
     return {key, source} if isinstance(source, str) else {key}
 
 
 def without_folder(folder: str, names: Iterable[str]) -> frozenset[str]:
-    """The names in a list to leave out, without this folder before them."""
+    """The names of an exclusion list, without the prefix of this folder."""
     return frozenset(name.removeprefix(f"{folder}/") for name in names)
 
 
@@ -56,13 +56,12 @@ def left_out_line(count: int, names: Collection[str], unmatched: Sequence[str]) 
 
 
 class FilteredIndex(SubsetIndex):
-    """An index without some samples.
-
-    Its columns are copies; leave out of very large data sets with ``mivolo-lite index --exclude``.
+    """An index without some samples. Its columns are copies; for very large data sets use ``mivolo-lite index
+    --exclude``.
 
     Args:
         full_index: the index.
-        names: keys to leave out, also with the folder before them, as a run of several data sets names them.
+        names: keys to leave out, or ``FOLDER/KEY`` as in a run of several data sets.
 
     Raises:
         UserError: no sample is left.

@@ -1,10 +1,10 @@
-"""The index of a folder of shards: where every member lies and what is known of every sample.
+"""The index of a folder of shards: the offset of every member, and the labels of every sample.
 
 One scan of the tars gives ``index.safetensors`` (columns, read through the page cache) and ``dataset.json`` (for
 people). With it, any sample is one ``pread`` away, so the order of training need not follow the order on disk.
 
-``dataset.json`` holds the digest of ``index.safetensors``, and that one a check of every sample's members: any stretch
-of any shard can be told to be what was indexed, without reading the rest.
+``dataset.json`` holds the digest of ``index.safetensors``, which holds a checksum of every sample's members. So any
+part of a shard can be verified without reading the rest.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ class ShardIndex:
     """Every sample of a folder of shards.
 
     Attributes:
-        folder: where the tars lie: a path, or a RemoteFolder.
+        folder: of the tars: a path, or a RemoteFolder.
         info: the content of ``dataset.json``.
         columns: arrays over the samples: ``shard``; ``face_offset``, ``face_size``, ``body_offset``, ``body_size``
             in bytes (size 0 where the crop is absent); ``age_lo``, ``age_hi`` in years (NaN where unknown);
             ``gender``, ``group`` as codes (``NO_CODE`` where unknown); ``extra.<name>``, see ``extra_columns``;
             ``key_end`` into the bytes of ``keys``; ``labels_offset``, ``labels_size`` of the member with the labels,
             and ``face_crc``, ``body_crc``, ``labels_crc`` (older indexes lack these, see ``Members``).
-        cache: where a node keeps what it fetches, for shards at a URL.
+        cache: of the node, for shards at a URL.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class ShardIndex:
 
         Args:
             address: a folder, or ``s3://``, ``gs://``, ``https://``, ``hf://``.
-            cache: where the node keeps what it fetches from a URL.
+            cache: of the node, for shards at a URL.
 
         Raises:
-            UserError: there is no index, or it is damaged; or the shards in a folder are not the indexed ones.
+            UserError: there is no index, it is damaged, or the shards in a folder are not the indexed ones.
         """
         return _load_remote(str(address), cache or CacheConfig()) if is_url(address) else _load_local(Path(address))
 
     def __reduce__(self) -> tuple:
-        # A worker process that is not forked maps the columns anew instead of being sent them.
+        # A worker process that is not forked maps the columns again instead of receiving them.
         address = self.folder.url if isinstance(self.folder, RemoteFolder) else str(self.folder)
         return _load_again, (address, self.cache)
 
@@ -95,7 +95,7 @@ class ShardIndex:
 
     @property
     def digest(self) -> str:
-        """Names exactly these shards; part of every checkpoint."""
+        """Identifies exactly these shards; part of every checkpoint."""
         return self.info["digest"]
 
     @property
@@ -119,7 +119,7 @@ class ShardIndex:
 
     @property
     def num_identities(self) -> int:
-        """The number of identities; 0 in an index from before they were counted."""
+        """The number of identities; 0 in an older index without that count."""
         return self.info["labels"].get(IDENTITY, {"people": 0})["people"]
 
     @property
@@ -134,7 +134,7 @@ class ShardIndex:
         return self._path(self.shard_name(shard))
 
     def open_shard(self, shard: int) -> int:
-        """A descriptor to read a shard in a folder. Raises OSError, or UserError where its size is another."""
+        """A descriptor to read a shard in a folder. Raises OSError, or UserError if its size has changed."""
         path = self.shard_path(shard)
         file = open_to_read(path)
         if os.fstat(file).st_size != self.info["shards"][shard]["bytes"]:
@@ -166,19 +166,20 @@ class ShardIndex:
         return np.logical_or.reduce([self.columns[f"{name}_size"] > 0 for name in inputs])
 
     def some_with_image(self, inputs: Sequence[str], most: int) -> np.ndarray:
-        """(n,) at most so many of the samples that have any of these images, evenly spaced."""
+        """(n,) at most ``most`` of the samples that have any of these images, evenly spaced."""
         samples = np.flatnonzero(self.has_image(inputs))
         return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]
 
     def age_counts(self, min_age: int, max_age: int) -> np.ndarray:
-        """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, the rest not."""
+        """(max_age - min_age + 1,) how many samples have each age; ranges count at their middle, unknown ages not at
+        all."""
         middle = (self.columns["age_lo"] + self.columns["age_hi"]) / 2
         ages = np.clip(np.rint(middle[~np.isnan(middle)]), min_age, max_age).astype(np.int64)
         return np.bincount(ages - min_age, minlength=max_age - min_age + 1)
 
 
 def _load_again(address: str, cache: CacheConfig) -> ShardIndex:
-    """In a process of one that has loaded the index, and so has compared it with its digest."""
+    """Load the index in a child of a process that has already compared it with its digest."""
     return _load_remote(address, cache) if is_url(address) else _load_local(Path(address), check_digest=False)
 
 
@@ -187,7 +188,7 @@ def _is_indexed(folder: Path) -> bool:
 
 
 def _why_none(folder: Path, mend: str) -> str:
-    """Why a folder is no data set, and what to do."""
+    """The error for a folder without an index, with what to do."""
     if not folder.is_dir():
         return "no such folder; give one that `mivolo-lite pack` or `index` made"
     if splits := sorted(path.name for path in folder.iterdir() if _is_indexed(path)):
@@ -211,10 +212,10 @@ def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
 
 
 def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
-    """Raise UserError where a shard is not in its folder, or where the folder has another that the index lacks.
+    """Raise UserError if an indexed shard is missing from its folder, or a shard of the folder from the index.
 
-    Folders are listed and no file is asked for its size: of 100,000 shards that took a rank 7 seconds, and a shared
-    file system 100,000 requests of every rank. The size is compared when a shard is opened.
+    Only names are compared here, and sizes when a shard is opened: the sizes of 100,000 shards took each rank 7 seconds
+    and 100,000 requests to a shared file system.
     """
     listed: dict[str, set[str]] = {}
     for name in names:
@@ -229,10 +230,10 @@ def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
 
 
 def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:
-    """Compare the columns with their digest, which an index of an older version lacks.
+    """Compare the columns with their digest, which indexes of older versions lack.
 
-    That reads them whole, 0.6 to 2 GB a second: 6.6 GB of 100 million samples are from then on in the page cache, which
-    training reads from in any case, and cost each rank 3 to 11 seconds at its start. Worker processes do not repeat it.
+    This reads all of them, at 0.6 to 2 GB a second: 3 to 11 seconds of each rank's start for the 6.6 GB of 100 million
+    samples, which are then in the page cache for training. Worker processes do not repeat it.
     """
     if "index" not in info:
         return
@@ -243,10 +244,10 @@ def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:
 
 
 def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
-    """The index of shards at a URL. Its columns are fetched once a node, under a name that tells their content.
+    """The index of shards at a URL. Each node fetches its columns once, to a file named by their digest.
 
-    Nothing is asked of the shards: with 100,000 of them that would be as many requests of each rank. What is read of
-    them is checked when it is read.
+    The shards themselves are not requested here, since 100,000 shards would take as many requests from each rank. They
+    are verified when they are read.
     """
     folder, cache = RemoteFolder(url), NodeCache.of(config)
     mend = "run `mivolo-lite index` on the shards and upload them with their index.safetensors and dataset.json"
@@ -259,14 +260,14 @@ def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
         with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)) as file:
             if _sha256(file) == digest:
                 return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
-        cache.drop(name)  # damaged on the node's disk; what was fetched is checked before it is there
+        cache.drop(name)  # damaged on the node's disk, since fetched files were already checked
     raise UserError(f"data.cache.folder {cache.folder}: the disk changes what is written to it; choose another folder")
 
 
 def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int, file: int) -> None:
     hasher, step = hashlib.sha256(), connections * _INDEX_PART
     with open(file, "wb", closefd=False) as out, ThreadPoolExecutor(connections) as pool:
-        for begin in range(0, size, step):  # so many parts at once and not more, for the memory's sake
+        for begin in range(0, size, step):  # limits the memory of concurrent parts
             starts = range(begin, min(begin + step, size), _INDEX_PART)
             ends = [min(start + _INDEX_PART, size) for start in starts]
             for chunk in pool.map(partial(folder.read, INDEX_FILE), starts, ends):
@@ -285,7 +286,7 @@ def _read_info(content: bytes, folder: Path | RemoteFolder, mend: str) -> dict[s
 
 def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
     try:
-        # The torch reader maps the file, numpy's copies it: 100 million samples would be copied into every process.
+        # safetensors' torch reader maps the file. Its numpy reader would copy 100 million samples into every process.
         with safe_open(path, framework="pt") as file:
             digest = (file.metadata() or {}).get("digest")
             columns = {name: file.get_tensor(name).numpy() for name in file.keys()}

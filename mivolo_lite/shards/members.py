@@ -1,8 +1,8 @@
-"""Where a sample's members lie in its shard, and CRC checks: changed or damaged bytes are never trained on.
+"""Offsets of a sample's members in its shard, and CRC checks, so that no changed or damaged bytes are trained on.
 
-An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px, comparing them takes 3 of the
-loader's 160 microseconds a sample: 1 for the image, the rest to read and compare the labels. A SHA-256 of the image
-alone would take 3, and more on a CPU without instructions for it.
+An index holds a CRC-32 of every image and of every sample's labels. On faces of 112 px, the checks take 3 of the
+loader's 160 microseconds a sample: 1 for the image, 2 to read and check the labels. A SHA-256 of the image alone would
+take 3, and more on a CPU without instructions for it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class Members:
     """The members of all samples of a data set: ``face``, ``body`` and, unless an older version indexed it, ``labels``.
 
     Args:
-        columns: of the index. An index of before the CRCs has ``check`` (``check_of``) or nothing to compare with.
+        columns: of the index. Older indexes have ``check`` (``check_of``) instead of CRCs, or neither.
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray]):
@@ -35,14 +35,14 @@ class Members:
         self._check = columns.get("check")
 
     def range(self, samples: range) -> tuple[int, int]:
-        """The bytes of a shard, begin and end, from the first to the last member of neighbouring samples."""
+        """Begin and end of the bytes that hold all members of neighbouring samples."""
         spans = [tuple(column[samples.start : samples.stop] for column in self._columns[name]) for name in self.names]
         sizes, offsets = (np.concatenate(columns) for columns in zip(*spans, strict=True))
         present = sizes > 0
         return int(offsets[present].min()), int((offsets + sizes)[present].max())
 
     def read(self, name: str, sample: int, pread: Callable[[int, int], bytes]) -> bytes:
-        """A sample's image, after a comparison of it and of the sample's labels with the index.
+        """A sample's image, after checking it and the sample's labels against the index.
 
         Args:
             name: ``face`` or ``body``.
@@ -50,7 +50,7 @@ class Members:
             pread: reads so many bytes at an offset of the sample's shard.
 
         Raises:
-            DamagedBytes: something else was indexed.
+            DamagedBytes: they differ from what was indexed.
         """
         image = self._pread(name, sample, pread)
         if self.has_crcs:
@@ -65,7 +65,7 @@ class Members:
         return image
 
     def read_all(self, name: str, samples: np.ndarray, preads: Iterable[Callable[[int, int], bytes]]) -> list[bytes]:
-        """``read`` of samples (n,), with a ``pread`` for each, in two thirds of the time.
+        """``read`` for samples (n,), with one ``pread`` each; takes two thirds of the time of single calls.
 
         Raises:
             DamagedBytes: one of them is not what was indexed; ``read`` says which.
@@ -101,7 +101,7 @@ def member_columns(spans: Sequence[Sequence[tuple[int, int]]], crcs: Sequence[Se
 
 
 def check_of(face: bytes, body: bytes) -> int:
-    """64 bits that tell a sample's images from any others, as indexes had them before the CRCs."""
+    """The 64-bit checksum of a sample's images in indexes without CRCs."""
     digest = hashlib.sha256(face)
     digest.update(body)
     return int.from_bytes(digest.digest()[:8], "little")

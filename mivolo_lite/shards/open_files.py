@@ -1,4 +1,4 @@
-"""Files that a process keeps open to read: those used latest, since there are more shards than it may open."""
+"""Files that a process keeps open for reading: the most recently used, since a process may not open all shards."""
 
 import os
 from collections import OrderedDict
@@ -7,18 +7,17 @@ from collections.abc import Callable
 from mivolo_lite.system import open_file_limit
 
 MOST_OPEN = 256
-"""Files of one process, however many data sets it reads; fewer where ``ulimit -n`` allows less than four times that."""
+"""Most open files of one process over all of its data sets; at most a quarter of ``ulimit -n``."""
 
 
 class OpenFiles:
-    """Descriptors by reader and shard. A forked process has copies of its parent's, and may read and close them as its
-    own."""
+    """Descriptors by reader and shard. A forked process has copies, which it may read and close."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[tuple[int, int], int] = OrderedDict()
 
     def descriptor(self, key: tuple[int, int], open_file: Callable[[], int]) -> int:
-        """Of an open file; ``open_file`` gives it where it is not open yet."""
+        """The descriptor of a file, opened by ``open_file`` if it is not open yet."""
         if key in self._files:
             self._files.move_to_end(key)
         else:

@@ -18,14 +18,14 @@ BlockName = TypeVar("BlockName", bound=Hashable)
 NOW, AHEAD = 0, 1
 """Urgency of a block: what is needed now goes first."""
 
-_SAMPLES_AHEAD = 32768  # two windows; a small data set is all here soon, and no more blocks come to wait for
+_SAMPLES_AHEAD = 32768  # two windows; all blocks of a small data set are known soon
 _BLOCKS_REMEMBERED = 4096  # which were fetched for the latest batches
 
 
 def blocks_ahead(
     batches: Iterable[Sequence[SampleRef]], blocks_of: Callable[[np.ndarray], Sequence[BlockName]], readahead: int
 ) -> Iterator[tuple[Sequence[SampleRef], Sequence[BlockName]]]:
-    """Each batch, with the blocks to fetch ahead while it is read: those of batches to come, each once.
+    """Each batch, with the blocks of later batches to prefetch while it is read, each once.
 
     Args:
         batches: what will be read.
@@ -58,7 +58,7 @@ def blocks_ahead(
 
 
 class FetchThreads:
-    """Threads of one process that fetch blocks, the most urgent first. They end when there is nothing left to do."""
+    """Threads of one process that fetch blocks, the most urgent first. They end when no blocks are left."""
 
     def __init__(self, make: Callable[[int], None], limit: int):
         self.make, self.limit, self.process = make, limit, os.getpid()
@@ -78,7 +78,7 @@ class FetchThreads:
             try:
                 self.make(block)
             except UserError:
-                pass  # whoever needs the block meets the same error, and says so
+                pass  # the reader that needs the block raises the same error
 
     def _next(self) -> int | None:
         with self._lock:

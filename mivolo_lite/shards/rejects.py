@@ -1,4 +1,4 @@
-"""Inputs that a command cannot use: listed with their reasons, up to a stated share."""
+"""Inputs that a command cannot use. They are listed with their reasons, up to a limit."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ class Rejected(Exception):
 
 
 def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: Path) -> None:
-    """Raise UserError, with an example, where nothing was kept or more than the share ``limit`` was rejected."""
+    """Raise UserError, with an example, if no input is usable or more than the share ``limit`` was rejected."""
     total = len(rejected) + usable
     example = f"; the first is {rejected[0]['image']}: {rejected[0]['reason']}" if rejected else ""
     if usable == 0:

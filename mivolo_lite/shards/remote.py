@@ -12,33 +12,33 @@ from mivolo_lite.paths import proxy_options
 from mivolo_lite.shards.members import DamagedBytes
 
 TRIES, PATIENCE = 9, 45.0
-"""No more tries than these, and none that begins so many seconds after the first: a server that is silent, or that
-sends a byte now and then, is given up after a minute."""
+"""Limits of the retries: their number, and the seconds from the first to the last. So a silent or very slow server is
+given up after a minute."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds: at most this long before the second try, twice that before the third, and so on."""
+"""Seconds: the longest pause before the second try; it doubles before each further one."""
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "https", "http": "https", "hf": "hf", "file": "file"}
-"""What an address may begin with, and the extra that installs what reads it."""
+"""The protocols of addresses, and the extra that installs the package for each."""
 
 _ADVICE = "; upload the whole folder that was packed or indexed"
 _SILENCE = 15.0  # seconds without a byte after which a connection is given up
 _SLOWEST = 200e3  # bytes a second, below which a connection is given up
 _LARGEST = 64 * 2**20  # bytes of a file of unknown size; a dataset.json of 100,000 shards has 15 million
-_UNKNOWN = 6 * 2**20  # bytes of a file of unknown size, as far as the time for it is concerned
-_WORTH_ANOTHER_TRY = (408, 425, 429)  # of the statuses that blame the client
+_UNKNOWN = 6 * 2**20  # bytes of a file of unknown size, for its time limit
+_WORTH_ANOTHER_TRY = (408, 425, 429)  # client errors that may succeed later
 
 
 class RemoteFolder:
     """The files under a URL.
 
     Args:
-        url: what fsspec takes, as in ``s3://bucket/folder``. Credentials, endpoints and proxies are the environment's
-            affair.
-        patience: no try begins so many seconds after the first.
-        advice: ends the message on a file that is not there.
+        url: what fsspec takes, as in ``s3://bucket/folder``. Credentials, endpoints and proxies come from the
+            environment.
+        patience: seconds after the first try in which another one may begin.
+        advice: the end of the error for a missing file.
 
     Raises:
-        UserError: a kind of URL that is not known here, or a package for it that is missing.
+        UserError: the protocol is unknown, or the package for it is not installed.
     """
 
     def __init__(self, url: str, patience: float = PATIENCE, advice: str = _ADVICE):
@@ -60,16 +60,16 @@ class RemoteFolder:
     def read(
         self, name: str, start: int = 0, end: int | None = None, check: Callable[[bytes], None] | None = None
     ) -> bytes:
-        """A file's bytes from ``start`` to ``end``, or all of them, tried again with longer and longer pauses.
+        """A file's bytes from ``start`` to ``end``, or all of them, with retries and exponential backoff.
 
         Args:
             name: of the file.
             start: first byte.
             end: the byte behind the last one.
-            check: raises DamagedBytes where they are wrong.
+            check: raises DamagedBytes if they are wrong.
 
         Raises:
-            UserError: it is not there, or may not be read, or each try failed.
+            UserError: the file is missing, may not be read, or each try failed.
         """
         begun, attempt = time.monotonic(), 0
         while True:
@@ -82,7 +82,7 @@ class RemoteFolder:
                     tried = f" (tried {attempt + 1} times)" if attempt else ""
                     advice = self.advice if isinstance(error, FileNotFoundError) else ""
                     raise UserError(f"{self._base()}/{name}: {_reason(error)}{tried}{advice}") from None
-            # At random, so that ranks that failed together do not come back together.
+            # Random, so that ranks that failed together do not retry together.
             time.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))
             attempt += 1
 
@@ -127,7 +127,7 @@ class RemoteFolder:
 
     def _read(self, path: str, start: int, end: int | None) -> bytes:
         ends = {} if end is None else {"start": start, "end": end}
-        if not self._files.async_impl:  # such read through a buffer that fetches more than was asked for
+        if not self._files.async_impl:  # these would read through a buffer that fetches more than requested
             return self._files.cat_file(path, **ends, cache_type="none")
         from fsspec.asyn import sync
 

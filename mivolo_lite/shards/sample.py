@@ -73,7 +73,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Sample:
-    """A person as it lies in a shard: JPEG bytes of the face and body crop, and the labels."""
+    """A person in a shard: JPEG bytes of the face and body crop, and the labels."""
 
     key: str
     face: bytes | None
@@ -130,7 +130,7 @@ def _json_object(data: bytes) -> dict:
     """A JSON object as Unicode text. Raises ValueError for anything else."""
     try:
         record = json.loads(data, object_pairs_hook=_each_once)
-        if not data.isascii() or b"\\u" in data:  # either may hide half of a pair of surrogates
+        if not data.isascii() or b"\\u" in data:  # either may contain an unpaired surrogate
             json.dumps(record, ensure_ascii=False).encode()
     except _NameTwice as error:
         raise ValueError(f"its .json has {str(error)!r:.50} twice") from None

@@ -1,4 +1,4 @@
-"""Which sample to read."""
+"""A reference to a sample."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ class SampleRef(NamedTuple):
     """One sample to read.
 
     Attributes:
-        epoch: which pass over the data, for the augmentation.
+        epoch: of the data set; seeds the augmentation.
         sample: its number in the index.
-        valid: False for a repetition that only fills up a rank's last evaluation batch.
+        valid: False for padding of a rank's last evaluation batch.
     """
 
     epoch: int

@@ -38,12 +38,12 @@ def index_shards(
 
     Args:
         folder: holds uncompressed ``.tar`` shards, from any tool (``.jpg`` with ``.json`` or ``.cls``).
-        crop_policy: how the crops were made, where that is known; otherwise what an earlier ``dataset.json`` says.
-        groups: group names in code order; otherwise those of an earlier ``dataset.json``, then others found, sorted.
+        crop_policy: how the crops were made; by default that of an earlier ``dataset.json``.
+        groups: group names in code order; by default those of an earlier ``dataset.json``, then others, sorted.
         max_reject_rate: largest share of samples that may be unusable.
         workers: processes that scan.
-        exclude: samples to leave out, by their key, by the name of their image (``source`` in their JSON) or as
-            ``rejected.jsonl`` names them. They change the digest.
+        exclude: samples to leave out, by their key, their image (``source`` in their JSON) or their name in
+            ``rejected.jsonl``. They change the digest.
 
     Raises:
         UserError: no shards, compressed or damaged shards, or too many rejects; or the index cannot be written.
@@ -84,7 +84,7 @@ def earlier_info(folder: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         info = json.loads((folder / INFO_FILE).read_bytes())
         policy, groups = info.get("crop_policy"), info.get("groups")
-    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: of what is no object
+    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: the JSON is no object
         return {}, []
     named = isinstance(groups, list) and all(isinstance(group, str) for group in groups)
     return policy if isinstance(policy, dict) else {}, list(dict.fromkeys(groups)) if named else []
@@ -153,7 +153,7 @@ def _columns(scans: list[ShardScan], labels: list[Labels], groups: list[str]) ->
 
 
 def _make_keys_unique(scans: list[ShardScan]) -> None:
-    """Make keys unique: where two tars share one, every key is prefixed with its tar's name."""
+    """Prefix every key with its tar's name if two tars share a key."""
     keys = [sample.key for scan in scans for sample in scan.samples]
     if len(set(keys)) == len(keys):
         return
@@ -163,7 +163,7 @@ def _make_keys_unique(scans: list[ShardScan]) -> None:
 
 
 def _exclude(scans: list[ShardScan], exclude: Collection[str]) -> tuple[list[str], int, list[str]]:
-    """Leave out what is named. Returns the keys of the samples, how many rejects were named, and names of nothing."""
+    """Leave out the named samples. Returns their keys, the number of named rejects, and the names without a match."""
     excluded: list[str] = []
     rejects, unmatched = 0, set(exclude)
     for scan in scans if exclude else ():

@@ -1,6 +1,6 @@
 """The schema of ``dataset.json`` and ``index.safetensors``, checked once, when they are loaded.
 
-Users of an index may then trust it: every member lies in its shard, every code has its name.
+Other code relies on it: every member is inside its shard, and every code has a name.
 """
 
 import re
@@ -41,7 +41,7 @@ _LATER = {
     "mixed": [str],
 }
 _HEX, _DECADE = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{1,3}-[0-9]{1,3}")
-_LARGEST_COUNT = 2**53  # what JSON readers agree on
+_LARGEST_COUNT = 2**53  # the largest integer that all JSON readers represent exactly
 
 _DTYPES = {
     "shard": np.int32,
@@ -63,11 +63,11 @@ _CHECK_DTYPES = {
     "body_crc": np.uint32,
     "labels_crc": np.uint32,
 }
-_ROWS = 2**20  # samples looked at together: 100 million at once would take gigabytes
+_ROWS = 2**20  # samples in one chunk: 100 million at once would take gigabytes
 
 
 def check_info(info: Any) -> dict[str, Any]:
-    """The content of a ``dataset.json``. Raises ValueError, with the name, where a value is not what it must be."""
+    """Check the content of a ``dataset.json``. Raises ValueError with the name of a wrong value."""
     version = info.get("schema_version") if isinstance(info, dict) else None
     if isinstance(version, bool) or version != SCHEMA_VERSION:
         raise ValueError(f"schema version {version!r:.50}, not {SCHEMA_VERSION}")
@@ -95,13 +95,13 @@ def check_info(info: Any) -> dict[str, Any]:
 
 
 def _match(value: Any, form: Any, name: str) -> None:
-    """Raise ValueError where a value has not the form: a type, a count, a list of one form, or a dict of forms."""
+    """Raise ValueError if a value does not match the form: a type, a count, a list of one form, or a dict of forms."""
     if form == _COUNT:
         if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
             raise ValueError(f"{name} is {value!r:.50}, not a count")
     elif form == _SHA256:
         if not isinstance(value, str) or not _HEX.fullmatch(value):
-            raise ValueError(f"{name} is {value!r:.50}, not a SHA-256")  # names files of caches and copies
+            raise ValueError(f"{name} is {value!r:.50}, not a SHA-256")  # part of the file names of caches and copies
     elif isinstance(form, list):
         _match(value, list, name)
         for item in value:
@@ -117,7 +117,7 @@ def _match(value: Any, form: Any, name: str) -> None:
 
 
 def check_columns(columns: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the column, where one does not fit the others or the ``dataset.json``, which fits itself.
+    """Raise ValueError, with the column, if one contradicts the others or the checked ``dataset.json``.
 
     It takes about 0.05 seconds for a million samples.
     """
@@ -158,7 +158,7 @@ def _check_forms(columns: Mapping[str, np.ndarray], samples: int) -> None:
 
 
 def _check_places(rows: Mapping[str, np.ndarray], length: np.ndarray) -> None:
-    """The shards are numbered in the order of the samples, and each member lies in its shard."""
+    """Check that shards are numbered in the order of the samples, and that each member is inside its shard."""
     shard = rows["shard"]
     _require("shard", (shard[1:] >= shard[:-1]).all())
     end = length[shard]

@@ -1,4 +1,4 @@
-"""The samples of a data set that a command is to use."""
+"""The samples of a data set that a command uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ def load_selected(
 
     Args:
         folder: of indexed shards, or their URL.
-        cache: where the node keeps what it fetches from a URL.
+        cache: of the node, for shards at a URL.
         folds: their numbers; all samples where None.
         exclude: list of samples to leave out, by their keys.
-        option: what the user calls that list, for messages.
+        option: the option with that list, for messages.
 
     Raises:
         UserError: as ``ShardIndex.load`` does; there is no such fold; the list cannot be read, or names all samples.

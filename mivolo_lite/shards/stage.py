@@ -1,6 +1,6 @@
-"""A copy of training data on a node's own disk: ``python -m mivolo_lite.shards.stage FOLDER TO`` prints where it is.
+"""A copy of training data on a node's disk: ``python -m mivolo_lite.shards.stage FOLDER TO`` prints its path.
 
-FOLDER is what ``data.train`` takes, so it may be a list of data sets; then a list of the copies is printed.
+FOLDER is a value of ``data.train``. For a list of data sets, a list of their copies is printed.
 """
 
 import json
@@ -15,11 +15,11 @@ from mivolo_lite.shards.index import ShardIndex
 
 
 def stage(folder: Path | str, to: Path | str) -> Path:
-    """Copy a folder of indexed shards, whole or not at all, unless it has been copied before.
+    """Copy a folder of indexed shards, completely or not at all, unless the copy exists.
 
     Args:
         folder: the shards.
-        to: a folder that may hold copies of several data sets, each named by its digest.
+        to: a folder for copies of data sets, each named by its digest.
 
     Returns:
         The copy.

@@ -25,7 +25,7 @@ _BLOCKS_REMEMBERED = 4096  # of which it is known where they lie
 
 
 class ShardFiles:
-    """Reads members of shards in a folder at their offsets.
+    """Reads the members of shards in a folder.
 
     Args:
         index: of the folder.
@@ -43,7 +43,7 @@ class ShardFiles:
         return Members(self.index.columns)
 
     def schedule(self, batches: Iterable[Sequence[SampleRef]]) -> Iterator[tuple[Sequence[SampleRef], Sequence[int]]]:
-        """Each batch, with the blocks to fetch ahead while it is read: none."""
+        """Each batch, with the blocks to prefetch while it is read: none."""
         return ((refs, ()) for refs in batches)
 
     def blocks_of(self, samples: np.ndarray) -> list[int]:
@@ -54,7 +54,7 @@ class ShardFiles:
         """Nothing to do: the samples are on a disk."""
 
     def read(self, name: str, sample: int) -> bytes:
-        """The JPEG of a sample's ``face`` or ``body``. Raises UserError where its shard is not what was indexed."""
+        """The JPEG of a sample's ``face`` or ``body``. Raises UserError if it differs from the index."""
         shard = int(self.index.columns["shard"][sample])
         try:
             return self.members.read(name, sample, self._pread(shard))
@@ -67,14 +67,14 @@ class ShardFiles:
             ) from None
 
     def read_all(self, name: str, samples: np.ndarray) -> list[bytes]:
-        """``read`` of samples (n,), which takes least time in the order on disk."""
+        """``read`` for samples (n,), fastest in the order on disk."""
         try:
             return self.members.read_all(name, samples, self._preads(self.index.columns["shard"][samples].tolist()))
         except (OSError, DamagedBytes):
             return [self.read(name, sample) for sample in samples.tolist()]
 
     def _preads(self, shards: Iterable[int]) -> Iterator[Callable[[int, int], bytes]]:
-        """How to read each of these shards, until the next one is asked for, which may close its file."""
+        """``pread`` of each of these shards. The next one may close the file of the one before."""
         for shard, neighbours in groupby(shards):
             read = self._pread(shard)
             yield from (read for _ in neighbours)
@@ -91,10 +91,10 @@ def _close_files(reader_id: int) -> None:
 
 
 class Block(NamedTuple):
-    """Neighbouring samples of a shard at a URL, which are fetched together.
+    """Neighbouring samples of a shard at a URL, fetched together.
 
     Attributes:
-        name: of its file in the cache.
+        name: of the block's file in the cache.
         shard: number of its shard.
         begin, end: bytes of the shard.
         samples: their numbers.
@@ -113,7 +113,8 @@ class FetchedShards:
     Args:
         index: of shards at a URL.
         folder: its folder there.
-        block_samples: samples of a block; as in the order of training, so that what is used together comes together.
+        block_samples: samples in a block, as in the training order, so that samples that are used together are fetched
+            together.
     """
 
     def __init__(self, index: ShardIndex, folder: RemoteFolder, block_samples: int):
@@ -135,7 +136,7 @@ class FetchedShards:
         return (np.unique(np.searchsorted(self.block_start, samples, side="right")) - 1).tolist()
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[int]) -> None:
-        """Fetch the samples' blocks, and start to fetch those ahead."""
+        """Fetch the samples' blocks, and start to prefetch the next ones."""
         missing = [block for block in self.blocks_of(samples) if not self.cache.has(self._block(block).name)]
         if not missing and not ahead:
             return
@@ -143,11 +144,11 @@ class FetchedShards:
             self._threads = FetchThreads(partial(self._make, wait=False), self.index.cache.connections)
         self._threads.add(missing, NOW)
         self._threads.add(ahead, AHEAD)
-        for block in reversed(missing):  # from the other end, as one more thread
+        for block in reversed(missing):  # from the other end, so that this thread helps
             self._make(block)
 
     def read(self, name: str, sample: int) -> bytes:
-        """The JPEG of a sample's ``face`` or ``body``, as it was indexed; a block that was damaged is fetched anew."""
+        """The JPEG of a sample's ``face`` or ``body``, checked against the index; a damaged block is fetched again."""
         block = self._block(int(np.searchsorted(self.block_start, sample, side="right")) - 1)
         try:
             return self._read(block, name, sample)
@@ -180,7 +181,7 @@ class FetchedShards:
             out.write(data)
 
     def _check(self, block: Block, data: bytes) -> None:
-        """Raise DamagedBytes where a block's data are not what was indexed."""
+        """Raise DamagedBytes if a block's data differ from the index."""
 
         def read(size: int, offset: int) -> bytes:
             start = offset - block.begin
@@ -204,11 +205,11 @@ class FetchedShards:
 
 
 class ConcatShards:
-    """Reads members of the shards of several data sets. A block is named by its data set and its number there.
+    """Reads members of the shards of several data sets. A block is identified by its data set and its number there.
 
     Args:
         index: of all sets.
-        block_samples: samples of a block, of those sets that are at a URL.
+        block_samples: samples in a block, for sets at a URL.
     """
 
     def __init__(self, index: ConcatIndex, block_samples: int):
@@ -229,7 +230,7 @@ class ConcatShards:
         return [(data_set, block) for data_set, in_set in enumerate(blocks) for block in in_set]
 
     def prepare(self, samples: np.ndarray, ahead: Sequence[tuple[int, int]]) -> None:
-        """Fetch the samples' blocks, and start to fetch those ahead."""
+        """Fetch the samples' blocks, and start to prefetch the next ones."""
         for data_set, (_, local_samples) in enumerate(self.index.split(samples)):
             blocks = [block for owner, block in ahead if owner == data_set]
             self.readers[data_set].prepare(local_samples, blocks)

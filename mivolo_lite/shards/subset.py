@@ -1,4 +1,4 @@
-"""Some samples of an index: those not left out by name, or those of some folds."""
+"""A subset of an index: without excluded samples, or of some folds."""
 
 import hashlib
 import json
@@ -15,14 +15,13 @@ from mivolo_lite.wording import first_few
 
 
 class SubsetIndex(ShardIndex):
-    """Some samples of an index: they keep their order, and the digest is its own.
-
-    Its columns are copies, which each process of a node holds by itself.
+    """A subset of an index, in the same order and with its own digest. Its columns are copies in the memory of each
+    process.
 
     Args:
         full_index: the index.
-        is_included: (N,) bool, which of its samples.
-        subset: names them, as JSON; part of the digest.
+        is_included: (N,) bool: which samples are in the subset.
+        subset: describes them, as JSON; part of the digest.
     """
 
     def __init__(self, full_index: ShardIndex, is_included: np.ndarray, subset: Any):
@@ -70,7 +69,7 @@ class FoldIndex(SubsetIndex):
         folds: their numbers.
 
     Raises:
-        UserError: the samples' JSON says no fold, or there is no such fold.
+        UserError: the samples have no folds, or not this one.
     """
 
     def __init__(self, full_index: ShardIndex, folds: Sequence[int]):
@@ -91,7 +90,7 @@ class FoldIndex(SubsetIndex):
 
 
 def fold_numbers(index: ShardIndex) -> list[float]:
-    """The folds that samples are in, sorted. Raises UserError where the samples' JSON says none."""
+    """The sorted folds of the samples. Raises UserError if the samples have none."""
     column = index.columns.get(EXTRA + FOLD)
     if column is None:
         raise UserError(f"{index.folder}: has no folds; pack it with --folds 5, or leave `folds` out")

@@ -30,7 +30,7 @@ def content_of(index: ShardIndex) -> str:
 
 
 def left_out_of(index: ShardIndex) -> Iterator[str]:
-    """A line for each kind of content of the shards that the index lacks."""
+    """Lines on the contents of the shards that are not in the index."""
     info, labels = index.info, index.info["labels"]
     counts = {"age": labels["age"]["known"], "gender": sum(labels["gender"].values())}
     unlabelled = [name for name, count in counts.items() if not count]
@@ -53,7 +53,7 @@ def left_out_of(index: ShardIndex) -> Iterator[str]:
 
 
 def doubtful_of(index: ShardIndex) -> Iterator[str]:
-    """Lines on labels that no task or fold takes: numbers in some samples and words in others; samples of no fold."""
+    """Warnings on labels: numbers in some samples and words in others; samples without a fold."""
     column = index.columns.get(EXTRA + FOLD)
     if column is not None and (without := int(np.isnan(column).sum())):
         yield f"warning: {count_of(without, 'sample')} of {len(index)} have no fold, so `folds` never takes them"

@@ -1,4 +1,4 @@
-"""Scanning one tar: where its samples lie, what is known of them, and what is no usable sample."""
+"""Scans one tar for its samples, their labels, and unusable members."""
 
 import hashlib
 import tarfile
@@ -24,8 +24,8 @@ _COMPRESSED_HEADS = {
     b"\x04\x22\x4d\x18": "lz4",
 }
 MOST_FIELDS, LONGEST_NAME = 1000, 500
-"""Of fields and of characters: no file may make an index grow without bound."""
-_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**22  # bytes; a damaged header may claim all that follows
+"""Limits on the number and length of field names, so that no file makes an index grow without bound."""
+_LARGEST_IMAGE, _LARGEST_LABELS = 2**28, 2**22  # bytes; a damaged header may claim the rest of the tar
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -34,7 +34,7 @@ class ScannedSample(NamedTuple):
 
     Attributes:
         key: names it.
-        labels: what is known of it.
+        labels: of the person.
         spans: offset and size of each of its ``Members``, size 0 without.
         crcs: of the same.
     """
@@ -52,8 +52,8 @@ class ShardScan:
     Attributes:
         name, size, sha256: of its file.
         samples: in the order of the tar.
-        rejected: what is no usable sample, with its reason.
-        unread: images that belong to no sample's face or body.
+        rejected: unusable samples with the reasons.
+        unread: images that are no face or body of a sample.
         fields: names of the fields of the samples' JSON beside age, gender and group.
     """
 
@@ -119,7 +119,7 @@ def _scan_members(scan: ShardScan, file: BinaryIO, key: str, members: Mapping[st
 
 
 def _no_image(file: BinaryIO, members: Mapping[str, Member], unread: list[Member]) -> str:
-    """Why a sample has neither face nor body."""
+    """The reason why a sample has neither face nor body."""
     if not unread:
         return f"no face or body image among its members ({first_few(sorted(members))})"
     kind = kind_of(unread[0].read(file, HEAD))
@@ -169,7 +169,7 @@ def _base(member: Member) -> str:
 
 
 def _plain(labels: Labels) -> Labels:
-    """Without nested values, which are no labels, and without an empty identity: an index has numbers and words."""
+    """The fields without nested values, which an index cannot hold, and without an empty identity."""
     plain = {name: () if isinstance(value, list | dict) else value for name, value in labels.extra.items()}
     if plain.get(IDENTITY) in ((), ""):
         del plain[IDENTITY]

@@ -1,7 +1,7 @@
-"""The members of a tar by sample, robust against headers that lie.
+"""The members of a tar by sample, robust against wrong headers.
 
-``tarfile`` believes a header: one that claims terabytes is given as much memory, one of negative size is read for ever.
-Here it reads headers alone, of bounded length, and each must lie behind the one before it and within the file.
+``tarfile`` trusts headers: it allocates the terabytes that one claims, and loops on a negative size. Here it reads
+headers only, of bounded length, and each must be behind the one before and within the file.
 """
 
 import os
@@ -30,7 +30,7 @@ class Member:
         name: its path in the tar.
         offset: of its first byte, in the tar.
         size: in bytes.
-        fault: why its bytes do not lie there, as what follows its name in a sentence; None where they do.
+        fault: why its bytes are not there, to follow its name in a sentence; None if they are.
     """
 
     name: str
@@ -47,8 +47,8 @@ def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
     """{key: {extension: member}} of a tar, keys in the order of their first members.
 
     A key ends at the first dot of a name, as in WebDataset. Its members may lie anywhere in the tar: GNU tar writes
-    them in the order of the folder. Names that begin with a dot are passed over, as WebDataset does: macOS writes a
-    ``._NAME`` of metadata beside each ``NAME``.
+    them in the order of the folder. Names that begin with a dot are skipped, as in WebDataset: macOS writes a metadata
+    file ``._NAME`` for each ``NAME``.
 
     Raises:
         tarfile.TarError: no tar, or a damaged, truncated or concatenated one.
@@ -68,7 +68,7 @@ def members_by_key(file: BinaryIO) -> dict[str, dict[str, Member]]:
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
-    """Files and links in the order of the tar; a hard link is the member whose bytes it names."""
+    """Files and links in the order of the tar; a hard link is resolved to the member with its bytes."""
     targets: dict[str, Member] = {}
     for header in _headers(file):
         if header.islnk():
@@ -106,7 +106,7 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc]  # of tarfile, but not in its types
 
     def _check_records(self, tar: tarfile.TarFile) -> None:
-        """PAX records follow each other: where one lies about its length, tarfile reads all from each of them on."""
+        """Check the lengths of PAX records: tarfile takes quadratic time if one is wrong."""
         offset, start, data = 0, tar.fileobj.tell(), tar.fileobj.read(self.size)
         while offset < len(data.rstrip(b"\0")):
             length = _RECORD_LENGTH.match(data, offset)
@@ -119,14 +119,14 @@ class _Header(tarfile.TarInfo):
 
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     size, end = os.fstat(file.fileno()).st_size, 0
-    with _lies_are_damage():
+    with _as_read_errors():
         tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_Header)
     while True:
-        with _lies_are_damage():
+        with _as_read_errors():
             header = tar.next()
         if header is None:
             break
-        tar.members.clear()  # type: ignore[attr-defined]  # or a tar of millions of members would be held in memory
+        tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps millions of members in memory
         if not end <= header.offset < header.offset_data <= tar.offset:
             raise tarfile.ReadError("a header points backwards")
         if tar.offset > size:
@@ -137,8 +137,8 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 @contextmanager
-def _lies_are_damage() -> Iterator[None]:
-    """tarfile meets numbers that are none, too large or negative, and endless chains of headers, with any of these."""
+def _as_read_errors() -> Iterator[None]:
+    """Raise ReadError for what tarfile raises on invalid numbers and endless chains of headers."""
     try:
         yield
     except (ValueError, ArithmeticError, LookupError, RecursionError):
@@ -146,9 +146,9 @@ def _lies_are_damage() -> Iterator[None]:
 
 
 def _check_end(file: BinaryIO, end: int) -> None:
-    """Raise ReadError where there is more than zeros behind the last member, or not even zeros.
+    """Raise ReadError unless zeros follow the last member, and nothing else.
 
-    tarfile takes a cut or damaged header for the end, and of tars concatenated by ``cat`` it reads the first alone.
+    tarfile takes a truncated or damaged header for the end, and reads only the first of tars concatenated by ``cat``.
     """
     file.seek(end)
     zeros = file.read(tarfile.BLOCKSIZE)
