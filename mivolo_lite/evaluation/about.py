@@ -1,4 +1,4 @@
-"""What a page says of a model: how it was built, and on what it was trained."""
+"""Facts about a model and a data set for reports, and reasons why errors may not measure the model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def about_data(folder: str, digest: str, samples: int) -> str:
 
 
 def training_data(checkpoint: Path | str, card: Card) -> str:
-    """The folders that ``config.yaml`` of the run names, where that lies next to the checkpoint, and the digest."""
+    """The training folders in the run's ``config.yaml``, if it is next to the checkpoint, and the digest."""
     folders, digest = ", ".join(trained_on(locate(checkpoint))), card.data_digest[:_SHORT]
     if not digest:
         return folders
@@ -47,14 +47,13 @@ def training_data(checkpoint: Path | str, card: Card) -> str:
 
 
 def was_trained_on(checkpoint: Path | str, data: Path | str, index: ShardIndex) -> bool:
-    """Whether a model has learnt some of the samples that are read from a folder, or began with one that had, or has
-    such a teacher.
+    """Whether a model, its ``init_from`` or one of its teachers was trained on samples of a folder.
 
     Args:
         checkpoint: of the model.
-        data: the folder, or its URL. Another index of it may have another digest, so the run's configuration is asked
-            as well.
-        index: of what is read from it.
+        data: the folder, or its URL. Another index of it may have another digest, so the run's configuration is
+            compared as well.
+        index: of the samples that are read.
     """
     folders, folds = lineage(checkpoint), index.folds
     if any(shares_samples(data_digest(folder), index) for folder in folders):
@@ -70,12 +69,12 @@ def was_trained_on(checkpoint: Path | str, data: Path | str, index: ShardIndex) 
 def doubts(
     checkpoint: Path | str, card: Card, data: Path | str, index: ShardIndex, images: Sequence[str]
 ) -> dict[str, Any]:
-    """Why the errors on a data set do not measure the model, by the names in ``metrics.json``; empty where they do.
+    """Reasons why the errors on a data set do not measure the model, by their names in ``metrics.json``.
 
     Args:
         checkpoint, card: the model.
         data, index: the samples, as for ``was_trained_on``.
-        images: what the model is shown of them.
+        images: the inputs that the model gets.
     """
     reasons = {
         "trained_on": was_trained_on(checkpoint, data, index),
@@ -93,7 +92,7 @@ def cautions(data: Mapping[str, Any]) -> list[str]:
 
 
 def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) -> list[str]:
-    """What must be known before several evaluations are compared, each sentence behind the names that it is true of.
+    """Sentences on what makes a comparison of evaluations unfair, each after the names of those that it is true of.
 
     Args:
         evaluations: of each its name, the ``doubts``, and its test-time augmentation, see ``Estimator``.
@@ -108,7 +107,7 @@ def cautions_by_name(evaluations: Sequence[tuple[str, Mapping[str, Any], str]]) 
 
 
 def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
-    """A sentence where a data set frames its faces otherwise than all that the model learnt from; else nothing."""
+    """A sentence if a data set frames its faces differently from all training data of the model; else empty."""
     policies, shown = policies_of(card.crop_policy), framing_of(crop_policy)
     learnt = [framing for policy in policies if (framing := framing_of(policy)) is not None]
     if shown is None or not learnt or len(learnt) < len(policies) or any(map(shown.is_like, learnt)):
@@ -121,19 +120,19 @@ def framed_otherwise(card: Card, crop_policy: Mapping[str, Any]) -> str:
 
 
 def _real(address: str) -> str:
-    """A folder by the one name that all its names lead to; a URL as it is."""
+    """The real path of a folder; a URL unchanged."""
     return address.rstrip("/") if is_url(address) else os.path.realpath(address)
 
 
 def trained_on(folder: Path) -> list[str]:
-    """Where the training data was, of ``RUN/best`` or ``RUN/checkpoints/NAME``, as ``training_sets`` knows it."""
+    """The paths of the training data of ``RUN/best`` or ``RUN/checkpoints/NAME``, see ``training_sets``."""
     return [without_credentials(train_set.path) for train_set in training_sets(folder)]
 
 
 def training_sets(folder: Path) -> list[DataSetConfig]:
-    """What ``RUN/best`` or ``RUN/checkpoints/NAME`` was trained on, as the configuration in ``RUN`` says.
+    """The training data of ``RUN/best`` or ``RUN/checkpoints/NAME`` by the configuration in ``RUN``.
 
-    Nothing of other folders, or where the configuration cannot be read.
+    Empty for other folders, or if the configuration cannot be read.
     """
     try:
         return DataSetConfig.read_list(run_config(folder)["data"]["train"])

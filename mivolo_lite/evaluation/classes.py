@@ -10,20 +10,19 @@ from mivolo_lite.evaluation.metrics import age_errors
 _FAIRFACE = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 _ADIENCE = ((0, 2), (4, 6), (8, 12), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100))
 MIVOLO_STARTS = {_FAIRFACE: (0, 3, 10, 20, 30, 40, 50, 60, 70), _ADIENCE: (0, 4, 7, 14, 24, 36, 46, 57)}
-"""The first year of each group by MiVOLO's evaluation, of rounded estimates."""
+"""The first year of each group in MiVOLO's evaluation, which rounds estimates."""
 
 
 def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Identity = None) -> dict | None:
-    """How often the estimate is in the true age group, as FairFace (9 groups) and Adience (8) are judged.
+    """Accuracy over age groups, the metric of FairFace (9 groups) and Adience (8).
 
-    The groups are the ranges that occur; samples whose age is known exactly are left out. Ranges are in completed
-    years, so ``3-9`` holds 9.9. Every estimate is in one group: between two with a gap (Adience has none for 3 and 7)
-    in the nearer one, the older where both are as near; below the first in the first, above the last, such as
-    ``70-100`` for "more than 70", in the last.
+    The groups are the ranges that occur; samples with an exact age are left out. Ranges are in completed years, so
+    ``3-9`` contains 9.9. Every estimate belongs to a group: in a gap between two (Adience has no group for 3 and 7) to
+    the nearer one, or the older if both are equally near; below the first to the first, and above the last to the last.
 
-    MiVOLO counts otherwise: it rounds the estimate to whole years and has a first year for each group of FairFace and
-    of Adience (``MIVOLO_STARTS``). Where the ranges are of one of these, its two figures are added under
-    ``mivolo``, and are those to compare with its paper.
+    MiVOLO rounds the estimate to whole years instead, and has a first year for each group of FairFace and of Adience
+    (``MIVOLO_STARTS``). If the ranges are of one of these, its two figures are added under ``mivolo``, for comparison
+    with its paper.
 
     Args:
         age: (N,) estimates, NaN where there is none.
@@ -31,10 +30,10 @@ def class_accuracy(age: np.ndarray, lo: np.ndarray, hi: np.ndarray, identity: Id
         identity: who is in each image.
 
     Returns:
-        ``n``, ``accuracy``, ``one_off`` (at most one group away), ``distance`` (mean of the years to the range as
-        labelled, as in the MAE: 9.9 is 0.9 from ``3-9``, though right), a 95 % ``accuracy_interval`` and
-        ``one_off_interval``, ``classes`` and the same ``by`` class, where fewer than ``LIMIT`` have no figures. None
-        where fewer than two ranges occur, or some overlap.
+        ``n``, ``accuracy``, ``one_off`` (share within one group), ``distance`` (mean distance in years to the labelled
+        range, as in the MAE: 9.9 is 0.9 from ``3-9``, though correct), a 95 % ``accuracy_interval`` and
+        ``one_off_interval``, ``classes`` and the same ``by`` class, without figures for fewer than ``LIMIT``. None for
+        fewer than two ranges, or if some overlap.
     """
     ranged = ~np.isnan(age) & (lo < hi)
     age, lo, hi, identity = age[ranged], lo[ranged], hi[ranged], select(identity, ranged)

@@ -1,7 +1,7 @@
-"""Evaluations of the same images side by side, and whether their differences are more than noise.
+"""Paired comparison of evaluations of the same images, and whether their differences are more than noise.
 
-Two models err on the same hard images. The difference of their errors on each image varies far less than the errors
-do, so its interval is much narrower than the two intervals of their means suggest.
+The errors of two models on an image are correlated. Their difference varies much less than the errors, so its interval
+is much narrower than the intervals of the two means suggest.
 """
 
 import json
@@ -41,9 +41,9 @@ class Run:
     """One evaluation.
 
     Attributes:
-        name: its folder, and its input where the folder has several.
+        name: its folder, and its input if the folder has several.
         predictions: its estimates.
-        about: what ``metrics.json`` says of it, empty where that is missing.
+        about: its entry in ``metrics.json``, empty if that is missing.
     """
 
     name: str
@@ -52,24 +52,23 @@ class Run:
 
 
 def compare(folders: Sequence[Path | str]) -> dict:
-    """Every evaluation, and its paired difference to the first.
+    """Compare every evaluation with the first, paired by image.
 
     Args:
-        folders: that ``evaluate`` wrote. One of several inputs counts as several evaluations. The files that lie
-            beside the folders of a matrix, which a pattern of a shell finds as well, are passed over.
+        folders: that ``evaluate`` wrote. One with several inputs counts as several evaluations. Files of a matrix next
+            to its folders, which a shell pattern also finds, are skipped.
 
     Returns:
-        ``level`` of the differences' intervals, of which those of one metric hold together with 95 %, and ``rows``: for
-        each evaluation its ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n``, of all its
-        own images, and, but for the first, ``difference``: ``value`` minus the first's, ``interval``, ``n`` and
-        ``more_than_noise``, of the images that both have estimates of. The intervals of the MAE are None for fewer than
-        ``LIMIT`` people, and such a difference is not called more than noise. Where identities are known, ``people``
-        is next to each ``n``. ``cautions`` are sentences on what else the evaluations differ in, see
+        ``level`` of the differences' intervals, at which those of one metric hold jointly with 95 %, and ``rows``: for
+        each evaluation its ``name``, and for each of ``METRICS`` None or ``value``, ``interval`` and ``n`` over all its
+        images. All but the first also have a ``difference``: ``value`` minus the first's, ``interval``, ``n`` and
+        ``more_than_noise``, over the images that both estimate. Intervals of the MAE are None for fewer than ``LIMIT``
+        people, and ``more_than_noise`` is then False. With identities, ``people`` is next to each ``n``. ``cautions``
+        are sentences on other differences of the evaluations, see
         ``cautions_by_name``.
 
     Raises:
-        UserError: a folder holds no evaluation, the evaluations are of different images, one is given twice, or
-            there is only one.
+        UserError: a folder has no evaluation, the images differ, an evaluation is given twice, or there is only one.
     """
     return compare_runs(read_runs(folders))
 
@@ -77,7 +76,7 @@ def compare(folders: Sequence[Path | str]) -> dict:
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     """The evaluations in these folders, their samples in the order of the first's. Raises UserError as ``compare``.
 
-    All have the identities of the first that has some: those of earlier versions have none.
+    All get the identities of the first that has some, since files of earlier versions have none.
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise UserError(f"compare: {' '.join(map(str, folders))}: one of them is given twice")
@@ -94,7 +93,7 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
 
 
 def compare_runs(runs: Sequence[Run]) -> dict:
-    """What ``compare`` returns, of evaluations whose samples are in one order."""
+    """``compare`` for evaluations whose samples are in the same order."""
     level = 1 - 0.05 / (len(runs) - 1)
     losses, identity = [image_losses(run.predictions) for run in runs], runs[0].predictions.identity
     rows: list[dict[str, Any]] = []
@@ -116,7 +115,7 @@ def compare_runs(runs: Sequence[Run]) -> dict:
 
 
 def image_losses(predictions: Predictions) -> dict[str, np.ndarray]:
-    """(N,) what each metric is the mean of, NaN where unknown."""
+    """(N,) values of each image, whose mean is the metric; NaN where unknown."""
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
     return {
         "mae": np.abs(errors),
@@ -147,14 +146,14 @@ def measured(comparison: dict) -> list[str]:
 
 
 def coverage_in_words(comparison: dict) -> str:
-    """How often the intervals of the differences hold the truth, alone and together."""
+    """A sentence on the coverage of the intervals of the differences, alone and jointly."""
     others = len(comparison["rows"]) - 1
     together = "" if others == 1 else f", 95 % for all {others} together"
     return f"{comparison['level']:.2%}{together}, for each metric on its own"
 
 
 def sampled_in_words(comparison: dict) -> str:
-    """How many images of how many people the first evaluation is of; empty where nobody is known."""
+    """The number of images and people of the first evaluation; empty without identities."""
     cells = (comparison["rows"][0][metric] for metric in METRICS)
     return next((images_of(cell) for cell in cells if cell and "people" in cell), "")
 
@@ -172,8 +171,8 @@ def _cells(cell: dict | None, metric: str) -> str:
 
 
 def verdict(cell: dict, metric: str) -> str:
-    """``better``, ``worse``, ``noise`` or ``too few``, of a metric's row that has a ``difference``; with the number of
-    images where that is of fewer than the row."""
+    """``better``, ``worse``, ``noise`` or ``too few`` for a metric with a ``difference``; with the number of images if
+    the difference is over fewer than the row."""
     difference = cell["difference"]
     images = "" if difference["n"] == cell["n"] else f" (n={difference['n']})"
     if difference["interval"] is None:
@@ -207,7 +206,7 @@ def _about(path: Path) -> dict:
 
 
 def _matched(predictions: Predictions, name: str, first: Predictions, first_name: str) -> Predictions:
-    """The predictions in the order of the first's keys. Raises UserError where they are not of the same images."""
+    """The predictions in the order of the first's keys. Raises UserError if they are of other images."""
     row_of = {key: row for row, key in enumerate(predictions.key)}
     if len(row_of) < len(predictions.key):
         raise UserError(f"{name}: a key occurs more than once in its {PREDICTIONS_FILE}; evaluate again")
@@ -255,8 +254,8 @@ def _mean_interval(values: np.ndarray, level: float, identity: Identity) -> np.n
 
 
 def _difference_interval(difference: np.ndarray, level: float, identity: Identity = None) -> np.ndarray:
-    """Student's. At the high levels that many evaluations ask for, a bootstrap of 30 to 100 images is too narrow: it
-    finds differences between equals twice as often as it says."""
+    """Student's interval. At the high levels of a comparison of many evaluations, a bootstrap of 30 to 100 images is
+    too narrow: its false positive rate is twice the nominal one."""
     if count_people(identity, len(difference)) < LIMIT:
         return np.full(2, np.nan)
     return difference.mean() + np.array([-1, 1]) * half_width(difference, level, identity)

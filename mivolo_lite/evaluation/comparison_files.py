@@ -1,4 +1,4 @@
-"""A comparison as files: a page, JSON, CSV, a table for LaTeX, and the curves of all evaluations in the same plots."""
+"""A comparison as files: a page, JSON, CSV, a LaTeX table, and plots with the curves of all evaluations."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -38,14 +38,14 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
 
     Args:
         folders: as for ``compare``.
-        out: folder for the files; made where it is missing.
+        out: folder for the files; created if it is missing.
         figures: format of the plots' files: png, pdf or svg.
 
     Returns:
         What ``compare`` returns.
 
     Raises:
-        UserError: as ``compare``; ``out`` holds other results, or cannot be written.
+        UserError: as ``compare``; ``out`` has other results, or cannot be written.
     """
     out, runs = Path(out), read_runs(folders)
     comparison = compare_runs(runs)
@@ -65,7 +65,7 @@ def write_comparison(folders: Sequence[Path | str], out: Path | str, figures: st
 
 
 def latex_table(comparison: dict, labels: Sequence[str]) -> str:
-    """The comparison for a paper, with ``booktabs``; a star marks what is more than noise."""
+    """The comparison as a LaTeX table with ``booktabs``; a star marks differences beyond noise."""
     metrics = measured(comparison)
     titles = " & ".join(rf"{_tex(METRICS[metric].heading)} & difference" for metric in metrics)
     lines = [
@@ -96,7 +96,7 @@ def _latex_cells(cell: dict | None, metric: str) -> tuple[str, str]:
 
 
 def _tex(text: str) -> str:
-    """A text as LaTeX; what looks like a minus becomes one."""
+    """A text as LaTeX, with minus signs."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     escaped = "".join(special.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
@@ -120,7 +120,7 @@ def _csv_fields(cell: dict) -> list:
 
 
 def _with_ends(estimate: dict) -> list[str]:
-    """A value and the ends of its interval, which are empty for too few images."""
+    """A value and the ends of its interval, empty for too few images."""
     lower, upper = estimate["interval"] or ("", "")
     return [number if number == "" else f"{number:.6f}" for number in (estimate["value"], lower, upper)]
 

@@ -1,4 +1,4 @@
-"""The report of one evaluation: its metrics, with the images on which the model errs most."""
+"""The report of one evaluation: its metrics, and the images with the largest errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_evaluation_report(
         metrics: of ``evaluate``.
         predictions: by the names of the input sets.
         evaluator: the model and the data.
-        corrupted: numbers of the samples whose images were made worse, of which the report shows one; None for none.
+        corrupted: numbers of the samples that were corrupted, of which the report shows one; None for none.
         out: folder of the results.
         figures: format of the plots' files.
     """
@@ -51,7 +51,7 @@ def write_evaluation_report(
 
 
 def _most_images(index: ShardIndex, samples: np.ndarray, inputs: tuple[str, ...]) -> int:
-    """The sample that has the most of the inputs, the first of equals."""
+    """The first of the samples with the most inputs."""
     present = [index.columns[f"{name}_size"][samples] > 0 for name in inputs]
     return int(samples[np.argmax(np.sum(present, axis=0))])
 

@@ -1,4 +1,4 @@
-"""Differences between subgroups, and what chance alone would give."""
+"""Differences between subgroups, and those expected from sampling alone."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,11 @@ from mivolo_lite.evaluation.intervals import (
 from mivolo_lite.evaluation.metrics import Names, by_number, has_name
 
 _SHUFFLES = 200
-COMMON = 5  # images that every subgroup must have of an age bin for it to count in the standardised error
+COMMON = 5  # fewest images of every subgroup in an age bin that counts in the standardised error
 
 
 def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> dict:
-    """Mean of the MAEs of the age bins, each with the same weight, and the worst of them.
+    """Macro-averaged MAE: the unweighted mean over the age bins, and the worst bin.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
@@ -33,9 +33,9 @@ def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> d
         identity: who is in each image.
 
     Returns:
-        ``value`` and ``interval``, None where no bin is large enough; ``worst`` (``name``, ``n``, ``mae``,
-        ``interval``, see ``worst_interval``), ``bins``, how many count, and ``left_out``, the number of images by name
-        of the others. Where a bin has fewer than ``LIMIT`` people, both intervals are None.
+        ``value`` and ``interval``, None if no bin is large enough; ``worst`` (``name``, ``n``, ``mae``, ``interval``,
+        see ``worst_interval``); ``bins``, the number of bins that count; and ``left_out``, the number of images in each
+        other bin. Both intervals are None if a bin has fewer than ``LIMIT`` people.
     """
     is_known, decades = ~np.isnan(errors) & has_name(decade), np.array(decade, dtype=object)
     names, left_out = _large_subgroups(decades[is_known])
@@ -58,21 +58,20 @@ def macro_mae(errors: np.ndarray, decade: Names, identity: Identity = None) -> d
 
 
 def _maes_and_mean(sums: np.ndarray) -> np.ndarray:
-    """(B, C + 1) the MAE of each cell and, last, their mean, from sums (B, C, 2)."""
+    """(B, C + 1) the MAE of each bin and their mean, from sums (B, C, 2)."""
     mae = means(sums)[..., 0]
     return np.concatenate([mae, mae.mean(axis=1, keepdims=True)], axis=1)
 
 
 def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity = None) -> dict | None:
-    """MAE of every subgroup, and the gap between the best and the worst treated, raw and age-standardised.
+    """MAE of every subgroup, and the gap between the best and the worst, raw and age-standardised.
 
-    The raw gap mixes how a subgroup is treated with how old it is in this data set: babies are easy. The standardised
-    MAE of a subgroup weighs its age bins as all these images together are distributed over them (direct
-    standardisation), over the bins of which every subgroup has some images. A gap is never 0, for the best and the
-    worst of equals differ by chance: ``by_chance`` is what 95 % of shuffles of the subgroups within the age bins stay
-    below; where people are in several images, 95 % of bootstrap samples of people, see ``between_equals``. For the same
-    reason a bootstrap of the gap itself, or of the worst MAE, lies too high; see ``gap_interval``
-    and ``worst_interval`` for what their intervals are.
+    The raw gap also depends on the ages of a subgroup in this data set, since babies are easy. The standardised MAE
+    weighs a subgroup's age bins by the age distribution of all images (direct standardisation), over the bins in which
+    every subgroup has enough images. A gap is never 0, since the best and the worst of equal subgroups differ by
+    chance. ``by_chance`` is the 95 % quantile over shuffles of the subgroups within the age bins, or over bootstrap
+    samples of people if they are in several images, see ``between_equals``. For the same reason, bootstrap intervals of
+    the gap and of the worst MAE are biased upwards; ``gap_interval`` and ``worst_interval`` correct this.
 
     Args:
         errors: (N,) signed errors in years, NaN where unknown.
@@ -117,7 +116,7 @@ def gaps(errors: np.ndarray, subgroup: Names, decade: Names, identity: Identity 
 
 
 def _gap(maes: np.ndarray, resampled: np.ndarray, by_chance: float) -> dict:
-    """The gap between the best and the worst of several subgroups, with what ``gaps`` says of it."""
+    """The entry ``raw`` or ``standardised`` of ``gaps``."""
     return {
         "gap": finite_or_none(np.ptp(maes)),
         "ratio": _ratio(maes),
@@ -128,29 +127,29 @@ def _gap(maes: np.ndarray, resampled: np.ndarray, by_chance: float) -> dict:
 
 
 def gap_interval(maes: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-    """(2,) ends of the gap between the best and the worst of several subgroups, whichever those truly are.
+    """(2,) ends of the gap between the truly best and worst of several subgroups.
 
-    The largest of several MAEs is large by chance as well, so the gap of the images, and of every bootstrap of them,
-    is above the true one: an interval of its replicates misses the truth in up to 80 % of simulations. Intervals of all
-    differences between two subgroups that hold together (Tukey's; here by the largest studentised deviation of a
-    bootstrap) hold the largest true difference as well.
+    The largest of several MAEs is partly large by chance, so the gap of the images and of their bootstrap samples is
+    biased upwards: percentile intervals miss the truth in up to 80 % of simulations. Simultaneous intervals of all
+    pairwise differences (Tukey's; here by the largest studentised deviation of a bootstrap) cover the largest true
+    difference as well.
 
     Args:
         maes: (subgroups,) of the images.
-        resampled: (times, subgroups) of bootstrap replicates; NaN where one has none.
+        resampled: (times, subgroups) of bootstrap replicates; NaN for a subgroup without images.
     """
     first, second = np.triu_indices(len(maes), 1)
     ends = _simultaneous(maes[first] - maes[second], resampled[:, first] - resampled[:, second])
-    # A difference and its opposite have the same interval, mirrored: the gap is the largest of them all.
+    # A difference and its opposite have mirrored intervals: the gap is the largest of them all.
     lower, upper = np.maximum(ends, -ends[::-1])
     return np.array([np.maximum(0.0, lower.max()), upper.max()])
 
 
 def worst_interval(maes: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-    """(2,) ends of the largest MAE of several subgroups, whichever has it.
+    """(2,) ends of the largest true MAE of several subgroups.
 
-    The subgroup that is worst on these images is so by chance as well: of ten equal ones, its own interval misses the
-    truth in one case of eight.
+    The subgroup with the largest MAE on these images is partly so by chance: with ten equal ones, its own interval
+    misses the truth in one case of eight.
 
     Args:
         maes, resampled: as for ``gap_interval``.
@@ -159,9 +158,9 @@ def worst_interval(maes: np.ndarray, resampled: np.ndarray) -> np.ndarray:
 
 
 def _simultaneous(estimate: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-    """(2, C) ends of intervals of C estimates that hold together, from (times, C) replicates; NaN where one has none.
+    """(2, C) ends of simultaneous intervals of C estimates, from (times, C) replicates; NaN where one has none.
 
-    All are as many standard errors wide, so that the largest studentised deviation is inside.
+    All have the same width in standard errors, so that the largest studentised deviation is inside.
     """
     resampled = resampled[~np.isnan(resampled).any(axis=1)]
     if np.isnan(estimate).any() or not len(resampled):
@@ -172,16 +171,16 @@ def _simultaneous(estimate: np.ndarray, resampled: np.ndarray) -> np.ndarray:
 
 
 class _Crossed:
-    """Absolute errors by subgroup and age bin. Only cells that have images are summed over.
+    """Absolute errors by subgroup and age bin. Only cells with images are summed.
 
     Args:
-        subgroup, decade: (N,) the number of each image's subgroup and age bin, every number from 0 on at least once.
+        subgroup, decade: (N,) index of each image's subgroup and age bin; every index from 0 on occurs.
         errors: (N,) absolute errors.
 
     Attributes:
-        values: (N, 2) what ``replicates`` sums.
-        cell: (N,) of each image, its cell among the C that have images.
-        place: (C,) where such a cell lies in the flattened table of subgroups and bins.
+        values: (N, 2) the summands of ``replicates``.
+        cell: (N,) index of each image's cell among the C cells with images.
+        place: (C,) index of such a cell in the flattened table of subgroups and bins.
         count: (subgroups, bins) images.
         common: (bins,) whether every subgroup has enough images of that age.
         weight: (bins,) of the standardised error: the images of a common age bin.
@@ -196,7 +195,7 @@ class _Crossed:
         self.weight = self.count.sum(axis=0) * self.common
 
     def table(self, sums: np.ndarray) -> np.ndarray:
-        """(B, subgroups, bins, 2) from the sums (B, C, 2) of the cells that have images."""
+        """(B, subgroups, bins, 2) from the sums (B, C, 2) of the cells with images."""
         full = np.zeros((len(sums), self.shape[0] * self.shape[1], 2))
         full[:, self.place] = sums
         return full.reshape(len(sums), *self.shape, 2)
@@ -211,24 +210,23 @@ class _Crossed:
         return np.stack([raw, standardised], axis=1)
 
     def gaps_by_chance(self) -> np.ndarray:
-        """(2,) 95 % quantile of the raw and standardised gap where subgroups are shuffled among images of one age
-        bin."""
+        """(2,) 95 % quantile of the raw and standardised gap over shuffles of the subgroups within age bins."""
         random, bins = np.random.default_rng(0), self.shape[1]
         members = [np.flatnonzero(self.decade == bin_code) for bin_code in range(bins)]
         shuffled, shuffled_gaps = self.subgroup.copy(), []
         for _ in range(_SHUFFLES):
             for rows in members:
                 shuffled[rows] = random.permutation(self.subgroup[rows])
-            # A shuffle within the bins leaves the number of images of every subgroup and bin as it is.
+            # A shuffle within the bins keeps the number of images in every subgroup and bin.
             cell = np.searchsorted(self.place, shuffled * bins + self.decade)
             shuffled_gaps.append(np.ptp(self.maes(cell_sums(self.values, cell))[0], axis=1))
         return np.quantile(shuffled_gaps, 0.95, axis=0)
 
     def between_equals(self, resampled: np.ndarray) -> np.ndarray:
-        """(2,) what ``gaps_by_chance`` is where people are in several images: of these, a shuffle varies too little.
+        """(2,) ``gaps_by_chance`` for people with several images, for which shuffles of images vary too little.
 
-        The MAEs vary as in replicates (times, 2, subgroups) of people, but around those that the subgroups would have
-        if each age bin had one MAE (a bootstrap of the null hypothesis; Hall and Wilson, Biometrics 1991).
+        The MAEs vary as in replicates (times, 2, subgroups) of people, but around those of subgroups with the same MAE
+        in each age bin (a bootstrap of the null hypothesis; Hall and Wilson, Biometrics 1991).
         """
         estimates = self.maes(cell_sums(self.values, self.cell))
         bin_mae = np.bincount(self.decade, self.values[:, 1]) / np.bincount(self.decade)
@@ -249,14 +247,14 @@ def _codes(names: np.ndarray, order: Sequence[str]) -> np.ndarray:
 
 
 def _people(subgroup: np.ndarray, identity: Identity) -> np.ndarray:
-    """(subgroups,) how many people are in the images of each."""
+    """(subgroups,) number of people in each."""
     return np.array(
         [count_people(select(identity, subgroup == code), n) for code, n in enumerate(np.bincount(subgroup))]
     )
 
 
 def _of_enough(resampled: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Replicates that involve all subgroups: NaN where one has fewer than ``LIMIT`` people."""
+    """Replicates over all subgroups; NaN if one has fewer than ``LIMIT`` people."""
     return resampled if people.min() >= LIMIT else np.full_like(resampled, np.nan)
 
 
@@ -279,5 +277,5 @@ def _worst(rows: dict[str, dict]) -> dict:
 
 
 def _ratio(maes: np.ndarray) -> float | None:
-    """The largest over the smallest, None where that is 0, as of wide ranges, or unknown."""
+    """The largest over the smallest; None if that is unknown or 0, as for wide ranges."""
     return float(maes.max() / maes.min()) if maes.min() > 0 else None

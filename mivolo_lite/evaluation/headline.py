@@ -20,8 +20,8 @@ class Measure:
         better: which numbers are better; empty where none is.
         value: the number as text.
         interval: its 95 % interval as text, empty where it has none.
-        of: what the number is of, where that depends on the numbers: the worst subgroup's name.
-        note: what it says, in a few words.
+        of: the name of the worst subgroup, for its measure.
+        note: explanation in a few words.
     """
 
     name: str
@@ -51,7 +51,7 @@ def headline(metrics: dict) -> Iterator[Measure]:
 
 
 def worst_subgroup(gap: dict) -> tuple[str, dict]:
-    """Name and row of the subgroup with the largest age-adjusted MAE; of the largest MAE where ages cannot be compared.
+    """Name and row of the subgroup with the largest age-adjusted MAE, or the largest raw MAE without common ages.
 
     Args:
         gap: of ``gaps``.

@@ -1,10 +1,10 @@
-"""Intervals: percentile bootstrap of any statistic of sums over images, exact ones of shares, Student's of means.
+"""Intervals: percentile bootstrap of statistics of sums over images, exact ones of shares, Student's of means.
 
-Images of one person err alike, so they say less than as many images of different people. Where identities are known,
-people are what is sampled: the bootstrap draws them with all of their images (the cluster bootstrap; Davison and
-Hinkley 1997, section 3.8), variances are of sums over people (Liang and Zeger, Biometrika 1986), and shares have the
-exact intervals of as many independent images as their variance is that of (Korn and Graubard, Survey Methodology 1998).
-Where nobody is in two images, all of them are what they are without identities, to the last bit.
+The errors of one person's images are correlated. With identities, the sampling unit is therefore the person: the
+bootstrap resamples people with all of their images (cluster bootstrap; Davison and Hinkley 1997, section 3.8),
+variances are of sums over people (Liang and Zeger, Biometrika 1986), and shares have the exact intervals of their
+effective number of independent images (Korn and Graubard, Survey Methodology 1998). If nobody is in two images, the
+results equal those without identities bit by bit.
 """
 
 import warnings
@@ -15,16 +15,16 @@ import numpy as np
 TIMES, LEVEL = 1000, 0.95
 
 LIMIT = 30
-"""Fewer images than this give no figure, and fewer people no bootstrap interval: their mean is mostly noise."""
+"""Fewest images for a figure, and fewest people for a bootstrap interval."""
 
 _ELEMENTS = 4_000_000  # sums held at once: 32 MB
-_DRAWS = 10_000  # images sampled at once: of few images, many replicates, which fit a CPU's cache
+_DRAWS = 10_000  # images sampled at once, so that they fit a CPU's cache
 
 Identity = np.ndarray | None
-"""(N,) number of the person in each image, NaN where unknown: an image of somebody else. None where all are unknown."""
+"""(N,) number of the person in each image; NaN for unknown, which counts as another person. None if all are unknown."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Maps sums (B, C, K), over the images of each of C cells of K values, to (B, ...) numbers."""
+"""Maps sums (B, C, K) of K values over the images of each of C cells to (B, ...) numbers."""
 
 
 def bootstrap_of_enough(
@@ -36,7 +36,8 @@ def bootstrap_of_enough(
 ) -> np.ndarray:
     """(2, ...) ends of the percentile bootstrap interval of a statistic, NaN for fewer than ``LIMIT`` people.
 
-    A bootstrap of few is too narrow: of one image it has no width, of three it misses the mean in 28 % of cases.
+    A bootstrap of few images is too narrow: for one image it has no width, for three it misses the mean in 28 % of
+    cases.
 
     Args:
         values, statistic, identity, cell: see ``replicates``.
@@ -49,9 +50,9 @@ def bootstrap_of_enough(
 
 
 def percentiles(resampled: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """(2, ...) what the middle share of replicates (times, ...) lies between; NaN where none has a number."""
+    """(2, ...) ends of the middle share of replicates (times, ...); NaN if all are NaN."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number is NaN, and says so itself
+        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns give NaN
         return np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
@@ -63,15 +64,15 @@ def replicates(
     seed: int = 0,
     identity: Identity = None,
 ) -> np.ndarray:
-    """(times, ...) the statistic of people resampled with replacement, each with all images.
+    """(times, ...) the statistic of people who are resampled with replacement, with all of their images.
 
-    Means, gaps between groups and averages over age bins are all functions of sums over cells, so no image is
-    touched twice in a replicate and 100,000 images take a second.
+    Means, gaps between groups and averages over age bins are all functions of sums over cells, so 100,000 images take a
+    second.
 
     Args:
-        values: (N, K) what is summed, one row an image.
+        values: (N, K) summands, one row for each image.
         statistic: of sums (B, C, K).
-        cell: (N,) from 0 to C - 1, every number at least once; one cell where None.
+        cell: (N,) from 0 to C - 1, all of which occur; None for a single cell.
         times: replicates.
         seed: of the draws.
         identity: who is in each image.
@@ -101,13 +102,13 @@ def _resampled_sums(
     for size in _batches(times, _DRAWS // images):
         draws = random.integers(0, people, (size, people)) + people * np.arange(size)[:, None]
         counts = np.bincount(draws.ravel(), minlength=size * people).reshape(size, 1, people)
-        image_counts = counts if people == images else counts[..., person]  # nobody is in two images, or somebody is
+        image_counts = counts if people == images else counts[..., person]  # whether somebody is in two images
         sums.append(np.add.reduceat(columns * image_counts, starts, axis=2).swapaxes(1, 2))
     return np.concatenate(sums)
 
 
 def _batches(count: int, at_once: int) -> list[int]:
-    """Sizes of the batches that so many are cut into, at least one in each."""
+    """Sizes of batches of at most ``at_once``, and at least 1, that add up to ``count``."""
     at_once = max(1, at_once)
     return [min(at_once, count - start) for start in range(0, count, at_once)]
 
@@ -119,10 +120,10 @@ def share_interval(hits: np.ndarray, level: float = LEVEL, identity: Identity = 
 
 
 def count_interval(hits: float, n: float, level: float = LEVEL) -> np.ndarray:
-    """(2,) ends of a share from ``hits`` of ``n``, by Clopper and Pearson (Biometrika 1934); neither need be whole.
+    """(2,) ends of a share from ``hits`` of ``n``, by Clopper and Pearson (Biometrika 1934); both may be fractional.
 
-    It holds the true share at least as often as it says, near 0 and 1 as well: none of 60 is not [0, 0] but [0, 0.06].
-    A bootstrap would draw none of 60 again and again.
+    Its coverage is at least the nominal one, also near 0 and 1: 0 of 60 gives [0, 0.06], where a bootstrap gives [0,
+    0].
     """
     from scipy.special import betaincinv
 
@@ -134,8 +135,8 @@ def count_interval(hits: float, n: float, level: float = LEVEL) -> np.ndarray:
 def paired_share_interval(difference: np.ndarray, level: float = LEVEL, identity: Identity = None) -> np.ndarray:
     """(2,) ends of the mean of (N,) differences of two hits, each -1, 0 or 1 (Agresti and Min, 2005).
 
-    Half a person is added to each of the four outcomes, so that two models that never differ are not certain to. See
-    ``design_effect`` for people in several images.
+    Half a person is added to each of the four outcomes, so that the interval of two models that never differ has a
+    width. See ``design_effect`` for people in several images.
     """
     from scipy.special import ndtri
 
@@ -149,7 +150,7 @@ def paired_share_interval(difference: np.ndarray, level: float = LEVEL, identity
 
 
 def half_width(values: np.ndarray, level: float = LEVEL, identity: Identity = None) -> float:
-    """Half of Student's interval of the mean of (N,) numbers; NaN of one person."""
+    """Half the width of Student's interval of the mean of (N,) numbers; NaN for one person."""
     from scipy.special import stdtrit
 
     values = _one_a_person(values, identity)
@@ -158,15 +159,15 @@ def half_width(values: np.ndarray, level: float = LEVEL, identity: Identity = No
 
 
 def design_effect(deviations: np.ndarray, identity: Identity, level: float = LEVEL) -> float:
-    """By how much a mean's variance is larger since people are in several images (Kish, 1965); 1 where nobody is.
+    """Inflation of a mean's variance by people with several images (Kish, 1965); 1 if there are none.
 
-    Counts of images that are divided by it are those of independent images (Rao and Scott, Biometrics 1992). As the
-    variance is itself estimated from so many people, it is larger by what Student's intervals of so many are wider
-    (Korn and Graubard, Survey Methodology 1998). Where all deviations are 0, as of a share of 0 or 1, nothing says how
-    alike the images of a person are: they count as one.
+    Counts of images divided by it are the effective counts of independent images (Rao and Scott, Biometrics 1992). The
+    variance is itself estimated, so it is enlarged by the ratio of Student's to normal quantiles (Korn and Graubard,
+    Survey Methodology 1998). If all deviations are 0, as for a share of 0 or 1, the correlation cannot be estimated,
+    and the images of a person count as one.
 
     Args:
-        deviations: (N,) of the images from their mean, each times its weight in the estimate.
+        deviations: (N,) deviations of the images from the mean, times their weights in the estimate.
         identity: who is in each image.
         level: of the interval.
     """
@@ -186,9 +187,9 @@ def design_effect(deviations: np.ndarray, identity: Identity, level: float = LEV
 
 
 def _one_a_person(values: np.ndarray, identity: Identity) -> np.ndarray:
-    """(people,) numbers whose mean is that of (N,) values, and varies as it does where people are sampled.
+    """(people,) numbers whose mean is that of (N,) values, with the variance of sampling people.
 
-    What is beyond the mean are the sums over each person's deviations (the linearised mean, as surveys have it).
+    They are the mean plus the sum of each person's deviations (the linearised mean of survey statistics).
     """
     people = count_people(identity, len(values))
     if people == len(values):
@@ -198,7 +199,8 @@ def _one_a_person(values: np.ndarray, identity: Identity) -> np.ndarray:
 
 
 def people_of(identity: Identity, images: int) -> np.ndarray:
-    """(images,) who is in each image, from 0 on without a gap; the images' own numbers where nobody is in two."""
+    """(images,) index of the person in each image, from 0 on without gaps; the image's own index if nobody is in
+    two."""
     if identity is not None:
         people, person = np.unique(identity, return_inverse=True, equal_nan=False)
         if len(people) < images:
@@ -207,41 +209,41 @@ def people_of(identity: Identity, images: int) -> np.ndarray:
 
 
 def count_people(identity: Identity, images: int) -> int:
-    """How many people are in so many images."""
+    """The number of people in ``images`` images."""
     return images if identity is None else len(np.unique(identity, equal_nan=False))
 
 
 def people_entry(identity: Identity, images: int) -> dict[str, int]:
-    """``people``, which stands next to ``n``; nothing where no identity is known."""
+    """The entry ``people`` next to ``n``; empty without identities."""
     return {} if identity is None else {"people": count_people(identity, images)}
 
 
 def select(identity: Identity, images: np.ndarray) -> Identity:
-    """Who is in some of the images."""
+    """The identities of a subset of the images."""
     return None if identity is None else identity[images]
 
 
 def counted(*columns: np.ndarray) -> np.ndarray:
-    """(N, 1 + K) values whose first is 1 for every image, so that the first sum is their number."""
+    """(N, 1 + K) values with a leading column of ones, so that the first sum is the number of images."""
     return np.stack([np.ones(len(columns[0])), *columns], axis=1)
 
 
 def means(sums: np.ndarray) -> np.ndarray:
-    """(..., K) means from (..., 1 + K) sums of ``counted`` values; NaN of nothing."""
+    """(..., K) means from (..., 1 + K) sums of ``counted`` values; NaN for no images."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., 1:] / sums[..., :1]
 
 
 def cell_sums(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """(1, C, K) the sums of the images themselves, as ``replicates`` sums those of people who are resampled."""
+    """(1, C, K) the sums over the images themselves, in the form of those in ``replicates``."""
     return np.stack([np.bincount(cell, column) for column in values.T], axis=-1)[None]
 
 
 def finite_or_none(value: float) -> float | None:
-    """A figure as JSON has it."""
+    """A figure for JSON: None for NaN."""
     return float(value) if np.isfinite(value) else None
 
 
 def as_pair(interval: np.ndarray) -> list[float] | None:
-    """An interval (2,) as JSON has it."""
+    """An interval (2,) for JSON: None for NaN."""
     return None if np.isnan(interval).any() else [float(end) for end in interval]

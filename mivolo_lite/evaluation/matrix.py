@@ -1,4 +1,4 @@
-"""Every checkpoint against every data set: a matrix of errors, with the whole evaluation of each pair behind it."""
+"""Evaluates every checkpoint on every data set: a matrix of errors, with links to the evaluation of each pair."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ _SHARES = {
         MetricName("mean relative degradation on corrupted images", LOWER, "+.1%"), "degradation_n",
     ),
 }  # fmt: skip
-"""Further tables of the page, where any pair has the figure, and the name of its number of images."""
+"""Further tables of the page, if any pair has the figure, and the key of its number of images."""
 
 _LEAD = (
     "Rows are checkpoints, columns data sets; more colour is worse. Intervals hold 95 % of bootstrap samples of the "
@@ -71,8 +71,8 @@ def evaluate_all(
         that is not ``none``, and the ``folder`` of its results.
 
     Raises:
-        UserError: before anything is evaluated, where a folder is missing or given twice, or a checkpoint is damaged,
-            does not take the ``inputs``, or finds no image in a data set; and as ``evaluate``.
+        UserError: before any evaluation, if a folder is missing or given twice, or a checkpoint is damaged, does not
+            take the ``inputs``, or a data set has no image for it; and as ``evaluate``.
     """
     out = Path(out)
     names, sets = short_names(checkpoints, "--checkpoint", r"/best/*$"), short_names(data, "--data")
@@ -104,7 +104,7 @@ def evaluate_all(
 
 
 def _rows(name: str, checkpoint: str, data: Mapping[str, str], out: Path, **options: Any) -> list[dict[str, Any]]:
-    """Evaluate a checkpoint on every data set, by their names: a row for each of the inputs that it is shown."""
+    """Evaluate a checkpoint on every data set, by their names: one row for each of the ``inputs``."""
     cells_by_inputs: dict[str | None, dict[str, Any]] = {}
     for data_name, folder in data.items():
         pair = f"{name}_on_{data_name}"
@@ -121,9 +121,9 @@ def _rows(name: str, checkpoint: str, data: Mapping[str, str], out: Path, **opti
 
 
 def _require_usable(checkpoint: str, indices: Sequence[ShardIndex], inputs: str | None) -> None:
-    """Raise UserError where a checkpoint is damaged, does not take the ``inputs``, or finds no image in a data set.
+    """Raise UserError if a checkpoint is damaged, does not take the ``inputs``, or a data set has no image for it.
 
-    It is loaded once more for this: seconds, where the last of several would fail hours later.
+    Loading it takes seconds, and the evaluation of the last checkpoint might otherwise fail after hours.
     """
     model_inputs = Estimator.load(checkpoint).inputs
     read_input_sets(inputs, model_inputs, checkpoint)
@@ -154,7 +154,7 @@ def _mark(cell: dict) -> str:
 
 
 def _notes(matrix: dict) -> list[str]:
-    """What the mark means, where there is one, and what else makes errors no measure of a model."""
+    """The meaning of the mark, if there is one, and other reasons why errors do not measure a model."""
     cells = [(f"{row['checkpoint']} on {name}", cell) for row in matrix["rows"] for name, cell in row["cells"].items()]
     marked = [_MARKED] if any(_mark(cell) for _, cell in cells) else []
     others = [(name, cell | {"trained_on": False}, cell.get("tta", "none")) for name, cell in cells]

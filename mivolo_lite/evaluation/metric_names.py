@@ -1,4 +1,4 @@
-"""What the metrics that evaluations are compared by are called, which numbers are better, and how they are written."""
+"""Titles, better directions and number formats of the metrics."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class MetricName:
 
     @property
     def heading(self) -> str:
-        """The title at the head of a section or at the beginning of a row."""
+        """The title with a capital letter, for headings and rows."""
         return self.title[0].upper() + self.title[1:]
 
 

@@ -12,13 +12,13 @@ from mivolo_lite.labels import GENDERS
 METRICS_FILE = "metrics.json"
 
 SHOWN = 3
-"""Unreadable images that are named; the rest are counted."""
+"""Most unreadable images that are named; all are counted."""
 
 Names = Sequence[str | None]
 """(N,) names of subgroups or genders, None where unknown."""
 
 _TOLERANCE = 1e-6
-"""MiVOLO counts an error of exactly n years as within n, rounding included."""
+"""Tolerance of rounding: an error of exactly n years counts as within n, as in MiVOLO."""
 
 
 def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def age_errors(age: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
 
 
 def within(errors: np.ndarray, years: float) -> np.ndarray:
-    """(N,) bool: errors of at most so many years; False for NaN."""
+    """(N,) bool: errors of at most ``years``; False for NaN."""
     return np.abs(errors) <= years + _TOLERANCE
 
 
@@ -41,22 +41,22 @@ def gender_correct(female: np.ndarray, gender: Names) -> np.ndarray:
 
 
 def is_gender_known(female: np.ndarray, gender: Names) -> np.ndarray:
-    """(N,) bool: where both the probability of ``F`` and the truth are known."""
+    """(N,) bool: both the probability of ``F`` and the truth are known."""
     return ~np.isnan(female) & has_name(gender)
 
 
 def female_of(gender: Names) -> np.ndarray:
-    """(N,) bool: whose true gender is ``F``."""
+    """(N,) bool: the true gender is ``F``."""
     return np.array(gender, dtype=object) == "F"
 
 
 def has_name(names: Iterable[str | None]) -> np.ndarray:
-    """(N,) bool: which names are known."""
+    """(N,) bool: the name is known."""
     return np.array([name is not None for name in names], dtype=bool)
 
 
 def masks_by_name(names: Names, order: Callable[[str], Any]) -> dict[str, np.ndarray]:
-    """(N,) bool for each name that is known, in this order: which rows have it."""
+    """(N,) bool for each known name, sorted by ``order``: the rows with this name."""
     labels = np.array(names, dtype=object)
     return {name: labels == name for name in sorted({name for name in names if name is not None}, key=order)}
 
@@ -79,7 +79,7 @@ def epsilon_error(predictions: Predictions) -> dict[str, float | int]:
     """``epsilon_error`` over the ``epsilon_n`` samples whose age has a standard deviation; empty where none has.
 
     ChaLearn LAP 2015: the mean of 1 - exp(-(estimate - mean)^2 / 2 std^2) over the images, from 0 (best) to 1. A
-    missing estimate counts 1. So does, of an age on which all opinions agree (std 0), any other estimate: the limit.
+    missing estimate counts 1. If all opinions agree (std 0), any other estimate counts 1 as well.
     """
     if predictions.age_std is None:
         return {}
@@ -129,9 +129,10 @@ def task_scores(metrics: dict) -> list[tuple[str, str, float, int]]:
 
 
 def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
-    """(N,) the ten years that each true age lies in, ``"20-29"``; None where unknown.
+    """(N,) the ten-year bin of each true age, such as ``"20-29"``; None where unknown.
 
-    A range lies where its middle does. One of more than ten years, as 70 or older, is a bin of its own, ``"70-100"``.
+    A range counts by its middle. A range of more than ten years, such as 70 or older, is a bin of its own,
+    ``"70-100"``.
     """
     is_known = ~np.isnan(age_lo)
     lo, hi = (np.nan_to_num(ages).astype(np.int64) for ages in (age_lo, age_hi))
@@ -143,7 +144,7 @@ def ten_year_bin(age_lo: np.ndarray, age_hi: np.ndarray) -> list[str | None]:
 
 
 def evaluate_predictions(predictions: Predictions) -> dict:
-    """All metrics, as they go to ``metrics.json``; samples without an estimate are left out.
+    """The metrics of ``metrics.json`` without intervals; samples without an estimate are left out.
 
     Returns:
         ``n``, ``mae``, ``cs5``, ``bias``, ``gender_accuracy`` with ``gender_n``, ``baseline_mae`` (of always answering
@@ -178,8 +179,8 @@ def evaluate_predictions(predictions: Predictions) -> dict:
 
 
 def validation_error(metrics: dict, unlearnt: Collection[str] = ()) -> float:
-    """The error by which training keeps the best weights: the MAE in years; without ages, 1 minus the mean accuracy
-    of all other tasks, infinite where none is measured. A score of what nothing taught does not count."""
+    """The error that selects the best weights in training: the MAE in years; without ages, 1 minus the mean accuracy of
+    all other tasks, infinite if none is measured. Tasks that were not trained do not count."""
     if metrics["mae"] is not None and "age" not in unlearnt:
         return metrics["mae"]
     accuracies = [
@@ -204,6 +205,6 @@ def _by(errors: np.ndarray, names: Names, order: Callable[[str], Any]) -> dict[s
 
 
 def by_number(name: str) -> tuple[int, str]:
-    """Sorts ``"100-109"`` behind ``"20-29"``, and names without a number by letter."""
+    """Sort key that puts ``"100-109"`` after ``"20-29"``, and names without a number in alphabetical order."""
     start = name.split("-")[0]
     return int(start) if start.isdecimal() else 0, name

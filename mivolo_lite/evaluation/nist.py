@@ -33,10 +33,10 @@ _REACH = 10  # challenge ages of a curve, in years above the legal age
 
 
 def nist_measures(predictions: Predictions) -> dict[str, dict]:
-    """The measures that a set of images allows, each with ``value``, ``interval``, ``n`` and ``cells``.
+    """NIST's measures of a set of images, each with ``value``, ``interval``, ``n`` and ``cells``.
 
-    ``value`` is None for fewer than ``LIMIT`` images, and where one of the cells that NIST averages is empty. Of fewer
-    than ``LIMIT`` people an MAE has no ``interval``.
+    ``value`` is None for fewer than ``LIMIT`` images, or if one of the cells that NIST averages is empty. An MAE over
+    fewer than ``LIMIT`` people has no ``interval``.
 
     * ``mae_18_30``: mean of 26 MAEs, 2 genders x the single years 18 to 30.
     * ``challenge_25_fpr``: share of 17-year-olds with an estimate of 25 or more, mean over gender x group.
@@ -68,10 +68,10 @@ def nist_measures(predictions: Predictions) -> dict[str, dict]:
 
 
 def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
-    """A generalisation that is not NIST's: what a rule "estimated at T or above passes" does, for a legal age L.
+    """Error rates of the rule "an estimate of T or more passes", for a legal age L. This generalisation is not NIST's.
 
     Args:
-        predictions: with exact ages or ranges; a range that L splits is in neither part.
+        predictions: with exact ages or ranges; a range that contains L is in neither part.
         legal_age: L in years.
 
     Returns:
@@ -99,14 +99,14 @@ def threshold_curve(predictions: Predictions, legal_age: int) -> dict:
 
 
 def _within(age: np.ndarray, first: int, last: int) -> np.ndarray:
-    """(N,) bool: at least ``first`` years old and not yet ``last + 1``."""
+    """(N,) bool: from ``first`` to below ``last + 1`` years old."""
     return (age >= first) & (age < last + 1)
 
 
 def _average(
     value: np.ndarray, use: np.ndarray, cell: Sequence | np.ndarray, required: list | None, identity: Identity
 ) -> dict:
-    """The mean over cells of the mean value in each; ``required`` cells must all occur; None for those that do."""
+    """The mean over cells of their mean values. All ``required`` cells must occur; None for no requirement."""
     rows = [row for row in np.flatnonzero(use).tolist() if cell[row] is not None]
     names = [cell[row] for row in rows]
     cell_names = sorted(set(names), key=str)
@@ -129,28 +129,28 @@ def _average(
 
 
 def _share_interval(share: float, n: np.ndarray, effect: float) -> np.ndarray:
-    """(2,) ends of a mean over cells of the shares in each, of n (C,) images: exact for one cell of different people.
+    """(2,) ends of the mean over cells of the shares in n (C,) images each: exact for one cell of different people.
 
-    A mean over cells of unequal size varies as a share of fewer images does: of the harmonic mean of n, times C; and
-    of fewer again by the ``design_effect`` of people in several images.
+    The effective number of images is C times the harmonic mean of n, divided by the ``design_effect`` of people in
+    several images.
     """
     images = len(n) ** 2 / np.sum(1 / n)
     return count_interval(share * images / effect, images / effect)
 
 
 def _mean_of_means(sums: np.ndarray) -> np.ndarray:
-    """(B,) mean over the cells; a cell that a replicate happens to miss is left out of it."""
+    """(B,) mean over the cells; cells without images in a replicate are left out."""
     mean = means(sums)[..., 0]
     is_present = ~np.isnan(mean)
     return np.where(is_present, mean, 0).sum(axis=1) / is_present.sum(axis=1)
 
 
 def _rates(hits: np.ndarray, use: np.ndarray, identity: Identity) -> dict:
-    """The share of hits by threshold.
+    """The shares of hits by threshold.
 
     Args:
         hits: (T, N) bool.
-        use: the images that count, (N,) or by threshold (T, N).
+        use: bool, the images that count, (N,) or by threshold (T, N).
         identity: who is in each image.
     """
     rows = [

@@ -1,4 +1,4 @@
-"""The plots of an evaluation: each is there only where it has something to show."""
+"""The plots of an evaluation; those without data are left out."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -16,7 +16,7 @@ from mivolo_lite.wording import percent
 
 
 def age_plots(metrics: dict, predictions: Predictions) -> Iterator[Plot]:
-    """Errors of age: of every estimate, by age bin, and cumulative."""
+    """Age errors: of every estimate, by age bin, and cumulative."""
     if not metrics["n"]:
         return
     errors = age_errors(predictions.age, predictions.age_lo, predictions.age_hi)
@@ -73,7 +73,7 @@ def gender_plots(gender: dict | None) -> Iterator[Plot]:
 
 
 def confidence_plots(metrics: dict) -> Iterator[Plot]:
-    """Whether the model knows how uncertain it is."""
+    """Plots of the model's uncertainty against its errors."""
     for kind, unit in (("age", "MAE in years"), ("gender", "share of wrong genders")):
         curve = metrics["risk_coverage"][kind]
         if curve:
@@ -88,7 +88,7 @@ def confidence_plots(metrics: dict) -> Iterator[Plot]:
 
 
 def verification_plots(verification: Mapping[str, dict | None]) -> Iterator[Plot]:
-    """ROC of whether two images show one person."""
+    """ROC curve of face verification."""
     for name, pairs in verification.items():
         if pairs:
             caption = f"Whether two images show one person ({name}): ROC, AUC {pairs['auc']:.3f}"
@@ -105,7 +105,7 @@ def threshold_plots(thresholds: list[dict]) -> Iterator[Plot]:
 
 
 def robustness_plots(robustness: dict) -> Iterator[Plot]:
-    """MAE against strength, one small plot for each corruption, all to one scale."""
+    """MAE against strength, one small plot for each corruption, with a common scale."""
     highest = [mae for row in robustness["mae"].values() for mae in row]
     highest += [interval[1] for row in robustness["mae_interval"].values() for interval in row if interval]
     top = 1.05 * max(highest) or 1
@@ -143,7 +143,7 @@ def _hexbin(ax: Axes, p: Predictions) -> None:
     ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     bar = ax.figure.colorbar(bins, ax=ax, label="images", shrink=0.8, format="%d")
     bar.set_ticks([tick for tick in ticks if tick <= bins.norm.vmax])
-    bar.minorticks_off()  # below a hundred images their labels would be formulas, and wider than the plot
+    bar.minorticks_off()  # below a hundred images, matplotlib's labels are formulas, which are wider than the plot
     bar.outline.set_visible(False)
 
 

@@ -1,4 +1,4 @@
-"""Running a model over every sample of a data set, each exactly once at any world size."""
+"""Runs a model over every sample of a data set, each exactly once at any world size."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from mivolo_lite.tasks import Task
 
 
 class Interrupted(Exception):
-    """The process must end before an evaluation is done."""
+    """The process must end before the evaluation is complete."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An estimator with the samples that it is run over, by all ranks together.
+    """An estimator and the samples that all ranks together run it over.
 
     Attributes:
         estimator: on the accelerator's device when it is run.
         index: the data.
-        accelerator: joins the ranks.
-        input_sets: what the estimator is shown, of ``face`` and ``body``, by the name of the result.
+        accelerator: of the ranks.
+        input_sets: the inputs that the estimator gets, of ``face`` and ``body``, by the name of the result.
     """
 
     estimator: Estimator
@@ -60,7 +60,7 @@ def predict(
     """The predictions for every sample from all inputs of the estimator; see ``predict_each``.
 
     Raises:
-        UserError: likewise, or no sample has what it looks at.
+        UserError: likewise, or no sample has such an image.
         Interrupted: likewise.
     """
     evaluator = Evaluator(estimator, index, accelerator, {None: estimator.inputs})
@@ -72,7 +72,7 @@ def predict(
 
 
 def no_image(index: ShardIndex, inputs: Sequence[str], model: str = "the model") -> str:
-    """An error of a data set in which no sample has an image that a model looks at."""
+    """The error for a data set in which no sample has an image for the model."""
     return f"{index.folder}: no sample has a {' or a '.join(inputs)}, which is all that {model} looks at"
 
 
@@ -83,13 +83,13 @@ def predict_each(
     """Run the estimator over the index, once for each set of inputs. Every rank gets all predictions.
 
     Args:
-        evaluator: what is run over what.
+        evaluator: the model and the data.
         loader: reads every sample of the index once over all ranks, with all images of the input sets.
-        should_stop: asked before every batch, by all ranks; its answer is the same on all of them.
+        should_stop: called before every batch; returns the same on all ranks.
 
     Raises:
-        UserError: the estimates are no numbers.
-        Interrupted: ``should_stop`` said so.
+        UserError: an estimate is not finite.
+        Interrupted: ``should_stop`` returned True.
     """
     estimator, index, input_sets = evaluator.estimator, evaluator.index, evaluator.input_sets
     tasks = [task for task in estimator.tasks if task.kind != "embedding" or index.num_identities]
@@ -113,7 +113,7 @@ def predict_each(
 
 
 def gender_logit(estimator: Estimator, output: dict[str, Tensor]) -> Tensor:
-    """(B,) float32 log odds of ``F``, by the calibrated temperature; 0 for all where the card has no gender."""
+    """(B,) float32 log odds of ``F`` with the calibrated temperature; 0 if the model has no gender."""
     logits = estimator.gender_logits(output)
     if logits is None:
         return torch.zeros(len(output["age"]), device=output["age"].device)
@@ -131,7 +131,7 @@ def raw_outputs(
         description: of the progress bar.
     """
     estimator, accelerator = evaluator.estimator.eval(), evaluator.accelerator
-    hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
+    hidden = None if accelerator.is_main_process else True  # None: only on a terminal
     batches = to_device(loader, accelerator.device)
     for batch in tqdm(batches, description, len(loader), leave=False, unit="batch", disable=hidden):
         for name, images in evaluator.input_sets.items():

@@ -1,4 +1,4 @@
-"""The predictions of a model for every sample of a data set, and the CSV that holds them."""
+"""The predictions of a model for every sample of a data set, and their CSV."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from mivolo_lite.labels import GENDERS, IDENTITY
 PREDICTIONS_FILE = "predictions.csv"
 
 _EXTRA = {"age_spread": "spread", "age_lower": "lower", "age_upper": "upper"}
-"""Columns of the CSV that not every model has, and where they come from."""
+"""Optional columns of the CSV, and the attributes of ``Predictions`` that they hold."""
 
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """The answers of a model for one task, and the truth.
+    """The outputs of a model for one task, and the truth.
 
     Attributes:
         kind: of the task.
-        answer: (N,) index of the likeliest class, or the number.
+        answer: (N,) index of the most probable class, or the number.
         truth: (N,) likewise, NaN where unknown.
     """
 
@@ -36,7 +36,7 @@ class TaskAnswers:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The embeddings of all samples, and the persons in them.
+    """The embeddings of all samples, and their identities.
 
     Attributes:
         vector: (N, E) float32, NaN where the sample has none of the images shown.
@@ -54,7 +54,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Estimates and truth, one row a sample, in the order of the index.
+    """Estimates and truth, one row for each sample, in the order of the index.
 
     Attributes:
         key: (N,) sample keys.
@@ -103,7 +103,7 @@ class Predictions:
         return int(np.isnan(self.age).sum())
 
     def true_age(self, row: int) -> str:
-        """A row's age as the CSV has it: a number, ``lo;hi``, or nothing where it is unknown."""
+        """A row's age in the CSV: a number, ``lo;hi``, or empty if unknown."""
         lo, hi = self.age_lo[row], self.age_hi[row]
         if np.isnan(lo):
             return ""
@@ -112,12 +112,12 @@ class Predictions:
 
 def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
     """``key,age,age_pred,gender,gender_prob,group``: true age (a range as ``lo;hi``), estimate, true gender, estimated
-    probability of ``F``, true group; what is unknown or not estimated is empty. Then, where the model says so much,
-    ``age_spread``, the standard deviation of its distribution, and ``age_lower,age_upper``, its age interval, in years;
-    and, where samples have one, ``identity``, the number of the person, never a name.
+    probability of ``F``, true group; unknown values are empty. Optional columns are ``age_spread``, the standard
+    deviation of the distribution, ``age_lower,age_upper``, the age interval, in years, and ``identity``, the number of
+    the person, never a name.
 
     Args:
-        columns: estimates for the same samples. The columns that are about one with a name end in ``_name``.
+        columns: estimates for the same samples by the name of the inputs, which is the suffix of their columns.
         path: the file.
     """
     truth = next(iter(columns.values()))
@@ -141,7 +141,7 @@ def write_csv(columns: Mapping[str | None, Predictions], path: Path) -> None:
 
 
 def read_csv(path: Path) -> dict[str | None, Predictions]:
-    """Read a file of ``write_csv``, to the digits that it has. Raises UserError for any other file."""
+    """Read a file of ``write_csv``, with its rounding. Raises UserError for any other file."""
     rows, titles = _read_rows(path)
     names = [title.removeprefix("age_pred") for title in titles if title.startswith("age_pred")]
     needed = {"key", "age", "gender", "group"} | {f"gender_prob{name}" for name in names}
@@ -186,7 +186,7 @@ def _identities(rows: list[dict[str, str]], path: Path) -> np.ndarray:
 def _read_rows(path: Path) -> tuple[list[dict[str, str]], Sequence[str]]:
     """The rows of a CSV by their columns, and the names of these."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel adds a mark when it saves one
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel adds a byte order mark
             reader = csv.DictReader(file)
             return list(reader), reader.fieldnames or []
     except OSError as error:

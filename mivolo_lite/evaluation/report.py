@@ -43,7 +43,7 @@ def write_report(
 
     Args:
         results: of the same images.
-        about: what was evaluated: facts by name.
+        about: facts about the model and the data by name.
         out: an existing folder.
         files: names of the results in it, to link to.
         form: of the plots' files, one of ``plot_folder.FORMATS``.

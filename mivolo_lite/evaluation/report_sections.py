@@ -37,16 +37,14 @@ _NIST = "As NIST FATE defines them, with the groups of this data set in place of
 
 @dataclass(frozen=True)
 class Result:
-    """What a report shows of one input of the model.
+    """The content of a report about one input of the model.
 
     Attributes:
         name: of the input, None where there is only one.
         metrics: from ``summarise``.
-        predictions: what they are of.
-        faces: ``data:`` addresses of the images of ``worst_rows``, empty text for a missing one; none at all to show
-            none.
-        corrupted: addresses of an image as it is, under ``clean``, and of what every corruption makes of it; empty to
-            show none.
+        predictions: the predictions that the metrics are of.
+        faces: ``data:`` addresses of the images of ``worst_rows``, an empty text for a missing one; or empty.
+        corrupted: addresses of an image under ``clean``, and of its corrupted versions by corruption; or empty.
     """
 
     name: str | None
@@ -64,11 +62,11 @@ def worst_rows(predictions: Predictions, count: int = WORST) -> np.ndarray:
 
 
 def sections(result: Result, folded: bool = False) -> Iterator[Section]:
-    """Those that have anything to show.
+    """The sections with content.
 
     Args:
         result: of one input.
-        folded: whether a narrow screen shows the titles alone, also of the first ones.
+        folded: whether a narrow screen shows only the titles, also of the first sections.
     """
     candidates = (*_errors(result, folded), *_confidence(result), *_robustness(result), *_largest(result, folded))
     return (section for section in candidates if section.blocks)
@@ -111,7 +109,7 @@ def _largest(result: Result, folded: bool) -> Iterator[Section]:
 
 
 def _plots(result: Result, plots: Iterable[Plot], small: bool = False) -> list[Plots]:
-    """A block of plots, their files named after the input as well; nothing without plots."""
+    """A block of plots, with the input in their file names; empty without plots."""
     end = "" if result.name is None else f"_{result.name}"
     named = [replace(plot, name=f"{plot.name}{end}") for plot in plots]
     return [Plots(named, small)] if named else []
@@ -140,7 +138,7 @@ def _about(robustness: dict) -> str:
 
 
 def _corrupted(result: Result) -> list[Cards]:
-    """One image as the model sees it, as it is and at strengths 1, 3 and 5."""
+    """One image as the model sees it, clean and at strengths 1, 3 and 5."""
     cards = [
         Card([Image(face) for face in faces[::2] if face], name if name == "clean" else f"{name}, strengths 1, 3, 5")
         for name, faces in result.corrupted.items()

@@ -57,7 +57,7 @@ def age_group_table(classes: dict | None) -> Table | None:
 
 
 def nist_table(nist: dict) -> Table | None:
-    """NIST's measures, where there is any."""
+    """NIST's measures, if there are any."""
     if not any(row["n"] for row in nist.values()):
         return None
     return Table(("", "n", "bins", "value"), [_nist_row(name, row) for name, row in nist.items()])
@@ -92,7 +92,7 @@ def _notes(gap: dict) -> list[str]:
 
 
 def _count(row: dict) -> int | Cell:
-    """The images, and of how many people they are where that is known."""
+    """The number of images, and of people if they are known."""
     return Cell(str(row["n"]), f"of {row['people']} people") if "people" in row else row["n"]
 
 

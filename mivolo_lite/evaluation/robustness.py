@@ -7,13 +7,13 @@ It is summarised by the mean relative degradation: the mean over corruptions and
 where both MAEs are of the same samples. (ImageNet-C's mean corruption error divides by another model's errors instead,
 Hendrycks and Dietterich, ICLR 2019.) Its limits:
 
-* It is relative to the model's own clean error: of two models that are equally bad in the dark, the one that is worse
-  by day degrades less. Read it beside the clean MAE, and compare the MAEs themselves between models.
-* It is saturated: a model that always gives one age has 0.
-* The strengths are chosen, not measured anywhere: it says which of two models is more robust, and against what, not
-  what to expect of a given camera.
-* The corruptions are applied to images at the model's resolution, already cut out: what a worse photograph does to
-  the detector that cuts them is not in it. A body whose face was blacked out when it was cut has none to cover.
+* It is relative to the model's clean error: of two models with the same MAE on dark images, the one with the larger
+clean MAE degrades less. Also compare the MAEs themselves between models.
+* A model that always returns the same age has 0.
+* The strengths were not measured on cameras: it compares the robustness of models, and does not predict errors of a
+given camera.
+* The corruptions are applied to crops at the model's resolution, so they do not affect the face detector. A body whose
+face was blacked out in packing has none to cover.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,22 +51,22 @@ from mivolo_lite.shards.sample_ref import SampleRef
 
 CELLS = tuple(product(CORRUPTIONS, range(SEVERITIES)))
 VERSIONS = 1 + len(CELLS)
-"""Of every sample: as it is, and under every corruption at every strength."""
+"""Versions of every sample: clean, and every corruption at every strength."""
 
 _SEED = 0
 
 
 class CorruptedDataset(ShardDataset):
-    """Reads batches in which every sample comes in all its ``VERSIONS``, one after another, the clean one first.
+    """Reads batches of all ``VERSIONS`` of each sample in a row, the clean one first.
 
-    Each image is decoded and letterboxed once. The versions take 23 ms of one CPU an image of 112 px, 86 ms of 224 px:
-    a GPU waits for its workers.
+    Each image is decoded and letterboxed once. The versions of an image take 23 ms of one CPU at 112 px and 86 ms at
+    224 px, so a GPU waits for the workers.
     """
 
     index: ShardIndex
 
     def buffers(self, *count: int) -> dict[str, np.ndarray]:
-        """Memory for the images of so many samples, in all versions."""
+        """Memory for all versions of the images of ``count`` samples."""
         return super().buffers(*count[:-1], count[-1] * VERSIONS)
 
     def arrays(
@@ -89,10 +89,9 @@ class CorruptedDataset(ShardDataset):
         return Images(buffer[: count * VERSIONS].transpose(0, 3, 1, 2), rows.flatten())
 
     def to_cover(self, name: str, sample: int) -> str:
-        """The region of a sample's image that holds the face, as ``corrupt`` takes it.
+        """The region of a sample's image that contains the face, for ``corrupt``.
 
-        Packing blacks the face out of a body wherever it knows it. A body without a face may show one that no box was
-        given for, at its top.
+        Packing blacks out known faces in bodies. A body without a face crop may show a face without a box, at its top.
         """
         if name == "face":
             return "all"
@@ -100,7 +99,7 @@ class CorruptedDataset(ShardDataset):
 
 
 class SubsetSampler(EvalSampler):
-    """An ``EvalSampler`` of these samples alone."""
+    """An ``EvalSampler`` of a subset of the samples."""
 
     def __init__(self, subset: np.ndarray, batch_size: int, rank: int, world_size: int):
         super().__init__(len(subset), batch_size, rank, world_size)
@@ -112,9 +111,9 @@ class SubsetSampler(EvalSampler):
 
 
 def choose(index: ShardIndex, inputs: Sequence[str], count: int | None) -> np.ndarray:
-    """(count,) samples of known age that have any of the inputs, sampled at random but always the same, rising.
+    """(count,) random samples with a known age and any of the inputs, sorted, and the same in every call.
 
-    All of them where ``count`` is None or there are fewer. Raises UserError where there is none.
+    All of them if ``count`` is None or there are fewer. Raises UserError if there are none.
     """
     candidates = np.flatnonzero(index.has_image(inputs) & ~np.isnan(index.columns["age_lo"]))
     if not len(candidates):
@@ -129,13 +128,13 @@ def measure_robustness(
     """Run the estimator over all versions of the samples. Every rank gets the whole result.
 
     Args:
-        evaluator: what is run over what.
-        samples: numbers of the samples, as ``choose`` gives them.
-        batch: images of one forward pass, filled with whole samples.
+        evaluator: the model and the data.
+        samples: numbers of the samples, from ``choose``.
+        batch: largest number of images in a forward pass, which has all versions of a sample.
         workers: decoding processes.
 
     Returns:
-        What ``degradation`` gives, by the names of ``input_sets``.
+        The results of ``degradation`` by the names of ``input_sets``.
     """
     estimator, index, input_sets = evaluator.estimator, evaluator.index, evaluator.input_sets
     dataset = CorruptedDataset(index, evaluator.inputs, estimator.card.image_size)
@@ -159,7 +158,7 @@ def _errors(rows: list[tuple[np.ndarray, np.ndarray]], index: ShardIndex) -> tup
 
 
 def degradation(errors: np.ndarray, identity: Identity = None) -> dict | None:
-    """The mean relative degradation, as defined above, with what it is made of.
+    """The mean relative degradation, as defined above, and its components.
 
     Args:
         errors: (N, VERSIONS) signed errors in years, the clean one first; samples with NaN are left out.
@@ -168,8 +167,8 @@ def degradation(errors: np.ndarray, identity: Identity = None) -> dict | None:
     Returns:
         ``samples``, ``clean_mae``, ``mean_relative_degradation`` and by corruption ``mae`` at each strength and
         ``relative_degradation``, its mean over the strengths; each with a 95 % bootstrap ``..._interval``, for which
-        people are sampled with all versions of their samples, None for fewer than ``LIMIT``. ``strengths`` says what
-        they were. None without samples; degradations are None where the clean error is 0.
+        people are resampled with all versions of their samples, None for fewer than ``LIMIT``. ``strengths`` has their
+        parameters. None without samples; degradations are None if the clean error is 0.
     """
     is_known = ~np.isnan(errors).any(axis=1)
     errors, identity = errors[is_known], select(identity, is_known)

@@ -1,4 +1,4 @@
-"""Names by which a reader tells folders apart."""
+"""Short names that distinguish folders."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from mivolo_lite.errors import UserError
 
 
 def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list[str]:
-    """A name for each folder: its last two parts, or as many more as it takes to tell them apart."""
+    """A name for each folder: its last two parts, or more if needed to distinguish them."""
     paths = [re.findall(r"[\w.-]*\w[\w.-]*", re.sub(dropped, "", folder)) or ["data"] for folder in folders]
     for depth in range(2, max(map(len, paths)) + 2):
         names = ["-".join(path[-depth:]) for path in paths]
@@ -17,10 +17,10 @@ def short_names(folders: Sequence[str], option: str, dropped: str = "$") -> list
 
 
 def distinct_labels(names: Sequence[str]) -> list[str]:
-    """The parts in which names differ: ``runs/x/evaluation`` and ``runs/y/evaluation`` are ``x`` and ``y``.
+    """The parts in which names differ: ``x`` and ``y`` for ``runs/x/evaluation`` and ``runs/y/evaluation``.
 
     Args:
-        names: different ones, of folders, each with an input in parentheses behind it or without.
+        names: different names of folders, with or without an input in parentheses at the end.
     """
     paths = [re.findall(r"[^/\\\s()]+", name) for name in names]
     shortest = min(map(len, paths))

@@ -42,7 +42,7 @@ def summarise(predictions: Predictions, legal_ages: Sequence[int] = LEGAL_AGES, 
     Args:
         predictions: estimates and truth.
         legal_ages: of the threshold curves.
-        level: coverage that the age intervals of the predictions promise; None where they have none.
+        level: nominal coverage of the predictions' age intervals; None if they have none.
 
     Returns:
         What ``evaluate_predictions`` returns, its rows ``by`` subgroup with a ``mae_interval`` and ``bias_interval``,

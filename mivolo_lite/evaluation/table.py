@@ -10,7 +10,7 @@ from mivolo_lite.evaluation.metrics import SHOWN, task_scores
 from mivolo_lite.wording import images_of, percent
 
 _SCORES = {"accuracy": ("accuracy", "share", ".1%"), "mae": ("MAE", "years", ".2f")}
-"""What scores of tasks are called, the column of a cell that they fill, and how they are written."""
+"""Titles of task scores, their columns, and number formats."""
 
 
 def metrics_table(metrics: dict) -> str:
@@ -30,7 +30,7 @@ def metrics_table(metrics: dict) -> str:
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:
-    """Names and what stands behind them, in a column that the longest name fits into."""
+    """Names and values in two aligned columns."""
     width = max(16, *(len(name) for name, _ in rows))
     return [f"{name:{width}}{cells}".rstrip() for name, cells in rows]
 
@@ -172,6 +172,6 @@ def _score_cell(column: dict, name: str, score: str) -> str:
 def _cell(
     n: int | None = None, years: float | None = None, share: float | None = None, bias: float | None = None
 ) -> str:
-    """Four columns of a table; what is None stays blank."""
+    """Four columns of a table; None is blank."""
     formats = (n, ">8"), (years, ">8.2f"), (share, ">8.1%"), (bias, ">+8.2f")
     return "".join(" " * 8 if value is None else f"{value:{form}}" for value, form in formats)

@@ -1,4 +1,4 @@
-"""The images of a few samples, small, as they are shown in a report."""
+"""Small images of a few samples for a report."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _SIDE = 128
 
 
 def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str]) -> list[str]:
-    """For each sample, the first of its ``inputs`` that it has, as a ``data:`` address of a JPEG; empty for none."""
+    """For each sample, its first available image of ``inputs`` as a ``data:`` address of a JPEG; empty for none."""
     if not len(samples):
         return []
     batch = ShardDataset(index, inputs, _SIDE).read([SampleRef(0, int(sample)) for sample in samples])
@@ -21,8 +21,8 @@ def thumbnails(index: ShardIndex, samples: Sequence[int], inputs: Sequence[str])
 
 
 def corrupted_thumbnails(index: ShardIndex, sample: int, inputs: Sequence[str], side: int) -> dict[str, list[str]]:
-    """The first of a sample's ``inputs`` that it has, as a model of that ``side`` is shown it: the image itself under
-    ``clean``, and one for each strength under the name of each corruption."""
+    """A sample's first available image of ``inputs``, letterboxed to ``side``: under ``clean``, and for each corruption
+    one for each strength."""
     batch = CorruptedDataset(index, inputs, side).read([SampleRef(0, int(sample))])
     images: dict[str, list[str]] = {}
     for row, name in enumerate(("clean", *(name for name, _ in CELLS))):

@@ -1,8 +1,7 @@
-"""Verification: whether two images show one person, by the cosine of their embeddings.
+"""Face verification: whether two images show the same person, by the cosine of their embeddings.
 
-The accuracy is that of the protocol of Labeled Faces in the Wild (Huang et al., 2007): in ten parts, each decided by
-the threshold that is best on the other nine. The pairs are sampled here; unlike LFW's, a person may be in several
-parts.
+The accuracy follows the protocol of Labeled Faces in the Wild (Huang et al., 2007): over ten folds, each with the
+threshold that is best on the other nine. The pairs are sampled; unlike in LFW, a person may be in several folds.
 """
 
 from typing import NamedTuple
@@ -10,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_PAIRS, MIN_PAIRS = 100_000, 30
-"""Pairs of each kind: at most, and at least for a figure."""
+"""Most pairs of each kind, and fewest for a figure."""
 
 FOLDS = 10
 
 FARS = (1e-2, 1e-3)
 
 _FALSE_ACCEPTS = 10
-"""Fewest false accepts expected at a rate that is reported: of fewer, chance alone moves the rate by a third."""
+"""Fewest expected false accepts at a reported rate: with fewer, its standard error is more than a third."""
 
 _POINTS = 60
 """Of the curve."""
@@ -26,7 +25,8 @@ _CHUNK = 8192
 
 
 class Pairs(NamedTuple):
-    """Rows of two samples each, (n,) int64, as many of one person as of two; and which are which, (n,) bool."""
+    """Rows of both samples of each pair, (n,) int64, and whether they are of one person, (n,) bool: half of the
+    pairs."""
 
     first: np.ndarray
     second: np.ndarray
@@ -34,16 +34,16 @@ class Pairs(NamedTuple):
 
 
 def verification(embedding: np.ndarray, person: np.ndarray, seed: int = 0) -> dict | None:
-    """How well the cosine of two embeddings tells whether they are of one person.
+    """Verification accuracy, ROC and AUC of the cosines of embeddings.
 
     Args:
         embedding: (N, E), NaN where there is none.
-        person: (N,) who it is, NaN where unknown.
+        person: (N,) number of the person, NaN where unknown.
         seed: of the sampling of the pairs and their ten parts.
 
     Returns:
         ``pairs`` of both types together, ``people``, ``accuracy`` (0.5 is chance) with its standard deviation over the
-        parts ``spread``, the ``threshold`` that is best on all pairs, ``auc``, ``tar`` (share of true pairs accepted)
+        folds ``spread``, the ``threshold`` that is best on all pairs, ``auc``, ``tar`` (share of true pairs accepted)
         by false accept rate, None where there are too few pairs, and ``roc``, pairs of a false and a true accept rate.
         None for fewer than 30 pairs of a kind.
     """
@@ -69,7 +69,8 @@ def verification(embedding: np.ndarray, person: np.ndarray, seed: int = 0) -> di
 
 
 def sample_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -> Pairs:
-    """All pairs (N,) of one person, or ``max_pairs`` of them by chance, and as many of two; none occurs twice."""
+    """All genuine pairs of (N,) people, or a random ``max_pairs`` of them, and as many impostor pairs, without
+    repetition."""
     order = np.argsort(person, kind="stable")
     position = np.arange(len(person))
     begin = np.searchsorted(person[order], person[order])  # of the person at each position
@@ -86,7 +87,7 @@ def sample_pairs(person: np.ndarray, max_pairs: int, rng: np.random.Generator) -
 def _sample_kind(
     partners: np.ndarray, begin: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``count`` different pairs of positions; each position has ``partners`` possible partners, from ``begin`` on."""
+    """``count`` different pairs of positions; the ``partners`` possible partners of each start at ``begin``."""
     end = np.cumsum(partners)
     total = int(end[-1]) if len(end) else 0
     pair = np.sort(rng.choice(total, count, replace=False))
@@ -95,7 +96,7 @@ def _sample_kind(
 
 
 def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """(n,) float64, a few pairs at a time, since both embeddings of each are copied."""
+    """(n,) float64 cosines, in chunks, since both embeddings of each pair are copied."""
     length = np.linalg.norm(embedding, axis=1)
     values = np.empty(len(pairs.same))
     for begin in range(0, len(values), _CHUNK):
@@ -107,9 +108,9 @@ def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
 
 
 def fold_accuracies(cosine: np.ndarray, same: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(FOLDS,) accuracy in each part, by the threshold that is best on the others."""
+    """(FOLDS,) accuracy of each fold, with the threshold that is best on the others."""
     fold = np.empty(len(same), dtype=np.int64)
-    for kind in (same, ~same):  # as many of each kind in every part
+    for kind in (same, ~same):  # equally many of each kind in every fold
         fold[kind] = rng.permutation(int(kind.sum())) % FOLDS
     thresholds = [best_threshold(cosine[fold != held_out], same[fold != held_out]) for held_out in range(FOLDS)]
     is_correct = (cosine > np.array(thresholds)[fold]) == same
@@ -117,7 +118,7 @@ def fold_accuracies(cosine: np.ndarray, same: np.ndarray, rng: np.random.Generat
 
 
 def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
-    """Above which cosine (n,) pairs are best taken for one person: in the middle between two of them, or beyond all."""
+    """The threshold with the highest accuracy on (n,) cosines: midway between two of them, or beyond all."""
     accepted, (true, false) = _accepted(cosine, same)
     best = int(np.argmax(true - false))
     limits = np.concatenate([[np.inf], accepted, [-np.inf]])
@@ -128,7 +129,7 @@ def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
 
 
 def roc(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true accept rates, (t,) each, from 0 to 1, at every threshold that makes a difference."""
+    """False and true accept rates, (t,) each, from 0 to 1, at every distinct threshold."""
     _, (true, false) = _accepted(cosine, same)
     return false / false[-1], true / true[-1]
 
@@ -139,7 +140,7 @@ def tar_at(rate: float, far: np.ndarray, tar: np.ndarray) -> float:
 
 
 def _accepted(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different cosines, falling, and (2, 1 + n) how many pairs of one and of two are accepted from each one on."""
+    """The distinct cosines, falling, and (2, 1 + n) numbers of genuine and impostor pairs accepted from each one on."""
     values, inverse = np.unique(-cosine, return_inverse=True)
     counts = np.stack([np.bincount(inverse, kind, len(values)) for kind in (same, ~same)])
     return -values, np.concatenate([np.zeros((2, 1)), counts.cumsum(axis=1)], axis=1)

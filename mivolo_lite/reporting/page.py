@@ -1,6 +1,6 @@
-"""A page in one file: no network, no script, light and dark, for phones and desks.
+"""An HTML page in one file without scripts, for phones and desktops, with a dark mode.
 
-What it says is data: sections of blocks. ``page.html`` lays them out, and escapes every text in them.
+Its content is data: sections of blocks. ``page.html`` lays them out, and escapes all text.
 """
 
 import re
@@ -34,13 +34,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that is more than a text.
+    """A cell of a table with more than a text.
 
     Attributes:
         text: what it says.
-        small: what stands behind that, in small letters.
-        href: where the text leads.
-        shade: how strong its background is, from 0 to 1.
+        small: a second text in small letters.
+        href: link of the text.
+        shade: opacity of the background, from 0 to 1.
         bar: length of the bar behind the text, as a share of the cell.
     """
 
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Mark:
-    """A text that stands out."""
+    """A highlighted text."""
 
     text: str
 
@@ -107,7 +107,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables side by side, as many as fit."""
+    """Tables side by side."""
 
     kind: ClassVar[str] = "tables"
     tables: Sequence[Table]
@@ -124,7 +124,7 @@ class Plots:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of one kind, as many beside each other as fit."""
+    """Images of one kind, side by side."""
 
     kind: ClassVar[str] = "gallery"
     images: Sequence[Image]
@@ -132,7 +132,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Cards:
-    """Groups of images, each with its words."""
+    """Groups of images with titles."""
 
     kind: ClassVar[str] = "cards"
     cards: Sequence[Card]
@@ -157,7 +157,7 @@ class Section:
         title: its heading, unique within its part.
         blocks: its content.
         lead: a sentence above them.
-        folded: on a narrow screen only the title shows until somebody opens it.
+        folded: on a narrow screen only the title is shown until it is opened.
         count: a number behind the title.
         more: a sentence below the blocks.
     """
@@ -178,7 +178,7 @@ class Part:
     title: str = ""
 
     def anchor(self, section: Section | None = None) -> str:
-        """The name by which a link finds the part, or one of its sections."""
+        """The anchor of the part, or of one of its sections."""
         titles = (self.title, section.title if section else "")
         return "-".join(re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") for title in titles if title)
 
@@ -190,7 +190,7 @@ class Page:
     Attributes:
         title: its heading.
         parts: its content.
-        facts: where it comes from: what each fact is, and its words.
+        facts: provenance, by the name of each fact.
         files: names of the files beside it, to link to.
     """
 

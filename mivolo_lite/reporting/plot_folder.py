@@ -1,4 +1,4 @@
-"""The folder ``plots/`` beside a page: the plots of one command, and no others. It needs no matplotlib."""
+"""The folder ``plots/`` of a page, with the plots of one command. This module does not import matplotlib."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg")
 FOLDER = "plots"
 LIST = ".written"
-"""In the folder, the names of the plots that a command wrote: other files there are the user's, and stay."""
+"""File with the names of the plots that a command wrote. Other files in the folder are the user's, and are kept."""
 
 
 def clear_plots(out: Path) -> None:
@@ -27,7 +27,7 @@ def clear_plots(out: Path) -> None:
 
 
 def save_plots(plots: Iterable["Plot"], out: Path, form: str = "png") -> None:
-    """Write plots into ``out/plots``, where no earlier ones stay. Raises UserError where that fails."""
+    """Write plots to ``out/plots``, in place of earlier ones. Raises UserError if that fails."""
     clear_plots(out)
     folder, names = out / FOLDER, []
     with explain_write_errors(out):

@@ -1,4 +1,4 @@
-"""How plots look: in a page, where they take the colour of the text around them, and as files for a paper."""
+"""The style of plots: in a page, where they take the colour of its text, and as files for a paper."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ from matplotlib.figure import Figure
 from mivolo_lite.files import written_aside
 
 INK = "#010203"
-"""The colour of text and lines. In a page it becomes the colour of the text around the plot, light or dark."""
+"""The colour of text and lines. In a page it is replaced by the page's text colour, light or dark."""
 
 BLUE, ORANGE, GREEN, PURPLE, RED = "#3b82c4", "#d9770f", "#2a9a6e", "#a565c8", "#d0453d"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
-"""The colours of several curves. They are legible on white and on black."""
+"""The colours of curves, legible on white and on black."""
 
 SHADES = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.1, 0.75, 8)])
-"""More is more opaque: the page's ground shows through, so that text on it stays legible."""
+"""A colour map from transparent to opaque, so that text stays legible on any background."""
 DENSE = ListedColormap([(0.231, 0.51, 0.769, alpha) for alpha in np.linspace(0.3, 1, 8)])
 
 _STYLE: Any = {
     "font.size": 9.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names with a dollar sign are no formulas
+    "text.parse_math": False,  # do not read names with a dollar sign as formulas
     "pdf.fonttype": 42,  # TrueType, as publishers ask for
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -55,7 +55,7 @@ _METADATA = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""The same plot is the same file, whenever it is made."""
+"""Metadata without a date, so that the same plot gives the same file."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Plot:
         caption: what it shows.
         draw: draws on the axes that it is given.
         size: width and height in inches.
-        note: what else a reader must know.
+        note: a remark for the reader.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Plot:
             self.draw(figure.add_subplot())
             layout = figure.get_layout_engine()
             assert layout is not None
-            layout.execute(figure)  # once, which each format would otherwise do again
+            layout.execute(figure)  # lay out once for all formats
             figure.set_layout_engine()
         return figure
 
@@ -109,17 +109,17 @@ class Plot:
         return file.getvalue()
 
     def _style(self) -> AbstractContextManager[None]:
-        # Names inside an SVG are hashes with this salt: those of one page must differ, those of two runs must not.
+        # The salt of names inside an SVG: they must differ within a page, but not between two runs.
         return matplotlib.rc_context(_STYLE | {"svg.hashsalt": self.name})
 
 
 def reference(ax: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """A line to compare with, which is no data."""
+    """A reference line."""
     ax.plot(x, y, color=INK, linewidth=1, linestyle="--", alpha=0.6, gid=REFERENCE)
 
 
 def legend(ax: Axes) -> None:
-    """The names of the curves, if any, in rows added above the plot: inside it, they would cover some intervals."""
+    """The names of the curves, if any, in rows above the plot, where they cover no intervals."""
     if not ax.get_legend_handles_labels()[1]:
         return
     figure = ax.get_figure(root=True)

@@ -1,4 +1,4 @@
-"""A trained estimator and images it has not seen, to age intervals and a gender temperature in its card."""
+"""Calibrates a trained estimator on held-out images: age intervals and a gender temperature in its card."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,9 +38,9 @@ def calibrate(
     exclude: Path | str | None = None,
     folds: Sequence[int] | None = None,
 ) -> dict:
-    """Write ``calibration`` into the checkpoint's ``model.yaml``, in place of an earlier one, and return it.
+    """Write ``calibration`` to the checkpoint's ``model.yaml``, replacing an earlier one, and return it.
 
-    The gender's temperature stays where the images allow no other.
+    The gender's temperature does not change if the images do not determine one.
 
     Args:
         checkpoint: the ``best`` folder of a run.
@@ -49,13 +49,13 @@ def calibrate(
         batch: samples of one forward pass.
         workers: decoding processes.
         out: folder for a calibrated copy; the checkpoint then stays as it is.
-        tta: test-time augmentation, see ``Estimator``, which the card then asks for; None leaves it as it is.
+        tta: test-time augmentation, see ``Estimator``; it is written to the card. None for the card's.
         exclude: list of samples to leave out, by their keys.
-        folds: calibrate on these folds of the data set alone.
+        folds: calibrate on these folds only.
 
     Raises:
-        UserError: the checkpoint is on the hub or the package's own and no ``out`` is given; some of the data was
-            trained on, it has too few known ages, or cannot be read.
+        UserError: the checkpoint is on the hub or the package's own, and ``out`` is None; the data were trained on,
+            have too few known ages, or cannot be read.
     """
     if out is None:
         _require_own_folder(checkpoint)
@@ -68,11 +68,11 @@ def calibrate(
         raise UserError(f"{data}: the model was trained on these images and errs less on them; give others")
     if not estimator.card.age:
         raise UserError(f"calibrate {checkpoint}: it learnt no ages, so it has no age intervals; give another one")
-    if accelerator.is_main_process:  # before the work
+    if accelerator.is_main_process:  # before the estimation
         require_writable(locate(checkpoint)) if out is None else result_folder(Path(out), ())
     temperature = estimator.card.calibration.get("gender_temperature", 1.0)
     estimator.card.tta = estimator.tta
-    estimator.card.calibration, estimator.tasks = {}, []  # other tasks' labels need not fit
+    estimator.card.calibration, estimator.tasks = {}, []  # labels of other tasks may not match
     predictions = _predict(estimator, index, accelerator, batch, workers)
     try:
         calibration = fit_calibration(predictions, level, by, temperature)
@@ -85,7 +85,7 @@ def calibrate(
 
 
 def _require_own_folder(checkpoint: Path | str) -> None:
-    """Raise UserError for a checkpoint whose card is not the user's to change."""
+    """Raise UserError for a checkpoint on the hub or the package's own, whose card must not change."""
     advice = "give --out FOLDER for a calibrated copy"
     if is_hub_address(checkpoint):
         raise UserError(f"calibrate {checkpoint}: cannot write to the hub; {advice}")

@@ -1,16 +1,16 @@
 """Age intervals with a promised coverage (split conformal prediction), and a temperature for the gender.
 
 A calibration set that the model was not trained on gives the radius: of its n absolute errors, the one of rank
-ceil((n + 1) level). A new image of the same subgroup then has its true age within the radius of its estimate with
-probability at least ``level``, whatever the model and its errors are (Vovk et al. 2005; Lei et al. 2018).
-Images of one person are no independent draws. Where identities are known, each of m people counts as one, and the
-images of a person by an equal share of that; the rank is of m + 1. The promise then is of an image of a new person
+ceil((n + 1) level). The true age of a new image is then within the radius of its estimate with probability at least
+``level``, for any model (Vovk et al. 2005; Lei et al. 2018).
+Images of one person are not independent. If identities are known, each of m people has the weight 1, divided equally
+among the person's images, and the rank is of m + 1. The coverage then holds for an image of a new person
 (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023).
-Of an age that is known as a range, every year is as likely, and its error counts by that share: 30 to 39 is not 0 years
-away from an estimate of 38, but up to 8. To count the distance to the range instead left one in four ages outside of
-intervals of 90 % (All-Age-Faces and FG-NET, by a model calibrated on FairFace's groups).
-With ``by`` the promise holds for every bin of *estimated* ages, or every group, on its own (Mondrian conformal
-prediction): a true age is not known when an interval is asked for, an estimate is.
+Every year of an age range counts as equally likely, so an estimate of 38 for 30 to 39 has errors of up to 8 years. With
+the distance to the range instead, 90 % intervals missed one in four ages (All-Age-Faces and FG-NET, with a model
+calibrated on FairFace's groups).
+With ``by`` the coverage holds within each bin of *estimated* ages, or each group (Mondrian conformal prediction). The
+bins are of estimates because true ages are unknown in use.
 """
 
 from collections import Counter
@@ -29,8 +29,8 @@ BY = ("all", "age", "gender", "group")
 DECADES = [f"{ten}-{ten + 9}" for ten in range(0, MAX_AGE + 1, 10)]
 """Every bin of estimated ages, youngest first."""
 
-_STEPS = 60  # halvings of the temperature's range
-_ROUNDING = 1e-6  # of sums of shares such as 1/31
+_STEPS = 60  # bisections of the temperature's range
+_ROUNDING = 1e-6  # rounding error of sums of shares such as 1/31
 
 
 def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all", temperature: float = 1.0) -> dict:
@@ -38,11 +38,11 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 
     Args:
         predictions: of uncalibrated estimates on images that were not trained on.
-        level: share of true ages that intervals are to hold.
+        level: coverage of the intervals.
         by: of ``BY``: one radius for all, or one for each bin of estimated ages, gender or group. A bin of ages with
-            too few people has the radius of those and of the nearest in age; a gender or a group with too few, that of
-            all. An image without an identity is of a person of its own.
-        temperature: of the gender, which stays where these images allow no other; see ``fit_temperature``.
+            too few people also uses the nearest in age; a gender or a group with too few has the radius of all. An
+            image without an identity counts as a person.
+        temperature: of the gender, kept if these images determine none; see ``fit_temperature``.
 
     Returns:
         ``level``, ``by``, ``n``, where identities are known ``people``, ``radius`` in years, ``radii`` by name (empty
@@ -84,13 +84,13 @@ def fit_calibration(predictions: Predictions, level: float = 0.9, by: str = "all
 def _radii(
     by: str, names: np.ndarray, age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float, person: np.ndarray
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """The radius of every subgroup that has one, and how many people the subgroups with too few have.
+    """The radius of every subgroup that has one, and the number of people of the subgroups that have too few.
 
     Args:
         by, level: of ``fit_calibration``.
         names: (N,) subgroups of images with a known age.
         age, lo, hi: (N,) estimates, and the ends of the known ages.
-        person: (N,) who is in each image.
+        person: (N,) number of the person in each image.
     """
     count = Counter(name for name, _ in set(zip(names, person.tolist(), strict=True)) if name is not None)
     enough = max(LIMIT, ceil(2 / (1 - level)))
@@ -104,9 +104,9 @@ def _radii(
 
 
 def _nearest(ten: int, is_own: np.ndarray, age: np.ndarray, person: np.ndarray, enough: int) -> np.ndarray:
-    """Places of a bin's own estimates, and of those nearest to it until they are of enough people."""
+    """Indices of a bin's estimates, and of the nearest other ones until there are enough people."""
     away = np.maximum(np.maximum(10 * ten - age, age - 10 * (ten + 1)), 0.0)
-    away[is_own] = -1  # its own come first: an estimate of 20 is as near to 10-19 as those inside
+    away[is_own] = -1  # its own come first, since an estimate of 20 is also at distance 0 from 10-19
     order = np.argsort(away, kind="stable")
     is_new = np.zeros(len(order), dtype=np.int64)
     is_new[np.unique(person[order], return_index=True)[1]] = 1
@@ -117,13 +117,13 @@ def _nearest(ten: int, is_own: np.ndarray, age: np.ndarray, person: np.ndarray, 
 def conformal_radius(
     age: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float, identity: Identity = None
 ) -> float | None:
-    """The least radius that holds (n + 1) level of n people's ages; None where n is too small for there to be one.
+    """The smallest radius that covers (n + 1) * level of n people's ages; None if n is too small for one.
 
     Args:
         age: (n,) estimates.
         lo, hi: (n,) ends of the known ages, equal for exact ones.
-        level: share of ages to hold.
-        identity: who is in each image.
+        level: coverage.
+        identity: (n,) number of the person in each image; see ``intervals``.
     """
     row, year, share = years_of(lo, hi)
     person = people_of(identity, len(age))
@@ -135,13 +135,12 @@ def conformal_radius(
 
 
 def age_intervals(calibration: dict, age: np.ndarray, gender: Names, group: Names) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) lower and upper ends in years, inside the ages that people have; NaN where there is no estimate.
+    """(N,) lower and upper ends in years, clipped to possible ages; NaN without an estimate.
 
     Args:
         calibration: from ``fit_calibration``.
         age: (N,) estimates.
-        gender, group: (N,) names, looked at where the calibration is by them; None and unknown names have the common
-            radius.
+        gender, group: (N,) names, used if the calibration is by them; None and unknown names have the common radius.
     """
     names = _names(calibration["by"], age, gender, group)
     radius = np.array([calibration["radii"].get(name, calibration["radius"]) for name in names])
@@ -149,15 +148,15 @@ def age_intervals(calibration: dict, age: np.ndarray, gender: Names, group: Name
 
 
 def fit_temperature(logit: np.ndarray, is_female: np.ndarray, identity: Identity = None) -> float | None:
-    """The T that minimises the mean log loss of sigmoid(logit / T); None where these images have none.
+    """The T that minimises the mean log loss of sigmoid(logit / T); None if these images do not determine it.
 
-    Few people, or one gender alone, say little of it. Where every gender is right, the loss falls as long as T does.
-    The loss is convex in 1 / T, so the root of its slope between T = 0.05 and 20 is found by bisection.
+    That is so with few people, with one gender only, or if no gender is wrong: the loss then decreases with T. The loss
+    is convex in 1 / T, so bisection finds the root of its slope between T = 0.05 and 20.
 
     Args:
-        logit: (N,) of ``F`` against ``M``. A probability would not do: in float32 it is 1 from a logit of 17 on.
+        logit: (N,) log odds of ``F``. Not probabilities, which in float32 are 1 from a logit of 17 on.
         is_female: (N,) bool, the truth.
-        identity: who is in each image.
+        identity: (N,) number of the person in each image.
     """
     all_right = ((logit > 0) == is_female).all()
     if count_people(identity, len(logit)) < LIMIT or len(np.unique(is_female)) < len(GENDERS) or all_right:

@@ -5,22 +5,22 @@ import numpy as np
 from mivolo_lite.labels import OLDEST
 
 WIDEST = 50
-"""Years of a range that says something of the age: "70+" has 31, "18+" has 83."""
+"""Most years of an informative range: "70+" has 31, "18+" has 83."""
 
 
 def is_wide(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-    """(N,) bool: ranges that say too little of the age, so that they count as unknown ages; NaN is none."""
+    """(N,) bool: ranges of more than ``WIDEST`` years, which count as unknown ages; False for NaN."""
     return np.minimum(hi, OLDEST) - lo > WIDEST
 
 
 def years_of(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The years that each person may be old, all as likely.
+    """The possible ages of each person in whole years, all equally likely.
 
     Args:
-        lo, hi: (N,) ends of what is known, equal for exact ages; no NaN.
+        lo, hi: (N,) ends of the ranges, equal for exact ages; no NaN.
 
     Returns:
-        (M,) row of the person, (M,) age in years, and (M,) share of this age: those of a person add up to 1.
+        (M,) row of the person, (M,) age in years, and (M,) weight; a person's weights add up to 1.
     """
     count = np.floor(np.minimum(hi, np.maximum(lo, OLDEST)) - lo).astype(np.int64) + 1
     row = np.repeat(np.arange(len(lo)), count)

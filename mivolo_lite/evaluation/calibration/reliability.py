@@ -20,7 +20,7 @@ from mivolo_lite.evaluation.metrics import Names, by_number, female_of, gender_c
 from mivolo_lite.labels import GENDERS
 
 BINS = 15
-_LEAST = 5e-7  # probability of the truth that counts: predictions.csv rounds a smaller one to 0
+_LEAST = 5e-7  # smallest probability of the truth: predictions.csv rounds smaller ones to 0
 _POINTS = 100  # of a risk-coverage curve
 _DRAWS = 200  # of genders by their probabilities
 
@@ -38,9 +38,8 @@ def gender_calibration(female: np.ndarray, gender: Names, identity: Identity = N
         ``ece_by_chance``, ``nll`` (mean of minus the log probability of the truth), and ``bins`` that hold any image:
         ``n``, mean ``confidence`` (probability of the answer) and ``accuracy``. None where no gender is known.
 
-        An ECE is never 0, not even of probabilities that mean what they say. ``ece_by_chance`` is what it stays below
-        in 95 % of draws of the genders from the probabilities (Broecker and Smith, 2007), one draw for all images of a
-        person.
+        An ECE is never 0, even for perfectly calibrated probabilities. ``ece_by_chance`` is its 95 % quantile if
+        genders are drawn from the probabilities (Broecker and Smith, 2007), with one draw for all images of a person.
     """
     is_known = is_gender_known(female, gender)
     probability, is_female = female[is_known], female_of(gender)[is_known]
@@ -101,11 +100,11 @@ def gender_accuracy_by(
 
 
 def risk_coverage(loss: np.ndarray, uncertainty: np.ndarray) -> dict | None:
-    """Mean loss of the most certain share of the images, for shares up to all of them.
+    """Risk-coverage curve: the mean loss of the most certain share of the images.
 
     Args:
         loss: (N,) absolute error in years, or 1 for a wrong gender; NaN where unknown.
-        uncertainty: (N,) any number that grows with it, NaN where unknown.
+        uncertainty: (N,) any increasing measure of it, NaN where unknown.
 
     Returns:
         ``n``, ``coverage`` and ``risk`` at up to 100 shares, and ``aurc``, the mean risk over all shares. None without
@@ -134,10 +133,10 @@ def interval_coverage(
     subgroups: Mapping[str, Names],
     identity: Identity = None,
 ) -> dict:
-    """Share of true ages inside their intervals, and the intervals' mean width in years, in all and by subgroup.
+    """Coverage and mean width in years of the age intervals, overall and by subgroup.
 
-    An age known as a range counts by the share of its years that lie inside, see ``years_of``; one that ``is_wide``
-    does not count. Subgroups of fewer than ``LIMIT`` have only their ``n``.
+    An age range counts by the share of its years inside the interval, see ``years_of``; one that ``is_wide`` does not
+    count. Subgroups of fewer than ``LIMIT`` have only their ``n``.
 
     Args:
         lower, upper, age_lo, age_hi: (N,) years, NaN where unknown.
@@ -158,7 +157,7 @@ def interval_coverage(
 
 
 def _coverage_row(use: np.ndarray, inside: np.ndarray, width: np.ndarray, identity: Identity) -> dict:
-    """What ``interval_coverage`` says of the images (N,) bool that are used; ``inside``: (N,) from 0 to 1."""
+    """The row of ``interval_coverage`` for a subset of the images, (N,) bool; ``inside``: (N,) from 0 to 1."""
     inside, width, n = inside[use], width[use], int(use.sum())
     if n < LIMIT:
         return {"n": n, "coverage": None, "interval": None, "width": None}
