@@ -13,10 +13,10 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.images.letterbox import fitted, resize
 
 Box = tuple[float, float, float, float]
-"""Corners x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside."""
+"""Corners x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
 JPEG_QUALITY = 95
-# Halved chroma costs a quarter fewer bytes, but more than 2 grey levels on noisy bodies stored at 224 px.
+# Chroma subsampling saves a quarter of the bytes, but costs more than 2 grey levels on noisy bodies at 224 px.
 JPEG_CHROMA = "444"
 
 
@@ -25,22 +25,20 @@ class CropRules:
     """Which boxes give a crop.
 
     Args:
-        crop_size: largest side in pixels that a crop is stored with; larger ones are shrunk, none is enlarged. Training
-            decodes them for each epoch: 256 is enough for a model of 224, and halves the reading.
-        min_face: a face with a shorter side, in pixels, is absent.
-        min_body: a body with a shorter side, in pixels, is absent.
-        min_overlap: a box of somebody else is blanked out of a body from this intersection over union on.
-        min_kept: a body of whose pixel values less than this share is not black after blanking is absent.
-        blank: which boxes of others are blanked out of a body: ``large`` ones, as MiVOLO does, which leaves faces under
-            min_face and bodies under min_body in, since there is little of a person in them; ``all``; or ``none``.
-        resample: how crops are shrunk: ``average`` is bilinear down to half and averages below; ``mivolo`` is bilinear
-            at any ratio, as MiVOLO does, which skips pixels below half.
-        align: turn and scale faces by their five landmarks to the place they have in ArcFace's crops, as squares of
-            crop_size.
-        face_square: cut faces to a square: its side as a multiple of the geometric mean of the box's sides; 0 for the
-            box itself. Detectors draw boxes of all shapes; one rule frames the faces of photos as those of data sets
-            that were cut before.
-        face_shift: how far down that square lies, as a share of the box's height.
+        crop_size: largest side of a stored crop in pixels. Larger crops are shrunk, smaller ones are not enlarged. 256
+            is enough for a model of 224 px, and halves the decoding time in training.
+        min_face: smallest shorter side of a face crop in pixels.
+        min_body: smallest shorter side of a body crop in pixels.
+        min_overlap: smallest intersection over union at which another person's box is blanked out of a body.
+        min_kept: smallest share of a body's pixel values that are not black after blanking.
+        blank: which boxes of other people are blanked out of a body: ``large`` ones, as in MiVOLO, without faces under
+            min_face and bodies under min_body; ``all``; or ``none``.
+        resample: how crops are shrunk: ``average`` is bilinear down to half the size and averages below; ``mivolo`` is
+            bilinear at any ratio, as in MiVOLO.
+        align: align faces by five landmarks to ArcFace's template, as squares of crop_size.
+        face_square: crop faces to a square whose side is this multiple of the geometric mean of the box's sides; 0 for
+            the box itself.
+        face_shift: shift of that square downwards, as a share of the box's height.
     """
 
     crop_size: int = 448
@@ -66,7 +64,7 @@ class CropRules:
 
     @classmethod
     def of_policy(cls, policy: Mapping[str, Any]) -> "CropRules":
-        """The rules that a ``dataset.json`` or a model's card records, also those of earlier versions."""
+        """The rules in a ``dataset.json`` or a model's card, also of earlier versions."""
         rules = {field.name: policy[field.name] for field in fields(cls) if field.name in policy}
         return cls(**({"blank": "all"} if policy.get("blank_small") else {}) | rules)
 
@@ -76,9 +74,9 @@ class CropRules:
 
 
 def check_cuts_nothing(rules: CropRules) -> None:
-    """Raise UserError where the rules have an option that does nothing, for images that are taken whole.
+    """Raise UserError if the rules have an option without effect on whole images.
 
-    ``dataset.json`` would record it, and estimates be made of faces that are framed so.
+    ``dataset.json`` would record it, and ``predict`` would crop faces by it.
     """
     for field in fields(rules):
         value = getattr(rules, field.name)
@@ -92,7 +90,7 @@ class NoCrop(Exception):
 
 
 def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
-    """The face crop (H, W, 3) of a photo, at full size. Nothing is blanked. Raises NoCrop where it is too small."""
+    """The face crop (H, W, 3) of a photo, at full size, without blanking. Raises NoCrop if it is too small."""
     if _shorter_side(clip_box(face, image)) < rules.min_face:
         raise NoCrop(f"under {rules.min_face} px")
     left, top, right, bottom = clip_box(framed(face, rules), image)
@@ -102,7 +100,7 @@ def cut_face(image: np.ndarray, face: Box, rules: CropRules) -> np.ndarray:
 
 
 def framed(face: Box, rules: CropRules) -> Box:
-    """The box that a face is cut to: the square of ``rules.face_square``, or the face's own box."""
+    """The box of a face crop: the square of ``rules.face_square``, or the face's box."""
     if not rules.face_square:
         return face
     left, top, right, bottom = face
@@ -112,9 +110,9 @@ def framed(face: Box, rules: CropRules) -> Box:
 
 
 def body_around(face: Box) -> Box:
-    """A body box guessed from a face box: three faces wide, from half a face above to four faces below it.
+    """A body box derived from a face box: three faces wide, from half a face above to four faces below it.
 
-    For somebody upright and facing the camera that is head, arms and hips; it is clipped to the photo on cutting.
+    For an upright person who faces the camera, it covers head, arms and hips. Cropping clips it to the photo.
     """
     x0, y0, x1, y1 = map(int, face)
     width, height = x1 - x0, y1 - y0
@@ -129,10 +127,10 @@ def cut_body(
     other_bodies: Sequence[Box],
     rules: CropRules,
 ) -> np.ndarray:
-    """The body crop (H, W, 3) of a photo, at full size, with everybody else and the own face blacked out.
+    """The body crop (H, W, 3) of a photo, at full size, with other people and the person's own face blacked out.
 
-    The own face is blacked out wherever it lies, so that the two crops of a person share no evidence; the boxes of
-    others only where they overlap the body. Which of these count, ``rules.blank`` says.
+    The own face is always blacked out, so that the two crops share no evidence. Boxes of others are blacked out if they
+    overlap the body, by ``rules.blank``.
 
     Raises:
         NoCrop: the body is too small, or too little of it is left.
@@ -153,12 +151,12 @@ def cut_body(
     faces = [] if own_face is None else _large_enough([own_face], image, rules.min_face, rules)
     crop = image[top:bottom, left:right].copy()
     for x0, y0, x1, y1 in other_boxes + faces:
-        # Both edges are clamped from both sides: a box beyond the crop's edge would become a negative slice, which
+        # Both edges are clamped on both sides. Otherwise a box beyond the crop's edge becomes a negative slice, which
         # counts from the other end (MiVOLO's reader blanks a quarter of such a crop).
         rows = slice(max(y0 - top, 0), max(y1 - top, 0))
         columns = slice(max(x0 - left, 0), max(x1 - left, 0))
         crop[rows, columns] = 0
-    # Counts channel values, so that naturally black pixels count as blanked: MiVOLO's rule, needed to drop the same.
+    # Counts channel values, so that naturally black pixels count as blanked. This is MiVOLO's rule.
     if np.count_nonzero(crop) < rules.min_kept * crop.size:
         raise NoCrop("hidden by boxes of others" if other_boxes else "hidden by the own face" if faces else "black")
     return crop
@@ -167,7 +165,7 @@ def cut_body(
 def _large_enough(
     boxes: Sequence[Box], image: np.ndarray, min_side: int, rules: CropRules
 ) -> list[tuple[int, int, int, int]]:
-    """The boxes in whole pixels, without those that are too small to count."""
+    """The boxes in whole pixels, without those that are too small."""
     clipped = [clip_box(box, image) for box in boxes]
     return clipped if rules.blank == "all" else [box for box in clipped if _shorter_side(box) >= min_side]
 
@@ -185,7 +183,7 @@ def clip_box(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def box_iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes, 0 where both are empty."""
+    """Intersection over union of two boxes, 0 if both are empty."""
     shared = intersection(first, second)
     union = _area(first) + _area(second) - shared
     return shared / union if union > 0 else 0.0
@@ -199,7 +197,7 @@ def intersection(first: Box, second: Box) -> float:
 
 
 def encode(crop: np.ndarray, crop_size: float, resample: str = "average") -> bytes:
-    """A crop as the JPEG that a shard holds, shrunk where its larger side exceeds ``crop_size``."""
+    """A crop as the JPEG of a shard, shrunk if its larger side exceeds ``crop_size``."""
     height, width = crop.shape[:2]
     if max(height, width) > crop_size:
         size = fitted(width, height, crop_size)

@@ -21,9 +21,9 @@ from mivolo_lite.shards.rejects import Rejected
 
 _MAX_FILE_BYTES = 1 << 28
 _STRIP_ROWS = 256
-# Pillow would also open formats that start other programs; these are the ones that photos of people come in.
+# the formats of photos; Pillow also opens formats that start other programs
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-_PLUGGED_IN = ("AVIF", "HEIF")  # where Pillow has them
+_PLUGGED_IN = ("AVIF", "HEIF")  # if Pillow supports them
 _READ = ("a PNG", "a WebP", "a TIFF", "a BMP", "a GIF", "an AVIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHITE_IS_ZERO = 0
@@ -36,7 +36,7 @@ class UnusablePhoto(Rejected):
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as it lies on disk, and its pixels.
+    """The file of a photo, and its pixels.
 
     Attributes:
         data: the file's bytes.
@@ -56,10 +56,10 @@ def check_limit(max_megapixels: float) -> None:
 def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Reads a photo. Its size is checked before anything is decoded.
 
-    Grey, CMYK and palette photos become RGB, and colours of an embedded profile become sRGB. 16 bits are scaled to 8,
-    transparency is put on black, which stands for "nothing here" in crops as well. Of an animation the first frame
-    counts, and of a photo with a gain map the SDR image. HEIC is read where pillow-heif is installed; its own box turns
-    it, and not EXIF data, as the format has it.
+    Grey, CMYK and palette photos become RGB, and colours of an embedded profile become sRGB. 16 bits are scaled to 8.
+    Transparency becomes black, like blanked areas of crops. Animations are read by their first frame, photos with a
+    gain map by their SDR image. HEIC needs pillow-heif, and is rotated by its own transformation box instead of EXIF,
+    as the format requires.
 
     Raises:
         UnusablePhoto: no such file, too large, damaged, HDR (PQ or HLG), or of a kind not named above.
@@ -68,10 +68,10 @@ def read_photo(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an image's file. Raises UnusablePhoto where it cannot be read or is too large."""
+    """The bytes of an image file. Raises UnusablePhoto if it cannot be read or is too large."""
     try:
         status = path.stat()
-        if not S_ISREG(status.st_mode):  # a named pipe would be waited for
+        if not S_ISREG(status.st_mode):  # reading a named pipe would block
             raise UnusablePhoto("is a folder, a pipe or a device, not a file")
         if status.st_size > _MAX_FILE_BYTES:
             raise UnusablePhoto(f"file of more than {_MAX_FILE_BYTES >> 20} MiB")
@@ -137,18 +137,18 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
         with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=formats) as opened:
             check_size(*opened.size, max_megapixels)
             pixels = _pixels(opened)
-            # Read last: Pillow turns a TIFF upright while it loads it, and then takes the note away.
+            # Read last: Pillow rotates a TIFF while loading it, and then removes the orientation.
             return Photo(data, upright(pixels, orientation_of(opened)))
     except (UnusablePhoto, BrokenJpeg):
         raise
-    except UnidentifiedImageError:  # its message holds an address in memory, and no reason
+    except UnidentifiedImageError:  # its message has a memory address and no reason
         kind = kind_of(data)
         damaged = ", damaged" if is_heic or kind in _READ else ""
         other = " or of pixels that are not read; save it as a PNG" if kind == "a TIFF" else ""  # as float16
         raise UnusablePhoto(f"unreadable image: it is {kind}{damaged}{other}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
         raise UnusablePhoto(f"more than {max_megapixels:g} megapixels") from None
-    # Pillow's decoders raise whatever a damaged file makes them stumble over; one file must not end a long packing.
+    # Pillow's decoders raise any exception for a damaged file, which must not end a long packing.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UnusablePhoto(f"unreadable image: {reason}") from None
@@ -156,7 +156,7 @@ def _read_other(data: bytes, max_megapixels: float) -> Photo:
 
 @cache
 def _load_plugins() -> None:
-    """Let Pillow open AVIF where it was built with it, and HEIC where pillow-heif is installed."""
+    """Let Pillow open AVIF, if it was built with it, and HEIC, if pillow-heif is installed."""
     Image.init()
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
@@ -165,7 +165,7 @@ def _load_plugins() -> None:
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Converted in strips, since every step of a conversion copies what it is given."""
+    """(H, W, 3) uint8 RGB, converted in strips, since every step of the conversion copies its input."""
     image.load()
     width, height = image.size
     in_eight_bits = _in_eight_bits(image) if image.mode in _SIXTEEN_BIT else None
@@ -177,11 +177,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def _in_eight_bits(image: Image.Image) -> np.ndarray:
-    """(65536,) uint8: what Pillow's levels of a grey image of 16 bits mean in 8.
-
-    A TIFF may have 12 bits, and its 0 may be white, which Pillow minds of fewer bits alone. A transparent level of a
-    PNG is put on black.
-    """
+    """(65536,) uint8: table from Pillow's levels of a 16-bit grey image to 8 bits."""
     tags = getattr(image, "tag_v2", {})
     white = (1 << tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
     levels = np.minimum(np.arange(1 << 16), white)

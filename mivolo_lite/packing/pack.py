@@ -1,7 +1,7 @@
 """Packing a data set of images into one folder of shards per split, which appears complete or not at all.
 
-Images are read once, in parallel, into temporary files; the samples are then put in order and written out as tars. The
-order comes from digests of the images, so neither the number of workers nor the moment can change a byte.
+Images are read once, in parallel, into temporary files. The samples are then ordered and written as tars. The order is
+by digests of the images, so the number of workers and the time of packing do not change a byte.
 """
 
 import os
@@ -35,12 +35,12 @@ class Packed:
     """The result of packing.
 
     Attributes:
-        folder: holds a folder of shards for each split.
-        split_names: of these folders.
+        folder: has a folder of shards for each split.
+        split_names: names of these folders.
         rejected: the images that could not be used, each with its reason.
         excluded: how many samples ``exclude`` named.
         unmatched: the names in it that no sample has.
-        notes: what else was left out, counted, and how many people are in two splits or folds.
+        notes: counts of other left-out samples, and of people in two splits or folds.
     """
 
     folder: Path
@@ -71,12 +71,12 @@ def pack(
     Args:
         source: the data set.
         out: must not exist yet; appears by a rename when everything in it is complete.
-        split: how samples are divided; a dict gives the share of each split, None leaves it to the data set.
-        samples_per_shard: most samples of one tar.
+        split: how to split the samples; a dict has the share of each split, None keeps the data set's own splits.
+        samples_per_shard: most samples in a tar.
         seed: of the split and the shuffling.
         workers: processes.
         max_reject_rate: largest share of images that may be unusable.
-        exclude: samples to leave out, by their key or by the name of their image.
+        exclude: keys or image names of samples to leave out.
 
     Raises:
         UserError: ``out`` exists, the shares do not add up, a split stays empty, or too many images are rejected.
@@ -94,7 +94,7 @@ def pack(
 
 
 def as_splitting(split: Splitting | dict[str, float] | None, source: Source) -> Splitting:
-    """How a source's samples are divided, from shares of splits or in full. Raises UserError where it cannot be so."""
+    """``split`` as a ``Splitting``. Raises UserError if the source does not allow it."""
     splitting = split if isinstance(split, Splitting) else Splitting(split)
     splitting.check(source)
     if splitting.shares is not None:
@@ -121,10 +121,10 @@ def check_layout(out: Path, samples_per_shard: int) -> None:
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which is renamed to ``out`` when complete. On failure nothing is left of it.
+    """A temporary folder that is renamed to ``out`` when complete, and removed on failure.
 
     Raises:
-        UserError: it cannot be written, another command writes it, or what lies in its place is not a command's.
+        UserError: it cannot be written, another command is writing it, or its name is taken by something else.
     """
     partial = out.with_name(out.name + ".partial")
     with explain_write_errors(f"--out {out}"):
@@ -143,12 +143,12 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[bool]:
-    """Lock the folder against other commands, which would mix their images into it.
+    """Lock the folder against other commands.
 
-    The file says whose it is: a killed command leaves it, and beside it what may be cleared away.
+    A killed command leaves the lock file, which shows that its partial results may be removed.
 
     Yields:
-        Whether a killed command had left its lock.
+        Whether a killed command left the lock.
     """
     lock = out.with_name(out.name + ".lock")
     left_behind = _is_own_lock(lock)
@@ -161,7 +161,7 @@ def _locked(out: Path) -> Iterator[bool]:
 
 
 def _is_own_lock(lock: Path) -> bool:
-    """Whether a killed command left this lock; makes it where there is none. Raises UserError for any other file."""
+    """Whether a killed command left this lock, which is created if missing. Raises UserError for any other file."""
     try:
         with open(lock, "xb") as file:
             file.write(_LOCK)
@@ -181,7 +181,7 @@ def write_splits(
     workers: int,
     exclude: Collection[str],
 ) -> Packed:
-    """Write shards, indices and the list of the rejected, from images that were read."""
+    """Write shards, indices and the list of rejected images."""
     groups = sorted({sample.labels.group for sample in reading.samples if sample.labels.group is not None})
     samples = _with_unique_keys(reading.samples)
     named = [names_of(sample.key, sample.labels) for sample in samples]
@@ -197,7 +197,7 @@ def write_splits(
 
 
 def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySample]:
-    """Samples with unique keys: the second of a name becomes ``name_2``."""
+    """Samples with unique keys: the second ``name`` becomes ``name_2``."""
     keys: set[str] = set()
     last_suffix: dict[str, int] = {}
     unique = []
@@ -206,7 +206,7 @@ def _with_unique_keys(samples: Iterable[TemporarySample]) -> list[TemporarySampl
         while key in keys:
             suffix += 1
             key = f"{sample.key}_{suffix}"
-        last_suffix[sample.key] = suffix  # or a name of 100,000 samples would be tried as often for each of them
+        last_suffix[sample.key] = suffix  # otherwise 100,000 samples of one name take quadratic time
         keys.add(key)
         unique.append(sample if key == sample.key else replace(sample, key=key))
     return unique

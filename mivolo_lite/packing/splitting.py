@@ -1,4 +1,4 @@
-"""Dividing samples into splits and folds, so that what belongs together stays together."""
+"""Divides samples into splits and folds, without separating a person or copies of an image."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ _USUAL, _UNDIVIDED = {"train": 0.9, "val": 0.1}, {"all": 1.0}
 
 
 def parse_split(text: str) -> dict[str, float]:
-    """``"train=0.9,val=0.1"`` as shares by name. Raises UserError where it cannot be read."""
+    """``"train=0.9,val=0.1"`` as shares by name. Raises UserError if it is invalid."""
     shares = {}
     for entry in text.split(","):
         match = _SHARE.fullmatch(entry.strip())
@@ -33,16 +33,15 @@ def parse_split(text: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Splitting:
-    """How samples are divided.
+    """Options of dividing the samples.
 
     Attributes:
-        shares: share of the samples by split. None: as the data set itself says; else undivided where there are folds;
-            else 0.9 ``train`` and 0.1 ``val``.
-        by: what stays together: all images of a ``person``, where it is known who that is; or an ``image`` and its
-            exact copies.
-        stratify: ``age`` gives every split and fold the same ages, ``no`` leaves that to chance. By chance, adding
-            images moves no other one into another split.
-        folds: into how many folds the samples of each split are divided; each sample's JSON says its fold.
+        shares: share of the samples by split. None keeps published splits; without these it is a single split if there
+            are folds, else 0.9 ``train`` and 0.1 ``val``.
+        by: keeps together all images of a ``person``, if known, or an ``image`` and its exact copies.
+        stratify: ``age`` gives every split and fold the same age distribution. With ``no``, added images do not change
+            the splits of the others.
+        folds: number of folds in each split, written to each sample's JSON.
     """
 
     shares: Mapping[str, float] | None = None
@@ -58,7 +57,7 @@ class Splitting:
             raise UserError(f"--folds {self.folds}: give a number from 2 to 1000")
 
     def check(self, source: Source) -> None:
-        """Raise UserError where an option would do nothing, since the source's own splits or folds are kept."""
+        """Raise UserError for an option without effect on published splits or folds."""
         if self.shares is not None or self.folds is not None or not (source.splits or source.has_folds):
             return
         for option, value, usual in (("--stratify", self.stratify, "no"), ("--split_by", self.by, "person")):
@@ -69,7 +68,7 @@ class Splitting:
                 )
 
     def divide(self, samples: Sequence[TemporarySample], source: Source) -> dict[str, list[TemporarySample]]:
-        """The samples of every split, in their final order. Raises UserError where a split or a fold stays empty."""
+        """The samples of every split, in their final order. Raises UserError if a split or a fold is empty."""
         if self.stratify == "age" and all(sample.labels.age is None for sample in samples):
             raise UserError("--stratify age: no sample has an age; leave it out")
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
@@ -99,7 +98,7 @@ class Splitting:
         ]
 
     def _assign(self, samples: Sequence[TemporarySample], shares: Sequence[float], salt: bytes = b"") -> list[int]:
-        """The number of the split that each sample comes into; another salt makes it another one."""
+        """The index of each sample's split; ``salt`` seeds the hash."""
         lots = _lots_of_people(samples) if self.by == "person" else [sample.rank for sample in samples]
         lots = [hashlib.sha256(salt + lot).digest()[:8] for lot in lots] if salt else lots
         if self.stratify == "age":
@@ -110,7 +109,7 @@ class Splitting:
 
 
 def _lots_of_people(samples: Sequence[TemporarySample]) -> list[bytes]:
-    """The lot of each sample: equal for a person's images and, under whatever names, for exact copies of an image."""
+    """The lot of each sample: equal for a person's images, and for exact copies of an image under any names."""
     first_lot: dict[bytes, bytes] = {}
     pairs = ((sample.lot, first_lot.setdefault(sample.rank, sample.lot)) for sample in samples)
     common = first_connected(pair for pair in pairs if pair[0] != pair[1])
@@ -118,7 +117,7 @@ def _lots_of_people(samples: Sequence[TemporarySample]) -> list[bytes]:
 
 
 def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], shares: Sequence[float]) -> dict[bytes, int]:
-    """The split of each group of samples: in the order of their mean ages, each comes where most is missing."""
+    """The split of each group of samples: in the order of their mean ages, each goes where most samples are missing."""
     ages: dict[bytes, list[float]] = defaultdict(list)
     for sample, lot in zip(samples, lots, strict=True):
         ages[lot].append(np.inf if sample.labels.age is None else sum(sample.labels.age) / 2)
@@ -132,9 +131,9 @@ def _stratified(samples: Sequence[TemporarySample], lots: Sequence[bytes], share
 
 
 def people_in_several(splits: Mapping[str, Sequence[TemporarySample]]) -> Iterator[str]:
-    """How many people are in more than one split, and in more than one fold, in words.
+    """Lines with the number of people in more than one split, and in more than one fold.
 
-    Nothing is said where nobody's identity or only one split or fold is known.
+    Empty without identities, or with a single split or fold.
     """
     folds: dict[str, list[TemporarySample]] = defaultdict(list)
     for sample in chain.from_iterable(splits.values()):

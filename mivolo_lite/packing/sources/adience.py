@@ -20,20 +20,20 @@ STRAY = {
     **dict.fromkeys(("46", "55", "56"), "(48, 53)"),
     **dict.fromkeys(("57", "58"), "(60, 100)"),
 }
-"""Ages outside the classes, and the class that the literature counts them in."""
+"""Ages outside the classes, and the classes that they have in the literature."""
 
 _IMAGES = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
 
 
 class AdienceSource(TableSource):
-    """Adience: faces with their age class as a range; ages outside the classes are mapped to the nearest, and counted.
+    """Adience: faces with their age class as a range; ages outside the classes are mapped to the nearest and counted.
 
-    The five folds have no person in common; a sample's JSON says its fold. A person is a Flickr user.
+    The five folds share no person. A person is a Flickr user. A sample's JSON has its fold.
 
     Args:
         images: the folder with ``fold_0_data.txt`` ... and ``aligned`` or ``faces``.
         crops_of: the folder of images: ``aligned`` (by landmarks) or ``faces`` (turned upright coarsely).
-        frontal: read ``fold_frontal_0_data.txt`` ..., the nearly frontal faces alone.
+        frontal: read only the nearly frontal faces of ``fold_frontal_0_data.txt`` ....
     """
 
     def __init__(

@@ -16,13 +16,13 @@ from mivolo_lite.shards.sample import Labels
 
 
 class AgeDBSource(FileNameSource):
-    """AgeDB's images, ``[number]_[name]_[age]_[m|f].jpg``; a person is a name.
+    """AgeDB's images, ``[number]_[name]_[age]_[m|f].jpg``; the name identifies the person.
 
     Names hold letters that archives write in two Unicode forms; both are one person.
 
     Args:
-        csv: ``age,path,split`` of imbalanced-regression: its splits instead of splits by person. The same people
-            are in its train and test split.
+        csv: ``age,path,split`` of imbalanced-regression, for its splits instead of splits by person. Its train and test
+            splits share people.
     """
 
     form = "[number]_[name]_[age]_[m|f].jpg"

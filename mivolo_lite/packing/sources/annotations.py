@@ -8,18 +8,17 @@ from mivolo_lite.packing.sources.table_source import TableSource
 
 
 class AnnotationSource(TableSource):
-    """Cuts annotated people out of photos, by the rules of MiVOLO's training reader.
+    """Crops of annotated people in photos, by the rules of MiVOLO's training reader.
 
-    Rows of a photo with nearly the same box are one person. People without age and gender are no samples, but they are
-    blanked out of the others' bodies. What other columns say, numbers or words, goes into the samples' JSON, where
-    tasks find it.
+    Rows of a photo with nearly the same box are one person. People without age and gender are no samples, but are
+    blanked out of the others' bodies. Other columns are written to the samples' JSON, for tasks.
 
     Args:
         csv: ``img_name,age,gender,face_x0,face_y0,face_x1,face_y1[,person_x0,person_y0,person_x1,person_y1]``: corners
             in pixels of the upright photo; age a number, ``25;32``, ``25-32``, ``(25, 32)`` or ``70+``; gender M or
             F, male or female; -1 for whatever is absent. Without any box columns each image is a face.
-        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are an error.
-        delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
+        gender_codes: meaning of other cells of the column gender, such as 0=M,1=F. Without it numbers are an error.
+        delimiter: comma, semicolon, tab or bar; auto determines it from the first line.
     """
 
     def __init__(self, images: Path, csv: Path, gender_codes: str = "", delimiter: str = "auto", **options: Any):

@@ -14,13 +14,13 @@ SPLITS = {"train": "train", "valid": "val", "test": "test"}
 
 
 class AppaRealSource(TableSource):
-    """APPA-REAL: the faces cut with a margin of 40 %; no gender. The splits are the published ones.
+    """APPA-REAL: faces cropped with a margin of 40 %; no gender. The splits are the published ones.
 
     Args:
         images: the folder ``appa-real-release``, with ``train``, ``valid``, ``test`` and ``gt_avg_train.csv`` ...
-        age: ``apparent``, the mean of about 38 opinions, whose standard deviation is the width of the label; or
-            ``real``. The other is a label as well, ``real_age`` or ``apparent_age``.
-        face: the cut and turned faces (``*.jpg_face.jpg``); otherwise the whole images.
+        age: ``apparent``, the mean of about 38 opinions, with their standard deviation; or ``real``. The other one is
+            stored as ``real_age`` or ``apparent_age``.
+        face: read the cropped and rotated faces (``*.jpg_face.jpg``) instead of the whole images.
     """
 
     def __init__(self, images: Path, age: Literal["apparent", "real"] = "apparent", face: bool = True, **options: Any):

@@ -9,7 +9,7 @@ from mivolo_lite.shards.sample import Labels
 
 
 class CACDSource(FileNameSource):
-    """CACD2000's images, ``[age]_[Given]_[Family]_[NNNN].jpg``; a person is a name. No gender.
+    """CACD2000's images, ``[age]_[Given]_[Family]_[NNNN].jpg``; the name identifies the person. No gender.
 
     ``celebrity2000_meta.mat`` is not needed. The rank-based splits of the literature come with ``pack paplhjak``.
     """

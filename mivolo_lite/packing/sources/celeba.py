@@ -16,15 +16,15 @@ _FOLDERS = ("", "Anno/", "Eval/")
 
 
 class CelebASource(TableSource):
-    """CelebA's aligned faces: gender from the attribute Male; the other attributes are labels of tasks, 0 or 1.
+    """CelebA's aligned faces: the gender is the attribute Male; the other attributes are labels of tasks, 0 or 1.
 
     ``5_o_Clock_Shadow`` becomes ``_5_o_Clock_Shadow``, since no task's name begins with a digit. ``Young`` is an
-    attribute and no age. The splits are the published ones; each person is in one of them. ``--align`` follows the
+    attribute, not an age. The splits are the published ones; each person is in one of them. ``--align`` follows the
     published landmarks.
 
     Args:
         images: the folder with ``Img``, ``Anno`` and ``Eval``, or Kaggle's copy, whose lists are CSVs.
-        align: turn and scale the faces by their landmarks, of ``list_landmarks_align_celeba``, to ArcFace's template.
+        align: align the faces by the landmarks in ``list_landmarks_align_celeba`` to ArcFace's template.
     """
 
     def __init__(self, images: Path, align: bool = False, **options: Any):

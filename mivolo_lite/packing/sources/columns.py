@@ -1,4 +1,4 @@
-"""Which column of a table holds what: told by options, or found by the usual names."""
+"""Finds the columns of a table by options or by their usual names."""
 
 import re
 from collections import Counter
@@ -33,7 +33,7 @@ USUAL_NAMES: dict[str, Sequence[str]] = {
     FOLD: ["fold"],
     AGE_STD: "age_std std_age apparent_age_std".split(),
 }
-"""Names of columns in published files, in small letters, the surest first."""
+"""Lower-case names of columns in published files, the most specific first."""
 
 _BOXES = {FACE_COLUMNS: "boxes", BODY_COLUMNS: "body_boxes", LANDMARK_COLUMNS: "landmarks"}
 _SIZE = re.compile(r"(^|[^a-z])(w|h|width|height)$", re.IGNORECASE)
@@ -43,7 +43,7 @@ _SHOWN, _MOST_OTHERS = 100, 8
 def read_labels(
     path: Path, delimiter: str, gender_codes: str, chosen: Mapping[str, str] | None = None, required: Sequence[str] = ()
 ) -> tuple[Table, GenderCodes, list[str]]:
-    """A file of labels with its columns named by what they mean.
+    """Read a file of labels, and rename its columns by their meaning.
 
     Args:
         path, delimiter: see ``read_table``.
@@ -51,10 +51,10 @@ def read_labels(
         chosen, required: see ``find_columns``.
 
     Returns:
-        The table, what reads its column gender, and what the columns are taken for, in lines to print.
+        The table, the parser of its column gender, and lines to print on the meaning of the columns.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, or its genders are not understood.
+        UserError: the file cannot be read, a column is missing, or its genders are unknown.
     """
     table, gender_of = read_table(path, delimiter), GenderCodes(gender_codes)
     columns = find_columns(table, chosen or {}, required)
@@ -69,19 +69,19 @@ def read_labels(
 
 
 def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:
-    """The columns of a table by what they mean.
+    """The columns of a table by their meaning.
 
     Args:
         table: the labels.
-        chosen: names that options give, by meaning; empty ones are looked for in ``USUAL_NAMES``. Boxes and landmarks
-            are several names, parted by commas, by the name of their option.
-        required: what must be there besides the image's name.
+        chosen: names from options, by meaning; empty ones are searched in ``USUAL_NAMES``. Boxes and landmarks are
+            several names, separated by commas, by the name of their option.
+        required: meanings that must be found besides the image's name.
 
     Returns:
         ``{meaning: column}``, for ``Table.renamed``.
 
     Raises:
-        UserError: a column is missing, or there are not as many as a box has edges.
+        UserError: a column is missing, or a box has a wrong number of columns.
     """
     for meaning in USUAL_NAMES:
         if chosen.get(meaning):
@@ -101,7 +101,7 @@ def find_columns(table: Table, chosen: Mapping[str, str], required: Sequence[str
 
 
 def usual_names(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
-    """``{meaning: name}`` of the names that are chosen, or else usual; of several usual ones the surest."""
+    """``{meaning: name}`` of the chosen names, or else of the most specific usual ones."""
     by_small = {name.lower().replace(" ", "_"): name for name in reversed(list(names))}
     names_by_meaning = {}
     for meaning, usual in USUAL_NAMES.items():
@@ -142,12 +142,12 @@ def _several(text: str, meanings: Sequence[str], option: str, table: Table) -> l
 
 
 def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -> Iterator[str]:
-    """What the columns and their values are taken for, in lines to print before anything is packed.
+    """Lines on the meaning of the columns and their values, to print before packing.
 
     Args:
-        table: with the columns named by meaning.
-        columns: the names before, by meaning.
-        gender_of: reads the column gender.
+        table: with columns named by meaning.
+        columns: their original names, by meaning.
+        gender_of: parser of the column gender.
     """
     names = {new: old for new, old in columns.items() if new not in LANDMARK_COLUMNS}
     meanings = ", ".join(f"{old} is {'the image' if new == IMAGE else new}" for new, old in names.items())
@@ -167,7 +167,7 @@ def describe(table: Table, columns: Mapping[str, str], gender_of: GenderCodes) -
 
 
 def _other_labels(table: Table, has_options: bool) -> Iterator[str]:
-    """A line with the columns that become labels of their own: people or boxes under another name would be unseen."""
+    """A line with the columns that become other labels, so that people or boxes under an unknown name are noticed."""
     known = {*USUAL_NAMES, *FACE_COLUMNS, *BODY_COLUMNS, *LANDMARK_COLUMNS}
     others = [name for name in table.columns if name not in known and name.isidentifier()]
     options = {"--identity if it says who it is": {IDENTITY}, "--boxes if it is an edge of a face": {*FACE_COLUMNS}}
@@ -183,13 +183,13 @@ def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> 
 
 
 def unlabelled(noun: str, meanings: Collection[str], others: Sequence[str], has_options: bool = True) -> list[str]:
-    """Where there are no ages or no genders, a line with what may hold them under another name.
+    """If there are no ages or no genders, a line with other names that may be theirs.
 
     Args:
-        noun: what has a name: column or field.
+        noun: column or field.
         meanings: those that were found.
-        others: names that were taken for nothing.
-        has_options: ``--age`` and ``--gender`` name a column.
+        others: names without a meaning.
+        has_options: whether ``--age`` and ``--gender`` can name them.
     """
     missing = [meaning for meaning in ("age", "gender") if meaning not in meanings]
     if not missing or not others:
@@ -206,7 +206,7 @@ def _gender(cell: str, gender_of: GenderCodes) -> str:
 
 
 def _ages(counts: Counter[str]) -> str:
-    """How many cells hold a number, a range, nothing, or no age; with an example of ranges and of no ages."""
+    """Counts of cells with a number, a range, nothing, or no valid age; with examples of ranges and invalid ages."""
     by_type: Counter[str] = Counter()
     example: dict[str, str] = {}
     for cell, count in counts.items():

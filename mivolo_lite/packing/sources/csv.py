@@ -10,25 +10,26 @@ from mivolo_lite.packing.sources.table_source import TableSource
 
 
 class CsvSource(TableSource):
-    """Images and a table of labels, whose columns are found by their usual names.
+    """Images and any table of labels; columns are found by their usual names.
 
-    A row is a person. Without boxes the whole image is the face. What other columns say goes into the samples' JSON,
-    where tasks find it. The command prints what it takes each column and value for before it packs.
+    A row is a person. Without boxes the whole image is the face. Other columns are written to the samples' JSON, for
+    tasks. Before packing, the command prints how it reads each column and value.
 
     Args:
         csv: CSV, JSON lines or Parquet.
-        path: column with the images' names; usual ones are path, file, img_name, image, file_name.
-        age: column with a number, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``60+ years``; usually age, real_age.
-        gender: column with M or F, male or female; usually gender, sex, Male.
-        group: column with the ethnicity or another group; usually group, race.
-        identity: column that says who it is: a person's images come into the same split.
+        path: column with the images' names; by default path, file, img_name, image or file_name.
+        age: column with a number, ``25;32``, ``25-32``, ``(25, 32)``, ``70+`` or ``60+ years``; by default age or
+            real_age.
+        gender: column with M or F, male or female; by default gender, sex or Male.
+        group: column with the ethnicity or another group; by default group or race.
+        identity: column with the person's name or number; a person's images go into the same split.
         age_std: column with the standard deviation of the age, in years.
-        split_column: column with the split that each row belongs to; ``--split COLUMN`` is the same.
+        split_column: column with each row's split; ``--split COLUMN`` is the same.
         boxes: the four columns of the face's box: left, top, right and bottom in pixels.
         body_boxes: the four columns of the body's box.
         landmarks: the ten columns of five landmarks, x and y of left eye, right eye, nose, and both mouth corners.
-        gender_codes: what other cells of the column gender mean, such as 0=M,1=F. Without it numbers are an error.
-        delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
+        gender_codes: meaning of other cells of the column gender, such as 0=M,1=F. Without it numbers are an error.
+        delimiter: comma, semicolon, tab or bar; auto determines it from the first line.
     """
 
     def __init__(

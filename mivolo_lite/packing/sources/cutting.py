@@ -1,4 +1,4 @@
-"""From a file to a person's crops, with a reason where that fails."""
+"""A person's crops from an image file, or the reason why there are none."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ def _rejecting_impossible() -> Iterator[None]:
 
 
 def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
-    """A file's image as an upright JPEG whose sides are at most ``crop_size``: the file's own bytes where possible.
+    """A file's image as an upright JPEG with sides of at most ``crop_size``: the file's bytes if possible.
 
-    Those are verified, and no pixels are made of them.
+    These are verified without decoding all pixels.
 
     Raises:
         Rejected: it cannot be used, or is smaller than a face may be.
@@ -42,18 +42,18 @@ def whole_jpeg(data: bytes, rules: CropRules, max_megapixels: float) -> bytes:
 
 @_rejecting_impossible()
 def aligned_jpeg(image: np.ndarray, landmarks: np.ndarray, rules: CropRules) -> bytes:
-    """The face with these landmarks (5, 2), turned and scaled to their usual places. Raises Rejected where it fails."""
+    """The face with these landmarks (5, 2), aligned to the template. Raises Rejected if that is impossible."""
     return encode(align(image, landmarks, rules.crop_size), rules.crop_size)
 
 
 @_rejecting_impossible()
 def rotated_jpeg(image: np.ndarray, corners: Sequence[float], rules: CropRules) -> bytes:
-    """The face in a rotated box, see ``cut_corners``. Raises Rejected where that has no area."""
+    """The face in a rotated box, see ``cut_corners``. Raises Rejected if the box has no area."""
     return encode(cut_corners(image, corners, rules.crop_size), rules.crop_size)
 
 
 class Crops(NamedTuple):
-    """A person's crops as JPEGs, None where there is no box or no usable crop; and (crop, why) of unusable boxes."""
+    """A person's crops as JPEGs, None without a usable box; and (crop, reason) of unusable boxes."""
 
     face: bytes | None
     body: bytes | None
@@ -73,7 +73,7 @@ def cut_person(
         image: (H, W, 3) uint8, the photo.
         face: the person's face.
         body: the person's body.
-        other_people: face and body of everybody else in the photo.
+        other_people: faces and bodies of the others in the photo.
         rules: which boxes give a crop.
 
     Raises:

@@ -19,25 +19,24 @@ from mivolo_lite.packing.sources.table_source import TableSource
 from mivolo_lite.shards.rejects import Rejected
 
 FACE_SCALE = 1.3
-"""How much larger than the aligner's square the face box is: from the forehead to just below the chin."""
+"""Side of the face box, from the forehead to just below the chin, in sides of the aligner's square."""
 
 MARGINS = {448: 1.25, 224: 0.25}
-"""The margins around the face, in faces, that FairFace's photos are published with, by their side in pixels."""
+"""The margins around the face, in sides of the face, of the published photos by their side in pixels."""
 
 
 class FairFaceSource(TableSource):
-    """FairFace's photos: the face in the middle, and as the body the photo with that face blanked out.
+    """FairFace's photos: the face is the middle, the body is the photo with the face blanked out.
 
     Args:
         csv: ``file,age,gender[,race][,face_x0,face_y0,face_x1,face_y1]``; ages such as ``30-39``, ``70+`` or
             ``more than 70`` become ranges.
-        gender_codes: what other cells of the column gender than Male and Female mean, such as 0=M,1=F.
-        delimiter: what separates the cells: comma, semicolon, tab or bar; auto looks at the first line.
+        gender_codes: meaning of cells of the column gender other than Male and Female, such as 0=M,1=F.
+        delimiter: comma, semicolon, tab or bar; auto determines it from the first line.
         face: cut the face out: by the CSV's box where it has one, else by a centred square whose side is
             ``1.3 / (1 + 2 margin)`` of the photo's. Without it the photo as it is, face and all, is the body.
-        margin: the margin that the photos were cut with, in faces on every side. Without it photos of 448 px have
-            1.25 and those of 224 px 0.25, as published, and others are rejected: for images that are faces already,
-            there is ``pack csv``.
+        margin: margin of the photos around the face on every side, in sides of the face. By default 1.25 for photos of
+            448 px and 0.25 for those of 224 px, as published; others are rejected. For face crops use ``pack csv``.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class FairFaceSource(TableSource):
         self.crop_policy = self.rules.policy() | {"face": face, "margin": "published" if margin is None else margin}
 
     def _describe_cut(self) -> list[str]:
-        """What is cut out of the photos' middle."""
+        """Description of the crop from the middle of the photos."""
         if not self.face:
             return []
         margins = MARGINS if self.margin is None else {"all": self.margin}
@@ -110,11 +109,11 @@ def _face_share(margin: float) -> float:
 
 
 def face_in_the_middle(width: int, height: int, margin: float) -> Box:
-    """Where the face lies in a FairFace photo that comes without a box.
+    """The face box in a FairFace photo without a published box.
 
-    The aligner (dlib's face chips) put the face into a square in the middle, with ``margin`` of its side on every side,
-    so that it takes up ``1 / (1 + 2 margin)`` of the photo; that square ends at eyebrows and chin and is therefore
-    enlarged by ``FACE_SCALE``.
+    The aligner (dlib's face chips) puts the face into a square in the middle, with a margin of ``margin`` times its
+    side, so that it takes up ``1 / (1 + 2 margin)`` of the photo. The square ends at eyebrows and chin, and is
+    therefore enlarged by ``FACE_SCALE``.
     """
     half = _face_share(margin) * min(width, height) / 2
     return round(width / 2 - half), round(height / 2 - half), round(width / 2 + half), round(height / 2 + half)

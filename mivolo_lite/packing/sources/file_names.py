@@ -17,16 +17,16 @@ from mivolo_lite.shards.sample import Labels, Sample, key_of, parse_age
 
 
 class FileNameSource(WholeImageSource):
-    """Images that are faces, with their labels in their names. All images of a person come into the same split.
+    """Face images with labels in their file names. All images of a person go into the same split.
 
-    A subclass gives the form of the names and says what they mean.
+    A subclass defines the form and the meaning of the names.
 
     Args:
         images: folder with the images, nested folders included.
         options: see ``WholeImageSource``.
 
     Attributes:
-        form: how names are written, for messages.
+        form: the form of the names, for messages.
         pattern: what a name, or with ``whole_path`` the path in the folder, matches from its beginning to its end.
     """
 
@@ -41,11 +41,11 @@ class FileNameSource(WholeImageSource):
         self.crop_policy |= {"face": face}
 
     def labels(self, name: re.Match[str]) -> Labels:
-        """What a name means; who it is under ``identity``. Raises Rejected where it cannot be."""
+        """The labels in a name, with the person in ``extra[IDENTITY]``. Raises Rejected if they are impossible."""
         raise NotImplementedError
 
     def split(self, item: str) -> str | None:
-        """The split that the data set itself puts an image into, None where it has none."""
+        """The published split of an image, None if it has none."""
         return None
 
     def items(self) -> list[str]:
@@ -72,7 +72,7 @@ class FileNameSource(WholeImageSource):
 
 
 def exact_age(text: str) -> tuple[float, float]:
-    """An age in a name. Raises Rejected where it is no possible age."""
+    """An age in a name. Raises Rejected if it is impossible."""
     try:
         return parse_age(int(text)) or (0, 0)
     except ValueError as error:

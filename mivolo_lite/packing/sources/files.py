@@ -7,7 +7,7 @@ from pathlib import Path
 from mivolo_lite.errors import UserError
 from mivolo_lite.images.kind import HEAD, is_image
 
-# Also those of formats that cannot be read: such a file is then rejected with its reason, and not passed over.
+# Also formats that cannot be read, so that such files are rejected with a reason instead of skipped.
 IMAGE_ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .avifs .heic .heics .heif .heifs .hif "
     ".jxl .jp2 .j2k .jpx .jpf .jxr .ppm .pgm .pbm .pnm .tga .ico .svg .psd .exr .hdr "
@@ -16,7 +16,7 @@ IMAGE_ENDINGS = frozenset(
 
 
 def why_unlisted(error: OSError) -> str:
-    """Why a folder cannot be listed, for people."""
+    """The reason why a folder cannot be listed."""
     return f"cannot be listed: {error.strerror}"
 
 
@@ -25,9 +25,9 @@ def _raise_unlisted(error: OSError) -> None:
 
 
 def image_files(folder: Path) -> list[str]:
-    """Every file below a folder that looks like an image, by its name relative to the folder, sorted.
+    """The sorted relative names of all files below a folder that look like images.
 
-    macOS's files of attributes, ``._NAME``, are passed over, as in tars.
+    macOS's attribute files, ``._NAME``, are skipped, as in tars.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -36,18 +36,15 @@ def image_files(folder: Path) -> list[str]:
 
 
 def files_below(folder: Path, unlisted: Callable[[OSError], None] = _raise_unlisted) -> Iterator[Path]:
-    """Every file below a folder.
-
-    Links to files and to folders are followed; a folder that can be reached in several ways, as in a loop of links, is
-    walked once.
+    """Every file below a folder. Links to files and folders are followed, but each folder is visited once.
 
     Args:
         folder: where to begin.
-        unlisted: is told of each folder that cannot be listed; by default, it raises UserError.
+        unlisted: called for each folder that cannot be listed; the default raises UserError.
     """
     visited: set[tuple[int, int]] = set()
     pending = [folder]
-    while pending:  # what links lead to comes last, so that a folder has its own name where it has one
+    while pending:  # links come last, so that a folder has its own name if possible
         linked = []
         for top in pending:
             for parent, folders, files in os.walk(top, onerror=unlisted):
@@ -63,13 +60,13 @@ def files_below(folder: Path, unlisted: Callable[[OSError], None] = _raise_unlis
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file looks like an image, by its ending or, where the ending says nothing, by its first bytes."""
+    """Whether a file looks like an image, by its ending or, if that is unknown, by its first bytes."""
     if path.name.startswith("._"):
         return False
     if path.suffix.lower() in IMAGE_ENDINGS:
         return True
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             return False
         with open(path, "rb") as file:
             return is_image(file.read(HEAD))

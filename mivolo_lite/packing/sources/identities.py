@@ -1,4 +1,4 @@
-"""Images of faces in a folder for every person: who it is, and nothing else."""
+"""Face images in one folder for each person, for recognition."""
 
 import os
 from collections import Counter
@@ -16,11 +16,11 @@ from mivolo_lite.shards.sample import Labels, Sample, key_of
 
 
 class IdentitySource(WholeImageSource):
-    """``<person>/<image>.jpg``, cut to the face already. All images of a person come into the same split.
+    """Face crops in ``<person>/<image>.jpg``. All images of a person go into the same split.
 
     Args:
-        images: the folder of folders; a person's may have folders of its own.
-        min_images: people of whom there are fewer images are rejected.
+        images: folder with the people's folders, which may be nested.
+        min_images: people with fewer images are rejected.
         options: see ``WholeImageSource``.
     """
 
@@ -53,5 +53,5 @@ class IdentitySource(WholeImageSource):
 
 
 def _person(name: str) -> str:
-    """The person's folder; empty where an image lies in none."""
+    """The person's folder; empty for an image outside of one."""
     return name.rpartition("/")[0].partition("/")[0]

@@ -17,7 +17,7 @@ _PERSON = re.compile(r"nm\d+")
 
 
 class ImdbCleanSource(TableSource):
-    """IMDB-clean: the photos cut with a margin of 100 % (``imdb-clean-1024``) or, with ``original``, IMDB's own.
+    """IMDB-clean: photos cropped with a margin of 100 % (``imdb-clean-1024``) or, with ``original``, whole ones.
 
     A person is the ``nm`` number in a file's name. The splits are those of the three CSVs.
 

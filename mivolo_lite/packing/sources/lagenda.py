@@ -8,11 +8,11 @@ from mivolo_lite.packing.sources.cells import IMAGE
 from mivolo_lite.packing.sources.layout import first_there
 
 _FOLDERS = ("", "lag_benchmark", "lag_benchmark/lag_benchmark")
-"""Below ``images``: what the annotation's names are relative to, with or without the folder of the photos in them."""
+"""Folders below ``images`` to which the annotation's names may be relative."""
 
 
 class LagendaSource(AnnotationSource):
-    """LAGENDA: face and body of everybody labelled; all others are blanked out. A benchmark, one split: ``test``.
+    """LAGENDA: face and body of the labelled people; others are blanked out. A benchmark with one split, ``test``.
 
     Args:
         images: the folder with ``lagenda_annotation.csv`` and ``lag_benchmark``.

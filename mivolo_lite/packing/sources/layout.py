@@ -1,4 +1,4 @@
-"""Finding the files of a published layout, and reading its lists of words."""
+"""Finds the files of a published layout, and reads its lists."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from mivolo_lite.errors import UserError
 
 
 def first_there(root: Path, names: Sequence[str], what: str) -> Path:
-    """The first of the names that is in a folder. Raises UserError where none is."""
+    """The first of the names that is in a folder. Raises UserError if none is."""
     path = first_or_none(root, names)
     if path is None:
         raise UserError(f"--images {root}: has no {what}; looked for {', '.join(names)}")
@@ -15,14 +15,15 @@ def first_there(root: Path, names: Sequence[str], what: str) -> Path:
 
 
 def first_or_none(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the names that is in a folder, None where none is."""
+    """The first of the names that is in a folder, or None."""
     if not root.is_dir():
         raise UserError(f"--images {root}: no such folder; give the folder that the data set was unpacked to")
     return next((root / name for name in names if (root / name).exists()), None)
 
 
 def words(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number, words) of each line with any, separated by blanks, tabs or commas. Raises UserError for no text."""
+    """(line number, words) of each line that is not empty, split at blanks, tabs or commas. Raises UserError for no
+    text."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):

@@ -19,7 +19,7 @@ class MorphSource(FileNameSource):
     """MORPH's images, ``[person]_[number][M|F][age].JPG``; some releases write the number with one digit more or less.
 
     Args:
-        csv: ``MORPH_Album2*.csv`` with the columns ``photo`` and ``race``, which the names do not say.
+        csv: ``MORPH_Album2*.csv`` with the columns ``photo`` and ``race``, for the group.
     """
 
     form = "[person]_[number][M|F][age].JPG"
@@ -37,7 +37,7 @@ class MorphSource(FileNameSource):
             self._count_images_without_row(table.location)
 
     def _count_images_without_row(self, location: str) -> None:
-        """Note how many images get no group. Raises UserError where that is all of them."""
+        """Note the number of images without a group. Raises UserError if none has one."""
         names = [name for name in self.items() if self.pattern.fullmatch(Path(name).name)]
         missing = [name for name in names if _stem(name) not in self.groups]
         if names and len(missing) == len(names):

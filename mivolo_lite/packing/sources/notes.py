@@ -1,4 +1,4 @@
-"""Counting the rows of a table that are no samples of their own."""
+"""Counts the rows of a table that are no separate samples."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from mivolo_lite.packing.sources.rows import Person
 
 
 class RowNotes:
-    """Counts people without labels, rows of people who have another row, and labels in which those differ."""
+    """Counts people without labels, further rows of a person, and labels that differ between these."""
 
     def __init__(self) -> None:
         self.unlabelled, self.again = 0, 0
@@ -23,7 +23,7 @@ class RowNotes:
             self.example.setdefault(column, f"{name}, lines {person.number} and {line}")
 
     def lines(self, is_blanked: bool) -> list[str]:
-        """The counts in words. ``is_blanked``: whether people without labels are blanked out of others' bodies."""
+        """The counts as lines. ``is_blanked``: whether people without labels are blanked out of others' bodies."""
         notes = []
         if self.unlabelled:
             notes.append(

@@ -1,4 +1,4 @@
-"""The benchmark of Paplham and Franc (CVPR 2024): one JSON a data set, with fixed folds and rotated boxes."""
+"""The benchmark of Paplham and Franc (CVPR 2024): one JSON for each data set, with fixed folds and rotated boxes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +25,14 @@ PUBLISHED = {0: "train", 1: "val", 2: "test"}
 class PaplhjakSource(TableSource):
     """The benchmark's JSON of AgeDB, AFAD, CACD, CLAP, FG-NET, IMDB-clean, MORPH or UTKFace.
 
-    Faces are cut by ``aligned_bbox``, a rotated square, where the JSON has it. A sample's JSON says its fold; data sets
-    of three folders have these as splits.
+    Faces are cropped by ``aligned_bbox``, a rotated square, if the JSON has it. A sample's JSON has its fold; data sets
+    with three folders have them as splits.
 
     Args:
         images: the folder that ``img_path`` is relative to.
         json: ``[database].json`` or ``[database]_aligned.json``.
         protocol: make the splits train, val and test of one of the five fixed splits, 0 to 4.
-        gender_codes: what numbers for the gender mean, such as 0=M,1=F.
+        gender_codes: meaning of numbers for the gender, such as 0=M,1=F.
     """
 
     def __init__(self, images: Path, json: Path, protocol: int | None = None, gender_codes: str = "", **options: Any):

@@ -1,4 +1,4 @@
-"""Synthetic people: the embedded data set. Nothing is downloaded, and nobody's photo is shipped."""
+"""Synthetic people: a data set without downloads and without photos of real people."""
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.packing.crops import CropRules
@@ -10,17 +10,17 @@ from mivolo_lite.shards.sample import Labels, Sample
 
 
 class PeopleSource(Source):
-    """Synthetic photos of one person each, with face and body cut out of them.
+    """Synthetic photos of one person each, with crops of face and body.
 
-    Proportions, hair, wrinkles, posture and clothes depend on age, gender and group, as loosely as in life; light,
+    Proportions, hair, wrinkles, posture and clothes depend on age, gender and group, with random variation. Light,
     noise, background and pose do not.
 
     Args:
-        count: how many people to make.
-        seed: which series of people; photo ``n`` of a series never changes.
-        covered: share of the photos in which something hides the face; the sample's JSON says which.
-        crop_size: largest side in pixels that a crop is stored with.
-        ages: how ages are distributed: few old people, as in a population, or as many of every age.
+        count: number of people.
+        seed: of the series; photo ``n`` of a series never changes.
+        covered: share of the photos with a covered face, which the sample's JSON records.
+        crop_size: largest side of a stored crop in pixels.
+        ages: distribution of the ages: as in a population, with few old people, or uniform.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PeopleSource(Source):
         self.ages = ages
         self.rules = CropRules(crop_size=crop_size)
         options: dict[str, float | str] = {"seed": seed, "covered": covered}
-        if ages != "population":  # so that the data keeps the digest that it had before there was a choice
+        if ages != "population":  # keeps the digest of data from before this option
             options["ages"] = ages
         self.crop_policy = self.rules.policy() | {"synthetic": options}
 

@@ -24,7 +24,7 @@ GENDERS = {"personalMale": "M", "personalFemale": "F"}
 
 
 class PETASource(TableSource):
-    """PETA's images are bodies: gender and age as one of five ranges; a person is a line of ``Label.txt``.
+    """PETA's body images: gender, and age as one of five ranges; a person is a line of ``Label.txt``.
 
     Args:
         images: the folder with ``[data set]/archive/Label.txt`` and the images next to it.
@@ -57,12 +57,12 @@ def _cells(root: Path, path: Path) -> Iterator[dict[str, str]]:
 
 
 def _people(name: str) -> list[str]:
-    """Whom an image may show: its name begins with the person, up to ``_`` or ``.`` or, of seven digits, with four."""
+    """The possible persons of an image: its name up to ``_`` or ``.`` or, for seven digits, the first four."""
     first = _person(name)
     return [first, _person(Path(name).stem[:4])] if re.fullmatch(r"\d{7}", Path(name).stem) else [first]
 
 
 def _person(name: str) -> str:
-    """What a name begins with up to ``_`` or ``.``, without leading zeros."""
+    """A name up to ``_`` or ``.``, without leading zeros."""
     first = re.split(r"[_.]", Path(name).name, maxsplit=1)[0]
     return first.lstrip("0") or "0"

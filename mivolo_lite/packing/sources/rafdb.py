@@ -21,7 +21,7 @@ class RafDBSource(TableSource):
 
     Args:
         images: the folder ``basic``, with ``Image``, ``EmoLabel`` and ``Annotation``.
-        align: turn and scale the original images by the annotators' landmarks instead of taking the aligned ones.
+        align: align the original images by the annotators' landmarks instead of reading the aligned ones.
     """
 
     def __init__(self, images: Path, align: bool = False, **options: Any):
@@ -55,6 +55,6 @@ def _manual(path: Path) -> dict[str, str]:
 
 
 def _chosen(names: tuple[str, ...], code: str, first: int = 0) -> str:
-    """The name of a code; nothing for one without, as 2, unsure, is of a gender."""
+    """The name of a code; empty for a code without a name, such as 2, unsure, for the gender."""
     index = int(code) - first if code.isdecimal() else -1
     return names[index] if 0 <= index < len(names) else ""

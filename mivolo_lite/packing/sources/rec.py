@@ -1,8 +1,8 @@
 """MXNet's records of identities: MS1M, Glint360K, WebFace, CASIA-WebFace as insightface publishes them.
 
-MXNet is dead, and its format is simple: a record is ``0xCED7230A``, a length whose upper three bits say whether it goes
-on in the next record, and the data, padded to four bytes. The data are a header (flag, label, two ids), ``flag`` more
-labels, and the image.
+They are read without MXNet. A record is ``0xCED7230A``, a length whose upper three bits tell whether the next record
+continues it, and the data, padded to four bytes. The data are a header (flag, label, two ids), ``flag`` more labels,
+and the image.
 """
 
 import math
@@ -27,10 +27,10 @@ _WHOLE, _LAST = 0, 3
 
 
 class RecSource(WholeImageSource):
-    """Faces of identities, cut and aligned already, byte for byte. All images of a person come into one split.
+    """Aligned face crops with identities, stored byte for byte. All images of a person go into one split.
 
     Args:
-        rec: ``train.rec``; ``train.idx`` lies next to it. ``.bin`` files are pickles and raise an error.
+        rec: ``train.rec``, with ``train.idx`` next to it. ``.bin`` files are pickles and raise an error.
         options: see ``WholeImageSource``.
     """
 
@@ -69,9 +69,9 @@ def _index(rec: Path) -> tuple[array, array]:
         raise UserError(
             f"--rec {rec}: {reason.filename} cannot be read: {reason.strerror}; train.rec and train.idx lie together"
         ) from None
-    except (ValueError, IndexError, error):  # of bytes that are no text as well
+    except (ValueError, IndexError, error):  # also for bytes that are no text
         raise UserError(f"--rec {rec}: {idx.name} or the first record is damaged; copy both again") from None
-    if not image and len(labels) > 1:  # the first record says where the images end and lists of identities begin
+    if not image and len(labels) > 1:  # the first record has the key at which the images end
         rows = [(key, offset) for key, offset in rows if 0 < key < labels[0]]
     if not rows:
         raise UserError(f"--rec {rec}: holds no images")
@@ -80,7 +80,7 @@ def _index(rec: Path) -> tuple[array, array]:
 
 
 def _record(rec: Path, offset: int) -> bytes:
-    """The data of the record at an offset. Raises ValueError where there is none."""
+    """The data of the record at an offset. Raises ValueError if there is none."""
     parts = []
     with open(rec, "rb") as file:
         file.seek(offset)
@@ -93,7 +93,7 @@ def _record(rec: Path, offset: int) -> bytes:
                 raise ValueError("the record goes beyond the end of the file")
             parts.append(file.read(size))
             if kind in (_WHOLE, _LAST):
-                return _MAGIC.join(parts)  # data are parted where they hold the magic number
+                return _MAGIC.join(parts)  # data that contain the magic number are split there
             file.seek(-size % 4, os.SEEK_CUR)
     raise ValueError("a record of too many parts")
 

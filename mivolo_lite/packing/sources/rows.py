@@ -1,4 +1,4 @@
-"""Merging rows of one photo that describe the same person: two annotators, or an unlabelled and a labelled box."""
+"""Merges rows of one photo that describe the same person, by two annotators or with and without labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _MEETING_FACES = 0.1
 
 
 class Boxes(NamedTuple):
-    """A person's face and body in a photo, None where there is none that can be read."""
+    """A person's face and body box in a photo, None if absent or invalid."""
 
     face: Box | None
     body: Box | None
@@ -24,10 +24,10 @@ class Boxes(NamedTuple):
         return cls(_readable(cells, FACE_COLUMNS), _readable(cells, BODY_COLUMNS))
 
     def same_person(self, other: "Boxes") -> bool:
-        """Whether both are of one person, measured by intersection over union.
+        """Whether both are of one person, by intersection over union.
 
-        Faces of two people hardly overlap, bodies do: a child on an arm lies in its mother's box. So bodies decide
-        where a face is missing, or where two annotators drew it differently.
+        Faces of two people hardly overlap, but bodies do, such as those of a mother and a child in her arms. So bodies
+        decide only if a face is missing, or if two annotators drew it differently.
         """
         bodies = box_iou(self.body, other.body) if self.body and other.body else 0.0
         if not (self.face and other.face):
@@ -40,9 +40,9 @@ class Person(NamedTuple):
     """A person in a photo.
 
     Attributes:
-        row: the row of the table that the labels come from: the first that has any.
-        number: its line.
-        cells: its cells; where one says nothing, those of the person's other rows.
+        row: index of the person's first row with a label.
+        number: its line number.
+        cells: its cells; empty ones are filled from the person's other rows.
         again: the other rows.
         labelled: whether any row has a label.
     """
@@ -60,18 +60,18 @@ def people_in(
     is_labelled: Callable[[Mapping[str, str]], bool],
     one_without_boxes: bool,
 ) -> list[Person]:
-    """The people that the rows of one photo mean, in the order of their first rows.
+    """The people in the rows of one photo, in the order of their first rows.
 
     Args:
         rows: their numbers in the table.
         lines: their cells.
         is_labelled: whether cells hold any label.
-        one_without_boxes: whether rows without boxes mean one person, whose face or body the photo is.
+        one_without_boxes: whether rows without boxes are one person, whose face or body is the photo.
     """
     if len(lines) == 1:
         return [Person(rows[0], lines[0].number, lines[0].cells, [], is_labelled(lines[0].cells))]
     people: list[tuple[Boxes, list[int]]] = []
-    equal: dict[tuple, int] = {}  # spares comparing: some CSVs have dozens of rows with one box
+    equal: dict[tuple, int] = {}  # avoids comparisons: some CSVs have dozens of rows with one box
     for position, line in enumerate(lines):
         boxes = Boxes.of(line.cells)
         index = equal.get(boxes) if any(boxes) or one_without_boxes else len(people)
@@ -91,7 +91,7 @@ def _person(
     chosen = next((position for position in positions if is_labelled(lines[position].cells)), positions[0])
     again = [lines[position] for position in positions if position != chosen]
     cells = dict(lines[chosen].cells)
-    for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box is taken whole or not
+    for columns in (FACE_COLUMNS, BODY_COLUMNS, *((column,) for column in cells)):  # a box comes from one row
         if all(is_absent(cells.get(column, "")) for column in columns):
             donor = next((row.cells for row in again if not is_absent(row.cells.get(columns[0], ""))), {})
             cells |= {column: donor[column] for column in columns if column in donor}

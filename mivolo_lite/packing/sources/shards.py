@@ -1,4 +1,4 @@
-"""Tars that another tool wrote, such as img2dataset: samples of images of any kind and JSON."""
+"""Tars of another tool, such as img2dataset: images of any format, and JSON."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from mivolo_lite.shards.tars import Member, members_by_key
 _ENDINGS = sorted(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
 _FACES, _BODIES = (tuple(f"{name}{ending}" for ending in _ENDINGS) for name in ("face.", "body."))
 _SPLITS = ("train", "val", "test")
-_FIRST = 100  # samples, of which one has every label that there is
+_FIRST = 100  # samples that are searched for labels
 _MOST_BYTES = {"image": 1 << 28, "labels": 1 << 22}
 _UNREAD = (
     "{} images are not read, such as {}: a sample has one face and one body, and a key ends at the first dot of a name"
@@ -36,19 +36,19 @@ _MEANINGS = ("age", "gender", "group", IDENTITY)
 
 
 class ShardsSource(WholeImageSource):
-    """Tars of any tool become shards of this package: JPEGs that need no change byte for byte, others as JPEGs.
+    """Tars of any tool: JPEGs that need no change are stored byte for byte, other images as JPEGs.
 
     A sample is the members of one key: ``.face.*`` and ``.body.*``, or one image, which is the face; and ``.json`` or
-    ``.cls``. Members may lie in any order; macOS's files are passed over, hard links are followed, and tars in nested
-    folders are read. Tars in folders named train, val and test stay in these splits.
+    ``.cls``. Members may be in any order. macOS's attribute files are skipped, hard links are followed, and nested
+    folders are read. Tars in folders named train, val and test keep these splits.
 
     Args:
         folder: the tars.
-        age: field of the JSON with the age; usually found by itself, as are the others.
+        age: field of the JSON with the age; by default a usual name, as for the other labels.
         gender: field with the gender.
         group: field with the group.
-        identity: field that says who it is: a person's images come into the same split.
-        gender_codes: what other values of the gender mean, such as 0=M,1=F. Without it numbers are rejected.
+        identity: field with the person's name or number; a person's images go into the same split.
+        gender_codes: meaning of other values of the gender, such as 0=M,1=F. Without it numbers are rejected.
         options: see ``WholeImageSource``.
     """
 
@@ -96,7 +96,7 @@ class ShardsSource(WholeImageSource):
         return items
 
     def _unlabelled(self) -> list[str]:
-        """A line where the first samples have no ages or no genders, with the fields that may hold them."""
+        """A line on fields that may be ages or genders, if the first samples have none."""
         fields: dict[str, None] = {}
         with open(self.images / self.tars[0], "rb") as file:
             for members in islice(_members(self.images / self.tars[0]).values(), _FIRST):
@@ -129,7 +129,7 @@ class ShardsSource(WholeImageSource):
         names = usual_names(record, self.names)
         fields = {meaning: names[meaning] for meaning in (*_MEANINGS, AGE_STD) if meaning in names}
         age, gender, group, identity = (_tidy(record.get(fields.get(meaning, ""))) for meaning in _MEANINGS)
-        # Not under the labels' own names either: where a chosen field is absent, no other one replaces it.
+        # Without the labels' default names: if a chosen field is absent, no other one replaces it.
         extra = {name: value for name, value in record.items() if name not in (*fields.values(), *_MEANINGS)}
         if AGE_STD in fields:
             extra[AGE_STD] = record[fields[AGE_STD]]
@@ -148,14 +148,14 @@ class ShardsSource(WholeImageSource):
 
 
 def _tidy(value: Any) -> Any:
-    """``12`` for pandas' 12.0, and text without blanks around it: all are names of one person or one group."""
+    """Normalised name of a person or group: ``12`` for pandas' 12.0, and text without surrounding blanks."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value.strip() if isinstance(value, str) else value
 
 
 def _tars(folder: Path) -> list[str]:
-    """The tars below a folder by their relative names, sorted. Raises UserError where there are none."""
+    """The tars below a folder by their sorted relative names. Raises UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"--in {folder}: no such folder; give the folder of the tars")
     names = sorted(
@@ -170,7 +170,7 @@ def _tars(folder: Path) -> list[str]:
 
 
 def _folder_split(tar: str) -> str:
-    """The split that the outermost folder of a tar names, such as ``val`` for ``Validation/0.tar``; empty without."""
+    """The split named by the outermost folder of a tar, such as ``val`` for ``Validation/0.tar``, or empty."""
     folder, slash, _ = tar.partition("/")
     return usual_split(folder) if slash else ""
 
@@ -200,7 +200,7 @@ def _images(members: Mapping[str, Member]) -> list[Member]:
 
 
 def _record(file: Any, member: Member | None) -> dict[str, Any]:
-    """The JSON object with a sample's labels; of a ``.cls`` its number as the age."""
+    """The JSON object with a sample's labels; the number of a ``.cls`` is the age."""
     if member is None:
         return {}
     data = _bytes(file, member, "labels")

@@ -14,11 +14,11 @@ class SourceImage:
     """The samples of one image of a data set.
 
     Attributes:
-        identity: what its place is decided from; the image's bytes, so that exact duplicates stay together.
+        identity: determines the order; the image's bytes, so that exact duplicates stay together.
         samples: the people in it.
-        together: what the split is decided from, equal for images that belong into the same; the identity where None.
-        missing: why a crop is absent whose box is there, by ``face`` or ``body``, for each sample that lacks one.
-        split: the split that the data set itself puts it into, None where it says nothing.
+        together: determines the split, equal for images that belong into the same one; None for the identity.
+        missing: (``face`` or ``body``, reason) of each crop that is absent although there is a box.
+        split: the published split, None if there is none.
     """
 
     identity: bytes
@@ -29,18 +29,18 @@ class SourceImage:
 
 
 class Source:
-    """A data set of images on disk, or rendered.
+    """A data set of image files or rendered images.
 
     Instances are pickled into worker processes. ``read`` must depend on the item alone, so that shards do not depend
     on the number of workers.
 
     Attributes:
-        required: what a subclass has to define.
+        required: methods that a subclass must define.
         crop_policy: how the crops were made, for ``dataset.json``.
-        preface: what the labels are taken for, in lines to print before anything is packed.
-        notes: what of the data set is left out before any image is read, counted, for the command's summary.
-        splits: those that the data set itself divides its images into; none where it does not.
-        has_folds: whether its samples say their fold, so that dividing them is left to training.
+        preface: lines on the meaning of the labels, to print before packing.
+        notes: lines with counts of what is left out before reading images, for the summary.
+        splits: the published splits, or empty.
+        has_folds: whether samples have folds, so that training selects them instead of splits.
     """
 
     required: ClassVar[tuple[str, ...]] = ("items", "read")
@@ -51,15 +51,15 @@ class Source:
     has_folds: bool = False
 
     def ignore_splits(self) -> None:
-        """Leave the data set's own splits aside, so that an image of which they say nothing is no fault."""
+        """Ignore the published splits, so that an image without one is no error."""
         self.splits = ()
 
     def items(self) -> Sequence[str]:
-        """The images' names, sorted. Raises UserError when there are none."""
+        """The sorted names of the images. Raises UserError if there are none."""
         raise NotImplementedError
 
     def read(self, item: str) -> SourceImage:
-        """One image's samples. Raises Rejected with the reason when it cannot be used."""
+        """One image's samples. Raises Rejected with the reason if it cannot be used."""
         raise NotImplementedError
 
 
@@ -67,12 +67,12 @@ _USUAL_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev"
 
 
 def usual_split(text: str) -> str:
-    """``val`` for ``Validation``, and any other name in small letters."""
+    """``val`` for ``Validation`` and similar names, and any other name in lower case."""
     return _USUAL_SPLITS.get(text.lower(), text.lower())
 
 
 def split_name(text: str, location: str) -> str:
-    """The name of a split of a data set, as of its folder: ``val`` for ``Validation``. Raises UserError for no name."""
+    """``usual_split`` of a text, checked to be a folder name. Raises UserError otherwise."""
     name = usual_split(text)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"{location}: split {text!r:.50} cannot name a folder; use letters and digits")

@@ -19,9 +19,9 @@ _JSON_ENDINGS, _PARQUET_HEAD = (".jsonl", ".ndjson", ".json"), b"PAR1"
 _WORKBOOK_HEADS = b"PK\3\4", b"\xd0\xcf\x11\xe0"
 """The first bytes of .xlsx and .ods, which are ZIP archives, and of .xls."""
 _MARK_LINE = "sep="
-"""What a first line says, before the mark that separates the cells of the others, for Excel."""
-_SHOWN = 100  # characters of a file that a message shows
-_ROWS = 4096  # of a Parquet file at a time
+"""Prefix of a first line for Excel, before the separator of the cells."""
+_SHOWN = 100  # characters of a cell in messages
+_ROWS = 4096  # rows of a Parquet file read at once
 
 
 class Line(NamedTuple):
@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 
 class Column:
-    """Cells in one piece of memory: a million take the size of their text and 8 MB, not 80 MB of objects.
+    """Cells in one block of memory: a million take their text and 8 MB, instead of 80 MB of objects.
 
     Worker processes share the memory with the process that read it.
     """
@@ -57,9 +57,9 @@ class Table:
     """The rows of a file of labels.
 
     Attributes:
-        location: the file as messages name it.
+        location: the file's name in messages.
         columns: the cells of every column, by its name.
-        numbers: of the line that each row begins at.
+        numbers: first line number of each row.
     """
 
     def __init__(self, location: str, columns: dict[str, Column], numbers: array):
@@ -67,7 +67,7 @@ class Table:
 
     @classmethod
     def of(cls, location: str, rows: Iterable[tuple[int, Mapping[str, str]]], names: Iterable[str] = ()) -> "Table":
-        """The table of (number, cells): these columns and all others that rows have, empty in a row without them."""
+        """The table of (line number, cells): these columns and all others in any row; missing cells are empty."""
         columns, numbers = {name: Column() for name in names}, array("Q")
         for number, cells in rows:
             for name in [name for name in cells if name not in columns]:
@@ -83,7 +83,7 @@ class Table:
     def __iter__(self) -> Iterator[Line]:
         return map(self.line, range(len(self)))
 
-    def __repr__(self) -> str:  # it distinguishes the parts of a data set
+    def __repr__(self) -> str:  # it identifies the worker shards of a data set
         return f"Table({list(self.columns)}, {self._digest})"
 
     @cached_property
@@ -95,7 +95,7 @@ class Table:
         return digest.hexdigest()
 
     def require(self, names: set[str], data_set: str) -> None:
-        """Raise UserError where a column of a published data set is missing."""
+        """Raise UserError if a column of a published data set is missing."""
         if missing := names - self.columns.keys():
             raise UserError(f"{self.location}: column {min(missing)} is missing; is it {data_set}'s?")
 
@@ -104,32 +104,32 @@ class Table:
         return Line(self.numbers[row], {name: column[row] for name, column in self.columns.items()})
 
     def with_column(self, name: str, cells: Iterable[str]) -> "Table":
-        """The same with other cells in a column."""
+        """The table with a replaced column."""
         column = Column()
         for cell in cells:
             column.append(cell)
         return Table(self.location, self.columns | {name: column}, self.numbers)
 
     def renamed(self, names: Mapping[str, str]) -> "Table":
-        """The same cells with other names of columns, ``{new: old}``; an old column of a new name is left out."""
+        """The table with renamed columns, ``{new: old}``; a column that has a new name already is dropped."""
         columns = {new: self.columns[old] for new, old in names.items()}
         rest = {name: column for name, column in self.columns.items() if name not in names.values()}
         return Table(self.location, rest | columns, self.numbers)
 
 
 def read_table(path: Path, delimiter: str = "auto", option: str = "--csv") -> Table:
-    """The rows of a file of labels, without blanks around the cells; empty rows are left out.
+    """Read a file of labels, without empty rows and blanks around cells.
 
     Args:
-        path: a CSV in UTF-8, or in UTF-16 as Excel's Unicode text, whose first line names the columns, or the second
-            where the first is Excel's ``sep=;``; JSON lines (or a JSON list of objects); or Parquet.
-        delimiter: what separates a CSV's cells: a name or mark of ``DELIMITERS``; ``auto`` takes the most frequent of
-            the first line.
+        path: a CSV in UTF-8 or UTF-16 with a header line, before which Excel's ``sep=;`` may stand; JSON lines or a
+            JSON list of objects; or Parquet.
+        delimiter: separator of a CSV: a name or character of ``DELIMITERS``; ``auto`` is the most frequent one in the
+            first line.
         option: the option that names the file.
 
     Raises:
-        UserError: no such file, a workbook or other bytes that are no text, a column there twice, a row with too few or
-            too many cells, or a quote that is opened and not closed.
+        UserError: the file is missing, a workbook or no text; a column occurs twice; a row has too few or too many
+            cells; or a quote is not closed.
     """
     location = f"{option} {path}"
     try:
@@ -160,7 +160,7 @@ def _read_csv(file: TextIO, delimiter: str, location: str) -> Table:
 def _csv_cells(
     rows: Iterable[tuple[int, list[str]]], names: list[str], mark: str, location: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number, cells) of each row that holds any."""
+    """(line number, cells) of each row that is not empty."""
     for number, row in rows:
         if any(row):
             _check_cells(names, row, f"{location}: line {number}", mark)
@@ -168,9 +168,9 @@ def _csv_cells(
 
 
 def _mark(delimiter: str, first_line: str) -> str:
-    """The character that separates cells. Raises UserError for an unknown name of one."""
+    """The separator of the cells. Raises UserError for an unknown name."""
     if delimiter == "auto":
-        return max(DELIMITERS.values(), key=first_line.count)  # the first of them where there is none
+        return max(DELIMITERS.values(), key=first_line.count)  # the first of them if there is none
     mark = DELIMITERS.get(delimiter, delimiter)
     if mark not in DELIMITERS.values():
         raise UserError(f"--delimiter {delimiter!r}: give one of auto, {', '.join(DELIMITERS)}")
@@ -178,8 +178,8 @@ def _mark(delimiter: str, first_line: str) -> str:
 
 
 def _csv_rows(file: TextIO, delimiter: str, location: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells) of each row."""
-    # Strict, since a quote that is never closed would otherwise take in all that follows.
+    """(first line number, cells) of each row."""
+    # Strict, since an unclosed quote would otherwise swallow the rest of the file.
     reader = csv_format.reader(_lines(file, location), strict=True, delimiter=delimiter)
     columns, line = 0, 1
     try:
@@ -201,7 +201,7 @@ def _lines(file: TextIO, location: str) -> Iterator[str]:
 
 
 def _check_quotes(row: list[str], columns: int, delimiter: str, location: str) -> None:
-    """Raise UserError where a quoted cell holds a line that is a row: two stray quotes took in what lies between."""
+    """Raise UserError if a quoted cell contains a complete row, as between two stray quotes."""
     for cell in row:
         for line in cell.splitlines()[1:]:
             if 1 < columns <= line.count(delimiter) + 1:
@@ -215,14 +215,14 @@ def _reason(error: csv_format.Error) -> str:
 
 
 def _check_names(names: list[str], location: str) -> None:
-    """Raise UserError where a column is there twice."""
+    """Raise UserError if a column occurs twice."""
     twice = [name for name, times in Counter(names).items() if name and times > 1]
     if twice:
         raise UserError(f"{location}: column {twice[0]} is there twice; leave one of the two out, or rename it")
 
 
 def _check_cells(names: list[str], row: list[str], location: str, mark: str) -> None:
-    """Raise UserError where a row has too few cells, or too many that say something."""
+    """Raise UserError if a row has too few cells, or more cells that are not empty."""
     if len(row) < len(names) or any(row[len(names) :]):
         raise UserError(
             f"{location}: {len(row)} cells, but the first line names {len(names)} columns: {mark.join(row)[:_SHOWN]!r}"
@@ -230,7 +230,7 @@ def _check_cells(names: list[str], row: list[str], location: str, mark: str) -> 
 
 
 def _json_rows(file: TextIO, location: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number, cells) of each object: one a line, or all in one list."""
+    """(line number, cells) of each object, one in each line or all in a list."""
     first_character = file.read(1)
     file.seek(0)
     if first_character == "[":
@@ -262,7 +262,7 @@ def _json_cells(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_of(value: Any) -> str:
-    """A value as a CSV would write it: a list as ``25;32``, nothing for what is absent."""
+    """A value as a CSV cell: a list as ``25;32``, empty for a missing value."""
     if isinstance(value, list | tuple):
         return ";".join(map(cell_of, value))
     return "" if value is None or value != value or isinstance(value, bytes | dict) else str(value).strip()

@@ -1,4 +1,4 @@
-"""Images whose labels are the rows of a table: the base of every source that reads one."""
+"""The base class of sources whose labels are the rows of a table."""
 
 from array import array
 from collections.abc import Mapping
@@ -56,21 +56,21 @@ _KNOWN_COLUMNS = (
 
 
 class TableSource(Source):
-    """Cuts the people that a table describes out of their images.
+    """Crops of the people in a table.
 
-    An item is a person, ``image#line of the table``, so that every person that cannot be used is listed with the
-    reason. People without labels are no samples, but they are blanked out of the others' bodies. Rows of an image with
+    An item is a person, ``image#line of the table``, so that every rejected person is listed with the reason. People
+    without labels are no samples, but are blanked out of the others' bodies. Rows of an image with
     nearly the same box are one person.
 
     Args:
-        images: folder that the table's names of images are relative to.
+        images: folder to which the table's image names are relative.
         table: the labels; its columns have the names of ``_KNOWN_COLUMNS``, and all others are labels of tasks.
-        gender_of: reads the column gender.
-        whole: what an image without boxes shows: a ``face``, a ``body``, or no one (``no``); ``auto`` is face where
-            the table has no columns of boxes at all, and no otherwise.
-        body_from_face: guess a body box for people who have only a face: three faces wide, from half a face above to
+        gender_of: parser of the column gender.
+        whole: meaning of an image without boxes: a ``face``, a ``body``, or nobody (``no``); ``auto`` is face if the
+            table has no box columns, and no otherwise.
+        body_from_face: derive a body box from the face if there is none: three faces wide, from half a face above to
             four faces below it.
-        age_offset: years to add to each age, as of CSVs whose ages start at 0.
+        age_offset: years to add to each age, for CSVs whose ages start at 0.
         max_megapixels: larger images are rejected before they are decoded.
         crops: see ``CropRules``.
     """
@@ -104,7 +104,7 @@ class TableSource(Source):
         self._find_people(names)
 
     def _check_rules(self) -> None:
-        """Raise UserError for a rule that the table has no columns for, or that does nothing."""
+        """Raise UserError for an option without effect, or without the columns that it needs."""
         location, columns = self.table.location, self.table.columns
         if self.rules.face_square and self.whole != "no":
             raise UserError(
@@ -133,11 +133,11 @@ class TableSource(Source):
         return self.body_from_face or self.whole == "body" or not self.table.columns.keys().isdisjoint(BODY_COLUMNS)
 
     def _guesses_bodies(self) -> bool:
-        """Whether there are boxes of faces to guess bodies from."""
+        """Whether bodies are derived from faces."""
         return set(FACE_COLUMNS) <= self.table.columns.keys()
 
     def _cuts(self) -> bool:
-        """Whether anything is cut out of the images."""
+        """Whether the images are cropped."""
         return self._has_boxes() or self.rules.align or self.whole == "no"
 
     def _splits(self) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ class TableSource(Source):
         return tuple(sorted({split_name(cell, self.table.location) for cell in cells}))
 
     def _check_folds(self) -> bool:
-        """Whether the table says folds. Raises UserError where one is no number: folds are named by numbers."""
+        """Whether the table has folds. Raises UserError if one is no number."""
         known = {cell for cell in set(self.table.columns.get(FOLD, ())) if has_value(cell)}
         if words := sorted(cell for cell in known if not cell.removesuffix(".0").isdecimal()):
             raise UserError(
@@ -154,7 +154,7 @@ class TableSource(Source):
         return bool(known)
 
     def _find_people(self, names: list[str]) -> None:
-        """Note which rows are samples, which people come together, and what is left out."""
+        """Find the rows that are samples, the people who stay in one split, and count what is left out."""
         samples, notes, groups = array("Q"), RowNotes(), []
         for name, group in groupby(map(int, self.order), names.__getitem__):
             rows = list(group)
@@ -166,7 +166,7 @@ class TableSource(Source):
                 groups.append(identities)
         is_blanked = self._has_boxes() and self._has_bodies() and self.rules.blank != "none"
         self.samples, self.notes = samples, [*notes.lines(is_blanked), *self._columns_left_out()]
-        # People who are linked by images of several come into one split, under the first of their names.
+        # People who share an image go into one split, under the first of their names.
         self.together = first_connected((first, other) for first, *others in groups for other in others)
         if not samples:
             raise UserError(
@@ -174,7 +174,7 @@ class TableSource(Source):
             )
 
     def _where_labels_may_be(self) -> str:
-        """What to do where nobody is labelled."""
+        """Advice for a table without labels."""
         others = self._other_columns
         if not self.only_others or not others:
             return "label the people to learn from"
@@ -196,7 +196,7 @@ class TableSource(Source):
         return people_in(rows, [self.table.line(row) for row in rows], self._is_labelled, self.whole != "no")
 
     def _people_beside(self, row: int) -> list[Person]:
-        """All people of the image that a row is of."""
+        """All people in the image of a row."""
         names, begin = self.table.columns[IMAGE], int(self.place[row])
         end, name = begin + 1, names[row]
         while begin and names[self.order[begin - 1]] == name:
@@ -230,7 +230,7 @@ class TableSource(Source):
         return SourceImage(data, [sample], together, crops.missing, split)
 
     def _read(self, name: str, cells: Mapping[str, str], others: list[Boxes]) -> tuple[bytes, Crops]:
-        """The bytes of an image's file, and a person's crops."""
+        """The bytes of an image file, and a person's crops."""
         if self._is_whole(cells):
             data = read_bytes(self.images / name)
             jpeg = whole_jpeg(data, self.rules, self.max_megapixels)
@@ -239,7 +239,7 @@ class TableSource(Source):
         return photo.data, self._crops(photo, cells, others)
 
     def _is_whole(self, cells: Mapping[str, str]) -> bool:
-        """Whether the whole image is the face or the body."""
+        """Whether the whole image is the face or the body of a person."""
         has_box = box_of(cells, FACE_COLUMNS) or box_of(cells, BODY_COLUMNS) or cells.get(CORNERS)
         return self.whole != "no" and not has_box and not self.rules.align
 
@@ -251,7 +251,7 @@ class TableSource(Source):
         return split_name(cells[SPLIT], self.table.location)
 
     def _labels(self, name: str, cells: Mapping[str, str]) -> Labels:
-        """A person's labels. Raises Rejected where they are invalid."""
+        """A person's labels. Raises Rejected if they are invalid."""
         group = cells.get("group", "")
         extra = {_SOURCE: name} | other_labels(cells, _KNOWN_COLUMNS)
         age, gender = age_of(cells.get("age", ""), self.age_offset), self.gender_of(cells.get("gender", ""))
@@ -267,7 +267,7 @@ class TableSource(Source):
         return cut_person(photo.image, face, body, others, self.rules)
 
     def _turned_face(self, photo: Photo, cells: Mapping[str, str]) -> bytes | None:
-        """The face by its landmarks or its rotated box, None where neither is asked for."""
+        """The face by its landmarks or its rotated box, None if neither is used."""
         if self.rules.align:
             landmarks = numbers_of([cells[column] for column in LANDMARK_COLUMNS], "landmarks")
             return aligned_jpeg(photo.image, np.array(landmarks).reshape(5, 2), self.rules)
@@ -285,13 +285,13 @@ def _plain_path(name: str) -> str:
 
 
 def check_folder(images: Path) -> None:
-    """Raises UserError where the images' folder does not exist."""
+    """Raise UserError if the images' folder does not exist."""
     if not Path(images).is_dir():
         raise UserError(f"--images {images}: no such folder; give the folder that the labels' names are relative to")
 
 
 def _identities(people: list[Person]) -> set[str]:
-    """Who is in an image, as far as its rows say."""
+    """The identities in an image."""
     names = (
         row.get(IDENTITY, "") for person in people for row in (person.cells, *(line.cells for line in person.again))
     )
@@ -300,5 +300,5 @@ def _identities(people: list[Person]) -> set[str]:
 
 @lru_cache(maxsize=1)
 def _read_cached(path: Path, max_megapixels: float) -> Photo:
-    """The photo; its people follow each other, so that it is decoded once for all of them."""
+    """The photo, cached: the people of a photo are consecutive items."""
     return read_photo(path, max_megapixels)

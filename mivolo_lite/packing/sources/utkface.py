@@ -10,7 +10,7 @@ GROUPS = ("White", "Black", "Asian", "Indian", "Others")
 
 
 class UTKFaceSource(FileNameSource):
-    """UTKFace's images: upright JPEGs byte for byte, others as the JPEG of what they show."""
+    """UTKFace's images: upright JPEGs are stored byte for byte, others as new JPEGs."""
 
     form = "[age]_[gender]_[race]_[date].jpg"
     pattern = re.compile(

@@ -1,4 +1,4 @@
-"""Data sets whose images are faces or bodies already, so that nothing is cut."""
+"""Data sets whose images are face or body crops."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from mivolo_lite.packing.sources.source import Source
 
 
 class WholeImageSource(Source):
-    """Images that are stored byte for byte where they are small upright JPEGs, and as new JPEGs otherwise.
+    """Images that are stored byte for byte if they are small upright JPEGs, and as new JPEGs otherwise.
 
     Args:
-        images: where they lie.
+        images: folder of the images.
         max_megapixels: larger images are rejected before they are decoded.
         crops: see ``CropRules``.
     """
@@ -26,5 +26,5 @@ class WholeImageSource(Source):
         self.crop_policy = self.rules.policy() | {"face": "the data set's own image"}
 
     def jpeg(self, image: bytes) -> bytes:
-        """The JPEG to store of an image file's bytes. Raises Rejected where it cannot be used."""
+        """The JPEG to store for an image file. Raises Rejected if it cannot be used."""
         return whole_jpeg(image, self.rules, self.max_megapixels)
