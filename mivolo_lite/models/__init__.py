@@ -7,6 +7,6 @@ from mivolo_lite.models.interface import AgeModel
 from mivolo_lite.models.registry import MODELS
 
 BUILDERS: ChainMap[str, type[AgeModel]] = ChainMap({"ensemble": EnsembleModel}, MODELS)
-"""Every model by its name on a card: those of configurations, and what is made of trained ones."""
+"""Every model by its name on a card: those of configurations, and ensembles."""
 
 __all__ = ["BUILDERS", "MODELS"]

@@ -40,7 +40,7 @@ def make_backbone(
         source = read_source(name)
         weights, pretrained, name = source.weights if pretrained else weights, False, source.architecture
         options["pretrained_cfg_overlay"] = source.normalisation
-    # Only these have position tables or windows that are tied to the image's size.
+    # only these have position tables or windows for a fixed image size
     pretrained_config = timm.get_pretrained_cfg(name)
     if pretrained_config is not None and pretrained_config.fixed_input_size:
         options["img_size"] = image_size
@@ -61,7 +61,7 @@ def make_backbone(
 
 
 def require_known(name: str, option: str = "model backbone") -> None:
-    """Raise UserError unless timm has a model of this name, or of the architecture that its source says."""
+    """Raise UserError unless timm has a model of this name, or the architecture of its source."""
     name = architecture_of(name)
     if not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models(), "see timm.list_models()", most=3)
@@ -69,13 +69,13 @@ def require_known(name: str, option: str = "model backbone") -> None:
 
 
 def require_one_source(pretrained: bool, weights: str | Path | None) -> None:
-    """Raise UserError where a model would start from two sources of weights."""
+    """Raise UserError if a model would start from two sources of weights."""
     if pretrained and weights:
         raise UserError(f"model: give either pretrained: true or weights: {weights}, not both")
 
 
 def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:
-    """Raise UserError where a backbone's architecture alone would give other ones: a card of two keeps no second."""
+    """Raise UserError if the normalisation is not the architecture's: a card cannot store that of a second backbone."""
     usual = timm.get_pretrained_cfg(architecture_of(name))
     if usual is not None and (tuple(usual.mean), tuple(usual.std)) != (tuple(mean), tuple(std)):
         raise UserError(
@@ -84,7 +84,7 @@ def _require_usual_normalisation(name: str, mean: Any, std: Any) -> None:
 
 
 def dry_run(backbone: nn.Module, image_size: int) -> Tensor:
-    """The output for one black image. Raises UserError where it cannot take this size."""
+    """The output for one black image. Raises UserError if the backbone does not take this size."""
     name, training = timm_config(backbone)["architecture"], backbone.training
     try:
         with torch.no_grad():
@@ -132,9 +132,8 @@ class Tokens(nn.Module):
 
 
 def create_without_classifier(name: str, **options: Any) -> nn.Module:
-    """A timm model without its classifier. A rate of 0 is left out for models that do not know it.
-
-    Leaving out every 0 would be simpler, but Swin, for one, has a stochastic depth of 0.1 by default.
+    """A timm model without its classifier. A rate of 0 is left out only for models without that option: Swin, for
+    example, has a stochastic depth of 0.1 by default.
     """
     try:
         return timm.create_model(name, num_classes=0, **options)

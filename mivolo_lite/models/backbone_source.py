@@ -1,6 +1,6 @@
-"""Backbones by timm's ``hf-hub:user/name`` or ``local-dir:FOLDER``: a ``config.json`` with the weights beside it.
+"""Backbones by timm's ``hf-hub:user/name`` or ``local-dir:FOLDER``: a ``config.json`` and weights.
 
-Only the architecture's name is kept of them in a checkpoint, so that it can be loaded without the hub or the folder.
+A checkpoint stores only the architecture's name, so that it loads without the hub or the folder.
 """
 
 import json
@@ -14,17 +14,17 @@ from mivolo_lite.hub import PREFIX, local_copy
 
 _SOURCES = ("hf-hub", "local-dir")
 _USUAL_ARGUMENTS = {"num_classes", "in_chans", "img_size", "global_pool"}
-"""Arguments of a model that are chosen here, or do not change its weights."""
+"""Arguments that this package sets, or that do not change the weights."""
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """What a ``config.json`` of timm's says.
+    """The content of timm's ``config.json``.
 
     Attributes:
         name: as the user gave it.
         architecture: timm's name.
-        normalisation: ``mean`` and ``std`` of the images, where it has them.
+        normalisation: ``mean`` and ``std`` of the images, if it has them.
     """
 
     name: str
@@ -33,20 +33,20 @@ class BackboneSource:
 
     @property
     def weights(self) -> Path:
-        """Its ``model.safetensors``, fetched where it is not here; in a folder also ``pytorch_model.bin``."""
+        """The path of ``model.safetensors``, downloaded if needed; in a folder also ``pytorch_model.bin``."""
         path = _file(self.name, "model.safetensors")
         pickled = path.with_name("pytorch_model.bin")
         return pickled if pickled.is_file() and not path.is_file() else path
 
 
 def is_source(name: str) -> bool:
-    """Whether a backbone's name says where it comes from."""
+    """Whether a backbone's name has a source."""
     kind, colon, _ = name.partition(":")
     return bool(colon) and kind in _SOURCES
 
 
 def architecture_of(name: str) -> str:
-    """timm's name of a backbone. Raises UserError where there is no such source."""
+    """timm's name of a backbone. Raises UserError if its source does not exist."""
     return read_source(name).architecture if is_source(name) else name
 
 
@@ -55,7 +55,7 @@ def read_source(name: str) -> BackboneSource:
     """The source of a backbone.
 
     Raises:
-        UserError: it is not there, or its ``config.json`` is none of timm's, or says more than a name can.
+        UserError: it does not exist, or its ``config.json`` is not timm's or has options beyond the architecture.
     """
     path = _file(name, "config.json")
     try:

@@ -1,4 +1,4 @@
-"""A backbone for the face, a backbone for the body, and an enhancer that joins them. Either image may be missing."""
+"""A backbone for the face, one for the body, and an enhancer that fuses them. Either image may be missing."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -34,7 +34,7 @@ class Branch(nn.Module):
 
 
 class DualModel(AgeModel):
-    """Features (B, dim) of a face and a body, of which any sample may lack one."""
+    """Features (B, dim) of a face and a body, one of which may be missing."""
 
     inputs = ("face", "body")
 
@@ -49,8 +49,8 @@ class DualModel(AgeModel):
             face_weights: start the face's backbone from this local file, timm's or that of a run of ``single``; its
                 classifier is left out.
             body_weights: the same for the body's.
-            dim: width of the tokens that the two exchange, and of the features.
-            heads: attention heads of the exchange.
+            dim: width of the enhancer's tokens, and of the features.
+            heads: attention heads of the enhancer.
             drop_path_rate: stochastic depth of both backbones.
         """
 
@@ -82,7 +82,7 @@ class DualModel(AgeModel):
         self.body_mean, self.body_std = body.mean, body.std
 
     def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
-        """Those of the face's backbone are the model's; the body's has its own."""
+        """The face's normalisation is that of the card; the body's is that of its backbone."""
         return (mean, std) if name == "face" else (self.body_mean, self.body_std)
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:

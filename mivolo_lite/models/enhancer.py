@@ -1,4 +1,4 @@
-"""Cross attention between the tokens of two images, then one feature vector of both.
+"""Cross attention between the tokens of two images, and a feature vector of both.
 
 Axes: B batch, N tokens, D width, H heads.
 """
@@ -30,10 +30,10 @@ class CrossAttention(nn.Module):
 
 
 class Enhancer(nn.Module):
-    """Cross attention in both directions at once, the mean over each image's tokens, their sum, and an MLP's on top.
+    """Cross attention in both directions, the mean over each image's tokens, their sum, and a residual MLP.
 
-    Without the sum, what a backbone sees reaches the heads through the MLP alone, and everything learns slowly: on
-    synthetic people validation MAE 13.2 after three epochs, with it 11.9. The two images may have different numbers of
+    The sum is a shortcut from the backbones to the heads: with only the MLP, validation MAE on synthetic people was
+    13.2 after three epochs instead of 11.9. The two images may have different numbers of
     tokens. N equal tokens and one such token give the same result.
     """
 

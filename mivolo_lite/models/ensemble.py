@@ -1,6 +1,7 @@
-"""An ensemble: several models that answer together.
+"""An ensemble of models.
 
-Each head of the ensemble is the mean of its members' heads: methods, tasks, evaluation and export see one model.
+Each head of the ensemble is the mean of its members' heads, so methods, tasks, evaluation and export use it like a
+single model.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ class Members(nn.Module):
 
     Args:
         members: in the order of the models.
-        is_head: whether what they give is averaged.
+        is_head: whether to average their outputs.
     """
 
     def __init__(self, members: Sequence[nn.Module], is_head: bool):
@@ -31,13 +32,13 @@ class Members(nn.Module):
         self.members, self.is_head = nn.ModuleList(members), is_head
 
     def forward(self, features: Sequence[Any]) -> Any:
-        """The mean (B, outputs) of the heads, or the list of what the members give."""
+        """The mean (B, outputs) of the heads, or the list of the members' outputs."""
         outputs = [member(member_features) for member, member_features in zip(self.members, features, strict=True)]
         return torch.stack(outputs).mean(dim=0) if self.is_head else outputs
 
 
 class EnsembleModel(AgeModel):
-    """The features of all members, of which its heads make the mean of their answers."""
+    """The features of all members, whose heads' outputs are averaged."""
 
     @dataclass(frozen=True)
     class Config:
@@ -70,7 +71,7 @@ class EnsembleModel(AgeModel):
         return [member(face, body, batch) for member in self._members]
 
     def pooled(self, features: Sequence[Any]) -> Tensor:
-        """(m, num_features) those of all members, side by side."""
+        """(m, num_features) pooled features of all members, concatenated."""
         pairs = zip(self._members, features, strict=True)
         return torch.cat([member.pooled(member_features) for member, member_features in pairs], 1)
 
@@ -90,7 +91,7 @@ class EnsembleModel(AgeModel):
         return Members([member.make_head(outputs, bias) for member in self._members], is_head=True)
 
     def _of(self, members: Sequence[AgeModel]) -> "EnsembleModel":
-        """The same of other members, which share nothing with these."""
+        """A copy with other members."""
         ensemble = copy(self)
         ensemble._modules = {"members": nn.ModuleList(members)}
         return ensemble

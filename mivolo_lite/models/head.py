@@ -1,4 +1,4 @@
-"""The layer that answers."""
+"""The output layer."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from mivolo_lite.interfaces import interface_error
 class Head(nn.Linear):
     """A linear layer in float32, also under autocast.
 
-    bfloat16 has 8 bits of mantissa. A head that autocast runs in it rounds every answer: a regression's by up to
-    2^-9 of its distance from the mean age, a softmax's logits by up to 0.06 at 16: the same features gave ages up to a
-    quarter of a year apart, at no gain, for a head is a thousandth of a model's work.
+    bfloat16 has 8 bits of mantissa. A head in bfloat16 rounds a regression by up to 2^-9 of its distance from the mean
+    age, and logits of 16 by up to 0.06: ages from the same features differed by up to a quarter of a year. float32
+    costs almost nothing, since a head has a thousandth of a model's operations.
     """
 
     def forward(self, features: Tensor) -> Tensor:

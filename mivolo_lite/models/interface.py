@@ -1,4 +1,4 @@
-"""What every model looks like to the rest of the package."""
+"""The interface of a model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from mivolo_lite.models.head import Head
 from mivolo_lite.option_values import check_options
 
 Channels = Sequence[float]
-"""A number for each of the three channels."""
+"""One number for each of the three channels."""
 
 
 class AgeModel(nn.Module):
@@ -23,13 +23,14 @@ class AgeModel(nn.Module):
     A subclass has a nested dataclass ``Config`` with its options and one line in ``MODELS``.
 
     Attributes:
-        required: what a subclass has to define.
-        inputs: what it looks at: ("face",), ("body",) or ("face", "body"). Nothing else needs to be decoded.
-        num_features: width D of what the heads read, behind a subnet where the model has them.
-        grad_checkpointing: whether the backward pass computes activations again instead of keeping them.
+        required: attributes and methods that a subclass must define.
+        inputs: the images that it takes: ("face",), ("body",) or ("face", "body").
+        num_features: width D of the heads' input, after a subnet if the model has subnets.
+        grad_checkpointing: whether the backward pass recomputes activations instead of storing them.
         mean, std: normalisation of each of the three channels, of images in [0, 1].
-        branches: names of the modules that see one input alone.
-        fusion: names of modules that join the inputs within a timm backbone. Their weights begin random, as the heads'.
+        branches: names of the modules that see only one input.
+        fusion: names of modules that join the inputs within a timm backbone. They are initialised randomly, like the
+            heads.
     """
 
     branches: ClassVar[Mapping[str, tuple[str, ...]]] = {"face": ("face",), "body": ("body",)}
@@ -49,20 +50,20 @@ class AgeModel(nn.Module):
         self.image_size = image_size
 
     def forward(self, face: Images, body: Images, batch: int) -> Any:
-        """Features: (B, D), or whatever the subnets or, without them, the heads of this model accept.
+        """Features: (B, D), or another input of this model's subnets or heads.
 
-        A model of one input gives those of its m images, and the estimator puts its answers in their rows. A model of
-        two gives those of all B samples.
+        A model of one input returns those of its m images, and the estimator puts the outputs in their rows. A model of
+        two returns those of all B samples.
 
         Args:
-            face, body: the images that the batch has, normalised by ``normalisation``; none of what is no input of
-                this model.
-            batch: B, how many samples it has.
+            face, body: the batch's images, normalised by ``normalisation``; without images for what is no input of this
+                model.
+            batch: B, the number of samples.
         """
         raise NotImplementedError
 
     def require_attributes(self) -> None:
-        """Raise UserError where a subclass does not say what it looks at, or how wide its features are."""
+        """Raise UserError if a subclass does not set ``inputs`` or ``num_features``."""
         inputs, width = getattr(self, "inputs", None), getattr(self, "num_features", None)
         if inputs not in (("face",), ("body",), ("face", "body")):
             raise interface_error(
@@ -74,15 +75,15 @@ class AgeModel(nn.Module):
             )
 
     def pooled(self, features: Any) -> Tensor:
-        """(m, num_features) a vector for each sample, of what the heads read."""
+        """(m, num_features) one vector for each sample, pooled from the features."""
         return features
 
     def normalisation(self, name: str, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
-        """The mean and the standard deviation by which an input's images are to be normalised.
+        """The mean and the standard deviation of an input's normalisation.
 
         Args:
             name: of the input.
-            mean, std: those of the model, as its card has them.
+            mean, std: those of the model's card.
         """
         return mean, std
 
@@ -90,7 +91,7 @@ class AgeModel(nn.Module):
         """Activation checkpointing (Chen et al., arXiv 1604.06174) of timm's backbones, block by block.
 
         Raises:
-            UserError: a backbone does not have it.
+            UserError: a backbone does not support it.
         """
         modules: list[Any] = list(self.modules())
         for module in modules:
@@ -102,24 +103,24 @@ class AgeModel(nn.Module):
         self.grad_checkpointing = enable
 
     def for_inference(self) -> "AgeModel":
-        """A model of the same outputs that only evaluates, as fast as it can: a frozen copy, or this model itself.
+        """A faster model with the same outputs, for inference only: a frozen copy, or this model itself.
 
-        For the device and the precision in which this model is now: neither moved nor autocast nor saved later.
+        It is for the current device and precision: do not move it, use autocast or save it.
         """
         return fold_batch_norms(self)
 
     def for_export(self) -> "AgeModel":
-        """A model of the same outputs whose operators ONNX runtimes have: a frozen copy, or this model itself."""
+        """A model with the same outputs by operators of ONNX runtimes: a frozen copy, or this model itself."""
         return self
 
     def make_subnet(self) -> nn.Module:
-        """A new module between the features and the heads of one task, or of a few that share it. Usually nothing."""
+        """A new module between the features and the heads of one or several tasks. By default the identity."""
         return nn.Identity()
 
     def make_embedding(self) -> nn.Module:
-        """A new module that makes of the features a vector (B, num_features) which tells people apart."""
+        """A new module from the features to an embedding (B, num_features) for recognition."""
         raise UserError("model: this one has no recognition embedding; single, swinface and multilevel have")
 
     def make_head(self, outputs: int, bias: bool = True) -> nn.Module:
-        """A new module that maps what a subnet gives, or the features themselves, to (B, outputs) in float32."""
+        """A new module from the output of a subnet, or the features, to (B, outputs) in float32."""
         return Head(self.num_features, outputs, bias)

@@ -1,4 +1,4 @@
-"""What a model computes where a batch has few images of an input, or none; and what its batch norms then count."""
+"""Computation of batches with few or no images of an input, and their batch norm statistics."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,23 +11,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mivolo_lite.images.packed import Images
 
 ROUNDED = frozenset({"cuda"})
-"""Devices on which training computes rounded numbers of images."""
+"""Devices on which training rounds the number of images up."""
 MULTIPLE = 16
-"""The numbers are multiples of it, or the whole batch."""
+"""The rounded numbers are multiples of it, or the whole batch."""
 
 
 def compute(module: nn.Module, images: Images, batch: int, forward: Callable[[Tensor], Any] | None = None) -> Any:
-    """What ``module`` makes of the images that there are.
+    """The output of ``module`` for the present images.
 
-    Every parameter takes part in every step, whatever is missing: other ranks wait for its gradient. So where a batch
-    has no image, two of zeros are computed, which no running statistic sees and of which no gradient comes. In training
-    some images may be computed again (``number_computed``): only batch norm's statistics see it.
+    Every parameter must take part in every step, since other ranks wait for its gradient. So for a batch without
+    images, two images of zeros are computed, without effect on running statistics and gradients. In training some
+    images may be computed twice (``number_computed``), which affects only batch norm's statistics.
 
     Args:
-        module: makes (m, ...) of pixels (m, 3, S, S), or several of such.
+        module: maps pixels (m, 3, S, S) to one or several tensors (m, ...).
         images: of the batch.
-        batch: samples of it.
-        forward: what to call, where that is not the module itself.
+        batch: the number of its samples.
+        forward: the function to call; by default the module itself.
 
     Returns:
         (m, ...), of which the first ``len(images.rows)`` belong to samples.
@@ -41,9 +41,9 @@ def compute(module: nn.Module, images: Images, batch: int, forward: Callable[[Te
 
 
 def some_again(pixels: Tensor, batch: int, others: int = 0) -> Tensor:
-    """Images (n, 3, S, S), and the first of them again up to ``number_computed`` together with ``others`` more."""
+    """Images (n, 3, S, S), and some of them again, so that with ``others`` more they are ``number_computed``."""
     images = pixels.shape[0]
-    # The device is asked, not whether more is computed: torch.compile would make a graph for either answer.
+    # The condition is on the device, not on the number, so that torch.compile makes one graph.
     if not images or (images + others > 1 and pixels.device.type not in ROUNDED):
         return pixels
     computed = number_computed(images + others, batch, pixels.device.type) - others
@@ -52,11 +52,11 @@ def some_again(pixels: Tensor, batch: int, others: int = 0) -> Tensor:
 
 
 def number_computed(images: int, batch: int, device: str) -> int:
-    """How many images a training step computes, of which the first ``images`` are those of the batch.
+    """The number of images that a training step computes, of which the first ``images`` are those of the batch.
 
-    At least two, since batch norm takes no single value. On GPUs a multiple of 16: the first step with a new number
-    took 25 seconds of an H200's time for each small backbone in bf16, presumably since cudnn prepares the backward pass
-    of convolutions anew, and a batch that lacks images has another number each time.
+    At least two, since batch norm takes no single value. On GPUs a multiple of 16, since the number of present images
+    varies, and the first step with a new number took 25 seconds on an H200 for each small backbone in bf16, presumably
+    for cudnn's choice of kernels.
     """
     if device in ROUNDED:
         images = min(-(-images // MULTIPLE) * MULTIPLE, batch)
@@ -65,7 +65,7 @@ def number_computed(images: int, batch: int, device: str) -> int:
 
 @contextmanager
 def without_checkpointing(module: nn.Module) -> Iterator[None]:
-    """The backward pass computes nothing again: it would meet batch norms in another mode."""
+    """Without activation checkpointing, which would recompute batch norms in another mode."""
     checkpointed: list[Any] = [layer for layer in module.modules() if getattr(layer, "grad_checkpointing", False)]
     for layer in checkpointed:
         layer.grad_checkpointing = False
@@ -78,9 +78,9 @@ def without_checkpointing(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncounted_batches(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by their batch and leave their running statistics as they are.
+    """Batch norms normalise by the batch, and do not update their running statistics.
 
-    For a backward pass with activation checkpointing, whose second forward pass would count each batch twice.
+    This is for activation checkpointing, whose second forward pass would count each batch twice.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
@@ -96,7 +96,7 @@ def uncounted_batches(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms use their running statistics, and leave them as they are."""
+    """Batch norms use their running statistics, and do not update them."""
     norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in norms:
         layer.eval()

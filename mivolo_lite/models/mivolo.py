@@ -27,14 +27,15 @@ from mivolo_lite.models.weights import read_state_dict
 from mivolo_lite.ranges import Probability
 
 PATCH = 8
-"""Pixels per cell of the stems' grid."""
+"""Side of a cell of the stems' grid in pixels."""
 
 SIZES = {"d1": (112, 224, 384), "d2": (224, 384), "d3": (224, 448), "d4": (224, 448), "d5": (224, 448, 512)}
-"""Sides of the images for which each VOLO is offered. All but 112 have ImageNet weights in timm."""
+"""Image sizes of each VOLO. All but 112 have ImageNet weights in timm."""
 
 
 class TwoStems(nn.Module):
-    """The face's and the body's own stem, and the enhancer that joins their maps. Replaces VOLO's patch embedding."""
+    """A stem for the face and one for the body, and the enhancer that joins their maps. It replaces VOLO's patch
+    embedding."""
 
     def __init__(self, stem: PatchEmbed, side: int):
         super().__init__()
@@ -47,13 +48,13 @@ class TwoStems(nn.Module):
         return self.proj1(self.conv1(image))
 
     def body(self, image: Tensor) -> Tensor:
-        """The same of bodies."""
+        """(B, C, S/8, S/8) from normalised images (B, 3, S, S) of bodies."""
         return self.proj2(self.conv2(image))
 
     def join(self, face: Tensor, body: Tensor) -> Tensor:
-        """One map (B, C, S/8, S/8) of two, each of which may be the 3 x 3 cells (1, C, 3, 3) of a black image.
+        """One map (B, C, S/8, S/8) from two, each of which may be the 3 x 3 cells (1, C, 3, 3) of a black image.
 
-        Of the cells of both, the map is that of a single sample, (1, C, S/8, S/8).
+        If both are such cells, the map is (1, C, S/8, S/8).
         """
         face, body = (rearrange(grid, "b c h w -> b (h w) c") for grid in (face, body))
         return rearrange(self.map(face, body), "b (h w) c -> b c h w", h=self.map.pos_embed.side)
@@ -79,8 +80,8 @@ class MivoloHead(nn.Module):
 class MivoloModel(AgeModel):
     """Tokens (B, 1 + N, D), the class token first, of the face or of the face and the body.
 
-    A missing image is a black one, as in MiVOLO. In evaluation, one that the whole batch misses costs next to
-    nothing: all cells of its map that are not at the border are the same, so an image of 3 x 3 cells tells all.
+    A missing image is black, as in MiVOLO. In evaluation, an input that the whole batch lacks costs almost nothing: all
+    inner cells of its map are equal, so an image of 3 x 3 cells is enough.
     """
 
     branches = {"face": ("conv1", "proj1"), "body": ("conv2", "proj2")}
@@ -95,7 +96,7 @@ class MivoloModel(AgeModel):
         """Options.
 
         Attributes:
-            input: what the model looks at: ``both``, or the face alone.
+            input: the model's inputs: ``both``, or only the face.
             pretrained: start from timm's ImageNet VOLO, which may download it.
             weights: start from this local file: MiVOLO (published or ours) or timm's VOLO, of one or two inputs and of
                 any image size; heads are left out.
@@ -126,7 +127,7 @@ class MivoloModel(AgeModel):
             self.volo.patch_embed = TwoStems(self.volo.patch_embed, image_size // PATCH)
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
         self.register_buffer("black", black.view(1, 3, 1, 1), persistent=False)
-        for name in self.inputs:  # the stems' cells of a black image, once the weights are final
+        for name in self.inputs:  # the stems' cells of a black image, computed when the weights are final
             self.register_buffer(f"black_{name}", None, persistent=False)
         if config.weights:
             start_from(self.volo, read_state_dict(config.weights), source=config.weights)
@@ -136,26 +137,26 @@ class MivoloModel(AgeModel):
             start_from(self.volo, donor.state_dict(), source=f"volo_{self.variant}_{size}")
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
-        """(B, 1 + N, D), the class token first; of a model of faces alone, (m, 1 + N, D)."""
+        """(B, 1 + N, D), the class token first; (m, 1 + N, D) for a model of faces only."""
         stem = self.volo.patch_embed
         if self.inputs == ("face",):
             grid = compute(stem, face, batch)
         else:
             grid = stem.join(self.map_of("face", face, batch), self.map_of("body", body, batch))
-            grid = grid.expand(batch, -1, -1, -1)  # all samples are alike where the batch has neither image
+            grid = grid.expand(batch, -1, -1, -1)  # all samples are equal if the batch has neither image
         tokens = self.volo.forward_tokens(rearrange(grid, "b c h w -> b h w c"))
         return self.volo.head_drop(self.volo.norm(self.volo.forward_cls(tokens)))
 
     def map_of(self, name: str, images: Images, batch: int) -> Tensor:
         """The stem's map (B, C, S/8, S/8), or the cells (1, C, 3, 3) of black.
 
-        The black image of all samples without one is computed once: with gradients as one more of the batch, otherwise
-        from its cells, which are all there is where no sample has an image.
+        The black image of all samples without one is computed once: with gradients as one more image of the batch,
+            otherwise from its cells, which are returned if no sample has an image.
         """
         stem = getattr(self.volo.patch_embed, name)
         if images.rows.dtype != torch.bool and images.rows.shape[0] == batch:
             return stem(images.pixels)
-        if torch.is_grad_enabled():  # on every rank the stem is called once, whatever its batch lacks
+        if torch.is_grad_enabled():  # the stem is called once on every rank, for any batch
             side = images.pixels.shape[-1]
             black = self.black.to(images.pixels.dtype).expand(1, -1, side, side)
             maps = stem(torch.cat([some_again(images.pixels, batch, others=1), black]))
@@ -167,17 +168,17 @@ class MivoloModel(AgeModel):
         return scatter(stem(images.pixels), images.rows, batch, self.spread(cells))
 
     def spread(self, cells: Tensor) -> Tensor:
-        """(1, C, S/8, S/8) of the cells (1, C, 3, 3) of an image of one colour."""
+        """(1, C, S/8, S/8) from the cells (1, C, 3, 3) of an image of one colour."""
         positions = self.volo.patch_embed.map.pos_embed
         return cells.flatten(2)[..., positions.cell].unflatten(2, (positions.side, positions.side))
 
     def black_cells(self, name: str) -> Tensor:
-        """(1, C, 3, 3) of a black image by a stem: the border's padding is not felt beyond the first cell of a side."""
+        """(1, C, 3, 3) of a black image by a stem: padding affects only the first cell of each side."""
         return getattr(self.volo.patch_embed, name)(self.black.expand(1, -1, 3 * PATCH, 3 * PATCH))
 
     @torch.no_grad()
     def keep_black_cells(self) -> None:
-        """Compute the cells of a black image once, for weights that are final."""
+        """Compute the cells of a black image once, with final weights."""
         if len(self.inputs) > 1:
             for name in self.inputs:
                 setattr(self, f"black_{name}", self.black_cells(name))

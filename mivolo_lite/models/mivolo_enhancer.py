@@ -1,7 +1,6 @@
-"""MiVOLO's feature enhancer: face and body read each other, then one map of both continues (arXiv 2307.04616, figure
-3).
+"""MiVOLO's feature enhancer: cross attention between face and body, and one map of both (arXiv 2307.04616, figure 3).
 
-It works on tokens, row by row; the parameters keep the shapes of the published convolutions.
+It works on tokens in row-major order; the parameters keep the shapes of the published convolutions.
 Axes: B batch, C channels, H and W rows and columns of the grid, N = H W tokens, D width of a token.
 """
 
@@ -12,7 +11,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 CELLS = 9
-"""Types of places in an image of one colour: corners, edges between them, the middle."""
+"""Cells of an image of one colour: corners, edges and the middle."""
 
 
 class Pointwise(nn.Conv2d):
@@ -26,7 +25,7 @@ class Pointwise(nn.Conv2d):
 
 
 class VolumeNorm(nn.LayerNorm):
-    """Layer norm over all channels and places together, with weights (C, H, W), of tokens (B, N, C)."""
+    """Layer norm over all channels and positions together, with weights (C, H, W), of tokens (B, N, C)."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         weight, bias = (rearrange(affine, "c h w -> (h w) c") for affine in (self.weight, self.bias))
@@ -34,7 +33,7 @@ class VolumeNorm(nn.LayerNorm):
 
 
 class Mlp(nn.Module):
-    """Two layers with a GELU between them, token by token."""
+    """Two linear layers with a GELU in between, for each token."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -46,7 +45,7 @@ class Mlp(nn.Module):
 
 
 class RelativePositions(nn.Module):
-    """Relative positional logits of a query for each row and each column of keys: a learned vector per distance.
+    """Relative position logits of a query for each row and column of keys, with a learned vector for each distance.
 
     The distances go from -(side - 1) to side - 1, so the two tables have 2 side - 1 rows.
     """
@@ -71,7 +70,7 @@ class RelativePositions(nn.Module):
         self.register_buffer("cell", rearrange(3 * band[:, None] + band, "h w -> (h w)"), persistent=False)
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, N, 2 side): the logits that queries (B, N, D) give to each row, then to each column, of keys."""
+        """(B, N, 2 side) logits of queries (B, N, D) for each row, then for each column of keys."""
         query = rearrange(query, "b (h w) d -> b h w d", h=self.side)
         rows = torch.einsum("b h w d, h k d -> b h w k", query, self.height_rel[self.distance])
         columns = torch.einsum("b h w d, w k d -> b h w k", query, self.width_rel[self.distance])
@@ -81,24 +80,24 @@ class RelativePositions(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
     """softmax(s q k^T + R(q)) v with one head and s = D^-1/2, all (B, N, D).
 
-    R(q) is a sum over the key's row and column, hence a dot product with their one-hot codes: it rides along as further
-    channels of q and k, and no (N, N) table of biases is ever made, forward or backward.
+    R(q) is a sum over the key's row and column, so it is a dot product with their one-hot codes. These are appended to
+    the channels of q and k, which avoids an (N, N) table of biases.
     """
     dim = query.shape[-1]
     codes = positions.codes.to(key.dtype).expand(key.shape[0], -1, -1)
     query = torch.cat([query * dim**-0.5, positions(query).to(query.dtype)], dim=-1)
     key = torch.cat([key, codes], dim=-1)
-    value = F.pad(value, (0, codes.shape[-1]))  # the fused kernels want one width for all three
+    value = F.pad(value, (0, codes.shape[-1]))  # the fused kernels need one width for all three
     query, key, value = (rearrange(x, "b n d -> b 1 n d") for x in (query, key, value))
     attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     return rearrange(attended, "b 1 n d -> b n d")[..., :dim]
 
 
 def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
-    """``attend`` to an image with one colour, of which keys and values are the 3 x 3 cells (1, 9, D).
+    """``attend`` to an image of one colour, with the keys and values of its 3 x 3 cells (1, 9, D).
 
-    All places of a cell have the same q k^T and v, and e^(row + column) summed over a block is a product of two sums;
-    so the logit of a whole cell is q k^T plus the log-sum-exp of its rows and that of its columns.
+    All positions of a cell have the same q k^T and v, and the sum of e^(row + column) over a block is a product of two
+    sums. So the logit of a whole cell is q k^T plus the log-sum-exp over its rows and that over its columns.
     """
     rows, columns = (
         torch.cat([side[..., :1], side[..., 1:-1].logsumexp(dim=-1, keepdim=True), side[..., -1:]], dim=-1)
@@ -112,8 +111,8 @@ def attend_to_cells(query: Tensor, key: Tensor, value: Tensor, positions: Relati
 class MivoloEnhancer(nn.Module):
     """Cross attention in both directions, a norm over the whole volume, and an MLP. No residual.
 
-    An image of one colour, the same for all samples, may be given as its 3 x 3 cells (1, 9, C), and so may both: the
-    corners, the edges between them and the middle, as a stem maps such an image to equal tokens within each.
+    Each image may also be given as the 3 x 3 cells (1, 9, C) of an image of one colour, the same for all samples: a
+    stem maps it to equal tokens within each corner, each edge and the middle.
     """
 
     attend = staticmethod(attend)
@@ -137,7 +136,7 @@ class MivoloEnhancer(nn.Module):
         return self.mlp(self.norm(torch.cat([face, body], dim=-1)))
 
     def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """(B, N, C): what one image reads from the other. Queries, or keys and values, may be those of cells."""
+        """(B, N, C) attention of one image to the other. Queries, or keys and values, may be those of cells."""
         if query.shape[1] == CELLS:
             query = query[:, self.pos_embed.cell].expand(key.shape[0], -1, -1)
         if key.shape[1] == CELLS:

@@ -1,4 +1,4 @@
-"""MiVOLO prepared for export: equal outputs, by operators that ONNX runtimes have.
+"""MiVOLO for export: the same outputs by operators of ONNX runtimes.
 
 Axes: B batch, H and W the grid, C channels.
 """
@@ -23,9 +23,8 @@ def for_export(model: Any) -> Any:
 
 
 class UnfoldedOutlook(volo.OutlookAttention):
-    """timm's OutlookAttention, windows added up by a transposed convolution.
-
-    ``fold`` becomes ONNX's Col2Im, which TensorRT does not have.
+    """timm's OutlookAttention with a transposed convolution in place of ``fold``, which ONNX exports as Col2Im, unknown
+    to TensorRT.
     """
 
     def forward(self, x: Tensor) -> Tensor:

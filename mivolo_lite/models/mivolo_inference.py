@@ -1,4 +1,4 @@
-"""MiVOLO prepared for inference on a CPU: equal outputs, less time.
+"""MiVOLO for faster inference on a CPU, with the same outputs.
 
 Axes: B batch, H and W the grid, C channels = heads D, N = H W tokens.
 """
@@ -20,7 +20,7 @@ from mivolo_lite.models.mivolo_enhancer import MivoloEnhancer, Pointwise, Relati
 
 @torch.no_grad()
 def for_inference(model: Any) -> Any:
-    """A frozen copy of a ``MivoloModel`` with its slow parts replaced by faster ones of the same outputs."""
+    """A frozen copy of a ``MivoloModel`` with faster modules of the same outputs."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     stems = model.volo.patch_embed
     for name, stem in list(stems.named_children()):
@@ -32,7 +32,7 @@ def for_inference(model: Any) -> Any:
 
 
 def replace(module: nn.Module) -> None:
-    """Replace the submodules that ``FASTER`` has a replacement for, at any depth."""
+    """Replace all submodules that have a replacement in ``FASTER``."""
     for name, child in module.named_children():
         if type(child) in FASTER:
             setattr(module, name, FASTER[type(child)](child))
@@ -41,7 +41,7 @@ def replace(module: nn.Module) -> None:
 
 
 def fold_batch_norms(stem: nn.Sequential) -> nn.Sequential:
-    """Convolution, batch norm, ReLU, repeated: the batch norms become part of the convolutions."""
+    """Fold the batch norms of repeated convolution, batch norm and ReLU into the convolutions."""
     convs = [layer for layer in stem if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in stem if isinstance(layer, nn.BatchNorm2d)]
     layers = []
@@ -51,10 +51,10 @@ def fold_batch_norms(stem: nn.Sequential) -> nn.Sequential:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, perhaps with a GELU, by oneDNN from weights that are laid out for it once.
+    """A linear layer, optionally with a GELU, by oneDNN with prepacked weights.
 
-    The ordinary layer is MKL's, which takes a tenth longer, and the GELU would be another pass over the memory. With
-    few rows the ordinary layer is faster.
+    The ordinary layer uses MKL, which takes a tenth longer, and a GELU would be another pass over the memory. With few
+    rows the ordinary layer is faster.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d | Pointwise, then: str = "none"):
@@ -67,34 +67,34 @@ class PackedLinear(nn.Module):
 
 
 def is_packable(layer: nn.Linear | nn.Conv2d | Pointwise) -> bool:
-    """Whether oneDNN and torch's operators for it are available, and the weights are float32 on the CPU."""
+    """Whether oneDNN is available in torch, and the weights are float32 on the CPU."""
     is_available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return is_available and layer.weight.is_cpu and layer.weight.dtype == torch.float32
 
 
 def pack(layer: nn.Linear | Pointwise) -> nn.Module:
-    """A linear layer with packed weights, or the layer itself where they cannot be."""
+    """A linear layer with packed weights, or the layer itself if it is not packable."""
     return PackedLinear(layer) if is_packable(layer) else layer
 
 
 def pack_mlp(mlp: Mlp | mivolo_enhancer.Mlp) -> nn.Module:
-    """An MLP with packed weights, its GELU done within the first layer."""
+    """An MLP with packed weights and the GELU fused into the first layer."""
     if not is_packable(mlp.fc1):
         return mlp
     return nn.Sequential(PackedLinear(mlp.fc1, then="gelu"), PackedLinear(mlp.fc2))
 
 
 def masked_enhancer(enhancer: MivoloEnhancer) -> MivoloEnhancer:
-    """The enhancer itself, its positions a mask of the attention, its parts faster ones."""
+    """The enhancer with position logits as an attention mask, and faster submodules."""
     enhancer.attend = attend_by_sample
     replace(enhancer)
     return enhancer
 
 
 def attend_by_sample(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
-    """``mivolo_enhancer.attend`` with R(q) made in full, one sample after the other.
+    """``mivolo_enhancer.attend`` with a full table R(q), one sample at a time.
 
-    With no gradient to keep it for, it costs less than its codes as further channels.
+    Without gradients, this takes less time than codes as additional channels.
     """
     rows, columns = positions(query).chunk(2, dim=-1)
     samples = []
@@ -106,7 +106,7 @@ def attend_by_sample(query: Tensor, key: Tensor, value: Tensor, positions: Relat
 
 
 class TokenNorm(nn.Module):
-    """The VolumeNorm, its weights in the order of the tokens once and for all."""
+    """VolumeNorm with weights in the order of the tokens."""
 
     def __init__(self, norm: VolumeNorm):
         super().__init__()
@@ -121,10 +121,10 @@ class TokenNorm(nn.Module):
 
 
 class GatheredOutlook(nn.Module):
-    """timm's OutlookAttention, windows gathered from and added to channels-last maps, whose channels lie together.
+    """timm's OutlookAttention that gathers windows from, and adds them to, channels-last maps.
 
-    ``unfold`` and ``fold`` take them apart and cost more than the attention itself. So does a softmax over nine
-    neighbours in memory; the layer that makes the logits is reordered so that it goes over rows instead.
+    ``unfold`` and ``fold`` are not contiguous in memory and take more time than the attention itself. So does a softmax
+    over nine contiguous values; the outputs of the logits' layer are reordered so that it is over rows instead.
     """
 
     def __init__(self, attention: OutlookAttention):
@@ -158,9 +158,9 @@ class GatheredOutlook(nn.Module):
 
 
 class OneQueryAttention(nn.Module):
-    """timm's ClassAttention. Only the class token is a query, so the other tokens need no keys and values.
+    """timm's ClassAttention without computing keys and values: only the class token is a query.
 
-    q (W_k x) = (W_k^T q) x, and the sum of a W_v x is W_v times the sum of a x.
+    It uses q (W_k x) = (W_k^T q) x, and that the sum of a W_v x is W_v times the sum of a x.
     """
 
     def __init__(self, attention: ClassAttention):
@@ -181,13 +181,13 @@ class OneQueryAttention(nn.Module):
 
 
 def one_query_block(block: ClassBlock) -> ClassBlock:
-    """The class block itself, with ``OneQueryAttention``."""
+    """The class block with ``OneQueryAttention``."""
     block.set_submodule("attn", OneQueryAttention(block.attn))
     return block
 
 
 def channels_last(conv: nn.Conv2d) -> nn.Conv2d:
-    """Its output is in the same format, in which the tokens that are made of it lie one after the other."""
+    """The module in channels-last format, so that its output's tokens are contiguous."""
     return conv.to(memory_format=torch.channels_last)
 
 

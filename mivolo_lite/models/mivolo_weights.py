@@ -1,4 +1,4 @@
-"""First weights of a MiVOLO: any VOLO or MiVOLO of its variant, with one input or two, at any image size."""
+"""Initial weights of a MiVOLO from a VOLO or MiVOLO of its variant, with one or two inputs, at any image size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ ONE_STEM = {
     "patch_embed.conv.": ("patch_embed.conv1.", "patch_embed.conv2."),
     "patch_embed.proj.": ("patch_embed.proj1.", "patch_embed.proj2."),
 }
-"""The parts of a one-input stem, and where two-input models have them for the face and for the body."""
+"""The parts of a one-input stem, and their names for the face and for the body in two-input models."""
 
 ENHANCER = "patch_embed.map."
 HEADS = ("head.", "aux_head.", "fds.")
-"""Not part of the model: heads, and what feature distribution smoothing leaves in published training checkpoints."""
+"""Not part of the model: heads, and state of feature distribution smoothing in published checkpoints."""
 
 
 def start_from(volo: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -31,7 +31,7 @@ def start_from(volo: nn.Module, state: Mapping[str, Tensor], source: str | Path)
     the enhancer then keeps its initial weights.
 
     Raises:
-        UserError: anything else is missing, left over or misshapen; lists it.
+        UserError: other tensors are missing, unexpected or misshapen; lists them.
     """
     expected = volo.state_dict()
     state = backbone_state(state)
@@ -49,7 +49,7 @@ def backbone_state(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
-    """The weights of a one-input model by the names of a two-input one, the stem twice."""
+    """The weights of a one-input model by the names of a two-input one, with the stem for both inputs."""
     result: StateDict = {}
     for name, value in state.items():
         for single, pair in ONE_STEM.items():
@@ -62,7 +62,7 @@ def with_two_stems(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def resized(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """A table tied to the image's size, at the size of ``like``. Anything else, and what fits already, as it is."""
+    """A table that depends on the image size, interpolated to the shape of ``like``. Other tensors are unchanged."""
     if value.shape == like.shape or value.ndim != like.ndim:
         return value
     if name == "pos_embed":

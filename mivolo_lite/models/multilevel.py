@@ -1,4 +1,4 @@
-"""Any timm backbone with feature levels; every task has its own attention over levels and channels, as in SwinFace."""
+"""SwinFace's attention on any timm backbone: each task attends to feature levels and channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from mivolo_lite.ranges import Probability, int_range
 
 
 class FeatureLevels(nn.Module):
-    """The last maps of a timm backbone, (B, D, H, W) each, the finest first. Nothing behind them is kept."""
+    """The last maps of a timm backbone, (B, D, H, W) each, the finest first, without the layers after them."""
 
-    backbone: Any  # only some of timm's have intermediate layers
+    backbone: Any  # not all timm models have feature levels
 
     def __init__(self, name: str, image_size: int, levels: int, **options: Any) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class MultilevelModel(LevelModel):
         """Options.
 
         Attributes:
-            input: the image it looks at.
+            input: the image that it takes, face or body.
             backbone: timm's name of the backbone, ``hf-hub:user/name`` or ``local-dir:FOLDER``.
             pretrained: start from timm's weights, or those on the hub or in the folder; it may download them.
             weights: start from this local .safetensors or torch file; its classifier is left out.
-            levels: how many of the backbone's last feature levels are read.
-            width: channels that a task keeps of them.
+            levels: number of the backbone's last feature levels.
+            width: channels of a task's subnet.
             subnet_drop_rate: dropout in the tasks' subnets.
             drop_path_rate: stochastic depth of the backbone.
         """
@@ -115,5 +115,5 @@ class MultilevelModel(LevelModel):
         self.mean, self.std = (self.levels.pretrained_cfg[name] for name in ("mean", "std"))
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
-        """(m, D, H, W) of the images that there are."""
+        """(m, D, H, W) of the present images."""
         return concat_levels(compute(self.levels, face if self.config.input == "face" else body, batch))

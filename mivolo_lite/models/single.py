@@ -21,7 +21,7 @@ class SingleModel(AgeModel):
         """Options.
 
         Attributes:
-            input: what the model looks at, face or body.
+            input: the image that it takes, face or body.
             backbone: timm's name of the backbone, ``hf-hub:user/name`` or ``local-dir:FOLDER``.
             pretrained: start from timm's weights, or those on the hub or in the folder; it may download them.
             weights: start from this local .safetensors or torch file; its classifier is left out.
@@ -54,7 +54,7 @@ class SingleModel(AgeModel):
         self.mean, self.std = (timm_config(self.backbone)[name] for name in ("mean", "std"))
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
-        """(m, D) pooled features of the images that there are."""
+        """(m, D) pooled features of the present images."""
         return compute(self.backbone, face if self.config.input == "face" else body, batch)
 
     def make_embedding(self) -> nn.Module:

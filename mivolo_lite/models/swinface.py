@@ -58,14 +58,14 @@ class SwinFaceModel(LevelModel):
         options: dict[str, Any] = {"patch_size": PATCH, "global_pool": "", "drop_path_rate": config.drop_path_rate}
         self.swin = make_backbone(self.backbone, image_size, pretrained=config.pretrained, **options)
         dry_run(self.swin, image_size)
-        self.swin.norm = nn.Identity()  # only the embedding has a norm behind the last level, and its own
+        self.swin.norm = nn.Identity()  # only the embedding has a norm after the last level, which is its own
         if config.weights:
             load_backbone_state(self.swin, swin_state(config.weights), config.weights)
         dims = [stage.downsample.reduction.out_features for stage in self.swin.layers[1:]]
         self.set_subnets([*dims, self.swin.num_features], WIDTH, config.subnet_drop_rate)
 
     def forward(self, face: Images, body: Images, batch: int) -> Tensor:
-        """(m, 2112, 7, 7) at 112 pixels, of the faces that there are."""
+        """(m, 2112, 7, 7) at 112 pixels, of the present faces."""
         return compute(self, face, batch, self.levels)
 
     def levels(self, face: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class SwinFaceModel(LevelModel):
 
 
 def swin_state(path: str | Path) -> StateDict:
-    """The Swin's weights in a file of this package, of SwinFace or of timm, without what comes behind its blocks."""
+    """The Swin's weights in a file of this package, of SwinFace or of timm, without layers after its blocks."""
     checkpoint = read_checkpoint(path)
     state = state_dict_in(checkpoint.get("state_dict_backbone", checkpoint))
     swin = without_prefix(state, PREFIX)

@@ -25,7 +25,7 @@ PREFIX = "model.backbone."
 """Prefix of the backbone's parameters in an estimator of this package with a ``single`` model."""
 
 SHOWN = 8
-"""How many names an error lists before it only counts the rest."""
+"""Most names that an error lists; the rest are counted."""
 
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -41,10 +41,10 @@ _FORBIDDEN = re.compile(r"(?:Unsupported (?:global|class|operand)[^\n]*?(?:GLOBA
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Everything in a ``.safetensors`` or torch file, on the CPU. Only tensors and plain values are ever built.
+    """The content of a ``.safetensors`` or torch file, on the CPU. Only tensors and plain values are unpickled.
 
     Raises:
-        UserError: there is no such file, or it holds anything but tensors and plain values.
+        UserError: the file does not exist, is damaged, or has other objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +54,7 @@ def read_checkpoint(path: str | Path) -> dict:
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the readers of pickles and archives raise whatever it likes
+    except Exception as error:  # readers of pickles and archives raise any exception for a damaged file
         raise UserError(f"{path}: {_why_unreadable(path, error)}") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not a dictionary of weights")
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    """The reason: the file's actual kind, a forbidden object in it, or else the error itself."""
+    """The reason: the file's actual format, a forbidden object in it, or else the error itself."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     with open(path, "rb") as file:
@@ -76,7 +76,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def state_dict_in(checkpoint: Mapping) -> StateDict:
-    """The weights in a checkpoint as timm's trainer writes it: the averaged ones first, without wrappers' prefixes."""
+    """The weights in a checkpoint of timm's trainer: EMA weights if there are any, without wrappers' prefixes."""
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -102,7 +102,7 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str) -> StateDict:
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Load a timm backbone, made with ``num_classes=0``, from a local file of timm's or from a ``single`` model's run.
 
-    The file's classifier, and whatever else a run's file holds, is left out.
+    Only the backbone's weights are loaded.
 
     Raises:
         UserError: as ``read_checkpoint`` and ``load_exactly``.
@@ -122,9 +122,9 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
 
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load a timm backbone from weights of its architecture at any image size. Raises as ``load_exactly``."""
-    # timm keeps, beside each architecture, how to resize position tables and to rename its original weights.
+    # timm has a filter for each architecture that resizes position tables and renames original weights.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    with suppress(KeyError):  # where they miss what it looks for, they are another model's, and are listed as they are
+    with suppress(KeyError):  # weights of another model, which it cannot filter, are listed unchanged
         state = convert(state, backbone) if convert else state
     load_exactly(backbone, state, source)
 
@@ -164,7 +164,7 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise UserError where a tensor holds NaN or infinity: its answers would be no numbers."""
+    """Raise UserError if a tensor has NaN or infinity, which would make the outputs NaN."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
@@ -173,6 +173,6 @@ def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no number in it is NaN or infinite: its extremes say it in an eighth of the time that a mask takes."""
+    """Whether all numbers are finite, by the extremes, which takes an eighth of the time of a mask."""
     comparable = tensor.float() if tensor.itemsize == 1 else tensor  # torch compares no float8
     return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in comparable.aminmax())
