@@ -19,8 +19,8 @@ class Classification(DistributionMethod):
     With label smoothing (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016), a share of each target is
     spread over all ages of the span.
 
-    Shapes: features (B, D), output z (B, A), loss (B,). The paper's 101 classes for the ages 0 to 100 are recalled, not
-    verified; here the span decides.
+    Shapes: features (B, D), output z (B, A), loss (B,). Here the span determines the number of classes; that the paper
+    has 101 for the ages 0 to 100 is not verified.
     """
 
     @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Classification(DistributionMethod):
         """Options.
 
         Attributes:
-            label_smoothing: share of the target that is spread over all ages; of exactly known ages.
+            label_smoothing: share of the target that is spread over all ages; only for exact ages.
         """
 
         label_smoothing: Annotated[float, float_range(0, 1, high_open=True)] = 0.0
 
     @property
     def loss_unit(self) -> float:
-        """The length of the target, about."""
+        """Approximately the norm of the target."""
         return 1 - self.config.label_smoothing
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:

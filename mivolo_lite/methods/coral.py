@@ -11,7 +11,7 @@ from mivolo_lite.methods.interface import AgeSpan, MakeHead
 from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 
 BIAS_UNIT = 128.0
-"""What the parameters of the biases are counted in.
+"""The unit of the bias parameters.
 
 AdamW moves every parameter by about the learning rate in a step, and by that alone a bias: 600 steps at 1e-3 could not
 spread the biases by more than 0.6, where 120 ages that are told apart need dozens (UTKFace, after one epoch: MAE 17.2).
@@ -19,7 +19,7 @@ spread the biases by more than 0.6, where 120 ages that are told apart need doze
 
 
 class Coral(OrdinalMethod):
-    """Questions "older than a_k?" that share one score and differ in their biases.
+    """Binary questions "older than a_k?" with one shared score and separate biases.
 
     Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
     estimation", Pattern Recognition Letters 2020::
@@ -27,9 +27,10 @@ class Coral(OrdinalMethod):
         z_k = w^T x + b_k        loss = sum_k lambda_k BCE(sigmoid(z_k), [y > a_k])
         age = a_0 + #{k: sigmoid(z_k) > 0.5}
 
-    The P(age > a_k) fall with k exactly where the biases do. They start so (1, ..., 1 / (A - 1), as coral-pytorch has
-    it) and the paper proves it of the optimum; no step enforces it. The loss is a sum over about a hundred questions,
-    so it starts near 70 where cross entropy starts near 5. A range decides only the questions outside it.
+    The P(age > a_k) decrease with k exactly if the biases do. They do so at the start (1, ..., 1 / (A - 1), as in
+    coral-pytorch) and, as the paper proves, at the optimum; no step enforces it. The loss is a sum over about a hundred
+    questions, so it starts near 70, where cross entropy starts near 5. An age range decides only the questions outside
+    it.
 
     Shapes: features (B, D), output z (B, A - 1), loss (B,).
     """
@@ -39,7 +40,8 @@ class Coral(OrdinalMethod):
         """Options.
 
         Attributes:
-            importance: weight question k by the square root of its more frequent answer's count, 1 at most.
+            importance: weigh question k by the square root of the count of its more frequent answer, normalised to at
+                most 1.
         """
 
         importance: bool = False
@@ -73,7 +75,7 @@ class Coral(OrdinalMethod):
 
     @property
     def loss_unit(self) -> float:
-        """All questions move the one score."""
+        """The gradients of all questions add up in the shared score."""
         return (len(self.span) - 1) / 4
 
     def forward(self, features: Any) -> Tensor:

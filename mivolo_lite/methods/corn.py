@@ -21,10 +21,10 @@ class Corn(OrdinalMethod):
         P(y > a_k) = prod_{j <= k} sigmoid(z_j)        age = a_0 + #{k: P(y > a_k) > 0.5}
         loss = 1/M sum_k sum_{i: y_i >= a_k} BCE(sigmoid(z_ik), [y_i > a_k])        M = sum_k #{i: y_i >= a_k}
 
-    The terms of one sample add up to minus the log probability of its age, so a range costs minus the log of the mass
-    inside it. M counts the questions asked in a batch; here it is the batch size times the questions that a training
-    sample is asked on average (from ``fit_prior``), so that the loss of a sample does not depend on which others share
-    its batch or its GPU. On a batch with the ages of the training set the two are the same number.
+    The terms of one sample add up to minus the log probability of its age, so the loss of a range is minus the log of
+    the mass inside it. In the paper, M counts the questions of a batch. Here it is the batch size times the mean number
+    of questions of a training sample (from ``fit_prior``), so that the loss of a sample does not depend on its batch.
+    For a batch with the ages of the training set both are equal.
 
     Shapes: features (B, D), output z (B, A - 1), loss (B,).
     """
@@ -47,14 +47,14 @@ class Corn(OrdinalMethod):
         return age_counts[:-1]
 
     def count_questions(self, age_counts: Tensor) -> None:
-        """Set how many questions a sample of these ages, counts (A,), is asked on average."""
+        """Set the mean number of questions of a sample, from counts (A,) by age."""
         counts = age_counts.float()
         questions = torch.arange(1, len(counts) + 1, device=counts.device).clamp(max=len(counts) - 1)
         self.questions_asked.copy_((counts * questions).sum() / counts.sum())
 
     @property
     def loss_unit(self) -> float:
-        """The loss is the mean over the questions asked, about a third of all of them."""
+        """The loss is the mean over the questions of a sample, about a third of all."""
         return 3 / (len(self.span) - 1)
 
     def exceedance(self, output: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def log_mass(log_probability: Tensor, first: Tensor, last: Tensor) -> Tensor:
 
 
 def widths(std: Tensor | None, width: float) -> Tensor | float:
-    """(B, 1) the width of each label in years where it has one, and ``width`` for the others."""
+    """(B, 1) standard deviations of the labels in years, or ``width`` for labels without one."""
     return width if std is None else torch.where(std > 0, std, width)[:, None]
 
 
@@ -49,7 +49,7 @@ def nearest_class_cross_entropy(log_probability: Tensor, age: Tensor, ages: Tens
 
 
 def expectation(probability: Tensor, values: Tensor) -> Tensor:
-    """(B,) expected value. A product and a sum, since autocast would run a matrix product in half precision."""
+    """(B,) expected value, by a product and a sum, since autocast would run a matrix product in half precision."""
     return (probability * values).sum(-1)
 
 
@@ -60,7 +60,7 @@ def mean_and_variance(probability: Tensor, ages: Tensor) -> tuple[Tensor, Tensor
 
 
 def spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor | None:
-    """(B,) standard deviation of the ages in years, None where the method has no distribution."""
+    """(B,) standard deviation of the ages in years, None if the method has no distribution."""
     if estimate.probability is None:
         return None
     return mean_and_variance(estimate.probability, span.ages(estimate.mean.device))[1].sqrt()
@@ -69,7 +69,7 @@ def spread(estimate: AgeEstimate, span: AgeSpan) -> Tensor | None:
 def median(probability: Tensor, ages: Tensor) -> Tensor:
     """(B,) the smallest age with a cumulative probability of at least one half; it minimises the expected error.
 
-    A count of years from the first age, not an index into them: some runtimes of exported graphs clamp no int64.
+    It is computed as a count of years, not as an index, since some runtimes of exported graphs cannot clamp int64.
     """
     younger = (probability.cumsum(-1) < 0.5).float().sum(-1)
     return ages[0] + younger.clamp(max=len(ages) - 1)
@@ -78,10 +78,8 @@ def median(probability: Tensor, ages: Tensor) -> Tensor:
 class DistributionMethod(AgeMethod):
     """A softmax over the ages of the span.
 
-    A subclass defines the loss of an exactly known age. An age known as a range always costs minus the log of the
-    probability inside the range, which says nothing of how that mass is spread.
-
-    A new head starts at the distribution of the training ages: their log shares are added to its logits.
+    A subclass defines the loss of an exact age. The loss of a range is always minus the log of the probability inside
+    it. A new head starts at the distribution of the training ages: their log frequencies are added to its logits.
     """
 
     @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class DistributionMethod(AgeMethod):
         """Options.
 
         Attributes:
-            decode: the age that is estimated: the expectation, the expectation rounded to whole years, or the median.
+            decode: the estimate: the expectation, the expectation rounded to whole years, or the median.
         """
 
         decode: Decode = "expectation"
@@ -113,13 +111,13 @@ class DistributionMethod(AgeMethod):
         return output + self.start.to(output.dtype)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
-        """(B,) loss of exactly known ages.
+        """(B,) loss of exact ages.
 
         Args:
             log_probability: (B, A) float32.
             age: (B,) float32, years inside the span.
-            std: (B,) float32, the width of each label in years, 0 where it has none; None where no label has one.
-                Only methods that imitate a distribution use it.
+            std: (B,) float32, standard deviation of each label in years, 0 for none; None if no label has one. Only
+                methods with a target distribution use it.
         """
         raise NotImplementedError
 

@@ -11,15 +11,15 @@ from mivolo_lite.ranges import float_range
 
 
 class Dldl(DistributionMethod):
-    """A softmax that imitates a Gaussian.
+    """A softmax with a Gaussian target.
 
     Gao, Xing, Xie, Wu and Geng, "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017::
 
         t_j = exp(-(a_j - y)^2 / 2 sigma^2) / sum_i exp(-(a_i - y)^2 / 2 sigma^2)        loss = -sum_j t_j log p_j
 
-    which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is cut off at the ends
-    of the span, so the target of the youngest age has a mean above it. Where a sample has an ``age_std``, the standard
-    deviation of people's opinions (APPA-REAL, ChaLearn LAP), it is the width of its Gaussian instead of sigma.
+    which is the paper's divergence KL(t || p) up to the entropy of t, a constant. The Gaussian is truncated at the ends
+    of the span, so the mean of the youngest age's target is above it. A sample's ``age_std``, the standard deviation of
+    people's opinions (APPA-REAL, ChaLearn LAP), replaces sigma.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """
@@ -37,7 +37,7 @@ class Dldl(DistributionMethod):
 
     @property
     def loss_unit(self) -> float:
-        """The length of the target: the gradient at the logits is the new head's flat distribution minus it."""
+        """The norm of the target: the gradient at the logits is the new head's flat distribution minus the target."""
         return min(1.0, (2 * math.sqrt(math.pi) * self.config.sigma) ** -0.5)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:

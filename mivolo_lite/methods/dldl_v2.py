@@ -17,7 +17,7 @@ class DldlV2(Dldl):
 
         loss = -sum_j t_j log p_j + lambda |sum_j a_j p_j - y|
 
-    An age known as a range is only asked for the mass inside it; no expectation is wanted of it.
+    The loss of a range is only that of the mass inside it.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

@@ -1,4 +1,4 @@
-"""Deep regression forests: soft decision trees on the features, with Gaussian leaves that are fitted, not descended."""
+"""Deep regression forests: soft decision trees on the features, with Gaussian leaves fitted by EM."""
 
 import math
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ YEARS = 100.0
 """The unit of the L2 loss in years, as published."""
 
 _MOST_KEPT = 1e8
-"""Outputs of samples that wait for a refit, over all ranks: 400 MB."""
+"""Largest buffer of outputs for a refit, over all ranks: 400 MB."""
 
 
 def log_normal(age: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Log density, per year, of ages under Gaussians; the shapes broadcast."""
+    """Log density per year of ages under Gaussians; the shapes broadcast."""
     return -0.5 * ((age - mean).square() / variance + variance.log() + math.log(2 * math.pi))
 
 
 def normal_mass(lo: Tensor, hi: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Probability that Gaussians give to lo..hi, exact in both tails (``torch.special.ndtr`` in float32 is not); the
-    shapes broadcast."""
+    """Probability of lo..hi under Gaussians, exact in both tails, unlike ``torch.special.ndtr`` in float32; the shapes
+    broadcast."""
     width = (2 * variance).sqrt()
     start, end = (lo - mean) / width, (hi - mean) / width
     above = start > 0
@@ -47,7 +47,7 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> 
         init: "quantile" for equally full groups, "kmeans" to improve them by at most 100 of Lloyd's iterations.
 
     Returns:
-        (L,) means and (L,) variances; a group that lost its ages keeps its mean and gets variance 0.
+        (L,) means and (L,) variances; an empty group keeps its mean and gets the variance 0.
     """
     share = age_counts.double().cumsum(0) / age_counts.sum()
     middle = (torch.arange(clusters, device=ages.device) + 0.5) / clusters
@@ -56,7 +56,7 @@ def cluster_ages(age_counts: Tensor, ages: Tensor, clusters: int, init: str) -> 
     for _ in range(100 if init == "kmeans" else 0):
         weight, size = _assign(age_counts, ages, mean)
         earlier, mean = mean, torch.where(size > 0, (weight * ages[:, None]).sum(0) / size.clamp(min=1), mean)
-        if mean.equal(earlier):  # so would all later ones be
+        if mean.equal(earlier):  # converged
             break
     weight, size = _assign(age_counts, ages, mean)
     return mean, (weight * (ages[:, None] - mean).square()).sum(0) / size.clamp(min=1)
@@ -72,22 +72,22 @@ def _assign(age_counts: Tensor, ages: Tensor, mean: Tensor) -> tuple[Tensor, Ten
 def refit_leaves(
     log_routing: Tensor, age: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, iterations: int, floor: float
 ) -> tuple[Tensor, Tensor]:
-    """Leaves that explain the ages better, by the paper's variational update (EM with the routing as mixing weights)::
+    """Refit the leaves by the paper's variational update (EM with the routing as mixing weights)::
 
         zeta_il = pi_l(x_i) N(y_i; mu_l, v_l) / sum_m pi_m(x_i) N(y_i; mu_m, v_m)
         mu_l = sum_i zeta_il y_i / sum_i zeta_il        v_l = sum_i zeta_il (y_i - mu_l)^2 / sum_i zeta_il
 
-    A leaf that no sample reaches keeps its Gaussian (the published code sends its mean to 0), and the variance stops at
-    the floor (the published code adds 0.03^2 years^2): both keep the likelihood from falling or from diverging.
+    A leaf that no sample reaches keeps its Gaussian (in the published code, its mean becomes 0), and variances are at
+    least the floor (the published code adds 0.03^2 years^2). So the likelihood neither decreases nor diverges.
 
     Args:
         log_routing: (S, T, L) log probability of each leaf.
         age: (S,) years.
-        weight: (S,) 1 where the sample takes part, 0 where not.
+        weight: (S,) 1 for samples that count, 0 for others.
         mean: (T, L) years.
         variance: (T, L) years squared.
-        iterations: how many updates.
-        floor: least variance in years squared.
+        iterations: number of updates.
+        floor: smallest variance in years squared.
 
     Returns:
         The new mean and variance, (T, L) each.
@@ -105,7 +105,7 @@ def refit_leaves(
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows (B, ...) of all ranks, in the order of the ranks. Every rank must bring equally many."""
+    """The rows (B, ...) of all ranks, in the order of the ranks. All ranks must have equally many."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
@@ -125,11 +125,11 @@ class Forest(AgeMethod):
         nll = -mean_t log p_t(y)    (paper)        l2 = mean_t ((y - age_t) / 100)^2 / 2    (released code)
 
     The code's L2 loss sums over the trees and its gradient averages over them; here both average. The densities are per
-    year, which adds log 100 to the paper's and keeps the loss positive. Units that several trees read get the sum of
+    year, which adds log 100 to the paper's and keeps the loss positive. Outputs that several trees read get the sum of
     their gradients (the code keeps the last one).
 
-    Gradients train the splits only. The leaves start as clusters of the training ages (k-means, as recalled of the
-    paper, not verified, or quantiles) and are refitted every ``refit_every`` steps by ``refit_leaves`` on the outputs
+    Gradients train the splits only. The leaves start as clusters of the training ages (quantiles, or k-means as in the
+    paper, which is not verified) and are refitted every ``refit_every`` steps by ``refit_leaves`` on the outputs
     of the latest training samples with an exactly known age, gathered from all ranks and kept in a ring of fixed size.
     All of that is in the state dict, so a resumed run continues exactly.
 
@@ -152,8 +152,8 @@ class Forest(AgeMethod):
             refit_every: optimizer steps between two refits of the leaves.
             refit_iterations: fixed-point iterations of a refit.
             refit_samples: latest training samples, over all ranks, that a refit uses.
-            variance_floor: least variance of a leaf in years squared.
-            seed: of the draw of outputs.
+            variance_floor: smallest variance of a leaf in years squared.
+            seed: of the sampling of outputs.
         """
 
         loss: Literal["nll", "l2"] = "nll"
@@ -181,8 +181,8 @@ class Forest(AgeMethod):
                 )
 
     defining = ("trees", "depth", "outputs", "seed")
-    averages = False  # each model has leaves of its own
-    # A run that starts from another one's weights fills its own ring, whose size, `refit_samples`, may be another.
+    averages = False  # each model has its own leaves
+    # A run with `init_from` fills its own ring, whose size, `refit_samples`, may differ.
     loss_buffers = ("ring_output", "ring_age", "ring_weight", "samples", "steps")
 
     units: Tensor
@@ -208,7 +208,7 @@ class Forest(AgeMethod):
         self.register_buffer("ring_weight", torch.zeros(config.refit_samples))
         self.register_buffer("samples", torch.tensor(0))
         self.register_buffer("steps", torch.tensor(0))
-        self._steps = 0  # the same on the host, so that counting does not wait for the device
+        self._steps = 0  # a copy on the host, so that counting does not wait for the device
         self.fit_prior(torch.ones(len(span)))
 
     def _load_from_state_dict(self, *args: Any) -> None:
@@ -261,7 +261,7 @@ class Forest(AgeMethod):
 
     @property
     def loss_unit(self) -> float:
-        """An error times what the splits move, the distances between leaves: both grow with the span."""
+        """A typical error times the distance between leaves: both are proportional to the span."""
         return 1.0 if self.config.loss == "nll" else self.span.typical_error**2 / 3 / YEARS**2
 
     def estimate(self, output: Tensor) -> AgeEstimate:
@@ -288,7 +288,7 @@ class Forest(AgeMethod):
         exact = age.known & (age.lo == age.hi)
         labels = torch.stack([self.span.clamp(age).lo, exact.float()], -1)
         rows = gather(torch.cat([output.detach().float(), labels], -1))
-        rows = rows[gather(sample).argsort()]  # by number, whichever rank had them
+        rows = rows[gather(sample).argsort()]  # sorted by number, so that they do not depend on the ranks
         rows = rows[rows[:, -1] > 0][-len(self.ring_age) :]
         slots = (self.samples + torch.arange(len(rows), device=rows.device)) % len(self.ring_age)
         self.ring_output[slots], self.ring_age[slots], self.ring_weight[slots] = rows[:, :-2], rows[:, -2], 1.0

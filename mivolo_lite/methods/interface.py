@@ -22,7 +22,7 @@ layers with it, so that each of them sits on every model.
 
 @dataclass(frozen=True)
 class AgeSpan:
-    """The ages that a model can tell apart, in whole years, both ends included. Ages outside are clamped to it."""
+    """The ages of a model in whole years, both ends included. Ages outside are clamped to it."""
 
     min_age: Annotated[int, int_range(MIN_AGE, MAX_AGE)] = MIN_AGE
     max_age: Annotated[int, int_range(MIN_AGE, MAX_AGE)] = MAX_AGE
@@ -33,9 +33,9 @@ class AgeSpan:
 
     @property
     def typical_error(self) -> float:
-        """Mean error in years of a new head, which answers the mean age: a fifth of the span.
+        """Mean error in years of a new head, which returns the mean age: a fifth of the span.
 
-        Of uniform ages it is a quarter of the span, of the ages in face data sets less than a fifth.
+        It is a quarter of the span for uniform ages, and less than a fifth for the ages in face data sets.
         """
         return (self.max_age - self.min_age) / 5
 
@@ -47,7 +47,7 @@ class AgeSpan:
         return torch.arange(self.min_age, self.max_age + 1, dtype=torch.float32, device=device)
 
     def clamp(self, age: AgeRange) -> AgeRange:
-        """The same ages, moved to the nearer end of the span where they lie outside it."""
+        """The ages, clamped to the span."""
         lo, hi = (end.clamp(self.min_age, self.max_age) for end in (age.lo, age.hi))
         return replace(age, lo=lo, hi=hi)
 
@@ -57,8 +57,8 @@ class AgeEstimate:
 
     Attributes:
         mean: (B,) float32, expected age in years.
-        probability: (B, A) float32 over ``AgeSpan.ages()``, or None where the method has no distribution.
-        age: (B,) float32, the answer in years by the method's configured decoding; ``mean`` unless told otherwise.
+        probability: (B, A) float32 over ``AgeSpan.ages()``, or None if the method has no distribution.
+        age: (B,) float32, the estimate in years by the method's decoding; ``mean`` by default.
     """
 
     def __init__(self, mean: Tensor, probability: Tensor | None = None, age: Tensor | None = None):
@@ -73,12 +73,11 @@ class AgeMethod(nn.Module):
 
     Attributes:
         span: the ages the method covers.
-        required: what a subclass has to define.
-        defining: names of the options that say what an output means, beside those that shape the weights.
-        progress: share of the training done, from 0 to 1; the trainer sets it before every step.
-        averages: whether the mean of several models' raw outputs, read with the mean of their biases, is an answer.
-        loss_buffers: names of the buffers that training alone needs; a run that starts from another one's weights
-            keeps its own, and a soup begins them anew.
+        required: attributes and methods that a subclass must define.
+        defining: names of the options that determine the meaning of an output, besides those that determine shapes.
+        progress: completed share of the training, from 0 to 1; the trainer sets it before every step.
+        averages: whether raw outputs of several models can be averaged, with the mean of their biases.
+        loss_buffers: names of the buffers that only training needs; runs with ``init_from`` and soups initialise them.
     """
 
     Config: ClassVar[Any]
@@ -95,7 +94,8 @@ class AgeMethod(nn.Module):
         self.config = config
 
     def _apply(self, fn: Any, recurse: bool = True) -> "AgeMethod":
-        """Keeps buffers (ages, weights, leaves) as they are where an engine casts the whole model to half precision."""
+        """Keep the precision of buffers (ages, weights, leaves) if an engine casts the whole model to half
+        precision."""
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in self.named_buffers(recurse=False):
@@ -107,43 +107,44 @@ class AgeMethod(nn.Module):
     def loss_unit(self) -> float:
         """The divisor of the loss before it is added to the others, so that age and gender have equal influence.
 
-        Published losses differ in size ten thousandfold: years over 120, or the sum over 120 questions. In this unit,
-        the gradient of the age loss at the features is about as long as that of a gender's cross entropy, for a new
-        head and ages that lie about a fifth of the span from their mean. It is stated for each method, not measured.
+        Published losses differ in scale by a factor of up to ten thousand. In this unit, the gradients of the age loss
+        and of the gender's cross entropy at the features have about the same norm, for a new head and ages about a
+        fifth of the span from their mean. It is derived for each method, not measured.
         """
         return 1.0
 
     @property
     def balancing_option(self) -> str | None:
-        """The option, where it is on, that weighs ages by the counts of ``fit_prior``, and so needs real ones."""
+        """The name of an active option that weighs ages by the counts of ``fit_prior``, and so needs true counts; or
+        None."""
         return None
 
     def forward(self, features: Any) -> Tensor:
-        """The method's raw output from a model's features: (B, D), or whatever the model's heads accept."""
+        """The method's raw output from a model's features: (B, D), or another input of the model's heads."""
         raise NotImplementedError
 
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:
-        """(B,) float32, no reduction. Finite everywhere, also where the age is not known."""
+        """(B,) float32, without reduction. It is finite, also for unknown ages."""
         raise NotImplementedError
 
     def estimate(self, output: Tensor) -> AgeEstimate:
-        """The ages, in years, that the raw output means."""
+        """The ages in years from the raw output."""
         raise NotImplementedError
 
     def fit_prior(self, age_counts: Tensor) -> None:
-        """Take what the method wants to know of the training labels before training starts, and only then.
+        """Initialise the method from the training labels, once before training.
 
         Args:
-            age_counts: (A,) how many training samples have each age of the span (the middle of a range).
+            age_counts: (A,) training samples of each age of the span; ranges count by their middle.
         """
 
     def refit(self, output: Tensor, age: AgeRange, sample: Tensor) -> None:
-        """A second kind of update, once after every optimizer step. Usually none.
+        """A second update after every optimizer step. None by default.
 
-        Must leave the method equal on every rank, and the same at every world size and accumulation.
+        The result must be equal on all ranks, and independent of the world size and accumulation.
 
         Args:
-            output: raw outputs of all samples that this rank had in the step, over its micro-batches.
+            output: raw outputs of all samples of this rank in the step.
             age: their ages.
             sample: (B,) int64, their numbers in the index.
         """

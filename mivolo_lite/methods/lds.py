@@ -13,11 +13,11 @@ Reweight = Literal["sqrt_inv", "inverse"]
 
 
 def kernel_window(kernel: Kernel, ks: int, sigma: float) -> Tensor:
-    """(ks,) float32 smoothing window, 1 in its middle.
+    """(ks,) float32 smoothing window with a maximum of 1.
 
     The Gaussian is the published one: a unit impulse of length ``ks`` under a filter that mirrors at its borders and
-    stops at 4 sigma. Where the window is short for its sigma the mirror images add up, so it is flatter than
-    exp(-d^2 / 2 sigma^2): ks=5, sigma=2 gives 0.858, 0.946, 1, 0.946, 0.858.
+    stops at 4 sigma. If the window is short for its sigma, it is flatter than exp(-d^2 / 2 sigma^2), since mirror
+    images add up: ks=5, sigma=2 gives 0.858, 0.946, 1, 0.946, 0.858.
     """
     if ks < 1 or ks % 2 == 0:
         raise UserError(f"lds_ks={ks}: the smoothing window needs a middle, so give an odd number of years")
@@ -36,13 +36,13 @@ def kernel_window(kernel: Kernel, ks: int, sigma: float) -> Tensor:
 def smoothed_weights(age_counts: Tensor, kernel: Kernel, ks: int, sigma: float, reweight: Reweight) -> Tensor:
     """Weight of a sample by its age, one over the smoothed density, 1 on average over the samples counted.
 
-    Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021. Ages that no sample has, which the paper leaves
-    open, weigh no more than the rarest age that a sample has.
+    Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021. Ages without samples, which the paper leaves
+    open, have at most the weight of the rarest age.
 
     Args:
         age_counts: (A,) samples of each age.
         kernel: shape of the smoothing window.
-        ks: length of the window in years, odd; 1 smooths nothing.
+        ks: length of the window in years, odd; 1 for no smoothing.
         sigma: width of the Gaussian or Laplace window in years.
         reweight: smooth the square roots of the counts, or the counts clipped to 5..1000.
 

@@ -32,7 +32,7 @@ def residue(log_probability: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class MeanResidue(DistributionMethod):
-    """A softmax whose mean should be the age and that keeps little probability outside its dynamic top K.
+    """A softmax with the age as its mean, and little probability outside its dynamic top K.
 
     Zhao, Qian, Hou and Zeng, "Adaptive Mean-Residue Loss for Robust Facial Age Estimation", ICME 2022::
 
@@ -41,7 +41,7 @@ class MeanResidue(DistributionMethod):
 
     The equation is that of the authors' code; whether the paper's sum leaves masked classes out is not verified, nor
     whether its tables used lambda_2 = 0.05 (the scripts, our default) or 0.25 (the code's own default). The code
-    answers the rounded expectation. An age known as a range is only asked for the mass inside it.
+    answers the rounded expectation. The loss of a range is only that of the mass inside it.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

@@ -10,13 +10,13 @@ from mivolo_lite.ranges import float_range
 
 
 class MeanVariance(DistributionMethod):
-    """A softmax whose mean should be the age and whose variance should be small.
+    """A softmax with the age as its mean, and a small variance.
 
     Pan, Han, Shan and Chen, "Mean-Variance Loss for Deep Age Estimation from a Face", CVPR 2018::
 
         loss = -log p_y + lambda_1 (mu - y)^2 / 2 + lambda_2 sum_j p_j (a_j - mu)^2        mu = sum_j a_j p_j
 
-    An age known as a range is only asked for the mass inside it.
+    The loss of a range is only that of the mass inside it.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """

@@ -11,13 +11,14 @@ from mivolo_lite.methods.ordinal import OrdinalMethod, threshold_loss
 
 
 class OrCnn(OrdinalMethod):
-    """One binary classifier for each question "older than a_k?", with weights of its own.
+    """One binary classifier with separate weights for each question "older than a_k?".
 
     Niu, Zhou, Wang, Gao and Hua, "Ordinal Regression With Multiple Output CNN for Age Estimation", CVPR 2016::
 
         loss = sum_k BCE(sigmoid(z_k), [y > a_k])        age = a_0 + #{k: sigmoid(z_k) > 0.5}
 
-    All questions have weight 1. The P(age > a_k) need not fall with k. A range decides only the questions outside it.
+    All questions have weight 1. The P(age > a_k) need not decrease with k. An age range decides only the questions
+    outside it.
 
     Shapes: features (B, D), output z (B, A - 1), loss (B,).
     """
@@ -28,7 +29,7 @@ class OrCnn(OrdinalMethod):
 
     @property
     def loss_unit(self) -> float:
-        """Independent questions add up like a random walk."""
+        """The gradients of independent questions add up like a random walk."""
         return math.sqrt(len(self.span) - 1) / 2
 
     def loss(self, output: Tensor, age: AgeRange) -> Tensor:

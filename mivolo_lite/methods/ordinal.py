@@ -14,7 +14,7 @@ from mivolo_lite.methods.prior import smoothed_counts
 
 
 def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
-    """(B, A - 1) binary cross entropy of each question, 0 where a range leaves the answer open.
+    """(B, A - 1) binary cross entropy of each question, 0 if it is inside the age range.
 
     Args:
         logits: (B, A - 1) float32, of "older than a_k".
@@ -29,10 +29,10 @@ def threshold_loss(logits: Tensor, age: AgeRange, span: AgeSpan) -> Tensor:
 
 
 class OrdinalMethod(AgeMethod):
-    """Questions "older than a_k?", answered by independent sigmoids unless a subclass says otherwise.
+    """Binary questions "older than a_k?", by default with independent sigmoids.
 
-    A subclass makes the head. A new one starts at the answers of the training ages: their log odds are added to its
-    logits.
+    A subclass creates the head. A new head starts at the age distribution of the training data: its log odds are added
+    to the logits.
     """
 
     @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OrdinalMethod(AgeMethod):
         """Options.
 
         Attributes:
-            decode: the age that is estimated: the count of questions answered yes (published), or the expectation.
+            decode: the estimate: the count of questions answered yes (published), or the expectation.
         """
 
         decode: Literal["count", "expectation"] = "count"
@@ -53,7 +53,7 @@ class OrdinalMethod(AgeMethod):
         self.register_buffer("start", torch.zeros(len(span) - 1))
 
     def fit_prior(self, age_counts: Tensor) -> None:
-        # Summed from the old end, in float64: the few oldest of 180,000 are less than float32 can tell at 180,000.
+        # summed from the oldest, in float64: float32 sums near 180,000 would lose the few oldest samples
         counts = smoothed_counts(age_counts).double()
         older = counts.flip(0).cumsum(0).flip(0)[1:]
         self.start.copy_((older / self.not_older(counts)).log())
@@ -64,7 +64,7 @@ class OrdinalMethod(AgeMethod):
         return output + self.start.to(output.dtype)
 
     def not_older(self, age_counts: Tensor) -> Tensor:
-        """(A - 1,) how many of the samples that each question is asked of are not older, from counts (A,) by age."""
+        """(A - 1,) number of samples of each question that are not older, from counts (A,) by age."""
         return age_counts.cumsum(0)[:-1]
 
     def exceedance(self, output: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class OrdinalMethod(AgeMethod):
     def estimate(self, output: Tensor) -> AgeEstimate:
         """The mean is the youngest age plus the sum of the P(age > a_k), and the probabilities are their steps.
 
-        Where a P(age > a_k) rises with k, which nothing forbids independent questions, that step counts as 0 and the
-        others are scaled to sum to 1. The mean is then not exactly that of the probabilities.
+        If a P(age > a_k) increases with k, as independent questions may, that step counts as 0 and the others are
+        scaled to sum to 1. The mean is then not exactly that of the probabilities.
         """
         exceedance = self.exceedance(output)
         mean = self.span.min_age + exceedance.sum(-1)

@@ -16,9 +16,9 @@ from mivolo_lite.ranges import float_range, int_range
 
 
 def head_unit(span: AgeSpan) -> int:
-    """The head's raw value for an output of 1 of a normalised regression: the power of two nearest to the years.
+    """The head's raw value for a normalised output of 1: the power of two nearest to the years.
 
-    A power of two, so that a published head multiplied by it and divided again is the same to the last bit.
+    A power of two, so that a published head that is multiplied and divided by it is unchanged bit by bit.
     """
     return 2 ** round(math.log2(span.max_age - span.min_age))
 
@@ -27,13 +27,13 @@ class Regression(AgeMethod):
     """One output without activation, years = output * scale + center.
 
     * ``normalise``: MiVOLO (Kuprashevich and Tolstykh, arXiv 2307.04616). Its code takes the midrange, not the mean:
-      center = (max + min) / 2 and scale = max - min, so outputs lie in [-0.5, 0.5] over the span. The head itself
-      answers in about years, ``head_unit`` to the output's one: an AdamW step moves a linear layer's answer by about
-      the learning rate times the sum of its inputs, whatever its unit, and in spans that is 120 times as many years.
+      center = (max + min) / 2 and scale = max - min, so outputs lie in [-0.5, 0.5] over the span. The head's raw values
+      are in about years, by ``head_unit``: an AdamW step changes a linear layer's output by about the learning rate
+      times the sum of its inputs in any unit, and in spans that is 120 times as many years.
     * otherwise raw years: scale = 1, and center is the mean training age.
 
-    Either way a new head starts at the mean training age: from the midrange of UTKFace's ages, 27 years off, the way
-    there takes most of the first epoch.
+    In both cases a new head starts at the mean training age. Starting at the midrange of UTKFace's ages, 27 years off,
+    costs most of the first epoch.
 
     With e = output - target in the unit of the output, and d the same error in years::
 
@@ -45,8 +45,8 @@ class Regression(AgeMethod):
     The annealed loss is SwinFace's (Qin et al., arXiv 2308.11509) and is always in years; on a normalised output its
     gradient is therefore larger by the factor ``max - min``. ``normalise: false`` is SwinFace's own setting.
 
-    An age known as a range is taken at its edge nearer to the prediction: inside it the loss is 0.
-    MiVOLO rounds ages to whole years first; here they are taken as they are.
+    The target of an age range is its edge nearer to the prediction; inside the range the loss is 0. MiVOLO rounds ages
+    to whole years; here they are not rounded.
 
     Shapes: features (B, D), output (B, 1), loss (B,).
     """
@@ -58,7 +58,7 @@ class Regression(AgeMethod):
         Attributes:
             loss: l1, l2, huber or annealed.
             normalise: predict MiVOLO's normalised age rather than raw years.
-            huber_beta: where the Huber loss turns linear, in years.
+            huber_beta: error in years from which the Huber loss is linear.
             annealed_sigma: width of the annealed loss at the end of the training, in years.
             lds: weight samples by label distribution smoothing (LDS).
             lds_kernel: shape of the smoothing window.
@@ -142,7 +142,7 @@ class Regression(AgeMethod):
 
     @property
     def loss_unit(self) -> float:
-        """The slope of the loss over the head's answer, at a typical error."""
+        """The slope of the loss over the head's raw value, at a typical error."""
         error, options = self.span.typical_error, self.config
         slope = {
             "l1": 1 / self.scale,
@@ -153,6 +153,6 @@ class Regression(AgeMethod):
         return slope * self.scale / self.head_unit
 
     def estimate(self, output: Tensor) -> AgeEstimate:
-        """Ages in years; the answer, unlike the mean, is not below 0 (as MiVOLO evaluates)."""
+        """Ages in years; ``age``, unlike ``mean``, is at least 0, as in MiVOLO's evaluation."""
         mean = self.years(output)
         return AgeEstimate(mean, age=mean.clamp(min=0))

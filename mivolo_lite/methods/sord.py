@@ -10,13 +10,13 @@ from mivolo_lite.ranges import float_range
 
 
 class Sord(DistributionMethod):
-    """A softmax that imitates a softmax of the distances to the age.
+    """A softmax with a softmax of the distances to the age as its target.
 
     Diaz and Marathe, "Soft Labels for Ordinal Regression", CVPR 2019::
 
         t = softmax_j(-phi(a_j, y))        phi = |a_j - y| / s or ((a_j - y) / s)^2        loss = -sum_j t_j log p_j
 
-    Where a sample has an ``age_std``, the distances are scaled so that its target has this standard deviation.
+    If a sample has an ``age_std``, the distances are scaled so that the target has this standard deviation.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """
@@ -27,7 +27,7 @@ class Sord(DistributionMethod):
 
         Attributes:
             squared: use the squared distance rather than the distance.
-            scale: years (s) that are a distance of 1; 1 in the paper. The labels are as much wider.
+            scale: years (s) of a distance of 1, proportional to the width of the labels; 1 in the paper.
         """
 
         decode: Decode = "median"
@@ -36,11 +36,11 @@ class Sord(DistributionMethod):
 
     @property
     def loss_unit(self) -> float:
-        """The length of the target as a vector, which falls with the root of its width."""
+        """The norm of the target, which decreases with the root of its width."""
         return min(1.0, self.config.scale**-0.5)
 
     def exact_loss(self, log_probability: Tensor, age: Tensor, std: Tensor | None) -> Tensor:
-        # The width of exp(-|d|) is the root of 2, of exp(-d^2) that of a half.
+        # the standard deviation of exp(-|d|) is sqrt(2), that of exp(-d^2) is sqrt(1/2)
         usual = 0.5**0.5 if self.config.squared else 2**0.5
         distance = (self.ages - age[:, None]).abs() * (usual / widths(std, usual * self.config.scale))
         distance = distance.square() if self.config.squared else distance

@@ -1,4 +1,4 @@
-"""Unimodal-concentrated loss: one peak at the age, as narrow as the error of its mean allows."""
+"""Unimodal-concentrated loss: one peak at the age, whose width follows the error of its mean."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,8 @@ EPSILON = 1e-10
 
 
 class Unimodal(DistributionMethod):
-    """A softmax that rises up to the age, falls after it, and is a good Gaussian in mean and variance.
+    """A softmax that increases up to the age, decreases after it, and has a Gaussian likelihood of its mean and
+    variance.
 
     Li et al., "Unimodal-Concentrated Loss: Fully Adaptive Label Distribution Learning for Ordinal Regression", CVPR
     2022, as re-implemented by Paplham and Franc (CVPR 2024), since the official code is withheld::
@@ -21,15 +22,14 @@ class Unimodal(DistributionMethod):
         loss = log(v + e) / 2 + (mu - y)^2 / (2 v + e) + lambda sum_j max(0, s_j (p_{j+1} - p_j))        e = 1e-10
         mu = sum_j a_j p_j        v = sum_j p_j (a_j - mu)^2        s_j = -1 before the age, +1 from it on
 
-    An age known as a range is only asked for the mass inside it.
+    The loss of a range is only that of the mass inside it.
 
-    While the features say little, everybody has one distribution p, and what any peak of it at m costs the samples of
-    other ages is lambda (p_m - p_y). With the published weight that is more than the first part can win by narrowing
-    it, so a short training ends with it flat (UTKFace, 3 epochs at a learning rate of 1e-3: MAE 34.0, and 5.45 with a
-    weight of 1, which 8 epochs of clipped steps bring to 4.48, and to 4.12 with a ``label_std`` of 2: without it one
-    sample with a narrow distribution far from its age outweighs a batch). Weighing the first part by the root of v
-    besides (Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022) did not help: 5.60
-    after 3.
+    At the start all samples have nearly the same distribution p, and a peak at m costs the samples of other ages lambda
+    (p_m - p_y). With the published weight this exceeds the gain of the first term, so a short training ends with a flat
+    p: on UTKFace, 3 epochs at a learning rate of 1e-3 give an MAE of 34.0, and 5.45 with a weight of 1. 8 epochs with
+    clipping give 4.48, and 4.12 with a ``label_std`` of 2. Without ``label_std``, one sample with a narrow distribution
+    far from its age dominates a batch. Weighing the first term by the root of v (Seitzer et al., "On the Pitfalls of
+    Heteroscedastic Uncertainty Estimation", ICLR 2022) did not help: 5.60 after 3 epochs.
 
     Shapes: features (B, D), output (B, A), loss (B,).
     """
@@ -40,7 +40,7 @@ class Unimodal(DistributionMethod):
 
         Attributes:
             unimodal_weight: weight (lambda) of the steps in the wrong direction.
-            label_std: how well ages are known, in years; its square is added to v in the first part.
+            label_std: standard deviation of the labels in years; its square is added to v in the first term.
         """
 
         decode: Decode = "median"
