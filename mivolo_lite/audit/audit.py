@@ -1,4 +1,4 @@
-"""An audit of indexed shards, from folders to a page, tables and a list of what to leave out."""
+"""Audits indexed shards: writes a page, tables and an exclusion list."""
 
 import json
 from collections import Counter
@@ -31,11 +31,11 @@ class AuditOptions:
     """The thresholds of copies and of poor images.
 
     Args:
-        distance: bits of 64 in which the perceptual hashes of two copies differ at most.
-        similarity: least correlation of the fine patterns of two copies, laid over each other.
-        age_tolerance: years by which the ages of copies may differ before all of them are left out.
-        min_side: a crop with a shorter side, in pixels, is tiny.
-        max_blur: a crop with more blur, from 0 to 1, is blurred.
+        distance: largest Hamming distance of the 64-bit perceptual hashes of two copies.
+        similarity: smallest correlation of the fine patterns of two aligned copies.
+        age_tolerance: largest difference in years between the ages of copies; beyond it, all of them are left out.
+        min_side: smallest shorter side in pixels; smaller crops are tiny.
+        max_blur: largest blur, from 0 to 1; crops above are blurred.
         show: most groups or images of each kind on the page.
     """
 
@@ -63,13 +63,13 @@ class Audit:
 
     Attributes:
         samples: the data.
-        pairs: by ``face`` and ``body``, the links between copies (``PAIR``).
+        pairs: the links between copies (``PAIR``), by ``face`` and ``body``.
         groups: samples that are copies of each other.
         flagged: poor images.
-        excluded: (sample, reason) of what ``--fix`` leaves out.
-        shared_keys: of what is left out, those that samples of another folder have too which should stay.
-        out: where the files are.
-        fix: the list that was written, or None.
+        excluded: (sample, reason) of the samples in the list of ``--fix``.
+        shared_keys: keys of excluded samples that a sample to keep in another folder has as well.
+        out: folder of the files.
+        fix: the exclusion list that was written, or None.
     """
 
     samples: Samples
@@ -95,14 +95,14 @@ def audit(
     A sample takes about 200 bytes of memory and each of its images 1 KiB of disk while the audit runs.
 
     Args:
-        folders: of indexed shards; of copies, the one in the folder named first stays.
-        out: folder for the results; made where it is missing.
-        fix: also write what to leave out, for ``pack --exclude``.
+        folders: of indexed shards; of copies, the one in the first folder is kept.
+        out: folder for the results; created if it is missing.
+        fix: also write an exclusion list, for ``pack --exclude``.
         workers: processes that read images.
-        options: the thresholds of copies and of poor images.
+        options: the thresholds.
 
     Raises:
-        UserError: the data cannot be read; ``out`` holds other results, or cannot be written.
+        UserError: the data cannot be read; ``out`` has other results, or cannot be written.
     """
     samples, out = Samples(folders), Path(out)
     result_folder(out, RESULT_FILES)
@@ -112,7 +112,7 @@ def audit(
         for image in IMAGES:
             prints[image] = read_fingerprints(samples, image, map_tasks, out)
             pairs[image] = find_pairs(samples, image, prints[image], map_tasks, options.distance, options.similarity)
-            # Unmapped, so that the file can go.
+            # Unmapped, so that the file can be removed.
             prints[image] = prints[image]._replace(thumbnails=np.zeros(0, np.uint8))
     groups = group_pairs(np.concatenate(list(pairs.values())), samples)
     flagged = [flag for name in IMAGES for flag in flags(prints[name], name, options.min_side, options.max_blur)]
@@ -124,7 +124,7 @@ def audit(
 
 
 def facts(result: Audit, prints: dict[str, Fingerprints]) -> dict:
-    """The numbers of an audit, as they go to ``audit.json``."""
+    """The numbers of an audit for ``audit.json``."""
     samples, groups, tolerance = result.samples, result.groups, result.options.age_tolerance
     return {
         "options": asdict(result.options),
@@ -158,15 +158,15 @@ def facts(result: Audit, prints: dict[str, Fingerprints]) -> dict:
 
 
 def whipple(age_lo: np.ndarray, age_hi: np.ndarray) -> float | None:
-    """Whipple's index of ages (N,) that end in 0 or 5, from 23 to 62 years: 100 where all endings are as common, 500
-    where there are no others. Ranges do not count. None without such ages."""
+    """Whipple's index of ages (N,) from 23 to 62 that end in 0 or 5: 100 if all last digits are equally frequent, 500
+    if there are only these. Ranges do not count. None without such ages."""
     ages = np.rint(age_lo[age_lo == age_hi])
     ages = ages[(ages >= 23) & (ages <= 62)]
     return round(500 * float((ages % 5 == 0).mean()), 1) if len(ages) else None
 
 
 def summary(result: Audit) -> str:
-    """The result as lines for the screen."""
+    """The result as lines to print."""
     statistics = json.loads((result.out / AUDIT_FILE).read_text(encoding="utf-8"))
     groups, names = statistics["groups"], result.samples.names
     types: Counter[str] = Counter()
@@ -194,7 +194,7 @@ def summary(result: Audit) -> str:
 
 
 def _shared(overlap: list[list[int]], samples: Samples) -> list[str]:
-    """A line for each pair of folders with copies, and one that counts the pairs without."""
+    """A line for each pair of folders with common copies, and one that counts the other pairs."""
     pairs = [(later, earlier) for later in range(len(overlap)) for earlier in range(later)]
     lines = [
         f"samples of {samples.names[later]} with a copy in {samples.names[earlier]}: {overlap[later][earlier]} of "
@@ -222,7 +222,7 @@ def _counts(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
 
 
 def _measured(prints: Fingerprints) -> dict:
-    """Percentiles of what was measured on the readable images."""
+    """Percentiles of the measurements on readable images."""
     records = prints.records[prints.records["readable"]]
     measured: dict = {"images": len(prints.records), "readable": len(records)}
     if len(records):
@@ -234,7 +234,7 @@ def _measured(prints: Fingerprints) -> dict:
 
 
 def _shared_keys(samples: Samples, excluded: set[int]) -> set[str]:
-    """Keys of samples to leave out that samples of another folder have too which should stay."""
+    """Keys of excluded samples that a sample to keep in another folder has as well."""
     if len(samples.names) == 1:
         return set()
     staying = (sample for sample in range(len(samples)) if sample not in excluded)
@@ -242,7 +242,7 @@ def _shared_keys(samples: Samples, excluded: set[int]) -> set[str]:
 
 
 def _name(result: Audit, sample: int) -> str:
-    """What a list to leave out calls a sample: its key, with its folder where that alone tells it from others."""
+    """The name of a sample in an exclusion list: its key, with its folder if the key is not unique."""
     key, (folder, _) = result.samples.key(sample), result.samples.locate(sample)
     return f"{result.samples.indexes[folder].folder}/{key}" if key in result.shared_keys else key
 

@@ -1,4 +1,4 @@
-"""Comparing two images by their pixels: do they show the same photograph?"""
+"""Compares two images by their pixels, to decide whether they are the same photograph."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ time, the lowest has 0.887; of all pairs of its images one in 100,000 has more t
 
 _CHUNK = 4096
 _SIDE = 64
-_FINEST, _COARSEST = 1.0, 4.0  # pixels; below lies the noise of files, above what is alike in all faces
+_FINEST, _COARSEST = 1.0, 4.0  # pixels; finer structure is noise, coarser structure is common to all faces
 _EDGE = 4
 _MIN_SHARED = 0.6
 
@@ -33,7 +33,7 @@ def thumbnails_alike(
 
 
 def similarities(files: Sequence[ShardFiles], task: tuple[str, list[tuple]]) -> list[float]:
-    """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of one kind of image."""
+    """``similarity`` of pairs ((folder, sample), (folder, sample), mirrored) of faces or of bodies."""
     image, pairs = task
     views = {location: _view(files[location[0]].read(image, location[1])) for pair in pairs for location in pair[:2]}
     ends = ((views[first], views[second], mirrored) for first, second, mirrored in pairs)
@@ -41,18 +41,18 @@ def similarities(files: Sequence[ShardFiles], task: tuple[str, list[tuple]]) -> 
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of the fine pattern of two grey views (64, 64) float32, once the second is laid over the first.
+    """Correlation of the fine patterns of two grey views (64, 64) float32, after aligning the second to the first.
 
-    Alignment (an affine map, by Evangelidis and Psarakis' ECC, PAMI 2008) makes up for another crop or size; taking
-    away the coarse pattern keeps two faces in the same pose and light apart. On UTKFace 0.9 and more is the same
-    photograph whatever was done to it, watermarks included, 0.87 to 0.9 the same person a moment later, and the best
-    lookalikes have 0.86.
+    Alignment (an affine map, by Evangelidis and Psarakis' ECC, PAMI 2008) compensates crops and sizes. Removing the
+    coarse pattern distinguishes faces in the same pose and light. On UTKFace, pairs from 0.9 on are the same
+    photograph, also with watermarks, 0.87 to 0.9 are the same person a moment later, and the most similar different
+    people have 0.86.
     """
     second = np.ascontiguousarray(second)
     warp = _find_warp(first, second)
     if warp is None:
         return 0.0
-    # Filtered before it is warped: what warping brings in from outside would spread.
+    # Filtered before warping, since filtering would spread the border that warping adds.
     shared = (_warped(_interior(second), warp) > 0.999) & (_interior(first) > 0)
     if shared.mean() < _MIN_SHARED:
         return 0.0
@@ -66,7 +66,7 @@ def _view(data: bytes) -> np.ndarray:
 
 
 def _find_warp(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """(2, 3) affine map from points of ``first`` to points of ``second``, None where it does not converge."""
+    """(2, 3) affine map from points of ``first`` to points of ``second``, None if it does not converge."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-4)
     try:
         return cv2.findTransformECC(first, second, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop)[1]
@@ -79,7 +79,7 @@ def _warped(view: np.ndarray, warp: np.ndarray) -> np.ndarray:
 
 
 def _interior(view: np.ndarray) -> np.ndarray:
-    """1 but for the edge, where filters meet its end."""
+    """Mask of the interior, without the border that filters affect."""
     inside = np.zeros_like(view)
     inside[_EDGE:-_EDGE, _EDGE:-_EDGE] = 1
     return inside

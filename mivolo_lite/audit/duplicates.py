@@ -1,4 +1,4 @@
-"""Images that are in a data set more than once: the same bytes, the same pixels, or the same photograph."""
+"""Finds duplicate images: the same bytes, the same pixels, or the same photograph."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ PAIR = np.dtype(
 )
 
 _OF_ONE_HASH = 16
-"""Images of one and the same hash are compared with so many of each other; a thousand of them are a chain still."""
+"""Number of images of the same hash that each is compared with; larger groups are still connected as a chain."""
 
 _PAIRS_PER_TASK = 64
 
@@ -38,15 +38,15 @@ def find_pairs(
     """(K,) of ``PAIR``: links between copies, enough to connect all copies of an image.
 
     Args:
-        samples: where the images lie.
+        samples: of the images.
         image: ``face`` or ``body``.
         prints: of these images.
-        map_tasks: reads and compares them.
-        distance: bits in which the hashes of two copies differ at most.
-        similarity: least correlation of their fine patterns.
+        map_tasks: maps tasks over processes that read the images.
+        distance: largest Hamming distance of the hashes of two copies.
+        similarity: smallest correlation of their fine patterns.
     """
     records = prints.records
-    # Blank ones, as others fill in for an image that they lack, say nothing of who is in them.
+    # without blank ones, which other tools write for a missing image
     readable = np.flatnonzero(records["readable"] & (records["contrast"] >= BLANK_CONTRAST))
     by_bytes = _equal(records["bytes"], readable)
     by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
@@ -56,7 +56,7 @@ def find_pairs(
 
 
 def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(K, 2) pairs of the first row of a value and each later row of the same value."""
+    """(K, 2) pairs of the first row of each value and each later row of the same value."""
     _, first, inverse = np.unique(values[rows], return_index=True, return_inverse=True)
     links = np.stack([rows[first[inverse]], rows], axis=1)
     return links[links[:, 0] != links[:, 1]]
@@ -100,11 +100,11 @@ def _near_pairs(
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """In parts, (n,) each: rows ``first < second`` of hashes near each other, and whether that takes a mirrored second.
+    """In chunks, (n,) each: rows ``first < second`` of near hashes, and whether the second is mirrored.
 
     Args:
         hashes: (N,) uint64.
-        distance: most bits in which near ones differ.
+        distance: largest Hamming distance.
     """
     views = np.concatenate([hashes, hashes ^ MIRROR])
     order = np.argsort(views)
@@ -118,7 +118,7 @@ def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, 
 
 
 def _within(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(K, 2) places in the sorted views: each with the next few of the same hash."""
+    """(K, 2) indices into the sorted views: each with the next few of the same hash."""
     ranges = [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
     return np.concatenate(
         [
@@ -133,7 +133,7 @@ def _within(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _across(near: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(K, 2) places in the sorted views: all views of one hash with all of the other."""
+    """(K, 2) indices into the sorted views: all views of one hash with all of the other."""
     left, right = near[:, 0], near[:, 1]
     meetings = counts[left] * counts[right]
     pair = np.repeat(np.arange(len(near)), meetings)
@@ -143,7 +143,7 @@ def _across(near: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
 
 
 def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of views as pairs of images. A mirrored pair occurs twice, a plain one too; one of them is kept."""
+    """Pairs of views as pairs of images. Each pair, plain or mirrored, occurs twice, and is kept once."""
     views = order[places]
     mirrored = views >= hashes
     images = views % max(hashes, 1)
@@ -159,7 +159,7 @@ def _similarities(
     samples: Samples, image: str, sample_pairs: np.ndarray, mirrored: np.ndarray, map_tasks: Map
 ) -> np.ndarray:
     """(K,) similarity of pairs of samples (K, 2)."""
-    # Pairs of one image follow each other, so that it is read once.
+    # pairs of one image are consecutive, so that it is read once
     order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
     pairs = [
         (samples.locate(first), samples.locate(second), flipped)
@@ -178,7 +178,7 @@ def _similarities(
 
 
 def _best_of_a_pair(pairs: np.ndarray) -> np.ndarray:
-    """Keep the better match of a nearly symmetric image, which can match plain and mirrored."""
+    """Keep the better match of a nearly symmetric image, which can match both plain and mirrored."""
     pairs = pairs[np.lexsort((-pairs["similarity"], pairs["second"], pairs["first"]))]
     again = (pairs["first"][1:] == pairs["first"][:-1]) & (pairs["second"][1:] == pairs["second"][:-1])
     return pairs[np.append(True, ~again)[: len(pairs)]]

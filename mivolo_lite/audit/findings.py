@@ -16,14 +16,14 @@ FLAGS = ("unreadable", "blank", "tiny", "blurred")
 
 @dataclass(frozen=True)
 class Flag:
-    """An image that shows little or nothing.
+    """A poor image.
 
     Attributes:
         sample: its number.
         image: ``face`` or ``body``.
         flag: one of ``FLAGS``.
-        value: its contrast, its shorter side in pixels or its blur; NaN where it is unreadable.
-        reason: in words.
+        value: its contrast, its shorter side in pixels or its blur; NaN if it is unreadable.
+        reason: as text.
     """
 
     sample: int
@@ -34,7 +34,7 @@ class Flag:
 
 
 def flags(prints: Fingerprints, image: str, min_side: int, max_blur: float) -> list[Flag]:
-    """Every flagged image, with the first of the flags that fits, the worst of each flag first."""
+    """Every flagged image with its first matching flag, the worst of each flag first."""
     records = prints.records
     sample = records["sample"]
     flagged = [Flag(int(sample[row]), image, "unreadable", np.nan, reason) for row, reason in prints.reasons.items()]
@@ -59,8 +59,8 @@ class Group:
     Attributes:
         members: their numbers, ascending.
         pairs: the links between them, of ``PAIR``.
-        age_gap: years between the youngest and the oldest label; for ranges between the nearer ends, 0 if they meet.
-        genders, groups: how many different known ones.
+        age_gap: years between the youngest and the oldest label; for ranges between the nearer ends, 0 if they overlap.
+        genders, groups: number of different known labels.
     """
 
     members: list[int]
@@ -103,14 +103,14 @@ def _group(members: list[int], pairs: np.ndarray, samples: Samples) -> Group:
 
 
 def age_gap(samples: Samples, members: list[int]) -> float:
-    """Years by which the ages of samples disagree; 0 where their ranges meet or at most one is known."""
+    """Years by which the ages of samples differ; 0 if their ranges overlap or at most one is known."""
     lo, hi = samples.age_lo[members], samples.age_hi[members]
     is_known = ~np.isnan(lo)
     return max(float(lo[is_known].max() - hi[is_known].min()), 0.0) if is_known.any() else 0.0
 
 
 def overlap(groups: list[Group], samples: Samples) -> np.ndarray:
-    """(F, F) how many samples of one folder have a copy in another; on the diagonal, in their own."""
+    """(F, F) number of samples of one folder with a copy in another; on the diagonal, in the same folder."""
     shared = np.zeros((len(samples.names), len(samples.names)), np.int64)
     for group in groups:
         counts = np.bincount(samples.folder[group.members], minlength=len(shared))
@@ -122,10 +122,10 @@ def overlap(groups: list[Group], samples: Samples) -> np.ndarray:
 def exclusions(
     groups: list[Group], flagged: list[Flag], prints: dict[str, Fingerprints], samples: Samples, age_tolerance: float
 ) -> Iterator[tuple[int, str]]:
-    """Samples to leave out, each once and with the reason.
+    """Samples to leave out, each once, with the reason.
 
-    Of copies one stays: in the folder named first, then the largest, then the sharpest. Where their labels contradict
-    each other none stays. Blurred and tiny crops stay: they are poor, not wrong.
+    One copy is kept: in the first folder, then the largest, then the sharpest. If the labels contradict each other,
+    none is kept. Blurred and tiny crops are kept.
     """
     broken = {flag.sample: flag for flag in flagged if flag.flag in ("unreadable", "blank")}
     excluded = set(broken)
@@ -142,7 +142,7 @@ def exclusions(
 
 
 def _keeping_order(sample: int, prints: dict[str, Fingerprints], samples: Samples) -> tuple:
-    """A sort key: the copy that should stay has the smallest."""
+    """Sort key of copies: the one to keep has the smallest."""
     size, blurs = 0, 0.0
     for fingerprints in prints.values():
         row = np.searchsorted(fingerprints.records["sample"], sample)
@@ -153,7 +153,7 @@ def _keeping_order(sample: int, prints: dict[str, Fingerprints], samples: Sample
 
 
 def differences(group: Group, samples: Samples) -> str:
-    """The labels that differ within a group, in words."""
+    """The labels that differ within a group, as text."""
     words = []
     if group.age_gap > 0:
         lo, hi = samples.age_lo[group.members], samples.age_hi[group.members]

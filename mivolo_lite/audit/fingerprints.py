@@ -1,4 +1,4 @@
-"""Fingerprints: some 50 bytes of every image, and a thumbnail on disk, from reading it once."""
+"""Fingerprints: about 50 bytes and a thumbnail on disk for every image, from one reading."""
 
 import hashlib
 import math
@@ -21,17 +21,17 @@ from mivolo_lite.shards.storage import ShardFiles
 from mivolo_lite.system import reserve
 
 THUMBNAIL = 32
-"""Side in pixels; whatever the image's shape, it is squeezed into a square."""
+"""Side in pixels; images of any shape are resized to a square."""
 
 FINGERPRINT = np.dtype(
     [
         ("sample", np.int64),
         ("readable", np.bool_),
-        ("bytes", np.uint64),  # digests of 64 bits: two of a million images share one by chance once in 40 million
+        ("bytes", np.uint64),  # 64-bit digests: a collision among a million images has a probability of 1 in 40 million
         ("pixels", np.uint64),
         ("width", np.int32),
         ("height", np.int32),
-        ("contrast", np.float32),  # standard deviation of its grey levels
+        ("contrast", np.float32),  # standard deviation of the grey levels
         ("blur", np.float32),
     ]
 )
@@ -54,10 +54,10 @@ class Fingerprints(NamedTuple):
 
 
 def read_fingerprints(samples: Samples, name: str, map_tasks: Map, folder: Path) -> Fingerprints:
-    """Read every ``face`` or ``body`` once; the thumbnails go to a file without a name in ``folder``.
+    """Read every ``face`` or ``body`` once; thumbnails are in an unlinked file in ``folder``.
 
     Raises:
-        UserError: it has no room for them.
+        UserError: the disk has no space for them.
     """
     present = samples.present(name)
     chunks = [present[start : start + _IMAGES_PER_TASK] for start in range(0, len(present), _IMAGES_PER_TASK)]
@@ -77,8 +77,8 @@ def read_fingerprints(samples: Samples, name: str, map_tasks: Map, folder: Path)
 
 
 def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
-    """Zeros on a disk. The file has no name, so that it goes with the process however that ends, and all of its blocks:
-    where a page of a mapped file finds none on a full disk, the process dies of SIGBUS."""
+    """An array of zeros, mapped from an unlinked file, which disappears with the process. All blocks are allocated at
+    once, since a mapped page without a block on a full disk ends the process by SIGBUS."""
     if not math.prod(shape):
         return np.zeros(shape, np.uint8)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
@@ -89,7 +89,7 @@ def _mapped(shape: tuple[int, ...], folder: Path) -> np.ndarray:
 def _read_chunk(
     files: Sequence[ShardFiles], task: tuple[str, list[tuple[int, int, int]]]
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Records, thumbnails and reasons of (sample, folder, sample in it)."""
+    """Records, thumbnails and error reasons of (sample, folder, sample in it)."""
     name, locations = task
     records = np.zeros(len(locations), FINGERPRINT)
     thumbnails = np.zeros((len(locations), THUMBNAIL, THUMBNAIL), np.uint8)

@@ -1,4 +1,4 @@
-"""A perceptual hash: 64 bits of an image's coarse pattern, which hardly change when the file does."""
+"""A perceptual hash: 64 bits of an image's coarse pattern, robust against re-encoding and resizing."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ _MEDIAN_OF = 16384
 _FEW = 500
 _FREQUENCIES = 11
 
-# The 64 lowest frequencies but the constant one, which is the brightness.
+# the 64 lowest frequencies without the constant one, which is the brightness
 _PLACES = sorted(product(range(_FREQUENCIES), repeat=2), key=lambda place: (sum(place), max(place), place))
 _ROWS, _COLUMNS = np.array(_PLACES[1 : BITS + 1]).T
 
@@ -24,15 +24,15 @@ def _packed(bits: np.ndarray) -> np.ndarray:
 
 
 MIRROR = _packed((_COLUMNS % 2 == 1)[None])[0]
-"""The hash of a mirrored image is that of the image with these bits flipped: odd cosines change their sign."""
+"""Mirroring an image flips these bits of its hash, since odd cosines change their sign."""
 
 
 def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(N,) uint64 hashes of the thumbnails (..., 32, 32) uint8 at ``rows`` (N,), of which few are in memory at once.
+    """(N,) uint64 hashes of the thumbnails (..., 32, 32) uint8 at ``rows`` (N,), in chunks.
 
-    Each bit says on which side of the data set's median one coefficient of the cosine transform lies. Compared with
-    zero instead, as is usual, many bits are the same for nearly every aligned face: among UTKFace's that gave ten times
-    as many pairs at a distance of 9 or less, for the same true ones.
+    Each bit compares a coefficient of the cosine transform with its median over the data set. With the usual threshold
+    of zero, many bits are equal for nearly all aligned faces: on UTKFace, ten times as many pairs had a distance of 9
+    or less, with the same true ones.
     """
     thresholds = _thresholds(thumbnails, rows)
     hashes = np.zeros(len(rows), np.uint64)
@@ -43,15 +43,15 @@ def perceptual_hashes(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _thresholds(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(64,) medians, over some of the images; zeros for a mirrored coefficient, and where the images are few."""
-    if len(rows) < _FEW:  # medians would follow single images, and fall between copies
+    """(64,) medians over some of the images; zero for coefficients that mirroring negates, and for few images."""
+    if len(rows) < _FEW:  # medians of few images may separate copies
         return np.zeros(BITS, np.float32)
     subset = rows[:: -(-len(rows) // _MEDIAN_OF)]
     return np.where(_COLUMNS % 2, 0, np.median(_coefficients(thumbnails[subset]), axis=0))
 
 
 def _coefficients(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 64) float32 of the cosine transform, whatever the contrast."""
+    """(N, 64) float32 coefficients of the cosine transform, normalised for contrast."""
     basis = cv2.dct(np.eye(THUMBNAIL, dtype=np.float32), flags=cv2.DCT_ROWS).T[:_FREQUENCIES]
     transformed = np.einsum("ui,nij,vj->nuv", basis, standardised(thumbnails), basis, optimize=True)
     return transformed[:, _ROWS, _COLUMNS]

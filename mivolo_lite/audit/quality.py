@@ -6,18 +6,18 @@ import numpy as np
 from mivolo_lite.images.letterbox import fitted, resize
 
 BLANK_CONTRAST = 2.0
-"""An image whose grey levels deviate less from their mean is one colour and nothing else."""
+"""Smallest standard deviation of the grey levels of an image that is not blank."""
 
 _SIDE = 128
 _SHIFT = 11
 
 
 def blur(grey: np.ndarray) -> float:
-    """How blurred an image (H, W) uint8 is, 0 (sharp) to 1: how little it changes by being blurred once more.
+    """Blur of an image (H, W) uint8, from 0 (sharp) to 1: how little it changes if it is blurred again.
 
-    The blur effect of Crete et al. (SPIE 2007), which unlike the variance of the Laplacian does not depend on contrast
-    or on how much of the image is background. Measured at 128 px or less, as a model sees it; in UTKFace 0.45 is the
-    median, and from 0.6 on (2 %) the images look soft.
+    This is the blur effect of Crete et al. (SPIE 2007). Unlike the variance of the Laplacian, it does not depend on the
+    contrast or the share of background. It is measured at 128 px or less. In UTKFace the median is 0.45, and images
+    from 0.6 on (2 %) look soft.
     """
     height, width = grey.shape
     if max(height, width) > _SIDE:

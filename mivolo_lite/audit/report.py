@@ -33,7 +33,7 @@ from mivolo_lite.shards.storage import ShardFiles
 
 _SIDE = 144
 _MEMBERS = 8
-"""Most copies of one image that are shown."""
+"""Most copies of an image on the page."""
 
 _LEADS = {
     "unreadable": "Bytes that are no whole JPEG. They count as absent in training and in evaluations.",
@@ -81,7 +81,7 @@ class _Thumbnails:
         self.files = [ShardFiles(index) for index in samples.indexes]
 
     def __call__(self, sample: int, name: str | None = None) -> str:
-        """A sample's image, empty where it cannot be decoded; without a name the face, or else the body."""
+        """A sample's image, empty if it cannot be decoded; without a name the face, or else the body."""
         folder, local_sample = self.samples.locate(sample)
         columns = self.samples.indexes[folder].columns
         name = name or next(name for name in IMAGES if columns[f"{name}_size"][local_sample] > 0)
@@ -225,7 +225,7 @@ def _note(folder: dict) -> str:
 
 
 def _bars(title: str, rows: dict[str, list[int]], samples: Samples) -> Table:
-    """A table whose cells have bars, each folder's shares to one scale."""
+    """A table with bars in its cells, with one scale for each folder's shares."""
     sizes = [max(len(index), 1) for index in samples.indexes]
     longest = max(count / size for counts in rows.values() for count, size in zip(counts, sizes, strict=True)) or 1
     cells: list[list[str | Cell]] = [

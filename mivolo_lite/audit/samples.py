@@ -1,4 +1,4 @@
-"""All samples of several folders of shards, numbered through."""
+"""All samples of several folders of shards, numbered consecutively."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ class Samples:
     Attributes:
         indexes: of the folders.
         names: the folders as they were given.
-        short_names: their last parts, where these tell them apart.
-        folder: (N,) which folder each sample lies in.
+        short_names: their last parts, if these are unique.
+        folder: (N,) index of each sample's folder.
         age_lo, age_hi: (N,) in years, NaN where unknown.
         gender, group: (N,) codes, ``NO_CODE`` where unknown; groups are codes into ``groups``.
         groups: names of the groups of all folders.

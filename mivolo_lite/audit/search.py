@@ -1,4 +1,4 @@
-"""All pairs of 64-bit hashes that differ in few bits, without comparing all pairs."""
+"""Finds all pairs of 64-bit hashes within a Hamming distance, without comparing all pairs."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -12,10 +12,10 @@ BITS = 64
 class NearPairs:
     """Iterates over tables; each gives pairs (K, 2), and all tables together give every pair exactly once.
 
-    The bits are dealt into ``distance + k`` blocks. Two hashes that differ in at most ``distance`` bits agree in at
-    least k whole blocks, so they meet in a table that is sorted by these k (Manku, Jain and Das Sarma, WWW 2007). A
-    pair counts only in the first table that it meets in; memory holds one table at a time. A million faces and their
-    mirrored ones, at a distance of 9, take about two minutes of one core and 100 MB (benchmarks/results/audit.md).
+    The bits are divided into ``distance + k`` blocks. Two hashes that differ in at most ``distance`` bits agree in at
+    least k blocks, so they are neighbours in a table sorted by these k (Manku, Jain and Das Sarma, WWW 2007). A pair
+    counts only in its first table; one table is in memory at a time. A million faces and their mirror images, at a
+    distance of 9, take about two minutes of one core and 100 MB (benchmarks/results/audit.md).
 
     Args:
         hashes: (N,) uint64, all different.
@@ -26,7 +26,8 @@ class NearPairs:
         self.hashes, self.distance = hashes, distance
         self.chosen = _blocks_of_a_table(len(hashes), distance)
         blocks = distance + self.chosen
-        # Dealt like cards, since neighbouring bits of a hash are alike and a block of the most common ones sorts badly.
+        # Every n-th bit, since neighbouring bits of a hash are correlated, and blocks of correlated bits have large
+        # buckets.
         self.masks = [sum(1 << bit for bit in range(block, BITS, blocks)) for block in range(blocks)]
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class NearPairs:
         return combinations(range(len(self.masks)), self.chosen)
 
     def _pairs(self, table: tuple[int, ...]) -> np.ndarray:
-        """(K, 2) places in ``hashes``, the smaller first."""
+        """(K, 2) indices into ``hashes``, the smaller first."""
         mask = np.uint64(sum(self.masks[block] for block in table))
         earlier = [np.uint64(self.masks[block]) for block in range(table[-1]) if block not in table]
         order = np.argsort(self.hashes & mask)
@@ -61,6 +62,6 @@ class NearPairs:
 
 
 def _blocks_of_a_table(hashes: int, distance: int) -> int:
-    """The fewest blocks to sort by that leave some 30 random hashes to a bucket: more make too many tables."""
+    """The smallest number of blocks with about 30 random hashes in a bucket; more blocks need too many tables."""
     sorting_bits = log2(max(hashes, 2)) - 5
     return next(chosen for chosen in range(1, BITS) if BITS * chosen / (distance + chosen) >= sorting_bits)

@@ -15,12 +15,12 @@ _files: list[ShardFiles] = []
 
 
 Map = Callable[[Callable[[Sequence[ShardFiles], Any], Any], Sequence], Iterator]
-"""Gives the results of a function ``(files by folder, task) -> result`` over tasks, in their order."""
+"""Maps a function ``(files by folder, task) -> result`` over tasks, in order."""
 
 
 @contextmanager
 def shard_workers(indexes: Sequence[ShardIndex], count: int) -> Iterator[Map]:
-    """A ``Map`` in ``count`` processes, each of which opens the shards once, or, with 1, in this one.
+    """A ``Map`` in ``count`` processes, or in this one for 1. Each opens the shards once.
 
     The function must be importable.
     """

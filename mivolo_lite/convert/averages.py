@@ -1,4 +1,4 @@
-"""What averaging checkpoints needs, as weights or as answers."""
+"""Shared checks and card values of soups and ensembles."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from mivolo_lite.tasks import Task
 
 
 def require_new_folder(command: str, checkpoints: Sequence[Path | str], out: Path | str) -> Path:
-    """The folder to write. Raises UserError where it exists, or there are fewer than two checkpoints."""
+    """The folder to write. Raises UserError if it exists, or if there are fewer than two checkpoints."""
     if len(checkpoints) < 2:
         raise UserError(f"{command}: give two checkpoints or more")
     return new_path(out)
 
 
 def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) -> None:
-    """Raise UserError at the first option that a checkpoint does not share with the first one.
+    """Raise UserError for the first option in which a checkpoint differs from the first one.
 
     Args:
         options: the first checkpoint's value and this one's, by name.
@@ -39,13 +39,13 @@ def require_equal(options: Mapping[str, tuple[Any, Any]], folder: Path | str) ->
 
 
 def shared_values(first: Estimator, other: Estimator, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    """What two cards say under these names, and what their tasks answer, for ``require_equal``."""
+    """The values of two cards under these names, and the outputs of their tasks, for ``require_equal``."""
     values = {name: (getattr(first.card, name), getattr(other.card, name)) for name in names}
     return values | {"tasks": (_in_words(first.tasks), _in_words(other.tasks))}
 
 
 def _in_words(tasks: Sequence[Task]) -> str:
-    """What tasks answer, as "smiling (no, yes), yaw (regression)": options of their training alone are left out."""
+    """The outputs of tasks, as "smiling (no, yes), yaw (regression)", without options of the training."""
     return ", ".join(f"{task.name} ({', '.join(_answer_of(task))})" for task in tasks) or "none"
 
 
@@ -56,9 +56,8 @@ def _answer_of(task: Task) -> list[str]:
 
 
 def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> None:
-    """A line for each way of giving images to the models in which a checkpoint differs: the first one's is taken.
-
-    And one where a calibration is left out, or a checkpoint given twice.
+    """Notes on preprocessing in which a checkpoint differs from the first one, on dropped calibrations, and on
+    checkpoints given twice.
     """
     places = [os.path.realpath(locate(folder)) for folder in checkpoints]
     for folder, place in dict(zip(checkpoints, places, strict=True)).items():
@@ -78,14 +77,14 @@ def note_differences(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -
 
 
 def _cut_alike(crop_policy: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether models learnt from crops that were cut alike, each data set's as the other's in its place."""
+    """Whether the crops of two models' training data were made alike, data set by data set."""
     policies, others = policies_of(crop_policy), policies_of(other)
     return len(policies) == len(others) and all(map(is_cut_alike, policies, others))
 
 
 def joined_sources(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> dict[str, Any]:
-    """What holds for the result of all sources, each once: licences and attributions, as "mit and apache-2.0", and the
-    data that they and their lineage were trained on."""
+    """The combined licences and attributions of all sources, as "mit and apache-2.0", and the training data of all
+    sources and their lineage."""
     terms = {
         name: " and ".join(dict.fromkeys(text for card in cards if (text := getattr(card, name))))
         for name in ("licence", "attribution")
@@ -94,7 +93,7 @@ def joined_sources(cards: Sequence[Card], checkpoints: Sequence[Path | str]) -> 
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:
-    """Computed in float64. Counters of batches, which are whole numbers, stay the first's."""
+    """The mean of tensors, computed in float64. Integer tensors, such as batch counters, are the first's."""
     if not tensors[0].is_floating_point():
         return tensors[0]
     return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(tensors[0].dtype)

@@ -1,4 +1,4 @@
-"""Conversion of MiVOLO's and SwinFace's published checkpoints to this package's format, and back."""
+"""Converts MiVOLO's and SwinFace's published checkpoints to this package's format, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,27 +20,27 @@ from mivolo_lite.output import complain
 from mivolo_lite.tasks import Task, read_tasks
 
 _NOT_PUBLISHED = {"method.center", "method.start", "method.age_weight"}
-"""Follow from the span; MiVOLO's files do not hold them."""
+"""Buffers that follow from the span; MiVOLO's files do not have them."""
 
 _SWINFACE_METHOD = {"name": "regression", "loss": "annealed", "normalise": False}
 
 
 def convert(source: Path | str, out: Path | str) -> Path:
-    """Convert in the direction that the source asks for.
+    """Convert a published checkpoint to this package's format, or one of this package to the published format.
 
     Args:
-        source: a published file, a folder in the layout of MiVOLO v2 on the hub, the ``best`` folder of a MiVOLO or a
-            SwinFace of this package, or the address of one of them on the hub.
-        out: the folder, or the file, that is written; must not exist.
+        source: a published file, a folder of MiVOLO v2 from the hub, the ``best`` folder of a MiVOLO or a SwinFace of
+            this package, or the address of one of them on the hub.
+        out: folder or file to write; must not exist.
 
     Raises:
-        UserError: ``out`` exists, or the source is neither a MiVOLO nor a SwinFace of either kind.
+        UserError: ``out`` exists, or the source is no MiVOLO or SwinFace.
     """
     source, out = locate(source), Path(out)
     if not _is_unfinished(out):
         new_path(out)
     if source.is_dir() and not is_hub_layout(source):
-        content = BytesIO()  # torch explains a full disk by its own inner state
+        content = BytesIO()  # torch's error for a full disk is about its internal state
         torch.save(_checkpoint(source), content)
         write_bytes(out, content.getbuffer())
     else:
@@ -49,27 +49,27 @@ def convert(source: Path | str, out: Path | str) -> Path:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether the folder holds only the remains of a killed conversion: the card is written last."""
+    """Whether the folder is the remainder of a killed conversion, without a card, which is written last."""
     partial_files = {MODEL_FILE, f"{MODEL_FILE}.partial", f"{CARD_FILE}.partial"}
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= partial_files
 
 
 def _estimator(source: Path) -> Estimator:
-    """A published file, or a folder in the layout of the hub, as an estimator."""
+    """A published file or folder as an estimator."""
     checkpoint = read_hub_layout(source) if source.is_dir() else read_checkpoint(source)
     swinface = any(key in checkpoint for key in swinface_official.STATE_DICTS)
     try:
         estimator = (_swinface if swinface else _mivolo)(checkpoint, source)
     except UserError:
         raise
-    except Exception as error:  # whatever torch says to values that are no weights
+    except Exception as error:  # torch's exceptions for values that are no weights
         raise UserError(f"{source}: holds no weights that can be converted: {first_line(error)}") from None
     estimator.card.licence = licence_of(source) if source.is_dir() else ""
     return estimator
 
 
 def licence_line(source: Path | str) -> str:
-    """What a published source says of its licence."""
+    """A line with the licence of a published source."""
     folder = locate(source)
     if folder.is_dir() and (name := licence_of(folder)):
         return f"licence of the weights, as {source} says: {name}"
@@ -77,7 +77,7 @@ def licence_line(source: Path | str) -> str:
 
 
 def _mivolo(checkpoint: Mapping, source: Path) -> Estimator:
-    """A published MiVOLO; one of age alone has no gender head."""
+    """A published MiVOLO; one without gender has no gender head."""
     published = mivolo_official.from_checkpoint(checkpoint, source)
     name, config, image_size = published.model
     method = {"name": "regression", "loss": "l2", "normalise": True}
@@ -108,7 +108,7 @@ def _swinface(checkpoint: Mapping, source: Path) -> Estimator:
 
 
 def _checkpoint(source: Path) -> dict:
-    """The published checkpoint of a folder. A line names what no such file holds."""
+    """The published checkpoint of a folder. Prints a line on what it cannot store."""
     estimator = Estimator.load(source)
     if lost := _without_place(estimator.card):
         complain(f"note: a published file has no place for the {' and the '.join(lost)} of {source}: left out")
@@ -137,7 +137,7 @@ def _checkpoint(source: Path) -> dict:
 
 
 def _without_place(card: Card) -> list[str]:
-    """What changes a model's answers, or adds to them, and is in no published file."""
+    """Names of parts of a card that a published file cannot store."""
     has_own_tasks = card.model["name"] != "swinface" and bool(card.tasks)
     entries = {"tasks": has_own_tasks, "calibration": bool(card.calibration), "tta": card.tta != "none"}
     return [name for name, is_there in entries.items() if is_there]

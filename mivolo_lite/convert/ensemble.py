@@ -1,4 +1,4 @@
-"""Ensembles: several trained models as one checkpoint that answers with the mean of theirs."""
+"""Ensembles: one checkpoint that averages the outputs of several models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,25 +18,25 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.estimator import Estimator
 
 _SAME = ("span", "image_size", "normalisation", "age", "gender")
-"""What the members' cards must agree in, beside what defines their method and what their tasks answer."""
+"""Values that the members' cards must share, besides the options that define the method and the tasks' outputs."""
 
 _MEMBERS = "members."
-"""What stands in a weight's name before the member's number, see ``models.ensemble``."""
+"""The parts of a weight's name before the member's number, see ``models.ensemble``."""
 
 
 def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
-    """Write the estimator whose raw outputs are the mean of those of the checkpoints.
+    """Write the estimator whose raw outputs are the mean of those of several checkpoints.
 
     The models may differ (backbones, sizes); the method, the ages, the image size, the normalisation of each input and
-    the tasks may not. The card is that of the first with the licences and data of all, without its metrics and
-    calibration, which are another model's.
+    the tasks may not. The card is that of the first, with the licences and data of all, and without metrics and
+    calibration.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``.
         out: folder to write; must not exist.
 
     Raises:
-        UserError: ``out`` exists, there are fewer than two checkpoints, or they cannot answer together.
+        UserError: ``out`` exists, there are fewer than two checkpoints, or they are incompatible.
     """
     out = require_new_folder("ensemble", checkpoints, out)
     members = [Estimator.load(folder) for folder in checkpoints]
@@ -52,7 +52,7 @@ def ensemble(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
 
 
 def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> None:
-    """Raise UserError where a member cannot answer together with the first."""
+    """Raise UserError if a member is incompatible with the first."""
     card, first_card, name = member.card, first.card, member.card.method["name"]
     if card.model["name"] == "ensemble":
         raise UserError(f"{folder}: is an ensemble itself; give its members")
@@ -63,7 +63,7 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
     defining = ("name", *member.method.defining)
     same = {f"method.{option}": (first_card.method.get(option), card.method.get(option)) for option in defining}
     require_equal(same | shared_values(first, member, _SAME), folder)
-    # A card has that of one input; of a second one its model decides.
+    # a card has that of one input; that of a second one is the model's
     others = {
         f"normalisation of a {name}": (_normalisation(first, name), _normalisation(member, name))
         for name in first.inputs
@@ -72,13 +72,13 @@ def _require_same(first: Estimator, member: Estimator, folder: Path | str) -> No
 
 
 def _normalisation(estimator: Estimator, name: str) -> str:
-    """By which an input's images are normalised, in words."""
+    """The normalisation of an input, as text."""
     mean, std = estimator.model.normalisation(name, **estimator.card.normalisation)
     return f"by mean {list(mean)} and std {list(std)}"
 
 
 def _weight(name: str, states: Sequence[dict[str, Tensor]]) -> Tensor:
-    """A member's own weight, or the mean of what all have: biases and starting points, in which answers are linear."""
+    """A member's weight, or the mean of a shared one: biases and prior offsets, in which outputs are linear."""
     module, marker, rest = name.partition(_MEMBERS)
     if not marker:
         return mean([state[name] for state in states])

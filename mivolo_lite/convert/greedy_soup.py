@@ -1,4 +1,4 @@
-"""Greedy soups (Wortsman et al., 2022, recipe 1): of several fine-tuned models, the mean of those that help."""
+"""Greedy soups (Wortsman et al., 2022, recipe 1): the mean of those fine-tuned models that lower the error."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -11,19 +11,19 @@ from mivolo_lite.errors import UserError
 
 
 def greedy_soup(checkpoints: Sequence[Path | str], out: Path | str, error_of: Callable[[Path | str], float]) -> Path:
-    """Write the mean of the best checkpoint and of each other that does not make the mean worse, best first.
+    """Write the mean of the best checkpoint and each other that does not raise the error of the mean, best first.
 
-    A line for each checkpoint says its own error, and one what the mean with it has.
+    It prints the error of each checkpoint, and that of each mean.
 
     Args:
         checkpoints: two or more, as for ``soup``.
         out: folder to write; must not exist.
-        error_of: measures a checkpoint on samples that none was trained on; lower is better.
+        error_of: error of a checkpoint on samples that none was trained on.
 
     Raises:
-        UserError: as of ``soup``; or no mean is as good as the best checkpoint alone.
+        UserError: as ``soup``; or no mean is as good as the best checkpoint.
     """
-    require_new_folder("soup", checkpoints, out)  # before the models are measured
+    require_new_folder("soup", checkpoints, out)  # before evaluating the models
     measured = []
     for folder in checkpoints:
         measured.append((error_of(folder), folder))

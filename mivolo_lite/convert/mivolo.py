@@ -1,9 +1,9 @@
-"""The layout of MiVOLO's published checkpoints, read and written. Pure functions on state dicts, and reading the file.
+"""Reads and writes the format of MiVOLO's published checkpoints, by pure functions on state dicts.
 
 A published file is a dictionary with ``state_dict`` (or an averaged ``state_dict_ema`` or ``model_ema``), ``min_age``,
 ``max_age``, ``avg_age``, ``no_gender`` and perhaps ``with_persons_model``. Its heads have the columns male, female and
 age, or age alone; years = age * (max_age - min_age) + avg_age. Here gender and age are two heads of an estimator, and
-age is the method ``regression`` with MiVOLO's normalisation, whose head answers in a unit of its own.
+age is the method ``regression`` with MiVOLO's normalisation, whose head has its own unit.
 """
 
 from collections.abc import Mapping
@@ -23,26 +23,26 @@ from mivolo_lite.models.mivolo_weights import PREFIX, backbone_state
 from mivolo_lite.models.weights import StateDict, check_state, state_dict_in
 
 GENDER_HEAD, AGE_HEAD = "gender_head.", "method.head."
-"""Where an estimator of this package has its heads."""
+"""Prefixes of an estimator's heads."""
 
 VARIANTS = {(384, 4): "d1", (512, 6): "d2", (512, 8): "d3", (768, 8): "d4", (768, 12): "d5"}
 """VOLO's variants by their width and their number of outlookers."""
 
 OLDEST = 150
-"""The most that a published max_age may be. MiVOLO v2 says 122; here ages end at 120, and the answers are the same."""
+"""Largest published max_age. It is 122 in MiVOLO v2; here ages end at 120, without effect on the outputs."""
 
 HEAD_TENSORS = ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, or what one made here is published as.
+    """The content of a published checkpoint.
 
     Attributes:
-        state: its weights by MiVOLO's names, heads included, nothing else.
+        state: its weights by MiVOLO's names, including heads.
         span: the ages it covers.
         center: MiVOLO's ``avg_age``, the age in years of the output 0.
-        scale: MiVOLO's ``max_age - min_age``, the years by which an output of 1 is older.
+        scale: MiVOLO's ``max_age - min_age``, the years of an output of 1.
     """
 
     state: StateDict
@@ -61,10 +61,10 @@ class Published:
 
 
 def from_checkpoint(checkpoint: Mapping, source: str | Path) -> Published:
-    """What a published file holds, checked against the model that it claims to be.
+    """The content of a published file, checked against its model.
 
     Raises:
-        UserError: it is not in this layout, or lacks tensors or has some too many, which are listed.
+        UserError: it has another format, or missing or unexpected tensors, which are listed.
     """
     absent = [key for key in ("min_age", "max_age", "avg_age") if key not in checkpoint]
     if absent:
@@ -99,10 +99,10 @@ def to_checkpoint(published: Published) -> dict:
 
 
 def to_estimator(published: Published) -> StateDict:
-    """The weights of an estimator: ``model.``, ``method.head.`` and, where there is one, ``gender_head.``.
+    """The weights of an estimator: ``model.``, ``method.head.`` and optionally ``gender_head.``.
 
-    The center is always the middle of the span; the difference to MiVOLO's ``avg_age`` goes into the age's bias, and
-    that of the scale to the span's years into the weights.
+    The center is always the middle of the span: its difference to MiVOLO's ``avg_age`` is added to the age's bias, and
+    the weights are multiplied by the ratio of the scale to the span.
     """
     span = published.span
     ratio = published.scale / (span.max_age - span.min_age)
@@ -121,8 +121,8 @@ def from_estimator(state: Mapping[str, Tensor], span: AgeSpan, source: str | Pat
     """The published form of an estimator of this package with the method ``regression``.
 
     Args:
-        state: the estimator's weights. Without ``gender_head.`` it is published as age only. Its method must predict
-            MiVOLO's normalised age (``normalise: true``), which the weights do not tell.
+        state: the estimator's weights, of a method with ``normalise: true``. Without ``gender_head.`` the result has no
+            gender.
         span: the ages it covers.
         source: named in errors.
 
@@ -147,23 +147,23 @@ def middle(span: AgeSpan) -> float:
 
 
 def has_body(state: Mapping[str, Tensor]) -> bool:
-    """Whether these weights, by MiVOLO's names, are of a model of face and body."""
+    """Whether weights by MiVOLO's names are of a model of face and body."""
     return "patch_embed.conv1.0.weight" in state
 
 
 def described(state: Mapping[str, Tensor]) -> tuple[str, MivoloModel.Config, int]:
-    """This package's name of the model with these weights by MiVOLO's names, its options, and its image size."""
+    """The name, options and image size in this package of a model with these weights by MiVOLO's names."""
     size = 2 * PATCH * state["pos_embed"].shape[1]
     width, outlookers = len(state["norm.weight"]), [name.split(".")[2] for name in state if name[:10] == "network.0."]
     blocks = 1 + max(map(int, outlookers), default=0)
-    # The nearest depth: for a file that lacks a block, the error names the block, not an unknown model.
+    # The nearest depth, so that the error for a missing block names the block, not an unknown model.
     near = {variant: abs(depth - blocks) for (dim, depth), variant in VARIANTS.items() if dim == width}
     variant = min(near, key=lambda name: near[name], default="?")
     return f"mivolo_{variant}_{size}", MivoloModel.Config(input="both" if has_body(state) else "face"), size
 
 
 def expected_state(state: Mapping[str, Tensor], outputs: int, source: str | Path) -> StateDict:
-    """Names and shapes (on the meta device) of the model that these weights, by MiVOLO's names, belong to."""
+    """Names and shapes (on the meta device) of the model of these weights by MiVOLO's names."""
     unsure = [name for name in ("pos_embed", "norm.weight") if name not in state]
     if unsure:
         raise UserError(f"{source}: not MiVOLO's weights; missing: {', '.join(unsure)}")

@@ -1,4 +1,4 @@
-"""The layout in which MiVOLO v2 lies on the Hugging Face hub: a folder with ``config.json`` and ``model.safetensors``.
+"""The format of MiVOLO v2 on the Hugging Face hub: a folder with ``config.json`` and ``model.safetensors``.
 
 The weights have the names of a published file behind ``mivolo.model.``; ages and channels are in ``config.json``.
 """
@@ -20,20 +20,20 @@ PREFIX = "mivolo.model."
 
 _CHANNELS = ("in_chans", "in_channels")
 _BOTH_IMAGES = 6
-"""Channels of a face and a body."""
+"""Channels of a face and a body together."""
 _AGE_ONLY = ("no_gender", "only_age")
 _MOST_BYTES = 1 << 20
 
 
 def is_hub_layout(folder: Path) -> bool:
-    """Whether it is a folder of a model in the layout of the hub, and none of this package."""
+    """Whether it is a folder of a model from the hub, and not of this package."""
     return (
         (folder / HUB_CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file() and not (folder / CARD_FILE).exists()
     )
 
 
 def is_mivolo(folder: Path) -> bool:
-    """Whether the weights of a folder have MiVOLO's names. Raises UserError where they cannot be read."""
+    """Whether the weights of a folder have MiVOLO's names. Raises UserError if they cannot be read."""
     path = folder / MODEL_FILE
     try:
         with safe_open(path, "pt") as file:
@@ -43,10 +43,10 @@ def is_mivolo(folder: Path) -> bool:
 
 
 def read_hub_layout(folder: Path) -> dict[str, Any]:
-    """What ``convert.mivolo`` reads of a published file: ``state_dict``, ages, and which images and answers it has.
+    """The entries of a published file for ``convert.mivolo``: ``state_dict``, ages, inputs and outputs.
 
     Raises:
-        UserError: it is no MiVOLO, is damaged, or lacks what it should have.
+        UserError: it is no MiVOLO, damaged or incomplete.
     """
     if not is_mivolo(folder):
         raise UserError(f"{folder}: its weights are not MiVOLO's: no name begins with {PREFIX}")
@@ -60,11 +60,11 @@ def read_hub_layout(folder: Path) -> dict[str, Any]:
 
 
 def _single_precision(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value  # a batch norm's counter is a whole number
+    return value.float() if value.is_floating_point() else value  # a batch norm's counter is an integer
 
 
 def licence_of(folder: Path) -> str:
-    """What the head of ``README.md`` says, or else the first line of a ``LICENSE``; empty where there is neither."""
+    """The licence in the head of ``README.md``, or else the first line of a ``LICENSE``, or empty."""
     readme = folder / "README.md"
     if readme.is_file() and (name := _licence_in(read_file(readme, _MOST_BYTES).decode(errors="replace"))):
         return name
@@ -80,7 +80,7 @@ def _licence_in(text: str) -> str:
     head, end, _ = rest.partition("\n---")
     try:
         values = parse_yaml(head, "README.md") if end and text.startswith("---") else None
-    except UserError:  # a page that is no better YAML says nothing
+    except UserError:  # invalid YAML in the page's head
         return ""
     return str(values.get("license_name") or values.get("license") or "") if isinstance(values, dict) else ""
 

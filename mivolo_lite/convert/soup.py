@@ -1,4 +1,4 @@
-"""Model soups (Wortsman et al., 2022): the mean of the weights of several fine-tuned models is one model."""
+"""Model soups (Wortsman et al., 2022): one model with the mean weights of several fine-tuned models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.output import complain
 
 _SAME = ("image_size", "normalisation", "age")
-"""What the checkpoints' cards must agree in, beside what defines their model and method and what their tasks answer."""
+"""Values that the cards must share, besides the options that define the model and method and the tasks' outputs."""
 
 _SAME_START = 0.5
 """Least cosine between the weights of models that started from the same: of several seeds of `configs/utkface.yaml`, it
@@ -30,12 +30,12 @@ is 0.94 after 14 epochs; of models that started from others, 0."""
 
 
 def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
-    """Write the estimator whose weights are the mean of those of the checkpoints: a uniform soup.
+    """Write the estimator with the mean weights of several checkpoints: a uniform soup.
 
-    The models must have started from the same weights and have stayed near them: of long trainings, or of others, the
-    mean is worse than each (``greedy_soup`` measures). Models that started from others are noted. Batch statistics are
-    averaged like weights; what a method keeps for its loss alone begins anew. The card is that of the first with the
-    licences and data of all, without its metrics and calibration, which are another model's.
+    The models must be short fine-tunings of the same weights; after long trainings, or from different weights, the mean
+    is worse than each (``greedy_soup`` measures this). A note names models that started from other weights. Batch
+    statistics are averaged like weights; ``loss_buffers`` are initialised. The card is that of the first, with the
+    licences and data of all, and without metrics and calibration.
 
     Args:
         checkpoints: two or more, as for ``Estimator.load``, trained with the same options of model and method.
@@ -51,12 +51,12 @@ def soup(checkpoints: Sequence[Path | str], out: Path | str) -> Path:
 
 
 def write_mean(checkpoints: Sequence[Path | str], out: Path) -> None:
-    """Write the mean of the checkpoints, see ``soup``. Raises UserError where they differ in what defines a model."""
+    """Write the mean of the checkpoints, see ``soup``. Raises UserError if their models or methods differ."""
     estimators = [Estimator.load(folder) for folder in checkpoints]
     cards = [Card.load(locate(folder)) for folder in checkpoints]
     for card, folder in zip(cards[1:], checkpoints[1:], strict=True):
         require_equal(model_changes(cards[0], card) | method_changes(cards[0], card), folder)
-    # Those of the estimators: a file may leave the normalisation to its model.
+    # cards of the estimators, since a file may leave the normalisation to its model
     for estimator, folder in zip(estimators[1:], checkpoints[1:], strict=True):
         require_equal(shared_values(estimators[0], estimator, _SAME), folder)
     states = [estimator.state_dict() for estimator in estimators]
@@ -67,7 +67,7 @@ def write_mean(checkpoints: Sequence[Path | str], out: Path) -> None:
                 f"note: {folder} seems to have started from other weights than {checkpoints[0]} (their cosine is "
                 f"{cosine:.2f}), so that the mean is worse than each; `mivolo-lite ensemble` takes any models"
             )
-    # Buffers of the loss are as in a new run, and may differ in size.
+    # buffers of the loss are initialised, and may differ in size
     loss_buffers = {f"method.{name}" for name in estimators[0].method.loss_buffers}
     weights = {
         name: tensor if name in loss_buffers else mean([state[name] for state in states])
@@ -78,7 +78,7 @@ def write_mean(checkpoints: Sequence[Path | str], out: Path) -> None:
 
 
 def _cosine(first: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Between the matrices and kernels of two models as one vector each: scales and statistics are alike in any two."""
+    """The cosine of the matrices and kernels of two models. Scales and statistics are similar in any two models."""
     names = [name for name, tensor in first.items() if tensor.dim() > 1 and tensor.shape == other[name].shape]
     one, another = (torch.cat([state[name].float().flatten() for name in names]) for state in (first, other))
     return float(torch.cosine_similarity(one, another, dim=0))

@@ -1,8 +1,8 @@
-"""The layout of SwinFace's published checkpoints, read and written. Pure functions on state dicts.
+"""Reads and writes the format of SwinFace's published checkpoints, by pure functions on state dicts.
 
 A published file is a dictionary with four state dicts: ``state_dict_backbone``, ``state_dict_fam`` (the attention of
-eleven subnets), ``state_dict_tss`` (their layers) and ``state_dict_om`` (42 heads), and what training left beside them.
-Here each subnet is one module, age is the method ``regression`` in raw years, and the other answers are tasks.
+eleven subnets), ``state_dict_tss`` (their layers) and ``state_dict_om`` (42 heads), and state of the training. Here
+each subnet is one module, age is the method ``regression`` in raw years, and the other outputs are tasks.
 """
 
 from collections.abc import Mapping
@@ -47,19 +47,19 @@ TASKS = [
     for name in names
     if name not in ("age", "gender")
 ] + [{"name": EMBEDDING, "kind": "embedding"}]
-"""Every answer in addition to age and gender."""
+"""Every output in addition to age and gender."""
 
 BUILTIN_HEADS = {"age": "method.head.", "gender": "gender_head."}
-"""Where an estimator has the heads that are not tasks'."""
+"""Prefixes of an estimator's heads of age and gender."""
 
 CENTER = "method.center"
-"""The age in years of the output 0, which published files have in the bias."""
+"""The age in years of the output 0, which is part of the bias in published files."""
 
 
 def prefixes() -> dict[str, tuple[str, str]]:
-    """This package's prefixes of names, and the state dict and the prefix of each in a published file."""
+    """Prefixes of this package, with the state dict and prefix of each in a published file."""
     published = {}
-    # The paper's stages end with the merging of patches, timm's begin with it.
+    # patch merging is at the end of a stage in the paper, and at the beginning in timm
     for stage in (1, 2, 3):
         published[f"{PREFIX}layers.{stage}.downsample."] = BACKBONE, f"layers.{stage - 1}.downsample."
     published[PREFIX] = BACKBONE, ""
@@ -78,7 +78,7 @@ def prefixes() -> dict[str, tuple[str, str]]:
 
 
 def published_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
-    """The state dict and the name, in a published file, of every tensor of an estimator that has one there."""
+    """The state dict and the name in a published file of every tensor of an estimator that it stores."""
     table = prefixes()
     names = {}
     for name in state:
@@ -95,9 +95,9 @@ def to_estimator(
     """The weights of an estimator with all ``TASKS``.
 
     Args:
-        checkpoint: what a published file holds.
-        state: the names and shapes of the estimator's weights; nothing of it is kept but the method's other tensors.
-        model: the estimator's.
+        checkpoint: the content of a published file.
+        state: the estimator's weights, for names and shapes; only the method's other tensors are kept.
+        model: the estimator's model.
         source: named in errors.
 
     Raises:
@@ -115,7 +115,7 @@ def to_estimator(
 
 
 def from_estimator(state: Mapping[str, Tensor], model: SwinFaceModel) -> dict[str, StateDict]:
-    """The four state dicts of an estimator that has all ``TASKS`` and the method ``regression`` in raw years."""
+    """The four state dicts of an estimator with all ``TASKS`` and the method ``regression`` in raw years."""
     published: dict[str, StateDict] = {key: {} for key in STATE_DICTS}
     bias = f"{BUILTIN_HEADS['age']}bias"
     weights = {**state, **swapped_gender_head(state), bias: state[bias] + state[CENTER]}
@@ -126,13 +126,13 @@ def from_estimator(state: Mapping[str, Tensor], model: SwinFaceModel) -> dict[st
 
 
 def swapped_gender_head(state: Mapping[str, Tensor]) -> StateDict:
-    """The gender head with its classes swapped: published files have female, male; this package has male, female."""
+    """The gender head with swapped classes: female, male in published files; male, female in this package."""
     head = BUILTIN_HEADS["gender"]
     return {name: value.flip(0) for name, value in state.items() if name.startswith(head)}
 
 
 def constants(model: SwinFaceModel) -> StateDict:
-    """Tensors of published backbones that are not learnt: tables of windows, and an unused classifier."""
+    """Constant or unused tensors of published backbones: window tables and a classifier."""
     swin, tensors = model.swin, {}
     for stage, layer in enumerate(swin.layers):
         for index, block in enumerate(layer.blocks):
