@@ -1,4 +1,4 @@
-"""Turning faces by their landmarks, and cutting rotated boxes."""
+"""Aligns faces by their landmarks, and crops rotated boxes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _TEMPLATE_SIZE = 112
 
 
 def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """The rotation, scaling and translation that brings landmarks closest to the template, by least squares.
+    """The least-squares similarity transform from landmarks to the template.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991; without
     reflection.
@@ -36,7 +36,7 @@ def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
     spread = np.square(source_centred).sum()
     if not np.isfinite(spread) or spread == 0:
         raise ValueError("five landmarks that are no face")
-    # In two dimensions the solution is one complex number: of the scale and the angle.
+    # in two dimensions the solution is one complex number, with the scale and the angle
     cosine = (source_centred * target_centred).sum() / spread
     sine = (source_centred[:, 0] * target_centred[:, 1] - source_centred[:, 1] * target_centred[:, 0]).sum() / spread
     rotation = np.array([[cosine, -sine], [sine, cosine]])
@@ -44,9 +44,9 @@ def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """The square (size, size, 3) that an affine map (2, 3) brings an image (H, W, 3) to; black outside the image.
+    """Warp an image (H, W, 3) by an affine map (2, 3) to a square (size, size, 3), black outside the image.
 
-    An image that is shrunk more than twice is averaged first: bilinear sampling would skip pixels.
+    An image that is shrunk to less than half is averaged first, since bilinear sampling would skip pixels.
     """
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.5:
@@ -62,7 +62,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
-    """A face turned and scaled to ArcFace's template, as a square of at most ``size``; a small face is not enlarged.
+    """A face aligned to ArcFace's template, as a square of at most ``size``; a small face is not enlarged.
 
     Args:
         image: (H, W, 3) uint8.
@@ -81,7 +81,7 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def cut_corners(image: np.ndarray, corners: Sequence[float], size: float) -> np.ndarray:
-    """The square inside a rotated box, at its own size, but at most ``size``; black outside the image.
+    """The content of a rotated box as a square of its size, but at most ``size``; black outside the image.
 
     Args:
         image: (H, W, 3) uint8.

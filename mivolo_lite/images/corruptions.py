@@ -1,7 +1,7 @@
-"""Ten ways in which an image can be worse than those a model was judged on, each at five strengths.
+"""Ten image corruptions at five strengths each.
 
-All are functions of an uint8 image, a strength and chance. What is left to chance (which way, where, the noise) is
-the same at every strength, so that a stronger corruption is more of the same.
+They are functions of an uint8 image, a strength and a random generator. The random choices (direction, position, noise)
+are the same at every strength.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from mivolo_lite.randomness import seed_of
 
 Apply = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
-_HEAD = 0.25, 1 / 3  # share of a body's height and width in which its head is taken to be
+_HEAD = 0.25, 1 / 3  # assumed region of the head, as shares of a body's height and width
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to make an image worse.
+    """A corruption.
 
     Attributes:
-        apply: (H, W, 3) uint8, strength and chance in; the same shape and type out.
+        apply: maps an image (H, W, 3) uint8, a strength and a random generator to an image of the same shape and type.
         strengths: five, from weak to strong.
-        meaning: what a strength says, in words.
-        of_face: it happens to the face alone, and not to a body.
+        meaning: unit of a strength, as text.
+        of_face: whether only the face is changed.
     """
 
     apply: Apply
@@ -48,7 +48,7 @@ def _occlusion(image: np.ndarray, share: float, random: np.random.Generator) -> 
     height, width = image.shape[:2]
     shape = 2 ** random.uniform(-1, 1)  # a covered part may be twice as high as wide, or twice as wide as high
     rows, columns = round((share * shape) ** 0.5 * height), round((share / shape) ** 0.5 * width)
-    # Shares of the free play, not of the image: larger parts contain the smaller ones and none leaves the image.
+    # Shares of the remaining space, so that larger parts contain the smaller ones and none leaves the image.
     top, left = round(random.random() * (height - rows)), round(random.random() * (width - columns))
     part = slice(top, top + rows), slice(left, left + columns)
     return degradations.occlusion(image, *part, random.integers(0, 256, 3))
@@ -64,7 +64,7 @@ def _to_either_side(strength: float, random: np.random.Generator) -> float:
 
 
 def _certain(degradation: Callable[[np.ndarray, float], np.ndarray]) -> Apply:
-    """A degradation that leaves nothing to chance."""
+    """A deterministic corruption."""
     return lambda image, strength, random: degradation(image, strength)
 
 
@@ -99,17 +99,17 @@ SEVERITIES = 5
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, chance: tuple[int, int], part: str = "all") -> np.ndarray:
-    """A letterboxed image made worse.
+    """Corrupt a letterboxed image.
 
-    Its black margins stay black, as they would if the photograph itself had been taken so.
+    Its black margins stay black, as if the photograph had been corrupted.
 
     Args:
-        image: (S, S, 3) uint8; it stays as it is.
+        image: (S, S, 3) uint8; not modified.
         name: of ``CORRUPTIONS``.
         severity: index of the strength, 0 to 4.
-        chance: seed and number of the sample: face and body of a sample are made worse in the same direction.
-        part: what may be covered where the corruption is the face's alone: ``all`` of a face; the ``head`` of a body,
-            the middle third of its upper quarter; ``none`` of a body whose face was blacked out when it was cut.
+        chance: seed and number of the sample, so that its face and body have the same random choices.
+        part: the region for corruptions ``of_face``: ``all`` of a face; the ``head`` of a body, the middle third of its
+            upper quarter; ``none`` for a body whose face was blacked out.
 
     Returns:
         (S, S, 3) uint8 in new memory.
@@ -126,7 +126,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, chance: tuple[int, int]
 
 
 def _content(image: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns between the black margins; None where everything is black."""
+    """Rows and columns between the black margins; None if everything is black."""
     light = np.any(image, axis=2)
     rows, columns = (np.flatnonzero(np.any(light, axis=axis)) for axis in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None

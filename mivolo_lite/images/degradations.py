@@ -1,8 +1,7 @@
-"""What light, a camera or a thing in the way makes of an image, one pure function each.
+"""Photometric changes, camera degradations and occlusion, as pure functions.
 
 The robustness evaluation applies them at fixed strengths, training at random ones. Images are (H, W, 3) uint8 RGB, in
-and out; the one passed in stays as it is. Lengths are shares of the image's own, so that images of every size change
-alike.
+and out; the input is not modified. Lengths are shares of the image's side, so that images of all sizes change alike.
 """
 
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from numpy.typing import ArrayLike
 
 from mivolo_lite.images.letterbox import resize
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG has it
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
 
 LEVELS = np.arange(256, dtype=np.uint8)[None]
-"""All that a pixel can be, (1, 256): what changes these in the same way changes an image, by ``table_lookup``."""
+"""All values of a pixel, (1, 256). Changes of single values are applied to these, and then by ``table_lookup``."""
 
 
 def brightness(image: np.ndarray, gain: float) -> np.ndarray:
@@ -26,18 +25,18 @@ def brightness(image: np.ndarray, gain: float) -> np.ndarray:
 
 
 def colour_cast(image: np.ndarray, gains: Sequence[float]) -> np.ndarray:
-    """Each of the three channels times its own gain."""
+    """Each of the three channels times its gain."""
     return table_lookup(image, as_pixels(np.array(gains, np.float32)[:, None] * LEVELS))
 
 
 def contrast(image: np.ndarray, share: float) -> np.ndarray:
-    """The distance to the mean grey, times ``share``."""
+    """The difference to the mean grey times ``share``."""
     mean = (image @ _LUMA).mean()
     return table_lookup(image, as_pixels(mean + np.float32(share) * (LEVELS - mean)))
 
 
 def grey(image: np.ndarray, share: float) -> np.ndarray:
-    """Without ``share`` of its colour; more colour where it is negative."""
+    """Saturation reduced by ``share``; increased if it is negative."""
     values = image.astype(np.float32)
     change: np.ndarray = cv2.cvtColor(values @ _LUMA, cv2.COLOR_GRAY2RGB)
     change -= values
@@ -46,32 +45,32 @@ def grey(image: np.ndarray, share: float) -> np.ndarray:
 
 
 def blur(image: np.ndarray, share: float) -> np.ndarray:
-    """Out of focus: a Gaussian whose standard deviation is ``share`` of the longer side."""
+    """Gaussian blur with a standard deviation of ``share`` of the longer side."""
     return cv2.GaussianBlur(image, (0, 0), share * max(image.shape[:2]), borderType=cv2.BORDER_REFLECT_101)
 
 
 def noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    """Too little light: Gaussian noise of a standard deviation in grey levels."""
+    """Gaussian noise with a standard deviation in grey levels."""
     change = random.standard_normal(image.shape, dtype=np.float32)
     change *= np.float32(deviation)
     return cv2.add(image.astype(np.float32), change, dtype=cv2.CV_8U)
 
 
 def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
-    """Compressed by JPEG with halved chroma."""
+    """JPEG compression with chroma subsampling."""
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), int(quality), "RGB", "420")
     return simplejpeg.decode_jpeg(data, "RGB")
 
 
 def low_resolution(image: np.ndarray, times: float) -> np.ndarray:
-    """Far away: so many ``times`` fewer pixels a side, and enlarged again."""
+    """Low resolution: shrunk by the factor ``times``, and enlarged again."""
     height, width = image.shape[:2]
     small = resize(image, max(1, round(width / times)), max(1, round(height / times)))
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def occlusion(image: np.ndarray, rows: slice, columns: slice, fill: ArrayLike) -> np.ndarray:
-    """Something in the way: a part of one level, of a colour (3,), or of pixels of its own (h, w, 3)."""
+    """Occlusion of a part by one level, a colour (3,), or pixels (h, w, 3)."""
     covered = image.copy()
     covered[rows, columns] = fill
     return covered
@@ -80,7 +79,7 @@ def occlusion(image: np.ndarray, rows: slice, columns: slice, fill: ArrayLike) -
 def rotation(
     image: np.ndarray, degrees: float, interpolation: int = cv2.INTER_LINEAR, border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:
-    """Turned to the left about its middle; OpenCV's ``border`` fills the corners, by default with black."""
+    """Rotated to the left about its centre; OpenCV's ``border`` fills the corners, by default with black."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     return cv2.warpAffine(image, matrix, (width, height), flags=interpolation, borderMode=border)

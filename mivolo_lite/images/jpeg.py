@@ -1,4 +1,4 @@
-"""JPEG bytes to upright pixels, with libjpeg-turbo, in bounded memory and time."""
+"""Decodes JPEG bytes to upright pixels, by libjpeg-turbo, in bounded memory and time."""
 
 import re
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from mivolo_lite.images.orientation import UPRIGHT, orientation_in, upright
 from mivolo_lite.images.profiles import in_srgb, transform_of
 
 MAX_MEGAPIXELS = 64.0
-"""Default limit of every decoder: at most 0.6 GB while such a JPEG is decoded, and 1 GB a WebP, in each process."""
+"""Default limit of every decoder in megapixels. Decoding takes at most 0.6 GB for such a JPEG, and 1 GB for a WebP."""
 
 MAX_SCANS = 100
-"""Encoders write about 10 scans, and each costs a pass over all pixels: 64 KB can ask for 6,000 passes."""
+"""Limit of scans, each of which costs a pass over all pixels. Encoders write about 10; 64 KB may have 6,000."""
 
 _SEGMENT = Struct(">BBH").unpack_from  # 0xFF, marker, length from here on
 # libjpeg skips what lies between segments. Before these, 0xFF starts none: escaped data, fill bytes, restarts.
@@ -31,14 +31,14 @@ _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
 
 
 class BrokenJpeg(Exception):
-    """The bytes are not a whole JPEG, or one too costly to decode; the message says why."""
+    """The bytes are no complete JPEG, or too costly to decode; the message has the reason."""
 
 
 class JpegHeader(NamedTuple):
     """The header of a JPEG.
 
     Attributes:
-        width: in pixels as stored, before it is turned.
+        width: in pixels as stored, before rotation.
         height: in pixels as stored.
         mode: of its pixels: ``RGB``, ``L`` (grey) or ``CMYK``.
         orientation: EXIF's, 1 (upright) to 8.
@@ -53,12 +53,12 @@ class JpegHeader(NamedTuple):
 
     @property
     def is_rgb(self) -> bool:
-        """Whether its pixels are colours that a screen shows, or grey; CMYK needs a conversion."""
+        """Whether its pixels are RGB or grey; CMYK needs a conversion."""
         return self.mode != "CMYK"
 
     @property
     def is_plain(self) -> bool:
-        """Whether its stored pixels are what is to be seen, so that any decoder shows it rightly."""
+        """Whether it needs no rotation and no colour conversion, so that any decoder shows it correctly."""
         return self.is_rgb and self.orientation == UPRIGHT and self.profile is None
 
 
@@ -68,16 +68,16 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """JPEG bytes as (H, W, 3) uint8 sRGB, turned upright as its EXIF data say; grey images are expanded.
+    """JPEG bytes as (H, W, 3) uint8 sRGB, with the EXIF orientation applied; grey images are expanded.
 
     Raises:
-        BrokenJpeg: not a JPEG, one that ends early or is damaged, or one that ``check`` refuses.
+        BrokenJpeg: no JPEG, truncated, damaged, or rejected by ``check``.
     """
     return decode_checked(data, check(data, max_megapixels))
 
 
 def decode_checked(data: bytes, header: JpegHeader) -> np.ndarray:
-    """``decode`` of what ``check`` has looked at."""
+    """``decode`` after ``check``."""
     try:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
@@ -88,9 +88,9 @@ def decode_checked(data: bytes, header: JpegHeader) -> np.ndarray:
 
 
 def verify(data: bytes) -> None:
-    """Raise BrokenJpeg for what ``decode`` would find damaged, in half its time or less.
+    """Raise BrokenJpeg if ``decode`` would, in at most half of its time.
 
-    All coefficients are decoded, of which an eighth of the size and no colours are made.
+    All coefficients are decoded, but only to an eighth of the size and without colours.
     """
     try:
         simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1)
@@ -120,7 +120,7 @@ def check(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> JpegHeader:
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
-    """Raise BrokenJpeg where an image is larger than the limit."""
+    """Raise BrokenJpeg if an image is larger than the limit."""
     if width * height > max_megapixels * 1e6:
         raise BrokenJpeg(f"{width}x{height} pixels, more than {max_megapixels:g} megapixels")
 
@@ -130,12 +130,10 @@ def _broken(error: ValueError) -> BrokenJpeg:
 
 
 def _walk(data: bytes) -> tuple[bytes | None, bytes | None, int]:
-    """The EXIF data and the colour profile, None without, and the number of scans that libjpeg would decode.
+    """The EXIF data and the colour profile, or None, and the number of scans that libjpeg would decode.
 
-    These are counted to ``MAX_SCANS + 1``.
-
-    A plain loop: on a face of 112 px it takes 1 % of the time of decoding, where a generator, or a search for bytes
-    through the whole file, took 4 %.
+    Scans are counted to ``MAX_SCANS + 1``. On a face of 112 px, this plain loop takes 1 % of the time of decoding; a
+    generator or a search through the whole file took 4 %.
     """
     exif, profile_parts, scans, frame, components, offset = None, [], 0, None, 0, 2
     while offset + 10 <= len(data):
@@ -146,7 +144,7 @@ def _walk(data: bytes) -> tuple[bytes | None, bytes | None, int]:
                 break
             offset = segment.start()
         elif marker == _START_OF_SCAN:
-            # libjpeg decodes one scan alone where that holds all components, and otherwise all to the end.
+            # libjpeg decodes one scan if it has all components, and otherwise all scans.
             all_in_one = data[offset + 4] == components and frame not in _PROGRESSIVE
             scans = 1 if all_in_one else sum(1 for _ in islice(_scans(data, offset), MAX_SCANS + 1))
             break
@@ -158,7 +156,7 @@ def _walk(data: bytes) -> tuple[bytes | None, bytes | None, int]:
             elif marker == _APP1 and exif is None and data.startswith(_EXIF, offset + 4):
                 exif = data[offset + 4 : offset + 2 + length]
             elif marker == _APP2 and data.startswith(_PROFILE, offset + 4):
-                profile_parts.append(data[offset + 16 : offset + 2 + length])  # number, how many there are, content
+                profile_parts.append(data[offset + 16 : offset + 2 + length])  # number, count, content
             offset += 2 + length
     return exif, b"".join(part[2:] for part in sorted(profile_parts)) or None, scans
 

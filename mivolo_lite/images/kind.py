@@ -1,9 +1,9 @@
-"""The kind of a file by its first bytes, as named in error messages."""
+"""The format of a file by its first bytes, for error messages."""
 
 import re
 
 HEAD = 1024
-"""How many first bytes ``kind_of`` looks at."""
+"""Number of first bytes that ``kind_of`` reads."""
 
 _IMAGES = {
     "a JPEG": rb"\xff\xd8\xff",
@@ -31,7 +31,8 @@ _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
 def kind_of(data: bytes) -> str:
-    """The kind of a file by its first ``HEAD`` bytes, to follow "it is": ``a PNG``, ``an HTML page``, ``empty``, ..."""
+    """The format of a file by its first ``HEAD`` bytes, to follow "it is": ``a PNG``, ``an HTML page``, ``empty``,
+    ..."""
     head = data[:HEAD]
     if not head.strip(b"\0"):
         return "nothing but zeros" if head else "empty"
@@ -42,5 +43,5 @@ def kind_of(data: bytes) -> str:
 
 
 def is_image(data: bytes) -> bool:
-    """Whether the first bytes are an image's, of one of the usual formats."""
+    """Whether the first bytes are those of a usual image format."""
     return kind_of(data) in _IMAGES

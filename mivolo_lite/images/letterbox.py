@@ -1,14 +1,13 @@
-"""Fitting a crop into a square without changing its shape, as MiVOLO does."""
+"""Fits a crop into a square without changing its aspect ratio, as MiVOLO does."""
 
 import cv2
 import numpy as np
 
 
 def resize(image: np.ndarray, width: int, height: int, out: np.ndarray | None = None) -> np.ndarray:
-    """``image`` (H, W, 3) uint8 at another size, written to ``out`` (height, width, 3) where that is given.
+    """``image`` (H, W, 3) uint8 at another size, written to ``out`` (height, width, 3) if given.
 
-    Bilinear, as in MiVOLO, down to half the size, where bilinear and averaging are the same; averaged below that,
-    where bilinear would skip pixels.
+    Bilinear, as in MiVOLO, down to half the size; averaged below that, where bilinear would skip pixels.
     """
     averages = 4 * width * height < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if averages else cv2.INTER_LINEAR)
@@ -26,11 +25,11 @@ def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np
     Args:
         image: (H, W, 3) uint8.
         size: side of the square in pixels.
-        out: (size, size, 3) uint8 to write to, such as a batch's place for the image.
+        out: (size, size, 3) uint8 to write to, such as a row of a batch.
 
     Returns:
-        (size, size, 3) uint8; without ``out`` it is ``image`` itself where that already has this shape. An odd row or
-        column of padding goes to the bottom or right.
+        (size, size, 3) uint8; without ``out``, it is ``image`` itself if that has this shape. An odd row or column of
+        padding is at the bottom or right.
     """
     height, width = image.shape[:2]
     if out is None:

@@ -1,4 +1,4 @@
-"""Pixels as a backbone wants them."""
+"""Normalisation of pixels for a backbone."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """uint8 pixels to normalised floats, in one pass over the memory and in the precision that reads them.
+    """uint8 pixels to normalised floats, in one pass over the memory.
 
     Args:
         mean, std: of the three channels, of images in [0, 1].
@@ -23,7 +23,7 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-means / stds).float(), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) in the same memory format; under autocast in its type, to which a convolution would cast."""
+        """(B, 3, S, S) in the same memory format; under autocast in its precision."""
         device = pixels.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.scale.dtype
         if torch.compiler.is_exporting():  # Core ML's converter has no addcmul

@@ -10,7 +10,7 @@ UPRIGHT = 1
 
 
 def orientation_in(exif: bytes) -> int:
-    """The orientation, 1 to 8, that EXIF data name, with or without the ``Exif`` in front of them."""
+    """The orientation, 1 to 8, in EXIF data, with or without the prefix ``Exif``."""
 
     def read() -> Image.Exif:
         data = Image.Exif()
@@ -26,18 +26,18 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
-    """Upright where EXIF data name none or are damaged: an image whose pixels are good is not lost for its notes."""
+    """The orientation; upright if EXIF data have none or are damaged, so that the image stays usable."""
     try:
         with warnings.catch_warnings(action="ignore"):
             orientation = read_exif().get(ExifTags.Base.Orientation, UPRIGHT)
-    # Pillow raises whatever the damage makes it stumble over: struct.error, SyntaxError, KeyError, TypeError, ...
+    # Pillow raises any exception for damaged data: struct.error, SyntaxError, KeyError, TypeError, ...
     except Exception:
         return UPRIGHT
     return orientation if orientation in range(1, 9) else UPRIGHT
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image (H, W, ...) turned and mirrored as EXIF's orientation, 1 to 8, says; (W, H, ...) from 5 on."""
+    """An image (H, W, ...) rotated and mirrored by EXIF's orientation, 1 to 8; (W, H, ...) from 5 on."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""The images that a batch has, and no others: what is absent or hidden is neither decoded, sent nor computed."""
+"""The present images of a batch: absent or hidden ones are neither decoded, copied nor computed."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 class Images(NamedTuple):
-    """The images of one input in a batch of B samples, of which n have it.
+    """The n images of one input in a batch of B samples.
 
     Attributes:
         pixels: (n, 3, S, S), uint8 RGB in channels-last memory from a loader, normalised floats within a model.
-        rows: (n,) int64, rising: the sample of the batch that each belongs to. Or (B,) bool: ``pixels`` are then those
-            of all B samples, and count where it is True. Exported graphs, whose shapes depend on no value, have this.
+        rows: (n,) int64, increasing: the sample of each image. Or, in exported graphs with static shapes, (B,) bool:
+            ``pixels`` then has all B samples, and those with False are ignored.
     """
 
     pixels: Tensor
@@ -21,19 +21,19 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, pixels: Tensor, present: Tensor | None = None) -> "Images":
-        """Those of (B, 3, S, S) that are ``present``, (B,) bool; all without."""
+        """The images of (B, 3, S, S) that are ``present``, (B,) bool; all by default."""
         if present is None:
             return cls(pixels, torch.arange(pixels.shape[0], device=pixels.device))
         return cls(pixels[present], present.nonzero().squeeze(1))
 
     @classmethod
     def none_of(cls, size: int, device: torch.device | str = "cpu") -> "Images":
-        """No image, where those there are would have sides of ``size``."""
+        """No images, with a side of ``size``."""
         pixels = torch.empty(0, 3, size, size, dtype=torch.uint8, device=device)
         return cls(pixels, torch.empty(0, dtype=torch.int64, device=device))
 
     def resized(self, size: int) -> "Images":
-        """The same images, uint8, at another side."""
+        """The images, uint8, resized to another side."""
         if self.pixels.shape[-1] == size or not len(self.rows):
             return self
         pixels = F.interpolate(self.pixels.float(), (size, size), mode="bilinear", antialias=True)
@@ -47,9 +47,9 @@ class Images(NamedTuple):
 
 
 def scatter(values: Tensor, rows: Tensor, batch: int, fill: Tensor | float = 0.0) -> Tensor:
-    """(B, ...) from values (m, ...), whose first n belong to ``rows``, and ``fill`` (1, ...) for all other rows.
+    """(B, ...) with the first n of the values (m, ...) in ``rows``, and ``fill`` (1, ...) in all other rows.
 
-    Rows that are a mask choose between values (B, ...) and ``fill``.
+    A mask selects between values (B, ...) and ``fill``.
     """
     if not isinstance(fill, Tensor):
         fill = values.new_full((1, *values.shape[1:]), fill)

@@ -1,6 +1,6 @@
 """The operations of RandAugment (Cubuk et al., 2020), with torchvision's magnitudes: 31 steps, 0 to 30.
 
-Images are (H, W, 3) uint8 RGB in and out; the one passed in stays as it is, or is returned where nothing changes.
+Images are (H, W, 3) uint8 RGB in and out; the input is not modified, and returned if nothing changes.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ MAX_MAGNITUDE = 30
 
 def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
     """Each row moved to the left by ``slope`` times its distance from the top."""
-    # What stays is the corner of the image, half a pixel off the centre of its first pixel.
+    # the fixed point is the corner of the image, half a pixel from the centre of its first pixel
     return _warp(image, [[1, -slope, -slope / 2], [0, 1, 0]])
 
 
@@ -25,29 +25,29 @@ def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
 
 
 def translate_x(image: np.ndarray, share: float) -> np.ndarray:
-    """Moved to the right by a share of its width."""
+    """Translated to the right by a share of its width."""
     return _translate(image, int(share * image.shape[1]), 0)
 
 
 def translate_y(image: np.ndarray, share: float) -> np.ndarray:
-    """Moved down by a share of its height."""
+    """Translated down by a share of its height."""
     return _translate(image, 0, int(share * image.shape[0]))
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
-    """Grey at 0, itself at 1, stronger colours above."""
+    """Saturation: grey at 0, unchanged at 1, stronger colours above."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return _blend(image, factor, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Its mean grey at 0, itself at 1, more contrast above."""
+    """Contrast: the mean grey at 0, unchanged at 1, more contrast above."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
     return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Smoothed at 0, itself at 1, sharper above; the pixels of the border stay."""
+    """Sharpness: smoothed at 0, unchanged at 1, sharper above; border pixels are unchanged."""
     smooth = cv2.addWeighted(image, 4 / 13, cv2.blur(image, (3, 3)), 9 / 13, 0)  # weights 5 in the middle, 1 around it
     sharp = _blend(image, factor, smooth)
     for border in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
@@ -77,7 +77,7 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Every channel's histogram made even, as PIL does it: the brightest level counts nothing."""
+    """Histogram equalisation of each channel, as in PIL, which ignores the brightest level."""
     channels = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3)]
     counts = np.concatenate(channels).reshape(3, 256).astype(np.int64)
     below = counts.cumsum(axis=1)
