@@ -1,4 +1,4 @@
-"""Writing the tars of shards: the bytes of ``webdataset.TarWriter``, five times as fast."""
+"""Writes the tars of shards, byte-identical to ``webdataset.TarWriter`` and five times as fast."""
 
 import tarfile
 from typing import BinaryIO
@@ -11,9 +11,9 @@ _CHECKSUM_AT = 148
 
 
 def _header(name: str, size: int) -> bytes:
-    """The header as ``tarfile`` makes it, of whatever length the name needs."""
+    """The header of ``tarfile``, of any length that the name needs."""
     member = tarfile.TarInfo(name)
-    # Time, user and mode are part of a tar; fixed, so that the same samples are the same bytes.
+    # fixed time, user and mode, so that the same samples give the same bytes
     member.size, member.mtime, member.mode, member.uname, member.gname = size, 0, _MODE, _OWNER, _OWNER
     return member.tobuf(tarfile.PAX_FORMAT)
 
@@ -23,10 +23,10 @@ _SUM = sum(_TEMPLATE[:_CHECKSUM_AT]) + 8 * ord(" ") + sum(_TEMPLATE[_CHECKSUM_AT
 
 
 class TarWriter:
-    """Members of a tar, one after the other.
+    """Writes the members of a tar.
 
-    Most headers differ in name, size and checksum alone: these are put into a template. Others, of long or foreign
-    names, are tarfile's.
+    Most headers differ only in name, size and checksum, which are inserted into a template. Long or non-ASCII names use
+    tarfile.
     """
 
     def __init__(self, file: BinaryIO):

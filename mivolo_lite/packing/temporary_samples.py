@@ -1,4 +1,4 @@
-"""Images read once, in parallel, into files of crops, where they wait for their place in a shard."""
+"""Reads images once, in parallel, into temporary files of crops, from which the shards are written."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ class ByteSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class TemporarySample:
-    """A sample whose images wait in a temporary file.
+    """A sample whose images are in a temporary file.
 
     Attributes:
-        rank: 8 bytes, decides the place in the split; equal for all people of an image and its duplicates.
-        lot: 8 bytes, decides the split: equal for images that belong together, the rank of any other.
-        split: the one that the data set itself names.
+        rank: 8 bytes that determine the order in the split; equal for all people of an image and its duplicates.
+        lot: 8 bytes that determine the split; equal for images that belong together, otherwise the rank.
+        split: the published split.
     """
 
     key: str
@@ -53,12 +53,12 @@ class TemporarySample:
 
 @dataclass
 class ReadResult:
-    """The samples of images that were read.
+    """The result of reading images.
 
     Attributes:
         samples: in the order of the images.
-        rejected: the images that cannot be used, each with its reason.
-        missing: how many crops of samples are absent though there is a box, by (face or body, reason).
+        rejected: unusable images with the reasons.
+        missing: number of crops that are absent although there is a box, by (face or body, reason).
     """
 
     samples: list[TemporarySample] = field(default_factory=list)
@@ -97,7 +97,7 @@ class _Worker:
 
 def _start_worker(source: Source, folder: Path, seed: int) -> None:
     _Worker.source, _Worker.folder, _Worker.seed = source, folder, seed
-    # Not 1: OpenCV would wait for the threads of the process that this one was forked from, for ever.
+    # not 1, with which OpenCV waits for ever for threads of the process that this one was forked from
     cv2.setNumThreads(0)
 
 
@@ -114,7 +114,7 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
                 continue
             except (UserError, OSError, MemoryError):
                 raise
-            except Exception as error:  # a mistake in a source: say at which image it shows
+            except Exception as error:  # an error in a source: add the image
                 raise UserError(f"{item}: cannot be read: {where_raised(error)}") from error
             reading.missing.update(image.missing)
             rank = _rank(image.identity, _Worker.seed)
@@ -135,7 +135,7 @@ def _read_images(task: int, items: Sequence[str]) -> ReadResult:
 
 
 def _check_text(image: SourceImage) -> None:
-    """Raise Rejected for labels that no index takes: a file's name on Linux may be any bytes."""
+    """Raise Rejected for text that no index can store, such as labels from file names that are no UTF-8."""
     try:
         for sample in image.samples:
             json.dumps(sample.labels.to_json(), ensure_ascii=False).encode()

@@ -1,8 +1,7 @@
-"""A data set packed by many commands, on any machines: each reads its worker shard, the last to finish writes the
-shards.
+"""Packs a data set by many commands on any machines: each reads its worker shard, the last to finish writes the shards.
 
-The shards are, byte for byte, those that one command would have written. Reading is what takes long: images are
-decoded and cut. Merging copies the crops into their shards.
+The shards are byte-identical to those of a single command. Reading, which decodes and crops the images, takes most of
+the time. Merging copies the crops into the shards.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ class WorkerShard:
 
     @classmethod
     def parse(cls, text: str) -> "WorkerShard":
-        """``"3/16"``. Raises UserError where it is not of this form."""
+        """Parse ``"3/16"``. Raises UserError for another form."""
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         shard = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= shard.number <= shard.count:
@@ -44,7 +43,7 @@ class WorkerShard:
         return shard
 
     def of(self, items: Sequence[str]) -> Sequence[str]:
-        """Its items; those of all worker shards one after another are all items in their order."""
+        """The items of this worker shard; those of all worker shards concatenated are all items in order."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
     @property
@@ -63,18 +62,18 @@ def pack_worker_shard(
     max_reject_rate: float = 0.01,
     exclude: Collection[str] = (),
 ) -> Packed | None:
-    """Read one worker shard into ``out.parts``; where that makes all complete, write ``out`` as ``pack`` does.
+    """Read one worker shard into ``out.parts``. If all are complete then, write ``out`` as ``pack`` does.
 
-    One that is there already is not read again, so that a command which failed can be repeated.
+    A complete one is not read again, so that a failed command can be repeated.
 
     Args:
-        shard: which one; the other arguments are those of ``pack``, and equal for all.
+        shard: the worker shard; the other arguments are those of ``pack``, and must be equal for all.
 
     Returns:
         The result of packing, or None while others are missing or another command is merging.
 
     Raises:
-        UserError: as ``pack`` does, or others were read with other options.
+        UserError: as ``pack``, or other worker shards were read with other options.
     """
     out = Path(out)
     splitting = as_splitting(split, source)
@@ -85,7 +84,7 @@ def pack_worker_shard(
         _check_content(folder)
     header = _header(source, items, seed)
     folders = [parts_folder / WorkerShard(worker, shard.count).folder for worker in range(1, shard.count + 1)]
-    _check_headers(folders, header)  # before reading, so that a command with wrong options leaves nothing behind
+    _check_headers(folders, header)  # before reading, so that a command with wrong options writes nothing
     if not (parts_folder / shard.folder).exists():
         with atomic_folder(parts_folder / shard.folder) as partial:
             reading = read_photos(source, shard.of(items), partial / _IMAGES, seed, workers)
@@ -100,23 +99,23 @@ def pack_worker_shard(
         check_reject_rate(reading.rejected, len(items) - len(reading.rejected), max_reject_rate, out)
         with atomic_folder(out) as partial:
             packed = write_splits(partial, reading, source, splitting, samples_per_shard, workers, exclude)
-    # Renamed first, so that no late command finds half of the parts.
-    shutil.rmtree(merged_folder, ignore_errors=True)  # what a command left that was killed here
+    # renamed first, so that no late command finds some of the parts
+    shutil.rmtree(merged_folder, ignore_errors=True)  # left by a killed command
     shutil.rmtree(parts_folder.rename(merged_folder))
     return replace(packed, folder=out)
 
 
 def _check_content(folder: Path) -> None:
-    """Raise UserError where a folder holds anything but worker shards: it is removed at the end."""
+    """Raise UserError if a folder has other files than worker shards, since it is removed at the end."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name != _MERGING and not re.match(r"\d+-of-\d+", path.name):
             raise UserError(f"{path}: is no part of a data set; move it, or choose another --out")
 
 
 def _header(source: Source, items: Sequence[str], seed: int) -> dict:
-    """What must be equal for worker shards to belong together."""
+    """The values that must be equal in all worker shards of a data set."""
     digest = hashlib.sha256("\n".join(items).encode(errors="surrogateescape")).hexdigest()
-    # Its labels and options; where its files lie, which the preface says as well, may differ between machines.
+    # labels and options without paths, which may differ between machines
     settings = [(name, value) for name, value in vars(source).items() if name not in ("images", "preface")]
     options = repr([type(source).__name__, *settings])
     options_digest = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
@@ -131,7 +130,7 @@ def _header(source: Source, items: Sequence[str], seed: int) -> dict:
 
 @contextmanager
 def _try_lock(lock: Path) -> Iterator[bool]:
-    """Whether this process got the lock, which the kernel frees when a process dies."""
+    """Whether this process got the lock, which the kernel releases when a process ends."""
     try:
         file = open(lock, "wb")
     except FileNotFoundError:  # another command is done
@@ -166,11 +165,11 @@ def _relative(span: ByteSpan | None) -> list | None:
 
 
 def _check_headers(folders: list[Path], header: dict) -> None:
-    """Raise UserError where worker shards that are there do not belong to this command."""
+    """Raise UserError if existing worker shards do not match this command."""
     for folder in folders:
         try:
             recorded = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
-        except FileNotFoundError:  # not read yet, or merged by another command meanwhile
+        except FileNotFoundError:  # not read yet, or already merged by another command
             continue
         if recorded != json.loads(json.dumps(header)):
             raise UserError(
@@ -187,7 +186,7 @@ def _read_all(folders: list[Path]) -> ReadResult:
             reading.samples.extend(_temporary_sample(json.loads(line), folder / _IMAGES) for line in file)
         with open(folder / REJECTED_FILE, encoding="utf-8") as file:
             reading.rejected.extend(map(json.loads, file))
-        if (folder / _MISSING).exists():  # not in parts of an older version
+        if (folder / _MISSING).exists():  # missing in parts of an older version
             for crop, reason, count in json.loads((folder / _MISSING).read_text(encoding="utf-8")):
                 reading.missing[crop, reason] += count
     return reading

@@ -9,16 +9,16 @@ from mivolo_lite.packing.synthetic.person import Person, at_age
 
 
 class Body:
-    """One person's body, with everything that age does not decide already sampled.
+    """One person's body, with the random choices that do not depend on age.
 
     Args:
-        person: whose body it is.
-        rng: decides pose, build and clothes.
+        person: the person.
+        rng: of pose, build and clothes.
 
     Attributes:
         head_height: from chin to crown, in heights of the figure.
-        head: where the middle of the head lies.
-        head_angle: how far it leans, in radians.
+        head: centre of the head.
+        head_angle: angle of the head in radians.
     """
 
     def __init__(self, person: Person, rng: np.random.Generator):
@@ -49,7 +49,7 @@ class Body:
         self._dress()
 
     def _dress(self) -> None:
-        """Clothes by lot; what old and young wear differs a little, and colours fade with age."""
+        """Random clothes; their style depends a little on age, and colours fade with it."""
         rng, age = self.rng, self.person.body_age
         vivid = at_age(age, (3, 20, 50, 85), (0.62, 0.5, 0.42, 0.26))
         self.top = _cloth(rng, vivid)
@@ -73,7 +73,7 @@ class Body:
         self._stick(canvas, arms[1 if self.facing > 0 else 0][2])
 
     def _spine(self, y: float) -> float:
-        """How far the trunk leans forward at a height."""
+        """Forward displacement of the trunk at a height."""
         up = min(max((self.hip_y - y) / (self.hip_y - self.neck_y), 0.0), 1.0)
         return self.neck[0] * up**1.6
 
@@ -147,7 +147,7 @@ class Body:
             )
         canvas.fill(np.concatenate([right, left[::-1]]), self.top)
         self._decorate(canvas, right, left)
-        # The side away from the way one faces lies in the shade.
+        # the side opposite to the facing direction is in the shade
         edge = right if self.facing < 0 else left
         inner = edge[5:] * (0.72, 1) + (0.28 * np.array([self._spine(y) for y in edge[5:, 1]])[:, None] * (1, 0))
         canvas.fill(np.concatenate([edge[5:], inner[::-1]]), shade(self.top, 0.86))

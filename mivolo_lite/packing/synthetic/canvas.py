@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 _SHIFT = 4  # OpenCV takes fixed-point coordinates: sixteenths of a pixel
-_PARTS = 5  # straight pieces that a smooth curve has from one given point to the next
+_PARTS = 5  # straight segments of a smooth curve between two given points
 
 Colour = tuple[float, float, float]
 Point = tuple[float, float]
@@ -22,7 +22,7 @@ def mix(start: Iterable[float], end: Iterable[float], share: float) -> Colour:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """A colour made darker (``factor`` below 1) or lighter, within what a byte holds."""
+    """A colour made darker (``factor`` below 1) or lighter, clipped to a byte."""
     red, green, blue = (min(255.0, channel * factor) for channel in colour)
     return red, green, blue
 
@@ -32,9 +32,9 @@ class Canvas:
 
     Args:
         image: (H, W, 3) uint8, painted on in place.
-        origin: where (0, 0) lies, in pixels.
+        origin: position of (0, 0) in pixels.
         scale: length of a unit in pixels.
-        angle: turn in radians, clockwise on the screen.
+        angle: rotation in radians, clockwise on the screen.
     """
 
     def __init__(self, image: np.ndarray, origin: Point, scale: float, angle: float = 0.0):
@@ -45,14 +45,14 @@ class Canvas:
         self._cos, self._sin = scale * cos(angle), scale * sin(angle)
         unit = 1 << _SHIFT
         self._turn = unit * np.array([[self._cos, self._sin], [-self._sin, self._cos]])
-        self._start = unit * np.array(origin) + 0.5  # astype cuts off, so that this rounds
+        self._start = unit * np.array(origin) + 0.5  # astype truncates, so this rounds
 
     def place(self, x: float, y: float) -> Point:
         """A point in pixels."""
         return self.origin[0] + x * self._cos - y * self._sin, self.origin[1] + x * self._sin + y * self._cos
 
     def child(self, origin: Point, scale: float, angle: float = 0.0) -> "Canvas":
-        """A canvas whose coordinates lie within this one's."""
+        """A canvas in coordinates relative to this one's."""
         return Canvas(self.image, self.place(*origin), self.scale * scale, self.angle + angle)
 
     def fill(self, points: Points, colour: Colour) -> None:

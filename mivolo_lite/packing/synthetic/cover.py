@@ -6,7 +6,7 @@ from mivolo_lite.packing.synthetic.canvas import Canvas, Colour, mix, shade
 
 
 def draw_cover(canvas: Canvas, rng: np.random.Generator, skin: Colour) -> None:
-    """Hides the face of a head, in the head's coordinates, behind a thing chosen at random."""
+    """Cover the face of a head, in the head's coordinates, with a random object."""
     colour = tuple(rng.uniform(30, 230, 3))
     _COVERS[rng.integers(len(_COVERS))](canvas, rng, colour, skin)
 

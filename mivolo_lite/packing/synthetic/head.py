@@ -11,11 +11,11 @@ _EYE_COLOURS = ((70, 46, 30), (88, 62, 36), (70, 96, 120), (82, 100, 70), (50, 3
 
 
 class Head:
-    """One person's head, with everything that age does not decide already sampled.
+    """One person's head, with the random choices that do not depend on age.
 
     Args:
-        person: whose head it is.
-        rng: decides hair style, expression, where the head is turned, glasses and a hat.
+        person: the person.
+        rng: of hair style, expression, head pose, glasses and a hat.
     """
 
     def __init__(self, person: Person, rng: np.random.Generator):
@@ -98,7 +98,7 @@ class Head:
         return mix(self.person.skin, shade(self.person.skin, 0.42), min(1.0, strength))
 
     def _onset(self, start: float, years: float) -> float:
-        """The progress of a sign of age that starts at one age and is full ``years`` later, in this skin."""
+        """The progress, 0 to 1, of a sign of age that starts at one age and is complete ``years`` later."""
         return min(max((self.person.face_age - start) / years, 0.0), 1.15) * self.weathered
 
     def _ears(self, canvas: Canvas) -> None:
@@ -228,7 +228,7 @@ class Head:
         canvas.stroke(brow, thick, mix(shade(person.hair, 0.85), person.skin, faint))
 
     def _eye_colour(self) -> Colour:
-        # The hair's darkness picks among the colours, so that both eyes agree without another lot.
+        # the hair's darkness selects the colour, so that both eyes are equal without another random number
         return _EYE_COLOURS[int(sum(self.person.skin) + 97 * self.hairline) % len(_EYE_COLOURS)]
 
     def _nose(self, canvas: Canvas) -> None:
@@ -281,7 +281,7 @@ class Head:
         if person.age < 2:
             colour = mix(colour, person.skin, at_age(person.face_age, (0, 2), (0.75, 0.25)))
         side_end = 0.16 + min(self.length, 0.25) if self.length else 0.02
-        if person.balding > 0.62:  # a crown of hair is left
+        if person.balding > 0.62:  # a ring of hair remains
             for side in (-1, 1):
                 canvas.blob(
                     [

@@ -1,4 +1,4 @@
-"""The rendered person: labels, and the apparent age of each part."""
+"""A synthetic person: labels, and the apparent age of face and body."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from mivolo_lite.labels import GENDERS
 from mivolo_lite.packing.synthetic.canvas import Colour, mix
 
 GROUPS = ("A", "B", "C", "D", "E")
-"""Synthetic palettes of skin and hair that overlap. They stand for nobody."""
+"""Synthetic palettes of skin and hair that overlap. They do not represent real groups."""
 
 Ages = Literal["population", "uniform"]
-"""How ages are distributed: few old people, as in a population, or as many of every age."""
+"""Distribution of ages: as in a population, with few old people, or uniform."""
 
 _DECADE_WEIGHTS = {
     "population": np.array([1.25, 1.1, 1.2, 1.2, 1.1, 1.05, 0.95, 0.75, 0.45, 0.15]),
@@ -44,12 +44,12 @@ class Person:
     """A person's labels and looks.
 
     Attributes:
-        age: years, a whole number: what the label says.
-        face_age: years that the face looks like; it strays less from ``age`` than the body does.
-        body_age: years that the body looks like.
+        age: the label, in whole years.
+        face_age: apparent age of the face; it varies less around ``age`` than that of the body.
+        body_age: apparent age of the body.
         grey: share of the hair that has turned grey, 0 to 1.
         balding: how far the hair has receded, 0 to 1.
-        masculine: how much of the typical difference between women and men shows, from -1 to 1; weak in children.
+        masculine: strength of the typical differences between women and men, from -1 to 1; weak in children.
         skin: RGB.
         hair: RGB, with ``grey`` mixed in.
     """
@@ -73,7 +73,7 @@ class Person:
         gender = GENDERS[int(rng.random() < 0.5)]
         group = GROUPS[rng.integers(len(GROUPS))]
 
-        # Nobody looks exactly their age: some of it shows everywhere, some in the face, the hair or the body alone.
+        # The apparent age differs from the label: by a common term, and one each for face, hair and body.
         life = rng.normal(0, 0.5 + 0.025 * exact_age)
         face_age = max(0.0, exact_age + life + rng.normal(0, 0.5 + 0.065 * exact_age))
         body_age = max(0.0, exact_age + life + rng.normal(0, 0.7 + 0.07 * exact_age))
@@ -92,7 +92,7 @@ class Person:
 
 
 def at_age(age: float, ages: Sequence[float], values: Sequence[float]) -> float:
-    """A quantity that is known at some ages, in between and beyond: ``np.interp``, but quick for a single number."""
+    """Interpolation of a quantity over ages: ``np.interp``, but faster for a single number."""
     if age <= ages[0]:
         return values[0]
     if age >= ages[-1]:

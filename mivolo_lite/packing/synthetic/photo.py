@@ -17,14 +17,14 @@ WIDTH, HEIGHT = 432, 576
 
 @dataclass(frozen=True)
 class SyntheticPhoto:
-    """A photo and what is in it.
+    """A photo and its contents.
 
     Attributes:
         image: (576, 432, 3) uint8 RGB.
         person: the one person in it.
         face: box around the face, in pixels.
         body: box around the whole figure, in pixels.
-        covered: whether something hides the face.
+        covered: whether the face is covered.
     """
 
     image: np.ndarray
@@ -35,21 +35,20 @@ class SyntheticPhoto:
 
 
 def render_photo(seed: int, number: int, covered: float = 0.0, ages: Ages = "population") -> SyntheticPhoto:
-    """Draws photo ``number`` of the series ``seed``.
+    """Render photo ``number`` of the series ``seed``.
 
     Args:
-        seed: which series of people.
-        number: which photo of it.
-        covered: share of the photos in which something hides the face. It changes nothing else: the same person
-            stands in the same place, with or without it.
-        ages: how the people's ages are distributed.
+        seed: of the series.
+        number: of the photo.
+        covered: share of the photos with a covered face. It does not change anything else in the photos.
+        ages: distribution of the ages.
     """
     rng = np.random.default_rng([seed, number])
     cover_rng = np.random.default_rng([seed, number, 1])
     person = Person.at_random(rng, ages)
     head, body = Head(person, rng), Body(person, rng)
 
-    # Children come closer to the camera, so that height in the photo tells little.
+    # children are closer to the camera, so that height in the photo is not informative
     tall = at_age(person.body_age, (0, 6, 18), (0.72, 0.84, 1.0)) * rng.uniform(0.84, 1.0) * 0.9 * HEIGHT
     ground = (rng.uniform(0.4, 0.6) * WIDTH, rng.uniform(0.955, 0.985) * HEIGHT)
     image = background(WIDTH, HEIGHT, int(ground[1] - rng.uniform(0.06, 0.25) * HEIGHT), rng)
@@ -68,7 +67,7 @@ def render_photo(seed: int, number: int, covered: float = 0.0, ages: Ages = "pop
 
 
 def _face_box(canvas: Canvas, head: Head, rng: np.random.Generator) -> Box:
-    """Nearly square, from the hair to the chin and from ear to ear, off by as much as a detector would be."""
+    """A nearly square box from the hair to the chin and from ear to ear, with a detector's random error."""
     x, y = canvas.place(0.03 * head.yaw, 0.0)
     half = canvas.scale * rng.normal(0.53, 0.015)
     return _box(x - 0.94 * half, y - half, x + 0.94 * half, y + half, rng, 0.02 * canvas.scale)

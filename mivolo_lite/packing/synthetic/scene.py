@@ -1,4 +1,4 @@
-"""Background, light, lens and camera: nothing here depends on age."""
+"""Background, light, lens and camera, independent of age."""
 
 from functools import cache
 
@@ -9,11 +9,11 @@ from mivolo_lite.packing.synthetic.canvas import Colour, mix, shade
 
 _UNCHANGED = 160
 _SPARE = 97
-_COARSE = 16  # the background is rendered this much smaller and enlarged, which puts it out of focus
+_COARSE = 16  # the background is rendered smaller by this factor and enlarged, which blurs it
 
 
 def background(width: int, height: int, floor_y: int, rng: np.random.Generator) -> np.ndarray:
-    """A blurred place to stand in, (height, width, 3) uint8."""
+    """A blurred background, (height, width, 3) uint8."""
     small = np.empty((height // _COARSE, width // _COARSE, 3), np.uint8)
     small[:] = _muted(rng)
     rows, columns = small.shape[:2]
@@ -30,7 +30,7 @@ def background(width: int, height: int, floor_y: int, rng: np.random.Generator) 
 
 
 def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The photo as a camera would take it: uneven coloured light, focus, contrast, brightness and noise."""
+    """Apply camera effects: uneven coloured light, focus, contrast, brightness and noise."""
     image = cv2.multiply(image, _light(image.shape, rng), scale=1 / _UNCHANGED)
     blur = rng.gamma(1.4, 0.4)
     if blur > 0.4:
@@ -42,7 +42,7 @@ def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _muted(rng: np.random.Generator) -> Colour:
-    """A colour of walls and furniture: mostly grey, sometimes not."""
+    """A colour of walls and furniture, mostly grey."""
     return mix(rng.uniform(30, 240, 3), (rng.uniform(60, 215),) * 3, rng.uniform(0.25, 1.0))
 
 
@@ -62,6 +62,6 @@ def _grain_like(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @cache
 def _grain(height: int, width: int) -> np.ndarray:
-    """Noise to cut pieces from, since drawing it anew takes longer than the rest of the photo."""
+    """Noise to crop from, since generating it for each photo takes longer than the rest."""
     noise = np.random.default_rng(0).normal(128, 32, (height, width, 3))
     return np.clip(np.rint(noise), 0, 255).astype(np.uint8)
