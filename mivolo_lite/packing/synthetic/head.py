@@ -98,7 +98,7 @@ class Head:
         return mix(self.person.skin, shade(self.person.skin, 0.42), min(1.0, strength))
 
     def _onset(self, start: float, years: float) -> float:
-        """The progress, 0 to 1, of a sign of age that starts at one age and is complete ``years`` later."""
+        """The progress of a sign of age: 0 at the age ``start``, and ``weathered`` after ``years``."""
         return min(max((self.person.face_age - start) / years, 0.0), 1.15) * self.weathered
 
     def _ears(self, canvas: Canvas) -> None:
