@@ -15,6 +15,7 @@ from mivolo_lite.audit.search import NearPairs
 from mivolo_lite.audit.workers import Map
 
 COPY_TYPES = ("bytes", "pixels", "near", "mirrored")
+_BYTES, _PIXELS, _NEAR, _MIRRORED = range(len(COPY_TYPES))
 
 PAIR = np.dtype(
     [
@@ -50,9 +51,12 @@ def find_pairs(
     readable = np.flatnonzero(records["readable"] & (records["contrast"] >= BLANK_CONTRAST))
     by_bytes = _equal(records["bytes"], readable)
     by_pixels = _equal(records["pixels"], _without(readable, by_bytes))
-    exact = [_pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((0, by_bytes), (1, by_pixels))]
-    patterned = _without(_without(readable, by_bytes), by_pixels)
-    return np.concatenate([*exact, _near_pairs(samples, image, prints, patterned, map_tasks, distance, similarity)])
+    exact = [
+        _pairs(records["sample"][links], kind, 0, 1.0) for kind, links in ((_BYTES, by_bytes), (_PIXELS, by_pixels))
+    ]
+    near = _near_pairs(prints, _without(_without(readable, by_bytes), by_pixels), distance)
+    near["similarity"] = _similarities(samples, image, near, map_tasks)
+    return np.concatenate([*exact, _best_of_a_pair(near[near["similarity"] >= similarity])])
 
 
 def _equal(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -74,15 +78,8 @@ def _pairs(ends: np.ndarray, kind: ArrayLike, distance: ArrayLike, similarity: A
     return pairs
 
 
-def _near_pairs(
-    samples: Samples,
-    image: str,
-    prints: Fingerprints,
-    rows: np.ndarray,
-    map_tasks: Map,
-    distance: int,
-    similarity: float,
-) -> np.ndarray:
+def _near_pairs(prints: Fingerprints, rows: np.ndarray, distance: int) -> np.ndarray:
+    """(K,) of ``PAIR``, without similarity: rows with near hashes and correlated thumbnails."""
     hashes = perceptual_hashes(prints.thumbnails, rows)
     chunks = [np.zeros((0, 3), np.int64)]
     for first, second, mirrored in candidates(hashes, distance):
@@ -92,11 +89,9 @@ def _near_pairs(
             first, second, mirrored = first[size:], second[size:], mirrored[size:]
     alike = np.concatenate(chunks)
     first, second, mirrored = alike[:, 0], alike[:, 1], alike[:, 2] > 0
-    sample_pairs = np.stack([prints.records["sample"][rows[first]], prints.records["sample"][rows[second]]], axis=1)
-    scores = _similarities(samples, image, sample_pairs, mirrored, map_tasks)
     distances = np.bitwise_count(hashes[first] ^ hashes[second] ^ np.where(mirrored, MIRROR, np.uint64(0)))
-    pairs = _pairs(sample_pairs, np.where(mirrored, 3, 2), distances, scores)
-    return _best_of_a_pair(pairs[scores >= similarity])
+    sample_pairs = prints.records["sample"][rows[alike[:, :2]]]
+    return _pairs(sample_pairs, np.where(mirrored, _MIRRORED, _NEAR), distances, np.nan)
 
 
 def candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -155,15 +150,12 @@ def _meetings(places: np.ndarray, order: np.ndarray, hashes: int) -> tuple[np.nd
     return images[counts, 0], images[counts, 1], across[counts]
 
 
-def _similarities(
-    samples: Samples, image: str, sample_pairs: np.ndarray, mirrored: np.ndarray, map_tasks: Map
-) -> np.ndarray:
-    """(K,) similarity of pairs of samples (K, 2)."""
-    # pairs of one image are consecutive, so that it is read once
-    order = np.lexsort((sample_pairs[:, 1], sample_pairs[:, 0]))
+def _similarities(samples: Samples, image: str, near: np.ndarray, map_tasks: Map) -> np.ndarray:
+    """(K,) similarity of pairs, (K,) of ``PAIR``."""
+    order = np.lexsort((near["second"], near["first"]))  # pairs of one image are consecutive, so that it is read once
     pairs = [
-        (samples.locate(first), samples.locate(second), flipped)
-        for (first, second), flipped in zip(sample_pairs[order].tolist(), mirrored[order].tolist(), strict=True)
+        (samples.locate(first), samples.locate(second), kind == _MIRRORED)
+        for first, second, kind in near[["first", "second", "kind"]][order].tolist()
     ]
     tasks = [(image, pairs[start : start + _PAIRS_PER_TASK]) for start in range(0, len(pairs), _PAIRS_PER_TASK)]
     scores = np.zeros(len(pairs), np.float32)
