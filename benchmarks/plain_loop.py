@@ -128,30 +128,11 @@ class Faces(Dataset):
 
 
 def plain(config: RunConfig, folder: Path, workers: int) -> Iterator[None]:
-    """The loop that one writes oneself, which pauses after each step, and once before the first."""
-    optim, augment, size = config.optim, config.data.augment, config.data.image_size
+    """A straightforward timm loop, which pauses after each step, and once before the first."""
+    optim = config.optim
     model = timm.create_model(config.model.backbone, num_classes=1 + 2, drop_path_rate=config.model.drop_path_rate)
     model = model.to(memory_format=torch.channels_last)
-    mean, std = model.default_cfg["mean"], model.default_cfg["std"]
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=(augment.crop_scale, 1.0)),
-            v2.RandomHorizontalFlip(augment.flip),
-            v2.RandAugment(augment.randaugment_ops, augment.randaugment_magnitude),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean, std),
-            v2.RandomErasing(augment.erase),
-        ]
-    )
-    loader = DataLoader(
-        Faces(folder, transform),
-        batch_size=optim.global_batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-    )
+    loader = plain_loader(config, folder, workers, model.default_cfg)
     optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
     ema = ModelEmaV3(model, decay=optim.ema_decay)
     model.train()
@@ -169,6 +150,29 @@ def plain(config: RunConfig, folder: Path, workers: int) -> Iterator[None]:
         if number % config.train.log_every == 0:
             loss.item()
         yield
+
+
+def plain_loader(config: RunConfig, folder: Path, workers: int, normalisation: dict) -> DataLoader:
+    augment = config.data.augment
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(config.data.image_size, scale=(augment.crop_scale, 1.0)),
+            v2.RandomHorizontalFlip(augment.flip),
+            v2.RandAugment(augment.randaugment_ops, augment.randaugment_magnitude),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(normalisation["mean"], normalisation["std"]),
+            v2.RandomErasing(augment.erase),
+        ]
+    )
+    return DataLoader(
+        Faces(folder, transform),
+        batch_size=config.optim.global_batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        worker_init_fn=begin_worker,
+    )
 
 
 def forever(loader: DataLoader) -> Iterator:

@@ -147,33 +147,12 @@ def reading_row(order: GlobalOrder, ranks: int, options: argparse.Namespace) -> 
 
 
 def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """The index of shards that are not there, and its sizes: columns of zeros but for
-    those that number shards and keys, a real ``dataset.json``."""
-    header, end = {"__metadata__": {"digest": "0" * 64}}, 0
-    for name, (kind, size) in sorted(COLUMNS.items(), key=lambda column: -column[1][1]):  # aligned
-        count = options.samples * (KEY_BYTES if name == "keys" else 1)
-        header[name] = {"dtype": kind, "shape": [count], "data_offsets": [end, end + size * options.samples]}
-        end += size * options.samples
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(folder / INDEX_FILE, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
-    each = options.samples // options.shards
-    for name, dtype in (("shard", np.int32), ("key_end", np.int64)):
-        begin = 8 + len(text) + header[name]["data_offsets"][0]
-        column = np.memmap(folder / INDEX_FILE, dtype, "r+", begin, options.samples)
-        for first in range(0, options.samples, 2**22):
-            numbers = np.arange(first, min(first + 2**22, options.samples))
-            column[first : first + 2**22] = numbers // each if name == "shard" else (numbers + 1) * KEY_BYTES
-        column.flush()
-    shards = [
-        {"file": f"train-{n:06d}.tar", "samples": each, "bytes": each * options.sample_bytes, "sha256": f"{n:064x}"}
-        for n in range(options.shards)
-    ]
-    with open(folder / INDEX_FILE, "rb") as file:
+    """Write an index of shards that do not exist, with a real ``dataset.json``, and return the sizes of both files."""
+    index = folder / INDEX_FILE
+    write_columns(index, options)
+    with open(index, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    index = {"bytes": (folder / INDEX_FILE).stat().st_size, "sha256": digest}
+    each = options.samples // options.shards
     info = {
         "schema_version": SCHEMA_VERSION,
         "digest": "0" * 64,
@@ -185,14 +164,39 @@ def write_index(folder: Path, options: argparse.Namespace) -> dict[str, float]:
             **{"face": 0, "body": 0, "age": {"known": 0, "ranges": 0}},
             **{"gender": {"M": 0, "F": 0}, "group": {}},
         },
-        "shards": shards,
-        "index": index,
+        "shards": [
+            {"file": f"train-{n:06d}.tar", "samples": each, "bytes": each * options.sample_bytes, "sha256": f"{n:064x}"}
+            for n in range(options.shards)
+        ],
+        "index": {"bytes": index.stat().st_size, "sha256": digest},
     }
     (folder / INFO_FILE).write_text(json.dumps(info, indent=2))
     return {
-        "index.safetensors, GB": index["bytes"] / 1e9,
+        "index.safetensors, GB": index.stat().st_size / 1e9,
         "dataset.json, MB": (folder / INFO_FILE).stat().st_size / 1e6,
     }
+
+
+def write_columns(index: Path, options: argparse.Namespace) -> None:
+    """Write columns of zeros, except those with the numbers of shards and the ends of keys."""
+    header, end = {"__metadata__": {"digest": "0" * 64}}, 0
+    for name, (kind, size) in sorted(COLUMNS.items(), key=lambda column: -column[1][1]):  # aligned
+        count = options.samples * (KEY_BYTES if name == "keys" else 1)
+        header[name] = {"dtype": kind, "shape": [count], "data_offsets": [end, end + size * options.samples]}
+        end += size * options.samples
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(index, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    each = options.samples // options.shards
+    for name, dtype in (("shard", np.int32), ("key_end", np.int64)):
+        begin = 8 + len(text) + header[name]["data_offsets"][0]
+        column = np.memmap(index, dtype, "r+", begin, options.samples)
+        for first in range(0, options.samples, 2**22):
+            numbers = np.arange(first, min(first + 2**22, options.samples))
+            column[first : first + 2**22] = numbers // each if name == "shard" else (numbers + 1) * KEY_BYTES
+        column.flush()
 
 
 def begin_here(address: str, options: argparse.Namespace, cache: CacheConfig) -> dict[str, float]:
