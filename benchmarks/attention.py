@@ -1,8 +1,8 @@
 """Time and memory of MiVOLO's attention with relative positions: ``python benchmarks/attention.py``.
 
-``attend``, where positions ride along as channels, against the same attention with its (N, N) table of biases made, as
-the formula is written. Forward and backward of one direction for one image, of every size that MiVOLO is offered in;
-each measured in a process of its own, in float32 on the CPU.
+Compares ``attend``, which has positions as additional channels, with the same attention and an explicit (N, N) table of
+biases. Forward and backward pass of one direction for one image, at every image size of MiVOLO, each in a separate
+process, in float32 on the CPU.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training and evaluating one configuration after another by the ordinary commands, each going on where it stopped."""
+"""Trains and evaluates configurations by the ordinary commands. Interrupted runs resume."""
 
 import os
 import subprocess
@@ -26,16 +26,16 @@ def train_and_evaluate(
     evaluate: Sequence = (),
     imagenet: bool = True,
 ) -> None:
-    """The two ordinary commands. A run resumes where it was; a finished one stays.
+    """Train and evaluate a configuration. An interrupted run resumes; a finished one is kept.
 
     Args:
         config: of the training.
         run: its folder; the evaluation is written into it.
-        train: what ``--data.train`` takes.
+        train: value of ``--data.train``.
         val: the data set to evaluate on.
-        options: further ones of the training.
+        options: further options of the training.
         evaluate: further options of the evaluation.
-        imagenet: whether it starts from ImageNet's weights, which WEIGHTS_DIR has where timm cannot fetch them.
+        imagenet: whether it starts from ImageNet weights, in WEIGHTS_DIR if timm cannot download them.
     """
     if metrics_file(run).exists():
         return

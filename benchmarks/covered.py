@@ -2,8 +2,8 @@
 
     python benchmarks/covered.py
 
-Draws people, of whom half hold something before their face, trains a small dual model on them and evaluates it on
-others with each input, all through the ordinary commands. What is finished is not repeated; an interrupted run resumes.
+Renders people, half of them with a covered face, trains a small dual model on them, and evaluates it on others with
+each input, by the ordinary commands. Finished steps are not repeated; an interrupted run resumes.
 """
 
 import argparse

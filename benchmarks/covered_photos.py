@@ -3,11 +3,11 @@
     python benchmarks/covered_photos.py --face runs/mixed_faces/best/model.safetensors --body BODY.safetensors \
         --photos NAME=FOLDER,CSV [...]
 
-NAME is one of the configuration's data sets (aaf, congress, fgnet), FOLDER holds its photos and CSV MiVOLO's columns,
-boxes of faces and of people among them. Every second photo, by its name, gets a rectangle of one colour over each face.
-The photos are packed as they are and so (80/20, by person where people are known), configs/face_body.yaml, or the file
-of --config, is trained with several seeds on both, and evaluated on the others of both, with the image and its mirror
-image. What is finished is not repeated; an interrupted run resumes.
+NAME is one of the configuration's data sets (aaf, congress, fgnet), FOLDER has its photos, and CSV is MiVOLO's
+annotation with boxes of faces and bodies. The photos are packed twice: unchanged, and with a rectangle of one colour
+over each face of every second photo (80/20, by person if known). configs/face_body.yaml, or the file of --config, is
+trained on both with several seeds, and evaluated on the held-out photos of both, with mirror images. Finished steps are
+not repeated; an interrupted run resumes.
 """
 
 import argparse

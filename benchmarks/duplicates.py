@@ -1,6 +1,6 @@
-"""What the search for near copies among very many images costs: ``python benchmarks/duplicates.py``.
+"""Time and memory of the search for near copies in a very large data set: ``python benchmarks/duplicates.py``.
 
-The hashes are sampled: independent bits, or bits that go together as those of a data set's faces do (``--like DIR``).
+The hashes are random, with independent bits, or with the correlations of a data set's hashes (``--like DIR``).
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Exports every model with every method, and tables how far the files' answers are from the estimators'.
+"""Exports every model with every method, and writes a table of the differences from the estimators' outputs.
 
     python -m benchmarks.export --rows rows.jsonl
     python -m benchmarks.export --rows rows.jsonl --models mivolo_d1_224 --methods regression --precision fp16
 
-The small models have every kind of layer of their large kin, and are those of the tests. A row is added to the
-file for each export; the table is written from all that it holds, so several processes may share the work.
+The small models have the same layers as the large ones, and are those of the tests. Each export adds a row to the file,
+and the table is written from all rows, so several processes can share the work.
 """
 
 import argparse

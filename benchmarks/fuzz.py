@@ -1,4 +1,4 @@
-"""The long form of ``tests/fuzz``: 2,000 damaged and hostile files, and a table of how the commands took them.
+"""The long form of ``tests/fuzz``: 2,000 damaged and hostile files, and a table of the commands' reactions.
 
 python -m benchmarks.fuzz [--cases 2000] [--seed 1000] [--kind labels] [--at_once 2] [--out results.md]
 """

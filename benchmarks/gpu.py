@@ -1,18 +1,18 @@
-"""Training and inference on one GPU: does the loader keep up, what does compiling bring, how much of the card is used?
+"""Training and inference on one GPU: the speed of the loader, the gain of compilation, and the utilisation of the GPU.
 
     mivolo-lite pack people --count 8192 --split train=0.97,val=0.03 --out DIR
     python benchmarks/gpu.py --data DIR --minutes 8 [--workers 15]
     python benchmarks/gpu.py --data DIR --dry-run
 
-Each of ``CONFIGS`` is trained from its own file with random weights by the ordinary trainer: first on batches that lie
-on the GPU already (``resident``), which no loader can beat, then from the shards of faces and bodies in DIR (``from
-shards``). ``plain timm`` is a bare loop over the same timm backbones on the resident batches, without anything of this
-package. All three run eagerly, and compiled by ``torch.compile``. MiVOLO also answers in bf16, as inference loads it
-and as its description reads (``PlainMivolo``).
+The ordinary trainer trains each of ``CONFIGS`` with random weights: first on batches that are on the GPU already
+(``resident``), an upper bound for any loader, then from the shards of faces and bodies in DIR (``from shards``).
+``plain timm`` is a bare loop over the same timm backbones on the resident batches, without this package. All three run
+eagerly and with ``torch.compile``. Inference of MiVOLO in bf16 is compared with a straightforward implementation
+(``PlainMivolo``).
 
-Parts are measured in the order of ``PARTS``, each in a process of its own, until the minutes are over; what was not
-measured is named. The table is written after every part. ``--dry-run`` does the same with tiny models, a few steps, and
-without a GPU, where its numbers mean nothing: it shows that the script runs.
+Parts are measured in the order of ``PARTS``, each in a separate process, until the minutes are over; the table names
+the others. It is written after every part. ``--dry-run`` only tests the script, with tiny models, a few steps, and
+without a GPU.
 """
 
 import argparse

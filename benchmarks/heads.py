@@ -4,7 +4,7 @@
 
 A step is the head forward, the loss, the gradients of the head and of the features, and ``refit``. Each repetition
 times every method once, in turn, over as many steps as the forest takes between two refits of its leaves, and ratios
-are taken within a repetition; the table shows their medians, so other load on the machine weighs little.
+are computed within a repetition. The table has their medians, so other load on the machine has little influence.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How much faster mivolo_d1_224 answers than the same model written plainly, on 2 CPU cores in float32.
+"""Speed of mivolo_d1_224 relative to a straightforward implementation, on 2 CPU cores in float32.
 
     python benchmarks/inference.py --rounds 15
 
-Plainly means: softmax attention spelled out, batch norms as layers, and the body's branch run on a black image where
-there is no body. Both have the same random weights, take turns within one process, and must agree to 1e-4.
-Where others use the machine too, ``--clock cpu`` with ``OMP_WAIT_POLICY=passive`` counts only what each of them did.
+The straightforward implementation has explicit softmax attention, batch norms as layers, and computes the body's branch
+on a black image if there is no body. Both have the same random weights, take turns within one process, and must agree
+to 1e-4. On a shared machine, ``--clock cpu`` with ``OMP_WAIT_POLICY=passive`` counts the CPU time of each.
 """
 
 import argparse

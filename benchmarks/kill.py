@@ -1,9 +1,9 @@
-"""A run killed again and again, saves included, beside the same run left alone: the weights must be equal to the bit.
+"""Kills a run repeatedly, also while it saves: its weights must equal those of an undisturbed run bit by bit.
 
     python benchmarks/kill.py --rounds 20
 
-Every round starts the run, ends it by one of ``DEATHS`` and resumes it to its end. Every other round aims at a save: it
-waits until files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
+Every round starts the run, ends it by one of ``DEATHS``, and resumes it to its end. Every other round kills it while
+files of a checkpoint, or of the best weights, are being written. The table goes to standard output.
 """
 
 import argparse

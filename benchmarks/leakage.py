@@ -1,4 +1,4 @@
-"""What copies of training images do to a model's error, after ``mivolo-lite audit TRAIN VAL --out OUT``:
+"""The effect of copies of training images on a model's error, after ``mivolo-lite audit TRAIN VAL --out OUT``:
 
 ``python benchmarks/leakage.py --audit OUT --train TRAIN --val VAL --predictions RUN/evaluation/predictions.csv ...``
 """

@@ -1,16 +1,15 @@
-"""One worker's samples per second through the whole loader, against a bare loop and a stock webdataset pipeline.
+"""One worker's samples per second through the whole loader, compared with a bare loop and stock webdataset.
 
     python benchmarks/loader.py --data DIR
 
-DIR holds indexed shards of faces of 200 px, as UTKFace's chips are. This loader gives its batches as training on a CPU
-takes them. Everybody reads the same bytes in the same order
-and resizes to the same size, with the transform of evaluation. The bare loop only decodes with simplejpeg and resizes,
-and keeps nothing; webdataset decodes and resizes with PIL and torchvision. Each repetition runs every contender once,
-on the same CPU, in changing order, and ratios are taken within a repetition; the table shows medians, so other load on
-the machine weighs little.
+DIR has indexed shards of faces of 200 px, such as UTKFace's chips. All pipelines read the same bytes in the same order
+and resize to the same size, with the transform of evaluation. The bare loop only decodes with simplejpeg and resizes;
+webdataset decodes and resizes with PIL and torchvision. Each repetition runs every pipeline once, on the same CPU, in
+changing order, and ratios are computed within a repetition. The table has medians, so other load on the machine has
+little influence.
 
-In the same repetitions, one worker with the default augmentation against one with the transform of evaluation: from the
-200 px of DIR to 112, and from copies enlarged to 448 px and stored as crops are to 224.
+The same repetitions compare one worker with the default augmentation and with the transform of evaluation: from the 200
+px of DIR to 112, and from copies enlarged to 448 px to 224.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How hard the age loss of each method pulls at the features against the gender's: as published, and in its unit.
+"""Gradient norm at the features of each method's age loss, published and in its unit, relative to the gender's loss.
 
 python benchmarks/loss_units.py
 """

@@ -1,8 +1,8 @@
-"""What keeping freed memory (mivolo_lite.processes.keep_freed_memory) gains on a CPU, with one thread.
+"""The gain of keeping freed memory (mivolo_lite.processes.keep_freed_memory) on a CPU, with one thread.
 
     python benchmarks/memory.py [--rounds 5]
 
-Each round starts a process with it and one without: its effect lasts as long as the process.
+Each round starts a process with it and one without.
 """
 
 import argparse

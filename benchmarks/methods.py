@@ -1,11 +1,11 @@
-"""Every method on the same faces, backbone and budget, several trainings each: one table.
+"""Compares every method on the same faces, backbone and budget, with several trainings each.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/methods.py [--only coral forest] [--seeds 3] [--jobs 2]
     UTKFACE_DIR=... python benchmarks/methods.py --out TABLE.md --options --init_from default --optim.epochs 2
 
-Packs UTKFace (90/10, seed 0), trains every configs/methods/*.yaml through the ordinary command and evaluates it. A run
-that was interrupted resumes, a finished one is not repeated, and the table holds what is finished. A step's time is
-measured apart from the runs, on random images, the methods taking turns.
+Packs UTKFace (90/10, seed 0), and trains and evaluates every configs/methods/*.yaml by the ordinary commands. An
+interrupted run resumes, a finished one is not repeated, and the table has the finished ones. The time of a step is
+measured separately, on random images, with the methods taking turns.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The order of a very large data set: what it takes to begin and to resume, beyond the index's own columns.
+"""Time and memory of the order of a very large data set at a start and a resume, without the index's columns.
 
     python benchmarks/order.py --samples 100000000
 
-Once as one data set, and once as three in shares of 5, 3 and 2 that hold as many samples together. The shards are
-synthetic: only their sizes exist. Every repetition makes a new order; the table shows medians. Memory is what Python
-and numpy allocated at most, from ``tracemalloc``, in a run of its own since that slows everything down.
+Measured for one data set, and for three with shares of 5, 3 and 2 and the same total. The shards are synthetic: only
+their sizes exist. Every repetition makes a new order; the table has medians. Memory is the peak allocation of Python
+and numpy by ``tracemalloc``, in a separate run, which it slows down.
 """
 
 import argparse

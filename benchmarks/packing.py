@@ -1,9 +1,9 @@
-"""How fast packing is, and how much memory a million rows of labels take.
+"""Speed of packing, and memory of a million rows of labels.
 
     python benchmarks/packing.py [--chips 20000] [--photos 600] [--rows 1000000]
 
-Chips that stay byte for byte, whole photos of a megapixel that a face and a body are cut from, and the reading of a
-CSV. The images are smooth shapes with noise, whose JPEGs have the bytes of real ones: decoding takes time by the byte.
+Measures chips that are stored byte for byte, photos of a megapixel with crops of a face and a body, and reading a CSV.
+The images are smooth shapes with noise, whose JPEGs have the size of real ones, which determines the decoding time.
 """
 
 import argparse

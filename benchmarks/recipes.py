@@ -1,13 +1,12 @@
-"""What each part of a recipe gains: the recipe, without it, or with one more, several seeds each, in one table.
+"""Ablation of a recipe: with one part removed or added at a time, several seeds each, in one table.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/recipes.py utkface [--only mixup "no EMA"] [--jobs 2]
     [WEIGHTS_DIR=...] python benchmarks/recipes.py finetune --data FOLDER [--options --of.every training]
 
 Trains configs/utkface.yaml (UTKFace is packed first, 90/10, seed 0) or configs/finetune.yaml (on FOLDER/train and
-FOLDER/val, packed as its head says) by the ordinary command, as it is and then with one part after another taken away
-or added; each training is evaluated on the images and their mirror images. What is finished is not repeated, what was
-interrupted resumes, and the table holds what is finished. Differences are between means over trainings of the same
-images, with Welch's 95 % interval over trainings.
+FOLDER/val, packed as its head says) and its variants by the ordinary command, and evaluates them with mirror images.
+Finished runs are not repeated, interrupted ones resume, and the table has the finished ones. Differences are between
+means over trainings, evaluated on the same images, with Welch's 95 % interval over trainings.
 """
 
 import argparse

@@ -1,12 +1,11 @@
-"""What balancing, group DRO and robust augmentation change: for the worst treated, for worse images, and in all.
+"""The effect of balancing, group DRO and augmentation: on the worst subgroups, on corrupted images, and overall.
 
     UTKFACE_DIR=... [WEIGHTS_DIR=...] python benchmarks/robustness.py [--only plain balanced] [--seeds 0] [--jobs 8]
 
-Packs UTKFace in three parts, trains every configs/robust/*.yaml through the ordinary command on two of them and
-evaluates it on the third, on worse images as well, three times over: each image is estimated by a model that was
-not trained on it, so that the rare subgroups are as many as the data has. A run that was interrupted resumes, a
-finished one is not repeated, and the table holds what is finished. Differences to ``plain`` are of the same parts and
-seeds, and paired by image, but for the degradation's.
+Three-fold cross-validation on UTKFace: every configs/robust/*.yaml is trained by the ordinary command on two folds and
+evaluated on the third, also on corrupted images. So every image of the rare subgroups is used for evaluation. An
+interrupted run resumes, a finished one is not repeated, and the table has the finished ones. Differences to ``plain``
+are over the same folds and seeds, paired by image except for the degradation.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How long training stands still while a checkpoint is written: ``python benchmarks/saving.py``.
+"""How long training waits for a checkpoint: ``python benchmarks/saving.py``.
 
-MiVOLO-D1 with AdamW's state and an EMA, on the CPU. A step is a sleep that the writing thread may use, so that what is
-measured is the stall and not the load: the copies in memory, and what waits.
+MiVOLO-D1 with AdamW's state and an EMA, on the CPU. A step is a sleep, during which the writing thread can run. So only
+the waiting time is measured: copies in memory, and waiting for the thread.
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""What 1 to 1,024 ranks would read of a very large data set at a URL, what they start with, and what breaks first.
+"""Simulates 1 to 1,024 ranks on a very large data set at a URL: bytes read, start-up costs and bottlenecks.
 
     python benchmarks/scale.py
 
-The order, the dealing and the loading of the index are the real ones; shards and network are not there. The index is a
-sparse file of the size that it would have, with columns of zeros. A node is its ranks' samplers, read step by step, and
-a cache of blocks that drops what was used longest ago. The node in the middle of the run is simulated, where the bounds
-of ranks' shares move most.
+The order, the samplers and the loading of the index are real; shards and network are simulated. The index is a sparse
+file of realistic size, mostly of zeros. A node is its ranks' samplers and an LRU cache of blocks. The simulated node is
+the one in the middle of the run, where the limits of the ranks' shares move most.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""What the benchmarks share: turns within one process, a process for each, the machine's name, and their files."""
+"""Shared functions of the benchmarks: taking turns in one process, separate processes, the machine's name, and result
+files."""
 
 import os
 import platform
